@@ -1,0 +1,113 @@
+// Backend: what runs a model. One interface for every engine, in this process or in a worker.
+//
+// A backend is a plug-in: a shared object with one versioned entry (kBackendEntry below), opened by the
+// registry when a model first needs it and never closed. It makes models (a loaded file: weights, graph,
+// signature), and a model makes instances (what one thread runs batches on).
+//
+//   Backend --Load--> BackendModel --CreateInstance--> BackendInstance --Execute--> outputs
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "memory/host_pool.h"
+#include "tensor/buffer.h"
+#include "tensor/tensor_view.h"
+
+namespace penstock {
+
+// One input or output as the model file declares it.
+struct TensorSpec {
+  std::string name;
+  DataType dtype = DataType::kInvalid;
+  Shape dims;                // as in the file, batch dimension included; -1 = any
+  bool is_optional = false;  // inputs only: the model runs without it
+};
+
+struct ModelSignature {
+  std::vector<TensorSpec> inputs;
+  std::vector<TensorSpec> outputs;
+};
+
+struct LoadOptions {
+  std::string model_name;  // for messages
+  int64_t version = 0;     // for messages
+  std::string path;        // the model file (or directory, where the format is one)
+  std::string model_directory;  // the model's own directory: nothing outside it may be read
+  std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
+};
+
+struct InstanceOptions {
+  std::string name;  // "digits_0": for messages and thread names
+};
+
+// An input of a batch: which input of the signature it is, and its bytes (batch dimension first).
+// Ownership: borrows; the caller keeps the bytes alive through Execute. Aligned to HostPool::kAlignment
+// unless the caller handed over a client's buffer, which is then aligned to its element's size.
+struct BatchInput {
+  size_t index = 0;  // in ModelSignature::inputs
+  TensorView tensor;
+};
+
+// An output of a batch. `data` holds exactly the tensor's bytes (BYTES in wire layout).
+struct BatchOutput {
+  size_t index = 0;  // in ModelSignature::outputs
+  DataType dtype = DataType::kInvalid;
+  Shape shape;
+  Buffer data;
+};
+
+// Runs batches, one at a time.
+// Threading: confined to its instance's thread (created on another, handed over before use).
+class BackendInstance {
+ public:
+  virtual ~BackendInstance() = default;
+
+  // Memory to gather an input into; a worker's instance hands out its slab here.
+  virtual Buffer AllocateInput(size_t size_bytes) {
+    return HostPool::Shared().Allocate(size_bytes);
+  }
+
+  // Runs one batch. Inputs that a request may leave out and did are absent from `inputs`. Fills
+  // `outputs` (cleared by the caller) with one entry for each of `wanted`, in that order.
+  // May throw: the engine fails the batch. Blocking: for the length of the computation.
+  virtual Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                         std::vector<BatchOutput>* outputs) = 0;
+};
+
+// A loaded model.
+// Threading: CreateInstance and signature() are thread-safe. Ownership: outlives its instances.
+class BackendModel {
+ public:
+  virtual ~BackendModel() = default;
+  virtual const ModelSignature& signature() const = 0;
+  virtual Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) = 0;
+};
+
+// Threading: Load is thread-safe. Ownership: outlives its models; lives until the process ends.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  // The engine's own name and version, for logs and metadata: "ONNX Runtime 1.32.0".
+  virtual std::string_view description() const = 0;
+  // Loads a model file. Blocking: reads files, may take minutes. A missing, corrupt or unsupported file
+  // is a Status that names the model and the cause, without server paths.
+  virtual Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) = 0;
+};
+
+// Settings of a backend as a whole, e.g. {"library": "<path of libonnxruntime>"}.
+using BackendOptions = std::map<std::string, std::string>;
+
+// The plug-in's only exported symbol, `kBackendEntry`, of type BackendEntry. The version in its name
+// changes with any change of the types above: a plug-in built for another one is refused by name.
+using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
+inline constexpr const char* kBackendEntry = "penstock_backend_v1";
+
+}  // namespace penstock

@@ -1,0 +1,51 @@
+#include "backends/registry.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <utility>
+
+namespace penstock {
+
+BackendRegistry::BackendRegistry(std::vector<std::string> directories)
+    : directories_(std::move(directories)) {}
+
+void BackendRegistry::SetOptions(const std::string& name, BackendOptions options) {
+  MutexLock lock(mu_);
+  options_[name] = std::move(options);
+}
+
+void BackendRegistry::Register(const std::string& name, std::unique_ptr<Backend> backend) {
+  MutexLock lock(mu_);
+  backends_[name] = std::move(backend);
+}
+
+Result<Backend*> BackendRegistry::Get(const std::string& name) {
+  // Held while a plug-in opens: loads are rare, and two first loads must not open it twice.
+  MutexLock lock(mu_);
+  if (const auto found = backends_.find(name); found != backends_.end()) return found->second.get();
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, Open(name, options_[name]));
+  return (backends_[name] = std::move(backend)).get();
+}
+
+Result<std::unique_ptr<Backend>> BackendRegistry::Open(const std::string& name,
+                                                       const BackendOptions& options) const {
+  for (const std::string& directory : directories_) {
+    const std::string path = directory + "/libpenstock_" + name + ".so";
+    if (access(path.c_str(), R_OK) != 0) continue;
+    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      return FailedPrecondition("backend '" + name + "' cannot be opened: " + dlerror());
+    }
+    auto* entry = reinterpret_cast<BackendEntry>(dlsym(library, kBackendEntry));
+    if (entry == nullptr) {
+      return FailedPrecondition("backend '" + name + "' has no entry '" + kBackendEntry +
+                                "': it was built for another version of Penstock");
+    }
+    return entry(options);
+  }
+  return NotFound("unknown backend '" + name + "': no plug-in libpenstock_" + name +
+                  ".so in the backend directories");
+}
+
+}  // namespace penstock

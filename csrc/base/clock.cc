@@ -1,0 +1,33 @@
+#include "base/clock.h"
+
+#include <time.h>
+
+namespace penstock {
+namespace {
+
+class SystemClock final : public Clock {
+ public:
+  int64_t NowNs() const override {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+  }
+
+  void WaitUntil(CondVar& cv, Mutex& mu, int64_t deadline_ns) override {
+    if (deadline_ns == kNever) {
+      cv.Wait(mu);
+      return;
+    }
+    const int64_t left_ns = deadline_ns - NowNs();
+    if (left_ns > 0) cv.WaitFor(mu, left_ns);
+  }
+};
+
+}  // namespace
+
+Clock& Clock::System() {
+  static auto& clock = *new SystemClock();  // NOLINT: never destroyed, threads may outlive main
+  return clock;
+}
+
+}  // namespace penstock

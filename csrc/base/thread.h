@@ -1,0 +1,29 @@
+// Thread: a named std::thread that is joined when it goes.
+
+#pragma once
+
+#include <functional>
+#include <string>
+#include <thread>
+
+namespace penstock {
+
+// Threading: confined to its owner. Ownership: owns the thread.
+// Blocking: Join and the destructor wait for the body to return; the owner tells it to stop first.
+class Thread {
+ public:
+  Thread() = default;
+  // Starts `body` on a new thread called `name` (the kernel keeps 15 characters). The body must not
+  // throw: every thread's entry function is noexcept and does its own catch-all.
+  Thread(std::string name, std::function<void()> body);
+  ~Thread() { Join(); }
+  Thread(Thread&&) = default;
+  Thread& operator=(Thread&&) = delete;
+
+  void Join();
+
+ private:
+  std::thread thread_;
+};
+
+}  // namespace penstock

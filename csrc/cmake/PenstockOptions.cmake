@@ -1,0 +1,34 @@
+# How every target of this project is compiled: link `penstock_options` (privately) and get it all.
+#
+# Assertions stay on in every build type: a broken invariant must stop the server, not answer wrongly. Checks that cost
+# more than a comparison belong in tests.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
+set(CMAKE_CXX_FLAGS_RELEASE "-O2")
+
+find_package(Threads REQUIRED)
+find_program(PENSTOCK_CCACHE ccache)
+if(PENSTOCK_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${PENSTOCK_CCACHE})
+endif()
+
+add_library(penstock_options INTERFACE)
+target_include_directories(penstock_options INTERFACE ${PROJECT_SOURCE_DIR}/csrc)
+target_compile_options(penstock_options INTERFACE -Wall -Wextra -Werror)
+target_compile_definitions(penstock_options INTERFACE PENSTOCK_VERSION="${PROJECT_VERSION}")
+target_link_libraries(penstock_options INTERFACE Threads::Threads)
+
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(penstock_options INTERFACE -Wthread-safety)
+endif()
+
+# Instrumentation is for the whole build or it is worth nothing, hence not on the interface target.
+if(PENSTOCK_SANITIZE)
+  add_compile_options(-fsanitize=${PENSTOCK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${PENSTOCK_SANITIZE})
+endif()
