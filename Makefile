@@ -1,0 +1,127 @@
+# One door: each target does all of its own set-up. A fresh clone needs make and, on Debian 12, nothing else.
+#
+#   make demo   see it work        make test      what CI runs          make test-all  plus what takes long
+#   make dev    .venv/bin/penstock make unit|border|integration|native  one suite  (ARGS="-k name" narrows it)
+#   make lint | fmt | tidy         make asan | ubsan | tsan | fuzz | bench          make lock | clean
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+REPORTS := $(abspath build/reports)
+JOBS := $(shell nproc)
+ARGS ?=
+FUZZ_SECONDS ?= 60
+
+# ThreadSanitizer of gcc 12 cannot start under the address randomisation of some newer kernels.
+NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
+TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
+BENCH_PACKAGES := libbenchmark-dev nghttp2-client
+FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
+TIDY_PACKAGES := clang-tidy-14
+
+SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
+PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench/*.py proto .ci/*.py setup.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests)
+CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
+CMAKE_RELEASE = cmake --preset release --log-level=WARNING -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
+CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
+
+.PHONY: dev build test test-all native border integration unit lint fmt tidy asan ubsan tsan threadsafety fuzz bench demo lock clean
+
+# ---- the two commands -------------------------------------------------------------------------
+
+demo: build
+	$(BIN)/penstock demo $(ARGS)
+
+test: $(VENV)/locked $(STAMPS)/test-packages
+	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration
+
+test-all: $(VENV)/locked $(STAMPS)/test-packages
+	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration ubsan tidy fuzz slow
+
+# ---- building ---------------------------------------------------------------------------------
+
+dev: build
+	@echo "ready: $(BIN)/penstock"
+
+build: $(VENV)/installed
+	@$(BIN)/python proto/generate.py
+	@$(CMAKE_RELEASE) && cmake --build build/release -j $(JOBS)
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache clients/python/build clients/python/dist $(VENV)/installed
+	rm -rf server/penstock/*.so server/penstock/backends server/penstock/_proto clients/python/penstock_client/_proto
+
+# ---- tests ------------------------------------------------------------------------------------
+
+unit: build
+	$(PYTEST) tests/unit
+
+border: build
+	$(PYTEST) $(wildcard tests/border)
+
+integration: build
+	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
+
+slow: build
+	$(PYTEST) -m slow tests
+
+native: build $(STAMPS)/test-packages
+	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all
+	$(CTEST) --test-dir build/release
+
+asan ubsan tsan: $(STAMPS)/build-packages $(STAMPS)/test-packages
+	@cmake --preset $@ --log-level=WARNING && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target tests/native/all
+	$(CTEST) --test-dir build/$@
+
+fuzz: $(STAMPS)/build-packages $(STAMPS)/fuzz-packages
+	@cmake --preset fuzz --log-level=WARNING && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
+	for target in build/fuzz/tests/fuzz/fuzz_*; do $$target -max_total_time=$(FUZZ_SECONDS) build/fuzz $(wildcard tests/fuzz/seeds) || exit 1; done
+
+bench: build $(STAMPS)/bench-packages
+	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
+	for bench in build/release/bench/micro/*_bench; do $$bench $(ARGS) || exit 1; done
+
+# ---- lint -------------------------------------------------------------------------------------
+
+lint: build threadsafety
+	$(BIN)/ruff check $(PYTHON_TREES) && $(BIN)/ruff format --check $(PYTHON_TREES)
+	$(BIN)/mypy $(TYPED_TREES)
+	clang-format-14 --dry-run -Werror $(CXX_FILES)
+
+fmt: $(VENV)/installed $(STAMPS)/test-packages
+	$(BIN)/ruff check --fix-only --quiet $(PYTHON_TREES) && $(BIN)/ruff format $(PYTHON_TREES)
+	clang-format-14 -i $(CXX_FILES)
+
+threadsafety: $(VENV)/installed $(STAMPS)/test-packages
+	@cmake --preset clang-threadsafety --log-level=WARNING -DPython_EXECUTABLE=$(abspath $(BIN)/python) && cmake --build build/clang-threadsafety -j $(JOBS)
+
+tidy: threadsafety $(STAMPS)/tidy-packages
+	find csrc -name '*.cc' | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/clang-threadsafety
+
+# ---- set-up: stamps make the second run quick -------------------------------------------------
+
+$(STAMPS)/build-packages: PACKAGES = $(BUILD_PACKAGES)
+$(STAMPS)/test-packages: PACKAGES = $(TEST_PACKAGES)
+$(STAMPS)/bench-packages: PACKAGES = $(BENCH_PACKAGES)
+$(STAMPS)/fuzz-packages: PACKAGES = $(FUZZ_PACKAGES)
+$(STAMPS)/tidy-packages: PACKAGES = $(TIDY_PACKAGES)
+$(STAMPS)/%-packages: .ci/debian-packages Makefile
+	@.ci/debian-packages $(PACKAGES) && mkdir -p $(STAMPS) && touch $@
+
+$(BIN)/pip: | $(STAMPS)/build-packages
+	@python=$$(.ci/find-python) && "$$python" -m venv $(VENV)
+
+$(VENV)/locked: requirements.lock | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && touch $@
+
+# The editable installs; CMake configures and builds build/release on the way.
+$(VENV)/installed: $(VENV)/locked pyproject.toml setup.py clients/python/pyproject.toml CMakePresets.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e clients/python -e . && touch $@
+
+lock: $(VENV)/locked
+	$(BIN)/python .ci/lock.py $(ARGS)
