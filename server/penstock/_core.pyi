@@ -1,0 +1,189 @@
+"""The native core. Only `penstock.core` imports it.
+
+Requests go in as the bytes of a ModelInferRequest and come back as the bytes of a response: no tensor
+becomes a Python object on the way. Calls marked "blocking" release the GIL; run them in a thread.
+Failures raise `penstock.errors.CoreError` subclasses, except `Engine.infer`, whose failures are completions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+ABI_VERSION: int
+
+class TensorSpec:
+    """An input or output as the model file declares it; dims include the batch dimension, -1 = any."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def datatype(self) -> str: ...
+    @property
+    def dims(self) -> list[int]: ...
+    @property
+    def optional(self) -> bool: ...
+
+class LoadedModel:
+    """A model file opened by its backend; holds weights. No requests reach it until it is a Version."""
+
+    @property
+    def inputs(self) -> list[TensorSpec]: ...
+    @property
+    def outputs(self) -> list[TensorSpec]: ...
+    @property
+    def backend_description(self) -> str: ...
+
+class InputSpec:
+    """An input as clients see it: dims without the batch dimension; reshape = what the model file wants."""
+
+    def __init__(
+        self,
+        name: str,
+        datatype: str,
+        dims: Sequence[int],
+        reshape: Sequence[int] | None = None,
+        optional: bool = False,
+    ) -> None: ...
+
+class OutputSpec:
+    """An output as clients see it; labels serve the classification extension."""
+
+    def __init__(
+        self,
+        name: str,
+        datatype: str,
+        dims: Sequence[int],
+        reshape: Sequence[int] | None = None,
+        labels: Sequence[str] = (),
+    ) -> None: ...
+
+class QueuePolicy:
+    """One priority level's queue. max_queue_size: requests, 0 = unlimited; timeouts in microseconds, 0 = none.
+
+    honour_request_timeout: the request's own `timeout` counts (Triton's allow_timeout_override; it may
+    only shorten a default). delay_on_timeout: DELAY instead of REJECT.
+    """
+
+    def __init__(
+        self,
+        max_queue_size: int = 0,
+        default_timeout_us: int = 0,
+        delay_on_timeout: bool = False,
+        honour_request_timeout: bool = True,
+    ) -> None: ...
+
+class VersionSpec:
+    """How a version is served. queue_policies: one per priority level, highest first, at least one."""
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        version: int,
+        inputs: Sequence[InputSpec],
+        outputs: Sequence[OutputSpec],
+        max_batch_size: int = 0,
+        preferred_batch_sizes: Sequence[int] = (),
+        max_queue_delay_us: int = 0,
+        preserve_ordering: bool = False,
+        dynamic_batching: bool = True,
+        default_priority_level: int = 1,
+        queue_policies: Sequence[QueuePolicy] = ...,
+        instance_count: int = 1,
+    ) -> None: ...
+
+class Version:
+    """A version of a model with its queue and instances. Thread-safe.
+
+    Life: created (no thread yet) -> warm_up* -> start -> [Engine.set_serving] -> drain.
+    """
+
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    def warm_up(self, request: bytes) -> None:
+        """Blocking. Runs a ModelInferRequest on every instance; before start only."""
+    def start(self) -> None:
+        """Starts one thread per instance. A created version that is never started is freed quietly."""
+    def drain(self, timeout_s: float) -> bool:
+        """Blocking. Takes nothing new, finishes what is queued and running, stops the threads.
+
+        False when that took longer than timeout_s: what was queued has then been failed UNAVAILABLE and
+        running batches are left to end on their own.
+        """
+    def stats(self) -> dict[str, Any]:
+        """Counters since creation, see penstock.core.VersionStats."""
+
+class Call:
+    """A request under way."""
+
+    def cancel(self) -> None:
+        """The caller has gone: out of the queue at once (completed CANCELLED); a running one ends unread."""
+
+Completion = tuple[object, int, bytes | None, str | None]
+"""(tag, code, response bytes or None, error message or None)."""
+
+class Engine:
+    """Models by name, admission and completions. Thread-safe, but completions are read by one thread."""
+
+    def __init__(
+        self,
+        *,
+        backend_directories: Sequence[str],
+        max_inflight_requests: int = 0,
+        max_request_bytes: int = 0,
+    ) -> None: ...
+    def set_backend_options(self, backend: str, options: Mapping[str, str]) -> None: ...
+    def load_model(
+        self,
+        *,
+        backend: str,
+        model_name: str,
+        version: int,
+        path: str,
+        model_directory: str,
+        parameters: Mapping[str, str],
+    ) -> LoadedModel:
+        """Blocking. Opens a model file."""
+    def create_version(self, model: LoadedModel, spec: VersionSpec) -> Version:
+        """Blocking. Checks spec against the file's signature and makes the instances."""
+    def set_serving(
+        self, model_name: str, versions: Sequence[Version], unready: Sequence[int] = ()
+    ) -> None:
+        """Replaces, in one step, what answers for model_name; the greatest version is the default.
+
+        `unready` versions are known but answer UNAVAILABLE "... is not at ready state". With no versions
+        the model is known but has none available. The caller drains the versions it took out: requests
+        that reached them are finished, requests under way to them land on the new ones.
+        """
+    def forget(self, model_name: str) -> None:
+        """The name becomes unknown; the caller drains its versions."""
+    def admit(self, group: Literal["inference", "control", "health"], size_bytes: int) -> None:
+        """The admission check of every method that is not an inference; raises when refused."""
+    def infer(
+        self, request: bytes, deadline_ns: int, tag: object, stream: bool, compressed_bytes: int = 0
+    ) -> Call:
+        """Parses, admits and queues a ModelInferRequest; never raises for a bad request.
+
+        deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`. With
+        stream, payloads are ModelStreamInferResponse bytes, for failures too (code says which it is).
+        """
+    @property
+    def completion_fd(self) -> int:
+        """An eventfd, readable when completions wait."""
+    def take_completions(self) -> list[Completion]:
+        """All completions that wait, oldest first; on the event loop's thread. Clears the eventfd."""
+    def stop_accepting(self) -> None:
+        """From now on inference is refused UNAVAILABLE; what was accepted goes on."""
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Blocking. True once no accepted request is without its completion taken."""
+    def inflight(self) -> int: ...
+    def stats(self) -> dict[str, Any]:
+        """Engine-wide counters: accepted, completed by code, refused by reason, inflight."""
+    def shutdown(self) -> None:
+        """Blocking. Fails what is queued, joins every thread. Idempotent; call before the interpreter ends."""
+
+def set_logging(level: int, json: bool) -> None:
+    """level: as in Python's logging (10 debug ... 40 error)."""
+
+def encode_stream_error(message: str, request_id: str, model_name: str, version: str) -> bytes: ...

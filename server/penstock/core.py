@@ -1,0 +1,162 @@
+"""The asyncio face of the native core, and the only importer of `_core`.
+
+Requests and responses are protobuf bytes. The core completes requests on its own threads, without the
+GIL; it makes one eventfd readable per batch of completions, and the event loop's reader here hands each
+outcome to the future that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from penstock import _core
+from penstock._core import (
+    Call,
+    InputSpec,
+    LoadedModel,
+    OutputSpec,
+    QueuePolicy,
+    TensorSpec,
+    Version,
+    VersionSpec,
+    encode_stream_error,
+    set_logging,
+)
+from penstock.errors import core_error
+
+__all__ = [
+    "Call",
+    "Core",
+    "InputSpec",
+    "LoadedModel",
+    "OutputSpec",
+    "QueuePolicy",
+    "StreamReply",
+    "TensorSpec",
+    "Version",
+    "VersionSpec",
+    "encode_stream_error",
+    "set_logging",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReply:
+    """One reply on a ModelStreamInfer stream.
+
+    Attributes:
+        payload: bytes of a ModelStreamInferResponse, for failures too.
+        code: gRPC canonical code of the request; 0 = OK.
+        message: why it failed; empty when OK.
+    """
+
+    payload: bytes
+    code: int
+    message: str
+
+
+def deadline_ns(time_remaining_s: float | None) -> int:
+    """A gRPC deadline as the core wants it.
+
+    Args:
+        time_remaining_s: seconds left, None or infinite for no deadline.
+
+    Returns:
+        Nanoseconds on the monotonic clock; 0 = none.
+    """
+    if time_remaining_s is None or time_remaining_s > 1e9:
+        return 0
+    return max(1, time.monotonic_ns() + int(time_remaining_s * 1e9))
+
+
+class Core:
+    """The engine, seen from the event loop.
+
+    Confined to the loop it was started on, but for the blocking calls that `run` sends to threads.
+    Life: constructed -> start -> ... -> close.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend_directories: Sequence[str],
+        max_inflight_requests: int = 0,
+        max_request_bytes: int = 0,
+    ) -> None:
+        self.engine = _core.Engine(
+            backend_directories=backend_directories,
+            max_inflight_requests=max_inflight_requests,
+            max_request_bytes=max_request_bytes,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begins to read completions on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.engine.completion_fd, self._deliver)
+
+    async def close(self) -> None:
+        """Fails what is queued, joins the core's threads, delivers the last completions."""
+        await self.run(self.engine.shutdown)
+        if self._loop is not None:
+            self._loop.remove_reader(self.engine.completion_fd)
+            self._deliver()
+            self._loop = None
+
+    async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Runs one of the core's blocking calls in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, partial(function, *args, **kwargs))
+
+    async def infer(self, request: bytes, deadline: int = 0, *, compressed_bytes: int = 0) -> bytes:
+        """Runs a ModelInferRequest.
+
+        Args:
+            request: its bytes.
+            deadline: as `deadline_ns` gives it; 0 = none.
+            compressed_bytes: size on the wire where the transport knows it; 0 = as given.
+
+        Returns:
+            Bytes of the ModelInferResponse.
+
+        Raises:
+            CoreError: why there is none.
+        """
+        outcome = await self._submit(request, deadline, False, compressed_bytes)
+        if outcome.code != 0:
+            raise core_error(outcome.code, outcome.message)
+        return outcome.payload
+
+    async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
+        """Runs one request of a stream; a failure is a reply, not an exception."""
+        return await self._submit(request, deadline, True, 0)
+
+    def infer_stats(self) -> Mapping[str, Any]:
+        """Engine-wide counters."""
+        return self.engine.stats()
+
+    def admit(self, group: Literal["inference", "control", "health"], size_bytes: int) -> None:
+        """The admission check of every other method; raises CoreError when refused."""
+        self.engine.admit(group, size_bytes)
+
+    async def _submit(
+        self, request: bytes, deadline: int, stream: bool, compressed_bytes: int
+    ) -> StreamReply:
+        future: asyncio.Future[StreamReply] = asyncio.get_running_loop().create_future()
+        call = self.engine.infer(request, deadline, future, stream, compressed_bytes)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    def _deliver(self) -> None:
+        for tag, code, payload, message in self.engine.take_completions():
+            future: asyncio.Future[StreamReply] = tag  # type: ignore[assignment]
+            if not future.done():  # its caller may have gone
+                future.set_result(StreamReply(payload or b"", code, message or ""))
