@@ -26,7 +26,7 @@ SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench/*.py proto .ci/*.py setup.py)
 TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
-CMAKE_RELEASE = cmake --preset release --log-level=WARNING -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) -DPython_EXECUTABLE=$(abspath $(BIN)/python)
+CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
 CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
 
@@ -75,11 +75,11 @@ native: build $(STAMPS)/test-packages
 	$(CTEST) --test-dir build/release
 
 asan ubsan tsan: $(STAMPS)/build-packages $(STAMPS)/test-packages
-	@cmake --preset $@ --log-level=WARNING && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target tests/native/all
+	@cmake --preset $@ >/dev/null && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target tests/native/all
 	$(CTEST) --test-dir build/$@
 
 fuzz: $(STAMPS)/build-packages $(STAMPS)/fuzz-packages
-	@cmake --preset fuzz --log-level=WARNING && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
+	@cmake --preset fuzz >/dev/null && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
 	for target in build/fuzz/tests/fuzz/fuzz_*; do $$target -max_total_time=$(FUZZ_SECONDS) build/fuzz $(wildcard tests/fuzz/seeds) || exit 1; done
 
 bench: build $(STAMPS)/bench-packages
@@ -98,7 +98,7 @@ fmt: $(VENV)/installed $(STAMPS)/test-packages
 	clang-format-14 -i $(CXX_FILES)
 
 threadsafety: $(VENV)/installed $(STAMPS)/test-packages
-	@cmake --preset clang-threadsafety --log-level=WARNING -DPython_EXECUTABLE=$(abspath $(BIN)/python) && cmake --build build/clang-threadsafety -j $(JOBS)
+	@cmake --preset clang-threadsafety -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS)
 
 tidy: threadsafety $(STAMPS)/tidy-packages
 	find csrc -name '*.cc' | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/clang-threadsafety

@@ -1,8 +1,9 @@
 """The two build steps setuptools cannot do itself; all metadata is in pyproject.toml.
 
 1. `build_py`: generate the protobuf products from proto/ (an sdist carries them along).
-2. `build_ext`: let CMake build `_core`, `libpenstock.so` and the backend plug-ins. An editable install puts them into
-   server/penstock/ and shares build/release with `make build`, so neither compiles what the other has compiled.
+2. `build_ext`: let CMake build `_core`, `libpenstock.so` and the backend plug-ins. An editable
+   install puts them into server/penstock/ and shares build/release with `make build`, so neither
+   compiles what the other has compiled.
 """
 
 import os
@@ -39,14 +40,22 @@ class CMakeBuild(build_ext):
         if not in_place:
             output = Path(self.build_lib).resolve() / "penstock"
             build = Path(self.build_temp).resolve()
-        self._cmake("--preset", "release", "-B", str(build), f"-DPENSTOCK_OUTPUT_DIR={output}",
-                    f"-DPython_EXECUTABLE={sys.executable}")
+        self._cmake(
+            "--preset",
+            "release",
+            "-B",
+            str(build),
+            f"-DPENSTOCK_OUTPUT_DIR={output}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+        )
         self._cmake("--build", str(build), "-j", str(len(os.sched_getaffinity(0))))
 
     def _cmake(self, *arguments: str) -> None:
         # Under build isolation this interpreter's tools (ninja, a newer cmake) come first.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        subprocess.run(["cmake", *arguments], check=True, cwd=ROOT, env={**os.environ, "PATH": path})
+        subprocess.run(
+            ["cmake", *arguments], check=True, cwd=ROOT, env={**os.environ, "PATH": path}
+        )
 
     def get_outputs(self) -> list[str]:
         """CMake's products are package data; there is nothing for setuptools to copy."""

@@ -1,7 +1,8 @@
 """Writes requirements.lock, with hashes, from the two pyproject.toml files; run by `make lock`.
 
-Pins already in the lock are kept as long as they satisfy what is asked; extra arguments go to pip-compile
-(`--upgrade`, `--upgrade-package NAME`). Our own distributions are left out: they come from this tree.
+Pins already in the lock are kept as long as they satisfy what is asked; extra arguments go to
+pip-compile (`--upgrade`, `--upgrade-package NAME`). Our own distributions are left out: they come
+from this tree.
 """
 
 import subprocess

@@ -1,7 +1,8 @@
-"""Runs make targets one after another and closes with one line, `N passed, N failed`; used by `make test`.
+"""Runs make targets one after another and closes with one line, `N passed, N failed`.
 
-A target that leaves a JUnit report in build/reports/ counts its test cases; one that does not (lint, say) counts
-as one. A failing target does not stop the next, except `dev`: without a build there is nothing to test.
+Used by `make test`. A target that leaves a JUnit report in build/reports/ counts its test cases;
+one that does not (lint, say) counts as one. A failing target does not stop the next, except `dev`:
+without a build there is nothing to test.
 """
 
 import subprocess

@@ -1,6 +1,7 @@
-"""The one step setuptools cannot do itself: generate the protobuf products; metadata is in pyproject.toml.
+"""The one step setuptools cannot do itself: generate the protobuf products.
 
 In the repository they come from ../../proto; an sdist carries them, so nothing is generated there.
+Metadata is in pyproject.toml.
 """
 
 import subprocess

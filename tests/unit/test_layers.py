@@ -1,0 +1,168 @@
+"""Who may use whom in Python, read from the imports of the sources by AST.
+
+The tables below are the rule. They are also tried on small trees that break it, so that a checker
+which has gone blind fails too.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A module of penstock may import from lower levels and from its own package. Neighbours on the
+# first level and beside `app` may know each other; the packages of the second level may not.
+PY_LEVELS = [
+    ["errors", "config", "codec", "core", "_messages"],
+    ["repository", "store", "jobs", "scaling", "observe"],
+    ["frontend"],
+    ["lifecycle", "app"],
+    ["commands"],
+    ["__main__"],
+]
+PY_LEVEL = {module: level for level, names in enumerate(PY_LEVELS) for module in names}
+LEVELS_OF_NEIGHBOURS = {0, 3}
+
+# Modules with few homes: name -> the only modules of penstock that may import it ("x." = package).
+PY_HOMES = {
+    "penstock._core": ("core",),
+    "grpc": ("frontend.",),
+    "grpc_health": ("frontend.",),
+    "grpc_reflection": ("frontend.",),
+    "google.protobuf": ("codec", "_messages"),
+    "penstock._proto": ("codec", "_messages"),
+    "penstock_client": ("commands.", "scaling.", "jobs."),
+}
+# policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
+IMPURE = {
+    "asyncio",
+    "io",
+    "os",
+    "pathlib",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "threading",
+}
+IMPURE |= {"concurrent", "datetime", "logging", "random", "selectors", "time", "uvloop"}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names imported anywhere in the module; for `from a import b` it is a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def module_name(package: Path, path: Path) -> str:
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts) + ("." if parts[-1] == "__init__" else "")
+
+
+def server_faults(package: Path) -> list[str]:
+    faults = []
+    for path in sorted(package.rglob("*.py")):
+        name = module_name(package, path)
+        if "_proto" in path.parts or name == "__init__.":
+            continue
+        for imported in sorted(set(imports(ast.parse(path.read_text())))):
+            fault = python_import_fault(name, imported)
+            if fault:
+                faults.append(f"{name.rstrip('.')} imports {imported}: {fault}")
+    return faults
+
+
+def python_import_fault(name: str, imported: str) -> str | None:
+    for guarded, homes in PY_HOMES.items():
+        at_home = any(
+            f"{name}.".startswith(home if home.endswith(".") else f"{home}.") for home in homes
+        )
+        if is_within(imported, guarded) and not at_home:
+            return f"only {', '.join(homes)} may"
+    if name.split(".")[-1] == "policy" and imported.split(".")[0] in IMPURE:
+        return "a policy is a pure function"
+    if is_within(imported, "tests"):
+        return "product code imports no tests"
+    if not is_within(imported, "penstock"):
+        return None
+    own, other = name.split(".")[0], [*imported.split("."), ""][1]
+    if other not in PY_LEVEL or own == other:
+        return None
+    distance = PY_LEVEL[own] - PY_LEVEL[other]
+    if distance < 0 or (distance == 0 and PY_LEVEL[own] not in LEVELS_OF_NEIGHBOURS):
+        return "it is not below"
+    return None
+
+
+def client_faults(package: Path) -> list[str]:
+    """The client knows gRPC, protobuf, numpy and the standard library; never the server."""
+    allowed = {"penstock_client", "grpc", "google", "numpy", "ml_dtypes", *sys.stdlib_module_names}
+    return [
+        f"{path.name} imports {imported}"
+        for path in sorted(package.rglob("*.py"))
+        for imported in sorted(set(imports(ast.parse(path.read_text()))))
+        if imported.split(".")[0] not in allowed
+    ]
+
+
+def test_server_imports_point_downwards() -> None:
+    assert server_faults(ROOT / "server" / "penstock") == []
+
+
+def test_every_server_module_has_a_level() -> None:
+    package = ROOT / "server" / "penstock"
+    names = {module_name(package, path).split(".")[0] for path in package.rglob("*.py")}
+    assert names - {"__init__", "_proto"} <= set(PY_LEVEL)
+
+
+def test_client_never_imports_the_server() -> None:
+    package = ROOT / "clients" / "python" / "penstock_client"
+    assert list(package.rglob("*.py"))
+    assert client_faults(package) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("errors.py", "from penstock.frontend import x"),
+        ("repository/manager.py", "import penstock.store.db"),
+        ("repository/manager.py", "from penstock import _core"),
+        ("observe/metrics.py", "import grpc"),
+        ("frontend/infer.py", "from penstock._proto import inference"),
+        ("frontend/infer.py", "from google.protobuf import message"),
+        ("app.py", "import penstock_client"),
+        ("scaling/policy.py", "from time import monotonic"),
+        ("jobs/runner.py", "from tests.support import fakes"),
+        ("frontend/x.py", "from penstock.app import App"),
+    ],
+)
+def test_server_checker_reports_a_forbidden_import(tmp_path: Path, file: str, line: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(line)
+    assert len(server_faults(tmp_path)) == 1
+
+
+def test_server_checker_accepts_what_is_below(tmp_path: Path) -> None:
+    (tmp_path / "frontend").mkdir()
+    (tmp_path / "frontend" / "a.py").write_text(
+        "import grpc\nfrom penstock.repository.x import y\n"
+    )
+    (tmp_path / "core.py").write_text(
+        "from penstock import _core\nfrom penstock.errors import CoreError\n"
+    )
+    assert server_faults(tmp_path) == []
+
+
+def test_client_checker_reports_the_server(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import penstock.config")
+    assert client_faults(tmp_path) == ["a.py imports penstock.config"]
