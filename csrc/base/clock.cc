@@ -13,7 +13,7 @@ class SystemClock final : public Clock {
     return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
   }
 
-  void WaitUntil(CondVar& cv, Mutex& mu, int64_t deadline_ns) override {
+  void WaitUntil(CondVar& cv, Mutex& mu, int64_t deadline_ns) override REQUIRES(mu) {
     if (deadline_ns == kNever) {
       cv.Wait(mu);
       return;
