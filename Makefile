@@ -98,7 +98,7 @@ fmt: $(VENV)/installed $(STAMPS)/test-packages
 	clang-format-14 -i $(CXX_FILES)
 
 threadsafety: $(VENV)/installed $(STAMPS)/test-packages
-	@cmake --preset clang-threadsafety -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS)
+	@cmake --preset clang-threadsafety -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS) -- -k 0
 
 tidy: threadsafety $(STAMPS)/tidy-packages
 	find csrc -name '*.cc' | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/clang-threadsafety
