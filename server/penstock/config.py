@@ -1,0 +1,339 @@
+"""Settings of the server: one frozen dataclass, the source of flags and environment variables.
+
+Every field carries a `Setting`: what it means, its unit, its bounds and the flags that set it.
+The command line makes `--grpc-port` and `PENSTOCK_GRPC_PORT` out of `grpc_port`; there is no file.
+Models have their own configuration (`config.pbtxt`), which is no business of this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from penstock import __version__
+from penstock.errors import ConfigError
+
+__all__ = ["MEBIBYTE", "ServerConfig", "Setting", "SettingField", "setting_fields"]
+
+MEBIBYTE = 1 << 20
+_MAX_INT32 = (1 << 31) - 1
+_MAX_PORT = 65535
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the command line needs to know about a field.
+
+    Attributes:
+        help: one sentence; the default is added by whoever prints it.
+        unit: of the number, "" when it has none.
+        flags: further spellings of the flag, such as Triton's where it differs from ours.
+        minimum: smallest value; None = no bound.
+        maximum: greatest value; None = no bound.
+        separator: between the values of a repeated field in an environment variable.
+        group: heading in the help.
+    """
+
+    help: str
+    unit: str = ""
+    flags: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    separator: str = ","
+    group: str = "Server"
+
+
+@dataclass(frozen=True, slots=True)
+class SettingField:
+    """A field of ServerConfig with everything that is generated from it.
+
+    Attributes:
+        name: of the field.
+        type: its value's type: bool, int, float, str or Path.
+        repeated: the field is a tuple of `type`, given once per value.
+        choices: the allowed strings; empty = any.
+        default: its value when nobody sets it.
+        setting: help, unit, bounds.
+    """
+
+    name: str
+    type: type
+    repeated: bool
+    choices: tuple[str, ...]
+    default: Any
+    setting: Setting
+
+    @property
+    def flag(self) -> str:
+        """Its flag on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable; Setting.separator stands between values of a repeated one."""
+        return "PENSTOCK_" + self.name.upper()
+
+
+def _setting(default: Any, help_text: str, **details: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"setting": Setting(help_text, **details)})
+
+
+def _port(default: int, help_text: str) -> Any:
+    return _setting(default, help_text, minimum=0, maximum=_MAX_PORT, group="Addresses")
+
+
+def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -> Any:
+    details = {"maximum": _MAX_INT32, "group": "Limits", **details}
+    return _setting(default, help_text, minimum=minimum, **details)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How to serve. Construction checks every field; ConfigError holds all faults at once."""
+
+    model_repository: tuple[Path, ...] = _setting(
+        (), "Directory of models; may be repeated.", flags=("--model-store",), group="Models"
+    )
+    model_control_mode: Literal["none", "explicit"] = _setting(
+        "none",
+        "none: serve every model found at start; explicit: load and unload on request.",
+        group="Models",
+    )
+    load_model: tuple[str, ...] = _setting(
+        (),
+        "Model to load at start in mode explicit; may be repeated, * = all.",
+        group="Models",
+    )
+    exit_on_error: bool = _setting(True, "End when a model fails to load at start.", group="Models")
+    strict_readiness: bool = _setting(
+        True, "Ready only while every model that should serve does.", group="Models"
+    )
+    model_load_thread_count: int = _setting(
+        4, "Models loaded at the same time.", minimum=1, maximum=1024, group="Models"
+    )
+    backend_directory: tuple[Path, ...] = _setting(
+        (), "Further directory of backend plug-ins; may be repeated.", group="Models"
+    )
+    backend_config: tuple[str, ...] = _setting(
+        (),
+        "BACKEND,KEY=VALUE: an option of a backend; may be repeated.",
+        separator=";",
+        group="Models",
+    )
+
+    host: str = _setting("127.0.0.1", "Address to listen on.", group="Addresses")
+    grpc_address: str = _setting("", "Address for gRPC; empty = host.", group="Addresses")
+    http_address: str = _setting("", "Address for HTTP; empty = host.", group="Addresses")
+    metrics_address: str = _setting("", "Address for metrics; empty = host.", group="Addresses")
+    grpc_port: int = _port(8001, "Port for gRPC; 0 = any free one.")
+    http_port: int = _port(8000, "Port for HTTP health; 0 = any free one.")
+    metrics_port: int = _port(8002, "Port for Prometheus metrics; 0 = any free one.")
+    allow_grpc: bool = _setting(True, "Serve gRPC.", group="Addresses")
+    allow_http: bool = _setting(True, "Serve HTTP health.", group="Addresses")
+    allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
+    transport: Literal["grpcio"] = _setting("grpcio", "What carries gRPC.", group="Addresses")
+
+    max_message_bytes: int = _limit(
+        256 * MEBIBYTE,
+        "Greatest gRPC message, either way.",
+        minimum=1024,
+        unit="bytes",
+    )
+    max_connections: int = _limit(4096, "gRPC connections at a time; 0 = unlimited.")
+    max_concurrent_streams: int = _limit(1024, "RPCs at a time on one connection.", minimum=1)
+    max_inflight_requests: int = _limit(
+        65536, "Inference requests accepted and not yet answered; 0 = unlimited."
+    )
+    max_inflight_per_stream: int = _limit(
+        64, "Requests of one ModelStreamInfer under way before it stops reading.", minimum=1
+    )
+    grpc_keepalive_time_ms: int = _limit(
+        7_200_000,
+        "Idle time after which a connection is pinged.",
+        minimum=1000,
+        unit="ms",
+        flags=("--grpc-keepalive-time",),
+    )
+    grpc_keepalive_timeout_ms: int = _limit(
+        20_000,
+        "Time a ping may stay unanswered before the connection is closed.",
+        minimum=100,
+        unit="ms",
+        flags=("--grpc-keepalive-timeout",),
+    )
+    grpc_min_ping_interval_ms: int = _limit(
+        5_000,
+        "Clients that ping more often than this are disconnected.",
+        unit="ms",
+        flags=("--grpc-http2-min-recv-ping-interval-without-data",),
+    )
+    grpc_max_connection_age_ms: int = _limit(
+        0,
+        "Age at which a connection is told to reconnect; 0 = never.",
+        unit="ms",
+        flags=("--grpc-max-connection-age",),
+    )
+
+    shutdown_grace_secs: float = _setting(
+        5.0,
+        "Time to go on serving after SIGTERM with readiness false; SIGINT has none.",
+        unit="s",
+        minimum=0,
+        maximum=3600,
+        group="Shutdown",
+    )
+    exit_timeout_secs: float = _setting(
+        30.0,
+        "Time for requests in flight to finish before they are cancelled.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+        group="Shutdown",
+    )
+
+    server_name: str = _setting("penstock", "Name in ServerMetadata.", flags=("--id",))
+    server_version: str = _setting(__version__, "Version in ServerMetadata.")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "Least severe line that is logged.", group="Logging"
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "text", "Form of a log line on standard error.", group="Logging"
+    )
+
+    def __post_init__(self) -> None:
+        faults = [*self._field_faults(), *self._rule_faults()]
+        if faults:
+            raise ConfigError(faults)
+
+    @classmethod
+    def from_text(cls, texts: Mapping[str, str | Iterable[str]]) -> ServerConfig:
+        """Settings from strings, such as environment variables hold.
+
+        Args:
+            texts: by field name; a repeated field takes several, or one with separators in it.
+
+        Raises:
+            ConfigError: every string that is no value, and every value that is not allowed.
+        """
+        known = {field.name: field for field in setting_fields()}
+        faults = [f"{name}: no such setting" for name in texts if name not in known]
+        values = {}
+        for name in known.keys() & texts.keys():
+            try:
+                values[name] = _value(known[name], texts[name])
+            except ValueError as error:
+                faults.append(f"{known[name].flag}: {error}")
+        try:
+            config = cls(**values)
+        except ConfigError as error:
+            faults += error.faults
+        if faults:
+            raise ConfigError(faults)
+        return config
+
+    def backend_options(self) -> dict[str, dict[str, str]]:
+        """The `backend_config` settings by backend."""
+        options: dict[str, dict[str, str]] = {}
+        for text in self.backend_config:
+            backend, _, option = text.partition(",")
+            key, _, value = option.partition("=")
+            options.setdefault(backend, {})[key] = value
+        return options
+
+    def _field_faults(self) -> Iterator[str]:
+        for field in setting_fields():
+            value = getattr(self, field.name)
+            for item in value if field.repeated else [value]:
+                fault = _item_fault(field, item)
+                if fault:
+                    yield f"{field.flag}: {fault}"
+
+    def _rule_faults(self) -> Iterator[str]:
+        if not self.model_repository:
+            yield "--model-repository: at least one directory of models is needed"
+        if self.load_model and self.model_control_mode != "explicit":
+            yield "--load-model: needs --model-control-mode explicit"
+        if not (self.allow_grpc or self.allow_http):
+            yield "--allow-grpc: neither gRPC nor HTTP would be served"
+        for text in self.backend_config:
+            backend, _, option = text.partition(",")
+            if not backend or not option.partition("=")[0] or "=" not in option:
+                yield f"--backend-config: expected BACKEND,KEY=VALUE, got {text!r}"
+        yield from self._port_faults()
+
+    def _port_faults(self) -> Iterator[str]:
+        seen: dict[tuple[str, int], str] = {}
+        for name in ("grpc", "http", "metrics"):
+            port = getattr(self, f"{name}_port")
+            if not getattr(self, f"allow_{name}") or port == 0:
+                continue
+            other = seen.setdefault((getattr(self, f"{name}_address") or self.host, port), name)
+            if other != name:
+                yield f"--{name}-port: {port} is also the port of {other}"
+
+
+@cache
+def setting_fields() -> tuple[SettingField, ...]:
+    """The fields of ServerConfig in their order."""
+    hints = typing.get_type_hints(ServerConfig)
+    return tuple(_describe(field, hints[field.name]) for field in dataclasses.fields(ServerConfig))
+
+
+def _describe(field: dataclasses.Field[Any], hint: Any) -> SettingField:
+    repeated = typing.get_origin(hint) is tuple
+    item = typing.get_args(hint)[0] if repeated else hint
+    choices = typing.get_args(item) if typing.get_origin(item) is Literal else ()
+    return SettingField(
+        name=field.name,
+        type=str if choices else item,
+        repeated=repeated,
+        choices=choices,
+        default=field.default,
+        setting=field.metadata["setting"],
+    )
+
+
+def _item_fault(field: SettingField, value: object) -> str | None:
+    accepts = (int, float) if field.type is float else field.type
+    if not isinstance(value, accepts) or (field.type is not bool and isinstance(value, bool)):
+        return f"expected {field.type.__name__}, got {value!r}"
+    if field.choices and value not in field.choices:
+        return f"expected one of {', '.join(field.choices)}, got {value!r}"
+    if not isinstance(value, int | float):
+        return None
+    setting, unit = field.setting, f" {field.setting.unit}" if field.setting.unit else ""
+    if setting.minimum is not None and not value >= setting.minimum:
+        return f"expected at least {setting.minimum}{unit}, got {value}"
+    if setting.maximum is not None and not value <= setting.maximum:
+        return f"expected at most {setting.maximum}{unit}, got {value}"
+    return None
+
+
+def _value(field: SettingField, text: str | Iterable[str]) -> Any:
+    if field.repeated:
+        parts = (
+            text.split(",") if isinstance(text, str) and field.name != "backend_config" else text
+        )
+        parts = [parts] if isinstance(parts, str) else parts
+        return tuple(field.type(part) for part in parts if part)
+    if not isinstance(text, str):
+        raise ValueError("may be given once only")
+    if field.type is bool:
+        return _bool(text)
+    try:
+        return field.type(text)
+    except ValueError:
+        raise ValueError(f"expected {field.type.__name__}, got {text!r}") from None
+
+
+def _bool(text: str) -> bool:
+    if text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    raise ValueError(f"expected true or false, got {text!r}")
