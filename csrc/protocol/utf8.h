@@ -1,0 +1,17 @@
+// UTF-8 as proto3 strings must be: shortest form, no surrogates, nothing beyond U+10FFFF.
+
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace penstock {
+
+bool IsValidUtf8(std::string_view text);
+
+// `text` in single quotes for an error message, cut at a character after `max_bytes`, so that a
+// client which sends a name of a megabyte does not get it back. REQUIRES: IsValidUtf8(text).
+std::string Quoted(std::string_view text, size_t max_bytes = 128);
+
+}  // namespace penstock
