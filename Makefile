@@ -26,11 +26,11 @@ SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench/*.py proto .ci/*.py setup.py)
 TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
-CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null
+CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
 CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
 
-.PHONY: dev build test test-all native border integration unit lint fmt tidy asan ubsan tsan threadsafety fuzz bench demo lock clean
+.PHONY: demo test test-all dev build clean unit border integration slow native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
 
 # ---- the two commands -------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ test: $(VENV)/locked $(STAMPS)/test-packages
 	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration
 
 test-all: $(VENV)/locked $(STAMPS)/test-packages
-	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration ubsan tidy fuzz slow
+	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration border-asan ubsan tidy fuzz slow
 
 # ---- building ---------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ unit: build
 	$(PYTEST) tests/unit
 
 border: build
-	$(PYTEST) $(wildcard tests/border)
+	$(PYTEST) tests/border
 
 integration: build
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
@@ -74,11 +74,18 @@ native: build $(STAMPS)/test-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all
 	$(CTEST) --test-dir build/release
 
-asan ubsan tsan: $(STAMPS)/build-packages $(STAMPS)/test-packages
+asan ubsan tsan: $(VENV)/locked $(STAMPS)/test-packages
 	@cmake --preset $@ >/dev/null && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target tests/native/all
 	$(CTEST) --test-dir build/$@
 
-fuzz: $(STAMPS)/build-packages $(STAMPS)/fuzz-packages
+# The border suite with an instrumented core: the package's files, linked, beside asan's products.
+OVERLAY = $(abspath build/asan/overlay)
+border-asan: build
+	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
+	@cp -rs $(abspath server/penstock) $(OVERLAY) && cp -rsf $(abspath build/asan/penstock)/. $(OVERLAY)/penstock
+	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(g++ -print-file-name=libasan.so); $(PYTEST) tests/border
+
+fuzz: $(VENV)/locked $(STAMPS)/fuzz-packages
 	@cmake --preset fuzz >/dev/null && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
 	for target in build/fuzz/tests/fuzz/fuzz_*; do $$target -max_total_time=$(FUZZ_SECONDS) build/fuzz $(wildcard tests/fuzz/seeds) || exit 1; done
 
@@ -93,12 +100,12 @@ lint: build threadsafety
 	$(BIN)/mypy $(TYPED_TREES)
 	clang-format-14 --dry-run -Werror $(CXX_FILES)
 
-fmt: $(VENV)/installed $(STAMPS)/test-packages
+fmt: $(VENV)/locked $(STAMPS)/test-packages
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_TREES) && $(BIN)/ruff format $(PYTHON_TREES)
 	clang-format-14 -i $(CXX_FILES)
 
-threadsafety: $(VENV)/installed $(STAMPS)/test-packages
-	@cmake --preset clang-threadsafety -DPython_EXECUTABLE=$(abspath $(BIN)/python) >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS) -- -k 0
+threadsafety: $(VENV)/locked $(STAMPS)/test-packages
+	@cmake --preset clang-threadsafety >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS) -- -k 0
 
 tidy: threadsafety $(STAMPS)/tidy-packages
 	find csrc -name '*.cc' | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/clang-threadsafety

@@ -76,6 +76,14 @@ def test_no_python_function_outgrows_a_screen() -> None:
     assert {p: long_functions(tree) for p, tree in trees.items() if long_functions(tree)} == {}
 
 
+def test_every_package_folder_is_a_package() -> None:
+    # Wheels are made of folders with an __init__.py; an editable install would hide a missing one.
+    modules = [p for p in sources("server", "clients/python") if p.suffix == ".py"]
+    folders = {p.parent for p in modules} - {ROOT / "clients" / "python"}
+    assert folders
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
 @pytest.mark.parametrize(
     "line", ["await asyncio.sleep(0)", "from time import sleep", "time.sleep(1)"]
 )
