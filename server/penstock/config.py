@@ -318,10 +318,7 @@ def _item_fault(field: SettingField, value: object) -> str | None:
 
 def _value(field: SettingField, text: str | Iterable[str]) -> Any:
     if field.repeated:
-        parts = (
-            text.split(",") if isinstance(text, str) and field.name != "backend_config" else text
-        )
-        parts = [parts] if isinstance(parts, str) else parts
+        parts = text.split(field.setting.separator) if isinstance(text, str) else text
         return tuple(field.type(part) for part in parts if part)
     if not isinstance(text, str):
         raise ValueError("may be given once only")
