@@ -87,7 +87,8 @@ border-asan: build
 
 fuzz: $(VENV)/locked $(STAMPS)/fuzz-packages
 	@cmake --preset fuzz >/dev/null && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
-	for target in build/fuzz/tests/fuzz/fuzz_*; do $$target -max_total_time=$(FUZZ_SECONDS) build/fuzz $(wildcard tests/fuzz/seeds) || exit 1; done
+	for name in $$(cd tests/fuzz && basename -s .cc *.cc); do \
+	    mkdir -p build/fuzz/corpus/$$name && build/fuzz/tests/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) build/fuzz/corpus/$$name tests/fuzz/seeds/$$name || exit 1; done
 
 bench: build $(STAMPS)/bench-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
