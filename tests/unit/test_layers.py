@@ -36,6 +36,8 @@ PY_HOMES = {
     "penstock._proto": ("codec", "_messages"),
     "penstock_client": ("commands.", "scaling.", "jobs."),
 }
+# Not everybody's need: imported where they are used. (gRPC's own import costs the frontend enough.)
+PY_LAZY = ("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL")
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {
     "asyncio",
@@ -60,6 +62,13 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def eager_imports(tree: ast.Module) -> Iterator[str]:
+    """Names imported when the module is: those outside of functions and of `if TYPE_CHECKING`."""
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+
+
 def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
@@ -75,10 +84,16 @@ def server_faults(package: Path) -> list[str]:
         name = module_name(package, path)
         if "_proto" in path.parts or name == "__init__.":
             continue
-        for imported in sorted(set(imports(ast.parse(path.read_text())))):
+        tree = ast.parse(path.read_text())
+        for imported in sorted(set(imports(tree))):
             fault = python_import_fault(name, imported)
             if fault:
                 faults.append(f"{name.rstrip('.')} imports {imported}: {fault}")
+        faults += [
+            f"{name.rstrip('.')} imports {imported}: in a function only, or each start pays"
+            for imported in eager_imports(tree)
+            if any(is_within(imported, lazy) for lazy in PY_LAZY)
+        ]
     return faults
 
 
@@ -140,10 +155,11 @@ def test_client_never_imports_the_server() -> None:
         ("observe/metrics.py", "import grpc"),
         ("frontend/infer.py", "from penstock._proto import inference"),
         ("frontend/infer.py", "from google.protobuf import message"),
-        ("app.py", "import penstock_client"),
+        ("app.py", "def f(): import penstock_client"),
         ("scaling/policy.py", "from time import monotonic"),
         ("jobs/runner.py", "from tests.support import fakes"),
         ("frontend/x.py", "from penstock.app import App"),
+        ("commands/infer.py", "import penstock_client"),
     ],
 )
 def test_server_checker_reports_a_forbidden_import(tmp_path: Path, file: str, line: str) -> None:

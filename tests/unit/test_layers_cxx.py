@@ -31,7 +31,7 @@ CXX_LEVEL["testing"] = CXX_LEVEL["bindings"]
 CXX_OUTSIDE = {
     re.compile(r"pybind11/|Python\.h$"): ("bindings",),
     re.compile(r"cuda|cublas|NvInfer"): ("gpu", "backends/tensorrt"),
-    re.compile(r"protozero/"): ("protocol",),
+    re.compile(r"protozero/"): ("protocol", "backends/onnxruntime"),  # ONNX files are protobuf
     re.compile(r"nghttp2/|openssl/"): ("transport",),
     re.compile(r"gtest/|gmock/|benchmark/"): ("testing",),
 }
