@@ -1,6 +1,7 @@
 """Penstock serves machine-learning models over the Open Inference gRPC protocol.
 
-The command line (`penstock serve`) is the usual way in; server/README.md tells the life of a request.
+The command line (`penstock serve`) is the usual way in; server/README.md tells the life of a
+request.
 """
 
 __all__ = ["__version__"]
