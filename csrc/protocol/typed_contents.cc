@@ -202,8 +202,14 @@ Result<TypedContents> TypedContents::Measure(std::span<const uint8_t> input, Dat
   std::span<const uint8_t> run;
   const auto measure = [&](const Field& field) -> Status {
     if (IsEmptyRun(field)) return Status::Ok();
+    if (FieldOf(dtype) == 0) {
+      return InvalidArgument(StrCat(DataTypeName(dtype), " has no typed contents and must be sent ",
+                                    "in raw_input_contents"));
+    }
     if (field.number != FieldOf(dtype)) {
-      return InvalidArgument(StrCat("unexpected data in ", kFieldNames[field.number]));
+      return InvalidArgument(StrCat("unexpected data in ", kFieldNames[field.number],
+                                    ", the elements of ", DataTypeName(dtype), " belong in ",
+                                    TypedContentsField(dtype)));
     }
     PENSTOCK_ASSIGN_OR_RETURN(const size_t count, CountElements(field, dtype));
     result.num_elements_ += count;

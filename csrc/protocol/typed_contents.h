@@ -1,9 +1,11 @@
 // TypedContents: the `contents` of one input (InferTensorContents), brought into memory layout.
 //
 // Which field holds what (field numbers in parentheses):
-//   BOOL bool_contents(1)                  INT8 INT16 INT32 int_contents(2)     INT64
-//   int64_contents(3) UINT8 UINT16 UINT32 uint_contents(4)   UINT64 uint64_contents(5) FP32
-//   fp32_contents(6) FP64 fp64_contents(7)                  BYTES bytes_contents(8) FP16 BF16: none
+//   bool_contents(1)  BOOL                 uint_contents(4)    UINT8 UINT16 UINT32
+//   int_contents(2)   INT8 INT16 INT32     uint64_contents(5)  UINT64
+//   int64_contents(3) INT64                fp32_contents(6)    FP32
+//   bytes_contents(8) BYTES                fp64_contents(7)    FP64
+// FP16 and BF16 have none: they are sent raw.
 // Numbers come packed (one run of bytes), one by one, or as a mixture of both; the elements are
 // their concatenation in wire order. `contents` itself may come several times and is then
 // concatenated too.
