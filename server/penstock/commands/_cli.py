@@ -1,0 +1,53 @@
+"""`penstock`: the commands put together."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from penstock import __version__
+from penstock.commands import infer, models, serve
+from penstock.commands._failure import EXIT_INTERRUPTED, CommandGroup
+
+app = typer.Typer(
+    name="penstock",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than the rest of a start
+    pretty_exceptions_enable=False,
+    help="Serve machine-learning models over the Open Inference (KServe v2) gRPC protocol.",
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"penstock {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+serve.add_to(app)
+infer.add_to(app)
+models.add_to(app)
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    try:
+        app(prog_name="penstock")
+    except KeyboardInterrupt:  # before a command had begun
+        sys.exit(EXIT_INTERRUPTED)

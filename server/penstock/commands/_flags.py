@@ -1,0 +1,90 @@
+"""The flags of `penstock serve`, generated from ServerConfig.
+
+Every flag takes text and ServerConfig reads it, so flags and environment variables obey the same
+rules and all faults come out at once. Booleans take a value, as Triton's: `--exit-on-error=false`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from penstock.config import SettingField, setting_fields
+
+Texts = dict[str, str | list[str]]
+
+POSITIONAL = "repositories"
+
+
+def with_flags(run: Callable[[Texts], None]) -> Callable[..., None]:
+    """A function for typer with one parameter per setting and the positional repositories.
+
+    Args:
+        run: gets what was given, by field name.
+    """
+
+    def command(**given: Any) -> None:
+        run({name: value for name, value in given.items() if value})
+
+    parameters = [_positional(), *(_parameter(field) for field in setting_fields())]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__doc__ = run.__doc__
+    return command
+
+
+def given_settings(flags: Mapping[str, str | list[str]], environment: Mapping[str, str]) -> Texts:
+    """What was set, by field name; a flag wins over its environment variable.
+
+    Args:
+        flags: from the command line; positional repositories come before --model-repository's.
+        environment: variables of the process.
+    """
+    texts: Texts = {}
+    for field in setting_fields():
+        text = environment.get(field.variable, "")
+        if text:
+            texts[field.name] = text.split(field.setting.separator) if field.repeated else text
+    texts.update({name: value for name, value in flags.items() if name != POSITIONAL})
+    positional = flags.get(POSITIONAL, [])
+    if positional:
+        texts["model_repository"] = [*positional, *flags.get("model_repository", [])]
+    return texts
+
+
+def _positional() -> inspect.Parameter:
+    default = typer.Argument(None, metavar="REPOSITORY", help="Directories of models.")
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(POSITIONAL, kind, default=default, annotation=list[str])
+
+
+def _parameter(field: SettingField) -> inspect.Parameter:
+    default = typer.Option(
+        None,
+        field.flag,
+        *field.setting.flags,
+        metavar=_metavar(field),
+        help=_help(field),
+        show_default=False,
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=list[str] if field.repeated else str,
+    )
+
+
+def _metavar(field: SettingField) -> str:
+    if field.choices:
+        return "|".join(field.choices)
+    names = {bool: "true|false", int: "N", float: "X", str: "TEXT"}
+    return (field.setting.unit if field.type is not bool else "") or names.get(field.type, "DIR")
+
+
+def _help(field: SettingField) -> str:
+    default = str(field.default).lower() if field.type is bool else str(field.default)
+    return field.setting.help + ("" if field.default in ((), "") else f" [{default}]")

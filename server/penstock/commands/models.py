@@ -1,0 +1,189 @@
+"""`penstock models`: what a server holds, and loading and unloading it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.commands._failure import CommandError, client_errors, os_reason
+from penstock.commands.infer import DEFAULT_URL, Json, Model, Url, Version
+
+if TYPE_CHECKING:
+    from penstock_client import Client, Duration, ModelStatistics, TensorMetadata
+
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", min=0.001, metavar="SECONDS", help="To wait for the answer."),
+]
+
+_TIMEOUT_S = 60.0
+_LOAD_TIMEOUT_S = 600.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the group of commands."""
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    for command in (index, load, unload, metadata, config, stats):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="models", help="What a server holds; load and unload models.")
+
+
+@contextmanager
+def _client(url: str, timeout_s: float) -> Iterator[Client]:
+    from penstock_client import Client
+
+    with client_errors(url), Client(url, timeout_s=timeout_s) as client:
+        yield client
+
+
+def index(
+    url: Url = DEFAULT_URL,
+    ready: Annotated[bool, typer.Option("--ready", help="Only what is ready.")] = False,
+    as_json: Json = False,
+    timeout_s: Timeout = _TIMEOUT_S,
+) -> None:
+    """List the models of the server's repositories with state and reason."""
+    from penstock.commands._render import print_json, print_table
+
+    with _client(url, timeout_s) as client:
+        entries = client.repository_index(ready_only=ready)
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+    else:
+        print_table(
+            ["model", "version", "state", "reason"],
+            [[e.name, e.version, e.state, e.reason] for e in entries],
+        )
+
+
+def load(
+    model: Model,
+    url: Url = DEFAULT_URL,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE.json", help="Configuration that overrides its own."),
+    ] = None,
+    timeout_s: Timeout = _LOAD_TIMEOUT_S,
+) -> None:
+    """Load a model, or load it anew; the old version serves until the new one is ready."""
+    override = None
+    if config_file is not None:
+        try:
+            override = config_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = os_reason(error) if isinstance(error, OSError) else "it is no text"
+            raise CommandError(f"cannot read {config_file}: {reason}") from None
+    with _client(url, timeout_s) as client:
+        client.load_model(model, config=override)
+    typer.echo(f"loaded {model}")
+
+
+def unload(
+    model: Model,
+    url: Url = DEFAULT_URL,
+    dependents: Annotated[
+        bool, typer.Option("--unload-dependents", help="Also the models it is made of.")
+    ] = False,
+    timeout_s: Timeout = _TIMEOUT_S,
+) -> None:
+    """Unload a model; requests under way are finished."""
+    with _client(url, timeout_s) as client:
+        client.unload_model(model, unload_dependents=dependents)
+    typer.echo(f"unloaded {model}")
+
+
+def metadata(
+    model: Model,
+    url: Url = DEFAULT_URL,
+    version: Version = "",
+    as_json: Json = False,
+    timeout_s: Timeout = _TIMEOUT_S,
+) -> None:
+    """Show a model's inputs and outputs."""
+    from penstock.commands._render import print_json, print_table
+
+    with _client(url, timeout_s) as client:
+        found = client.model_metadata(model, version)
+    if as_json:
+        print_json(asdict(found))
+        return
+    typer.echo(f"{found.name}: versions {', '.join(found.versions)}, platform {found.platform}")
+    rows = [
+        *(["input", *_tensor(tensor)] for tensor in found.inputs),
+        *(["output", *_tensor(tensor)] for tensor in found.outputs),
+    ]
+    print_table(["", "name", "datatype", "shape"], rows)
+
+
+def _tensor(tensor: TensorMetadata) -> list[str]:
+    return [tensor.name, tensor.datatype, str(list(tensor.shape))]
+
+
+def config(
+    model: Model,
+    url: Url = DEFAULT_URL,
+    version: Version = "",
+    as_json: Json = False,
+    timeout_s: Timeout = _TIMEOUT_S,
+) -> None:
+    """Show a model's configuration, defaults filled in."""
+    from penstock.commands._render import print_json, print_table
+
+    with _client(url, timeout_s) as client:
+        found = client.model_config(model, version)
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["field", "value"], [[path, value] for path, value in _flat("", found)])
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The fields of nested messages as dotted paths; empty ones are left out."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(f"{path}.{key}" if path else key, item)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for at, item in enumerate(value):
+            yield from _flat(f"{path}[{at}]", item)
+    elif value not in ("", []):
+        yield path, str(value)
+
+
+def stats(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Default: all models.")] = "",
+    url: Url = DEFAULT_URL,
+    version: Version = "",
+    as_json: Json = False,
+    timeout_s: Timeout = _TIMEOUT_S,
+) -> None:
+    """Show what models have done: counts, mean times, batch sizes."""
+    from penstock.commands._render import print_json, print_table
+
+    with _client(url, timeout_s) as client:
+        found = client.statistics(model, version)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        columns = ["model", "version", "ok", "failed", "rows", "runs", "rows/run"]
+        print_table([*columns, "total", "queue", "compute"], [_statistics(each) for each in found])
+
+
+def _statistics(found: ModelStatistics) -> list[str]:
+    runs = found.execution_count
+    counts = (found.success.count, found.fail.count, found.inference_count, runs)
+    return [
+        found.name,
+        found.version,
+        *(str(count) for count in counts),
+        f"{found.inference_count / runs:.1f}" if runs else "-",
+        *(_mean(each) for each in (found.success, found.queue, found.compute_infer)),
+    ]
+
+
+def _mean(duration: Duration) -> str:
+    return f"{duration.mean_s * 1e6:.0f} us" if duration.count else "-"
