@@ -16,6 +16,11 @@ FUZZ_SECONDS ?= 60
 # ThreadSanitizer of gcc 12 cannot start under the address randomisation of some newer kernels.
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
+# A finding ends the test; these say more about it.
+export ASAN_OPTIONS := detect_stack_use_after_return=1:strict_string_checks=1
+export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
+export UBSAN_OPTIONS := print_stacktrace=1
+
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
 BENCH_PACKAGES := libbenchmark-dev nghttp2-client
@@ -83,7 +88,7 @@ OVERLAY = $(abspath build/asan/overlay)
 border-asan: build
 	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
 	@cp -rs $(abspath server/penstock) $(OVERLAY) && cp -rsf $(abspath build/asan/penstock)/. $(OVERLAY)/penstock
-	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD=$$(g++ -print-file-name=libasan.so); $(PYTEST) tests/border
+	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=$(ASAN_OPTIONS):detect_leaks=0 LD_PRELOAD=$$(g++ -print-file-name=libasan.so); $(PYTEST) tests/border
 
 fuzz: $(VENV)/locked $(STAMPS)/fuzz-packages
 	@cmake --preset fuzz >/dev/null && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
