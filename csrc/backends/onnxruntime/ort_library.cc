@@ -1,0 +1,159 @@
+#include "backends/onnxruntime/ort_library.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/strcat.h"
+
+namespace penstock::ort {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLoaderName = "libonnxruntime.so.1";
+
+LogLevel ToLogLevel(LogSeverity severity) {
+  switch (severity) {
+    case LogSeverity::kVerbose:
+      return LogLevel::kDebug;
+    case LogSeverity::kInfo:
+      return LogLevel::kInfo;
+    case LogSeverity::kWarning:
+      return LogLevel::kWarning;
+    case LogSeverity::kError:
+    case LogSeverity::kFatal:
+      return LogLevel::kError;
+  }
+  return LogLevel::kError;
+}
+
+// Called by the engine on its threads. The log id is the model's name and version
+// (SetSessionLogId).
+void WriteLog(void* /*context*/, LogSeverity severity, const char* /*category*/, const char* log_id,
+              const char* /*code_location*/, const char* message) {
+  try {
+    Log(ToLogLevel(severity), "onnxruntime", StrCat(log_id, ": ", message));
+  } catch (const std::bad_alloc&) {
+    // No memory for the line: there is none to say so either, and the engine's frames take no
+    // exception.
+  }
+}
+
+// The library in `directory`: a wheel holds it under its full version only
+// (libonnxruntime.so.1.32.0).
+Result<std::string> FindIn(const fs::path& directory) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().filename().string().starts_with("libonnxruntime.so")) {
+      found.push_back(entry.path().string());
+    }
+  }
+  if (found.empty()) {
+    return FailedPrecondition(
+        "ONNX Runtime: no libonnxruntime.so* in the directory configured for it");
+  }
+  return *std::max_element(found.begin(), found.end());
+}
+
+Result<std::string> Resolve(const std::string& library) {
+  if (library.empty()) return std::string(kLoaderName);
+  std::error_code error;
+  if (fs::is_directory(library, error)) return FindIn(library);
+  if (!fs::exists(library, error)) {
+    return FailedPrecondition("ONNX Runtime: the library configured for it does not exist");
+  }
+  return library;
+}
+
+Result<std::pair<Api, std::string>> OpenTable(const std::string& path) {
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    return FailedPrecondition(StrCat("ONNX Runtime cannot be opened: ", dlerror()));
+  }
+  auto* get_base = reinterpret_cast<const ApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
+  if (get_base == nullptr) {
+    return FailedPrecondition("ONNX Runtime: the library configured for it has no OrtGetApiBase");
+  }
+  const ApiBase* base = get_base();
+  const std::string version = base->GetVersionString();
+  Api::Table table = base->GetApi(kApiVersion);
+  if (table == nullptr) {
+    return FailedPrecondition(StrCat("ONNX Runtime ", version, " does not offer version ",
+                                     kApiVersion, " of its C interface: 1.", kApiVersion,
+                                     " or later is needed"));
+  }
+  return std::pair(Api(table), version);
+}
+
+}  // namespace
+
+Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
+  static Mutex mu;
+  static OrtLibrary* opened = nullptr;
+  static std::string opened_path;
+  PENSTOCK_ASSIGN_OR_RETURN(const std::string path, Resolve(options.library));
+  const int cpus = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads = options.shared_threads > 0 ? options.shared_threads : cpus;
+  MutexLock lock(mu);
+  if (opened == nullptr) {
+    PENSTOCK_ASSIGN_OR_RETURN(opened, OpenOnce(path, threads));
+    opened_path = path;
+  }
+  if (opened_path != path || opened->shared_threads_ != threads) {
+    return FailedPrecondition(StrCat("ONNX Runtime ", opened->version_,
+                                     " already runs in this process with other settings"));
+  }
+  return opened;
+}
+
+Result<OrtLibrary*> OrtLibrary::OpenOnce(const std::string& path, int shared_threads) {
+  PENSTOCK_ASSIGN_OR_RETURN(auto table, OpenTable(path));
+  std::unique_ptr<OrtLibrary> library(new OrtLibrary(table.first, std::move(table.second)));
+  PENSTOCK_RETURN_IF_ERROR(library->Start(shared_threads));
+  return library.release();
+}
+
+Status OrtLibrary::Start(int shared_threads) {
+  ThreadingOptions* raw = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(ToStatus(api_.CreateThreadingOptions(&raw), "ONNX Runtime threads"));
+  const Owned<ThreadingOptions> threading(raw, api_.ReleaseThreadingOptions);
+  // A number of our own also keeps the engine from pinning threads to cores. Spinning off: a thread
+  // of the pool that waits must not take a core from the threads that parse, batch and answer.
+  for (ErrorStatus* error :
+       {api_.SetGlobalIntraOpNumThreads(raw, shared_threads),
+        api_.SetGlobalInterOpNumThreads(raw, 1), api_.SetGlobalSpinControl(raw, 0)}) {
+    PENSTOCK_RETURN_IF_ERROR(ToStatus(error, "ONNX Runtime threads"));
+  }
+  shared_threads_ = shared_threads;
+  PENSTOCK_RETURN_IF_ERROR(
+      ToStatus(api_.CreateEnvWithCustomLoggerAndGlobalThreadPools(
+                   &WriteLog, nullptr, LogSeverity::kWarning, "onnxruntime", raw, &env_),
+               "ONNX Runtime cannot start"));
+  PENSTOCK_RETURN_IF_ERROR(
+      ToStatus(api_.GetAllocatorWithDefaultOptions(&allocator_), "ONNX Runtime allocator"));
+  return ToStatus(
+      api_.CreateCpuMemoryInfo(AllocatorType::kDevice, MemoryType::kDefault, &cpu_memory_),
+      "ONNX Runtime memory");
+}
+
+std::string OrtLibrary::TakeMessage(ErrorStatus* error) const {
+  if (error == nullptr) return {};
+  std::string message = api_.GetErrorMessage(error);
+  api_.ReleaseStatus(error);
+  return message;
+}
+
+Status OrtLibrary::ToStatus(ErrorStatus* error, std::string_view what) const {
+  if (error == nullptr) return Status::Ok();
+  return Internal(StrCat(what, ": ", TakeMessage(error)));
+}
+
+}  // namespace penstock::ort

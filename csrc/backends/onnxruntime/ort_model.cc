@@ -1,0 +1,172 @@
+#include "backends/onnxruntime/ort_model.h"
+
+#include <utility>
+
+#include "backends/onnxruntime/ort_instance.h"
+#include "backends/onnxruntime/signature.h"
+#include "base/strcat.h"
+
+namespace penstock::ort {
+namespace {
+
+// Below this a model runs on its instance's thread alone: waking a second thread costs more than
+// the work it takes over (figures in README.md).
+constexpr uint64_t kTinyModelBytes = 512 << 10;
+
+// Threads inside one operator; 0 = the shared pool.
+int ChooseIntraOpThreads(const Settings& settings, const ModelFileFacts& facts) {
+  if (settings.intra_op_threads) return *settings.intra_op_threads;
+  const bool is_tiny = facts.size_bytes < kTinyModelBytes && !facts.has_heavy_operator;
+  return is_tiny ? 1 : 0;
+}
+
+class OptionsBuilder {
+ public:
+  explicit OptionsBuilder(const OrtLibrary& library)
+      : library_(library), api_(library.api()), options_(nullptr, api_.ReleaseSessionOptions) {}
+
+  Result<Owned<SessionOptions>> Build(const std::string& log_id, const Settings& settings,
+                                      int intra_op_threads) && {
+    SessionOptions* raw = nullptr;
+    PENSTOCK_RETURN_IF_ERROR(Check(api_.CreateSessionOptions(&raw)));
+    options_.reset(raw);
+    PENSTOCK_RETURN_IF_ERROR(Check(api_.SetSessionLogId(raw, log_id.c_str())));
+    PENSTOCK_RETURN_IF_ERROR(
+        Check(api_.SetSessionGraphOptimizationLevel(raw, settings.graph_level)));
+    PENSTOCK_RETURN_IF_ERROR(SetThreads(settings, intra_op_threads));
+    PENSTOCK_RETURN_IF_ERROR(SetMemory(settings));
+    for (const auto& [key, value] : settings.session_config) {
+      PENSTOCK_RETURN_IF_ERROR(Check(api_.AddSessionConfigEntry(raw, key.c_str(), value.c_str())));
+    }
+    return std::move(options_);
+  }
+
+ private:
+  Status Check(ErrorStatus* error) const {
+    return library_.ToStatus(error, "ONNX Runtime session options");
+  }
+
+  Status SetThreads(const Settings& settings, int intra_op_threads) {
+    SessionOptions* raw = options_.get();
+    const bool is_parallel = settings.execution_mode == ExecutionMode::kParallel;
+    PENSTOCK_RETURN_IF_ERROR(Check(api_.SetSessionExecutionMode(raw, settings.execution_mode)));
+    // The shared pool has one thread across operators, so the parallel mode brings pools of its
+    // own.
+    if (intra_op_threads == 0 && !is_parallel) return Check(api_.DisablePerSessionThreads(raw));
+    const int own = intra_op_threads == 0 ? library_.shared_threads() : intra_op_threads;
+    PENSTOCK_RETURN_IF_ERROR(Check(api_.SetIntraOpNumThreads(raw, own)));
+    const int across =
+        settings.inter_op_threads == 0 ? library_.shared_threads() : settings.inter_op_threads;
+    PENSTOCK_RETURN_IF_ERROR(Check(api_.SetInterOpNumThreads(raw, is_parallel ? across : 1)));
+    for (const char* key : {"session.intra_op.allow_spinning", "session.inter_op.allow_spinning"}) {
+      PENSTOCK_RETURN_IF_ERROR(Check(api_.AddSessionConfigEntry(raw, key, "0")));
+    }
+    return Status::Ok();
+  }
+
+  Status SetMemory(const Settings& settings) {
+    if (!settings.enable_mem_arena) {
+      PENSTOCK_RETURN_IF_ERROR(Check(api_.DisableCpuMemArena(options_.get())));
+    }
+    if (!settings.enable_mem_pattern) {
+      PENSTOCK_RETURN_IF_ERROR(Check(api_.DisableMemPattern(options_.get())));
+    }
+    return Status::Ok();
+  }
+
+  const OrtLibrary& library_;
+  const Api& api_;
+  Owned<SessionOptions> options_;
+};
+
+Status LoadError(StatusCode code, const OrtLibrary& library, const LoadOptions& options,
+                 const std::string& message) {
+  std::string text = StrCat(ModelLabel(options), " cannot be loaded by ONNX Runtime ",
+                            library.version(), ": ", WithoutPaths(message, options));
+  if (message.find("is not a registered function/op") != std::string::npos) {
+    text += " (libraries of custom operators are not supported)";
+  }
+  return Status(code, std::move(text));
+}
+
+StatusCode CodeOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kNoSuchFile:
+      return StatusCode::kNotFound;
+    case ErrorCode::kNotImplemented:
+      return StatusCode::kUnimplemented;
+    case ErrorCode::kFail:
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNoModel:
+    case ErrorCode::kInvalidProtobuf:
+    case ErrorCode::kInvalidGraph:
+      return StatusCode::kInvalidArgument;
+    default:
+      return StatusCode::kInternal;
+  }
+}
+
+}  // namespace
+
+OrtModel::OrtModel(const OrtLibrary& library, std::string label)
+    : library_(library),
+      label_(std::move(label)),
+      run_options_(nullptr, library.api().ReleaseRunOptions) {}
+
+Result<std::unique_ptr<BackendModel>> OrtModel::Load(const OrtLibrary& library,
+                                                     const LoadOptions& options) {
+  const std::string label = ModelLabel(options);
+  Result<Settings> settings = ParseSettings(options.parameters);
+  if (!settings.ok()) {
+    return Status(settings.status().code(), StrCat(label, ": ", settings.status().message()));
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const ModelFileFacts facts, InspectModelFile(options));
+  std::unique_ptr<OrtModel> model(new OrtModel(library, label));
+  PENSTOCK_RETURN_IF_ERROR(model->CreateSession(options, *settings, facts));
+  PENSTOCK_RETURN_IF_ERROR(model->CreateRunOptions(*settings));
+  PENSTOCK_RETURN_IF_ERROR(model->ReadSignature(facts));
+  return std::unique_ptr<BackendModel>(std::move(model));
+}
+
+Status OrtModel::CreateSession(const LoadOptions& options, const Settings& settings,
+                               const ModelFileFacts& facts) {
+  const Api& api = library_.api();
+  const std::string log_id = StrCat(options.model_name, "/", options.version);
+  PENSTOCK_ASSIGN_OR_RETURN(
+      const auto session_options,
+      OptionsBuilder(library_).Build(log_id, settings, ChooseIntraOpThreads(settings, facts)));
+  Session* raw = nullptr;
+  ErrorStatus* error =
+      api.CreateSession(library_.env(), options.path.c_str(), session_options.get(), &raw);
+  if (error != nullptr) {
+    const StatusCode code = CodeOf(api.GetErrorCode(error));
+    return LoadError(code, library_, options, library_.TakeMessage(error));
+  }
+  session_ = std::shared_ptr<Session>(raw, api.ReleaseSession);
+  return Status::Ok();
+}
+
+Status OrtModel::CreateRunOptions(const Settings& settings) {
+  if (settings.arena_shrinkage.empty()) return Status::Ok();
+  const Api& api = library_.api();
+  RunOptions* raw = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api.CreateRunOptions(&raw), label_));
+  run_options_.reset(raw);
+  return library_.ToStatus(api.AddRunConfigEntry(raw, "memory.enable_memory_arena_shrinkage",
+                                                 settings.arena_shrinkage.c_str()),
+                           label_);
+}
+
+Status OrtModel::ReadSignature(const ModelFileFacts& facts) {
+  PENSTOCK_ASSIGN_OR_RETURN(SessionSignature read,
+                            ReadSessionSignature(library_, session_.get(), facts, label_));
+  signature_ = std::move(read.signature);
+  output_plans_ = std::move(read.output_plans);
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<BackendInstance>> OrtModel::CreateInstance(const InstanceOptions& options) {
+  return std::unique_ptr<BackendInstance>(std::make_unique<OrtInstance>(*this, options.name));
+}
+
+}  // namespace penstock::ort
