@@ -48,10 +48,17 @@ Status CheckCount(size_t count, size_t limit, std::string_view what) {
   return InvalidArgument(StrCat("it has more than ", limit, ' ', what));
 }
 
-// "16" bytes, or "4 elements" where elements have no fixed size.
-std::string SizeText(uint64_t num_elements, DataType dtype) {
-  if (dtype == DataType::kBytes) return StrCat(num_elements, " elements");
-  return StrCat(num_elements * DataTypeSize(dtype));
+// The same texts as for raw contents of the wrong size.
+Status WrongElementCount(const TensorView& tensor, std::string_view model, uint64_t expected,
+                         uint64_t got) {
+  const std::string who = StrCat(Quoted(tensor.name), " for model ", Quoted(model));
+  if (tensor.dtype == DataType::kBytes) {
+    return InvalidArgument(
+        StrCat("expected ", expected, " string elements for inference input ", who, ", got ", got));
+  }
+  const size_t element_bytes = DataTypeSize(tensor.dtype);
+  return InvalidArgument(StrCat("input byte size mismatch for input ", who, ". Expected ",
+                                expected * element_bytes, ", got ", got * element_bytes));
 }
 
 Status CheckType(const Field& field, WireType expected, std::string_view what) {
@@ -423,10 +430,7 @@ Status RequestParser::DecodeInput(std::span<const uint8_t> message, InferInputVi
   if (!contents.ok()) return fault(contents.status());
   const auto expected = static_cast<uint64_t>(*tensor.shape.NumElements());
   if (contents->num_elements() != expected) {
-    return InvalidArgument(StrCat("input byte size mismatch for input ", Quoted(tensor.name),
-                                  " for model ", Quoted(request_.model_name), ". Expected ",
-                                  SizeText(expected, tensor.dtype), ", got ",
-                                  SizeText(contents->num_elements(), tensor.dtype)));
+    return WrongElementCount(tensor, request_.model_name, expected, contents->num_elements());
   }
   if (contents->in_place()) {
     tensor.data = *contents->in_place();

@@ -157,7 +157,7 @@ TEST_F(TypedContentsTest, NumberOfElementsMustBeTheShapes) {
                 "input byte size mismatch for input 'a' for model 'm'. Expected 64, got 60");
   ExpectRefused(ParseInput("INT64", 1, Message().Packed(3, {1, 2})), "Expected 8, got 16");
   ExpectRefused(ParseInput("BYTES", 2, Message().String(8, "x")),
-                "Expected 2 elements, got 1 elements");
+                "expected 2 string elements for inference input 'a' for model 'm', got 1");
 }
 
 TEST_F(TypedContentsTest, LyingShapeTakesNoMemory) {
