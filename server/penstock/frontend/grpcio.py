@@ -1,0 +1,70 @@
+"""The grpcio transport: a grpc.aio server with our limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from penstock.config import ServerConfig
+from penstock.errors import StartupError
+from penstock.frontend.addresses import check_free, host_port
+
+__all__ = ["GrpcioTransport"]
+
+
+class GrpcioTransport:
+    """A grpc.aio server.
+
+    Threading: confined to the event loop.
+    Lifecycle: constructed -> services are registered on `server` -> bind -> start -> stop.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._host = config.grpc_address or config.host
+        self.server: Any = grpc.aio.server(options=_options(config))
+        self.port = 0
+
+    def bind(self) -> None:
+        """Takes the port; StartupError when that fails."""
+        address = host_port(self._host, self._config.grpc_port)
+        # gRPC logs the reason of a failure and raises without it: ask the system first.
+        check_free(self._host, self._config.grpc_port, "gRPC")
+        try:
+            self.port = self.server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartupError(f"cannot listen on {address} for gRPC: {error}") from error
+        if self.port == 0:
+            raise StartupError(f"cannot listen on {address} for gRPC")
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return host_port(self._host, self.port)
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        await self.server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
+        await self.server.stop(grace_s)
+
+
+def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        ("grpc.keepalive_time_ms", config.grpc_keepalive_time_ms),
+        ("grpc.keepalive_timeout_ms", config.grpc_keepalive_timeout_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", config.grpc_min_ping_interval_ms),
+    ]
+    if config.max_connections:
+        options.append(("grpc.max_allowed_incoming_connections", config.max_connections))
+    if config.grpc_max_connection_age_ms:
+        options.append(("grpc.max_connection_age_ms", config.grpc_max_connection_age_ms))
+    return options

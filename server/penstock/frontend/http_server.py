@@ -1,0 +1,100 @@
+"""uvicorn inside our event loop: no signals of its own, no access log, no polling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from penstock.frontend.addresses import bind, host_port
+from penstock.frontend.http import Routes
+
+__all__ = ["HttpServer"]
+
+_MAX_CONNECTIONS = 512
+_STOP_TIMEOUT_S = 2
+
+
+class _Embedded(uvicorn.Server):
+    """uvicorn without its signal handlers and with an event in place of its tick."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_serving = asyncio.Event()
+        self.stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        self.is_serving.set()
+        await self.stopping.wait()
+
+
+class HttpServer:
+    """One ASGI application on one address.
+
+    Threading: confined to the event loop.
+    Ownership: its sockets and its task.
+    Lifecycle: bind -> start -> stop; stop alone is fine after bind.
+    """
+
+    def __init__(self, application: Routes, host: str, port: int, purpose: str) -> None:
+        self._application = application
+        self._host = host
+        self._port = port
+        self._purpose = purpose
+        self._sockets: list[socket.socket] = []
+        self._task: asyncio.Task[None] | None = None
+        self._server: _Embedded | None = None
+
+    def bind(self) -> None:
+        """Takes the port; StartupError when that fails."""
+        self._sockets = bind(self._host, self._port, self._purpose)
+        self._port = self._sockets[0].getsockname()[1]
+
+    @property
+    def port(self) -> int:
+        """The port it has."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return host_port(self._host, self._port)
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        config = uvicorn.Config(
+            self._application,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_STOP_TIMEOUT_S,
+        )
+        self._server = _Embedded(config)
+        self._task = asyncio.create_task(self._server.serve(self._sockets))
+        serving = asyncio.create_task(self._server.is_serving.wait())
+        await asyncio.wait({self._task, serving}, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        if self._task.done():
+            await self._task
+
+    async def stop(self) -> None:
+        """Closes the port and ends what is under way."""
+        if self._server is not None and self._task is not None:
+            self._server.stopping.set()
+            await self._task
+        for bound in self._sockets:
+            bound.close()

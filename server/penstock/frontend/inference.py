@@ -1,0 +1,67 @@
+"""ModelInfer and ModelStreamInfer: bytes in, bytes out, as little Python as can be between."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from penstock.core import StreamReply, deadline_ns
+from penstock.errors import Code, CoreError, UnavailableError
+from penstock.frontend.readiness import Readiness
+from penstock.frontend.status import abort
+from penstock.frontend.stream import InferStream
+
+__all__ = ["InferenceCore", "InferenceHandlers"]
+
+
+class InferenceCore(Protocol):
+    """What of `penstock.core.Core` infers."""
+
+    async def infer(self, request: bytes, deadline: int = 0) -> bytes:
+        """Response bytes, or CoreError."""
+
+    async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
+        """The reply to one request of a stream."""
+
+
+class InferenceHandlers:
+    """The two RPCs that infer.
+
+    Threading: confined to the event loop.
+    Ownership: borrows the core and the readiness.
+    """
+
+    def __init__(
+        self, core: InferenceCore, readiness: Readiness, max_inflight_per_stream: int
+    ) -> None:
+        self._infer = core.infer
+        self._core = core
+        self._readiness = readiness
+        self._max_inflight_per_stream = max_inflight_per_stream
+
+    async def model_infer(self, request: bytes, context: Any) -> bytes:
+        """One request, one response."""
+        try:
+            return await self._infer(request, deadline_ns(context.time_remaining()))
+        except Exception as error:
+            await abort(context, self._at_start(error), "ModelInfer")
+
+    async def model_stream_infer(self, _requests: object, context: Any) -> None:
+        """Requests and their responses on one stream; see `InferStream`."""
+        deadline = deadline_ns(context.time_remaining())
+        stream = InferStream(
+            infer=lambda request: self._core.stream_infer(request, deadline),
+            context=context,
+            max_inflight=self._max_inflight_per_stream,
+            closing=self._readiness.wait_closing,
+        )
+        try:
+            await stream.run()
+        except Exception as error:
+            await abort(context, error, "ModelStreamInfer")
+
+    def _at_start(self, error: Exception) -> Exception:
+        """A model that is unknown while models are still being loaded is worth a retry."""
+        if isinstance(error, CoreError) and error.code is Code.NOT_FOUND:
+            if not self._readiness.has_started:
+                return UnavailableError(f"the server is still loading models: {error.message}")
+        return error

@@ -1,0 +1,219 @@
+"""The RPCs of inference.GRPCInferenceService that do not infer, and the registration of all.
+
+A handler is an async function from request bytes to response bytes; `ServiceHandlers.methods` wraps
+it with admission and with the translation of errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import grpc
+
+from penstock import codec
+from penstock.errors import UnimplementedError
+from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.readiness import Readiness
+from penstock.frontend.status import abort
+
+__all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
+
+Group = Literal["control", "health"]
+Handler = Callable[[bytes], Awaitable[bytes]]
+Admit = Callable[[Group, int], None]
+
+_HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady"}
+
+
+class ModelControl(Protocol):
+    """What of the model manager the service needs."""
+
+    def ready(self, name: str, version: str = "") -> bool:
+        """Whether the version serves; False for what is unknown."""
+
+    def metadata(self, name: str, version: str = "") -> codec.ModelMetadata:
+        """Tensors and served versions."""
+
+    def config(self, name: str, version: str = "") -> codec.ModelConfig:
+        """The completed configuration."""
+
+    def statistics(self, name: str = "", version: str = "") -> list[codec.VersionStatistics]:
+        """Counters; an empty name means all models."""
+
+    async def index(
+        self, *, ready_only: bool = False, repository_name: str = ""
+    ) -> list[codec.IndexEntry]:
+        """Every model of the repositories."""
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config_json: str | None = None,
+        files: Sequence[str] = (),
+        repository_name: str = "",
+    ) -> None:
+        """Returns when the model serves."""
+
+    async def unload(
+        self, name: str, *, unload_dependents: bool = False, repository_name: str = ""
+    ) -> None:
+        """Returns when the model takes no new requests."""
+
+
+class ControlHandlers:
+    """Health, metadata, statistics and the repository.
+
+    Threading: confined to the event loop.
+    Ownership: borrows everything.
+    """
+
+    def __init__(
+        self, models: ModelControl, readiness: Readiness, *, server_name: str, server_version: str
+    ) -> None:
+        self._models = models
+        self._readiness = readiness
+        self._server_name = server_name
+        self._server_version = server_version
+        self._changes: set[asyncio.Task[None]] = set()
+
+    async def server_live(self, request: bytes) -> bytes:
+        """True: the loop runs."""
+        codec.check_request("ServerLive", request)
+        return codec.encode_server_live(True)
+
+    async def server_ready(self, request: bytes) -> bytes:
+        """As `Readiness` says."""
+        codec.check_request("ServerReady", request)
+        return codec.encode_server_ready(self._readiness.is_ready)
+
+    async def model_ready(self, request: bytes) -> bytes:
+        """False, not an error, for what is unknown."""
+        ref = codec.parse_model_request("ModelReady", request)
+        return codec.encode_model_ready(self._models.ready(ref.name, ref.version))
+
+    async def server_metadata(self, request: bytes) -> bytes:
+        """Name, version, extensions."""
+        codec.check_request("ServerMetadata", request)
+        return codec.encode_server_metadata(self._server_name, self._server_version)
+
+    async def model_metadata(self, request: bytes) -> bytes:
+        """Tensors as clients see them."""
+        ref = codec.parse_model_request("ModelMetadata", request)
+        return codec.encode_model_metadata(self._models.metadata(ref.name, ref.version))
+
+    async def model_config(self, request: bytes) -> bytes:
+        """The configuration after completion."""
+        ref = codec.parse_model_request("ModelConfig", request)
+        return codec.encode_model_config(self._models.config(ref.name, ref.version))
+
+    async def model_statistics(self, request: bytes) -> bytes:
+        """Counters of one model or all."""
+        ref = codec.parse_model_request("ModelStatistics", request)
+        return codec.encode_statistics(self._models.statistics(ref.name, ref.version))
+
+    async def repository_index(self, request: bytes) -> bytes:
+        """What the repositories hold, with states."""
+        asked = codec.parse_index_request(request)
+        entries = await self._models.index(
+            ready_only=asked.ready_only, repository_name=asked.repository_name
+        )
+        return codec.encode_index(entries)
+
+    async def repository_model_load(self, request: bytes) -> bytes:
+        """Loads or reloads; answers when the model serves."""
+        load = codec.parse_load_request(request)
+        await self._change(
+            self._models.load(
+                load.model_name,
+                config_json=load.config_json,
+                files=load.files,
+                repository_name=load.repository_name,
+            )
+        )
+        return codec.encode_load_response(load.model_name)
+
+    async def repository_model_unload(self, request: bytes) -> bytes:
+        """Stops serving a model."""
+        unload = codec.parse_unload_request(request)
+        await self._change(
+            self._models.unload(
+                unload.model_name,
+                unload_dependents=unload.unload_dependents,
+                repository_name=unload.repository_name,
+            )
+        )
+        return codec.encode_unload_response(unload.model_name)
+
+    async def _change(self, change: Coroutine[Any, Any, None]) -> None:
+        """Runs a load or unload to its end, even if the caller leaves, and tells who watches."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changed)
+        await asyncio.shield(task)
+
+    def _changed(self, task: asyncio.Task[None]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also when the caller has left
+        self._readiness.announce()
+
+    def by_rpc(self) -> Mapping[str, Handler]:
+        """The handlers by RPC name; RPCs that are not here are not supported."""
+        return {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ModelReady": self.model_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self.repository_index,
+            "RepositoryModelLoad": self.repository_model_load,
+            "RepositoryModelUnload": self.repository_model_unload,
+        }
+
+
+def method_handlers(
+    inference: InferenceHandlers, control: ControlHandlers, admit: Admit
+) -> dict[str, Any]:
+    """One grpc.RpcMethodHandler for each RPC of the service. All of them take and return bytes."""
+    handlers = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(inference.model_infer),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(inference.model_stream_infer),
+    }
+    supported = control.by_rpc()
+    for name in codec.METHODS:
+        if name not in handlers:
+            behaviour = supported.get(name) or _unsupported(name)
+            handlers[name] = _guarded(name, behaviour, admit)
+    return handlers
+
+
+def register(server: Any, handlers: Mapping[str, Any]) -> None:
+    """Registers the service with a server of either transport, as generated code would."""
+    generic = grpc.method_handlers_generic_handler(codec.SERVICE_NAME, dict(handlers))
+    server.add_generic_rpc_handlers((generic,))
+    server.add_registered_method_handlers(codec.SERVICE_NAME, dict(handlers))
+
+
+def _guarded(name: str, behaviour: Handler, admit: Admit) -> Any:
+    group: Group = "health" if name in _HEALTH_RPCS else "control"
+
+    async def handle(request: bytes, context: Any) -> bytes:
+        try:
+            admit(group, len(request))
+            return await behaviour(request)
+        except Exception as error:
+            await abort(context, error, name)
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _unsupported(name: str) -> Handler:
+    async def refuse(_request: bytes) -> bytes:
+        raise UnimplementedError(f"{name} is not supported by this server")
+
+    return refuse

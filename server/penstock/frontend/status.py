@@ -1,0 +1,38 @@
+"""The second border: what a failure becomes on gRPC. The first is csrc/bindings/errors.cc."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import grpc
+
+from penstock.errors import Code, CoreError, InternalError
+
+__all__ = ["GRPC_STATUS", "abort", "presentable"]
+
+GRPC_STATUS = MappingProxyType({code: grpc.StatusCode[code.name] for code in Code})
+
+_log = logging.getLogger(__name__)
+
+
+def presentable(error: Exception, rpc: str) -> CoreError:
+    """The error as a client may see it.
+
+    What was raised on purpose is shown as it is. Anything else is a defect: its text goes to the
+    log under an id, and the client is told the id.
+    """
+    if isinstance(error, CoreError):
+        return error
+    incident = secrets.token_hex(4)
+    _log.error("%s failed, incident %s", rpc, incident, exc_info=error)
+    return InternalError(f"internal error in {rpc}; the server's log has it as incident {incident}")
+
+
+async def abort(context: Any, error: Exception, rpc: str) -> NoReturn:
+    """Ends the RPC with the status of the error."""
+    shown = presentable(error, rpc)
+    await context.abort(GRPC_STATUS[Code(shown.code)], shown.message)
+    raise AssertionError("abort returned")

@@ -1,0 +1,106 @@
+"""One ModelStreamInfer call: requests pipelined, responses in the order of the requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import grpc
+
+from penstock.core import StreamReply
+from penstock.errors import UnavailableError, core_error
+
+__all__ = ["SHUTTING_DOWN", "InferStream", "StreamContext"]
+
+SHUTTING_DOWN = "GRPC server is shutting down and has stopped accepting new requests."
+
+
+class StreamContext(Protocol):
+    """What of grpc.aio.ServicerContext a stream needs."""
+
+    def invocation_metadata(self) -> Any:
+        """Pairs of key and value."""
+
+    async def read(self) -> Any:
+        """The next message, or grpc.aio.EOF."""
+
+    async def write(self, message: bytes) -> None:
+        """Sends a message."""
+
+
+class InferStream:
+    """Reads requests, starts each at once, writes the replies in order.
+
+    At most `max_inflight` requests are read and not yet answered: a client that does not read its
+    replies, or a slow model, stops the reading, and HTTP/2 flow control tells the client.
+
+    Threading: confined to the event loop.
+    Ownership: the tasks of its requests; none outlives `run`, whichever way it ends.
+    Lifecycle: `run` once.
+    """
+
+    def __init__(
+        self,
+        *,
+        infer: Callable[[bytes], Coroutine[Any, Any, StreamReply]],
+        context: StreamContext,
+        max_inflight: int,
+        closing: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._infer = infer
+        self._context = context
+        self._closing = closing
+        self._slots = asyncio.Semaphore(max_inflight)
+        self._replies: asyncio.Queue[asyncio.Task[StreamReply] | None] = asyncio.Queue()
+        self._ends_at_error = ("triton_grpc_error", "true") in {
+            (pair[0], pair[1]) for pair in context.invocation_metadata() or ()
+        }
+
+    async def run(self) -> None:
+        """Returns after half-close, once every request was answered.
+
+        Raises:
+            CoreError: the stream ends with this status: the server closes, or a request failed and
+                the client asked (metadata `triton_grpc_error: true`) for errors as statuses.
+        """
+        reader = asyncio.create_task(self._read())
+        closer = asyncio.create_task(self._stop_reading_on_close(reader))
+        try:
+            while (reply := await self._replies.get()) is not None:
+                await self._answer(await reply)
+            await asyncio.wait({reader})
+            if reader.cancelled():
+                raise UnavailableError(SHUTTING_DOWN)
+            reader.result()
+        finally:
+            closer.cancel()
+            reader.cancel()
+            self._abandon()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await self._slots.acquire()
+                request = await self._context.read()
+                if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                    return
+                self._replies.put_nowait(asyncio.create_task(self._infer(request)))
+        finally:
+            self._replies.put_nowait(None)
+
+    async def _stop_reading_on_close(self, reader: asyncio.Task[None]) -> None:
+        await self._closing()
+        reader.cancel()
+
+    async def _answer(self, reply: StreamReply) -> None:
+        if reply.code != 0 and self._ends_at_error:
+            raise core_error(reply.code, reply.message)
+        await self._context.write(reply.payload)
+        self._slots.release()
+
+    def _abandon(self) -> None:
+        while not self._replies.empty():
+            task = self._replies.get_nowait()
+            if task is not None:
+                task.cancel()

@@ -1,0 +1,184 @@
+"""The life of the server: its states, the signals that end it, and the ladder down.
+
+::
+
+    STARTING ──> READY ──> DRAINING ──> STOPPED
+        └────────────────────────────────^        a start that failed or was interrupted
+
+The first SIGTERM or SIGINT asks for an orderly end; from then on both have the system's default
+action, so that a second one ends the process at once, whatever the event loop is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol
+
+__all__ = ["TRANSITIONS", "Lifecycle", "State", "StopSignals", "Stoppable", "stop_in_order"]
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class State(Enum):
+    """Where the server is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        State.STARTING: frozenset({State.READY, State.STOPPED}),
+        State.READY: frozenset({State.DRAINING}),
+        State.DRAINING: frozenset({State.STOPPED}),
+        State.STOPPED: frozenset(),
+    }
+)
+
+
+class Lifecycle:
+    """The state, and events to wait on.
+
+    Threading: confined to the event loop.
+    Lifecycle: TRANSITIONS; an illegal move is a RuntimeError.
+    """
+
+    def __init__(self) -> None:
+        self._state = State.STARTING
+        self._reached = {state: asyncio.Event() for state in State}
+        self._reached[State.STARTING].set()
+
+    @property
+    def state(self) -> State:
+        """Where it is."""
+        return self._state
+
+    def move(self, to: State) -> None:
+        """Goes on to the next state."""
+        if to not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"the server cannot go from {self._state.value} to {to.value}")
+        self._state = to
+        self._reached[to].set()
+
+    async def reached(self, state: State) -> None:
+        """Returns once the server is or was in the state."""
+        await self._reached[state].wait()
+
+
+class StopSignals:
+    """Turns the first SIGTERM or SIGINT into an event; restores the handlers at the end.
+
+    Threading: on the main thread, inside the running loop.
+    """
+
+    def __init__(self) -> None:
+        self._arrived: asyncio.Future[signal.Signals] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        loop = asyncio.get_running_loop()
+        self._arrived = loop.create_future()
+        for number in _SIGNALS:
+            self._before[number] = signal.getsignal(number)
+            loop.add_signal_handler(number, self._handle, number)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number, handler in self._before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    async def wait(self) -> signal.Signals:
+        """The signal that asks for the end."""
+        assert self._arrived is not None, "StopSignals is not entered"
+        return await asyncio.shield(self._arrived)
+
+    def _handle(self, number: signal.Signals) -> None:
+        loop = asyncio.get_running_loop()
+        for each in _SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        assert self._arrived is not None
+        if not self._arrived.done():
+            self._arrived.set_result(number)
+
+
+class Stoppable(Protocol):
+    """What the ladder down calls, rung by rung. Every rung may be taken after a partial start."""
+
+    def withdraw(self) -> None:
+        """Readiness turns false; everything is served on."""
+
+    def stop_accepting(self) -> None:
+        """New inference is refused; streams are told to end."""
+
+    async def stop_transport(self, timeout_s: float) -> None:
+        """GOAWAY, let RPCs in flight finish, then cancel the rest."""
+
+    async def stop_models(self, timeout_s: float) -> None:
+        """Models finish what they have."""
+
+    async def stop_core(self) -> None:
+        """The core fails what is left and joins its threads."""
+
+    async def stop_http(self) -> None:
+        """Probes and metrics go last."""
+
+
+async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) -> bool:
+    """Walks the ladder down.
+
+    Args:
+        server: what to stop.
+        grace_s: how long to serve on with readiness false, so that balancers look elsewhere.
+        timeout_s: how long requests in flight may take, and the models after them.
+
+    Returns:
+        Whether everything ended in time; if not, threads of the core may still run.
+    """
+    loop = asyncio.get_running_loop()
+    server.withdraw()
+    if grace_s > 0:
+        _log.info("not ready any more; serving on for %g s", grace_s)
+        await _pass_time(grace_s)
+    server.stop_accepting()
+    deadline = loop.time() + timeout_s
+    await server.stop_transport(timeout_s)
+    await server.stop_models(max(0.0, deadline - loop.time()))
+    is_clean = await _in_time(server.stop_core(), max(1.0, deadline - loop.time()))
+    await server.stop_http()
+    return is_clean
+
+
+async def _pass_time(seconds: float) -> None:
+    passed = asyncio.get_running_loop().create_future()
+    timer = asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
+    try:
+        await passed
+    finally:
+        timer.cancel()
+
+
+async def _in_time(step: Any, timeout_s: float) -> bool:
+    task = asyncio.ensure_future(step)
+    done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    if done:
+        task.result()
+        return True
+    _log.error("the core did not stop within %g s; a model still runs", timeout_s)
+    return False
