@@ -86,11 +86,12 @@ class WireTensor:
 def datatype_of(array: Array) -> str | None:
     """The wire datatype a numpy array is sent as, or None when the protocol has none for it."""
     dtype = array.dtype
-    if dtype.name == "bfloat16":
-        return "BF16"
-    if dtype.kind in "OSUT":
+    datatype = _WIRE_OF_NUMPY.get((dtype.kind, dtype.itemsize))
+    if datatype is None and dtype.kind in "OSUT":
         return "BYTES"
-    return _WIRE_OF_NUMPY.get((dtype.kind, dtype.itemsize))
+    if datatype is None and dtype.name == "bfloat16":
+        return "BF16"
+    return datatype
 
 
 def encode(value: object, where: str) -> WireTensor:
@@ -105,7 +106,7 @@ def encode(value: object, where: str) -> WireTensor:
         TensorError: The value has no datatype on the wire, or not the one asked for.
     """
     if isinstance(value, Tensor):
-        return _encode_as(_as_array(value.data, where), value.datatype, where)
+        return _encode_named(_as_array(value.data, where), value.datatype, where)
     array = _as_array(value, where)
     datatype = datatype_of(array)
     if datatype is None:
@@ -113,7 +114,7 @@ def encode(value: object, where: str) -> WireTensor:
             f"{where}: numpy dtype '{array.dtype}' has no datatype in the protocol, expected one "
             f"that maps to {', '.join(DATATYPES)}"
         )
-    return _encode_as(array, datatype, where)
+    return WireTensor(datatype, array.shape, _raw(array, datatype, where))
 
 
 def decode(wire: WireTensor, where: str) -> Array:
@@ -169,19 +170,22 @@ def _as_array(value: object, where: str) -> Array:
     return np.asarray(value)
 
 
-def _encode_as(array: Array, datatype: str, where: str) -> WireTensor:
-    if datatype == "BF16":
-        raw = _bf16_bits(array, where).tobytes()
-    elif datatype_of(array) != datatype:
+def _encode_named(array: Array, datatype: str, where: str) -> WireTensor:
+    """The array as the datatype its caller named: BF16 is rounded to, any other has to fit."""
+    if datatype != "BF16" and datatype_of(array) != datatype:
         known = "" if datatype in DATATYPES else f", which is none of {', '.join(DATATYPES)}"
         raise TensorError(
             f"{where}: numpy dtype '{array.dtype}' does not fit datatype '{datatype}'{known}"
         )
-    elif datatype == "BYTES":
-        raw = _encode_bytes(array, where)
-    else:
-        raw = array.astype(_NUMPY_OF_WIRE[datatype], copy=False).tobytes()
-    return WireTensor(datatype, array.shape, raw)
+    return WireTensor(datatype, array.shape, _raw(array, datatype, where))
+
+
+def _raw(array: Array, datatype: str, where: str) -> bytes:
+    if datatype == "BYTES":
+        return _encode_bytes(array, where)
+    if datatype == "BF16":
+        return _bf16_bits(array, where).tobytes()
+    return array.astype(_NUMPY_OF_WIRE[datatype], copy=False).tobytes()
 
 
 def _element_count(wire: WireTensor, where: str) -> int:
