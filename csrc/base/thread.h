@@ -18,7 +18,8 @@ class Thread {
   Thread(std::string name, std::function<void()> body);
   ~Thread() { Join(); }
   Thread(Thread&&) = default;
-  Thread& operator=(Thread&&) = delete;
+  // REQUIRES: this one holds no running thread.
+  Thread& operator=(Thread&&) = default;
 
   void Join();
 

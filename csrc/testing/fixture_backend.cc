@@ -43,6 +43,7 @@ struct Script {
   DataType dtype = DataType::kFp32;
   Shape dims{-1, -1};
   int64_t execute_delay_ms = 0;
+  int64_t fail_rows = 0;
   int64_t timeout_ms = 60'000;
   std::string message = "deliberate failure";
   std::string file;
@@ -108,6 +109,8 @@ bool SetKey(const std::string& key, const std::string& value, Script* script) {
     return ParseDims(value, &script->dims);
   } else if (key == "execute_delay_ms") {
     return ParseNumber(value, &script->execute_delay_ms);
+  } else if (key == "fail_rows") {
+    return ParseNumber(value, &script->fail_rows);
   } else if (key == "timeout_ms") {
     return ParseNumber(value, &script->timeout_ms);
   } else if (key == "message") {
@@ -148,7 +151,7 @@ class FixtureInstance : public BackendInstance {
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
     WaitUntil(Clock::System().NowNs() + script_.execute_delay_ms * kMsInNs);
-    if (script_.kind == Kind::kFail) return Internal(script_.message);
+    if (script_.kind == Kind::kFail || IsRefused(inputs)) return Internal(script_.message);
     if (script_.kind == Kind::kThrow) throw std::runtime_error(script_.message);
     if (script_.kind == Kind::kBlock) PENSTOCK_RETURN_IF_ERROR(WaitForFile());
     for (const size_t index : wanted) {
@@ -159,6 +162,11 @@ class FixtureInstance : public BackendInstance {
   }
 
  private:
+  bool IsRefused(std::span<const BatchInput> inputs) const {
+    const Shape& shape = inputs[0].tensor.shape;
+    return script_.fail_rows > 0 && !shape.empty() && shape[0] == script_.fail_rows;
+  }
+
   Status WaitForFile() const {
     const int64_t give_up_ns = Clock::System().NowNs() + script_.timeout_ms * kMsInNs;
     while (access(script_.file.c_str(), F_OK) != 0) {

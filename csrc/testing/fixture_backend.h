@@ -16,7 +16,8 @@
 //   datatype          of the identities' tensors: FP32 (default), any protocol name
 //   dims              of the identities' tensors with the batch dimension: "-1,-1" (default)
 //   execute_delay_ms  Execute takes at least this long (any kind); 0 by default
-//   message           of fail, throw, fail_load
+//   fail_rows         a batch of this many rows fails with INTERNAL "<message>" (any kind); 0 = none
+//   message           of fail, throw, fail_load, fail_rows
 //   file              of block_until_file
 //   timeout_ms        after which block_until_file gives up with INTERNAL; 60000 by default
 

@@ -180,8 +180,12 @@ class Engine:
     def inflight(self) -> int: ...
     def stats(self) -> dict[str, Any]:
         """Engine-wide counters: accepted, completed by code, refused by reason, inflight."""
-    def shutdown(self) -> None:
-        """Blocking. Fails what is queued, joins every thread. Idempotent; call before the interpreter ends."""
+    def shutdown(self, timeout_s: float = 30.0) -> bool:
+        """Blocking. Finishes or fails what is queued, joins every thread; before the interpreter ends.
+
+        False: an instance did not end in time; the process should then end without waiting for it.
+        Idempotent.
+        """
 
 def set_logging(level: int, json: bool) -> None:
     """level: as in Python's logging (10 debug ... 40 error)."""

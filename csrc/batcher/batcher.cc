@@ -1,0 +1,263 @@
+#include "batcher/batcher.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace penstock {
+namespace {
+
+// How many microseconds `request` may wait under `policy`; 0 = for ever. The request's own timeout may
+// only shorten the model's.
+int64_t TimeoutUs(const QueuePolicy& policy, const Request& request) {
+  const int64_t own_us = policy.honours_request_timeout ? request.timeout_us : 0;
+  if (own_us <= 0) return policy.default_timeout_us;
+  if (policy.default_timeout_us == 0) return own_us;
+  return std::min(own_us, policy.default_timeout_us);
+}
+
+int64_t AddClamped(int64_t now_ns, int64_t delta_us) {
+  int64_t delta_ns = 0;
+  int64_t sum = 0;
+  if (__builtin_mul_overflow(delta_us, int64_t{1000}, &delta_ns)) return kNever;
+  if (__builtin_add_overflow(now_ns, delta_ns, &sum)) return kNever;
+  return sum;
+}
+
+}  // namespace
+
+Batcher::Batcher(Options options)
+    : options_(std::move(options)),
+      ordered_(options_.preserves_ordering ? std::make_unique<OrderedRelease>() : nullptr),
+      queue_(2 * options_.levels.size()) {
+  assert(!options_.levels.empty());
+  assert(options_.default_priority >= 1 && options_.default_priority <= options_.levels.size());
+  assert(options_.policy.max_batch_size >= 1);
+}
+
+Batcher::~Batcher() { FailQueued(Unavailable("the model version is gone")); }
+
+Status Batcher::Enqueue(const RequestRef& request) {
+  int64_t told_ns = kNever;
+  {
+    MutexLock lock(mu_);
+    const int64_t now_ns = options_.clock->NowNs();
+    PENSTOCK_RETURN_IF_ERROR(AcceptLocked(request, now_ns, &told_ns));
+    WakeForWorkLocked(now_ns);
+  }
+  if (told_ns != kNever && options_.expiry_observer != nullptr) {
+    options_.expiry_observer->OnEarlierExpiry(told_ns);
+  }
+  return Status::Ok();
+}
+
+Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* told_ns) {
+  if (is_closed_) return FailedPrecondition("the model version is being drained");
+  if (request->is_cancelled()) return Cancelled("");
+  if (request->deadline_ns <= now_ns) {
+    counters_.deadlines += 1;
+    return DeadlineExceeded("Deadline Exceeded");
+  }
+  const bool has_level = request->priority >= 1 && request->priority <= options_.levels.size();
+  const uint32_t priority = has_level ? request->priority : options_.default_priority;
+  request->level_ = 2 * (priority - 1);
+  const QueuePolicy& policy = options_.levels[priority - 1];
+  const size_t queued = queue_.level_size(request->level_) + queue_.level_size(request->level_ + 1);
+  if (policy.max_queue_size != 0 && queued >= policy.max_queue_size) {
+    counters_.queue_full += 1;
+    return Unavailable("Exceeds maximum queue size");
+  }
+  request->enqueue_ns_ = now_ns;
+  ArmExpiry(*request, now_ns);
+  MoveLocked(*request, Request::State::kQueued);
+  if (ordered_ != nullptr) ordered_->Add(*request);
+  queue_.Push(request);
+  counters_.accepted += 1;
+  if (request->expiry_ns_ < told_expiry_ns_) *told_ns = told_expiry_ns_ = request->expiry_ns_;
+  return Status::Ok();
+}
+
+void Batcher::ArmExpiry(Request& request, int64_t now_ns) const {
+  const int64_t timeout_us = TimeoutUs(options_.levels[request.level_ / 2], request);
+  const int64_t timeout_at_ns = timeout_us == 0 ? kNever : AddClamped(now_ns, timeout_us);
+  request.expires_by_timeout_ = timeout_at_ns < request.deadline_ns;
+  request.expiry_ns_ = std::min(timeout_at_ns, request.deadline_ns);
+}
+
+// Wakes one instance if there is something for it to do now, or to wait for sooner than it does.
+void Batcher::WakeForWorkLocked(int64_t now_ns) {
+  if (waiting_ == 0) return;
+  const Decision decision = Decide(options_.policy, queue_.Look(options_.policy), now_ns);
+  if (decision.close || decision.wait_until_ns < wake_ns_) work_.NotifyOne();
+}
+
+bool Batcher::NextBatch(Batch* batch) {
+  std::vector<Ended> ended;
+  for (;;) {
+    {
+      MutexLock lock(mu_);
+      const int64_t now_ns = options_.clock->NowNs();
+      CollectExpiredLocked(now_ns, &ended);
+      int64_t wait_until_ns = kNever;
+      if (ended.empty()) {
+        if (FormLocked(batch, now_ns, &wait_until_ns)) return true;
+        if (is_closed_) return false;
+        waiting_ += 1;
+        wake_ns_ = std::min(wake_ns_, wait_until_ns);
+        options_.clock->WaitUntil(work_, mu_, wait_until_ns);
+        waiting_ -= 1;
+        wake_ns_ = kNever;  // the others, if any, wake at their own time; at worst one wakes too often
+        continue;
+      }
+    }
+    DeliverUnrun(ended);
+  }
+}
+
+bool Batcher::TryNextBatch(Batch* batch, int64_t* wait_until_ns) {
+  std::vector<Ended> ended;
+  bool formed = false;
+  *wait_until_ns = kNever;
+  {
+    MutexLock lock(mu_);
+    const int64_t now_ns = options_.clock->NowNs();
+    CollectExpiredLocked(now_ns, &ended);
+    formed = FormLocked(batch, now_ns, wait_until_ns);
+  }
+  DeliverUnrun(ended);
+  return formed;
+}
+
+bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns) {
+  Candidate candidate = queue_.Look(options_.policy);
+  candidate.is_draining = is_closed_;
+  const Decision decision = Decide(options_.policy, candidate, now_ns);
+  *wait_until_ns = decision.wait_until_ns;
+  if (!decision.close) return false;
+  batch->requests.clear();
+  queue_.Take(decision.rows, &batch->requests);
+  for (const RequestRef& request : batch->requests) MoveLocked(*request, Request::State::kRunning);
+  batch->rows = decision.rows;
+  batch->reason = decision.reason;
+  batch->formed_ns = now_ns;
+  counters_.running += batch->requests.size();
+  counters_.closed[static_cast<size_t>(decision.reason)] += 1;
+  WakeForWorkLocked(now_ns);  // what is left may be a batch for another instance
+  return true;
+}
+
+// Under the DELAY policy a request whose timeout has passed goes behind the others of its priority; only
+// the caller's deadline ends it then.
+void Batcher::CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) {
+  while (queue_.next_expiry_ns() <= now_ns) {
+    Request& request = *queue_.next_to_expire();
+    if (!request.expires_by_timeout_) {
+      counters_.deadlines += 1;
+      counters_.expired_queued += 1;
+      ended->push_back({EndQueuedLocked(request), DeadlineExceeded("Deadline Exceeded")});
+    } else if (options_.levels[request.level_ / 2].delays_on_timeout) {
+      request.expires_by_timeout_ = false;
+      queue_.Move(request, request.level_ | 1, request.deadline_ns);
+    } else {
+      counters_.queue_timeouts += 1;
+      ended->push_back({EndQueuedLocked(request), Unavailable("Request timeout expired")});
+    }
+  }
+}
+
+void Batcher::Finish(Batch* batch, std::span<const Status> outcomes) {
+  assert(outcomes.size() == batch->requests.size());
+  {
+    MutexLock lock(mu_);
+    for (const RequestRef& request : batch->requests) {
+      MoveLocked(*request, Request::State::kDone);
+      counters_.cancelled_running += request->is_cancelled() ? 1 : 0;
+    }
+    counters_.running -= batch->requests.size();
+  }
+  const Status cancelled = Cancelled("");
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    Request& request = *batch->requests[i];
+    const Status& outcome = request.is_cancelled() ? cancelled : outcomes[i];
+    if (ordered_ != nullptr) {
+      ordered_->Finish(request, outcome);
+    } else {
+      request.OnDone(outcome);
+    }
+  }
+  for (const RequestRef& request : batch->requests) request->Wake();
+  batch->requests.clear();
+}
+
+void Batcher::Cancel(Request& request) {
+  std::vector<Ended> ended;
+  {
+    MutexLock lock(mu_);
+    if (request.state_ == Request::State::kDone) return;
+    request.is_cancelled_.store(true, std::memory_order_relaxed);
+    if (request.state_ != Request::State::kQueued) return;
+    counters_.cancelled_queued += 1;
+    ended.push_back({EndQueuedLocked(request), Cancelled("")});
+    WakeForWorkLocked(options_.clock->NowNs());
+  }
+  DeliverUnrun(ended);
+}
+
+int64_t Batcher::ExpireDue() {
+  std::vector<Ended> ended;
+  int64_t next_ns = kNever;
+  {
+    MutexLock lock(mu_);
+    CollectExpiredLocked(options_.clock->NowNs(), &ended);
+    next_ns = told_expiry_ns_ = queue_.next_expiry_ns();
+  }
+  DeliverUnrun(ended);
+  return next_ns;
+}
+
+void Batcher::Close() {
+  MutexLock lock(mu_);
+  is_closed_ = true;
+  work_.NotifyAll();
+}
+
+void Batcher::FailQueued(const Status& status) {
+  std::vector<Ended> ended;
+  {
+    MutexLock lock(mu_);
+    while (Request* request = queue_.front()) {
+      counters_.drained += 1;
+      ended.push_back({EndQueuedLocked(*request), status});
+    }
+    work_.NotifyAll();
+  }
+  DeliverUnrun(ended);
+}
+
+BatcherCounters Batcher::counters() const {
+  MutexLock lock(mu_);
+  BatcherCounters counters = counters_;
+  counters.pending = queue_.size();
+  return counters;
+}
+
+RequestRef Batcher::EndQueuedLocked(Request& request) {
+  MoveLocked(request, Request::State::kDone);
+  return queue_.Remove(request);
+}
+
+void Batcher::DeliverUnrun(std::vector<Ended>& ended) {
+  for (Ended& end : ended) {
+    end.request->OnDone(end.outcome);
+    end.request->Wake();
+    if (ordered_ != nullptr) ordered_->Skip(*end.request);
+  }
+  ended.clear();
+}
+
+void Batcher::MoveLocked(Request& request, Request::State to) {
+  assert(Request::CanMove(request.state_, to));
+  request.state_ = to;
+}
+
+}  // namespace penstock

@@ -1,0 +1,146 @@
+// Batcher: holds the requests of one version and hands idle instances their next batch.
+//
+// It knows no backend, no wire, and has no thread of its own: an instance that is idle calls NextBatch and
+// waits there; a timer somewhere else calls ExpireDue when the observer has been told to.
+//
+//   Batcher batcher(options);
+//   submitter:  batcher.Enqueue(request)                        -> accepted, or why not
+//   instance:   while (batcher.NextBatch(&batch)) { run it; batcher.Finish(batch, outcomes); }
+//   caller left: batcher.Cancel(request)
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "batcher/ordered_release.h"
+#include "batcher/policy.h"
+#include "batcher/queue.h"
+#include "batcher/request.h"
+
+namespace penstock {
+
+// The queue policy of one priority level (Triton's ModelQueuePolicy).
+struct QueuePolicy {
+  size_t max_queue_size = 0;            // requests; 0 = no bound of its own
+  int64_t default_timeout_us = 0;       // 0 = none
+  bool delays_on_timeout = false;       // DELAY: run it after all others, instead of REJECT
+  bool honours_request_timeout = true;  // a request's own timeout counts where it is shorter
+};
+
+// A batch under way. Reuse one object: its vector keeps its capacity.
+struct Batch {
+  std::vector<RequestRef> requests;
+  uint32_t rows = 0;
+  CloseReason reason = CloseReason::kIdleInstance;
+  int64_t formed_ns = 0;
+};
+
+struct BatcherCounters {
+  size_t pending = 0;  // queued now
+  size_t running = 0;  // in a batch now
+  uint64_t accepted = 0;
+  uint64_t queue_full = 0;
+  uint64_t queue_timeouts = 0;
+  uint64_t deadlines = 0;       // refused or expired by the caller's deadline
+  uint64_t expired_queued = 0;  // of those, how many had been queued
+  uint64_t cancelled_queued = 0;
+  uint64_t cancelled_running = 0;
+  uint64_t drained = 0;  // failed in the queue because a drain ran out of time
+  std::array<uint64_t, kCloseReasonCount> closed{};
+};
+
+// Told when a queued request will expire earlier than any told before, so that a timer can be set.
+// Threading: called on submitters' threads, no lock held. Ownership: outlives the Batcher.
+class ExpiryObserver {
+ public:
+  virtual ~ExpiryObserver() = default;
+  virtual void OnEarlierExpiry(int64_t expiry_ns) = 0;
+};
+
+// Threading: thread-safe.
+// Ownership: holds references on queued requests; borrows the clock and the observer, which outlive it.
+// Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses, NextBatch hands out
+// what is queued, then returns false. FailQueued empties the queue.
+// Blocking: NextBatch waits for work. Nothing else blocks.
+class Batcher {
+ public:
+  struct Options {
+    BatchPolicy policy;
+    std::vector<QueuePolicy> levels = {QueuePolicy{}};  // one per priority level, highest first
+    uint32_t default_priority = 1;                      // for requests that give none: 1 = highest
+    bool preserves_ordering = false;
+    Clock* clock = &Clock::System();
+    ExpiryObserver* expiry_observer = nullptr;
+  };
+
+  explicit Batcher(Options options);
+  // REQUIRES: no thread is in NextBatch. Requests still queued are failed first.
+  ~Batcher();
+  Batcher(const Batcher&) = delete;
+  Batcher& operator=(const Batcher&) = delete;
+
+  // Queues `request`. On refusal it is untouched and the caller completes it: UNAVAILABLE "Exceeds maximum
+  // queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its caller has gone, or
+  // FAILED_PRECONDITION after Close (look the version up again: there may be a newer one).
+  Status Enqueue(const RequestRef& request);
+
+  // Waits until there is a batch to run, and takes it. False: closed and nothing is left.
+  bool NextBatch(Batch* batch);
+  // NextBatch without the wait, for schedulers without threads. False: not now; `*wait_until_ns` then says
+  // when to ask again (kNever = after the next Enqueue).
+  bool TryNextBatch(Batch* batch, int64_t* wait_until_ns);
+
+  // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets CANCELLED) and
+  // clears it. The only way a batched request ends.
+  void Finish(Batch* batch, std::span<const Status> outcomes);
+
+  // The caller of `request` has gone. Queued: completed CANCELLED at once. Running: when its batch ends.
+  void Cancel(Request& request);
+
+  // Completes what has expired by now; returns the next expiry (kNever = none).
+  int64_t ExpireDue();
+
+  void Close();
+  // Completes everything queued with `status`.
+  void FailQueued(const Status& status);
+
+  BatcherCounters counters() const;
+
+ private:
+  struct Ended {
+    RequestRef request;
+    Status outcome;
+  };
+
+  Status AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* expiry_ns) REQUIRES(mu_);
+  void ArmExpiry(Request& request, int64_t now_ns) const;
+  bool FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns) REQUIRES(mu_);
+  void CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) REQUIRES(mu_);
+  void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
+  RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
+  void DeliverUnrun(std::vector<Ended>& ended) EXCLUDES(mu_);
+  void MoveLocked(Request& request, Request::State to) REQUIRES(mu_);
+
+  // Constant after construction.
+  const Options options_;
+  const std::unique_ptr<OrderedRelease> ordered_;  // null unless preserves_ordering
+
+  mutable Mutex mu_;
+  CondVar work_;  // an instance may have something to do
+  // Guarded by mu_.
+  RequestQueue queue_ GUARDED_BY(mu_);
+  bool is_closed_ GUARDED_BY(mu_) = false;
+  size_t waiting_ GUARDED_BY(mu_) = 0;            // threads in NextBatch with nothing to do
+  int64_t wake_ns_ GUARDED_BY(mu_) = kNever;      // the earliest time at which one of them looks again
+  int64_t told_expiry_ns_ GUARDED_BY(mu_) = kNever;  // what the observer was told last
+  BatcherCounters counters_ GUARDED_BY(mu_);
+};
+
+}  // namespace penstock

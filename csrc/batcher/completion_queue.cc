@@ -1,0 +1,41 @@
+#include "batcher/completion_queue.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <system_error>
+#include <utility>
+
+namespace penstock {
+
+CompletionQueue::CompletionQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+CompletionQueue::~CompletionQueue() { close(fd_); }
+
+void CompletionQueue::Push(RequestRef request) {
+  MutexLock lock(mu_);
+  waiting_.push_back(std::move(request));
+  needs_signal_.store(true, std::memory_order_relaxed);
+}
+
+void CompletionQueue::Signal() {
+  if (!needs_signal_.load(std::memory_order_relaxed)) return;
+  if (!needs_signal_.exchange(false, std::memory_order_acq_rel)) return;
+  // Fails only when the counter is at its maximum, and then the descriptor is readable anyway.
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
+}
+
+void CompletionQueue::Take(std::vector<RequestRef>* out) {
+  out->clear();
+  // Before the swap: a push after it signals again.
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t n = read(fd_, &count, sizeof(count));
+  MutexLock lock(mu_);
+  waiting_.swap(*out);
+}
+
+}  // namespace penstock

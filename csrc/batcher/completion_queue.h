@@ -1,0 +1,48 @@
+// CompletionQueue: carries finished requests from the core's threads to one event loop.
+//
+// The pattern of gRPC's aio completion queue: a native thread pushes under a lock and makes a file
+// descriptor readable, without the GIL; the loop's reader takes everything at once.
+
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "base/mutex.h"
+#include "batcher/request.h"
+
+namespace penstock {
+
+// Threading: Push and Signal on any thread; Take on the loop's thread.
+// Ownership: owns the eventfd, and a reference on each request pushed and not yet taken.
+// Cost: one lock per Push; one eventfd write per batch (Signal after its last Push), none while a signal is
+// still unread.
+class CompletionQueue {
+ public:
+  CompletionQueue();
+  ~CompletionQueue();
+  CompletionQueue(const CompletionQueue&) = delete;
+  CompletionQueue& operator=(const CompletionQueue&) = delete;
+
+  // Readable while completions wait.
+  int fd() const { return fd_; }
+
+  void Push(RequestRef request);
+  // Makes fd() readable if something was pushed since the last time.
+  void Signal();
+  // Clears fd() and moves everything to `out` (cleared first), oldest first.
+  void Take(std::vector<RequestRef>* out);
+
+ private:
+  // Constant after construction.
+  const int fd_;
+
+  // Own synchronisation.
+  std::atomic<bool> needs_signal_{false};
+
+  Mutex mu_;
+  // Guarded by mu_.
+  std::vector<RequestRef> waiting_ GUARDED_BY(mu_);
+};
+
+}  // namespace penstock

@@ -1,0 +1,209 @@
+#include "bindings/bind_engine.h"
+
+#include <pybind11/stl.h>
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bindings/bind_call.h"
+#include "bindings/errors.h"
+#include "bindings/gil.h"
+
+namespace py = pybind11;
+
+namespace penstock::bindings {
+namespace {
+
+// The engine with the one completion queue of the asyncio lane.
+// Threading: Infer and TakeCompletions on the event loop's thread, the rest under the GIL on any.
+class PyEngine {
+ public:
+  PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
+           size_t max_request_bytes)
+      : engine_(std::make_shared<Engine>(Engine::Options{
+            std::move(backend_directories), {max_inflight_requests, max_request_bytes}})) {}
+
+  ~PyEngine() {
+    // Whatever was never taken still borrows Python objects, and instances may still push here.
+    WithoutGil([&] { engine_->Shutdown(int64_t{60} * 1'000'000'000); });
+    TakeCompletions();
+    ResetWithoutGil(engine_);
+  }
+
+  const std::shared_ptr<Engine>& engine() const { return engine_; }
+
+  PyCall Infer(py::bytes message, int64_t deadline_ns, py::object tag, bool stream,
+               size_t wire_bytes) {
+    RequestRef ref = InferRequestPool::Shared().Get();
+    InferRequest& request = AsInfer(ref);
+    const std::string_view bytes = message;
+    request.message = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
+    request.completions = &completions_;
+    request.is_stream = stream;
+    request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
+    request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
+    engine_->Infer(ref, wire_bytes);
+    return {engine_, std::move(ref)};
+  }
+
+  py::list TakeCompletions() {
+    completions_.Take(&taken_);
+    py::list list(taken_.size());
+    for (size_t i = 0; i < taken_.size(); ++i) list[i] = MakeCompletion(AsInfer(taken_[i]));
+    taken_.clear();
+    return list;
+  }
+
+  int fd() const { return completions_.fd(); }
+
+ private:
+  py::tuple MakeCompletion(InferRequest& request) {
+    const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
+    py::object payload = py::none();
+    if (request.status.ok() || request.is_stream) payload = Encode(&request);
+    py::object message = py::none();
+    if (!request.status.ok()) message = py::str(std::string(request.status.message()));
+    engine_->Release(request);
+    return py::make_tuple(tag->tag, static_cast<int>(request.status.code()), std::move(payload),
+                          std::move(message));
+  }
+
+  // The response's only copy: from the batch's output slab into the bytes object.
+  static py::object Encode(InferRequest* request) {
+    size_t size = request->EncodedSize();
+    if (size > kMaxMessageBytes) {
+      request->status = Internal("the response is larger than a protobuf message can be (2 GiB)");
+      if (!request->is_stream) return py::none();
+      size = request->EncodedSize();
+    }
+    PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
+    if (bytes == nullptr) throw py::error_already_set();
+    auto* data = reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(bytes));
+    request->EncodeTo({data, size});
+    return py::reinterpret_steal<py::object>(bytes);
+  }
+
+  static constexpr size_t kMaxMessageBytes = (size_t{1} << 31) - 1;
+
+  CompletionQueue completions_;  // before the engine: instances push to it until they are joined
+  std::shared_ptr<Engine> engine_;
+  std::vector<RequestRef> taken_;  // kept for its capacity
+};
+
+CallGroup GroupFrom(const std::string& name) {
+  if (name == "inference") return CallGroup::kInference;
+  if (name == "control") return CallGroup::kControl;
+  if (name == "health") return CallGroup::kHealth;
+  throw py::value_error("unknown group '" + name + "': expected inference, control or health");
+}
+
+PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
+                        int64_t version, std::string path, std::string model_directory,
+                        std::map<std::string, std::string> parameters) {
+  const LoadOptions options{std::move(model_name), version, std::move(path),
+                            std::move(model_directory), std::move(parameters)};
+  Engine& engine = *self.engine();
+  auto model = ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options); }));
+  const Backend* found = ValueOrThrow(engine.backends().Get(backend));
+  return {self.engine(), std::move(model), std::string(found->description())};
+}
+
+PyVersion CreateVersion(const PyEngine& self, const PyLoadedModel& model, const VersionSpec& spec) {
+  return {self.engine(),
+          ValueOrThrow(WithoutGil([&] { return self.engine()->CreateVersion(model.model, spec); }))};
+}
+
+void SetServing(const PyEngine& self, const std::string& model_name,
+                const std::vector<const PyVersion*>& versions, const std::vector<int64_t>& unready) {
+  std::vector<std::shared_ptr<ModelVersion>> serving;
+  for (const PyVersion* version : versions) serving.push_back(version->version);
+  self.engine()->SetServing(model_name, std::move(serving), unready);
+}
+
+py::dict EngineStats(const PyEngine& self) {
+  const Engine& engine = *self.engine();
+  const Admission& admission = self.engine()->admission();
+  py::dict completed;
+  for (const auto& [code, count] : engine.completed()) {
+    completed[py::str(std::string(StatusCodeName(code)))] = count;
+  }
+  py::dict dict;
+  dict["accepted"] = admission.admitted();
+  dict["inflight"] = admission.inflight();
+  dict["completed"] = completed;
+  dict["refused"] = py::dict(py::arg("busy") = admission.refused_busy(),
+                             py::arg("draining") = admission.refused_draining(),
+                             py::arg("size") = admission.refused_size());
+  return dict;
+}
+
+bool WaitIdle(const PyEngine& self, double timeout_s) {
+  Engine& engine = *self.engine();
+  const int64_t deadline_ns = engine.clock().NowNs() + static_cast<int64_t>(timeout_s * 1e9);
+  return WithoutGil([&] { return engine.admission().WaitIdle(engine.clock(), deadline_ns); });
+}
+
+void BindModels(py::class_<PyEngine>& engine) {
+  engine
+      .def("set_backend_options",
+           [](const PyEngine& self, const std::string& backend,
+              const std::map<std::string, std::string>& options) {
+             self.engine()->backends().SetOptions(backend, options);
+           },
+           py::arg("backend"), py::arg("options"))
+      .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
+           py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"))
+      .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
+      .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
+           py::arg("unready") = std::vector<int64_t>())
+      .def("forget",
+           [](const PyEngine& self, const std::string& name) { self.engine()->Forget(name); },
+           py::arg("model_name"));
+}
+
+void BindRequests(py::class_<PyEngine>& engine) {
+  engine
+      .def("admit",
+           [](const PyEngine& self, const std::string& group, size_t size_bytes) {
+             ThrowIfError(self.engine()->admission().Admit(GroupFrom(group), size_bytes));
+           },
+           py::arg("group"), py::arg("size_bytes"))
+      .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
+           py::arg("stream"), py::arg("compressed_bytes") = 0)
+      .def_property_readonly("completion_fd", &PyEngine::fd)
+      .def("take_completions", &PyEngine::TakeCompletions);
+}
+
+void BindLife(py::class_<PyEngine>& engine) {
+  engine
+      .def("stop_accepting", [](const PyEngine& self) { self.engine()->admission().StopAccepting(); })
+      .def("wait_idle", &WaitIdle, py::arg("timeout_s"))
+      .def("inflight", [](const PyEngine& self) { return self.engine()->admission().inflight(); })
+      .def("stats", &EngineStats)
+      .def(
+          "shutdown",
+          [](const PyEngine& self, double timeout_s) {
+            const auto timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
+            return WithoutGil([&] { return self.engine()->Shutdown(timeout_ns); });
+          },
+          py::arg("timeout_s") = 30.0);
+}
+
+}  // namespace
+
+void BindEngine(py::module_& module) {
+  py::class_<PyCall>(module, "Call").def("cancel", [](const PyCall& self) {
+    WithoutGil([&] { self.engine->Cancel(self.request); });
+  });
+  py::class_<PyEngine> engine(module, "Engine");
+  engine.def(py::init<std::vector<std::string>, size_t, size_t>(), py::kw_only(),
+             py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+             py::arg("max_request_bytes") = 0);
+  BindModels(engine);
+  BindRequests(engine);
+  BindLife(engine);
+}
+
+}  // namespace penstock::bindings

@@ -1,0 +1,33 @@
+// What module.cc calls: one function per bound class.
+
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <utility>
+
+#include "engine/engine.h"
+
+namespace penstock::bindings {
+
+// LoadedModel and Version as Python holds them: the engine must outlive them.
+struct PyLoadedModel {
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<BackendModel> model;
+  std::string backend_description;
+};
+
+struct PyVersion {
+  std::shared_ptr<Engine> engine;
+  std::shared_ptr<ModelVersion> version;
+};
+
+void BindSpecs(pybind11::module_& module);    // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
+void BindVersion(pybind11::module_& module);  // LoadedModel, Version
+void BindEngine(pybind11::module_& module);   // Engine, Call
+
+// Version.stats(): the dictionary of penstock.core.VersionStats.
+pybind11::dict VersionStatsDict(const ModelVersion& version);
+
+}  // namespace penstock::bindings

@@ -1,0 +1,140 @@
+#include <pybind11/stl.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bindings/bind_engine.h"
+#include "bindings/errors.h"
+#include "bindings/gil.h"
+
+namespace py = pybind11;
+
+namespace penstock::bindings {
+namespace {
+
+py::dict ToDict(const CountAndTime& value) {
+  py::dict dict;
+  dict["count"] = value.count;
+  dict["ns"] = value.ns;
+  return dict;
+}
+
+py::dict ToDict(const Histogram& histogram) {
+  py::dict dict;
+  dict["bounds"] = std::vector<int64_t>(kHistogramBoundsUs.begin(), kHistogramBoundsUs.end());
+  dict["counts"] = std::vector<uint64_t>(histogram.counts.begin(), histogram.counts.end());
+  dict["sum"] = histogram.sum_us;
+  return dict;
+}
+
+void AddBatches(const VersionStatistics& statistics, const BatcherCounters& counters,
+                py::dict& dict) {
+  py::dict sizes;
+  py::dict by_size;
+  for (const auto& [rows, s] : statistics.batches) {
+    sizes[py::int_(rows)] = s.count;
+    py::dict entry;
+    entry["count"] = s.count;
+    entry["compute_input_ns"] = s.compute_input_ns;
+    entry["compute_infer_ns"] = s.compute_infer_ns;
+    entry["compute_output_ns"] = s.compute_output_ns;
+    by_size[py::int_(rows)] = entry;
+  }
+  dict["batch_sizes"] = sizes;
+  dict["batch_stats"] = by_size;
+  py::dict reasons;
+  for (size_t i = 0; i < kCloseReasonCount; ++i) {
+    reasons[py::str(std::string(CloseReasonName(static_cast<CloseReason>(i))))] = counters.closed[i];
+  }
+  dict["batch_close"] = reasons;
+}
+
+// Requests that failed: in a batch, refused, or while they were queued.
+void AddFailures(const VersionStatistics& statistics, const BatcherCounters& counters,
+                 py::dict& dict) {
+  py::dict by_code;
+  for (const auto& [code, count] : statistics.failures) {
+    by_code[py::str(std::string(StatusCodeName(code)))] = count;
+  }
+  dict["failures"] = by_code;
+  dict["rejected"] = py::dict(py::arg("queue_full") = counters.queue_full);
+  dict["timeouts"] = py::dict(py::arg("queue_timeout") = counters.queue_timeouts,
+                              py::arg("deadline") = counters.deadlines);
+  dict["cancelled"] = py::dict(py::arg("queued") = counters.cancelled_queued,
+                               py::arg("running") = counters.cancelled_running);
+  dict["drained"] = counters.drained;
+  CountAndTime fail = statistics.fail;
+  fail.count += counters.queue_timeouts + counters.expired_queued + counters.cancelled_queued +
+                counters.drained;
+  dict["fail"] = ToDict(fail);
+}
+
+void BindLoadedModel(py::module_& module) {
+  py::class_<PyLoadedModel>(module, "LoadedModel")
+      .def_property_readonly(
+          "inputs",
+          [](const PyLoadedModel& self) { return py::cast(self.model->signature().inputs); })
+      .def_property_readonly(
+          "outputs",
+          [](const PyLoadedModel& self) { return py::cast(self.model->signature().outputs); })
+      .def_readonly("backend_description", &PyLoadedModel::backend_description);
+}
+
+}  // namespace
+
+py::dict VersionStatsDict(const ModelVersion& version) {
+  const VersionStatistics statistics = version.statistics();
+  const BatcherCounters counters = version.counters();
+  py::dict dict;
+  dict["success"] = ToDict(statistics.success);
+  dict["queue"] = ToDict(statistics.queue);
+  dict["compute_input"] = ToDict(statistics.compute_input);
+  dict["compute_infer"] = ToDict(statistics.compute_infer);
+  dict["compute_output"] = ToDict(statistics.compute_output);
+  dict["inference_count"] = statistics.inference_count;
+  dict["execution_count"] = statistics.execution_count;
+  dict["last_inference_ms"] = statistics.last_inference_ms;
+  dict["accepted"] = counters.accepted;
+  dict["pending"] = counters.pending;
+  dict["running"] = counters.running;
+  dict["instances"] = version.spec().instance_count;
+  dict["busy_ns"] = statistics.busy_ns;
+  AddBatches(statistics, counters, dict);
+  AddFailures(statistics, counters, dict);
+  dict["queue_hist_us"] = ToDict(statistics.queue_us);
+  dict["compute_hist_us"] = ToDict(statistics.compute_us);
+  dict["request_hist_us"] = ToDict(statistics.request_us);
+  return dict;
+}
+
+void BindVersion(py::module_& module) {
+  BindLoadedModel(module);
+  py::class_<PyVersion>(module, "Version")
+      .def_property_readonly(
+          "model_name", [](const PyVersion& self) { return self.version->spec().model_name; })
+      .def_property_readonly("version",
+                             [](const PyVersion& self) { return self.version->spec().version; })
+      .def(
+          "warm_up",
+          [](const PyVersion& self, const py::bytes& request) {
+            const std::string_view bytes = request;
+            const std::span data(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+            ThrowIfError(WithoutGil([&] { return self.version->WarmUp(data); }));
+          },
+          py::arg("request"))
+      .def("start",
+           [](const PyVersion& self) {
+             WithoutGil([&] { self.engine->Start(self.version); });
+           })
+      .def(
+          "drain",
+          [](const PyVersion& self, double timeout_s) {
+            const auto timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
+            return WithoutGil([&] { return self.engine->Drain(self.version, timeout_ns); });
+          },
+          py::arg("timeout_s"))
+      .def("stats", [](const PyVersion& self) { return VersionStatsDict(*self.version); });
+}
+
+}  // namespace penstock::bindings

@@ -1,0 +1,29 @@
+#include "bindings/errors.h"
+
+#include <string>
+
+namespace py = pybind11;
+
+namespace penstock::bindings {
+namespace {
+
+void Raise(const Status& status) {
+  const py::object make = py::module_::import("penstock.errors").attr("core_error");
+  const py::object error =
+      make(static_cast<int>(status.code()), std::string(status.message()));
+  PyErr_SetObject(py::type::handle_of(error).ptr(), error.ptr());
+}
+
+}  // namespace
+
+void RegisterErrors(py::module_& /*module*/) {
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const StatusException& error) {
+      Raise(error.status());
+    }
+  });
+}
+
+}  // namespace penstock::bindings

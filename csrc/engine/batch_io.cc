@@ -1,0 +1,198 @@
+#include "engine/batch_io.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/strcat.h"
+#include "engine/classification.h"
+
+namespace penstock {
+namespace {
+
+// `to` with its open dimensions (-1) taken, in order, from where `from` is open in `actual`.
+Shape Reshape(const Shape& from, std::span<const int64_t> actual, const Shape& to) {
+  Shape result;
+  size_t axis = 0;
+  for (const int64_t dim : to) {
+    if (dim >= 0) {
+      result.Append(dim);
+      continue;
+    }
+    while (axis < from.rank() && from[axis] >= 0) ++axis;
+    result.Append(axis < from.rank() ? actual[axis] : dim);
+    ++axis;
+  }
+  return result;
+}
+
+bool Fits(const Shape& spec, std::span<const int64_t> dims) {
+  return std::equal(spec.begin(), spec.end(), dims.begin(), dims.end(),
+                    [](int64_t expected, int64_t got) { return expected < 0 || expected == got; });
+}
+
+bool IsAligned(const uint8_t* data, DataType dtype) {
+  const size_t alignment = std::max<size_t>(DataTypeSize(dtype), 1);
+  return reinterpret_cast<uintptr_t>(data) % alignment == 0;
+}
+
+}  // namespace
+
+Status BatchIo::Gather(const Batch& batch) {
+  for (size_t i = 0; i < spec_.inputs.size(); ++i) GatherInput(batch, i);
+  ChooseOutputs(batch);
+  return Status::Ok();
+}
+
+void BatchIo::GatherInput(const Batch& batch, size_t index) {
+  // Every request of a batch has the same inputs: the batch key says so.
+  const InferInputView* first = AsInfer(batch.requests[0]).inputs[index];
+  if (first == nullptr) return;
+  const InputSpec& spec = spec_.inputs[index];
+  const bool batched = spec_.has_batch_dimension();
+  const auto dims = first->tensor.shape.dims().subspan(batched ? 1 : 0);
+  Shape shape = spec.reshape ? Reshape(spec.dims, dims, *spec.reshape) : Shape(dims);
+  if (batched) shape = shape.WithFirst(batch.rows);
+
+  BatchInput input{spec.backend_index, {spec.name, spec.dtype, shape, first->tensor.data}};
+  if (batch.requests.size() > 1 || !IsAligned(first->tensor.data.data(), spec.dtype)) {
+    size_t size_bytes = 0;
+    for (const RequestRef& request : batch.requests) {
+      size_bytes += AsInfer(request).inputs[index]->tensor.data.size();
+    }
+    Buffer slab = instance_.AllocateInput(size_bytes);
+    uint8_t* out = slab.data();
+    for (const RequestRef& request : batch.requests) {
+      const auto data = AsInfer(request).inputs[index]->tensor.data;
+      if (!data.empty()) std::memcpy(out, data.data(), data.size());
+      out += data.size();
+    }
+    input.tensor.data = std::as_const(slab).span();
+    slabs_.push_back(std::move(slab));
+  }
+  inputs_.push_back(input);
+}
+
+// The outputs that any request of the batch wants.
+void BatchIo::ChooseOutputs(const Batch& batch) {
+  is_wanted_.assign(spec_.outputs.size(), false);
+  for (const RequestRef& request : batch.requests) {
+    for (const WantedOutput& wanted : AsInfer(request).wanted) is_wanted_[wanted.index] = true;
+  }
+  for (size_t i = 0; i < spec_.outputs.size(); ++i) {
+    if (!is_wanted_[i]) continue;
+    wanted_.push_back(spec_.outputs[i].backend_index);
+    wanted_spec_.push_back(i);
+  }
+}
+
+Status BatchIo::Scatter(const Batch& batch, const std::shared_ptr<const BatchOutputs>& outputs) {
+  if (outputs->tensors.size() != wanted_.size()) {
+    return Internal(StrCat(spec_.DisplayName(), " gave ", outputs->tensors.size(),
+                           " outputs, expected ", wanted_.size()));
+  }
+  cuts_.resize(spec_.outputs.size());
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    const size_t spec_index = wanted_spec_[i];
+    PENSTOCK_RETURN_IF_ERROR(PrepareCut(spec_.outputs[spec_index], outputs->tensors[i], batch.rows,
+                                        &cuts_[spec_index]));
+  }
+  uint32_t first_row = 0;
+  for (const RequestRef& ref : batch.requests) {
+    InferRequest& request = AsInfer(ref);
+    request.batch_outputs = outputs;
+    FillResponse(first_row, &request);
+    first_row += request.rows;
+  }
+  return Status::Ok();
+}
+
+Status BatchIo::PrepareCut(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
+                           Cut* cut) const {
+  const std::string where = StrCat(spec_.DisplayName(), " output '", spec.name, "'");
+  if (output.dtype != spec.dtype) {
+    return Internal(StrCat(where, " came as ", DataTypeName(output.dtype), ", expected ",
+                           DataTypeName(spec.dtype)));
+  }
+  const bool batched = spec_.has_batch_dimension();
+  if (batched && (output.shape.empty() || output.shape[0] != rows)) {
+    return Internal(StrCat(where, " came with shape ", output.shape.ToString(),
+                           ", expected a first dimension of ", rows));
+  }
+  const auto dims = output.shape.dims().subspan(batched ? 1 : 0);
+  const Shape& expected = spec.reshape ? *spec.reshape : spec.dims;
+  if (!Fits(expected, dims)) {
+    return Internal(StrCat(where, " came with shape ", output.shape.ToString(), ", expected ",
+                           (batched ? expected.WithFirst(rows) : expected).ToString()));
+  }
+  cut->output = &output;
+  cut->dims = spec.reshape ? Reshape(*spec.reshape, dims, spec.dims) : Shape(dims);
+  return MeasureRows(spec, output, rows, cut);
+}
+
+Status BatchIo::MeasureRows(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
+                            Cut* cut) const {
+  const std::optional<int64_t> count = output.shape.NumElements();
+  const auto data = output.data.span();
+  cut->row_ends.clear();
+  if (count.has_value() && output.dtype != DataType::kBytes &&
+      data.size() == static_cast<uint64_t>(*count) * DataTypeSize(output.dtype)) {
+    cut->row_bytes = data.size() / rows;
+    return Status::Ok();
+  }
+  if (count.has_value() && output.dtype == DataType::kBytes) {
+    const int64_t per_row = *count / rows;
+    size_t offset = 0;
+    bool fits = true;
+    for (uint32_t row = 0; row < rows && fits; ++row) {
+      for (int64_t i = 0; i < per_row && fits; ++i) {
+        uint32_t length = 0;
+        fits = data.size() - offset >= sizeof(length);
+        if (!fits) break;
+        std::memcpy(&length, data.data() + offset, sizeof(length));
+        offset += sizeof(length);
+        fits = data.size() - offset >= length;
+        offset += length;
+      }
+      cut->row_ends.push_back(offset);
+    }
+    if (fits && offset == data.size()) return Status::Ok();
+  }
+  return Internal(StrCat(spec_.DisplayName(), " output '", spec.name, "' came with ", data.size(),
+                         " bytes, which do not fit its shape ", output.shape.ToString()));
+}
+
+TensorView BatchIo::CutRows(const OutputSpec& spec, const Cut& cut, uint32_t first_row,
+                            uint32_t rows) const {
+  const auto data = cut.output->data.span();
+  size_t begin = first_row * cut.row_bytes;
+  size_t end = begin + rows * cut.row_bytes;
+  if (spec.dtype == DataType::kBytes) {
+    begin = first_row == 0 ? 0 : cut.row_ends[first_row - 1];
+    end = cut.row_ends[first_row + rows - 1];
+  }
+  const Shape shape = spec_.has_batch_dimension() ? cut.dims.WithFirst(rows) : cut.dims;
+  return {spec.name, spec.dtype, shape, data.subspan(begin, end - begin)};
+}
+
+void BatchIo::FillResponse(uint32_t first_row, InferRequest* request) const {
+  for (const WantedOutput& wanted : request->wanted) {
+    const OutputSpec& spec = spec_.outputs[wanted.index];
+    TensorView view = CutRows(spec, cuts_[wanted.index], first_row, request->rows);
+    if (wanted.classification > 0) {
+      Buffer classes;
+      view = Classify(view, spec_.has_batch_dimension(), wanted.classification, spec.labels, &classes);
+      request->owned_outputs.push_back(std::move(classes));
+    }
+    request->outputs.push_back(view);
+  }
+}
+
+void BatchIo::Clear() {
+  inputs_.clear();
+  slabs_.clear();
+  wanted_.clear();
+  wanted_spec_.clear();
+}
+
+}  // namespace penstock

@@ -1,0 +1,310 @@
+#include "engine/bind_request.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <string>
+
+#include "base/strcat.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kReservedPrefix = "triton_";
+constexpr std::string_view kEmptyFinalResponse = "triton_enable_empty_final_response";
+
+// A whole number from an int64 or uint64 parameter.
+Result<int64_t> WholeNumber(const Parameter& parameter) {
+  if (const auto* value = std::get_if<int64_t>(&parameter.value); value != nullptr && *value >= 0) {
+    return *value;
+  }
+  if (const auto* value = std::get_if<uint64_t>(&parameter.value);
+      value != nullptr && *value <= INT64_MAX) {
+    return static_cast<int64_t>(*value);
+  }
+  return InvalidArgument(StrCat("invalid value for parameter '", parameter.key,
+                                "': expected a non-negative int64_param or uint64_param"));
+}
+
+Status ReadRequestParameters(InferRequest* request) {
+  for (const Parameter& parameter : request->view.ParametersOf(request->view.request_parameters)) {
+    if (parameter.key == "priority") {
+      PENSTOCK_ASSIGN_OR_RETURN(const int64_t value, WholeNumber(parameter));
+      request->priority = static_cast<uint32_t>(std::min<int64_t>(value, UINT32_MAX));
+    } else if (parameter.key == "timeout") {
+      PENSTOCK_ASSIGN_OR_RETURN(request->timeout_us, WholeNumber(parameter));
+    } else if (parameter.key.substr(0, kReservedPrefix.size()) == kReservedPrefix &&
+               parameter.key != kEmptyFinalResponse) {
+      return InvalidArgument(
+          StrCat("parameter keys starting with 'triton_' are reserved for Triton usage. Only the "
+                 "following keys starting with 'triton_' are allowed: ",
+                 kEmptyFinalResponse));
+    }
+  }
+  return Status::Ok();
+}
+
+std::string NameList(const std::vector<std::string_view>& names) {
+  std::string text = "[";
+  for (const std::string_view name : names) {
+    if (text.size() > 1) text.append(",");
+    text.append("'").append(name).append("'");
+  }
+  return text.append("]");
+}
+
+Status WrongInputCount(const VersionSpec& spec, const InferRequest& request) {
+  std::vector<std::string_view> got;
+  std::vector<std::string_view> missing;
+  size_t required = 0;
+  for (const InferInputView& input : request.view.inputs) got.push_back(input.tensor.name);
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    if (spec.inputs[i].is_optional) continue;
+    ++required;
+    if (request.inputs[i] == nullptr) missing.push_back(spec.inputs[i].name);
+  }
+  const std::string expected =
+      required == spec.inputs.size()
+          ? StrCat("expected ", required)
+          : StrCat("expected number of inputs between ", required, " and ", spec.inputs.size());
+  const std::string_view unit = required == spec.inputs.size() ? " inputs" : "";
+  return InvalidArgument(StrCat(expected, unit, " but got ", got.size(), " inputs for model '",
+                                spec.model_name, "'. Got input(s) ", NameList(got),
+                                ", but missing required input(s) ", NameList(missing),
+                                ". Please provide all required input(s)."));
+}
+
+Status MatchInputs(const VersionSpec& spec, InferRequest* request) {
+  request->inputs.assign(spec.inputs.size(), nullptr);
+  for (const InferInputView& input : request->view.inputs) {
+    const auto found =
+        std::find_if(spec.inputs.begin(), spec.inputs.end(),
+                     [&](const InputSpec& s) { return s.name == input.tensor.name; });
+    if (found == spec.inputs.end()) {
+      return InvalidArgument(StrCat("unexpected inference input '", input.tensor.name,
+                                    "' for model '", spec.model_name, "'"));
+    }
+    const InferInputView*& slot = request->inputs[found - spec.inputs.begin()];
+    if (slot != nullptr) {
+      return InvalidArgument(StrCat("input '", input.tensor.name,
+                                    "' already exists in request for model '", spec.model_name, "'"));
+    }
+    slot = &input;
+  }
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    if (request->inputs[i] == nullptr && !spec.inputs[i].is_optional) {
+      return WrongInputCount(spec, *request);
+    }
+  }
+  return Status::Ok();
+}
+
+Status CheckRows(const VersionSpec& spec, InferRequest* request) {
+  int64_t rows = -1;
+  for (const InferInputView* input : request->inputs) {
+    if (input == nullptr) continue;
+    const TensorView& tensor = input->tensor;
+    if (tensor.shape.empty()) {
+      return InvalidArgument(StrCat("input '", tensor.name,
+                                    "' has no shape but model requires batch dimension for '",
+                                    spec.model_name, "'"));
+    }
+    if (rows >= 0 && tensor.shape[0] != rows) {
+      return InvalidArgument(StrCat("input '", tensor.name,
+                                    "' batch size does not match other inputs for '",
+                                    spec.model_name, "'"));
+    }
+    rows = tensor.shape[0];
+  }
+  if (rows > spec.max_batch_size) {
+    return InvalidArgument(StrCat("inference request batch-size must be <= ", spec.max_batch_size,
+                                  " for '", spec.model_name, "', got ", rows));
+  }
+  if (rows < 1) {
+    return InvalidArgument(StrCat("inference request batch-size must be >= 1 for '",
+                                  spec.model_name, "', got ", std::max<int64_t>(rows, 0)));
+  }
+  request->rows = static_cast<uint32_t>(rows);
+  return Status::Ok();
+}
+
+bool ShapeMatches(const InputSpec& spec, std::span<const int64_t> dims) {
+  if (dims.size() != spec.dims.rank()) return false;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (spec.dims[i] >= 0 && spec.dims[i] != dims[i]) return false;
+  }
+  return true;
+}
+
+Status WrongShape(const VersionSpec& spec, const InputSpec& input, const TensorView& tensor) {
+  const bool batched = spec.has_batch_dimension();
+  const Shape expected = batched ? input.dims.WithFirst(-1) : input.dims;
+  const std::string_view note =
+      batched ? ". NOTE: Setting a non-zero max_batch_size in the model config requires a batch "
+                "dimension to be prepended to each input shape."
+              : "";
+  return InvalidArgument(StrCat("unexpected shape for input '", input.name, "' for model '",
+                                spec.model_name, "'. Expected ", expected.ToString(), ", got ",
+                                tensor.shape.ToString(), note));
+}
+
+// Walks the length prefixes: exactly `count` elements must fill the bytes.
+Status CheckBytesElements(const VersionSpec& spec, const TensorView& tensor, int64_t count) {
+  std::span<const uint8_t> rest = tensor.data;
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t length = 0;
+    if (rest.empty()) {
+      return InvalidArgument(StrCat("expected ", count, " string elements for inference input '",
+                                    tensor.name, "' for model '", spec.model_name, "', got ", i));
+    }
+    if (rest.size() < sizeof(length)) {
+      return InvalidArgument(StrCat("incomplete string length indicator for inference input '",
+                                    tensor.name, "' for model '", spec.model_name,
+                                    "', expecting 4 bytes but only ", rest.size(),
+                                    " bytes available"));
+    }
+    std::memcpy(&length, rest.data(), sizeof(length));
+    rest = rest.subspan(sizeof(length));
+    if (length > rest.size()) {
+      return InvalidArgument(StrCat("incomplete string data for inference input '", tensor.name,
+                                    "' for model '", spec.model_name, "', expecting string of length ",
+                                    length, " but only ", rest.size(), " bytes available"));
+    }
+    rest = rest.subspan(length);
+  }
+  if (!rest.empty()) {
+    return InvalidArgument(StrCat("unexpected number of string elements for inference input '",
+                                  tensor.name, "' for model '", spec.model_name, "', expecting ",
+                                  count, ", but ", rest.size(), " bytes are left over"));
+  }
+  return Status::Ok();
+}
+
+Status CheckSize(const VersionSpec& spec, const TensorView& tensor) {
+  const std::optional<int64_t> count = tensor.shape.NumElements();
+  int64_t expected = 0;
+  if (!count.has_value() ||
+      __builtin_mul_overflow(*count, static_cast<int64_t>(DataTypeSize(tensor.dtype)), &expected)) {
+    return InvalidArgument(StrCat("the dimensions of input '", tensor.name, "' for model '",
+                                  spec.model_name, "' are out of range: ", tensor.shape.ToString()));
+  }
+  if (tensor.dtype == DataType::kBytes) return CheckBytesElements(spec, tensor, *count);
+  if (static_cast<int64_t>(tensor.data.size()) != expected) {
+    return InvalidArgument(StrCat("input byte size mismatch for input '", tensor.name,
+                                  "' for model '", spec.model_name, "'. Expected ", expected,
+                                  ", got ", tensor.data.size()));
+  }
+  return Status::Ok();
+}
+
+Status CheckInput(const VersionSpec& spec, const InputSpec& input, const TensorView& tensor) {
+  if (tensor.dtype != input.dtype) {
+    return InvalidArgument(StrCat("inference input '", input.name, "' data-type is '",
+                                  DataTypeName(tensor.dtype), "', but model '", spec.model_name,
+                                  "' expects '", DataTypeName(input.dtype), "'"));
+  }
+  const auto dims = tensor.shape.dims().subspan(spec.has_batch_dimension() ? 1 : 0);
+  if (!ShapeMatches(input, dims)) return WrongShape(spec, input, tensor);
+  return CheckSize(spec, tensor);
+}
+
+// The key of request.h: per input whether it is there, then the dimensions that the model leaves open.
+void MakeKey(const VersionSpec& spec, InferRequest* request) {
+  if (spec.has_fixed_shapes()) return;
+  const size_t skip = spec.has_batch_dimension() ? 1 : 0;
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    const InferInputView* input = request->inputs[i];
+    if (spec.inputs[i].is_optional) request->key.push_back(input != nullptr ? 1 : 0);
+    if (input == nullptr) continue;
+    for (size_t axis = 0; axis < spec.inputs[i].dims.rank(); ++axis) {
+      if (spec.inputs[i].dims[axis] < 0) request->key.push_back(input->tensor.shape[axis + skip]);
+    }
+  }
+}
+
+Result<uint32_t> Classification(const InferRequestView& view, const InferOutputView& output) {
+  for (const Parameter& parameter : view.ParametersOf(output.parameters)) {
+    if (parameter.key != "classification") continue;
+    PENSTOCK_ASSIGN_OR_RETURN(const int64_t classes, WholeNumber(parameter));
+    if (classes == 0) {
+      return InvalidArgument(StrCat("invalid value for parameter 'classification' of output '",
+                                    output.name, "': expected > 0"));
+    }
+    return static_cast<uint32_t>(std::min<int64_t>(classes, UINT32_MAX));
+  }
+  return uint32_t{0};
+}
+
+Status RefuseSharedMemory(const InferRequestView& view, ParameterRange range,
+                          std::string_view tensor) {
+  for (const Parameter& parameter : view.ParametersOf(range)) {
+    if (parameter.key == "shared_memory_region") {
+      return Unimplemented(StrCat("shared memory is not supported: tensor '", tensor,
+                                  "' names a shared memory region"));
+    }
+  }
+  return Status::Ok();
+}
+
+Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
+  const InferRequestView& view = request->view;
+  for (const InferOutputView& output : view.outputs) {
+    const auto found = std::find_if(spec.outputs.begin(), spec.outputs.end(),
+                                    [&](const OutputSpec& s) { return s.name == output.name; });
+    if (found == spec.outputs.end()) {
+      return InvalidArgument(StrCat("unexpected inference output '", output.name, "' for model '",
+                                    spec.model_name, "'"));
+    }
+    const auto index = static_cast<uint32_t>(found - spec.outputs.begin());
+    if (std::any_of(request->wanted.begin(), request->wanted.end(),
+                    [index](const WantedOutput& wanted) { return wanted.index == index; })) {
+      return InvalidArgument(StrCat("output '", output.name,
+                                    "' already exists in request for model '", spec.model_name,
+                                    "'"));
+    }
+    PENSTOCK_RETURN_IF_ERROR(RefuseSharedMemory(view, output.parameters, output.name));
+    PENSTOCK_ASSIGN_OR_RETURN(const uint32_t classes, Classification(view, output));
+    if (classes > 0 && found->dtype == DataType::kBytes) {
+      return InvalidArgument(StrCat("class result not available for output '", output.name,
+                                    "' of model '", spec.model_name, "' due to unsupported type 'BYTES'"));
+    }
+    request->wanted.push_back({index, classes});
+  }
+  if (request->wanted.empty()) {
+    for (uint32_t i = 0; i < spec.outputs.size(); ++i) request->wanted.push_back({i, 0});
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+Status BindRequest(const VersionSpec& spec, InferRequest* request) {
+  PENSTOCK_RETURN_IF_ERROR(ReadRequestParameters(request));
+  PENSTOCK_RETURN_IF_ERROR(MatchOutputs(spec, request));
+  PENSTOCK_RETURN_IF_ERROR(MatchInputs(spec, request));
+  for (const InferInputView& input : request->view.inputs) {
+    PENSTOCK_RETURN_IF_ERROR(
+        RefuseSharedMemory(request->view, input.parameters, input.tensor.name));
+  }
+  if (spec.has_batch_dimension()) PENSTOCK_RETURN_IF_ERROR(CheckRows(spec, request));
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    if (request->inputs[i] == nullptr) continue;
+    PENSTOCK_RETURN_IF_ERROR(CheckInput(spec, spec.inputs[i], request->inputs[i]->tensor));
+  }
+  MakeKey(spec, request);
+  return Status::Ok();
+}
+
+Result<std::optional<int64_t>> ParseModelVersion(std::string_view text) {
+  if (text.empty()) return std::optional<int64_t>();
+  int64_t version = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
+  if (error != std::errc() || end != text.data() + text.size() || version < 0) {
+    return InvalidArgument(
+        StrCat("failed to get model version from specified version string '", text,
+               "' (expected a non-negative integer)"));
+  }
+  return std::optional<int64_t>(version);
+}
+
+}  // namespace penstock

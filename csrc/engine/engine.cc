@@ -1,0 +1,165 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+#include "engine/bind_request.h"
+
+namespace penstock {
+namespace {
+
+// A version that is being replaced refuses with FAILED_PRECONDITION, and by then its successor is in the
+// table. More rounds than this mean that the model is gone.
+constexpr int kMaxSubmitRounds = 8;
+
+}  // namespace
+
+Engine::Engine(Options options)
+    : clock_(*options.clock),
+      backends_(std::move(options.backend_directories)),
+      admission_(options.limits),
+      timer_(*options.clock) {}
+
+Engine::~Engine() {
+  if (!Shutdown(int64_t{60} * 1'000'000'000)) {
+    Log(LogLevel::kError, "engine", "an instance is still running at the engine's end");
+  }
+}
+
+Result<std::shared_ptr<BackendModel>> Engine::LoadModel(const std::string& backend,
+                                                        const LoadOptions& options) {
+  PENSTOCK_ASSIGN_OR_RETURN(Backend* const found, backends_.Get(backend));
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<BackendModel> model, found->Load(options));
+  return std::shared_ptr<BackendModel>(std::move(model));
+}
+
+Result<std::shared_ptr<ModelVersion>> Engine::CreateVersion(std::shared_ptr<BackendModel> model,
+                                                            VersionSpec spec) {
+  return ModelVersion::Create(std::move(model), std::move(spec), {clock_, timer_});
+}
+
+void Engine::Start(const std::shared_ptr<ModelVersion>& version) {
+  {
+    MutexLock lock(mu_);
+    started_.push_back(version);
+  }
+  version->Start();
+}
+
+void Engine::SetServing(const std::string& model_name,
+                        std::vector<std::shared_ptr<ModelVersion>> versions,
+                        std::vector<int64_t> unready) {
+  std::sort(versions.begin(), versions.end(), [](const auto& a, const auto& b) {
+    return a->spec().version < b->spec().version;
+  });
+  Model model{std::move(versions), std::move(unready)};
+  MutexLock lock(mu_);
+  std::swap(models_[model_name], model);
+}
+
+void Engine::Forget(const std::string& model_name) {
+  MutexLock lock(mu_);
+  models_.erase(model_name);
+}
+
+bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns) {
+  if (!version->Drain(timeout_ns)) return false;
+  MutexLock lock(mu_);
+  std::erase(started_, version);
+  return true;
+}
+
+void Engine::Infer(const RequestRef& ref, size_t wire_bytes) {
+  InferRequest& request = AsInfer(ref);
+  request.received_ns = clock_.NowNs();
+  Status status = Admit(&request, wire_bytes);
+  if (status.ok()) status = ParseInferRequest(request.message, HostPool::Shared(), &request.view);
+  if (status.ok()) status = Submit(ref);
+  if (!status.ok()) request.Refuse(status);
+}
+
+Status Engine::Admit(InferRequest* request, size_t wire_bytes) {
+  const size_t size_bytes = std::max(wire_bytes, request->message.size());
+  PENSTOCK_RETURN_IF_ERROR(admission_.Admit(CallGroup::kInference, size_bytes));
+  request->is_admitted = true;
+  return Status::Ok();
+}
+
+Status Engine::Submit(const RequestRef& ref) {
+  InferRequest& request = AsInfer(ref);
+  Status status;
+  for (int round = 0; round < kMaxSubmitRounds; ++round) {
+    PENSTOCK_ASSIGN_OR_RETURN(request.version, FindVersion(request.view));
+    status = request.version->Submit(ref);
+    if (status.code() != StatusCode::kFailedPrecondition) return status;
+    request.ResetBinding();
+  }
+  return Unavailable(StrCat("'", request.view.model_name, "' is not at ready state"));
+}
+
+Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView& view) const {
+  PENSTOCK_ASSIGN_OR_RETURN(const std::optional<int64_t> wanted,
+                            ParseModelVersion(view.model_version));
+  MutexLock lock(mu_);
+  // The key's one allocation for long names; short ones stay inside the string.
+  const auto found = models_.find(std::string(view.model_name));
+  if (found == models_.end()) {
+    return NotFound(StrCat("Request for unknown model: '", view.model_name, "' is not found"));
+  }
+  const Model& model = found->second;
+  if (!wanted.has_value()) {
+    if (!model.versions.empty()) return model.versions.back();
+    return NotFound(
+        StrCat("Request for unknown model: '", view.model_name, "' has no available versions"));
+  }
+  for (const auto& version : model.versions) {
+    if (version->spec().version == *wanted) return version;
+  }
+  if (std::find(model.unready.begin(), model.unready.end(), *wanted) != model.unready.end()) {
+    return Unavailable(
+        StrCat("'", view.model_name, "' version ", *wanted, " is not at ready state"));
+  }
+  return NotFound(StrCat("Request for unknown model: '", view.model_name, "' version ", *wanted,
+                         " is not found"));
+}
+
+void Engine::Cancel(const RequestRef& ref) {
+  // Set before Infer returned, and a caller cancels only after that.
+  if (const auto& version = AsInfer(ref).version; version != nullptr) version->Cancel(*ref);
+}
+
+void Engine::Release(InferRequest& request) {
+  completed_[static_cast<size_t>(request.status.code())].fetch_add(1, std::memory_order_relaxed);
+  if (std::exchange(request.is_admitted, false)) admission_.Release();
+}
+
+std::map<StatusCode, uint64_t> Engine::completed() const {
+  std::map<StatusCode, uint64_t> by_code;
+  for (size_t i = 0; i < completed_.size(); ++i) {
+    const uint64_t count = completed_[i].load(std::memory_order_relaxed);
+    if (count > 0) by_code[static_cast<StatusCode>(i)] = count;
+  }
+  return by_code;
+}
+
+bool Engine::Shutdown(int64_t timeout_ns) {
+  const int64_t deadline_ns = clock_.NowNs() + timeout_ns;
+  admission_.StopAccepting();
+  std::vector<std::shared_ptr<ModelVersion>> started;
+  {
+    MutexLock lock(mu_);
+    models_.clear();
+    started = started_;
+  }
+  bool all_ended = true;
+  for (const auto& version : started) {
+    const int64_t left_ns = std::max<int64_t>(deadline_ns - clock_.NowNs(), 0);
+    all_ended = Drain(version, left_ns) && all_ended;
+  }
+  timer_.Stop();
+  return all_ended;
+}
+
+}  // namespace penstock

@@ -1,0 +1,106 @@
+// Engine: the facade of the core. Models by name, admission, and the way of a request from its bytes to its
+// version's queue.
+
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "backends/registry.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "engine/admission.h"
+#include "engine/deadline_timer.h"
+#include "engine/infer_request.h"
+#include "engine/model_version.h"
+
+namespace penstock {
+
+// Threading: thread-safe.
+// Ownership: owns the backends, the timer and, shared with the control plane, every started version until it
+// has been drained. Borrows the clock.
+// Lifecycle: load and create versions, Start them, SetServing, Infer..., Shutdown. Outlives all requests.
+// Blocking: LoadModel and CreateVersion read and compile models; Shutdown joins threads. Infer never blocks.
+class Engine {
+ public:
+  struct Options {
+    std::vector<std::string> backend_directories;
+    AdmissionLimits limits;
+    Clock* clock = &Clock::System();
+  };
+
+  explicit Engine(Options options);
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  BackendRegistry& backends() { return backends_; }
+  Admission& admission() { return admission_; }
+  Clock& clock() { return clock_; }
+
+  Result<std::shared_ptr<BackendModel>> LoadModel(const std::string& backend,
+                                                  const LoadOptions& options);
+  Result<std::shared_ptr<ModelVersion>> CreateVersion(std::shared_ptr<BackendModel> model,
+                                                      VersionSpec spec);
+  // Starts the version's instances; from here on the engine sees to its drain.
+  void Start(const std::shared_ptr<ModelVersion>& version);
+
+  // Replaces what answers for `model_name`, in one step. The greatest version is the default; `unready`
+  // versions are known but not available. Draining what was taken out is the caller's.
+  void SetServing(const std::string& model_name, std::vector<std::shared_ptr<ModelVersion>> versions,
+                  std::vector<int64_t> unready);
+  void Forget(const std::string& model_name);
+  // Drains `version`, see ModelVersion::Drain.
+  bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
+
+  // Parses, admits and queues `request` (an InferRequest whose message, completions, tag, is_stream,
+  // deadline_ns are set). Every failure is an outcome in its completion queue. `wire_bytes`: the size on the
+  // wire where it differs from the message's, 0 = the same.
+  void Infer(const RequestRef& request, size_t wire_bytes = 0);
+  // The caller of `request` has gone.
+  void Cancel(const RequestRef& request);
+  // The consumer has taken `request` from its completion queue: counts it and frees its place.
+  void Release(InferRequest& request);
+
+  // Requests taken from completion queues, by code.
+  std::map<StatusCode, uint64_t> completed() const;
+
+  // Fails what is queued, joins every thread. False: an instance did not end within `timeout_ns`; the process
+  // should then end without waiting for it. Idempotent.
+  bool Shutdown(int64_t timeout_ns);
+
+ private:
+  struct Model {
+    std::vector<std::shared_ptr<ModelVersion>> versions;  // ascending
+    std::vector<int64_t> unready;
+  };
+
+  Status Admit(InferRequest* request, size_t wire_bytes);
+  Status Submit(const RequestRef& request);
+  Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;
+
+  // Constant after construction.
+  Clock& clock_;
+
+  // Own synchronisation.
+  BackendRegistry backends_;
+  Admission admission_;
+  std::array<std::atomic<uint64_t>, 17> completed_{};
+
+  mutable Mutex mu_;
+  // Guarded by mu_.
+  std::unordered_map<std::string, Model> models_ GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<ModelVersion>> started_ GUARDED_BY(mu_);  // and not yet drained
+
+  DeadlineTimer timer_;  // last: its thread may call into what is above
+};
+
+}  // namespace penstock

@@ -1,0 +1,120 @@
+#include "engine/infer_request.h"
+
+#include <utility>
+
+#include "engine/model_version.h"
+
+namespace penstock {
+
+InferResponseView InferRequest::ResponseView() const {
+  InferResponseView response;
+  response.id = view.id;
+  if (version != nullptr) {
+    response.model_name = version->spec().model_name;
+    response.model_version = version->version_text();
+  }
+  if (status.ok()) response.outputs = outputs;
+  if (is_stream) response.final_response = true;
+  return response;
+}
+
+size_t InferRequest::EncodedSize() const {
+  const InferResponseView response = ResponseView();
+  if (!status.ok()) return StreamInferErrorSize(status.message(), response);
+  return is_stream ? StreamInferResponseSize(response) : InferResponseSize(response);
+}
+
+void InferRequest::EncodeTo(std::span<uint8_t> out) const {
+  const InferResponseView response = ResponseView();
+  if (!status.ok()) {
+    EncodeStreamInferError(status.message(), response, out);
+  } else if (is_stream) {
+    EncodeStreamInferResponse(response, out);
+  } else {
+    EncodeInferResponse(response, out);
+  }
+}
+
+void InferRequest::ResetBinding() {
+  key.clear();
+  rows = 1;
+  priority = 0;
+  timeout_us = 0;
+  inputs.clear();
+  wanted.clear();
+}
+
+void InferRequest::OnDone(const Status& outcome) noexcept {
+  status = outcome;
+  completions->Push(RequestRef(this));
+}
+
+void InferRequest::Dispose() noexcept {
+  Clear();
+  pool_.Put(this);
+}
+
+void InferRequest::Clear() {
+  ResetForReuse();
+  message = {};
+  tag = nullptr;
+  is_stream = false;
+  is_admitted = false;
+  completions = nullptr;
+  received_ns = 0;
+  view = [](InferRequestView&& used) {  // keeps the capacity
+    used.model_name = used.model_version = used.id = {};
+    used.request_parameters = {};
+    used.inputs.clear();
+    used.outputs.clear();
+    used.parameters.clear();
+    used.decoded.clear();
+    return std::move(used);
+  }(std::move(view));
+  version.reset();
+  ResetBinding();
+  batch_outputs.reset();
+  outputs.clear();
+  owned_outputs.clear();
+  status = Status();
+}
+
+InferRequestPool::InferRequestPool() {
+  MutexLock lock(mu_);
+  idle_.reserve(kMaxIdle);  // so that Put cannot fail to allocate
+}
+
+InferRequestPool::~InferRequestPool() {
+  MutexLock lock(mu_);
+  for (InferRequest* request : idle_) delete request;
+}
+
+RequestRef InferRequestPool::Get() {
+  {
+    MutexLock lock(mu_);
+    if (!idle_.empty()) {
+      InferRequest* request = idle_.back();
+      idle_.pop_back();
+      return RequestRef(request);
+    }
+  }
+  return RequestRef(new InferRequest(*this));  // NOLINT: owned by its reference count from here on
+}
+
+InferRequestPool& InferRequestPool::Shared() {
+  static auto& pool = *new InferRequestPool();  // NOLINT: never destroyed, requests may outlive main
+  return pool;
+}
+
+void InferRequestPool::Put(InferRequest* request) noexcept {
+  {
+    MutexLock lock(mu_);
+    if (idle_.size() < kMaxIdle) {
+      idle_.push_back(request);
+      return;
+    }
+  }
+  delete request;
+}
+
+}  // namespace penstock

@@ -1,0 +1,119 @@
+// InferRequest: one inference from its message to its response.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "base/mutex.h"
+#include "batcher/completion_queue.h"
+#include "batcher/request.h"
+#include "protocol/infer_request.h"
+#include "protocol/infer_response.h"
+
+namespace penstock {
+
+class InferRequestPool;
+class ModelVersion;
+
+// The outputs of one batch, shared by the responses cut from it: a response borrows from the slab until
+// it is encoded, on another thread.
+struct BatchOutputs {
+  std::vector<BatchOutput> tensors;
+};
+
+// An output that a request asked for.
+struct WantedOutput {
+  uint32_t index = 0;           // in VersionSpec::outputs
+  uint32_t classification = 0;  // > 0: the top classes instead of the values
+};
+
+// Threading: as Request; the results are written by the instance before OnDone and read by the consumer
+// after it took the request from the completion queue.
+// Ownership: pins its version; borrows the message, which its submitter keeps alive until the request has
+// been taken from the queue. Pooled: Dispose gives it back to its InferRequestPool.
+class InferRequest final : public Request {
+ public:
+  // Set by the submitter.
+  std::span<const uint8_t> message;
+  void* tag = nullptr;       // the submitter's own
+  bool is_stream = false;    // the response is a ModelStreamInferResponse
+  bool is_admitted = false;  // counted in flight: Engine::Release gives the place back
+  CompletionQueue* completions = nullptr;  // where the outcome goes; outlives the request
+
+  // Set by the engine before it is queued.
+  int64_t received_ns = 0;
+  InferRequestView view;
+  std::shared_ptr<ModelVersion> version;           // pin: null when refused before it was found
+  std::vector<const InferInputView*> inputs;       // one per VersionSpec input; null = left out
+  std::vector<WantedOutput> wanted;                // in the order asked for, or all
+
+  // Results.
+  std::shared_ptr<const BatchOutputs> batch_outputs;
+  std::vector<TensorView> outputs;  // in the order of `wanted`; borrow from batch_outputs or owned_outputs
+  std::vector<Buffer> owned_outputs;
+  Status status;
+
+  // Undoes a BindRequest, so that the request can be bound to another version.
+  void ResetBinding();
+
+  // The response as the encoder takes it: an error where !status.ok() (only on streams).
+  InferResponseView ResponseView() const;
+  // Size and bytes of the encoded response. REQUIRES: status.ok() || is_stream; it is done.
+  size_t EncodedSize() const;
+  void EncodeTo(std::span<uint8_t> out) const;
+
+  // Ends a request that no batcher has accepted: the refusals' way to the completion queue.
+  void Refuse(const Status& why) noexcept {
+    OnDone(why);
+    Wake();
+  }
+
+ private:
+  friend class InferRequestPool;
+  explicit InferRequest(InferRequestPool& pool) : pool_(pool) {}
+
+  void OnDone(const Status& outcome) noexcept override;
+  void Wake() noexcept override { completions->Signal(); }
+  void Dispose() noexcept override;
+  void Clear();
+
+  // Constant after construction.
+  InferRequestPool& pool_;
+};
+
+// Requests that are used again, with the capacity of their vectors.
+// Threading: thread-safe. Ownership: owns idle requests; outlives those handed out (Shared() always does).
+class InferRequestPool {
+ public:
+  InferRequestPool();
+  ~InferRequestPool();
+  InferRequestPool(const InferRequestPool&) = delete;
+  InferRequestPool& operator=(const InferRequestPool&) = delete;
+
+  // A fresh request.
+  RequestRef Get();
+  // The process-wide pool; never destroyed.
+  static InferRequestPool& Shared();
+
+ private:
+  friend class InferRequest;
+  static constexpr size_t kMaxIdle = 1024;
+
+  void Put(InferRequest* request) noexcept;
+
+  Mutex mu_;
+  // Guarded by mu_.
+  std::vector<InferRequest*> idle_ GUARDED_BY(mu_);
+};
+
+// The InferRequest behind a reference: the engine queues no other kind.
+inline InferRequest& AsInfer(const RequestRef& request) {
+  return static_cast<InferRequest&>(*request);
+}
+
+}  // namespace penstock

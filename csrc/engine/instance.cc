@@ -1,0 +1,80 @@
+#include "engine/instance.h"
+
+#include <sys/time.h>
+
+#include <exception>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+
+namespace penstock {
+namespace {
+
+int64_t UnixMs() {
+  timeval now;
+  gettimeofday(&now, nullptr);
+  return now.tv_sec * int64_t{1000} + now.tv_usec / 1000;
+}
+
+}  // namespace
+
+Instance::Instance(std::string name, std::unique_ptr<BackendInstance> backend,
+                   Environment environment)
+    : name_(std::move(name)),
+      backend_(std::move(backend)),
+      environment_(environment),
+      io_(environment.spec, *backend_) {}
+
+Status Instance::Execute(const Batch& batch, BatchTimes* times) noexcept {
+  const std::string_view what_threw = " threw while running a batch";
+  Status status;
+  try {
+    status = ExecuteOrThrow(batch, times);
+  } catch (const std::exception& error) {
+    // The text may hold anything: it is for the log, not for clients.
+    Log(LogLevel::kError, name_, error.what());
+    status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
+  } catch (...) {
+    status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
+  }
+  io_.Clear();
+  return status;
+}
+
+Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times) {
+  const Clock& clock = environment_.clock;
+  times->start_ns = times->gathered_ns = times->computed_ns = times->end_ns = clock.NowNs();
+  PENSTOCK_RETURN_IF_ERROR(io_.Gather(batch));
+  times->gathered_ns = times->computed_ns = times->end_ns = clock.NowNs();
+  const auto outputs = std::make_shared<BatchOutputs>();
+  const Status executed = backend_->Execute(io_.inputs(), io_.wanted(), &outputs->tensors);
+  times->computed_ns = times->end_ns = clock.NowNs();
+  PENSTOCK_RETURN_IF_ERROR(executed);
+  PENSTOCK_RETURN_IF_ERROR(io_.Scatter(batch, outputs));
+  times->end_ns = clock.NowNs();
+  return Status::Ok();
+}
+
+void Instance::Start(std::function<void()> on_exit) {
+  thread_ = Thread("ps-" + environment_.spec.model_name, [this, on_exit = std::move(on_exit)] {
+    Run();
+    on_exit();
+  });
+}
+
+void Instance::Run() noexcept {
+  Batch batch;
+  std::vector<Status> outcomes;
+  while (environment_.batcher.NextBatch(&batch)) RunBatch(&batch, &outcomes);
+}
+
+void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
+  BatchTimes times;
+  const Status status = Execute(*batch, &times);
+  environment_.statistics.RecordBatch(*batch, times, status, UnixMs());
+  outcomes->assign(batch->requests.size(), status);
+  environment_.batcher.Finish(batch, *outcomes);
+}
+
+}  // namespace penstock

@@ -1,0 +1,131 @@
+#include "engine/model_version.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "base/strcat.h"
+#include "engine/bind_request.h"
+
+namespace penstock {
+namespace {
+
+Batcher::Options BatcherOptions(const VersionSpec& spec, Clock& clock, DeadlineTimer& timer) {
+  Batcher::Options options;
+  options.policy.max_batch_size = std::max(spec.max_batch_size, 1U);
+  options.policy.preferred_batch_sizes = spec.preferred_batch_sizes;
+  options.policy.max_queue_delay_ns = spec.max_queue_delay_us * 1000;
+  // Without a batch dimension there is nothing to join requests along.
+  options.policy.combines_requests = spec.combines_requests && spec.has_batch_dimension();
+  options.levels = spec.queue_policies;
+  options.default_priority = spec.default_priority;
+  options.preserves_ordering = spec.preserves_ordering;
+  options.clock = &clock;
+  options.expiry_observer = &timer;
+  return options;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<ModelVersion>> ModelVersion::Create(std::shared_ptr<BackendModel> model,
+                                                           VersionSpec spec,
+                                                           Environment environment) {
+  PENSTOCK_RETURN_IF_ERROR(BindToSignature(model->signature(), &spec));
+  // Not make_shared: the constructor is private.
+  std::shared_ptr<ModelVersion> version(
+      new ModelVersion(std::move(model), std::move(spec), environment));  // NOLINT
+  PENSTOCK_RETURN_IF_ERROR(version->MakeInstances());
+  environment.timer.Watch(version->batcher_);
+  return version;
+}
+
+ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec,
+                           Environment environment)
+    : spec_(std::move(spec)),
+      version_text_(std::to_string(spec_.version)),
+      environment_(environment),
+      batcher_(std::make_shared<Batcher>(
+          BatcherOptions(spec_, environment.clock, environment.timer))),
+      model_(std::move(model)) {}
+
+ModelVersion::~ModelVersion() {
+  {
+    MutexLock lock(mu_);
+    assert(running_threads_ == 0);
+  }
+  environment_.timer.Unwatch(*batcher_);
+}
+
+Status ModelVersion::MakeInstances() {
+  for (uint32_t i = 0; i < spec_.instance_count; ++i) {
+    const std::string name = StrCat(spec_.model_name, "_", spec_.version, "_", i);
+    PENSTOCK_ASSIGN_OR_RETURN(auto backend, model_->CreateInstance({.name = name}));
+    instances_.push_back(std::make_unique<Instance>(
+        name, std::move(backend),
+        Instance::Environment{spec_, *batcher_, statistics_, environment_.clock}));
+  }
+  return Status::Ok();
+}
+
+Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
+  for (const auto& instance : instances_) {
+    Batch batch;
+    batch.requests.push_back(InferRequestPool::Shared().Get());
+    InferRequest& request = AsInfer(batch.requests[0]);
+    PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(message, HostPool::Shared(), &request.view));
+    PENSTOCK_RETURN_IF_ERROR(BindRequest(spec_, &request));
+    batch.rows = request.rows;
+    BatchTimes times;
+    PENSTOCK_RETURN_IF_ERROR(instance->Execute(batch, &times));
+  }
+  return Status::Ok();
+}
+
+void ModelVersion::Start() {
+  for (const auto& instance : instances_) {
+    {
+      MutexLock lock(mu_);
+      running_threads_ += 1;
+    }
+    instance->Start([this] {
+      MutexLock lock(mu_);
+      running_threads_ -= 1;
+      exited_.NotifyAll();
+    });
+  }
+}
+
+Status ModelVersion::Submit(const RequestRef& ref) {
+  InferRequest& request = AsInfer(ref);
+  Status status = BindRequest(spec_, &request);
+  if (status.ok()) status = batcher_->Enqueue(ref);
+  if (!status.ok() && status.code() != StatusCode::kFailedPrecondition) {
+    statistics_.RecordRefusal(status.code(), environment_.clock.NowNs() - request.received_ns);
+  }
+  return status;
+}
+
+bool ModelVersion::Drain(int64_t timeout_ns) {
+  batcher_->Close();
+  if (!WaitForExit(environment_.clock.NowNs() + timeout_ns)) {
+    batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
+    return false;
+  }
+  // A version that was never started may hold requests: no thread is there to run them.
+  batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
+  for (const auto& instance : instances_) instance->Join();
+  instances_.clear();
+  model_.reset();  // here, not with the last request's reference: freeing weights may take a while
+  return true;
+}
+
+bool ModelVersion::WaitForExit(int64_t deadline_ns) {
+  MutexLock lock(mu_);
+  while (running_threads_ > 0) {
+    if (environment_.clock.NowNs() >= deadline_ns) return false;
+    environment_.clock.WaitUntil(exited_, mu_, deadline_ns);
+  }
+  return true;
+}
+
+}  // namespace penstock

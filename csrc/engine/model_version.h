@@ -1,0 +1,86 @@
+// ModelVersion: one version of a model being served: its queue, its instances, its statistics.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backends/backend.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "batcher/batcher.h"
+#include "engine/deadline_timer.h"
+#include "engine/infer_request.h"
+#include "engine/instance.h"
+#include "engine/statistics.h"
+#include "engine/version_spec.h"
+
+namespace penstock {
+
+// Threading: thread-safe; WarmUp, Start and Drain from one control thread at a time.
+// Ownership: shared by the engine's table, the control plane and every request that reached it. Owns its
+// instances and (shared with other versions made of the same file) the loaded model; borrows clock and timer.
+// Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it has no thread. Once started it must
+// be drained before its last reference goes (the engine sees to it): an instance's thread cannot join itself.
+// Blocking: WarmUp for the length of a batch per instance; Drain up to its time-out.
+class ModelVersion {
+ public:
+  struct Environment {
+    Clock& clock;
+    DeadlineTimer& timer;
+  };
+
+  // Checks `spec` against the model's signature and makes the instances.
+  static Result<std::shared_ptr<ModelVersion>> Create(std::shared_ptr<BackendModel> model,
+                                                      VersionSpec spec, Environment environment);
+  ~ModelVersion();
+  ModelVersion(const ModelVersion&) = delete;
+  ModelVersion& operator=(const ModelVersion&) = delete;
+
+  // Runs one ModelInferRequest on every instance. REQUIRES: not started.
+  Status WarmUp(std::span<const uint8_t> message);
+  void Start();
+
+  // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained, see
+  // Batcher::Enqueue; any other failure is the request's outcome.
+  Status Submit(const RequestRef& request);
+  void Cancel(Request& request) { batcher_->Cancel(request); }
+
+  // Takes nothing new, lets the instances finish what is queued and running, joins them and frees the model.
+  // False: not done after `timeout_ns`; what was queued has been failed UNAVAILABLE, and a later Drain may
+  // find the rest ended. Idempotent.
+  bool Drain(int64_t timeout_ns);
+
+  const VersionSpec& spec() const { return spec_; }
+  const std::string& version_text() const { return version_text_; }
+  VersionStatistics statistics() const { return statistics_.Snapshot(); }
+  BatcherCounters counters() const { return batcher_->counters(); }
+
+ private:
+  ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec, Environment environment);
+
+  Status MakeInstances();
+  bool WaitForExit(int64_t deadline_ns) EXCLUDES(mu_);
+
+  // Constant after construction.
+  const VersionSpec spec_;
+  const std::string version_text_;
+  const Environment environment_;
+
+  // Own synchronisation.
+  const std::shared_ptr<Batcher> batcher_;
+  StatisticsRecorder statistics_;
+
+  // Confined to the control thread.
+  std::shared_ptr<BackendModel> model_;
+  std::vector<std::unique_ptr<Instance>> instances_;
+
+  Mutex mu_;
+  CondVar exited_;
+  // Guarded by mu_.
+  size_t running_threads_ GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace penstock
