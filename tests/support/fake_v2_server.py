@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -53,7 +53,8 @@ def echo_stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Itera
 class FakeServer:
     """Serves on a free port of the loopback interface from `with` to its end.
 
-    `port` asks for a certain one, `credentials` for TLS.
+    `answers` are constant answers of further RPCs by name, `port` asks for a certain port,
+    `credentials` for TLS.
     """
 
     def __init__(
@@ -61,13 +62,14 @@ class FakeServer:
         infer: Infer = echo,
         stream: Stream = echo_stream,
         *,
+        answers: Mapping[str, Any] | None = None,
         port: int = 0,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         self._pool = ThreadPoolExecutor(max_workers=8)
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
         self._server = grpc.server(self._pool, options=options)
-        self._server.add_generic_rpc_handlers((_handlers(infer, stream),))
+        self._server.add_generic_rpc_handlers((_handlers(infer, stream, answers or {}),))
         address = f"localhost:{port}"
         if credentials is None:
             self.port = self._server.add_insecure_port(address)
@@ -95,16 +97,19 @@ def _serialize(message: Any) -> bytes:
     return data
 
 
-def _handlers(infer: Infer, stream: Stream) -> grpc.GenericRpcHandler[Any, Any]:
-    unary, both = METHODS["ModelInfer"], METHODS["ModelStreamInfer"]
-    return grpc.method_handlers_generic_handler(
-        SERVICE,
-        {
-            unary.name: grpc.unary_unary_rpc_method_handler(
-                infer, unary.request.FromString, _serialize
-            ),
-            both.name: grpc.stream_stream_rpc_method_handler(
-                stream, both.request.FromString, _serialize
-            ),
-        },
+def _unary_handler(name: str, answer: Infer) -> grpc.RpcMethodHandler[Any, Any]:
+    return grpc.unary_unary_rpc_method_handler(answer, METHODS[name].request.FromString, _serialize)
+
+
+def _handlers(
+    infer: Infer, stream: Stream, answers: Mapping[str, Any]
+) -> grpc.GenericRpcHandler[Any, Any]:
+    def constant(message: Any) -> Infer:
+        return lambda request, context: message
+
+    handlers = {name: _unary_handler(name, constant(message)) for name, message in answers.items()}
+    handlers["ModelInfer"] = _unary_handler("ModelInfer", infer)
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        stream, METHODS["ModelStreamInfer"].request.FromString, _serialize
     )
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)

@@ -9,6 +9,7 @@ asyncio form.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -19,6 +20,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +29,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from penstock_client._messages import Method
-from penstock_client.errors import ProtocolError, RpcError, TensorError, error_class
+from penstock_client.errors import (
+    CancelledError,
+    ProtocolError,
+    RpcError,
+    TensorError,
+    error_class,
+)
 
 Headers = tuple[tuple[str, str | bytes], ...]
 ChannelOptions = Sequence[tuple[str, Any]]
@@ -160,15 +168,14 @@ class AsyncGrpcTransport:
         self._credentials = credentials
         self._options = _merge_options(options)
         self._channel: grpc.aio.Channel | None = None
+        self._is_closed = False
         self._callables: dict[str, Any] = {}
 
     async def unary(self, call: Call, request: Message) -> Message:
         """See `AsyncTransport`."""
         send = self._callable(call.method, "unary_unary")
-        try:
+        with self._translated_errors():
             answer = await send(_serialize(request), timeout=call.timeout_s, metadata=call.headers)
-        except grpc.aio.AioRpcError as error:
-            raise _from_grpc(error) from None
         return _parse(call.method, answer)
 
     async def stream(
@@ -180,18 +187,35 @@ class AsyncGrpcTransport:
         messages = feed.drain_async(requests)
         answers = send(messages, timeout=call.timeout_s, metadata=call.headers)
         try:
-            async for answer in answers:
-                yield _parse(call.method, answer)
+            with self._translated_errors():
+                async for answer in answers:
+                    yield _parse(call.method, answer)
             feed.raise_failure()
-        except grpc.aio.AioRpcError as error:
-            raise _from_grpc(error) from None
         finally:
             answers.cancel()
 
     async def close(self) -> None:
         """See `AsyncTransport`."""
+        self._is_closed = True
         if self._channel is not None:
             await self._channel.close(None)
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """GRPC's exceptions as ours.
+
+        Closing a channel makes gRPC raise asyncio's CancelledError in whoever awaits a call,
+        though nobody cancelled that task. Let through, it would end the task silently.
+        """
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise _from_grpc(error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._is_closed or (task is not None and task.cancelling()):
+                raise
+            raise CancelledError("the client was closed during the call") from None
 
     def _callable(self, method: Method, kind: str) -> Any:
         found = self._callables.get(method.name)
