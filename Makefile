@@ -35,7 +35,7 @@ CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/pe
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
 CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
 
-.PHONY: demo test test-all dev build clean unit border integration slow native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
+.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
 
 # ---- the two commands -------------------------------------------------------------------------
 
@@ -66,14 +66,18 @@ clean:
 unit: build
 	$(PYTEST) tests/unit
 
-border: build
+border: fixture
 	$(PYTEST) tests/border
 
-integration: build
+integration: fixture
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
-slow: build
+slow: fixture
 	$(PYTEST) -m slow tests
+
+# The backend that servers started by tests may load, in build/release/testing/backends; never in the package.
+fixture: build
+	@cmake --build build/release -j $(JOBS) --target penstock_fixture
 
 native: build $(STAMPS)/test-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all
