@@ -1,8 +1,8 @@
 // Backend: what runs a model. One interface for every engine, in this process or in a worker.
 //
-// A backend is a plug-in: a shared object with one versioned entry (kBackendEntry below), opened by the
-// registry when a model first needs it and never closed. It makes models (a loaded file: weights, graph,
-// signature), and a model makes instances (what one thread runs batches on).
+// A backend is a plug-in: a shared object with one versioned entry (kBackendEntry below), opened by
+// the registry when a model first needs it and never closed. It makes models (a loaded file:
+// weights, graph, signature), and a model makes instances (what one thread runs batches on).
 //
 //   Backend --Load--> BackendModel --CreateInstance--> BackendInstance --Execute--> outputs
 
@@ -37,9 +37,9 @@ struct ModelSignature {
 };
 
 struct LoadOptions {
-  std::string model_name;  // for messages
-  int64_t version = 0;     // for messages
-  std::string path;        // the model file (or directory, where the format is one)
+  std::string model_name;       // for messages
+  int64_t version = 0;          // for messages
+  std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
 };
@@ -49,8 +49,9 @@ struct InstanceOptions {
 };
 
 // An input of a batch: which input of the signature it is, and its bytes (batch dimension first).
-// Ownership: borrows; the caller keeps the bytes alive through Execute. Aligned to HostPool::kAlignment
-// unless the caller handed over a client's buffer, which is then aligned to its element's size.
+// Ownership: borrows; the caller keeps the bytes alive through Execute. Aligned to
+// HostPool::kAlignment unless the caller handed over a client's buffer, which is then aligned to
+// its element's size.
 struct BatchInput {
   size_t index = 0;  // in ModelSignature::inputs
   TensorView tensor;
@@ -88,7 +89,8 @@ class BackendModel {
  public:
   virtual ~BackendModel() = default;
   virtual const ModelSignature& signature() const = 0;
-  virtual Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) = 0;
+  virtual Result<std::unique_ptr<BackendInstance>> CreateInstance(
+      const InstanceOptions& options) = 0;
 };
 
 // Threading: Load is thread-safe. Ownership: outlives its models; lives until the process ends.
@@ -97,16 +99,17 @@ class Backend {
   virtual ~Backend() = default;
   // The engine's own name and version, for logs and metadata: "ONNX Runtime 1.32.0".
   virtual std::string_view description() const = 0;
-  // Loads a model file. Blocking: reads files, may take minutes. A missing, corrupt or unsupported file
-  // is a Status that names the model and the cause, without server paths.
+  // Loads a model file. Blocking: reads files, may take minutes. A missing, corrupt or unsupported
+  // file is a Status that names the model and the cause, without server paths.
   virtual Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) = 0;
 };
 
 // Settings of a backend as a whole, e.g. {"library": "<path of libonnxruntime>"}.
 using BackendOptions = std::map<std::string, std::string>;
 
-// The plug-in's only exported symbol, `kBackendEntry`, of type BackendEntry. The version in its name
-// changes with any change of the types above: a plug-in built for another one is refused by name.
+// The plug-in's only exported symbol, `kBackendEntry`, of type BackendEntry. The version in its
+// name changes with any change of the types above: a plug-in built for another one is refused by
+// name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
 inline constexpr const char* kBackendEntry = "penstock_backend_v1";
 

@@ -13,8 +13,8 @@
 namespace penstock {
 
 // Threading: thread-safe.
-// Ownership: owns the backends; a plug-in is never closed, so code of it may run until the process ends.
-// Blocking: Get, the first time for a name, opens a shared object and starts its engine.
+// Ownership: owns the backends; a plug-in is never closed, so code of it may run until the process
+// ends. Blocking: Get, the first time for a name, opens a shared object and starts its engine.
 class BackendRegistry {
  public:
   // Plug-ins are `libpenstock_<name>.so` in one of `directories`, searched in order.
@@ -26,13 +26,14 @@ class BackendRegistry {
   // Registers a backend built into this program (tests, benches); before any Get for its name.
   void Register(const std::string& name, std::unique_ptr<Backend> backend);
 
-  // The backend called `name`; NOT_FOUND where no directory holds its plug-in, FAILED_PRECONDITION where
-  // the plug-in does not open, has no entry of our version, or cannot start its engine. A failure is not
-  // remembered: the next Get tries again.
+  // The backend called `name`; NOT_FOUND where no directory holds its plug-in, FAILED_PRECONDITION
+  // where the plug-in does not open, has no entry of our version, or cannot start its engine. A
+  // failure is not remembered: the next Get tries again.
   Result<Backend*> Get(const std::string& name);
 
  private:
-  Result<std::unique_ptr<Backend>> Open(const std::string& name, const BackendOptions& options) const;
+  Result<std::unique_ptr<Backend>> Open(const std::string& name,
+                                        const BackendOptions& options) const;
 
   // Constant after construction.
   const std::vector<std::string> directories_;

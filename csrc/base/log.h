@@ -1,5 +1,6 @@
 // Log: one structured line per event on standard error, in the same two formats as the Python side
-// (server/penstock/observe/log.py): text, or one JSON object per line. Never under a lock of ours, never payloads.
+// (server/penstock/observe/log.py): text, or one JSON object per line. Never under a lock of ours,
+// never payloads.
 
 #pragma once
 

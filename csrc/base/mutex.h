@@ -1,4 +1,5 @@
-// Mutex, MutexLock and CondVar: std::mutex with clang thread-safety annotations (libstdc++ has none).
+// Mutex, MutexLock and CondVar: std::mutex with clang thread-safety annotations (libstdc++ has
+// none).
 
 #pragma once
 
@@ -38,8 +39,8 @@ class SCOPED_CAPABILITY MutexLock {
   Mutex& mu_;
 };
 
-// A condition variable used with a Mutex. Waits may wake spuriously: callers loop on their condition.
-// Threading: thread-safe.
+// A condition variable used with a Mutex. Waits may wake spuriously: callers loop on their
+// condition. Threading: thread-safe.
 class CondVar {
  public:
   void Wait(Mutex& mu) REQUIRES(mu) {

@@ -1,8 +1,8 @@
 // Status and Result: how the core reports expected failure.
 //
-// A Status is a gRPC canonical code plus one sentence: what failed, which model, version and tensor,
-// what was expected and what came. OK carries no allocation. The core throws nothing for expected
-// failure; `bindings/errors.cc` is the only place where a Status becomes an exception.
+// A Status is a gRPC canonical code plus one sentence: what failed, which model, version and
+// tensor, what was expected and what came. OK carries no allocation. The core throws nothing for
+// expected failure; `bindings/errors.cc` is the only place where a Status becomes an exception.
 
 #pragma once
 
@@ -76,7 +76,8 @@ Status DeadlineExceeded(std::string message);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT: implicit by design
   Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {  // NOLINT: likewise
     assert(!std::get<1>(state_).ok());
   }
@@ -122,7 +123,7 @@ class [[nodiscard]] Result {
 // PENSTOCK_ASSIGN_OR_RETURN(auto x, F()): x = value of F(), or leaves with F()'s Status.
 #define PENSTOCK_ASSIGN_OR_RETURN(lhs, expr) \
   PENSTOCK_ASSIGN_OR_RETURN_IMPL(PENSTOCK_CONCAT(result_, __LINE__), lhs, expr)
-#define PENSTOCK_ASSIGN_OR_RETURN_IMPL(result, lhs, expr) \
-  auto result = (expr);                                   \
-  if (!result.ok()) return result.status();               \
-  lhs = *std::move(result)
+#define PENSTOCK_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)                                \
+  auto result = (expr); /* NOLINT(bugprone-macro-parentheses): names, not expressions */ \
+  if (!result.ok()) return result.status();                                              \
+  lhs = *std::move(result)  // NOLINT(bugprone-macro-parentheses)

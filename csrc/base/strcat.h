@@ -12,8 +12,8 @@ namespace internal {
 inline void AppendPiece(std::string& out, std::string_view piece) { out.append(piece); }
 inline void AppendPiece(std::string& out, char piece) { out.push_back(piece); }
 template <typename T>
-  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, char>)
-void AppendPiece(std::string& out, T piece) {
+requires(std::is_arithmetic_v<T> && !std::is_same_v<T, char>) void AppendPiece(std::string& out,
+                                                                               T piece) {
   out.append(std::to_string(piece));
 }
 

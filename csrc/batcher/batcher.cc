@@ -7,8 +7,8 @@
 namespace penstock {
 namespace {
 
-// How many microseconds `request` may wait under `policy`; 0 = for ever. The request's own timeout may
-// only shorten the model's.
+// How many microseconds `request` may wait under `policy`; 0 = for ever. The request's own timeout
+// may only shorten the model's.
 int64_t TimeoutUs(const QueuePolicy& policy, const Request& request) {
   const int64_t own_us = policy.honours_request_timeout ? request.timeout_us : 0;
   if (own_us <= 0) return policy.default_timeout_us;
@@ -106,7 +106,8 @@ bool Batcher::NextBatch(Batch* batch) {
         wake_ns_ = std::min(wake_ns_, wait_until_ns);
         options_.clock->WaitUntil(work_, mu_, wait_until_ns);
         waiting_ -= 1;
-        wake_ns_ = kNever;  // the others, if any, wake at their own time; at worst one wakes too often
+        wake_ns_ =
+            kNever;  // the others, if any, wake at their own time; at worst one wakes too often
         continue;
       }
     }
@@ -146,8 +147,8 @@ bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns) {
   return true;
 }
 
-// Under the DELAY policy a request whose timeout has passed goes behind the others of its priority; only
-// the caller's deadline ends it then.
+// Under the DELAY policy a request whose timeout has passed goes behind the others of its priority;
+// only the caller's deadline ends it then.
 void Batcher::CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) {
   while (queue_.next_expiry_ns() <= now_ns) {
     Request& request = *queue_.next_to_expire();

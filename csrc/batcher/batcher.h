@@ -1,7 +1,8 @@
 // Batcher: holds the requests of one version and hands idle instances their next batch.
 //
-// It knows no backend, no wire, and has no thread of its own: an instance that is idle calls NextBatch and
-// waits there; a timer somewhere else calls ExpireDue when the observer has been told to.
+// It knows no backend, no wire, and has no thread of its own: an instance that is idle calls
+// NextBatch and waits there; a timer somewhere else calls ExpireDue when the observer has been told
+// to.
 //
 //   Batcher batcher(options);
 //   submitter:  batcher.Enqueue(request)                        -> accepted, or why not
@@ -65,10 +66,10 @@ class ExpiryObserver {
 };
 
 // Threading: thread-safe.
-// Ownership: holds references on queued requests; borrows the clock and the observer, which outlive it.
-// Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses, NextBatch hands out
-// what is queued, then returns false. FailQueued empties the queue.
-// Blocking: NextBatch waits for work. Nothing else blocks.
+// Ownership: holds references on queued requests; borrows the clock and the observer, which outlive
+// it. Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses,
+// NextBatch hands out what is queued, then returns false. FailQueued empties the queue. Blocking:
+// NextBatch waits for work. Nothing else blocks.
 class Batcher {
  public:
   struct Options {
@@ -86,22 +87,24 @@ class Batcher {
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
 
-  // Queues `request`. On refusal it is untouched and the caller completes it: UNAVAILABLE "Exceeds maximum
-  // queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its caller has gone, or
-  // FAILED_PRECONDITION after Close (look the version up again: there may be a newer one).
+  // Queues `request`. On refusal it is untouched and the caller completes it: UNAVAILABLE "Exceeds
+  // maximum queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its
+  // caller has gone, or FAILED_PRECONDITION after Close (look the version up again: there may be a
+  // newer one).
   Status Enqueue(const RequestRef& request);
 
   // Waits until there is a batch to run, and takes it. False: closed and nothing is left.
   bool NextBatch(Batch* batch);
-  // NextBatch without the wait, for schedulers without threads. False: not now; `*wait_until_ns` then says
-  // when to ask again (kNever = after the next Enqueue).
+  // NextBatch without the wait, for schedulers without threads. False: not now; `*wait_until_ns`
+  // then says when to ask again (kNever = after the next Enqueue).
   bool TryNextBatch(Batch* batch, int64_t* wait_until_ns);
 
-  // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets CANCELLED) and
-  // clears it. The only way a batched request ends.
+  // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets
+  // CANCELLED) and clears it. The only way a batched request ends.
   void Finish(Batch* batch, std::span<const Status> outcomes);
 
-  // The caller of `request` has gone. Queued: completed CANCELLED at once. Running: when its batch ends.
+  // The caller of `request` has gone. Queued: completed CANCELLED at once. Running: when its batch
+  // ends.
   void Cancel(Request& request);
 
   // Completes what has expired by now; returns the next expiry (kNever = none).
@@ -137,8 +140,8 @@ class Batcher {
   // Guarded by mu_.
   RequestQueue queue_ GUARDED_BY(mu_);
   bool is_closed_ GUARDED_BY(mu_) = false;
-  size_t waiting_ GUARDED_BY(mu_) = 0;            // threads in NextBatch with nothing to do
-  int64_t wake_ns_ GUARDED_BY(mu_) = kNever;      // the earliest time at which one of them looks again
+  size_t waiting_ GUARDED_BY(mu_) = 0;        // threads in NextBatch with nothing to do
+  int64_t wake_ns_ GUARDED_BY(mu_) = kNever;  // the earliest time at which one of them looks again
   int64_t told_expiry_ns_ GUARDED_BY(mu_) = kNever;  // what the observer was told last
   BatcherCounters counters_ GUARDED_BY(mu_);
 };

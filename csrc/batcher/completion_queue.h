@@ -15,8 +15,8 @@ namespace penstock {
 
 // Threading: Push and Signal on any thread; Take on the loop's thread.
 // Ownership: owns the eventfd, and a reference on each request pushed and not yet taken.
-// Cost: one lock per Push; one eventfd write per batch (Signal after its last Push), none while a signal is
-// still unread.
+// Cost: one lock per Push; one eventfd write per batch (Signal after its last Push), none while a
+// signal is still unread.
 class CompletionQueue {
  public:
   CompletionQueue();

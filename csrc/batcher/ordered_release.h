@@ -10,11 +10,12 @@
 
 namespace penstock {
 
-// A request that ends before its turn waits for those that arrived before it. One that never ran (expired,
-// cancelled) is skipped: its own outcome was delivered at once, and others do not wait for it.
+// A request that ends before its turn waits for those that arrived before it. One that never ran
+// (expired, cancelled) is skipped: its own outcome was delivered at once, and others do not wait
+// for it.
 //
-// Threading: thread-safe. Lock order: its lock comes after the Batcher's. Ownership: holds a reference
-// on each request that was added and not yet released.
+// Threading: thread-safe. Lock order: its lock comes after the Batcher's. Ownership: holds a
+// reference on each request that was added and not yet released.
 class OrderedRelease {
  public:
   // `request` has arrived. In arrival order: under the Batcher's lock.
@@ -31,7 +32,7 @@ class OrderedRelease {
   // Guarded by mu_.
   std::deque<RequestRef> window_ GUARDED_BY(mu_);  // in arrival order; empty reference = skipped
   uint64_t first_sequence_ GUARDED_BY(mu_) = 0;    // of window_.front()
-  bool is_releasing_ GUARDED_BY(mu_) = false;      // a thread is delivering: it will see new ones too
+  bool is_releasing_ GUARDED_BY(mu_) = false;  // a thread is delivering: it will see new ones too
 };
 
 }  // namespace penstock

@@ -1,5 +1,6 @@
-// The batching policy: a pure function. It is asked whenever an instance is idle: close the batch now, with
-// which rows and why, or wait until when? No clock, no lock, no queue in here: tests drive it by table.
+// The batching policy: a pure function. It is asked whenever an instance is idle: close the batch
+// now, with which rows and why, or wait until when? No clock, no lock, no queue in here: tests
+// drive it by table.
 
 #pragma once
 
@@ -26,16 +27,17 @@ inline constexpr size_t kCloseReasonCount = 6;
 std::string_view CloseReasonName(CloseReason reason);
 
 struct BatchPolicy {
-  uint32_t max_batch_size = 1;               // rows; 1 for a model without a batch dimension
+  uint32_t max_batch_size = 1;                  // rows; 1 for a model without a batch dimension
   std::vector<uint32_t> preferred_batch_sizes;  // rows, ascending; may be empty
   int64_t max_queue_delay_ns = 0;
-  bool combines_requests = true;  // false: every request is a batch of its own (no dynamic_batching)
+  bool combines_requests =
+      true;  // false: every request is a batch of its own (no dynamic_batching)
 };
 
 // The batch that could be formed now: whole requests of one key, oldest and most urgent first.
 struct Candidate {
-  uint32_t rows = 0;             // of the longest run that fits max_batch_size; 0 = nothing is queued
-  bool is_full = false;          // rows == max_batch_size, or the next request of that key does not fit
+  uint32_t rows = 0;     // of the longest run that fits max_batch_size; 0 = nothing is queued
+  bool is_full = false;  // rows == max_batch_size, or the next request of that key does not fit
   uint32_t preferred_rows = 0;   // the largest preferred size that whole requests make; 0 = none
   int64_t oldest_ns = 0;         // when its oldest request was queued
   bool other_key_waits = false;  // requests of another key are queued
@@ -51,8 +53,8 @@ struct Decision {
   int64_t wait_until_ns = kNever;
 };
 
-// Triton's rules for dynamic_batching, with two differences: a full batch and a lone request with delay 0 are
-// never held, and waiting requests of another shape end the wait at once.
+// Triton's rules for dynamic_batching, with two differences: a full batch and a lone request with
+// delay 0 are never held, and waiting requests of another shape end the wait at once.
 Decision Decide(const BatchPolicy& policy, const Candidate& candidate, int64_t now_ns);
 
 }  // namespace penstock

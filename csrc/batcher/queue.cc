@@ -61,8 +61,7 @@ Candidate RequestQueue::Look(const BatchPolicy& policy) const {
     candidate.rows = first->rows;
     candidate.is_full = true;
   } else if (bucket.multi_row_count == 0 && policy.preferred_batch_sizes.empty()) {
-    candidate.rows =
-        static_cast<uint32_t>(std::min<uint64_t>(bucket.rows, policy.max_batch_size));
+    candidate.rows = static_cast<uint32_t>(std::min<uint64_t>(bucket.rows, policy.max_batch_size));
     candidate.is_full = candidate.rows == policy.max_batch_size;
   } else {
     Walk(policy, *FirstIn(bucket), &candidate);
@@ -214,7 +213,8 @@ void RequestQueue::SiftDown(size_t index) {
   for (;;) {
     size_t child = 2 * index + 1;
     if (child >= heap_.size()) break;
-    if (child + 1 < heap_.size() && heap_[child + 1]->expiry_ns_ < heap_[child]->expiry_ns_) ++child;
+    if (child + 1 < heap_.size() && heap_[child + 1]->expiry_ns_ < heap_[child]->expiry_ns_)
+      ++child;
     if (request->expiry_ns_ <= heap_[child]->expiry_ns_) break;
     HeapPlace(index, heap_[child]);
     index = child;

@@ -1,6 +1,6 @@
-// RequestQueue: the requests of one version that wait, in three orders at once: by urgency and arrival, by
-// key, and by expiry. Every operation is O(1), but for the expiry heap's O(log n) and for walks over the
-// requests that form one batch.
+// RequestQueue: the requests of one version that wait, in three orders at once: by urgency and
+// arrival, by key, and by expiry. Every operation is O(1), but for the expiry heap's O(log n) and
+// for walks over the requests that form one batch.
 
 #pragma once
 
@@ -47,10 +47,11 @@ class Bucket {
   size_t multi_row_count = 0;  // requests of more than one row
 };
 
-// Levels: two per priority, its normal queue and behind it the requests whose timeout has passed under the
-// DELAY policy. Level 0 is the most urgent.
+// Levels: two per priority, its normal queue and behind it the requests whose timeout has passed
+// under the DELAY policy. Level 0 is the most urgent.
 //
-// Threading: thread-compatible; the Batcher's lock guards it. Ownership: holds a reference on each request.
+// Threading: thread-compatible; the Batcher's lock guards it. Ownership: holds a reference on each
+// request.
 class RequestQueue {
  public:
   explicit RequestQueue(size_t level_count);
@@ -69,8 +70,8 @@ class RequestQueue {
   // Moves a request to the end of `level`, with a new expiry.
   void Move(Request& request, uint32_t level, int64_t expiry_ns);
 
-  // What could be batched now with the most urgent request. O(1) when all rows are single and no size is
-  // preferred, else a walk over one batch.
+  // What could be batched now with the most urgent request. O(1) when all rows are single and no
+  // size is preferred, else a walk over one batch.
   Candidate Look(const BatchPolicy& policy) const;
   // Takes the first whole requests of the most urgent request's key that make up `rows` rows.
   void Take(uint32_t rows, std::vector<RequestRef>* out);

@@ -1,7 +1,7 @@
 // Request: one inference waiting for its turn, as the batcher sees it.
 //
-// The batcher needs a key, a size, a priority and two times; what is to be computed and for whom is in
-// the derived class (engine/infer_request.h).
+// The batcher needs a key, a size, a priority and two times; what is to be computed and for whom is
+// in the derived class (engine/infer_request.h).
 
 #pragma once
 
@@ -17,8 +17,9 @@ namespace penstock {
 
 class Batcher;
 
-// Requests with equal keys may share a batch: the variable dimensions of each input, batch dimension
-// left out, and which optional inputs are there. Empty for a model whose shapes are all fixed.
+// Requests with equal keys may share a batch: the variable dimensions of each input, batch
+// dimension left out, and which optional inputs are there. Empty for a model whose shapes are all
+// fixed.
 using BatchKey = std::vector<int64_t>;
 
 // Position in one of the batcher's intrusive lists.
@@ -30,12 +31,13 @@ struct RequestLink {
   bool linked() const { return next != nullptr; }
 };
 
-// Lifecycle: kNew -> kQueued -> kRunning -> kDone, kQueued -> kDone (expired, cancelled, drained) and
-// kNew -> kDone (refused); see CanMove. Complete is called once, by whoever moves it to kDone.
+// Lifecycle: kNew -> kQueued -> kRunning -> kDone, kQueued -> kDone (expired, cancelled, drained)
+// and kNew -> kDone (refused); see CanMove. Complete is called once, by whoever moves it to kDone.
 //
-// Threading: fields above the bar are set by the submitter before Enqueue and read-only after; the state
-// moves under the batcher's lock. Ownership: reference-counted (RequestRef), because a cancelling caller
-// and the batch that runs it hold it at the same time; the last one out calls Dispose.
+// Threading: fields above the bar are set by the submitter before Enqueue and read-only after; the
+// state moves under the batcher's lock. Ownership: reference-counted (RequestRef), because a
+// cancelling caller and the batch that runs it hold it at the same time; the last one out calls
+// Dispose.
 class Request {
  public:
   enum class State : uint8_t { kNew, kQueued, kRunning, kDone };
@@ -55,9 +57,9 @@ class Request {
 
   BatchKey key;
   uint32_t rows = 1;
-  uint32_t priority = 0;          // 1 = highest; 0 or out of range = the model's default level
-  int64_t timeout_us = 0;         // the request's own queue timeout; 0 = none given
-  int64_t deadline_ns = kNever;   // the caller's deadline (gRPC), on the batcher's clock
+  uint32_t priority = 0;         // 1 = highest; 0 or out of range = the model's default level
+  int64_t timeout_us = 0;        // the request's own queue timeout; 0 = none given
+  int64_t deadline_ns = kNever;  // the caller's deadline (gRPC), on the batcher's clock
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
@@ -71,11 +73,11 @@ class Request {
   Request() { queue_link_.request = bucket_link_.request = this; }
   virtual ~Request() = default;
 
-  // Delivers the outcome; the request's results are in the derived class when `status` is OK. Called
-  // exactly once for every accepted request, with no lock held. Never blocks, never throws.
+  // Delivers the outcome; the request's results are in the derived class when `status` is OK.
+  // Called exactly once for every accepted request, with no lock held. Never blocks, never throws.
   virtual void OnDone(const Status& status) noexcept = 0;
-  // Wakes whoever waits for the outcome; after OnDone, once all of a batch are delivered, so that a batch
-  // costs its receiver one wake-up. Idempotent.
+  // Wakes whoever waits for the outcome; after OnDone, once all of a batch are delivered, so that a
+  // batch costs its receiver one wake-up. Idempotent.
   virtual void Wake() noexcept = 0;
   // The last reference has gone: destroy, or keep for the next use (after ResetForReuse).
   virtual void Dispose() noexcept = 0;
@@ -97,16 +99,16 @@ class Request {
 
   // Guarded by the batcher's lock from Enqueue on.
   State state_ = State::kNew;
-  bool expires_by_timeout_ = false;   // expiry_ns_ is the queue timeout, not the caller's deadline
+  bool expires_by_timeout_ = false;  // expiry_ns_ is the queue timeout, not the caller's deadline
   uint32_t level_ = 0;
   int64_t enqueue_ns_ = 0;
   int64_t expiry_ns_ = kNever;
-  size_t heap_index_ = SIZE_MAX;      // in RequestQueue's expiry heap
-  RequestLink queue_link_;            // its level's list: arrival order over all keys
-  RequestLink bucket_link_;           // its (key, level) list
+  size_t heap_index_ = SIZE_MAX;  // in RequestQueue's expiry heap
+  RequestLink queue_link_;        // its level's list: arrival order over all keys
+  RequestLink bucket_link_;       // its (key, level) list
   class Bucket* bucket_ = nullptr;
-  uint64_t sequence_ = 0;             // arrival number, for preserve_ordering
-  bool is_finished_ = false;          // guarded by OrderedRelease: outcome known, waiting for its turn
+  uint64_t sequence_ = 0;     // arrival number, for preserve_ordering
+  bool is_finished_ = false;  // guarded by OrderedRelease: outcome known, waiting for its turn
   Status outcome_;
 };
 

@@ -10,8 +10,8 @@
 
 namespace penstock::bindings {
 
-// What a request carries across the core: the submitter's tag, and the message that its views borrow from.
-// Made and dropped with the GIL held (on the event loop's thread).
+// What a request carries across the core: the submitter's tag, and the message that its views
+// borrow from. Made and dropped with the GIL held (on the event loop's thread).
 struct Tag {
   pybind11::object tag;
   pybind11::bytes message;

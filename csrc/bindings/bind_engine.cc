@@ -111,12 +111,14 @@ PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::s
 }
 
 PyVersion CreateVersion(const PyEngine& self, const PyLoadedModel& model, const VersionSpec& spec) {
-  return {self.engine(),
-          ValueOrThrow(WithoutGil([&] { return self.engine()->CreateVersion(model.model, spec); }))};
+  return {
+      self.engine(),
+      ValueOrThrow(WithoutGil([&] { return self.engine()->CreateVersion(model.model, spec); }))};
 }
 
 void SetServing(const PyEngine& self, const std::string& model_name,
-                const std::vector<const PyVersion*>& versions, const std::vector<int64_t>& unready) {
+                const std::vector<const PyVersion*>& versions,
+                const std::vector<int64_t>& unready) {
   std::vector<std::shared_ptr<ModelVersion>> serving;
   for (const PyVersion* version : versions) serving.push_back(version->version);
   self.engine()->SetServing(model_name, std::move(serving), unready);
@@ -147,29 +149,32 @@ bool WaitIdle(const PyEngine& self, double timeout_s) {
 
 void BindModels(py::class_<PyEngine>& engine) {
   engine
-      .def("set_backend_options",
-           [](const PyEngine& self, const std::string& backend,
-              const std::map<std::string, std::string>& options) {
-             self.engine()->backends().SetOptions(backend, options);
-           },
-           py::arg("backend"), py::arg("options"))
+      .def(
+          "set_backend_options",
+          [](const PyEngine& self, const std::string& backend,
+             const std::map<std::string, std::string>& options) {
+            self.engine()->backends().SetOptions(backend, options);
+          },
+          py::arg("backend"), py::arg("options"))
       .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
            py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"))
       .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
       .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
            py::arg("unready") = std::vector<int64_t>())
-      .def("forget",
-           [](const PyEngine& self, const std::string& name) { self.engine()->Forget(name); },
-           py::arg("model_name"));
+      .def(
+          "forget",
+          [](const PyEngine& self, const std::string& name) { self.engine()->Forget(name); },
+          py::arg("model_name"));
 }
 
 void BindRequests(py::class_<PyEngine>& engine) {
   engine
-      .def("admit",
-           [](const PyEngine& self, const std::string& group, size_t size_bytes) {
-             ThrowIfError(self.engine()->admission().Admit(GroupFrom(group), size_bytes));
-           },
-           py::arg("group"), py::arg("size_bytes"))
+      .def(
+          "admit",
+          [](const PyEngine& self, const std::string& group, size_t size_bytes) {
+            ThrowIfError(self.engine()->admission().Admit(GroupFrom(group), size_bytes));
+          },
+          py::arg("group"), py::arg("size_bytes"))
       .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
            py::arg("stream"), py::arg("compressed_bytes") = 0)
       .def_property_readonly("completion_fd", &PyEngine::fd)
@@ -178,7 +183,8 @@ void BindRequests(py::class_<PyEngine>& engine) {
 
 void BindLife(py::class_<PyEngine>& engine) {
   engine
-      .def("stop_accepting", [](const PyEngine& self) { self.engine()->admission().StopAccepting(); })
+      .def("stop_accepting",
+           [](const PyEngine& self) { self.engine()->admission().StopAccepting(); })
       .def("wait_idle", &WaitIdle, py::arg("timeout_s"))
       .def("inflight", [](const PyEngine& self) { return self.engine()->admission().inflight(); })
       .def("stats", &EngineStats)

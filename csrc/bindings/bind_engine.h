@@ -23,7 +23,8 @@ struct PyVersion {
   std::shared_ptr<ModelVersion> version;
 };
 
-void BindSpecs(pybind11::module_& module);    // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
+void BindSpecs(
+    pybind11::module_& module);  // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
 void BindVersion(pybind11::module_& module);  // LoadedModel, Version
 void BindEngine(pybind11::module_& module);   // Engine, Call
 

@@ -45,7 +45,8 @@ void AddBatches(const VersionStatistics& statistics, const BatcherCounters& coun
   dict["batch_stats"] = by_size;
   py::dict reasons;
   for (size_t i = 0; i < kCloseReasonCount; ++i) {
-    reasons[py::str(std::string(CloseReasonName(static_cast<CloseReason>(i))))] = counters.closed[i];
+    reasons[py::str(std::string(CloseReasonName(static_cast<CloseReason>(i))))] =
+        counters.closed[i];
   }
   dict["batch_close"] = reasons;
 }
@@ -111,8 +112,8 @@ py::dict VersionStatsDict(const ModelVersion& version) {
 void BindVersion(py::module_& module) {
   BindLoadedModel(module);
   py::class_<PyVersion>(module, "Version")
-      .def_property_readonly(
-          "model_name", [](const PyVersion& self) { return self.version->spec().model_name; })
+      .def_property_readonly("model_name",
+                             [](const PyVersion& self) { return self.version->spec().model_name; })
       .def_property_readonly("version",
                              [](const PyVersion& self) { return self.version->spec().version; })
       .def(
@@ -124,9 +125,7 @@ void BindVersion(py::module_& module) {
           },
           py::arg("request"))
       .def("start",
-           [](const PyVersion& self) {
-             WithoutGil([&] { self.engine->Start(self.version); });
-           })
+           [](const PyVersion& self) { WithoutGil([&] { self.engine->Start(self.version); }); })
       .def(
           "drain",
           [](const PyVersion& self, double timeout_s) {

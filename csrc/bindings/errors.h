@@ -10,8 +10,8 @@
 
 namespace penstock::bindings {
 
-// A Status on its way to Python: RegisterErrors' translator raises penstock.errors.core_error(code, message).
-// Thrown only inside bindings, where pybind11 catches it.
+// A Status on its way to Python: RegisterErrors' translator raises penstock.errors.core_error(code,
+// message). Thrown only inside bindings, where pybind11 catches it.
 class StatusException {
  public:
   explicit StatusException(Status status) : status_(std::move(status)) {}

@@ -1,4 +1,5 @@
-// The Python module penstock._core: only calls the binders. Its types are in server/penstock/_core.pyi.
+// The Python module penstock._core: only calls the binders. Its types are in
+// server/penstock/_core.pyi.
 
 #include <pybind11/pybind11.h>
 

@@ -12,7 +12,8 @@
 
 namespace penstock {
 
-// What a call is for: inference is counted and bounded, control and health calls are not held up by load.
+// What a call is for: inference is counted and bounded, control and health calls are not held up by
+// load.
 enum class CallGroup { kInference, kControl, kHealth };
 
 struct AdmissionLimits {
@@ -26,7 +27,8 @@ class Admission {
   explicit Admission(AdmissionLimits limits) : limits_(limits) {}
 
   // Lets a call in or says why not: UNAVAILABLE while shutting down or over the in-flight limit,
-  // RESOURCE_EXHAUSTED for a message over the size limit. An admitted inference holds a place until Release.
+  // RESOURCE_EXHAUSTED for a message over the size limit. An admitted inference holds a place until
+  // Release.
   Status Admit(CallGroup group, size_t size_bytes);
   void Release();
 

@@ -94,8 +94,8 @@ Status BatchIo::Scatter(const Batch& batch, const std::shared_ptr<const BatchOut
   cuts_.resize(spec_.outputs.size());
   for (size_t i = 0; i < wanted_.size(); ++i) {
     const size_t spec_index = wanted_spec_[i];
-    PENSTOCK_RETURN_IF_ERROR(PrepareCut(spec_.outputs[spec_index], outputs->tensors[i], batch.rows,
-                                        &cuts_[spec_index]));
+    PENSTOCK_RETURN_IF_ERROR(
+        PrepareCut(spec_.outputs[spec_index], outputs->tensors[i], batch.rows, &cuts_[spec_index]));
   }
   uint32_t first_row = 0;
   for (const RequestRef& ref : batch.requests) {
@@ -181,7 +181,8 @@ void BatchIo::FillResponse(uint32_t first_row, InferRequest* request) const {
     TensorView view = CutRows(spec, cuts_[wanted.index], first_row, request->rows);
     if (wanted.classification > 0) {
       Buffer classes;
-      view = Classify(view, spec_.has_batch_dimension(), wanted.classification, spec.labels, &classes);
+      view =
+          Classify(view, spec_.has_batch_dimension(), wanted.classification, spec.labels, &classes);
       request->owned_outputs.push_back(std::move(classes));
     }
     request->outputs.push_back(view);

@@ -6,12 +6,14 @@
 #include <string>
 
 #include "base/strcat.h"
+#include "protocol/utf8.h"
 
 namespace penstock {
 namespace {
 
 constexpr std::string_view kReservedPrefix = "triton_";
 constexpr std::string_view kEmptyFinalResponse = "triton_enable_empty_final_response";
+constexpr size_t kMaxNameListBytes = 1024;  // what of a client's names it gets back in a message
 
 // A whole number from an int64 or uint64 parameter.
 Result<int64_t> WholeNumber(const Parameter& parameter) {
@@ -22,8 +24,8 @@ Result<int64_t> WholeNumber(const Parameter& parameter) {
       value != nullptr && *value <= INT64_MAX) {
     return static_cast<int64_t>(*value);
   }
-  return InvalidArgument(StrCat("invalid value for parameter '", parameter.key,
-                                "': expected a non-negative int64_param or uint64_param"));
+  return InvalidArgument(StrCat("invalid value for parameter ", Quoted(parameter.key),
+                                ": expected a non-negative int64_param or uint64_param"));
 }
 
 Status ReadRequestParameters(InferRequest* request) {
@@ -48,7 +50,8 @@ std::string NameList(const std::vector<std::string_view>& names) {
   std::string text = "[";
   for (const std::string_view name : names) {
     if (text.size() > 1) text.append(",");
-    text.append("'").append(name).append("'");
+    if (text.size() > kMaxNameListBytes) return text.append("...]");
+    text.append(Quoted(name));
   }
   return text.append("]");
 }
@@ -81,13 +84,14 @@ Status MatchInputs(const VersionSpec& spec, InferRequest* request) {
         std::find_if(spec.inputs.begin(), spec.inputs.end(),
                      [&](const InputSpec& s) { return s.name == input.tensor.name; });
     if (found == spec.inputs.end()) {
-      return InvalidArgument(StrCat("unexpected inference input '", input.tensor.name,
-                                    "' for model '", spec.model_name, "'"));
+      return InvalidArgument(StrCat("unexpected inference input ", Quoted(input.tensor.name),
+                                    " for model '", spec.model_name, "'"));
     }
     const InferInputView*& slot = request->inputs[found - spec.inputs.begin()];
     if (slot != nullptr) {
       return InvalidArgument(StrCat("input '", input.tensor.name,
-                                    "' already exists in request for model '", spec.model_name, "'"));
+                                    "' already exists in request for model '", spec.model_name,
+                                    "'"));
     }
     slot = &input;
   }
@@ -158,17 +162,17 @@ Status CheckBytesElements(const VersionSpec& spec, const TensorView& tensor, int
                                     tensor.name, "' for model '", spec.model_name, "', got ", i));
     }
     if (rest.size() < sizeof(length)) {
-      return InvalidArgument(StrCat("incomplete string length indicator for inference input '",
-                                    tensor.name, "' for model '", spec.model_name,
-                                    "', expecting 4 bytes but only ", rest.size(),
-                                    " bytes available"));
+      return InvalidArgument(StrCat(
+          "incomplete string length indicator for inference input '", tensor.name, "' for model '",
+          spec.model_name, "', expecting 4 bytes but only ", rest.size(), " bytes available"));
     }
     std::memcpy(&length, rest.data(), sizeof(length));
     rest = rest.subspan(sizeof(length));
     if (length > rest.size()) {
       return InvalidArgument(StrCat("incomplete string data for inference input '", tensor.name,
-                                    "' for model '", spec.model_name, "', expecting string of length ",
-                                    length, " but only ", rest.size(), " bytes available"));
+                                    "' for model '", spec.model_name,
+                                    "', expecting string of length ", length, " but only ",
+                                    rest.size(), " bytes available"));
     }
     rest = rest.subspan(length);
   }
@@ -186,7 +190,8 @@ Status CheckSize(const VersionSpec& spec, const TensorView& tensor) {
   if (!count.has_value() ||
       __builtin_mul_overflow(*count, static_cast<int64_t>(DataTypeSize(tensor.dtype)), &expected)) {
     return InvalidArgument(StrCat("the dimensions of input '", tensor.name, "' for model '",
-                                  spec.model_name, "' are out of range: ", tensor.shape.ToString()));
+                                  spec.model_name,
+                                  "' are out of range: ", tensor.shape.ToString()));
   }
   if (tensor.dtype == DataType::kBytes) return CheckBytesElements(spec, tensor, *count);
   if (static_cast<int64_t>(tensor.data.size()) != expected) {
@@ -208,7 +213,8 @@ Status CheckInput(const VersionSpec& spec, const InputSpec& input, const TensorV
   return CheckSize(spec, tensor);
 }
 
-// The key of request.h: per input whether it is there, then the dimensions that the model leaves open.
+// The key of request.h: per input whether it is there, then the dimensions that the model leaves
+// open.
 void MakeKey(const VersionSpec& spec, InferRequest* request) {
   if (spec.has_fixed_shapes()) return;
   const size_t skip = spec.has_batch_dimension() ? 1 : 0;
@@ -239,8 +245,8 @@ Status RefuseSharedMemory(const InferRequestView& view, ParameterRange range,
                           std::string_view tensor) {
   for (const Parameter& parameter : view.ParametersOf(range)) {
     if (parameter.key == "shared_memory_region") {
-      return Unimplemented(StrCat("shared memory is not supported: tensor '", tensor,
-                                  "' names a shared memory region"));
+      return Unimplemented(StrCat("shared memory is not supported: tensor ", Quoted(tensor),
+                                  " names a shared memory region"));
     }
   }
   return Status::Ok();
@@ -252,8 +258,8 @@ Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
     const auto found = std::find_if(spec.outputs.begin(), spec.outputs.end(),
                                     [&](const OutputSpec& s) { return s.name == output.name; });
     if (found == spec.outputs.end()) {
-      return InvalidArgument(StrCat("unexpected inference output '", output.name, "' for model '",
-                                    spec.model_name, "'"));
+      return InvalidArgument(StrCat("unexpected inference output ", Quoted(output.name),
+                                    " for model '", spec.model_name, "'"));
     }
     const auto index = static_cast<uint32_t>(found - spec.outputs.begin());
     if (std::any_of(request->wanted.begin(), request->wanted.end(),
@@ -266,7 +272,8 @@ Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
     PENSTOCK_ASSIGN_OR_RETURN(const uint32_t classes, Classification(view, output));
     if (classes > 0 && found->dtype == DataType::kBytes) {
       return InvalidArgument(StrCat("class result not available for output '", output.name,
-                                    "' of model '", spec.model_name, "' due to unsupported type 'BYTES'"));
+                                    "' of model '", spec.model_name,
+                                    "' due to unsupported type 'BYTES'"));
     }
     request->wanted.push_back({index, classes});
   }
@@ -300,9 +307,8 @@ Result<std::optional<int64_t>> ParseModelVersion(std::string_view text) {
   int64_t version = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), version);
   if (error != std::errc() || end != text.data() + text.size() || version < 0) {
-    return InvalidArgument(
-        StrCat("failed to get model version from specified version string '", text,
-               "' (expected a non-negative integer)"));
+    return InvalidArgument(StrCat("failed to get model version from specified version string ",
+                                  Quoted(text), " (expected a non-negative integer)"));
   }
   return std::optional<int64_t>(version);
 }

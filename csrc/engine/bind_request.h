@@ -11,13 +11,14 @@
 
 namespace penstock {
 
-// Checks request->view against `spec` and fills request->inputs, wanted, rows, key, priority, timeout_us.
-// INVALID_ARGUMENT with the texts that public clients look for; the batch axis, datatypes, shapes, byte
-// counts, names, duplicates and reserved parameters are all checked here, BYTES lengths included.
+// Checks request->view against `spec` and fills request->inputs, wanted, rows, key, priority,
+// timeout_us. INVALID_ARGUMENT with the texts that public clients look for; the batch axis,
+// datatypes, shapes, byte counts, names, duplicates and reserved parameters are all checked here,
+// BYTES lengths included.
 Status BindRequest(const VersionSpec& spec, InferRequest* request);
 
-// The version that a request's model_version names: nullopt for "" (by policy). INVALID_ARGUMENT where it is
-// not a non-negative integer.
+// The version that a request's model_version names: nullopt for "" (by policy). INVALID_ARGUMENT
+// where it is not a non-negative integer.
 Result<std::optional<int64_t>> ParseModelVersion(std::string_view text);
 
 }  // namespace penstock

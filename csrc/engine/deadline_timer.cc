@@ -38,7 +38,8 @@ void DeadlineTimer::Run() noexcept {
   for (;;) {
     const auto due = WaitUntilDue();
     if (due.empty()) return;
-    // Without the lock: expiring delivers outcomes. An earlier expiry told meanwhile lowers wake_ns_ again.
+    // Without the lock: expiring delivers outcomes. An earlier expiry told meanwhile lowers
+    // wake_ns_ again.
     for (const auto& batcher : due) {
       if (const int64_t next_ns = batcher->ExpireDue(); next_ns != kNever) OnEarlierExpiry(next_ns);
     }

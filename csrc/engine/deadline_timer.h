@@ -13,11 +13,12 @@
 
 namespace penstock {
 
-// A Batcher's expiry observer: sleeps until the earliest expiry it was told of, then asks every watched
-// batcher to expire what is due and for its next expiry. Idle (no request with a deadline) it never wakes.
+// A Batcher's expiry observer: sleeps until the earliest expiry it was told of, then asks every
+// watched batcher to expire what is due and for its next expiry. Idle (no request with a deadline)
+// it never wakes.
 //
-// Threading: thread-safe; owns one thread, "ps-deadlines". Ownership: shares the batchers it watches.
-// Lifecycle: constructed running; Stop joins. Blocking: Stop, until the thread has ended.
+// Threading: thread-safe; owns one thread, "ps-deadlines". Ownership: shares the batchers it
+// watches. Lifecycle: constructed running; Stop joins. Blocking: Stop, until the thread has ended.
 class DeadlineTimer final : public ExpiryObserver {
  public:
   explicit DeadlineTimer(Clock& clock);

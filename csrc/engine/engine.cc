@@ -1,17 +1,19 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/log.h"
 #include "base/strcat.h"
 #include "engine/bind_request.h"
+#include "protocol/utf8.h"
 
 namespace penstock {
 namespace {
 
-// A version that is being replaced refuses with FAILED_PRECONDITION, and by then its successor is in the
-// table. More rounds than this mean that the model is gone.
+// A version that is being replaced refuses with FAILED_PRECONDITION, and by then its successor is
+// in the table. More rounds than this mean that the model is gone.
 constexpr int kMaxSubmitRounds = 8;
 
 }  // namespace
@@ -51,9 +53,8 @@ void Engine::Start(const std::shared_ptr<ModelVersion>& version) {
 void Engine::SetServing(const std::string& model_name,
                         std::vector<std::shared_ptr<ModelVersion>> versions,
                         std::vector<int64_t> unready) {
-  std::sort(versions.begin(), versions.end(), [](const auto& a, const auto& b) {
-    return a->spec().version < b->spec().version;
-  });
+  std::sort(versions.begin(), versions.end(),
+            [](const auto& a, const auto& b) { return a->spec().version < b->spec().version; });
   Model model{std::move(versions), std::move(unready)};
   MutexLock lock(mu_);
   std::swap(models_[model_name], model);
@@ -75,9 +76,19 @@ void Engine::Infer(const RequestRef& ref, size_t wire_bytes) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
   Status status = Admit(&request, wire_bytes);
-  if (status.ok()) status = ParseInferRequest(request.message, HostPool::Shared(), &request.view);
+  if (status.ok()) status = Parse(&request);
   if (status.ok()) status = Submit(ref);
   if (!status.ok()) request.Refuse(status);
+}
+
+// The one step whose memory the client chooses: not having it fails this request, not the server.
+Status Engine::Parse(InferRequest* request) {
+  try {
+    return ParseInferRequest(request->message, HostPool::Shared(), &request->view);
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(
+        StrCat("no memory for a request of ", request->message.size(), " bytes"));
+  }
 }
 
 Status Engine::Admit(InferRequest* request, size_t wire_bytes) {
@@ -96,7 +107,7 @@ Status Engine::Submit(const RequestRef& ref) {
     if (status.code() != StatusCode::kFailedPrecondition) return status;
     request.ResetBinding();
   }
-  return Unavailable(StrCat("'", request.view.model_name, "' is not at ready state"));
+  return Unavailable(StrCat(Quoted(request.view.model_name), " is not at ready state"));
 }
 
 Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView& view) const {
@@ -106,7 +117,8 @@ Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView
   // The key's one allocation for long names; short ones stay inside the string.
   const auto found = models_.find(std::string(view.model_name));
   if (found == models_.end()) {
-    return NotFound(StrCat("Request for unknown model: '", view.model_name, "' is not found"));
+    return NotFound(
+        StrCat("Request for unknown model: ", Quoted(view.model_name), " is not found"));
   }
   const Model& model = found->second;
   if (!wanted.has_value()) {

@@ -1,5 +1,5 @@
-// Engine: the facade of the core. Models by name, admission, and the way of a request from its bytes to its
-// version's queue.
+// Engine: the facade of the core. Models by name, admission, and the way of a request from its
+// bytes to its version's queue.
 
 #pragma once
 
@@ -25,10 +25,10 @@
 namespace penstock {
 
 // Threading: thread-safe.
-// Ownership: owns the backends, the timer and, shared with the control plane, every started version until it
-// has been drained. Borrows the clock.
-// Lifecycle: load and create versions, Start them, SetServing, Infer..., Shutdown. Outlives all requests.
-// Blocking: LoadModel and CreateVersion read and compile models; Shutdown joins threads. Infer never blocks.
+// Ownership: owns the backends, the timer and, shared with the control plane, every started version
+// until it has been drained. Borrows the clock. Lifecycle: load and create versions, Start them,
+// SetServing, Infer..., Shutdown. Outlives all requests. Blocking: LoadModel and CreateVersion read
+// and compile models; Shutdown joins threads. Infer never blocks.
 class Engine {
  public:
   struct Options {
@@ -53,17 +53,18 @@ class Engine {
   // Starts the version's instances; from here on the engine sees to its drain.
   void Start(const std::shared_ptr<ModelVersion>& version);
 
-  // Replaces what answers for `model_name`, in one step. The greatest version is the default; `unready`
-  // versions are known but not available. Draining what was taken out is the caller's.
-  void SetServing(const std::string& model_name, std::vector<std::shared_ptr<ModelVersion>> versions,
+  // Replaces what answers for `model_name`, in one step. The greatest version is the default;
+  // `unready` versions are known but not available. Draining what was taken out is the caller's.
+  void SetServing(const std::string& model_name,
+                  std::vector<std::shared_ptr<ModelVersion>> versions,
                   std::vector<int64_t> unready);
   void Forget(const std::string& model_name);
   // Drains `version`, see ModelVersion::Drain.
   bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
 
-  // Parses, admits and queues `request` (an InferRequest whose message, completions, tag, is_stream,
-  // deadline_ns are set). Every failure is an outcome in its completion queue. `wire_bytes`: the size on the
-  // wire where it differs from the message's, 0 = the same.
+  // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
+  // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
+  // `wire_bytes`: the size on the wire where it differs from the message's, 0 = the same.
   void Infer(const RequestRef& request, size_t wire_bytes = 0);
   // The caller of `request` has gone.
   void Cancel(const RequestRef& request);
@@ -73,8 +74,8 @@ class Engine {
   // Requests taken from completion queues, by code.
   std::map<StatusCode, uint64_t> completed() const;
 
-  // Fails what is queued, joins every thread. False: an instance did not end within `timeout_ns`; the process
-  // should then end without waiting for it. Idempotent.
+  // Fails what is queued, joins every thread. False: an instance did not end within `timeout_ns`;
+  // the process should then end without waiting for it. Idempotent.
   bool Shutdown(int64_t timeout_ns);
 
  private:
@@ -84,6 +85,7 @@ class Engine {
   };
 
   Status Admit(InferRequest* request, size_t wire_bytes);
+  static Status Parse(InferRequest* request);
   Status Submit(const RequestRef& request);
   Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;
 

@@ -62,15 +62,7 @@ void InferRequest::Clear() {
   is_admitted = false;
   completions = nullptr;
   received_ns = 0;
-  view = [](InferRequestView&& used) {  // keeps the capacity
-    used.model_name = used.model_version = used.id = {};
-    used.request_parameters = {};
-    used.inputs.clear();
-    used.outputs.clear();
-    used.parameters.clear();
-    used.decoded.clear();
-    return std::move(used);
-  }(std::move(view));
+  view.Clear();
   version.reset();
   ResetBinding();
   batch_outputs.reset();
@@ -102,7 +94,8 @@ RequestRef InferRequestPool::Get() {
 }
 
 InferRequestPool& InferRequestPool::Shared() {
-  static auto& pool = *new InferRequestPool();  // NOLINT: never destroyed, requests may outlive main
+  static auto& pool =
+      *new InferRequestPool();  // NOLINT: never destroyed, requests may outlive main
   return pool;
 }
 

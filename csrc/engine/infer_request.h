@@ -20,8 +20,8 @@ namespace penstock {
 class InferRequestPool;
 class ModelVersion;
 
-// The outputs of one batch, shared by the responses cut from it: a response borrows from the slab until
-// it is encoded, on another thread.
+// The outputs of one batch, shared by the responses cut from it: a response borrows from the slab
+// until it is encoded, on another thread.
 struct BatchOutputs {
   std::vector<BatchOutput> tensors;
 };
@@ -32,10 +32,10 @@ struct WantedOutput {
   uint32_t classification = 0;  // > 0: the top classes instead of the values
 };
 
-// Threading: as Request; the results are written by the instance before OnDone and read by the consumer
-// after it took the request from the completion queue.
-// Ownership: pins its version; borrows the message, which its submitter keeps alive until the request has
-// been taken from the queue. Pooled: Dispose gives it back to its InferRequestPool.
+// Threading: as Request; the results are written by the instance before OnDone and read by the
+// consumer after it took the request from the completion queue. Ownership: pins its version;
+// borrows the message, which its submitter keeps alive until the request has been taken from the
+// queue. Pooled: Dispose gives it back to its InferRequestPool.
 class InferRequest final : public Request {
  public:
   // Set by the submitter.
@@ -48,13 +48,14 @@ class InferRequest final : public Request {
   // Set by the engine before it is queued.
   int64_t received_ns = 0;
   InferRequestView view;
-  std::shared_ptr<ModelVersion> version;           // pin: null when refused before it was found
-  std::vector<const InferInputView*> inputs;       // one per VersionSpec input; null = left out
-  std::vector<WantedOutput> wanted;                // in the order asked for, or all
+  std::shared_ptr<ModelVersion> version;      // pin: null when refused before it was found
+  std::vector<const InferInputView*> inputs;  // one per VersionSpec input; null = left out
+  std::vector<WantedOutput> wanted;           // in the order asked for, or all
 
   // Results.
   std::shared_ptr<const BatchOutputs> batch_outputs;
-  std::vector<TensorView> outputs;  // in the order of `wanted`; borrow from batch_outputs or owned_outputs
+  std::vector<TensorView>
+      outputs;  // in the order of `wanted`; borrow from batch_outputs or owned_outputs
   std::vector<Buffer> owned_outputs;
   Status status;
 
@@ -87,7 +88,8 @@ class InferRequest final : public Request {
 };
 
 // Requests that are used again, with the capacity of their vectors.
-// Threading: thread-safe. Ownership: owns idle requests; outlives those handed out (Shared() always does).
+// Threading: thread-safe. Ownership: owns idle requests; outlives those handed out (Shared() always
+// does).
 class InferRequestPool {
  public:
   InferRequestPool();

@@ -1,6 +1,6 @@
-// Instance: one thread's worth of a version. It pulls a batch when idle, runs it on its backend instance and
-// delivers the outcomes. Where the computation takes place (this process or a worker) is the backend
-// instance's affair.
+// Instance: one thread's worth of a version. It pulls a batch when idle, runs it on its backend
+// instance and delivers the outcomes. Where the computation takes place (this process or a worker)
+// is the backend instance's affair.
 
 #pragma once
 
@@ -19,9 +19,9 @@
 namespace penstock {
 
 // Threading: confined to its creator until Start, then to its thread "ps-<model>".
-// Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive its thread.
-// Lifecycle: Execute* (warm-up) -> Start -> [the batcher closes] -> Join.
-// Blocking: Join waits for the running batch and for the batcher to be closed and empty.
+// Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive its
+// thread. Lifecycle: Execute* (warm-up) -> Start -> [the batcher closes] -> Join. Blocking: Join
+// waits for the running batch and for the batcher to be closed and empty.
 class Instance {
  public:
   struct Environment {
@@ -33,8 +33,8 @@ class Instance {
 
   Instance(std::string name, std::unique_ptr<BackendInstance> backend, Environment environment);
 
-  // Runs `batch` on the calling thread and leaves each request its outputs; delivers nothing. An exception
-  // of the backend is an INTERNAL status: a buggy model fails its batch, not the server.
+  // Runs `batch` on the calling thread and leaves each request its outputs; delivers nothing. An
+  // exception of the backend is an INTERNAL status: a buggy model fails its batch, not the server.
   Status Execute(const Batch& batch, BatchTimes* times) noexcept;
   // `on_exit` is called on the thread as its last act.
   void Start(std::function<void()> on_exit);

@@ -44,8 +44,8 @@ ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec
     : spec_(std::move(spec)),
       version_text_(std::to_string(spec_.version)),
       environment_(environment),
-      batcher_(std::make_shared<Batcher>(
-          BatcherOptions(spec_, environment.clock, environment.timer))),
+      batcher_(
+          std::make_shared<Batcher>(BatcherOptions(spec_, environment.clock, environment.timer))),
       model_(std::move(model)) {}
 
 ModelVersion::~ModelVersion() {

@@ -20,11 +20,12 @@
 namespace penstock {
 
 // Threading: thread-safe; WarmUp, Start and Drain from one control thread at a time.
-// Ownership: shared by the engine's table, the control plane and every request that reached it. Owns its
-// instances and (shared with other versions made of the same file) the loaded model; borrows clock and timer.
-// Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it has no thread. Once started it must
-// be drained before its last reference goes (the engine sees to it): an instance's thread cannot join itself.
-// Blocking: WarmUp for the length of a batch per instance; Drain up to its time-out.
+// Ownership: shared by the engine's table, the control plane and every request that reached it.
+// Owns its instances and (shared with other versions made of the same file) the loaded model;
+// borrows clock and timer. Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it
+// has no thread. Once started it must be drained before its last reference goes (the engine sees to
+// it): an instance's thread cannot join itself. Blocking: WarmUp for the length of a batch per
+// instance; Drain up to its time-out.
 class ModelVersion {
  public:
   struct Environment {
@@ -43,14 +44,14 @@ class ModelVersion {
   Status WarmUp(std::span<const uint8_t> message);
   void Start();
 
-  // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained, see
-  // Batcher::Enqueue; any other failure is the request's outcome.
+  // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained,
+  // see Batcher::Enqueue; any other failure is the request's outcome.
   Status Submit(const RequestRef& request);
   void Cancel(Request& request) { batcher_->Cancel(request); }
 
-  // Takes nothing new, lets the instances finish what is queued and running, joins them and frees the model.
-  // False: not done after `timeout_ns`; what was queued has been failed UNAVAILABLE, and a later Drain may
-  // find the rest ended. Idempotent.
+  // Takes nothing new, lets the instances finish what is queued and running, joins them and frees
+  // the model. False: not done after `timeout_ns`; what was queued has been failed UNAVAILABLE, and
+  // a later Drain may find the rest ended. Idempotent.
   bool Drain(int64_t timeout_ns);
 
   const VersionSpec& spec() const { return spec_; }

@@ -26,7 +26,7 @@ struct CountAndTime {
 
 // Upper bounds in microseconds; the last count is for what lies above the last bound.
 inline constexpr std::array<int64_t, 16> kHistogramBoundsUs = {
-    50,     100,    250,    500,     1'000,   2'500,     5'000,     10'000,
+    50,     100,    250,     500,     1'000,   2'500,     5'000,     10'000,
     25'000, 50'000, 100'000, 250'000, 500'000, 1'000'000, 2'500'000, 10'000'000};
 
 struct Histogram {
@@ -46,14 +46,14 @@ struct BatchSizeStatistics {
 struct VersionStatistics {
   CountAndTime success;  // per request: from arrival to outcome
   CountAndTime fail;
-  CountAndTime queue;           // per successful request, as the three below
-  CountAndTime compute_input;   // gather
-  CountAndTime compute_infer;   // the backend
-  CountAndTime compute_output;  // scatter
-  uint64_t inference_count = 0;  // rows of successful requests
-  uint64_t execution_count = 0;  // successful batches
-  int64_t last_inference_ms = 0;  // Unix time
-  uint64_t busy_ns = 0;           // instances, from a batch's start to its end
+  CountAndTime queue;                               // per successful request, as the three below
+  CountAndTime compute_input;                       // gather
+  CountAndTime compute_infer;                       // the backend
+  CountAndTime compute_output;                      // scatter
+  uint64_t inference_count = 0;                     // rows of successful requests
+  uint64_t execution_count = 0;                     // successful batches
+  int64_t last_inference_ms = 0;                    // Unix time
+  uint64_t busy_ns = 0;                             // instances, from a batch's start to its end
   std::map<uint32_t, BatchSizeStatistics> batches;  // by rows
   std::map<StatusCode, uint64_t> failures;          // requests by code
   Histogram queue_us;

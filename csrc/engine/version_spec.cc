@@ -75,8 +75,9 @@ Status BindToSignature(const ModelSignature& signature, VersionSpec* spec) {
                               FindInFile(signature.outputs, output, "output", model));
   }
   for (size_t i = 0; i < signature.inputs.size(); ++i) {
-    const bool is_fed = std::any_of(spec->inputs.begin(), spec->inputs.end(),
-                                    [i](const InputSpec& input) { return input.backend_index == i; });
+    const bool is_fed =
+        std::any_of(spec->inputs.begin(), spec->inputs.end(),
+                    [i](const InputSpec& input) { return input.backend_index == i; });
     if (!is_fed && !signature.inputs[i].is_optional) {
       return FailedPrecondition(StrCat(model, ": input '", signature.inputs[i].name,
                                        "' of the model file is not in the configuration"));

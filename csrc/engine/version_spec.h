@@ -1,4 +1,5 @@
-// VersionSpec: how one version of a model is served, already checked and completed by the control plane.
+// VersionSpec: how one version of a model is served, already checked and completed by the control
+// plane.
 
 #pragma once
 
@@ -7,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "base/status.h"
 #include "backends/backend.h"
+#include "base/status.h"
 #include "batcher/batcher.h"
 #include "tensor/tensor_view.h"
 
@@ -28,8 +29,8 @@ struct OutputSpec {
   std::string name;
   DataType dtype = DataType::kInvalid;
   Shape dims;
-  std::optional<Shape> reshape;      // what the model file gives instead of dims
-  std::vector<std::string> labels;   // for the classification extension; may be empty
+  std::optional<Shape> reshape;     // what the model file gives instead of dims
+  std::vector<std::string> labels;  // for the classification extension; may be empty
   size_t backend_index = 0;
 };
 
@@ -55,8 +56,8 @@ struct VersionSpec {
 };
 
 // Finds each input and output of `spec` in the file's signature and sets backend_index.
-// FAILED_PRECONDITION naming the tensor where one is missing, has another type, or a required input of the
-// file is not in the spec; INVALID_ARGUMENT where a number is out of range.
+// FAILED_PRECONDITION naming the tensor where one is missing, has another type, or a required input
+// of the file is not in the spec; INVALID_ARGUMENT where a number is out of range.
 Status BindToSignature(const ModelSignature& signature, VersionSpec* spec);
 
 }  // namespace penstock

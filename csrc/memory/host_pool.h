@@ -17,8 +17,8 @@ namespace penstock {
 // released buffer is freed, so a burst does not become resident for ever.
 //
 // Threading: thread-safe.
-// Ownership: buffers handed out hold the pool's address: the pool outlives them (Shared() always does).
-// Blocking: Allocate may enter the system allocator; never while holding a lock.
+// Ownership: buffers handed out hold the pool's address: the pool outlives them (Shared() always
+// does). Blocking: Allocate may enter the system allocator; never while holding a lock.
 class HostPool {
  public:
   static constexpr size_t kAlignment = 64;
