@@ -1,0 +1,154 @@
+"""The frontend on a real port, with fakes behind it: what the wire does, without models."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock import codec
+from penstock.config import ServerConfig
+from penstock.core import StreamReply
+from penstock.errors import CoreError, NotFoundError
+from penstock.frontend.grpcio import GrpcioTransport
+from penstock.frontend.health import register_health
+from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.readiness import Readiness
+from penstock.frontend.reflection import register_reflection
+from penstock.frontend.service import ControlHandlers, method_handlers, register
+
+
+async def echo(request: bytes) -> bytes:
+    return b"reply to " + request
+
+
+@dataclass
+class FakeCore:
+    """Answers with `answer`; remembers what it was asked and what was cancelled."""
+
+    answer: Callable[[bytes], Awaitable[bytes]] = echo
+    asked: list[bytes] = field(default_factory=list)
+    cancelled: list[bytes] = field(default_factory=list)
+    deadlines: list[int] = field(default_factory=list)
+    admitted: list[tuple[str, int]] = field(default_factory=list)
+    refusal: CoreError | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def infer(self, request: bytes, deadline: int = 0) -> bytes:
+        self.asked.append(request)
+        self.deadlines.append(deadline)
+        self.arrived.set()
+        try:
+            return await self.answer(request)
+        except asyncio.CancelledError:
+            self.cancelled.append(request)
+            self.left.set()
+            raise
+
+    async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
+        try:
+            return StreamReply(await self.infer(request, deadline), 0, "")
+        except CoreError as error:
+            return StreamReply(b"error: " + error.message.encode(), error.code, error.message)
+
+    def admit(self, group: str, size_bytes: int) -> None:
+        self.admitted.append((group, size_bytes))
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@dataclass
+class FakeModels:
+    """One model `m`, version 1."""
+
+    is_ready: bool = True
+    failure: Exception | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    release: asyncio.Event | None = None
+    load_started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ready(self, name: str, version: str = "") -> bool:
+        return name == "m" and version in ("", "1")
+
+    def metadata(self, name: str, version: str = "") -> codec.ModelMetadata:
+        self._check(name)
+        return codec.ModelMetadata(name, ("1",), "onnxruntime_onnx", (), ())
+
+    def config(self, name: str, version: str = "") -> codec.ModelConfig:
+        self._check(name)
+        return codec.ModelConfig(name=name, backend="onnxruntime")
+
+    def statistics(self, name: str = "", version: str = "") -> list[codec.VersionStatistics]:
+        if name:
+            self._check(name)
+        return []
+
+    async def index(
+        self, *, ready_only: bool = False, repository_name: str = ""
+    ) -> list[codec.IndexEntry]:
+        self.calls.append(("index", ready_only, repository_name))
+        return [codec.IndexEntry("m", "1", "READY")]
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config_json: str | None = None,
+        files: Sequence[str] = (),
+        repository_name: str = "",
+    ) -> None:
+        self.load_started.set()
+        if self.release is not None:
+            await self.release.wait()
+        self.calls.append(("load", name, config_json, tuple(files), repository_name))
+        if self.failure is not None:
+            raise self.failure
+
+    async def unload(
+        self, name: str, *, unload_dependents: bool = False, repository_name: str = ""
+    ) -> None:
+        self.calls.append(("unload", name, unload_dependents, repository_name))
+        self.is_ready = False
+
+    def _check(self, name: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if name != "m":
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+
+
+@dataclass
+class FakeServer:
+    """A frontend that serves."""
+
+    core: FakeCore
+    models: FakeModels
+    readiness: Readiness
+    transport: GrpcioTransport
+
+    @property
+    def address(self) -> str:
+        return self.transport.address
+
+
+@asynccontextmanager
+async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
+    """A started frontend over gRPC, ready."""
+    values = {"model_repository": (Path("unused"),), "grpc_port": 0, **settings}
+    config = ServerConfig(**values)  # type: ignore[arg-type]
+    core, models = FakeCore(), FakeModels()
+    readiness = Readiness(lambda: models.is_ready)
+    transport = GrpcioTransport(config)
+    inference = InferenceHandlers(core, readiness, config.max_inflight_per_stream)
+    control = ControlHandlers(models, readiness, server_name="fake", server_version="9")
+    register(transport.server, method_handlers(inference, control, core.admit))
+    register_health(transport.server, readiness)
+    register_reflection(transport.server)
+    transport.bind()
+    await transport.start()
+    readiness.start()
+    try:
+        yield FakeServer(core, models, readiness, transport)
+    finally:
+        await transport.stop(0)
