@@ -1,0 +1,87 @@
+"""Names of backends: Triton's platforms, the plug-ins that exist, and default model files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from penstock.codec import ModelConfig
+from penstock.errors import ConfigError
+
+PLATFORMS = {"onnxruntime_onnx": "onnxruntime"}
+"""Triton's older way to name a backend, with the framework's format."""
+
+DEFAULT_FILENAMES = {"onnxruntime": "model.onnx"}
+"""What a version directory holds; a backend that is not here is given the directory itself."""
+
+SAFE_PARAMETERS = frozenset({"onnxruntime"})
+"""Backends whose parameters name no file and load no code, so that a load request may set them."""
+
+_BY_SUFFIX = {".onnx": "onnxruntime"}
+_PLUGIN = re.compile(r"libpenstock_([A-Za-z0-9_]+)\.so")
+_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def find_backends(directories: Iterable[Path]) -> list[str]:
+    """Names of the plug-ins in the directories; one that cannot be read holds none."""
+    found: set[str] = set()
+    for directory in directories:
+        if directory.is_dir():
+            matches = (_PLUGIN.fullmatch(path.name) for path in directory.iterdir())
+            found.update(match.group(1) for match in matches if match)
+    return sorted(found)
+
+
+def platform_of(backend: str) -> str:
+    """The platform that clients are told; a backend without one is its own."""
+    return next((name for name, each in PLATFORMS.items() if each == backend), backend)
+
+
+def choose_backend(
+    config: ModelConfig, version_files: Iterable[str], available: Sequence[str]
+) -> str:
+    """The backend of a model, by its configuration or else by its files.
+
+    Args:
+        config: may name a backend, a platform, both if they agree, or neither.
+        version_files: names of the files in the version directories.
+        available: plug-ins that exist; empty = not known, anything may.
+
+    Raises:
+        ConfigError: it names one that does not exist, or nothing tells which to use.
+    """
+    backend = config.backend
+    if config.platform:
+        backend = _backend_of_platform(config.platform, config.backend)
+    if not backend:
+        backend = _backend_of_files([config.default_model_filename, *version_files])
+    if not _NAME.fullmatch(backend):
+        raise ConfigError([f"backend: '{backend}' is not a name of letters, digits and _"])
+    if available and backend not in available:
+        found = ", ".join(available)
+        raise ConfigError([f"backend: there is no backend '{backend}', expected one of {found}"])
+    return backend
+
+
+def _backend_of_platform(platform: str, backend: str) -> str:
+    implied = PLATFORMS.get(platform, platform if platform == backend else "")
+    if not implied:
+        known = ", ".join(sorted(PLATFORMS))
+        raise ConfigError(
+            [f"platform: '{platform}' is not supported, expected one of {known} or a backend"]
+        )
+    if backend and backend != implied:
+        raise ConfigError(
+            [f"backend: '{backend}' does not serve platform '{platform}', expected '{implied}'"]
+        )
+    return implied
+
+
+def _backend_of_files(names: Iterable[str]) -> str:
+    for name in names:
+        if Path(name).suffix in _BY_SUFFIX and name:
+            return _BY_SUFFIX[Path(name).suffix]
+    raise ConfigError(
+        ["backend: none is named and no version holds a model.onnx that would tell which to use"]
+    )

@@ -1,0 +1,208 @@
+"""ModelCatalog: what is served and in which state, and the reads that clients ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from penstock.codec import (
+    IndexEntry,
+    ModelConfig,
+    ModelMetadata,
+    TensorMetadata,
+    VersionStatistics,
+)
+from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from penstock.repository.engine import EngineVersion
+from penstock.repository.states import UNLOADED, State, VersionState, move
+
+_VERSION = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version that is ready to serve, or serves.
+
+    Attributes:
+        version: its number.
+        config: completed.
+        inputs: as clients see them.
+        outputs: as clients see them.
+        handle: the engine's side of it.
+    """
+
+    version: int
+    config: ModelConfig
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+    handle: EngineVersion
+
+
+@dataclass(slots=True)
+class ModelRecord:
+    """One model: versions that serve, the state of every version seen, and a fault of the whole.
+
+    `fault` says why the last load failed when it did not get as far as versions.
+    """
+
+    serving: dict[int, ServedVersion] = field(default_factory=dict)
+    states: dict[int, VersionState] = field(default_factory=dict)
+    fault: str = ""
+
+    def begin_load(self, versions: Iterable[int]) -> None:
+        """The load of these versions begins; those that serve go on."""
+        self.fault = ""
+        for version in versions:
+            if version not in self.serving:
+                self._move(version, State.LOADING)
+
+    def fail_load(self, reason: str) -> None:
+        """The load failed: nothing that serves changes, and all that was to load says why."""
+        self.fault = reason
+        for version, current in list(self.states.items()):
+            if current.state is State.LOADING:
+                self._move(version, State.UNAVAILABLE, reason)
+                self.fault = ""
+            elif version in self.serving:
+                text = f"the reload failed and the earlier load serves: {reason}"
+                self._move(version, State.READY, text)
+                self.fault = ""
+
+    def swap(self, versions: Iterable[ServedVersion]) -> list[ServedVersion]:
+        """Exactly these serve from now on. Returns what served before.
+
+        Earlier failures are forgotten: whoever loads or unloads the model has settled them.
+        """
+        replaced = list(self.serving.values())
+        self.serving = {served.version: served for served in versions}
+        self.fault = ""
+        for version in self.serving:
+            self._move(version, State.READY)
+        for old in replaced:
+            if old.version not in self.serving:
+                self._move(old.version, State.UNLOADING)
+        for version, current in list(self.states.items()):
+            if current.state is State.UNAVAILABLE:
+                self.states[version] = VersionState(State.UNAVAILABLE, UNLOADED)
+        return replaced
+
+    def finish_unload(self, version: int) -> None:
+        """The version's requests are finished; no effect if it is wanted again meanwhile."""
+        current = self.states.get(version)
+        if current is not None and current.state is State.UNLOADING:
+            self._move(version, State.UNAVAILABLE, UNLOADED)
+
+    def unready(self) -> list[int]:
+        """Versions that are known but do not serve."""
+        return sorted(self.states.keys() - self.serving.keys())
+
+    def is_healthy(self) -> bool:
+        """Whether strict readiness accepts it."""
+        return not self.fault and all(state.is_healthy() for state in self.states.values())
+
+    def index_entries(self, name: str) -> list[IndexEntry]:
+        """Its lines in the index."""
+        entries = [
+            IndexEntry(name, str(version), current.state.value, current.reason)
+            for version, current in sorted(self.states.items())
+        ]
+        if self.fault:
+            entries.insert(0, IndexEntry(name, "", "UNAVAILABLE", self.fault))
+        return entries or [IndexEntry(name)]
+
+    def _move(self, version: int, state: State, reason: str = "") -> None:
+        self.states[version] = move(self.states.get(version), state, reason)
+
+
+def parse_version(version: str) -> int | None:
+    """A version as clients write it; None for the empty string: whichever the policy chooses.
+
+    Raises:
+        InvalidArgumentError: not a whole number of at most 18 digits.
+    """
+    if not version:
+        return None
+    if _VERSION.fullmatch(version) is None:
+        raise InvalidArgumentError(
+            f"failed to get model version from specified version string '{version}', "
+            "version should be an integral value > 0"
+        )
+    return int(version)
+
+
+class ModelCatalog:
+    """The models by name.
+
+    Threading: confined to the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelRecord] = {}
+
+    def ready(self, name: str, version: str = "") -> bool:
+        """Whether the model serves; with no version: any version. False for an unknown model.
+
+        Raises:
+            InvalidArgumentError: the version is not a number.
+        """
+        number = parse_version(version)
+        record = self._models.get(name)
+        if record is None:
+            return False
+        return bool(record.serving) if number is None else number in record.serving
+
+    def metadata(self, name: str, version: str = "") -> ModelMetadata:
+        """What clients see of a model.
+
+        Raises:
+            NotFoundError: unknown, or no version is served.
+            UnavailableError: the version is known but not served.
+            InvalidArgumentError: the version is not a number.
+        """
+        served = self._find(name, version)
+        versions = tuple(str(number) for number in sorted(self._models[name].serving))
+        return ModelMetadata(name, versions, served.config.platform, served.inputs, served.outputs)
+
+    def config(self, name: str, version: str = "") -> ModelConfig:
+        """The configuration, completed. Raises as `metadata` does."""
+        return self._find(name, version).config
+
+    def statistics(self, name: str = "", version: str = "") -> list[VersionStatistics]:
+        """Counters of the versions that are served: of all models, of one, or of one version.
+
+        Raises: as `metadata` does, where a name is given.
+        """
+        if name:
+            chosen = {name: self._find_all(name, version)}
+        else:
+            chosen = {each: _by_number(record) for each, record in sorted(self._models.items())}
+        return [
+            VersionStatistics(model, served.version, served.handle.stats())
+            for model, versions in chosen.items()
+            for served in versions
+        ]
+
+    def _find_all(self, name: str, version: str) -> Sequence[ServedVersion]:
+        found = self._find(name, version)
+        return [found] if version else _by_number(self._models[name])
+
+    def _find(self, name: str, version: str) -> ServedVersion:
+        number = parse_version(version)
+        record = self._models.get(name)
+        unknown = f"Request for unknown model: '{name}'"
+        if record is None:
+            raise NotFoundError(f"{unknown} is not found")
+        if number is None:
+            if not record.serving:
+                raise NotFoundError(f"{unknown} has no available versions")
+            return record.serving[max(record.serving)]
+        if number in record.serving:
+            return record.serving[number]
+        if number in record.states:
+            raise UnavailableError(f"'{name}' version {number} is not at ready state")
+        raise NotFoundError(f"{unknown} version {number} is not found")
+
+
+def _by_number(record: ModelRecord) -> list[ServedVersion]:
+    return [served for _, served in sorted(record.serving.items())]

@@ -1,0 +1,216 @@
+"""Completes a configuration from the signature of the model file and checks one against the other.
+
+Pure functions. What is written is checked, never changed; what is not written is filled in:
+
+* inputs and outputs, and the datatype and dims of those that lack them;
+* max_batch_size: `default_max_batch_size` where the first dimension of all inputs and outputs is
+  -1, else 0. A configuration that lists shapes in full, batch dimension included, also means 0;
+* dynamic batching: on, with no delay, where max_batch_size was filled in. A configuration that
+  writes a max_batch_size and no dynamic_batching means that every request is its own batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
+from penstock.repository.backends import DEFAULT_FILENAMES, platform_of
+from penstock.repository.engine import FileTensor
+from penstock.repository.policy import DEFAULT_POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the model file declares."""
+
+    inputs: tuple[FileTensor, ...]
+    outputs: tuple[FileTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A completed configuration, and every fault of the written one against the file."""
+
+    config: ModelConfig
+    faults: tuple[str, ...]
+
+
+def with_names(config: ModelConfig, model_name: str, backend: str) -> ModelConfig:
+    """The configuration with everything that needs no model file."""
+    groups = config.instance_groups or (InstanceGroup(name=model_name),)
+    return replace(
+        config,
+        name=model_name,
+        backend=backend,
+        platform=platform_of(backend),
+        version_policy=config.version_policy or DEFAULT_POLICY,
+        default_model_filename=config.default_model_filename or DEFAULT_FILENAMES.get(backend, ""),
+        instance_groups=tuple(_complete_group(group) for group in groups),
+    )
+
+
+def _complete_group(group: InstanceGroup) -> InstanceGroup:
+    kind = "KIND_CPU" if group.kind == "KIND_AUTO" else group.kind
+    return replace(group, count=max(group.count, 1), kind=kind)
+
+
+def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int) -> Completion:
+    """Completes a configuration and finds every fault of it against the model file.
+
+    Args:
+        config: as written, names filled in; without faults of its own.
+        signature: of the file.
+        default_max_batch_size: where the configuration does not say and the model can batch.
+    """
+    max_batch_size = config.max_batch_size
+    batching = config.dynamic_batching
+    if max_batch_size is None:
+        can_batch = _can_batch(signature) and not _lists_full_shapes(config, signature)
+        max_batch_size = default_max_batch_size if can_batch else 0
+        if can_batch and batching is None:
+            batching = DynamicBatching()
+    has_batch = max_batch_size > 0
+    completed = replace(
+        config,
+        max_batch_size=max_batch_size,
+        dynamic_batching=batching,
+        inputs=_complete_tensors(config.inputs, signature.inputs, has_batch),
+        outputs=_complete_tensors(config.outputs, signature.outputs, has_batch),
+    )
+    return Completion(completed, tuple(_faults(completed, signature)))
+
+
+def _can_batch(signature: Signature) -> bool:
+    return all(
+        tensor.dims and tensor.dims[0] == -1 for tensor in signature.inputs + signature.outputs
+    )
+
+
+def _lists_full_shapes(config: ModelConfig, signature: Signature) -> bool:
+    ranks = {tensor.name: len(tensor.dims) for tensor in signature.inputs + signature.outputs}
+    return any(
+        tensor.dims and ranks.get(tensor.name) == len(_file_dims(tensor))
+        for tensor in config.inputs + config.outputs
+    )
+
+
+def _file_dims(tensor: TensorConfig) -> tuple[int, ...]:
+    """What a tensor's configuration expects in the file, without the batch dimension."""
+    return tensor.dims if tensor.reshape is None else tensor.reshape
+
+
+def _complete_tensors(
+    written: Sequence[TensorConfig], found: Sequence[FileTensor], has_batch: bool
+) -> tuple[TensorConfig, ...]:
+    if not written:
+        return tuple(
+            TensorConfig(t.name, t.datatype, t.dims[has_batch:], optional=t.optional) for t in found
+        )
+    by_name = {tensor.name: tensor for tensor in found}
+    return tuple(_complete_tensor(each, by_name.get(each.name), has_batch) for each in written)
+
+
+def _complete_tensor(
+    written: TensorConfig, found: FileTensor | None, has_batch: bool
+) -> TensorConfig:
+    if found is None:
+        return written
+    dims = written.dims
+    if not dims and written.reshape is None:
+        dims = found.dims[has_batch:]
+    return replace(written, datatype=written.datatype or found.datatype, dims=dims)
+
+
+def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
+    if config.max_batch_size:
+        yield from _batch_dimension_faults(config.max_batch_size, signature)
+    yield from _tensor_faults("input", config, config.inputs, signature.inputs)
+    yield from _tensor_faults("output", config, config.outputs, signature.outputs)
+    listed = {tensor.name for tensor in config.inputs}
+    for tensor in signature.inputs:
+        if tensor.name not in listed and not tensor.optional:
+            yield (
+                f"input: the model file requires input '{tensor.name}' "
+                f"({len(signature.inputs)} in all), it is not listed"
+            )
+    yield from _warmup_faults(config)
+
+
+def _batch_dimension_faults(max_batch_size: int, signature: Signature) -> Iterator[str]:
+    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if not tensor.dims or tensor.dims[0] != -1:
+                yield (
+                    f"max_batch_size: {max_batch_size} needs a model with a batch dimension, but "
+                    f"{kind} '{tensor.name}' has shape {list(tensor.dims)} in the model file, "
+                    "expected -1 first"
+                )
+
+
+def _tensor_faults(
+    kind: str, config: ModelConfig, written: Sequence[TensorConfig], found: Sequence[FileTensor]
+) -> Iterator[str]:
+    by_name = {tensor.name: tensor for tensor in found}
+    for index, tensor in enumerate(written):
+        path = f"{kind}[{index}]"
+        file_tensor = by_name.get(tensor.name)
+        if file_tensor is None:
+            names = ", ".join(f"'{name}'" for name in by_name)
+            yield f"{path}.name: the model file has no {kind} '{tensor.name}', it has {names}"
+            continue
+        if tensor.datatype != file_tensor.datatype:
+            yield (
+                f"{path}.data_type: '{tensor.name}' is {file_tensor.datatype} in the model file, "
+                f"got {tensor.datatype}"
+            )
+        if tensor.optional and not file_tensor.optional:
+            yield f"{path}.optional: the model file requires input '{tensor.name}'"
+        yield from _dims_faults(path, config, tensor, file_tensor)
+
+
+def _dims_faults(
+    path: str, config: ModelConfig, tensor: TensorConfig, found: FileTensor
+) -> Iterator[str]:
+    has_batch = bool(config.max_batch_size)
+    if has_batch and (not found.dims or found.dims[0] != -1):
+        return  # told already: the model has no batch dimension
+    expected = found.dims[has_batch:]
+    got = _file_dims(tensor)
+    fits = len(expected) == len(got) and all(
+        e in (-1, g) for e, g in zip(expected, got, strict=True)
+    )
+    if not fits:
+        field = "dims" if tensor.reshape is None else "reshape.shape"
+        without = ", without the batch dimension" if has_batch else ""
+        yield (
+            f"{path}.{field}: '{tensor.name}' is {list(expected)} in the model file{without}, "
+            f"got {list(got)}"
+        )
+
+
+def _warmup_faults(config: ModelConfig) -> Iterator[str]:
+    inputs = {tensor.name: tensor for tensor in config.inputs}
+    for index, warmup in enumerate(config.warmups):
+        path = f"model_warmup[{index}]"
+        if warmup.batch_size > max(config.max_batch_size or 0, 1):
+            yield f"{path}.batch_size: {warmup.batch_size} is more than max_batch_size"
+        for name in inputs.keys() - warmup.inputs.keys():
+            if not inputs[name].optional:
+                yield f"{path}.inputs: input '{name}' is missing"
+        for name, given in warmup.inputs.items():
+            tensor = inputs.get(name)
+            if tensor is None:
+                yield f"{path}.inputs['{name}']: the model has no such input"
+            elif given.datatype != tensor.datatype:
+                yield (
+                    f"{path}.inputs['{name}'].data_type: expected {tensor.datatype}, "
+                    f"got {given.datatype}"
+                )
+            elif len(given.dims) != len(tensor.dims) or any(
+                t not in (-1, g) for t, g in zip(tensor.dims, given.dims, strict=True)
+            ):
+                yield (
+                    f"{path}.inputs['{name}'].dims: expected {list(tensor.dims)}, "
+                    f"got {list(given.dims)}"
+                )

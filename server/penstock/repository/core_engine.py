@@ -1,0 +1,139 @@
+"""The native core behind the repository's seam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from penstock.core import (
+    Core,
+    InputSpec,
+    LoadedModel,
+    OutputSpec,
+    QueuePolicy,
+    TensorSpec,
+    Version,
+    VersionSpec,
+)
+from penstock.repository.engine import (
+    EngineVersion,
+    FileTensor,
+    ModelSource,
+    OpenedModel,
+    ServedTensor,
+    ServingSpec,
+)
+
+
+def _file_tensor(spec: TensorSpec) -> FileTensor:
+    return FileTensor(spec.name, spec.datatype, tuple(spec.dims), spec.optional)
+
+
+class CoreModel:
+    """An OpenedModel of the core."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self.model = model
+        self.inputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.inputs)
+        self.outputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.outputs)
+
+
+class CoreVersion:
+    """An EngineVersion of the core.
+
+    Ownership: holds the only Python reference to the core's version, so that `close` frees it, and
+    the weights with it, on the thread that calls.
+    """
+
+    def __init__(self, version: Version) -> None:
+        self.version: Version | None = version
+
+    def warm_up(self, request: bytes) -> None:
+        """Blocking. Runs a request on every instance."""
+        self._open().warm_up(request)
+
+    def start(self) -> None:
+        """Starts the threads of the instances."""
+        self._open().start()
+
+    def close(self, timeout_s: float) -> bool:
+        """Blocking. Drains and frees."""
+        version = self._open()
+        self.version = None
+        return version.drain(timeout_s)
+
+    def stats(self) -> Mapping[str, Any]:
+        """Counters since creation; empty once closed."""
+        version = self.version
+        return {} if version is None else version.stats()
+
+    def _open(self) -> Version:
+        if self.version is None:
+            raise ValueError("the version is closed")
+        return self.version
+
+
+class CoreEngine:
+    """The ModelEngine that serves."""
+
+    def __init__(self, core: Core) -> None:
+        self._engine = core.engine
+
+    def open_model(self, source: ModelSource) -> OpenedModel:
+        """Blocking. Opens a model file."""
+        model = self._engine.load_model(
+            backend=source.backend,
+            model_name=source.model_name,
+            version=source.version,
+            path=source.path,
+            model_directory=source.model_directory,
+            parameters=source.parameters,
+        )
+        return CoreModel(model)
+
+    def create_version(self, model: OpenedModel, spec: ServingSpec) -> EngineVersion:
+        """Blocking. Makes the instances."""
+        loaded = cast(CoreModel, model).model
+        return CoreVersion(self._engine.create_version(loaded, _version_spec(spec)))
+
+    def set_serving(
+        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+    ) -> None:
+        """Replaces in one step what answers for the name."""
+        opened = [cast(CoreVersion, version).version for version in versions]
+        self._engine.set_serving(
+            model_name, [version for version in opened if version is not None], unready
+        )
+
+
+def _input_spec(tensor: ServedTensor) -> InputSpec:
+    return InputSpec(tensor.name, tensor.datatype, tensor.dims, tensor.reshape, tensor.optional)
+
+
+def _output_spec(tensor: ServedTensor) -> OutputSpec:
+    return OutputSpec(tensor.name, tensor.datatype, tensor.dims, tensor.reshape, tensor.labels)
+
+
+def _version_spec(spec: ServingSpec) -> VersionSpec:
+    return VersionSpec(
+        model_name=spec.model_name,
+        version=spec.version,
+        inputs=[_input_spec(tensor) for tensor in spec.inputs],
+        outputs=[_output_spec(tensor) for tensor in spec.outputs],
+        max_batch_size=spec.max_batch_size,
+        preferred_batch_sizes=spec.preferred_batch_sizes,
+        max_queue_delay_us=spec.max_queue_delay_us,
+        preserve_ordering=spec.preserve_ordering,
+        dynamic_batching=spec.dynamic_batching,
+        default_priority_level=spec.default_priority_level,
+        queue_policies=[
+            QueuePolicy(
+                queue.max_queue_size,
+                queue.default_timeout_us,
+                queue.delay_on_timeout,
+                queue.honour_request_timeout,
+            )
+            for queue in spec.queues
+        ],
+        instance_count=spec.instance_count,
+    )

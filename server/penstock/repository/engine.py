@@ -1,0 +1,130 @@
+"""The seam between the repository and the native core: what loading needs of an engine.
+
+`core_engine.CoreEngine` is the real one; tests bring their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class FileTensor:
+    """An input or output as the model file declares it, batch dimension included, -1 = any."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model file to open.
+
+    Attributes:
+        backend: name of the plug-in.
+        model_name: for messages.
+        version: for messages.
+        path: of the file, or of a directory where the format is one.
+        model_directory: nothing outside it is read.
+        parameters: for the backend.
+    """
+
+    backend: str
+    model_name: str
+    version: int
+    path: str
+    model_directory: str
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTensor:
+    """A tensor as clients see it, without the batch dimension; labels are for outputs."""
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    reshape: tuple[int, ...] | None = None
+    optional: bool = False
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LevelQueue:
+    """The queue of one priority level. Size in requests, 0 = no limit; 0 us = no timeout."""
+
+    max_queue_size: int = 0
+    default_timeout_us: int = 0
+    delay_on_timeout: bool = False
+    honour_request_timeout: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSpec:
+    """How a version is served. queues: one per priority level, highest first."""
+
+    model_name: str
+    version: int
+    inputs: tuple[ServedTensor, ...]
+    outputs: tuple[ServedTensor, ...]
+    max_batch_size: int = 0
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int = 0
+    preserve_ordering: bool = False
+    dynamic_batching: bool = True
+    default_priority_level: int = 1
+    queues: tuple[LevelQueue, ...] = (LevelQueue(),)
+    instance_count: int = 1
+
+
+class OpenedModel(Protocol):
+    """A model file that its backend has opened; it holds weights."""
+
+    @property
+    def inputs(self) -> Sequence[FileTensor]:
+        """What it takes."""
+
+    @property
+    def outputs(self) -> Sequence[FileTensor]:
+        """What it gives."""
+
+
+class EngineVersion(Protocol):
+    """A version with its queue and instances. Life: warm_up* -> start -> serving -> close.
+
+    Thread-safe. Freed quietly if it is dropped before start.
+    """
+
+    def warm_up(self, request: bytes) -> None:
+        """Blocking. Runs the bytes of a ModelInferRequest on every instance; before start only."""
+
+    def start(self) -> None:
+        """Blocking, briefly. Starts the threads of the instances."""
+
+    def close(self, timeout_s: float) -> bool:
+        """Blocking. Finishes what it has, then frees the model on this thread.
+
+        False when that took longer than timeout_s and requests were failed.
+        """
+
+    def stats(self) -> Mapping[str, Any]:
+        """Counters since creation; empty once closed."""
+
+
+class ModelEngine(Protocol):
+    """Opens models and serves them by name. Thread-safe."""
+
+    def open_model(self, source: ModelSource) -> OpenedModel:
+        """Blocking. Opens a model file; CoreError says why it could not."""
+
+    def create_version(self, model: OpenedModel, spec: ServingSpec) -> EngineVersion:
+        """Blocking. Makes the instances; `model` came from this engine's open_model."""
+
+    def set_serving(
+        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+    ) -> None:
+        """Replaces in one step what answers for the name; see the core's Engine.set_serving."""

@@ -1,0 +1,175 @@
+"""Model directories on disk: where they are, what is in them, and that nothing leads out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from penstock.errors import (
+    ConfigError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    StartupError,
+)
+from penstock.repository.policy import version_number
+
+CONFIG_FILENAME = "config.pbtxt"
+MAX_TEXT_BYTES = 16 << 20
+"""Of a configuration or a label file; larger ones are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDirectory:
+    """A model in a repository. `versions` are those found, ascending."""
+
+    name: str
+    repository: Path
+    path: Path
+    versions: tuple[int, ...]
+
+    def version_path(self, version: int) -> Path:
+        """The directory of a version."""
+        return self.path / str(version)
+
+
+def list_models(repositories: Iterable[Path]) -> list[str]:
+    """Names of the model directories, sorted; hidden ones are not models.
+
+    Raises:
+        StartupError: a repository cannot be read.
+    """
+    names: set[str] = set()
+    for repository in repositories:
+        try:
+            with os.scandir(repository) as entries:
+                names.update(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        except OSError as error:
+            raise StartupError(
+                f"cannot read model repository '{repository}': {error.strerror}"
+            ) from error
+    return sorted(names)
+
+
+def find_model(repositories: Iterable[Path], name: str) -> ModelDirectory:
+    """The directory of a model.
+
+    Raises:
+        InternalError: no repository has it; the text is the one that Triton's clients know.
+        InvalidArgumentError: more than one has it.
+    """
+    found = [path for path in repositories if _is_model_name(name) and (path / name).is_dir()]
+    if not found:
+        raise InternalError(f"failed to load '{name}', failed to poll from model repository")
+    if len(found) > 1:
+        raise InvalidArgumentError(
+            f"failed to load '{name}', the model is in {len(found)} repositories, expected one"
+        )
+    path = found[0] / name
+    numbers = (version_number(entry.name) for entry in _entries(name, path) if entry.is_dir())
+    versions = sorted(number for number in numbers if number is not None)
+    return ModelDirectory(name, found[0], path, tuple(versions))
+
+
+def _entries(name: str, path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise InternalError(
+            f"failed to load '{name}', directory '{path.name}' cannot be read: {error.strerror}"
+        ) from error
+
+
+def _is_model_name(name: str) -> bool:
+    return not name.startswith(".") and name not in ("", "..") and not set(name) & {"/", "\0"}
+
+
+def read_config_file(model: ModelDirectory) -> str | None:
+    """The text of the model's config.pbtxt; None where there is none.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is not UTF-8.
+    """
+    if not os.path.lexists(model.path / CONFIG_FILENAME):
+        return None
+    return read_text(model, CONFIG_FILENAME, CONFIG_FILENAME)
+
+
+def read_text(model: ModelDirectory, filename: str, field: str) -> str:
+    """A text file of the model's directory.
+
+    Args:
+        model: whose.
+        filename: relative to the directory.
+        field: what named the file, for faults.
+
+    Raises:
+        ConfigError: it leads out of the repository, cannot be read, is too large or not UTF-8.
+    """
+    path = inside(model, model.path, filename, field)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{field}: cannot read '{filename}': {error.strerror}"]) from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise ConfigError([f"{field}: '{filename}' has more than {MAX_TEXT_BYTES} bytes"])
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{field}: '{filename}' is not UTF-8 in line {line}"]) from error
+
+
+def escapes(filename: str) -> bool:
+    """Whether a name that a configuration gives is absolute or climbs up."""
+    path = PurePosixPath(filename)
+    return path.is_absolute() or ".." in path.parts or "\0" in filename
+
+
+def inside(model: ModelDirectory, base: Path, filename: str, field: str) -> Path:
+    """A path below `base` that, with symbolic links followed, stays in the model's repository.
+
+    Links within a repository are how one file serves several models; a link out of it would let a
+    model directory read any file of the machine.
+
+    Raises:
+        ConfigError: it does not stay inside.
+    """
+    if escapes(filename):
+        raise ConfigError([f"{field}: '{filename}' leads out of the model's directory"])
+    path = base / filename
+    try:
+        resolved = path.resolve()
+        is_inside = resolved.is_relative_to(model.repository.resolve())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise ConfigError([f"{field}: '{filename}' cannot be followed to a file"]) from error
+    if not is_inside:
+        raise ConfigError([f"{field}: '{filename}' is a link that leads out of the repository"])
+    return path
+
+
+def version_files(model: ModelDirectory) -> list[str]:
+    """Names of what lies in the version directories."""
+    paths = (model.version_path(version) for version in model.versions)
+    return sorted({entry.name for path in paths for entry in _entries(model.name, path)})
+
+
+def model_file(model: ModelDirectory, version: int, filename: str) -> Path:
+    """The model file of a version, or the version's directory where `filename` is empty.
+
+    A directory called like the file holds it under the same name (ONNX with external data).
+
+    Raises:
+        NotFoundError: there is no such file.
+        ConfigError: it leads out of the repository.
+    """
+    base = model.version_path(version)
+    path = inside(model, base, filename, "default_model_filename") if filename else base
+    if filename and path.is_dir():
+        path = inside(model, path, PurePosixPath(filename).name, "default_model_filename")
+    if not path.exists():
+        raise NotFoundError(f"version {version} has no file '{filename}'")
+    return path

@@ -1,0 +1,181 @@
+"""ModelLoader: the blocking half of a load, from a model's directory to a version that is warm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.codec import ModelConfig, Warmup, read_config_json, read_config_text
+from penstock.errors import ConfigError, CoreError, core_error
+from penstock.repository.backends import choose_backend, find_backends
+from penstock.repository.catalog import ServedVersion
+from penstock.repository.completion import Signature, complete, with_names
+from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
+from penstock.repository.faults import Faults
+from penstock.repository.layout import (
+    CONFIG_FILENAME,
+    ModelDirectory,
+    find_model,
+    model_file,
+    read_config_file,
+    read_text,
+    version_files,
+)
+from penstock.repository.override import restrict
+from penstock.repository.policy import choose_versions
+from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
+from penstock.repository.settings import RepositorySettings
+from penstock.repository.validation import config_faults
+from penstock.repository.warmup import warmup_request
+
+OVERRIDE = "config parameter"
+"""What faults call a configuration that came with a load request."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What a load will do.
+
+    Attributes:
+        model: the directory.
+        config: as written, without faults of its own, with all that needs no model file filled in.
+        source: what to call the configuration in faults.
+        versions: to serve, ascending.
+        labels: of the classification extension, by output.
+    """
+
+    model: ModelDirectory
+    config: ModelConfig
+    source: str
+    versions: tuple[int, ...]
+    labels: Mapping[str, tuple[str, ...]]
+
+
+class ModelLoader:
+    """Reads, checks, opens and warms up.
+
+    Threading: thread-safe. Ownership: borrows the engine. Blocking: every method.
+    """
+
+    def __init__(self, engine: ModelEngine, settings: RepositorySettings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    def check_exists(self, name: str) -> None:
+        """Raises CoreError unless exactly one repository has the model."""
+        find_model(self._settings.paths, name)
+
+    def plan(self, name: str, config_json: str | None = None) -> LoadPlan:
+        """Reads and checks the configuration and decides what to load.
+
+        Args:
+            name: of the model.
+            config_json: replaces the file's configuration, as far as `override` allows.
+
+        Raises:
+            ConfigError: every fault of the configuration.
+            CoreError: no repository has the model, or more than one.
+        """
+        model = find_model(self._settings.paths, name)
+        source = CONFIG_FILENAME if config_json is None else OVERRIDE
+        faults = Faults()
+        config = self._config(model, config_json, faults)
+        faults.add(source, config_faults(config, name))
+        backend = ""
+        versions: tuple[int, ...] = ()
+        labels: dict[str, tuple[str, ...]] = {}
+        with faults.collect(source):
+            backend = self._backend(model, config)
+        with faults.collect(source):
+            versions = tuple(choose_versions(config.version_policy, model.versions))
+        for index, output in enumerate(config.outputs):
+            if output.label_filename:
+                with faults.collect(source):
+                    field = f"output[{index}].label_filename"
+                    text = read_text(model, output.label_filename, field)
+                    labels[output.name] = tuple(text.splitlines())
+        faults.raise_if_any()
+        return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
+
+    def open_version(self, plan: LoadPlan, version: int) -> tuple[OpenedModel, ModelConfig]:
+        """Opens the model file of a version and completes the configuration from it.
+
+        Raises:
+            ConfigError: every fault of the configuration against the file.
+            CoreError: the file is missing or its backend refused it.
+        """
+        config = plan.config
+        source = ModelSource(
+            backend=config.backend,
+            model_name=plan.model.name,
+            version=version,
+            path=str(model_file(plan.model, version, config.default_model_filename)),
+            model_directory=str(plan.model.path),
+            parameters=backend_parameters(config),
+        )
+        opened = self._engine.open_model(source)
+        signature = Signature(tuple(opened.inputs), tuple(opened.outputs))
+        completion = complete(config, signature, self._settings.default_max_batch_size)
+        if completion.faults:
+            raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
+        return opened, completion.config
+
+    def prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
+        """Opens a version, makes its instances and warms them up; it is ready to be started.
+
+        Raises:
+            ConfigError: as open_version, or a file of a warm-up cannot be used.
+            CoreError: as open_version, or an instance or a warm-up failed.
+        """
+        opened, config = self.open_version(plan, version)
+        handle = self._engine.create_version(opened, serving_spec(config, version, plan.labels))
+        for warmup, request in _warmup_requests(plan, config, version):
+            _warm_up(handle, version, warmup, request)
+        inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")
+        return ServedVersion(version, config, inputs, outputs, handle)
+
+    def check_version(self, plan: LoadPlan, version: int) -> None:
+        """Does all of `prepare` that makes no instance and runs nothing; raises as it does."""
+        _, config = self.open_version(plan, version)
+        _warmup_requests(plan, config, version)
+
+    def _config(
+        self, model: ModelDirectory, config_json: str | None, faults: Faults
+    ) -> ModelConfig:
+        if config_json is None:
+            text = read_config_file(model)
+            if text is None:
+                return ModelConfig()
+            reading = read_config_text(text, CONFIG_FILENAME)
+            faults.add_full(reading.faults)
+            return reading.config
+        reading = read_config_json(config_json, OVERRIDE)
+        faults.add_full(reading.faults)
+        config = reading.config
+        written = self._config(model, None, Faults())  # its own faults do not matter here
+        with faults.collect(OVERRIDE):
+            config = restrict(config, written, self._backend(model, written))
+        return config
+
+    def _backend(self, model: ModelDirectory, config: ModelConfig) -> str:
+        available = find_backends(self._settings.backend_directories)
+        return choose_backend(config, version_files(model), available)
+
+
+def _warmup_requests(
+    plan: LoadPlan, config: ModelConfig, version: int
+) -> list[tuple[Warmup, bytes]]:
+    has_batch = bool(config.max_batch_size)
+    return [
+        (warmup, warmup_request(plan.model, version, warmup, has_batch))
+        for warmup in config.warmups
+    ]
+
+
+def _warm_up(handle: EngineVersion, version: int, warmup: Warmup, request: bytes) -> None:
+    try:
+        for _ in range(max(warmup.count, 1)):
+            handle.warm_up(request)
+    except CoreError as error:
+        message = f"version {version}: warm-up '{warmup.name}' failed: {error.message}"
+        raise core_error(error.code, message) from error

@@ -1,0 +1,294 @@
+"""ModelManager: which models are served, and the loads and unloads that change it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from penstock.codec import IndexEntry
+from penstock.errors import (
+    CoreError,
+    InternalError,
+    NotFoundError,
+    StartupError,
+    UnavailableError,
+    UnimplementedError,
+)
+from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion
+from penstock.repository.engine import ModelEngine
+from penstock.repository.failures import is_foreseen, load_failure, merge_failures
+from penstock.repository.layout import list_models
+from penstock.repository.loader import LoadPlan, ModelLoader
+from penstock.repository.settings import RepositorySettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("penstock.repository")
+
+
+class ModelManager(ModelCatalog):
+    """Serves the models of the repositories on an engine; a catalog that also changes.
+
+    A load opens, checks and warms up every version that the policy chooses, then swaps them in at
+    once and drains the old ones in the background. If any version fails nothing changes: what was
+    served goes on, and the index says why.
+
+    Threading: confined to the event loop; blocking work runs in threads, `load_threads` at a time.
+    Ownership: owns the versions it loaded; borrows the engine, which outlives it.
+    Lifecycle: constructed -> start -> (load | unload | reads)* -> close, also after a failed start.
+    """
+
+    def __init__(self, engine: ModelEngine, settings: RepositorySettings) -> None:
+        super().__init__()
+        self._engine = engine
+        self._settings = settings
+        self._loader = ModelLoader(engine, settings)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._load_threads = ThreadPoolExecutor(settings.load_threads, "load")
+        self._drain_threads = ThreadPoolExecutor(settings.load_threads, "drain")
+        self._is_started = False
+        self._is_closing = False
+
+    async def start(self) -> None:
+        """Loads what is to be served from the start; returns when that has succeeded or failed.
+
+        Raises:
+            StartupError: a repository cannot be read, or, with exit_on_error, a model did not load.
+        """
+        found = await asyncio.to_thread(list_models, self._settings.paths)
+        names = self._initial_models(found)
+        results = await asyncio.gather(
+            *(self._track(self._load(name, None)) for name in names), return_exceptions=True
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, CoreError):
+                raise failure
+        if failures and self._settings.exit_on_error:
+            raise StartupError("; ".join(str(failure) for failure in failures))
+        self._is_started = True
+
+    def _initial_models(self, found: Iterable[str]) -> list[str]:
+        if self._settings.control_mode == "none" or "*" in self._settings.load_models:
+            return list(found)
+        return list(dict.fromkeys(self._settings.load_models))
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config_json: str | None = None,
+        files: Sequence[str] = (),
+        repository_name: str = "",
+    ) -> None:
+        """Loads or reloads a model; returns when it serves.
+
+        A caller that goes away does not stop the load.
+
+        Args:
+            name: of the model.
+            config_json: a configuration that replaces the file's for this load.
+            files: names of file contents sent along; none is supported.
+            repository_name: only empty is supported.
+
+        Raises:
+            UnavailableError: the control mode is none, or the server is shutting down.
+            UnimplementedError: a repository name or file contents were given.
+            CoreError: the model did not load; the message says why.
+        """
+        self._check_control(repository_name)
+        if files:
+            raise UnimplementedError(
+                f"failed to load '{name}', load parameter 'file:{files[0]}' is not supported: "
+                "models are read from the repository only"
+            )
+        await asyncio.shield(self._track(self._load(name, config_json)))
+
+    async def unload(
+        self, name: str, *, unload_dependents: bool = False, repository_name: str = ""
+    ) -> None:
+        """Stops serving a model; the requests it has accepted are finished in the background.
+
+        A model of the repository that is not loaded is left as it is.
+
+        Args:
+            name: of the model.
+            unload_dependents: accepted; no model has dependents.
+            repository_name: only empty is supported.
+
+        Raises:
+            UnavailableError: the control mode is none, or the server is shutting down.
+            UnimplementedError: a repository name was given.
+            NotFoundError: no such model is loaded or in a repository.
+        """
+        self._check_control(repository_name)
+        del unload_dependents
+        await asyncio.shield(self._track(self._unload(name)))
+
+    async def index(
+        self, *, ready_only: bool = False, repository_name: str = ""
+    ) -> list[IndexEntry]:
+        """Every model of the repositories and every model ever loaded, by name and version.
+
+        Raises:
+            UnimplementedError: a repository name was given.
+            InternalError: a repository cannot be read any more.
+        """
+        if repository_name:
+            raise UnimplementedError("'repository_name' specification is not supported")
+        names = set(self._models)
+        if not ready_only:
+            names.update(await self._list_models())
+        entries = [
+            entry
+            for name in sorted(names)
+            for entry in self._models.get(name, ModelRecord()).index_entries(name)
+        ]
+        return [entry for entry in entries if entry.state == "READY" or not ready_only]
+
+    def all_ready(self) -> bool:
+        """Whether the server is ready, as far as models go.
+
+        That is after start and before close; with strict readiness only while no model has failed
+        or is loading for the first time. Unloaded models do not count, nor do failed reloads.
+        """
+        if not self._is_started or self._is_closing:
+            return False
+        if not self._settings.strict_readiness:
+            return True
+        return all(record.is_healthy() for record in self._models.values())
+
+    async def close(self, timeout_s: float) -> None:
+        """Takes no more loads, stops serving and drains everything.
+
+        Args:
+            timeout_s: for all of it; what is left then is for the engine's shutdown to end.
+        """
+        self._is_closing = True
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._wait_for_tasks(deadline)
+        for name, record in self._models.items():
+            self._serve(name, record, ())
+        await self._wait_for_tasks(deadline)
+        for task in self._tasks:
+            task.cancel()
+        self._load_threads.shutdown(wait=False, cancel_futures=True)
+        self._drain_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _list_models(self) -> list[str]:
+        try:
+            return await asyncio.to_thread(list_models, self._settings.paths)
+        except StartupError as error:
+            _log.error("%s", error)
+            raise InternalError("a model repository cannot be read") from error
+
+    def _check_control(self, repository_name: str) -> None:
+        if self._settings.control_mode == "none":
+            raise UnavailableError(
+                "explicit model load / unload is not allowed if polling is enabled"
+            )
+        if repository_name:
+            raise UnimplementedError("'repository_name' specification is not supported")
+        if self._is_closing:
+            raise UnavailableError("the server is shutting down, models can not be changed")
+
+    async def _load(self, name: str, config_json: str | None) -> None:
+        await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            record = self._models.setdefault(name, ModelRecord())
+            try:
+                plan = await self._in_load_thread(self._loader.plan, name, config_json)
+                record.begin_load(plan.versions)
+                self._publish(name, record)
+                versions = await self._prepare(plan)
+            except Exception as error:
+                failure = load_failure(name, error)
+                record.fail_load(failure.message)
+                self._publish(name, record)
+                _log.error("%s", failure.message, exc_info=not is_foreseen(error))
+                raise failure from error
+            self._serve(name, record, versions)
+            _log.info("model '%s' serves version %s", name, ", ".join(map(str, record.serving)))
+
+    async def _prepare(self, plan: LoadPlan) -> list[ServedVersion]:
+        """All versions, started; or the faults of every one that failed."""
+        results = await asyncio.gather(
+            *(self._in_load_thread(self._loader.prepare, plan, v) for v in plan.versions),
+            return_exceptions=True,
+        )
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures:
+            raise merge_failures(failures)
+        versions = [result for result in results if isinstance(result, ServedVersion)]
+        await self._in_load_thread(_start_all, versions)
+        return versions
+
+    async def _unload(self, name: str) -> None:
+        if name not in self._models:
+            if name in await self._list_models():
+                return
+            raise NotFoundError(f"failed to unload '{name}', no such model is known")
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            self._serve(name, self._models[name], ())
+            _log.info("model '%s' is unloaded", name)
+
+    def _serve(self, name: str, record: ModelRecord, versions: Sequence[ServedVersion]) -> None:
+        """Serves exactly these versions and drains those that served before."""
+        replaced = record.swap(versions)
+        self._publish(name, record)
+        for old in replaced:
+            self._track(self._drain(name, record, old))
+
+    def _publish(self, name: str, record: ModelRecord) -> None:
+        handles = [served.handle for served in record.serving.values()]
+        self._engine.set_serving(name, handles, record.unready())
+
+    async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
+        loop = asyncio.get_running_loop()
+        timeout_s = self._settings.drain_timeout_s
+        try:
+            in_time = await loop.run_in_executor(self._drain_threads, old.handle.close, timeout_s)
+            if not in_time:
+                _log.warning(
+                    "model '%s' version %d: requests were not finished within %g s and failed",
+                    name,
+                    old.version,
+                    timeout_s,
+                )
+        except Exception:
+            _log.exception("model '%s' version %d: the drain failed", name, old.version)
+        record.finish_unload(old.version)
+
+    async def _in_load_thread(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._load_threads, partial(function, *args, **kwargs))
+
+    def _track(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that close waits for, and whose failure may go unread: its caller may be gone."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._untrack)
+        return task
+
+    def _untrack(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _wait_for_tasks(self, deadline: float) -> None:
+        if self._tasks:
+            remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait(self._tasks, timeout=remaining_s)
+
+
+def _start_all(versions: Sequence[ServedVersion]) -> None:
+    for served in versions:
+        served.handle.start()

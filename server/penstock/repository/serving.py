@@ -1,0 +1,76 @@
+"""From a completed configuration to what the engine is told. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
+from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
+
+Labels = Mapping[str, tuple[str, ...]]
+"""Labels of the classification extension, by output."""
+
+
+def serving_spec(config: ModelConfig, version: int, labels: Labels) -> ServingSpec:
+    """How a version is served.
+
+    Args:
+        config: completed.
+        version: its number.
+        labels: by output.
+    """
+    batching = config.dynamic_batching or DynamicBatching()
+    return ServingSpec(
+        model_name=config.name,
+        version=version,
+        inputs=tuple(_served(tensor, ()) for tensor in config.inputs),
+        outputs=tuple(_served(tensor, labels.get(tensor.name, ())) for tensor in config.outputs),
+        max_batch_size=config.max_batch_size or 0,
+        preferred_batch_sizes=batching.preferred_batch_sizes,
+        max_queue_delay_us=batching.max_queue_delay_us,
+        preserve_ordering=batching.preserve_ordering,
+        dynamic_batching=config.dynamic_batching is not None,
+        default_priority_level=max(batching.default_priority_level, 1),
+        queues=_queues(batching),
+        instance_count=sum(group.count for group in config.instance_groups),
+    )
+
+
+def backend_parameters(config: ModelConfig) -> dict[str, str]:
+    """The parameters for the backend, with the optimization level under its parameter's name."""
+    parameters = dict(config.parameters)
+    if config.optimization is not None and config.optimization.graph_level is not None:
+        parameters["graph_optimization_level"] = str(config.optimization.graph_level)
+    return parameters
+
+
+def tensor_metadata(config: ModelConfig, kind: str) -> tuple[TensorMetadata, ...]:
+    """What clients are told of the inputs or outputs (`kind`), batch dimension first."""
+    batch = (-1,) if config.max_batch_size else ()
+    tensors = config.inputs if kind == "input" else config.outputs
+    return tuple(TensorMetadata(t.name, t.datatype, (*batch, *t.dims)) for t in tensors)
+
+
+def _served(tensor: TensorConfig, labels: tuple[str, ...]) -> ServedTensor:
+    return ServedTensor(
+        tensor.name, tensor.datatype, tensor.dims, tensor.reshape, tensor.optional, labels
+    )
+
+
+def _queues(batching: DynamicBatching) -> tuple[LevelQueue, ...]:
+    """One queue per priority level; a level without a policy of its own has the default one."""
+    policies = batching.priority_queue_policies
+    levels = range(1, max(batching.priority_levels, 1) + 1)
+    return tuple(_queue(policies.get(level, batching.default_queue_policy)) for level in levels)
+
+
+def _queue(policy: QueueSettings | None) -> LevelQueue:
+    """Where no policy is written, a request's own timeout counts; a written one must allow it."""
+    if policy is None:
+        return LevelQueue()
+    return LevelQueue(
+        policy.max_queue_size,
+        policy.default_timeout_us,
+        policy.delay_on_timeout,
+        policy.allow_timeout_override,
+    )

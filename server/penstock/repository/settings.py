@@ -1,0 +1,38 @@
+"""Settings of the repository: what to serve and how to load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_MAX_BATCH_SIZE = 64
+"""max_batch_size of a model that can batch and whose configuration does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """What the manager is given.
+
+    Attributes:
+        paths: the repositories; a model's name may be in one of them only.
+        control_mode: "none" loads every model at start and takes no load or unload requests;
+            "explicit" loads `load_models` at start and takes them.
+        load_models: names to load at start in mode explicit; "*" means all.
+        exit_on_error: a model that fails to load at start stops the server.
+        strict_readiness: the server is ready only while every model is.
+        load_threads: loads that run at the same time.
+        drain_timeout_s: how long replaced versions may take to finish their requests.
+        default_max_batch_size: for models that can batch and do not say how far.
+        backend_directories: where plug-ins are; only to name those that exist.
+    """
+
+    paths: tuple[Path, ...]
+    control_mode: Literal["none", "explicit"] = "none"
+    load_models: tuple[str, ...] = ()
+    exit_on_error: bool = True
+    strict_readiness: bool = True
+    load_threads: int = 4
+    drain_timeout_s: float = 30.0
+    default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    backend_directories: tuple[Path, ...] = ()
