@@ -32,11 +32,12 @@ from penstock.frontend.service import ControlHandlers, method_handlers, register
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
 from penstock.observe.log import set_up_logging
 from penstock.observe.metrics import Metrics
+from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.manager import ModelManager
 from penstock.repository.settings import RepositorySettings
 
-__all__ = ["EXIT_FAILURE", "App", "run"]
+__all__ = ["EXIT_FAILURE", "App", "check", "run"]
 
 EXIT_FAILURE = 1
 
@@ -176,6 +177,21 @@ def run(config: ServerConfig) -> int:
         _log.error("cannot start: %s", error)
         return EXIT_FAILURE
     return 0
+
+
+def check(config: ServerConfig) -> CheckReport:
+    """Validates the repositories without serving them; what `penstock check` does.
+
+    Blocking: opens every model file.
+
+    Raises:
+        StartupError: a repository cannot be read.
+    """
+    core = _make_core(config)
+    try:
+        return check_repository(CoreEngine(core), _repository_settings(config))
+    finally:
+        core.engine.shutdown()
 
 
 async def _serve(config: ServerConfig) -> None:

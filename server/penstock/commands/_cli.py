@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.commands import infer, models, serve
+from penstock.commands import check, demo, infer, models, serve
 from penstock.commands._failure import EXIT_INTERRUPTED, CommandGroup
 
 app = typer.Typer(
@@ -43,6 +43,8 @@ def _options(
 serve.add_to(app)
 infer.add_to(app)
 models.add_to(app)
+check.add_to(app)
+demo.add_to(app)
 
 
 def main() -> None:

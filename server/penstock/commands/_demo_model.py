@@ -19,11 +19,12 @@ PROBABILITIES = "probabilities"
 MAX_BATCH_SIZE = 64
 
 _SEED = 7
-_CONFIG = f"""\
-# What the model file does not say. What waits is run as soon as an instance is idle.
+_CONFIG = """\
+# What the model file does not say. With a delay of 0 the oldest request never waits while an
+# instance is idle; a delay lets a batch fill that long.
 platform: "onnxruntime_onnx"
-max_batch_size: {MAX_BATCH_SIZE}
-dynamic_batching {{ }}
+max_batch_size: %d
+dynamic_batching { max_queue_delay_microseconds: %d }
 """
 
 
@@ -94,11 +95,16 @@ def _export(classifier: Any) -> bytes:
 
 
 def _missing(error: ImportError) -> str:
-    return f"the demo needs {error.name}: pip install 'penstock[demo]'"
+    return f"the demo needs {(error.name or '').partition('.')[0]}: pip install 'penstock[demo]'"
 
 
-def write_repository(root: Path, onnx: bytes) -> None:
+def write_repository(root: Path, onnx: bytes, queue_delay_us: int) -> None:
     """Lays out a repository: <root>/digits/config.pbtxt and <root>/digits/1/model.onnx.
+
+    Args:
+        root: its directory.
+        onnx: the model file's content.
+        queue_delay_us: how long a batch may wait for more rows.
 
     Raises:
         OSError: it cannot be written there.
@@ -106,4 +112,4 @@ def write_repository(root: Path, onnx: bytes) -> None:
     version = root / MODEL / "1"
     version.mkdir(parents=True, exist_ok=True)
     (version / "model.onnx").write_bytes(onnx)
-    (root / MODEL / "config.pbtxt").write_text(_CONFIG)
+    (root / MODEL / "config.pbtxt").write_text(_CONFIG % (MAX_BATCH_SIZE, queue_delay_us))

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from penstock.errors import ConfigError, PenstockError
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 

@@ -7,7 +7,7 @@ rules and all faults come out at once. Booleans take a value, as Triton's: `--ex
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import typer
@@ -36,15 +36,22 @@ def with_flags(run: Callable[[Texts], None]) -> Callable[..., None]:
     return command
 
 
-def given_settings(flags: Mapping[str, str | list[str]], environment: Mapping[str, str]) -> Texts:
+def given_settings(
+    flags: Mapping[str, str | list[str]],
+    environment: Mapping[str, str],
+    names: Collection[str] | None = None,
+) -> Texts:
     """What was set, by field name; a flag wins over its environment variable.
 
     Args:
         flags: from the command line; positional repositories come before --model-repository's.
         environment: variables of the process.
+        names: the settings that count in the environment; None = all.
     """
     texts: Texts = {}
     for field in setting_fields():
+        if names is not None and field.name not in names:
+            continue
         text = environment.get(field.variable, "")
         if text:
             texts[field.name] = text.split(field.setting.separator) if field.repeated else text

@@ -6,12 +6,10 @@ import os
 
 import typer
 
-from penstock.commands._failure import report
+from penstock.commands._failure import EXIT_USAGE, report
 from penstock.commands._flags import Texts, given_settings, with_flags
 from penstock.config import ServerConfig
 from penstock.errors import ConfigError
-
-EXIT_USAGE = 2
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,0 +1,95 @@
+"""`penstock check`: validates repositories without serving them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.commands._failure import EXIT_FAILED, EXIT_USAGE, report
+from penstock.commands._flags import given_settings
+from penstock.config import ServerConfig
+from penstock.errors import ConfigError
+
+if TYPE_CHECKING:
+    from penstock.repository.check import CheckReport
+
+_SETTINGS = ("model_repository", "backend_directory", "backend_config")
+
+Repositories = Annotated[
+    list[str] | None, typer.Argument(metavar="REPOSITORY", help="Directories of models.")
+]
+Repeated = Annotated[
+    list[str] | None,
+    typer.Option("--model-repository", metavar="DIR", help="Directory of models; repeatable."),
+]
+BackendDirectory = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DIR", help="Further directory of backend plug-ins; repeatable."),
+]
+BackendConfig = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="BACKEND,KEY=VALUE: an option of a backend; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("check")(check)
+
+
+def check(
+    repositories: Repositories = None,
+    model_repository: Repeated = None,
+    backend_directory: BackendDirectory = None,
+    backend_config: BackendConfig = None,
+    as_json: Json = False,
+) -> None:
+    """Validate repositories without serving them: every model file is opened, nothing is run.
+
+    Prints the models found, and on stderr every fault with its file and field. Exits 1 if there is
+    one.
+    """
+    flags = {
+        "repositories": repositories,
+        "model_repository": model_repository,
+        "backend_directory": backend_directory,
+        "backend_config": backend_config,
+    }
+    given = {name: values for name, values in flags.items() if values}
+    try:
+        config = ServerConfig.from_text(given_settings(given, os.environ, _SETTINGS))
+    except ConfigError as error:
+        report(error.faults)
+        raise typer.Exit(EXIT_USAGE) from None
+    found = _check(config)
+    _show(found, as_json)
+    report(found.faults)
+    raise typer.Exit(EXIT_FAILED if found.faults else 0)
+
+
+def _check(config: ServerConfig) -> CheckReport:
+    from penstock.app import check as check_models
+
+    return check_models(config)
+
+
+def _show(found: CheckReport, as_json: bool) -> None:
+    from penstock.commands._render import print_json, print_table
+
+    if as_json:
+        print_json([asdict(model) for model in found.models])
+        return
+    rows = [
+        [
+            model.name,
+            ", ".join(str(version) for version in model.versions),
+            model.backend,
+            f"{len(model.faults)} faults" if model.faults else "ok",
+        ]
+        for model in found.models
+    ]
+    print_table(["model", "versions", "backend", "verdict"], rows)
