@@ -53,16 +53,26 @@ def list_models(repositories: Iterable[Path]) -> list[str]:
     return sorted(names)
 
 
-def find_model(repositories: Iterable[Path], name: str) -> ModelDirectory:
-    """The directory of a model.
+def repositories_of(repositories: Iterable[Path], name: str) -> list[Path]:
+    """Those of the repositories that have a model of this name, at least one.
 
     Raises:
-        InternalError: no repository has it; the text is the one that Triton's clients know.
-        InvalidArgumentError: more than one has it.
+        InternalError: there is none; the text is the one that Triton's clients know.
     """
     found = [path for path in repositories if _is_model_name(name) and (path / name).is_dir()]
     if not found:
         raise InternalError(f"failed to load '{name}', failed to poll from model repository")
+    return found
+
+
+def find_model(repositories: Iterable[Path], name: str) -> ModelDirectory:
+    """The directory of a model.
+
+    Raises:
+        InternalError: no repository has it, or it cannot be read.
+        InvalidArgumentError: more than one has it.
+    """
+    found = repositories_of(repositories, name)
     if len(found) > 1:
         raise InvalidArgumentError(
             f"failed to load '{name}', the model is in {len(found)} repositories, expected one"

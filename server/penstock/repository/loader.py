@@ -19,6 +19,7 @@ from penstock.repository.layout import (
     model_file,
     read_config_file,
     read_text,
+    repositories_of,
     version_files,
 )
 from penstock.repository.override import restrict
@@ -62,8 +63,8 @@ class ModelLoader:
         self._settings = settings
 
     def check_exists(self, name: str) -> None:
-        """Raises CoreError unless exactly one repository has the model."""
-        find_model(self._settings.paths, name)
+        """Raises CoreError unless a repository has the model."""
+        repositories_of(self._settings.paths, name)
 
     def plan(self, name: str, config_json: str | None = None) -> LoadPlan:
         """Reads and checks the configuration and decides what to load.

@@ -1,0 +1,150 @@
+"""A ModelEngine without a native core: model files are small JSON signatures, and every step can be
+made to fail or to wait."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from penstock.errors import CoreError, InvalidArgumentError
+from penstock.repository.engine import (
+    EngineVersion,
+    FileTensor,
+    ModelSource,
+    OpenedModel,
+    ServingSpec,
+)
+
+WAIT_S = 30
+
+
+def tensor(name: str, datatype: str = "FP32", dims: Sequence[int] = (-1, 4)) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "dims": list(dims)}
+
+
+def signature_text(
+    inputs: Sequence[Mapping[str, Any]] = (tensor("x"),),
+    outputs: Sequence[Mapping[str, Any]] = (tensor("y", dims=(-1, 2)),),
+) -> str:
+    """A model file for the fake engine."""
+    return json.dumps({"inputs": list(inputs), "outputs": list(outputs)})
+
+
+def add_model(
+    repository: Path,
+    name: str,
+    *,
+    versions: Sequence[int] = (1,),
+    config: str | None = None,
+    signature: str | None = None,
+) -> Path:
+    """Lays out a model; returns its directory."""
+    for version in versions:
+        (repository / name / str(version)).mkdir(parents=True)
+        text = signature_text() if signature is None else signature
+        (repository / name / str(version) / "model.onnx").write_text(text)
+    (repository / name).mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (repository / name / "config.pbtxt").write_text(config)
+    return repository / name
+
+
+@dataclass
+class FakeModel:
+    source: ModelSource
+    inputs: Sequence[FileTensor]
+    outputs: Sequence[FileTensor]
+
+
+@dataclass(eq=False)
+class FakeVersion:
+    """Records what is done to it, in order, in `log`."""
+
+    spec: ServingSpec
+    engine: FakeEngine
+    log: list[str] = field(default_factory=list)
+    warm_ups: list[bytes] = field(default_factory=list)
+
+    def warm_up(self, request: bytes) -> None:
+        self.engine.enter("warm_up", self.spec.model_name)
+        self.log.append("warm_up")
+        self.warm_ups.append(request)
+
+    def start(self) -> None:
+        self.log.append("start")
+
+    def close(self, timeout_s: float) -> bool:
+        self.engine.enter("close", self.spec.model_name)
+        self.log.append("close")
+        return self.engine.drains_in_time
+
+    def stats(self) -> Mapping[str, Any]:
+        return {"instances": self.spec.instance_count}
+
+
+class FakeEngine:
+    """`fail[(step, model)]` raises there; `hold(step, model)` makes it wait until released.
+
+    Steps are open, create, warm_up and close.
+    """
+
+    def __init__(self) -> None:
+        self.fail: dict[tuple[str, str], Exception] = {}
+        self.opened: list[ModelSource] = []
+        self.created: list[FakeVersion] = []
+        self.serving: dict[str, list[FakeVersion]] = {}
+        self.unready: dict[str, list[int]] = {}
+        self.drains_in_time = True
+        self.entered: defaultdict[tuple[str, str], threading.Event] = defaultdict(threading.Event)
+        self._gates: dict[tuple[str, str], threading.Event] = {}
+
+    def hold(self, step: str, model: str) -> threading.Event:
+        """The step waits until the event is set."""
+        gate = self._gates[step, model] = threading.Event()
+        return gate
+
+    def enter(self, step: str, model: str) -> None:
+        self.entered[step, model].set()
+        gate = self._gates.get((step, model))
+        if gate is not None and not gate.wait(WAIT_S):
+            raise TimeoutError(f"nobody released {step} of {model}")
+        if (step, model) in self.fail:
+            raise self.fail[step, model]
+
+    def open_model(self, source: ModelSource) -> OpenedModel:
+        self.enter("open", source.model_name)
+        self.opened.append(source)
+        path = Path(source.path)
+        try:
+            signature = json.loads((path / "model.json" if path.is_dir() else path).read_text())
+        except ValueError:
+            raise _corrupt(source) from None
+        return FakeModel(source, _tensors(signature["inputs"]), _tensors(signature["outputs"]))
+
+    def create_version(self, model: OpenedModel, spec: ServingSpec) -> EngineVersion:
+        self.enter("create", spec.model_name)
+        version = FakeVersion(spec, self)
+        self.created.append(version)
+        return version
+
+    def set_serving(
+        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+    ) -> None:
+        self.serving[model_name] = cast(list[FakeVersion], list(versions))
+        self.unready[model_name] = list(unready)
+
+
+def _corrupt(source: ModelSource) -> CoreError:
+    return InvalidArgumentError(f"version {source.version}: the model file is corrupt")
+
+
+def _tensors(listed: Sequence[Mapping[str, Any]]) -> tuple[FileTensor, ...]:
+    return tuple(
+        FileTensor(t["name"], t["datatype"], tuple(t["dims"]), t.get("optional", False))
+        for t in listed
+    )
