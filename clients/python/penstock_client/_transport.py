@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, EncodeError, Message
+from google.protobuf.message import DecodeError, Message
 
 from penstock_client._messages import Method
 from penstock_client.errors import (
@@ -343,10 +343,12 @@ def _merge_options(options: ChannelOptions) -> list[tuple[str, Any]]:
 
 
 def _serialize(message: Message) -> bytes:
-    try:
-        return message.SerializeToString()
-    except (EncodeError, ValueError) as error:  # which one depends on protobuf's implementation
-        raise TensorError(f"the request cannot be sent: over {MAX_MESSAGE_BYTES} bytes") from error
+    data = message.SerializeToString()
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise TensorError(
+            f"the request has {len(data)} bytes, over the {MAX_MESSAGE_BYTES} allowed"
+        )
+    return data
 
 
 def _parse(method: Method, data: bytes) -> Message:
