@@ -106,6 +106,7 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(SessionGetOverridableInitializerName, 38, ErrorStatus*, const Session*, size_t, Allocator*,  \
         char**)                                                                                      \
   ENTRY(CreateRunOptions, 39, ErrorStatus*, RunOptions**)                                            \
+  ENTRY(RunOptionsSetRunLogSeverityLevel, 41, ErrorStatus*, RunOptions*, LogSeverity)                \
   ENTRY(CreateTensorAsOrtValue, 48, ErrorStatus*, Allocator*, const int64_t*, size_t, ElementType,   \
         Value**)                                                                                     \
   ENTRY(CreateTensorWithDataAsOrtValue, 49, ErrorStatus*, const MemoryInfo*, void*, size_t,          \

@@ -171,32 +171,38 @@ Status OrtInstance::TakeOutputs(std::vector<BatchOutput>* outputs) {
   return Status::Ok();
 }
 
-Status OrtInstance::ReadShape(const Value* value, const std::string& subject, Shape* shape) const {
-  const auto check = [&](ErrorStatus* error) {
-    return error == nullptr ? Status::Ok() : library_.ToStatus(error, subject);
-  };
+Status OrtInstance::CheckOutput(ErrorStatus* error, size_t index) const {
+  return error == nullptr ? Status::Ok() : library_.ToStatus(error, OutputLabel(index));
+}
+
+std::string OrtInstance::OutputLabel(size_t index) const {
+  return StrCat(model_.label(), ": output '", model_.signature().outputs[index].name, "'");
+}
+
+Status OrtInstance::ReadShape(const Value* value, BatchOutput* output) const {
+  const size_t index = output->index;
   TensorInfo* raw = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(check(api_.GetTensorTypeAndShape(value, &raw)));
+  PENSTOCK_RETURN_IF_ERROR(CheckOutput(api_.GetTensorTypeAndShape(value, &raw), index));
   const Owned<TensorInfo> info(raw, api_.ReleaseTensorTypeAndShapeInfo);
   size_t rank = 0;
-  PENSTOCK_RETURN_IF_ERROR(check(api_.GetDimensionsCount(raw, &rank)));
+  PENSTOCK_RETURN_IF_ERROR(CheckOutput(api_.GetDimensionsCount(raw, &rank), index));
   if (rank > kMaxRank) {
-    return Internal(
-        StrCat(subject, " has ", rank, " dimensions, at most ", kMaxRank, " are supported"));
+    return Internal(StrCat(OutputLabel(index), " has ", rank, " dimensions, at most ", kMaxRank,
+                           " are supported"));
   }
   std::array<int64_t, kMaxRank> dims{};
-  PENSTOCK_RETURN_IF_ERROR(check(api_.GetDimensions(raw, dims.data(), rank)));
-  *shape = Shape(std::span<const int64_t>(dims.data(), rank));
+  PENSTOCK_RETURN_IF_ERROR(CheckOutput(api_.GetDimensions(raw, dims.data(), rank), index));
+  output->shape = Shape(std::span<const int64_t>(dims.data(), rank));
   return Status::Ok();
 }
 
 // Hands over an output that lies in the engine's memory.
 Status OrtInstance::TakeOutput(Value** value, BatchOutput* output) {
-  const std::string& name = model_.signature().outputs[output->index].name;
-  const std::string subject = StrCat(model_.label(), ": output '", name, "'");
-  PENSTOCK_RETURN_IF_ERROR(ReadShape(*value, subject, &output->shape));
+  PENSTOCK_RETURN_IF_ERROR(ReadShape(*value, output));
   const auto count = output->shape.NumElements();
-  if (!count) return Internal(StrCat(subject, " has shape ", output->shape.ToString()));
+  if (!count) {
+    return Internal(StrCat(OutputLabel(output->index), " has shape ", output->shape.ToString()));
+  }
   if (output->dtype == DataType::kBytes) {
     PENSTOCK_ASSIGN_OR_RETURN(
         output->data,
@@ -206,7 +212,7 @@ Status OrtInstance::TakeOutput(Value** value, BatchOutput* output) {
   const size_t size_bytes = static_cast<size_t>(*count) * DataTypeSize(output->dtype);
   if (size_bytes == 0) return Status::Ok();
   void* data = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api_.GetTensorMutableData(*value, &data), subject));
+  PENSTOCK_RETURN_IF_ERROR(CheckOutput(api_.GetTensorMutableData(*value, &data), output->index));
   auto held = std::make_unique<HeldValue>(
       HeldValue{Owned<Value>(std::exchange(*value, nullptr), api_.ReleaseValue), model_.session()});
   output->data = Buffer(data, size_bytes, size_bytes, &ReleaseHeld, held.release());

@@ -42,8 +42,10 @@ class OrtInstance : public BackendInstance {
   Status RunAgain(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                   Status failure);
   Status TakeOutputs(std::vector<BatchOutput>* outputs);
-  Status ReadShape(const Value* value, const std::string& subject, Shape* shape) const;
+  Status ReadShape(const Value* value, BatchOutput* output) const;
   Status TakeOutput(Value** value, BatchOutput* output);
+  Status CheckOutput(ErrorStatus* error, size_t index) const;
+  std::string OutputLabel(size_t index) const;
   void Clear();
   void ClearOutputs();
 

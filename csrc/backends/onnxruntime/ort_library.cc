@@ -148,6 +148,11 @@ std::string OrtLibrary::TakeMessage(ErrorStatus* error) const {
   if (error == nullptr) return {};
   std::string message = api_.GetErrorMessage(error);
   api_.ReleaseStatus(error);
+  // Where the engine was built is no part of what went wrong; the file's name stays.
+  constexpr std::string_view kBuildRoot = "/onnxruntime_src/onnxruntime/";
+  for (size_t at; (at = message.find(kBuildRoot)) != std::string::npos;) {
+    message.erase(at, kBuildRoot.size());
+  }
   return message;
 }
 

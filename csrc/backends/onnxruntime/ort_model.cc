@@ -1,5 +1,6 @@
 #include "backends/onnxruntime/ort_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "backends/onnxruntime/ort_instance.h"
@@ -59,7 +60,10 @@ class OptionsBuilder {
         settings.inter_op_threads == 0 ? library_.shared_threads() : settings.inter_op_threads;
     PENSTOCK_RETURN_IF_ERROR(Check(api_.SetInterOpNumThreads(raw, is_parallel ? across : 1)));
     for (const char* key : {"session.intra_op.allow_spinning", "session.inter_op.allow_spinning"}) {
-      PENSTOCK_RETURN_IF_ERROR(Check(api_.AddSessionConfigEntry(raw, key, "0")));
+      const bool is_set =
+          std::any_of(settings.session_config.begin(), settings.session_config.end(),
+                      [&](const auto& entry) { return entry.first == key; });
+      if (!is_set) PENSTOCK_RETURN_IF_ERROR(Check(api_.AddSessionConfigEntry(raw, key, "0")));
     }
     return Status::Ok();
   }
@@ -83,7 +87,10 @@ Status LoadError(StatusCode code, const OrtLibrary& library, const LoadOptions& 
                  const std::string& message) {
   std::string text = StrCat(ModelLabel(options), " cannot be loaded by ONNX Runtime ",
                             library.version(), ": ", WithoutPaths(message, options));
-  if (message.find("is not a registered function/op") != std::string::npos) {
+  const bool is_operator_unknown =
+      message.find("No Op registered") != std::string::npos ||
+      message.find("is not a registered function/op") != std::string::npos;
+  if (is_operator_unknown) {
     text += " (libraries of custom operators are not supported)";
   }
   return Status(code, std::move(text));
@@ -147,11 +154,15 @@ Status OrtModel::CreateSession(const LoadOptions& options, const Settings& setti
 }
 
 Status OrtModel::CreateRunOptions(const Settings& settings) {
-  if (settings.arena_shrinkage.empty()) return Status::Ok();
   const Api& api = library_.api();
   RunOptions* raw = nullptr;
   PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api.CreateRunOptions(&raw), label_));
   run_options_.reset(raw);
+  // What fails in a run comes back as a Status; what the engine would warn of comes with every
+  // batch.
+  PENSTOCK_RETURN_IF_ERROR(
+      library_.ToStatus(api.RunOptionsSetRunLogSeverityLevel(raw, LogSeverity::kFatal), label_));
+  if (settings.arena_shrinkage.empty()) return Status::Ok();
   return library_.ToStatus(api.AddRunConfigEntry(raw, "memory.enable_memory_arena_shrinkage",
                                                  settings.arena_shrinkage.c_str()),
                            label_);

@@ -1,0 +1,151 @@
+#include "backend_under_test.h"
+
+#include <stdlib.h>
+
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <stdexcept>
+
+#include "backends/registry.h"
+#include "onnx_writer.h"
+#include "testing/fixture_backend.h"
+
+namespace penstock {
+namespace {
+
+std::string DimsText(const Shape& dims) {
+  std::string text;
+  for (const int64_t dim : dims) text += (text.empty() ? "" : ",") + std::to_string(dim);
+  return text;
+}
+
+OnnxWriter::Dims OnnxDims(const Shape& dims) {
+  OnnxWriter::Dims names;
+  for (size_t i = 0; i < dims.rank(); ++i) {
+    names.push_back(dims[i] < 0 ? "d" + std::to_string(i) : std::to_string(dims[i]));
+  }
+  return names;
+}
+
+BackendUnderTest Fixture() {
+  BackendUnderTest row;
+  row.name = "fixture";
+  row.open = []() -> Result<Backend*> {
+    static auto& backend = *MakeFixtureBackend().release();
+    return &backend;
+  };
+  row.model_filename = "model.fixture";
+  row.write_identity = [](const std::string& path, DataType dtype, const Shape& dims) {
+    std::ofstream(path) << "kind = identity\ndatatype = " << DataTypeName(dtype)
+                        << "\ndims = " << DimsText(dims) << "\n";
+  };
+  row.write_simple = [](const std::string& path) { std::ofstream(path) << "kind = simple\n"; };
+  row.write_picky = [](const std::string& path) {
+    std::ofstream(path) << "kind = identity\nfail_rows = 3\n";
+  };
+  row.bad_shape = Shape{3, 3};
+  row.good_shape = Shape{2, 3};
+  return row;
+}
+
+#ifdef PENSTOCK_TEST_ORT
+
+Result<Backend*> OpenOnnxRuntime() {
+  static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});
+  registry.SetOptions("onnxruntime", {{"library", PENSTOCK_ONNXRUNTIME_LIBRARY}});
+  return registry.Get("onnxruntime");
+}
+
+BackendUnderTest OnnxRuntime() {
+  BackendUnderTest row;
+  row.name = "onnxruntime";
+  row.open = &OpenOnnxRuntime;
+  row.model_filename = "model.onnx";
+  row.write_identity = [](const std::string& path, DataType dtype, const Shape& dims) {
+    OnnxWriter model;
+    model.Input("INPUT0", dtype, OnnxDims(dims));
+    model.Output("OUTPUT0", dtype, OnnxDims(dims));
+    model.Node("Identity", {"INPUT0"}, {"OUTPUT0"});
+    model.Write(path);
+  };
+  row.write_simple = [](const std::string& path) {
+    OnnxWriter model;
+    for (const char* name : {"INPUT0", "INPUT1"})
+      model.Input(name, DataType::kInt32, {"batch", "16"});
+    for (const char* name : {"OUTPUT0", "OUTPUT1"})
+      model.Output(name, DataType::kInt32, {"batch", "16"});
+    model.Node("Add", {"INPUT0", "INPUT1"}, {"OUTPUT0"});
+    model.Node("Sub", {"INPUT0", "INPUT1"}, {"OUTPUT1"});
+    model.Write(path);
+  };
+  row.write_picky = [](const std::string& path) {
+    OnnxWriter model;
+    model.Input("INPUT0", DataType::kFp32, {"batch", "width"});
+    model.Initializer("ones", DataType::kFp32, {3}, std::string(3 * sizeof(float), '\0'));
+    model.Node("Add", {"INPUT0", "ones"}, {"OUTPUT0"});
+    model.Output("OUTPUT0", DataType::kFp32, {"batch", "width"});
+    model.Write(path);
+  };
+  row.bad_shape = Shape{2, 4};
+  row.good_shape = Shape{2, 3};
+  return row;
+}
+
+#endif
+
+}  // namespace
+
+TempDir::TempDir() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "penstock_XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary directory");
+  path_ = pattern;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;  // what stays behind is the system's temporary directory's to clean
+  std::filesystem::remove_all(path_, ignored);
+}
+
+const std::vector<BackendUnderTest>& BackendsUnderTest() {
+  static const auto& rows = *new std::vector<BackendUnderTest>{
+      Fixture(),
+#ifdef PENSTOCK_TEST_ORT
+      OnnxRuntime(),
+#endif
+  };
+  return rows;
+}
+
+LoadOptions MakeLoadOptions(const TempDir& directory, const BackendUnderTest& backend) {
+  LoadOptions options;
+  options.model_name = "m";
+  options.version = 7;
+  options.path = directory.Path(backend.model_filename);
+  options.model_directory = directory.path();
+  return options;
+}
+
+std::vector<uint8_t> WireBytes(const std::vector<std::string>& texts) {
+  std::vector<uint8_t> bytes;
+  for (const std::string& text : texts) {
+    const auto length = static_cast<uint32_t>(text.size());
+    const size_t at = bytes.size();
+    bytes.resize(at + sizeof(length) + text.size());
+    std::memcpy(bytes.data() + at, &length, sizeof(length));
+    std::memcpy(bytes.data() + at + sizeof(length), text.data(), text.size());
+  }
+  return bytes;
+}
+
+Result<std::vector<BatchOutput>> RunBatch(BackendInstance& instance,
+                                          const std::vector<TensorView>& tensors,
+                                          const std::vector<size_t>& wanted) {
+  std::vector<BatchInput> inputs;
+  for (size_t i = 0; i < tensors.size(); ++i) inputs.push_back({i, tensors[i]});
+  std::vector<BatchOutput> outputs;
+  PENSTOCK_RETURN_IF_ERROR(instance.Execute(inputs, wanted, &outputs));
+  return outputs;
+}
+
+}  // namespace penstock

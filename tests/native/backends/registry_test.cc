@@ -1,0 +1,49 @@
+#include "backends/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "backend_under_test.h"
+#include "onnx_writer.h"
+#include "testing/fixture_backend.h"
+
+namespace penstock {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(BackendRegistryTest, PlugIn_IsOpenedOnceAndKept) {
+  BackendRegistry registry({"/nonexistent", PENSTOCK_FIXTURE_DIRECTORY});
+  const auto first = registry.Get("fixture");
+  ASSERT_TRUE(first.ok()) << first.status().ToString();
+  EXPECT_EQ((*first)->description(), "Fixture 1");
+  const auto second = registry.Get("fixture");
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(*second, *first);
+}
+
+TEST(BackendRegistryTest, RegisteredBackend_IsFoundByName) {
+  BackendRegistry registry({});
+  registry.Register("mine", MakeFixtureBackend());
+  EXPECT_TRUE(registry.Get("mine").ok());
+}
+
+TEST(BackendRegistryTest, UnknownName_IsNotFound) {
+  BackendRegistry registry({PENSTOCK_FIXTURE_DIRECTORY});
+  const auto backend = registry.Get("tensorflow");
+  ASSERT_FALSE(backend.ok());
+  EXPECT_EQ(backend.status().code(), StatusCode::kNotFound);
+  EXPECT_THAT(std::string(backend.status().message()), HasSubstr("unknown backend 'tensorflow'"));
+}
+
+TEST(BackendRegistryTest, FileThatIsNoLibrary_FailsThePrecondition) {
+  const TempDir directory;
+  OnnxWriter::WriteFile(directory.Path("libpenstock_broken.so"), "not a library");
+  BackendRegistry registry({directory.path()});
+  const auto backend = registry.Get("broken");
+  ASSERT_FALSE(backend.ok());
+  EXPECT_EQ(backend.status().code(), StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace penstock
