@@ -152,10 +152,9 @@ class ModelLoader:
             return reading.config
         reading = read_config_json(config_json, OVERRIDE)
         faults.add_full(reading.faults)
-        config = reading.config
         written = self._config(model, None, Faults())  # its own faults do not matter here
-        with faults.collect(OVERRIDE):
-            config = restrict(config, written, self._backend(model, written))
+        config, refused = restrict(reading.config, written, self._backend(model, written))
+        faults.add(OVERRIDE, refused)
         return config
 
     def _backend(self, model: ModelDirectory, config: ModelConfig) -> str:

@@ -15,7 +15,9 @@ from penstock.errors import ConfigError
 from penstock.repository.backends import DEFAULT_FILENAMES, SAFE_PARAMETERS, choose_backend
 
 
-def restrict(given: ModelConfig, written: ModelConfig, backend: str) -> ModelConfig:
+def restrict(
+    given: ModelConfig, written: ModelConfig, backend: str
+) -> tuple[ModelConfig, list[str]]:
     """The given configuration with the backend and the model file of the written one.
 
     Args:
@@ -23,18 +25,12 @@ def restrict(given: ModelConfig, written: ModelConfig, backend: str) -> ModelCon
         written: in the repository; empty where it has no configuration.
         backend: of the written one.
 
-    Raises:
-        ConfigError: everything the given one may not change.
+    Returns:
+        The configuration, and a fault for everything that the given one may not change.
     """
-    faults = list(_faults(given, written, backend))
-    if faults:
-        raise ConfigError(faults)
-    return replace(
-        given,
-        backend=backend,
-        platform="",
-        default_model_filename=written.default_model_filename,
-    )
+    filename = written.default_model_filename
+    kept = replace(given, backend=backend, platform="", default_model_filename=filename)
+    return kept, list(_faults(given, written, backend))
 
 
 def _faults(given: ModelConfig, written: ModelConfig, backend: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fake_engine import FakeEngine, FakeVersion, add_model, signature_text
 
 from penstock.codec import IndexEntry
 from penstock.errors import (
@@ -19,7 +20,6 @@ from penstock.errors import (
     UnimplementedError,
 )
 from penstock.repository import ModelManager, RepositorySettings
-from tests.support.fake_engine import FakeEngine, FakeVersion, add_model, signature_text
 
 
 @asynccontextmanager

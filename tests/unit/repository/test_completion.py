@@ -1,0 +1,169 @@
+"""What is filled in from the model file, and what is wrong against it."""
+
+import pytest
+
+from penstock.codec import ModelConfig, TensorConfig, read_config_text
+from penstock.repository.completion import Completion, Signature, complete, with_names
+from penstock.repository.engine import FileTensor
+
+BATCHED = Signature(
+    (FileTensor("a", "FP32", (-1, 3)), FileTensor("b", "BYTES", (-1, 1), optional=True)),
+    (FileTensor("y", "INT64", (-1,)),),
+)
+FIXED = Signature((FileTensor("a", "FP32", (1, 3)),), (FileTensor("y", "INT64", (-1, 2)),))
+SCALAR = Signature((FileTensor("a", "FP32", ()),), (FileTensor("y", "FP32", ()),))
+
+
+def completed(text: str, signature: Signature = BATCHED) -> Completion:
+    reading = read_config_text(text, "config.pbtxt")
+    assert reading.faults == ()
+    return complete(with_names(reading.config, "m", "onnxruntime"), signature, 64)
+
+
+def test_absent_configuration_of_a_model_that_can_batch() -> None:
+    result = completed("")
+    assert result.faults == ()
+    config = result.config
+    assert (config.name, config.backend, config.platform) == (
+        "m",
+        "onnxruntime",
+        "onnxruntime_onnx",
+    )
+    assert config.default_model_filename == "model.onnx"
+    assert config.max_batch_size == 64
+    assert config.dynamic_batching is not None
+    assert config.dynamic_batching.max_queue_delay_us == 0
+    assert config.inputs == (
+        TensorConfig("a", "FP32", (3,)),
+        TensorConfig("b", "BYTES", (1,), optional=True),
+    )
+    assert config.outputs == (TensorConfig("y", "INT64", ()),)
+    (group,) = config.instance_groups
+    assert (group.name, group.count, group.kind) == ("m", 1, "KIND_CPU")
+
+
+@pytest.mark.parametrize("signature", [FIXED, SCALAR])
+def test_absent_configuration_of_a_model_that_cannot_batch(signature: Signature) -> None:
+    result = completed("", signature)
+    assert result.faults == ()
+    assert result.config.max_batch_size == 0
+    assert result.config.dynamic_batching is None
+    assert result.config.inputs[0].dims == signature.inputs[0].dims
+
+
+@pytest.mark.parametrize(
+    ("text", "max_batch_size", "batches"),
+    [
+        ("max_batch_size: 0", 0, False),
+        ('name: "m" max_batch_size: 0  # max_batch_size: 8', 0, False),
+        ("# max_batch_size: 0", 64, True),
+        ('parameters { key: "max_batch_size: 3" value {} }', 64, True),
+        ("max_batch_size: 8", 8, False),
+        ("max_batch_size: 8 dynamic_batching {}", 8, True),
+        ('input { name: "a" dims: [3] }', 64, True),
+        ('input { name: "a" dims: [-1, 3] }', 0, False),
+    ],
+)
+def test_batch_size_and_batching(text: str, max_batch_size: int, batches: bool) -> None:
+    config = completed(text).config
+    assert config.max_batch_size == max_batch_size
+    assert (config.dynamic_batching is not None) is batches
+
+
+def test_listed_tensors_are_completed() -> None:
+    config = completed('max_batch_size: 2 input { name: "a" } output { name: "y" }').config
+    assert config.inputs == (TensorConfig("a", "FP32", (3,)),)
+    assert config.outputs == (TensorConfig("y", "INT64", ()),)
+
+
+def test_narrower_dims_and_fewer_outputs_are_kept() -> None:
+    signature = Signature(
+        (FileTensor("a", "FP32", (-1, -1)),),
+        (FileTensor("y", "FP32", (-1, 2)), FileTensor("z", "FP32", (-1, 2))),
+    )
+    result = completed(
+        'max_batch_size: 2 input { name: "a" dims: 7 } output { name: "z" }', signature
+    )
+    assert result.faults == ()
+    assert result.config.inputs[0].dims == (7,)
+    assert [tensor.name for tensor in result.config.outputs] == ["z"]
+
+
+def test_reshape_is_what_the_file_is_compared_with() -> None:
+    text = 'max_batch_size: 2 output {{ name: "y" dims: 1 reshape {{ shape: [{}] }} }}'
+    assert completed(text.format("")).faults == ()
+    assert completed(text.format("1")).faults == (
+        "output[0].reshape.shape: 'y' is [] in the model file, without the batch dimension, "
+        "got [1]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        (
+            'max_batch_size: 2 input { name: "q" dims: 3 }',
+            [
+                "input[0].name: the model file has no input 'q', it has 'a', 'b'",
+                "input: the model file requires input 'a' (2 in all), it is not listed",
+            ],
+        ),
+        (
+            'max_batch_size: 2 input { name: "a" data_type: TYPE_FP64 dims: [4] }',
+            [
+                "input[0].data_type: 'a' is FP32 in the model file, got FP64",
+                "input[0].dims: 'a' is [3] in the model file, without the batch dimension, got [4]",
+            ],
+        ),
+        (
+            'max_batch_size: 0 input { name: "a" dims: [3] }',
+            ["input[0].dims: 'a' is [-1, 3] in the model file, got [3]"],
+        ),
+        (
+            'max_batch_size: 2 input { name: "a" dims: -1 }',
+            ["input[0].dims: 'a' is [3] in the model file, without the batch dimension, got [-1]"],
+        ),
+        (
+            'max_batch_size: 2 input { name: "a" optional: true }',
+            ["input[0].optional: the model file requires input 'a'"],
+        ),
+        (
+            'model_warmup { name: "w" batch_size: 65 inputs { key: "b" value { '
+            "data_type: TYPE_FP32 dims: 1 zero_data: true } } }",
+            [
+                "model_warmup[0].batch_size: 65 is more than max_batch_size",
+                "model_warmup[0].inputs: input 'a' is missing",
+                "model_warmup[0].inputs['b'].data_type: expected BYTES, got FP32",
+            ],
+        ),
+        (
+            'model_warmup { name: "w" inputs { key: "a" value { data_type: TYPE_FP32 '
+            'dims: [1, 3] zero_data: true } } inputs { key: "q" value { data_type: TYPE_BOOL } } }',
+            [
+                "model_warmup[0].inputs['a'].dims: expected [3], got [1, 3]",
+                "model_warmup[0].inputs['q']: the model has no such input",
+            ],
+        ),
+    ],
+)
+def test_faults_against_the_file(text: str, faults: list[str]) -> None:
+    assert list(completed(text).faults) == faults
+
+
+def test_batching_needs_a_batch_dimension_everywhere() -> None:
+    (fault,) = completed("max_batch_size: 4", FIXED).faults
+    assert fault == (
+        "max_batch_size: 4 needs a model with a batch dimension, but input 'a' has shape [1, 3] "
+        "in the model file, expected -1 first"
+    )
+
+
+def test_completing_twice_changes_nothing() -> None:
+    once = completed("").config
+    assert complete(once, BATCHED, 7) == Completion(once, ())
+    assert with_names(once, "m", "onnxruntime") == once
+
+
+def test_backend_without_a_platform_is_its_own() -> None:
+    config = with_names(ModelConfig(), "m", "fixture")
+    assert (config.platform, config.default_model_filename) == ("fixture", "")
