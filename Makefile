@@ -28,8 +28,8 @@ FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
-PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench/*.py proto .ci/*.py setup.py)
-TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests)
+PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests proto/*.py bench/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
@@ -108,6 +108,7 @@ bench: build $(STAMPS)/bench-packages
 lint: build threadsafety
 	$(BIN)/ruff check $(PYTHON_TREES) && $(BIN)/ruff format --check $(PYTHON_TREES)
 	$(BIN)/mypy $(TYPED_TREES)
+	$(BIN)/stubtest penstock._core --mypy-config-file pyproject.toml --allowlist tests/border/stubtest_allowlist.txt
 	clang-format-14 --dry-run -Werror $(CXX_FILES)
 
 fmt: $(VENV)/locked $(STAMPS)/test-packages
