@@ -21,9 +21,9 @@ def test_index_request_is_read() -> None:
     assert codec.parse_index_request(data) == codec.IndexRequest("r", True)
 
 
-def load_request(**parameters: object) -> bytes:
+def load_request(**parameters: tuple[str, object]) -> bytes:
     message = service_pb2.RepositoryModelLoadRequest(model_name="m", repository_name="r")
-    for key, (field, value) in parameters.items():  # type: ignore[misc]
+    for key, (field, value) in parameters.items():
         setattr(message.parameters[key], field, value)
     return bytes(message.SerializeToString())
 
@@ -47,7 +47,7 @@ def test_load_request_is_read() -> None:
         ({"other": ("bool_param", True)}, "unrecognized load parameter 'other' for model 'm'"),
     ],
 )
-def test_bad_load_parameters(parameters: dict[str, object], text: str) -> None:
+def test_bad_load_parameters(parameters: dict[str, tuple[str, object]], text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=text):
         codec.parse_load_request(load_request(**parameters))
 
