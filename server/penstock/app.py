@@ -77,6 +77,7 @@ class App:
             server.bind()
         for server in servers:
             await server.start()
+        _log.info("loading models; %s", self._describe_addresses())
         await self.models.start()
         self.readiness.start()
         self.lifecycle.move(State.READY)

@@ -1,0 +1,52 @@
+"""Model repositories of the fixture backend: models that do as told.
+
+csrc/testing/fixture_backend.h has the words.
+"""
+
+from pathlib import Path
+
+FIXTURE_BACKENDS = Path(__file__).parents[2] / "build" / "release" / "testing" / "backends"
+"""Where `make fixture` leaves libpenstock_fixture.so; give it to --backend-directory."""
+
+
+def write_model(
+    repository: Path, name: str, *, config: str = "", version: int = 1, **keys: str | Path
+) -> Path:
+    """Writes a model of the fixture backend.
+
+    Args:
+        repository: the directory of models.
+        name: of the model.
+        config: lines of config.pbtxt beyond the backend, such as max_batch_size.
+        version: of the model.
+        keys: what the model does, `kind` first of all.
+
+    Returns:
+        The model's directory.
+    """
+    directory = repository / name
+    (directory / str(version)).mkdir(parents=True, exist_ok=True)
+    lines = [f"{key} = {value}\n" for key, value in keys.items()]
+    (directory / str(version) / "model.txt").write_text("".join(lines))
+    (directory / "config.pbtxt").write_text(
+        f'backend: "fixture"\ndefault_model_filename: "model.txt"\n{config}\n'
+    )
+    return directory
+
+
+def write_simple(repository: Path, name: str = "simple", *, config: str = "") -> Path:
+    """OUTPUT0 = INPUT0 + INPUT1, OUTPUT1 = INPUT0 - INPUT1, INT32 [16], in batches of 8."""
+    return write_model(repository, name, kind="simple", config=config or "max_batch_size: 8")
+
+
+def write_identity(
+    repository: Path, name: str = "identity", *, config: str = "max_batch_size: 8", **keys: str
+) -> Path:
+    """OUTPUT0 = INPUT0, FP32 of any row length."""
+    return write_model(repository, name, config=config, version=1, **{"kind": "identity", **keys})
+
+
+def write_blocked(repository: Path, gate: Path, name: str = "blocked", *, config: str = "") -> Path:
+    """An identity that runs only once the file `gate` exists, one row at a time."""
+    config = f"max_batch_size: 1\n{config}"
+    return write_model(repository, name, kind="block_until_file", file=gate, config=config)
