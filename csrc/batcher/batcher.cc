@@ -37,18 +37,23 @@ Batcher::Batcher(Options options)
 
 Batcher::~Batcher() { FailQueued(Unavailable("the model version is gone")); }
 
-Status Batcher::Enqueue(const RequestRef& request) {
+Status Batcher::Enqueue(const RequestRef& request, Wake wake) {
   int64_t told_ns = kNever;
   {
     MutexLock lock(mu_);
     const int64_t now_ns = options_.clock->NowNs();
     PENSTOCK_RETURN_IF_ERROR(AcceptLocked(request, now_ns, &told_ns));
-    WakeForWorkLocked(now_ns);
+    if (wake == Wake::kNow) WakeForWorkLocked(now_ns);
   }
   if (told_ns != kNever && options_.expiry_observer != nullptr) {
     options_.expiry_observer->OnEarlierExpiry(told_ns);
   }
   return Status::Ok();
+}
+
+void Batcher::Flush() {
+  MutexLock lock(mu_);
+  if (!queue_.empty()) WakeForWorkLocked(options_.clock->NowNs());
 }
 
 Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* told_ns) {

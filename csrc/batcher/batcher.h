@@ -57,6 +57,9 @@ struct BatcherCounters {
   std::array<uint64_t, kCloseReasonCount> closed{};
 };
 
+// When Enqueue tells an idle instance.
+enum class Wake { kNow, kLater };
+
 // Told when a queued request will expire earlier than any told before, so that a timer can be set.
 // Threading: called on submitters' threads, no lock held. Ownership: outlives the Batcher.
 class ExpiryObserver {
@@ -91,7 +94,11 @@ class Batcher {
   // maximum queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its
   // caller has gone, or FAILED_PRECONDITION after Close (look the version up again: there may be a
   // newer one).
-  Status Enqueue(const RequestRef& request);
+  // With Wake::kLater nobody is told: Flush follows, when the submitter has queued all it has at
+  // hand, and what one turn of its loop brought in can form one batch.
+  Status Enqueue(const RequestRef& request, Wake wake = Wake::kNow);
+  // Wakes an instance for what Enqueue(..., Wake::kLater) queued.
+  void Flush();
 
   // Waits until there is a batch to run, and takes it. False: closed and nothing is left.
   bool NextBatch(Batch* batch);

@@ -44,8 +44,18 @@ class PyEngine {
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
-    engine_->Infer(ref, wire_bytes);
+    engine_->Infer(ref, {wire_bytes, Wake::kLater});
+    // A refused request may have no version; one that is being replaced is flushed for nothing.
+    const auto& version = request.version;
+    if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
+      unflushed_.push_back(version);
+    }
     return {engine_, std::move(ref)};
+  }
+
+  void Flush() {
+    for (const auto& version : unflushed_) version->Flush();
+    unflushed_.clear();
   }
 
   py::list TakeCompletions() {
@@ -90,6 +100,8 @@ class PyEngine {
   CompletionQueue completions_;  // before the engine: instances push to it until they are joined
   std::shared_ptr<Engine> engine_;
   std::vector<RequestRef> taken_;  // kept for its capacity
+  std::vector<std::shared_ptr<ModelVersion>>
+      unflushed_;  // versions with requests since the last Flush
 };
 
 CallGroup GroupFrom(const std::string& name) {
@@ -177,6 +189,7 @@ void BindRequests(py::class_<PyEngine>& engine) {
           py::arg("group"), py::arg("size_bytes"))
       .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
            py::arg("stream"), py::arg("compressed_bytes") = 0)
+      .def("flush", &PyEngine::Flush)
       .def_property_readonly("completion_fd", &PyEngine::fd)
       .def("take_completions", &PyEngine::TakeCompletions);
 }

@@ -72,12 +72,12 @@ bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout
   return true;
 }
 
-void Engine::Infer(const RequestRef& ref, size_t wire_bytes) {
+void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
-  Status status = Admit(&request, wire_bytes);
+  Status status = Admit(&request, options.wire_bytes);
   if (status.ok()) status = Parse(&request);
-  if (status.ok()) status = Submit(ref);
+  if (status.ok()) status = Submit(ref, options.wake);
   if (!status.ok()) request.Refuse(status);
 }
 
@@ -98,12 +98,12 @@ Status Engine::Admit(InferRequest* request, size_t wire_bytes) {
   return Status::Ok();
 }
 
-Status Engine::Submit(const RequestRef& ref) {
+Status Engine::Submit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
   Status status;
   for (int round = 0; round < kMaxSubmitRounds; ++round) {
     PENSTOCK_ASSIGN_OR_RETURN(request.version, FindVersion(request.view));
-    status = request.version->Submit(ref);
+    status = request.version->Submit(ref, wake);
     if (status.code() != StatusCode::kFailedPrecondition) return status;
     request.ResetBinding();
   }

@@ -62,10 +62,15 @@ class Engine {
   // Drains `version`, see ModelVersion::Drain.
   bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
 
+  struct InferOptions {
+    size_t wire_bytes =
+        0;  // the size on the wire where it differs from the message's; 0 = the same
+    Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
+  };
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
-  // `wire_bytes`: the size on the wire where it differs from the message's, 0 = the same.
-  void Infer(const RequestRef& request, size_t wire_bytes = 0);
+  void Infer(const RequestRef& request, const InferOptions& options);
+  void Infer(const RequestRef& request) { Infer(request, InferOptions()); }
   // The caller of `request` has gone.
   void Cancel(const RequestRef& request);
   // The consumer has taken `request` from its completion queue: counts it and frees its place.
@@ -86,7 +91,7 @@ class Engine {
 
   Status Admit(InferRequest* request, size_t wire_bytes);
   static Status Parse(InferRequest* request);
-  Status Submit(const RequestRef& request);
+  Status Submit(const RequestRef& request, Wake wake);
   Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;
 
   // Constant after construction.

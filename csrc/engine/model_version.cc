@@ -95,10 +95,10 @@ void ModelVersion::Start() {
   }
 }
 
-Status ModelVersion::Submit(const RequestRef& ref) {
+Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
   Status status = BindRequest(spec_, &request);
-  if (status.ok()) status = batcher_->Enqueue(ref);
+  if (status.ok()) status = batcher_->Enqueue(ref, wake);
   if (!status.ok() && status.code() != StatusCode::kFailedPrecondition) {
     statistics_.RecordRefusal(status.code(), environment_.clock.NowNs() - request.received_ns);
   }

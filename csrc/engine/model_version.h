@@ -46,7 +46,8 @@ class ModelVersion {
 
   // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained,
   // see Batcher::Enqueue; any other failure is the request's outcome.
-  Status Submit(const RequestRef& request);
+  Status Submit(const RequestRef& request, Wake wake);
+  void Flush() { batcher_->Flush(); }
   void Cancel(Request& request) { batcher_->Cancel(request); }
 
   // Takes nothing new, lets the instances finish what is queued and running, joins them and frees

@@ -165,9 +165,14 @@ class Engine:
     ) -> Call:
         """Parses, admits and queues a ModelInferRequest; never raises for a bad request.
 
+        An idle instance is told by `flush`, which follows when the loop's turn is over: what one turn
+        brought in can form one batch.
+
         deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`. With
         stream, payloads are ModelStreamInferResponse bytes, for failures too (code says which it is).
         """
+    def flush(self) -> None:
+        """Wakes instances for what `infer` queued since the last flush."""
     @property
     def completion_fd(self) -> int:
         """An eventfd, readable when completions wait."""

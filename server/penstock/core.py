@@ -94,6 +94,7 @@ class Core:
             max_request_bytes=max_request_bytes,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._will_flush = False
 
     def start(self) -> None:
         """Begins to read completions on the running loop."""
@@ -128,13 +129,14 @@ class Core:
             CoreError: why there is none.
         """
         outcome = await self._submit(request, deadline, False, compressed_bytes)
-        if outcome.code != 0:
-            raise core_error(outcome.code, outcome.message)
-        return outcome.payload
+        if isinstance(outcome, bytes):
+            return outcome
+        raise core_error(outcome.code, outcome.message)
 
     async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
         """Runs one request of a stream; a failure is a reply, not an exception."""
-        return await self._submit(request, deadline, True, 0)
+        outcome = await self._submit(request, deadline, True, 0)
+        return StreamReply(outcome, 0, "") if isinstance(outcome, bytes) else outcome
 
     def infer_stats(self) -> Mapping[str, Any]:
         """Engine-wide counters."""
@@ -146,17 +148,30 @@ class Core:
 
     async def _submit(
         self, request: bytes, deadline: int, stream: bool, compressed_bytes: int
-    ) -> StreamReply:
-        future: asyncio.Future[StreamReply] = asyncio.get_running_loop().create_future()
+    ) -> bytes | StreamReply:
+        """The response's bytes, or why there is none."""
+        assert self._loop is not None, "Core.start comes first"
+        future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
         call = self.engine.infer(request, deadline, future, stream, compressed_bytes)
+        if not self._will_flush:  # instances are woken once per turn of the loop
+            self._will_flush = True
+            self._loop.call_soon(self._flush)
         try:
             return await future
         except asyncio.CancelledError:
             call.cancel()
             raise
 
+    def _flush(self) -> None:
+        self._will_flush = False
+        self.engine.flush()
+
     def _deliver(self) -> None:
         for tag, code, payload, message in self.engine.take_completions():
-            future: asyncio.Future[StreamReply] = tag  # type: ignore[assignment]
-            if not future.done():  # its caller may have gone
+            future: asyncio.Future[bytes | StreamReply] = tag  # type: ignore[assignment]
+            if future.done():  # its caller has gone
+                continue
+            if code == 0:
+                future.set_result(payload or b"")
+            else:
                 future.set_result(StreamReply(payload or b"", code, message or ""))
