@@ -2,9 +2,10 @@
 
 Pure functions. What is written is checked, never changed; what is not written is filled in:
 
-* inputs and outputs, and the datatype and dims of those that lack them;
-* max_batch_size: `default_max_batch_size` where the first dimension of all inputs and outputs is
-  -1, else 0. A configuration that lists shapes in full, batch dimension included, also means 0;
+* inputs and outputs, and the datatype and dims of those that lack them. Optional inputs are served
+  only if they are listed: in an ONNX file they are mostly weights that may be overridden;
+* max_batch_size: `default_max_batch_size` where the first dimension of all that is served is -1,
+  else 0. A configuration that lists shapes in full, batch dimension included, also means 0;
 * dynamic batching: on, with no delay, where max_batch_size was filled in. A configuration that
   writes a max_batch_size and no dynamic_batching means that every request is its own batch.
 """
@@ -65,8 +66,9 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
     """
     max_batch_size = config.max_batch_size
     batching = config.dynamic_batching
+    served = _served(config, signature)
     if max_batch_size is None:
-        can_batch = _can_batch(signature) and not _lists_full_shapes(config, signature)
+        can_batch = _can_batch(served) and not _lists_full_shapes(config, served)
         max_batch_size = default_max_batch_size if can_batch else 0
         if can_batch and batching is None:
             batching = DynamicBatching()
@@ -75,10 +77,20 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
         config,
         max_batch_size=max_batch_size,
         dynamic_batching=batching,
-        inputs=_complete_tensors(config.inputs, signature.inputs, has_batch),
-        outputs=_complete_tensors(config.outputs, signature.outputs, has_batch),
+        inputs=_complete_tensors(config.inputs, served.inputs, has_batch),
+        outputs=_complete_tensors(config.outputs, served.outputs, has_batch),
     )
     return Completion(completed, tuple(_faults(completed, signature)))
+
+
+def _served(config: ModelConfig, signature: Signature) -> Signature:
+    """What of the file is served: what is listed, or all but the optional inputs."""
+    inputs = {tensor.name for tensor in config.inputs}
+    outputs = {tensor.name for tensor in config.outputs}
+    return Signature(
+        tuple(t for t in signature.inputs if (t.name in inputs if inputs else not t.optional)),
+        tuple(t for t in signature.outputs if t.name in outputs or not outputs),
+    )
 
 
 def _can_batch(signature: Signature) -> bool:
@@ -104,9 +116,7 @@ def _complete_tensors(
     written: Sequence[TensorConfig], found: Sequence[FileTensor], has_batch: bool
 ) -> tuple[TensorConfig, ...]:
     if not written:
-        return tuple(
-            TensorConfig(t.name, t.datatype, t.dims[has_batch:], optional=t.optional) for t in found
-        )
+        return tuple(TensorConfig(t.name, t.datatype, t.dims[has_batch:]) for t in found)
     by_name = {tensor.name: tensor for tensor in found}
     return tuple(_complete_tensor(each, by_name.get(each.name), has_batch) for each in written)
 
@@ -124,7 +134,7 @@ def _complete_tensor(
 
 def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
     if config.max_batch_size:
-        yield from _batch_dimension_faults(config.max_batch_size, signature)
+        yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)
     yield from _tensor_faults("output", config, config.outputs, signature.outputs)
     listed = {tensor.name for tensor in config.inputs}

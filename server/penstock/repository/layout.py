@@ -133,6 +133,12 @@ def read_text(model: ModelDirectory, filename: str, field: str) -> str:
         raise ConfigError([f"{field}: '{filename}' is not UTF-8 in line {line}"]) from error
 
 
+def read_labels(model: ModelDirectory, filename: str, field: str) -> tuple[str, ...]:
+    """The lines of a label file, as `read_text` reads it; an empty line is an empty label."""
+    text = read_text(model, filename, field).removesuffix("\n")
+    return tuple(line.removesuffix("\r") for line in text.split("\n"))
+
+
 def escapes(filename: str) -> bool:
     """Whether a name that a configuration gives is absolute or climbs up."""
     path = PurePosixPath(filename)

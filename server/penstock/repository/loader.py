@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,16 +19,18 @@ from penstock.repository.layout import (
     find_model,
     model_file,
     read_config_file,
-    read_text,
+    read_labels,
     repositories_of,
     version_files,
 )
 from penstock.repository.override import restrict
-from penstock.repository.policy import choose_versions
+from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.validation import config_faults
 from penstock.repository.warmup import warmup_request
+
+_log = logging.getLogger("penstock.repository")
 
 OVERRIDE = "config parameter"
 """What faults call a configuration that came with a load request."""
@@ -93,9 +96,10 @@ class ModelLoader:
             if output.label_filename:
                 with faults.collect(source):
                     field = f"output[{index}].label_filename"
-                    text = read_text(model, output.label_filename, field)
-                    labels[output.name] = tuple(text.splitlines())
+                    labels[output.name] = read_labels(model, output.label_filename, field)
         faults.raise_if_any()
+        for version in missing_versions(config.version_policy, model.versions):
+            _log.warning("model '%s': %s names version %d, not found", name, source, version)
         return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
     def open_version(self, plan: LoadPlan, version: int) -> tuple[OpenedModel, ModelConfig]:

@@ -29,8 +29,11 @@ def choose_versions(policy: VersionPolicy | None, available: Iterable[int]) -> S
         policy: of the configuration; None = DEFAULT_POLICY.
         available: versions in the model's directory.
 
+    Specific versions that do not exist are left out (`missing_versions` tells them), as long as one
+    does: a repository may name versions that have not been copied yet.
+
     Raises:
-        ConfigError: there is none to serve, or a specific one does not exist.
+        ConfigError: there is none to serve.
     """
     policy = policy or DEFAULT_POLICY
     found = sorted(set(available))
@@ -40,16 +43,20 @@ def choose_versions(policy: VersionPolicy | None, available: Iterable[int]) -> S
         return found
     if policy.kind == "latest":
         return found[-policy.num_versions :]
-    wanted = sorted(set(policy.versions))
-    missing = [version for version in wanted if version not in found]
-    if missing:
+    chosen = sorted(set(policy.versions) & set(found))
+    if not chosen:
+        wanted = ", ".join(map(str, policy.versions)) or "at least one"
         raise ConfigError(
             [
-                f"version_policy.specific: version {version} does not exist, "
+                f"version_policy.specific.versions: expected {wanted}, "
                 f"found {', '.join(map(str, found))}"
-                for version in missing
             ]
         )
-    if not wanted:
-        raise ConfigError(["version_policy.specific.versions: expected at least one version"])
-    return wanted
+    return chosen
+
+
+def missing_versions(policy: VersionPolicy | None, available: Iterable[int]) -> Sequence[int]:
+    """Specific versions that the policy names and that do not exist, ascending."""
+    if policy is None or policy.kind != "specific":
+        return []
+    return sorted(set(policy.versions) - set(available))

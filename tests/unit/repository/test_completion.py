@@ -33,10 +33,7 @@ def test_absent_configuration_of_a_model_that_can_batch() -> None:
     assert config.max_batch_size == 64
     assert config.dynamic_batching is not None
     assert config.dynamic_batching.max_queue_delay_us == 0
-    assert config.inputs == (
-        TensorConfig("a", "FP32", (3,)),
-        TensorConfig("b", "BYTES", (1,), optional=True),
-    )
+    assert config.inputs == (TensorConfig("a", "FP32", (3,)),)
     assert config.outputs == (TensorConfig("y", "INT64", ()),)
     (group,) = config.instance_groups
     assert (group.name, group.count, group.kind) == ("m", 1, "KIND_CPU")
@@ -89,6 +86,26 @@ def test_narrower_dims_and_fewer_outputs_are_kept() -> None:
     assert [tensor.name for tensor in result.config.outputs] == ["z"]
 
 
+def test_optional_inputs_are_served_where_they_are_listed() -> None:
+    weights = FileTensor("w", "FP32", (3, 3), optional=True)
+    signature = Signature((*BATCHED.inputs, weights), BATCHED.outputs)
+    assert completed("", signature).config.max_batch_size == 64
+    config = completed('input { name: "a" } input { name: "b" optional: true }', signature).config
+    assert [(tensor.name, tensor.optional) for tensor in config.inputs] == [
+        ("a", False),
+        ("b", True),
+    ]
+    config = completed('input { name: "a" } input { name: "w" }', signature).config
+    assert (config.max_batch_size, config.inputs[1].dims) == (0, (3, 3))
+
+
+def test_output_that_is_not_served_need_not_batch() -> None:
+    signature = Signature(BATCHED.inputs, (*BATCHED.outputs, FileTensor("loss", "FP32", ())))
+    assert completed("", signature).config.max_batch_size == 0
+    result = completed('max_batch_size: 4 output { name: "y" }', signature)
+    assert result.faults == ()
+
+
 def test_reshape_is_what_the_file_is_compared_with() -> None:
     text = 'max_batch_size: 2 output {{ name: "y" dims: 1 reshape {{ shape: [{}] }} }}'
     assert completed(text.format("")).faults == ()
@@ -128,6 +145,7 @@ def test_reshape_is_what_the_file_is_compared_with() -> None:
             ["input[0].optional: the model file requires input 'a'"],
         ),
         (
+            'input { name: "a" } input { name: "b" optional: true } '
             'model_warmup { name: "w" batch_size: 65 inputs { key: "b" value { '
             "data_type: TYPE_FP32 dims: 1 zero_data: true } } }",
             [

@@ -70,12 +70,12 @@ def test_labels_and_reshape_reach_the_engine(tmp_path: Path) -> None:
         config="""max_batch_size: 2 input { name: "x" dims: [2, 2] reshape { shape: [4] } }
         output { name: "y" label_filename: "labels.txt" }""",
     )
-    (path / "labels.txt").write_text("cat\ndog\n")
+    (path / "labels.txt").write_text("cat\r\ndog\u2028\n")
     engine = FakeEngine()
     made = loader(engine, tmp_path)
     served = made.prepare(made.plan("m"), 1)
     spec = engine.created[0].spec
-    assert spec.outputs[0].labels == ("cat", "dog")
+    assert spec.outputs[0].labels == ("cat", "dog\u2028")
     assert (spec.inputs[0].dims, spec.inputs[0].reshape) == ((2, 2), (4,))
     assert served.inputs[0].shape == (-1, 2, 2)
 
@@ -156,7 +156,7 @@ def test_all_faults_of_a_plan_come_together(tmp_path: Path) -> None:
         "field 'sequence_batching' is not supported",
         "name",
         "platform",
-        "version_policy.specific",
+        "version_policy.specific.versions",
         "output[0].label_filename",
     ]
 
@@ -225,7 +225,16 @@ def test_directory_that_vanishes_is_told_without_its_path(tmp_path: Path) -> Non
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_sum_of_optional_inputs_and_batch_in_metadata(tmp_path: Path) -> None:
+def test_optional_input_reaches_the_engine(tmp_path: Path) -> None:
     inputs = [tensor("x"), {**tensor("o", "BYTES", (-1, 1)), "optional": True}]
-    spec = spec_of(tmp_path, "", signature_text(inputs))
+    config = 'input { name: "x" } input { name: "o" optional: true }'
+    spec = spec_of(tmp_path, config, signature_text(inputs))
     assert [(t.name, t.optional) for t in spec.inputs] == [("x", False), ("o", True)]
+
+
+def test_missing_version_of_a_policy_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_model(tmp_path, "m", config="version_policy { specific { versions: [1, 7] } }")
+    assert loader(FakeEngine(), tmp_path).plan("m").versions == (1,)
+    assert "model 'm': config.pbtxt names version 7, not found" in caplog.text

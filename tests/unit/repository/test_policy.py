@@ -2,7 +2,7 @@ import pytest
 
 from penstock.codec import VersionPolicy
 from penstock.errors import ConfigError
-from penstock.repository.policy import choose_versions, version_number
+from penstock.repository.policy import choose_versions, missing_versions, version_number
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ SPECIFIC = VersionPolicy("specific", versions=(3, 1, 3))
         (LATEST_2, [7], [7]),
         (VersionPolicy("all"), [3, 1, 2], [1, 2, 3]),
         (SPECIFIC, [1, 2, 3], [1, 3]),
+        (SPECIFIC, [2, 3], [3]),
     ],
 )
 def test_chosen_versions(
@@ -54,16 +55,13 @@ def test_chosen_versions(
         (None, [], ["no version directory: expected at least one named 1, 2, ..."]),
         (
             SPECIFIC,
-            [2],
-            [
-                "version_policy.specific: version 1 does not exist, found 2",
-                "version_policy.specific: version 3 does not exist, found 2",
-            ],
+            [2, 4],
+            ["version_policy.specific.versions: expected 3, 1, 3, found 2, 4"],
         ),
         (
             VersionPolicy("specific"),
             [2],
-            ["version_policy.specific.versions: expected at least one version"],
+            ["version_policy.specific.versions: expected at least one, found 2"],
         ),
     ],
 )
@@ -73,3 +71,11 @@ def test_faults_of_the_choice(
     with pytest.raises(ConfigError) as caught:
         choose_versions(policy, available)
     assert list(caught.value.faults) == faults
+
+
+@pytest.mark.parametrize(
+    ("policy", "missing"),
+    [(None, []), (VersionPolicy("all"), []), (SPECIFIC, [1])],
+)
+def test_missing_versions(policy: VersionPolicy | None, missing: list[int]) -> None:
+    assert list(missing_versions(policy, [2, 3])) == missing
