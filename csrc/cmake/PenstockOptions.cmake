@@ -24,7 +24,8 @@ target_compile_definitions(penstock_options INTERFACE PENSTOCK_VERSION="${PROJEC
 target_link_libraries(penstock_options INTERFACE Threads::Threads)
 
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
-  target_compile_options(penstock_options INTERFACE -Wthread-safety)
+  # A plug-in's entry has a C name, to be found by dlsym, and C++ types: both sides are of one build.
+  target_compile_options(penstock_options INTERFACE -Wthread-safety -Wno-return-type-c-linkage)
 endif()
 
 # Instrumentation is for the whole build or it is worth nothing, hence not on the interface target.
