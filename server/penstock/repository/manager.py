@@ -52,6 +52,7 @@ class ModelManager(ModelCatalog):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._load_threads = ThreadPoolExecutor(settings.load_threads, "load")
         self._drain_threads = ThreadPoolExecutor(settings.load_threads, "drain")
+        self._drain_timeout_s = settings.drain_timeout_s
         self._is_started = False
         self._is_closing = False
 
@@ -164,22 +165,29 @@ class ModelManager(ModelCatalog):
             return True
         return all(record.is_healthy() for record in self._models.values())
 
-    async def close(self, timeout_s: float) -> None:
+    async def close(self, timeout_s: float) -> bool:
         """Takes no more loads, stops serving and drains everything.
 
         Args:
             timeout_s: for all of it; what is left then is for the engine's shutdown to end.
+
+        Returns:
+            Whether everything ended in time; if not, a thread may still be in a load or a drain, and
+            the interpreter would wait for it at its end.
         """
         self._is_closing = True
+        self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._wait_for_tasks(deadline)
         for name, record in self._models.items():
             self._serve(name, record, ())
         await self._wait_for_tasks(deadline)
+        is_clean = not self._tasks
         for task in self._tasks:
             task.cancel()
         self._load_threads.shutdown(wait=False, cancel_futures=True)
         self._drain_threads.shutdown(wait=False, cancel_futures=True)
+        return is_clean
 
     async def _list_models(self) -> list[str]:
         try:
@@ -251,7 +259,7 @@ class ModelManager(ModelCatalog):
 
     async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
         loop = asyncio.get_running_loop()
-        timeout_s = self._settings.drain_timeout_s
+        timeout_s = self._drain_timeout_s
         try:
             in_time = await loop.run_in_executor(self._drain_threads, old.handle.close, timeout_s)
             if not in_time:

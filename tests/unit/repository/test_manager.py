@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.fake_engine import FakeEngine, FakeVersion, add_model, signature_text
+from tests.support.fake_engine import FakeEngine, add_model, signature_text
 
 from penstock.codec import IndexEntry
 from penstock.errors import (
@@ -368,7 +368,7 @@ async def test_close_takes_everything_out_and_refuses_loads(tmp_path: Path) -> N
     engine = FakeEngine()
     async with explicit(engine, tmp_path, load_models=("a",)) as manager:
         (version,) = engine.serving["a"]
-        await manager.close(30)
+        assert await manager.close(30) is True
         assert engine.serving["a"] == [] and version.log[-1] == "close"
         assert not manager.all_ready()
         with pytest.raises(UnavailableError, match="shutting down"):
@@ -381,6 +381,17 @@ async def test_close_is_bounded_when_a_drain_is_stuck(tmp_path: Path) -> None:
     async with explicit(engine, tmp_path, load_models=("a",)) as manager:
         (version,) = engine.serving["a"]
         gate = engine.hold("close", "a")
-        await manager.close(0)
-        assert engine.serving["a"] == [] and isinstance(version, FakeVersion)
+        assert await manager.close(0) is False
+        assert engine.serving["a"] == [] and "close" not in version.log
         gate.set()
+
+
+async def test_drain_that_takes_too_long_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_model(tmp_path, "a")
+    engine = FakeEngine()
+    engine.drains_in_time = False
+    async with explicit(engine, tmp_path, load_models=("a",), drain_timeout_s=5.0) as manager:
+        await manager.unload("a")
+    assert "model 'a' version 1: requests were not finished within 5 s and failed" in caplog.text
