@@ -172,8 +172,8 @@ class ModelManager(ModelCatalog):
             timeout_s: for all of it; what is left then is for the engine's shutdown to end.
 
         Returns:
-            Whether everything ended in time; if not, a thread may still be in a load or a drain, and
-            the interpreter would wait for it at its end.
+            Whether everything ended in time; if not, a thread may still be in a load or a drain,
+            and the interpreter would wait for it at its end.
         """
         self._is_closing = True
         self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
