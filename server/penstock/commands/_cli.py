@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from penstock import __version__
 from penstock.commands import check, demo, infer, models, serve
-from penstock.commands._failure import EXIT_INTERRUPTED, CommandGroup
+from penstock.commands._failure import CommandGroup
 
 app = typer.Typer(
     name="penstock",
@@ -49,7 +48,4 @@ demo.add_to(app)
 
 def main() -> None:
     """Runs the command line and exits."""
-    try:
-        app(prog_name="penstock")
-    except KeyboardInterrupt:  # before a command had begun
-        sys.exit(EXIT_INTERRUPTED)
+    app(prog_name="penstock")

@@ -106,6 +106,20 @@ def test_module_and_script_do_the_same(arguments: list[str]) -> None:
     assert (result.returncode, result.stdout) == (0, f"penstock {__version__}\n")
 
 
+def test_interrupt_of_the_import_is_quiet() -> None:
+    code = (
+        "import sys\n"
+        "from penstock.__main__ import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'penstock.commands': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main()"
+    )
+    result = python("-c", code)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_commands_import_nothing_heavy() -> None:
     code = "import penstock.commands, sys; print(*sys.modules)"
     modules = set(python("-c", code).stdout.split())
