@@ -1,0 +1,137 @@
+"""The state table, the stop signals and the order of the ladder down."""
+
+import asyncio
+import itertools
+import os
+import signal
+
+import pytest
+
+from penstock.lifecycle import TRANSITIONS, Lifecycle, State, StopSignals, stop_in_order
+
+LEGAL = {
+    (State.STARTING, State.READY),
+    (State.STARTING, State.STOPPED),
+    (State.READY, State.DRAINING),
+    (State.DRAINING, State.STOPPED),
+}
+PATHS = {
+    State.STARTING: (),
+    State.READY: (State.READY,),
+    State.DRAINING: (State.READY, State.DRAINING),
+    State.STOPPED: (State.STOPPED,),
+}
+
+
+def in_state(state: State) -> Lifecycle:
+    lifecycle = Lifecycle()
+    for step in PATHS[state]:
+        lifecycle.move(step)
+    return lifecycle
+
+
+def test_every_state_is_in_the_table() -> None:
+    assert set(TRANSITIONS) == set(State)
+
+
+@pytest.mark.parametrize(("start", "end"), list(itertools.product(State, State)))
+async def test_only_moves_of_the_table_are_legal(start: State, end: State) -> None:
+    lifecycle = in_state(start)
+    if (start, end) in LEGAL:
+        lifecycle.move(end)
+        assert lifecycle.state is end
+        await lifecycle.reached(end)
+    else:
+        with pytest.raises(RuntimeError, match=f"cannot go from {start.value} to {end.value}"):
+            lifecycle.move(end)
+        assert lifecycle.state is start
+
+
+async def test_waiting_for_a_state_ends_when_it_is_reached() -> None:
+    lifecycle = Lifecycle()
+    waiter = asyncio.create_task(lifecycle.reached(State.READY))
+    lifecycle.move(State.READY)
+    lifecycle.move(State.DRAINING)
+    await waiter
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_first_signal_is_an_event_and_the_second_would_be_fatal(
+    number: signal.Signals,
+) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    with StopSignals() as signals:
+        os.kill(os.getpid(), number)
+        assert await signals.wait() == number
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+async def test_handlers_are_restored_when_no_signal_came() -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    with StopSignals():
+        pass
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+class Recorder:
+    """Something stoppable that writes down what was called."""
+
+    def __init__(self, core_ends: bool = True) -> None:
+        self.calls: list[str] = []
+        self.timeouts: list[float] = []
+        self.core_ends = core_ends
+
+    def withdraw(self) -> None:
+        self.calls.append("withdraw")
+
+    def stop_accepting(self) -> None:
+        self.calls.append("stop_accepting")
+
+    async def stop_transport(self, timeout_s: float) -> None:
+        self.calls.append("stop_transport")
+        self.timeouts.append(timeout_s)
+
+    async def stop_models(self, timeout_s: float) -> None:
+        self.calls.append("stop_models")
+        self.timeouts.append(timeout_s)
+
+    async def stop_core(self) -> None:
+        self.calls.append("stop_core")
+        if not self.core_ends:
+            await asyncio.Event().wait()
+
+    async def stop_http(self) -> None:
+        self.calls.append("stop_http")
+
+
+RUNGS = ["withdraw", "stop_accepting", "stop_transport", "stop_models", "stop_core", "stop_http"]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.01])
+async def test_rungs_are_taken_in_order(grace_s: float) -> None:
+    server = Recorder()
+    assert await stop_in_order(server, grace_s=grace_s, timeout_s=5)
+    assert server.calls == RUNGS
+    assert server.timeouts[0] == 5
+    assert server.timeouts[1] <= 5
+
+
+async def test_server_serves_on_during_the_grace_time() -> None:
+    server = Recorder()
+    stop = asyncio.create_task(stop_in_order(server, grace_s=3600, timeout_s=5))
+    while not server.calls:
+        await asyncio.wait({stop}, timeout=0)
+    assert server.calls == ["withdraw"]
+    stop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+
+
+async def test_core_that_does_not_stop_is_told_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    server = Recorder(core_ends=False)
+    is_clean = await stop_in_order(server, grace_s=0, timeout_s=0)
+    assert not is_clean
+    assert server.calls == RUNGS
+    assert "a model still runs" in caplog.text
