@@ -1,0 +1,23 @@
+"""Every test that server/README.md names as the proof of a promise exists."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.compile(r"`(test_\w+): (test_\w+)`")
+
+
+def test_every_promise_has_its_test() -> None:
+    named = NAMED.findall((ROOT / "server" / "README.md").read_text())
+    assert len(named) > 20
+    for file, name in named:
+        source = (ROOT / "tests" / "integration" / f"{file}.py").read_text()
+        assert f"def {name}(" in source, (file, name)
+
+
+def test_every_row_of_the_promises_names_a_test() -> None:
+    text = (ROOT / "server" / "README.md").read_text()
+    table = text.split("## What the server promises")[1].split("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert rows
+    assert [row for row in rows if not NAMED.search(row)] == []
