@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "backends/onnxruntime/signature.h"
@@ -24,6 +25,12 @@ struct HeldValue {
 
 void ReleaseHeld(void* context, void* /*data*/, size_t /*capacity*/) noexcept {
   delete static_cast<HeldValue*>(context);
+}
+
+// The engine hands an input that is an output as well back as it came.
+bool IsOneOf(std::span<const BatchInput> inputs, const void* data) {
+  return std::any_of(inputs.begin(), inputs.end(),
+                     [&](const BatchInput& input) { return input.tensor.data.data() == data; });
 }
 
 Shape PredictShape(const OutputPlan& plan, std::span<const BatchInput> inputs, bool* is_known) {
@@ -65,7 +72,7 @@ Status OrtInstance::Execute(std::span<const BatchInput> inputs, std::span<const 
         std::find(is_predicted_.begin(), is_predicted_.end(), 1) != is_predicted_.end();
     if (!status.ok() && has_predicted) status = RunAgain(inputs, wanted, std::move(status));
   }
-  if (status.ok()) status = TakeOutputs(outputs);
+  if (status.ok()) status = TakeOutputs(inputs, outputs);
   Clear();
   return status;
 }
@@ -110,9 +117,12 @@ Status OrtInstance::SetOutputs(std::span<const BatchInput> inputs, std::span<con
     BatchOutput& result = results_.emplace_back();
     result.index = index;
     result.dtype = spec.dtype;
+    // Asked for twice, the engine would fill the last place only.
+    const bool is_single = std::count(wanted.begin(), wanted.end(), index) == 1;
     bool is_known = false;
-    const Shape shape =
-        may_predict ? PredictShape(model_.output_plans()[index], inputs, &is_known) : Shape();
+    const Shape shape = may_predict && is_single
+                            ? PredictShape(model_.output_plans()[index], inputs, &is_known)
+                            : Shape();
     if (is_known) PENSTOCK_RETURN_IF_ERROR(SetPredicted(index, shape, &result));
   }
   return Status::Ok();
@@ -162,10 +172,11 @@ Status OrtInstance::RunAgain(std::span<const BatchInput> inputs, std::span<const
   return Status::Ok();
 }
 
-Status OrtInstance::TakeOutputs(std::vector<BatchOutput>* outputs) {
+Status OrtInstance::TakeOutputs(std::span<const BatchInput> inputs,
+                                std::vector<BatchOutput>* outputs) {
   for (size_t place = 0; place < results_.size(); ++place) {
     if (is_predicted_[place]) continue;
-    PENSTOCK_RETURN_IF_ERROR(TakeOutput(&output_values_[place], &results_[place]));
+    PENSTOCK_RETURN_IF_ERROR(TakeOutput(inputs, &output_values_[place], &results_[place]));
   }
   for (BatchOutput& result : results_) outputs->push_back(std::move(result));
   return Status::Ok();
@@ -197,7 +208,8 @@ Status OrtInstance::ReadShape(const Value* value, BatchOutput* output) const {
 }
 
 // Hands over an output that lies in the engine's memory.
-Status OrtInstance::TakeOutput(Value** value, BatchOutput* output) {
+Status OrtInstance::TakeOutput(std::span<const BatchInput> inputs, Value** value,
+                               BatchOutput* output) {
   PENSTOCK_RETURN_IF_ERROR(ReadShape(*value, output));
   const auto count = output->shape.NumElements();
   if (!count) {
@@ -213,6 +225,11 @@ Status OrtInstance::TakeOutput(Value** value, BatchOutput* output) {
   if (size_bytes == 0) return Status::Ok();
   void* data = nullptr;
   PENSTOCK_RETURN_IF_ERROR(CheckOutput(api_.GetTensorMutableData(*value, &data), output->index));
+  if (IsOneOf(inputs, data)) {  // the caller's memory, only borrowed
+    output->data = HostPool::Shared().Allocate(size_bytes);
+    std::memcpy(output->data.data(), data, size_bytes);
+    return Status::Ok();
+  }
   auto held = std::make_unique<HeldValue>(
       HeldValue{Owned<Value>(std::exchange(*value, nullptr), api_.ReleaseValue), model_.session()});
   output->data = Buffer(data, size_bytes, size_bytes, &ReleaseHeld, held.release());

@@ -27,6 +27,7 @@ class OrtInstance : public BackendInstance {
   OrtInstance(const OrtModel& model, std::string name);
   ~OrtInstance() override;
 
+  bool runs_on_any_thread() const override { return true; }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override;
 
@@ -41,9 +42,9 @@ class OrtInstance : public BackendInstance {
   // Runs again with the engine's memory after `failure` of a run with ours.
   Status RunAgain(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                   Status failure);
-  Status TakeOutputs(std::vector<BatchOutput>* outputs);
+  Status TakeOutputs(std::span<const BatchInput> inputs, std::vector<BatchOutput>* outputs);
   Status ReadShape(const Value* value, BatchOutput* output) const;
-  Status TakeOutput(Value** value, BatchOutput* output);
+  Status TakeOutput(std::span<const BatchInput> inputs, Value** value, BatchOutput* output);
   Status CheckOutput(ErrorStatus* error, size_t index) const;
   std::string OutputLabel(size_t index) const;
   void Clear();

@@ -11,7 +11,15 @@ namespace penstock::ort {
 namespace {
 
 // Below this a model runs on its instance's thread alone: waking a second thread costs more than
-// the work it takes over (figures in README.md).
+// the work it takes over. Microseconds for batches of 1 / 16 / 64 rows on one thread and on a
+// shared pool of two (2 cores, bench/micro/backend_bench, best of 25):
+//   multi-layer perceptron, 19 KiB     4 /  5 /   10     4 /  11 /   17
+//                          333 KiB     7 / 21 /   71     9 /  37 /  116
+//                          1.2 MiB    31 / 86 /  344    29 /  72 /  233
+//                          4.4 MiB   164 / 836 / 4628  168 / 341 /  819
+//   random forest,         3.6 MiB     4 / 33 /  123     5 /  31 /  101
+// Convolutions are the exception, much work for few weights (56 KiB: 32 / 477 / 2064, 48 / 344 /
+// 1107).
 constexpr uint64_t kTinyModelBytes = 512 << 10;
 
 // Threads inside one operator; 0 = the shared pool.

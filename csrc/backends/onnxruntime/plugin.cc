@@ -1,10 +1,15 @@
 // The plug-in's entry and its Backend.
 
 #include <charconv>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include "backends/backend.h"
+#include "backends/onnxruntime/model_file.h"
 #include "backends/onnxruntime/ort_library.h"
 #include "backends/onnxruntime/ort_model.h"
 #include "base/strcat.h"
@@ -14,6 +19,21 @@ namespace {
 
 constexpr int kMaxSharedThreads = 1024;
 
+// Runs `step`; an exception of the standard library's, for want of memory above all, becomes a
+// Status.
+template <typename T>
+Result<T> NoThrow(const std::string& what, const std::function<Result<T>()>& step) {
+  try {
+    return step();
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(what + ": out of memory");
+  } catch (const std::system_error& error) {  // its own text may hold a path
+    return Internal(StrCat(what, ": ", error.code().message()));
+  } catch (const std::exception& error) {
+    return Internal(StrCat(what, ": ", error.what()));
+  }
+}
+
 // Threading: thread-safe. Ownership: borrows the library, which is never destroyed.
 class OrtBackend : public Backend {
  public:
@@ -22,7 +42,9 @@ class OrtBackend : public Backend {
 
   std::string_view description() const override { return description_; }
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
-    return OrtModel::Load(library_, options);
+    return NoThrow<std::unique_ptr<BackendModel>>(ModelLabel(options) + " cannot be loaded", [&] {
+      return OrtModel::Load(library_, options);
+    });
   }
 
  private:
@@ -71,5 +93,6 @@ Result<std::unique_ptr<Backend>> Start(const BackendOptions& options) {
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
 penstock_backend_v1(const penstock::BackendOptions& options) {
-  return penstock::ort::Start(options);
+  return penstock::ort::NoThrow<std::unique_ptr<penstock::Backend>>(
+      "the onnxruntime backend cannot start", [&] { return penstock::ort::Start(options); });
 }

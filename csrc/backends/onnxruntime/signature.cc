@@ -216,7 +216,12 @@ Result<SessionSignature> ReadSessionSignature(const OrtLibrary& library, const S
   for (const NamedSpec& output : outputs) {
     const bool is_rank_known =
         !output.spec.dims.empty() || !facts.rank_unknown.contains(output.spec.name);
-    result.output_plans.push_back(PlanOutput(output, required, is_rank_known));
+    OutputPlan plan = PlanOutput(output, required, is_rank_known);
+    // An input that is an output as well comes back as it is, whatever memory was offered for it.
+    for (const TensorSpec& input : result.signature.inputs) {
+      plan.is_predictable &= input.name != output.spec.name;
+    }
+    result.output_plans.push_back(std::move(plan));
     result.signature.outputs.push_back(output.spec);
   }
   return result;

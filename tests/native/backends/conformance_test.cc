@@ -216,6 +216,14 @@ TEST_P(SimpleModel, WantedOutputs_MayDifferFromRunToRun) {
   }
 }
 
+TEST_P(SimpleModel, OutputWantedTwice_ComesTwice) {
+  const auto outputs = Run({0, 1, 0});
+  ASSERT_TRUE(outputs.ok()) << outputs.status().ToString();
+  ASSERT_EQ(outputs->size(), 3u);
+  EXPECT_EQ(Values((*outputs)[0]), sum_);
+  EXPECT_EQ(Values((*outputs)[2]), sum_);
+}
+
 TEST_P(SimpleModel, Outputs_OutliveInstanceAndModel) {
   auto outputs = Run({0, 1});
   ASSERT_TRUE(outputs.ok()) << outputs.status().ToString();

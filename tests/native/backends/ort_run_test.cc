@@ -143,6 +143,28 @@ TEST_F(OrtRunTest, OutputThatBreaksItsPromisedShape_IsStillRight) {
   }
 }
 
+// Outputs that no node computes: an input, an initialiser, and one value under two names. Run() frees its
+// input before the outputs are read.
+TEST_F(OrtRunTest, OutputThatNoNodeComputes_IsRight) {
+  OnnxWriter model;
+  model.Input("x", DataType::kFp32, {"n"});
+  model.Initializer("w", DataType::kFp32, {1}, std::string("\0\0\x80\x3f", 4));  // 1
+  model.Node("Add", {"x", "w"}, {"y"});
+  model.Node("Identity", {"y"}, {"again"});
+  model.Node("Identity", {"x"}, {"echo"});
+  for (const char* name : {"x", "y", "again", "echo"}) model.Output(name, DataType::kFp32, {"n"});
+  model.Output("w", DataType::kFp32, {"1"});
+  Load(model);
+  for (int run = 0; run < 3; ++run) {
+    const auto outputs = Run({1, 2}, Shape{2}, {0, 1, 2, 3, 4});
+    EXPECT_THAT(Values<float>(outputs[0]), ElementsAre(1, 2));
+    EXPECT_THAT(Values<float>(outputs[1]), ElementsAre(2, 3));
+    EXPECT_THAT(Values<float>(outputs[2]), ElementsAre(2, 3));
+    EXPECT_THAT(Values<float>(outputs[3]), ElementsAre(1, 2));
+    EXPECT_THAT(Values<float>(outputs[4]), ElementsAre(1));
+  }
+}
+
 TEST_F(OrtRunTest, InitialiserThatIsAnInput_IsOptional) {
   OnnxWriter model;
   model.Input("x", DataType::kFp32, {"n"});
