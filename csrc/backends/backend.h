@@ -66,10 +66,14 @@ struct BatchOutput {
 };
 
 // Runs batches, one at a time.
-// Threading: confined to its instance's thread (created on another, handed over before use).
+// Threading: thread-compatible; confined to its instance's thread unless runs_on_any_thread().
 class BackendInstance {
  public:
   virtual ~BackendInstance() = default;
+
+  // True where Execute may be called on one thread after another and computes on its caller: a quick model
+  // is then run by the thread that brings the request, which is cheaper than handing it over.
+  virtual bool runs_on_any_thread() const { return false; }
 
   // Memory to gather an input into; a worker's instance hands out its slab here.
   virtual Buffer AllocateInput(size_t size_bytes) {
@@ -77,14 +81,16 @@ class BackendInstance {
   }
 
   // Runs one batch. Inputs that a request may leave out and did are absent from `inputs`. Fills
-  // `outputs` (cleared by the caller) with one entry for each of `wanted`, in that order.
-  // May throw: the engine fails the batch. Blocking: for the length of the computation.
+  // `outputs` (cleared by the caller) with one entry for each of `wanted`, in that order. May
+  // throw: the engine fails the batch.
+  // Blocking: for the length of the computation.
   virtual Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                          std::vector<BatchOutput>* outputs) = 0;
 };
 
 // A loaded model.
-// Threading: CreateInstance and signature() are thread-safe. Ownership: outlives its instances.
+// Threading: CreateInstance and signature() are thread-safe.
+// Ownership: outlives its instances.
 class BackendModel {
  public:
   virtual ~BackendModel() = default;
@@ -93,14 +99,16 @@ class BackendModel {
       const InstanceOptions& options) = 0;
 };
 
-// Threading: Load is thread-safe. Ownership: outlives its models; lives until the process ends.
+// Threading: Load is thread-safe.
+// Ownership: outlives its models; lives until the process ends.
 class Backend {
  public:
   virtual ~Backend() = default;
   // The engine's own name and version, for logs and metadata: "ONNX Runtime 1.32.0".
   virtual std::string_view description() const = 0;
-  // Loads a model file. Blocking: reads files, may take minutes. A missing, corrupt or unsupported
-  // file is a Status that names the model and the cause, without server paths.
+  // Loads a model file.
+  // Blocking: reads files, may take minutes. A missing, corrupt or unsupported file is a Status
+  // that names the model and the cause, without server paths.
   virtual Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) = 0;
 };
 

@@ -14,7 +14,8 @@ namespace penstock {
 
 // Threading: thread-safe.
 // Ownership: owns the backends; a plug-in is never closed, so code of it may run until the process
-// ends. Blocking: Get, the first time for a name, opens a shared object and starts its engine.
+// ends.
+// Blocking: Get, the first time for a name, opens a shared object and starts its engine.
 class BackendRegistry {
  public:
   // Plug-ins are `libpenstock_<name>.so` in one of `directories`, searched in order.

@@ -22,7 +22,8 @@ class Clock {
   virtual int64_t NowNs() const = 0;
 
   // Waits on `cv` until it is notified or until this clock reaches `deadline_ns` (kNever = no
-  // deadline). May wake spuriously. Blocking: yes; releases `mu` meanwhile.
+  // deadline). May wake spuriously.
+  // Blocking: yes; releases `mu` meanwhile.
   virtual void WaitUntil(CondVar& cv, Mutex& mu, int64_t deadline_ns) REQUIRES(mu) = 0;
 
   // The process-wide system clock; never destroyed.

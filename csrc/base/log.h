@@ -11,10 +11,12 @@ namespace penstock {
 enum class LogLevel : int { kDebug = 10, kInfo = 20, kWarning = 30, kError = 40 };
 enum class LogFormat { kText, kJson };
 
-// Process-wide settings; lines below `level` are dropped. Threading: thread-safe (atomics).
+// Process-wide settings; lines below `level` are dropped.
+// Threading: thread-safe (atomics).
 void SetLogging(LogLevel level, LogFormat format);
 
-// Writes one line with one write(2), so lines of several threads never mix. Threading: thread-safe.
+// Writes one line with one write(2), so lines of several threads never mix.
+// Threading: thread-safe.
 void Log(LogLevel level, std::string_view component, std::string_view message);
 
 }  // namespace penstock

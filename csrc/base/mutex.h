@@ -21,6 +21,7 @@ class CAPABILITY("mutex") Mutex {
 
   void Lock() ACQUIRE() { mu_.lock(); }
   void Unlock() RELEASE() { mu_.unlock(); }
+  bool TryLock() TRY_ACQUIRE(true) { return mu_.try_lock(); }
 
  private:
   friend class CondVar;
@@ -40,7 +41,8 @@ class SCOPED_CAPABILITY MutexLock {
 };
 
 // A condition variable used with a Mutex. Waits may wake spuriously: callers loop on their
-// condition. Threading: thread-safe.
+// condition.
+// Threading: thread-safe.
 class CondVar {
  public:
   void Wait(Mutex& mu) REQUIRES(mu) {

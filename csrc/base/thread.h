@@ -8,7 +8,8 @@
 
 namespace penstock {
 
-// Threading: confined to its owner. Ownership: owns the thread.
+// Threading: confined to its owner.
+// Ownership: owns the thread.
 // Blocking: Join and the destructor wait for the body to return; the owner tells it to stop first.
 class Thread {
  public:

@@ -17,5 +17,6 @@
 #define REQUIRES(...) PENSTOCK_ATTRIBUTE(requires_capability(__VA_ARGS__))
 #define EXCLUDES(...) PENSTOCK_ATTRIBUTE(locks_excluded(__VA_ARGS__))
 #define ACQUIRE(...) PENSTOCK_ATTRIBUTE(acquire_capability(__VA_ARGS__))
+#define TRY_ACQUIRE(...) PENSTOCK_ATTRIBUTE(try_acquire_capability(__VA_ARGS__))
 #define RELEASE(...) PENSTOCK_ATTRIBUTE(release_capability(__VA_ARGS__))
 #define NO_THREAD_SAFETY_ANALYSIS PENSTOCK_ATTRIBUTE(no_thread_safety_analysis)

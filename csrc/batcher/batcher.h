@@ -61,7 +61,8 @@ struct BatcherCounters {
 enum class Wake { kNow, kLater };
 
 // Told when a queued request will expire earlier than any told before, so that a timer can be set.
-// Threading: called on submitters' threads, no lock held. Ownership: outlives the Batcher.
+// Threading: called on submitters' threads, no lock held.
+// Ownership: outlives the Batcher.
 class ExpiryObserver {
  public:
   virtual ~ExpiryObserver() = default;
@@ -70,9 +71,10 @@ class ExpiryObserver {
 
 // Threading: thread-safe.
 // Ownership: holds references on queued requests; borrows the clock and the observer, which outlive
-// it. Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses,
-// NextBatch hands out what is queued, then returns false. FailQueued empties the queue. Blocking:
-// NextBatch waits for work. Nothing else blocks.
+// it.
+// Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses, NextBatch
+// hands out what is queued, then returns false. FailQueued empties the queue.
+// Blocking: NextBatch waits for work. Nothing else blocks.
 class Batcher {
  public:
   struct Options {

@@ -18,12 +18,13 @@ CompletionQueue::~CompletionQueue() { close(fd_); }
 void CompletionQueue::Push(RequestRef request) {
   MutexLock lock(mu_);
   waiting_.push_back(std::move(request));
-  needs_signal_.store(true, std::memory_order_relaxed);
+  needs_signal_.store(true);
 }
 
 void CompletionQueue::Signal() {
-  if (!needs_signal_.load(std::memory_order_relaxed)) return;
-  if (!needs_signal_.exchange(false, std::memory_order_acq_rel)) return;
+  if (!needs_signal_.load() || is_in_turn_.load()) return;
+  if (!needs_signal_.exchange(false)) return;
+  is_readable_.store(true);
   // Fails only when the counter is at its maximum, and then the descriptor is readable anyway.
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
@@ -32,9 +33,13 @@ void CompletionQueue::Signal() {
 void CompletionQueue::Take(std::vector<RequestRef>* out) {
   out->clear();
   // Before the swap: a push after it signals again.
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t n = read(fd_, &count, sizeof(count));
+  is_in_turn_.store(false);
+  if (is_readable_.exchange(false)) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t n = read(fd_, &count, sizeof(count));
+  }
   MutexLock lock(mu_);
+  needs_signal_.store(false);
   waiting_.swap(*out);
 }
 

@@ -30,8 +30,15 @@ class CompletionQueue {
   void Push(RequestRef request);
   // Makes fd() readable if something was pushed since the last time.
   void Signal();
-  // Clears fd() and moves everything to `out` (cleared first), oldest first.
+  // Clears fd() and moves everything to `out` (cleared first), oldest first. Ends a turn.
   void Take(std::vector<RequestRef>* out);
+
+  // On the loop's thread: a Take or EndTurn follows at once, so until then nothing need be signalled.
+  void BeginTurn() { is_in_turn_.store(true); }
+  void EndTurn() {
+    is_in_turn_.store(false);
+    Signal();
+  }
 
  private:
   // Constant after construction.
@@ -39,6 +46,8 @@ class CompletionQueue {
 
   // Own synchronisation.
   std::atomic<bool> needs_signal_{false};
+  std::atomic<bool> is_in_turn_{false};
+  std::atomic<bool> is_readable_{false};  // fd_ was written and not yet read
 
   Mutex mu_;
   // Guarded by mu_.

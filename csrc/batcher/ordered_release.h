@@ -14,8 +14,8 @@ namespace penstock {
 // (expired, cancelled) is skipped: its own outcome was delivered at once, and others do not wait
 // for it.
 //
-// Threading: thread-safe. Lock order: its lock comes after the Batcher's. Ownership: holds a
-// reference on each request that was added and not yet released.
+// Threading: thread-safe. Lock order: its lock comes after the Batcher's.
+// Ownership: holds a reference on each request that was added and not yet released.
 class OrderedRelease {
  public:
   // `request` has arrived. In arrival order: under the Batcher's lock.

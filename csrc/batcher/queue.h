@@ -15,7 +15,9 @@
 
 namespace penstock {
 
-// A circular intrusive list. Ownership: borrows its members. Threading: as its owner's.
+// A circular intrusive list.
+// Ownership: borrows its members.
+// Threading: as its owner's.
 class RequestList {
  public:
   RequestList() { head_.prev = head_.next = &head_; }
@@ -50,8 +52,8 @@ class Bucket {
 // Levels: two per priority, its normal queue and behind it the requests whose timeout has passed
 // under the DELAY policy. Level 0 is the most urgent.
 //
-// Threading: thread-compatible; the Batcher's lock guards it. Ownership: holds a reference on each
-// request.
+// Threading: thread-compatible; the Batcher's lock guards it.
+// Ownership: holds a reference on each request.
 class RequestQueue {
  public:
   explicit RequestQueue(size_t level_count);

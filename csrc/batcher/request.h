@@ -35,9 +35,9 @@ struct RequestLink {
 // and kNew -> kDone (refused); see CanMove. Complete is called once, by whoever moves it to kDone.
 //
 // Threading: fields above the bar are set by the submitter before Enqueue and read-only after; the
-// state moves under the batcher's lock. Ownership: reference-counted (RequestRef), because a
-// cancelling caller and the batch that runs it hold it at the same time; the last one out calls
-// Dispose.
+// state moves under the batcher's lock.
+// Ownership: reference-counted (RequestRef), because a cancelling caller and the batch that runs it
+// hold it at the same time; the last one out calls Dispose.
 class Request {
  public:
   enum class State : uint8_t { kNew, kQueued, kRunning, kDone };

@@ -44,13 +44,16 @@ class PyEngine {
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
+    completions_.BeginTurn();
     engine_->Infer(ref, {wire_bytes, Wake::kLater});
+    if (engine_->TryRunHere(ref)) return {engine_, std::move(ref), true};  // a Take follows
+    completions_.EndTurn();
     // A refused request may have no version; one that is being replaced is flushed for nothing.
     const auto& version = request.version;
     if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
       unflushed_.push_back(version);
     }
-    return {engine_, std::move(ref)};
+    return {engine_, std::move(ref), false};
   }
 
   void Flush() {
@@ -213,9 +216,10 @@ void BindLife(py::class_<PyEngine>& engine) {
 }  // namespace
 
 void BindEngine(py::module_& module) {
-  py::class_<PyCall>(module, "Call").def("cancel", [](const PyCall& self) {
-    WithoutGil([&] { self.engine->Cancel(self.request); });
-  });
+  py::class_<PyCall>(module, "Call")
+      .def("cancel",
+           [](const PyCall& self) { WithoutGil([&] { self.engine->Cancel(self.request); }); })
+      .def_readonly("ran_here", &PyCall::ran_here);
   py::class_<PyEngine> engine(module, "Engine");
   engine.def(py::init<std::vector<std::string>, size_t, size_t>(), py::kw_only(),
              py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,

@@ -34,7 +34,8 @@ class Admission {
 
   // From now on no inference is let in; what is in goes on.
   void StopAccepting();
-  // Waits until nothing is in flight. False: not by `deadline_ns`. Blocking: yes.
+  // Waits until nothing is in flight. False: not by `deadline_ns`.
+  // Blocking: yes.
   bool WaitIdle(Clock& clock, int64_t deadline_ns);
 
   size_t inflight() const { return inflight_.load(std::memory_order_relaxed); }

@@ -19,8 +19,9 @@
 namespace penstock {
 
 // Scratch memory of one instance, used again for every batch.
-// Threading: confined to its instance's thread. Ownership: owns the input slabs of the current
-// batch; borrows spec and instance, which outlive it.
+// Threading: confined to its instance's thread.
+// Ownership: owns the input slabs of the current batch; borrows spec and instance, which outlive
+// it.
 class BatchIo {
  public:
   BatchIo(const VersionSpec& spec, BackendInstance& instance) : spec_(spec), instance_(instance) {}

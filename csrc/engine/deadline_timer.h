@@ -17,8 +17,10 @@ namespace penstock {
 // watched batcher to expire what is due and for its next expiry. Idle (no request with a deadline)
 // it never wakes.
 //
-// Threading: thread-safe; owns one thread, "ps-deadlines". Ownership: shares the batchers it
-// watches. Lifecycle: constructed running; Stop joins. Blocking: Stop, until the thread has ended.
+// Threading: thread-safe; owns one thread, "ps-deadlines".
+// Ownership: shares the batchers it watches.
+// Lifecycle: constructed running; Stop joins.
+// Blocking: Stop, until the thread has ended.
 class DeadlineTimer final : public ExpiryObserver {
  public:
   explicit DeadlineTimer(Clock& clock);

@@ -76,18 +76,19 @@ void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
   Status status = Admit(&request, options.wire_bytes);
-  if (status.ok()) status = Parse(&request);
-  if (status.ok()) status = Submit(ref, options.wake);
+  if (status.ok()) status = ParseAndSubmit(ref, options.wake);
   if (!status.ok()) request.Refuse(status);
 }
 
-// The one step whose memory the client chooses: not having it fails this request, not the server.
-Status Engine::Parse(InferRequest* request) {
+// Clients choose how much memory this takes: not having it fails the request, not the server.
+Status Engine::ParseAndSubmit(const RequestRef& ref, Wake wake) {
+  InferRequest& request = AsInfer(ref);
   try {
-    return ParseInferRequest(request->message, HostPool::Shared(), &request->view);
+    PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(request.message, HostPool::Shared(), &request.view));
+    return Submit(ref, wake);
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(
-        StrCat("no memory for a request of ", request->message.size(), " bytes"));
+        StrCat("no memory for a request of ", request.message.size(), " bytes"));
   }
 }
 
@@ -135,6 +136,11 @@ Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView
   }
   return NotFound(StrCat("Request for unknown model: '", view.model_name, "' version ", *wanted,
                          " is not found"));
+}
+
+bool Engine::TryRunHere(const RequestRef& ref) {
+  const auto& version = AsInfer(ref).version;
+  return version != nullptr && version->TryRunHere();
 }
 
 void Engine::Cancel(const RequestRef& ref) {

@@ -26,9 +26,11 @@ namespace penstock {
 
 // Threading: thread-safe.
 // Ownership: owns the backends, the timer and, shared with the control plane, every started version
-// until it has been drained. Borrows the clock. Lifecycle: load and create versions, Start them,
-// SetServing, Infer..., Shutdown. Outlives all requests. Blocking: LoadModel and CreateVersion read
-// and compile models; Shutdown joins threads. Infer never blocks.
+// until it has been drained. Borrows the clock.
+// Lifecycle: load and create versions, Start them, SetServing, Infer..., Shutdown. Outlives all
+// requests.
+// Blocking: LoadModel and CreateVersion read and compile models; Shutdown joins threads. Infer
+// never blocks.
 class Engine {
  public:
   struct Options {
@@ -67,6 +69,9 @@ class Engine {
         0;  // the size on the wire where it differs from the message's; 0 = the same
     Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
   };
+  // Runs a batch of request's version here, if that is cheaper than waking an instance; after an Infer
+  // with Wake::kLater. True: a batch has run, with `request` in it or not.
+  bool TryRunHere(const RequestRef& request);
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
   void Infer(const RequestRef& request, const InferOptions& options);
@@ -90,7 +95,7 @@ class Engine {
   };
 
   Status Admit(InferRequest* request, size_t wire_bytes);
-  static Status Parse(InferRequest* request);
+  Status ParseAndSubmit(const RequestRef& request, Wake wake);
   Status Submit(const RequestRef& request, Wake wake);
   Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;
 

@@ -33,9 +33,9 @@ struct WantedOutput {
 };
 
 // Threading: as Request; the results are written by the instance before OnDone and read by the
-// consumer after it took the request from the completion queue. Ownership: pins its version;
-// borrows the message, which its submitter keeps alive until the request has been taken from the
-// queue. Pooled: Dispose gives it back to its InferRequestPool.
+// consumer after it took the request from the completion queue.
+// Ownership: pins its version; borrows the message, which its submitter keeps alive until the
+// request has been taken from the queue. Pooled: Dispose gives it back to its InferRequestPool.
 class InferRequest final : public Request {
  public:
   // Set by the submitter.
@@ -88,8 +88,8 @@ class InferRequest final : public Request {
 };
 
 // Requests that are used again, with the capacity of their vectors.
-// Threading: thread-safe. Ownership: owns idle requests; outlives those handed out (Shared() always
-// does).
+// Threading: thread-safe.
+// Ownership: owns idle requests; outlives those handed out (Shared() always does).
 class InferRequestPool {
  public:
   InferRequestPool();

@@ -2,6 +2,7 @@
 
 #include <sys/time.h>
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -22,8 +23,9 @@ int64_t UnixMs() {
 Instance::Instance(std::string name, std::unique_ptr<BackendInstance> backend,
                    Environment environment)
     : name_(std::move(name)),
-      backend_(std::move(backend)),
       environment_(environment),
+      may_run_here_(backend->runs_on_any_thread() && environment.spec.has_fixed_shapes()),
+      backend_(std::move(backend)),
       io_(environment.spec, *backend_) {}
 
 Status Instance::Execute(const Batch& batch, BatchTimes* times) noexcept {
@@ -66,12 +68,40 @@ void Instance::Start(std::function<void()> on_exit) {
 void Instance::Run() noexcept {
   Batch batch;
   std::vector<Status> outcomes;
-  while (environment_.batcher.NextBatch(&batch)) RunBatch(&batch, &outcomes);
+  while (environment_.batcher.NextBatch(&batch)) {
+    MutexLock lock(run_mu_);
+    RunBatch(&batch, &outcomes);
+  }
+}
+
+bool Instance::TryRunHere() {
+  if (!may_run_here_ || run_ns_.load(std::memory_order_relaxed) > kQuickRunNs) return false;
+  if (!run_mu_.TryLock()) return false;
+  int64_t wait_until_ns = 0;
+  const bool has_batch =
+      backend_ != nullptr && environment_.batcher.TryNextBatch(&batch_here_, &wait_until_ns);
+  if (has_batch) RunBatch(&batch_here_, &outcomes_here_);
+  run_mu_.Unlock();
+  return has_batch;
+}
+
+void Instance::Close() {
+  MutexLock lock(run_mu_);
+  backend_.reset();
+}
+
+// A batch that was preempted says little about the next one: it counts as four quick ones at most.
+void Instance::LearnRunTime(int64_t run_ns) {
+  const int64_t seen_ns = std::min(run_ns, 4 * kQuickRunNs);
+  const int64_t average_ns = run_ns_.load(std::memory_order_relaxed);
+  run_ns_.store(average_ns == kNever ? seen_ns : average_ns + (seen_ns - average_ns) / 16,
+                std::memory_order_relaxed);
 }
 
 void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   BatchTimes times;
   const Status status = Execute(*batch, &times);
+  LearnRunTime(times.end_ns - times.start_ns);
   environment_.statistics.RecordBatch(*batch, times, status, UnixMs());
   outcomes->assign(batch->requests.size(), status);
   environment_.batcher.Finish(batch, *outcomes);

@@ -4,12 +4,14 @@
 
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "backends/backend.h"
+#include "base/mutex.h"
 #include "base/thread.h"
 #include "batcher/batcher.h"
 #include "engine/batch_io.h"
@@ -18,10 +20,12 @@
 
 namespace penstock {
 
-// Threading: confined to its creator until Start, then to its thread "ps-<model>".
-// Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive its
-// thread. Lifecycle: Execute* (warm-up) -> Start -> [the batcher closes] -> Join. Blocking: Join
-// waits for the running batch and for the batcher to be closed and empty.
+// Threading: confined to its creator until Start, then to its thread "ps-<model>", but for TryRunHere,
+// which is thread-safe.
+// Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive it.
+// Lifecycle: Execute* (warm-up) -> Start -> [the batcher closes] -> Join -> Close.
+// Blocking: Join waits for the running batch and for the batcher to be closed and empty. TryRunHere
+// computes, but only what has been quick lately: quicker than handing it to the instance's thread.
 class Instance {
  public:
   struct Environment {
@@ -39,19 +43,36 @@ class Instance {
   // `on_exit` is called on the thread as its last act.
   void Start(std::function<void()> on_exit);
   void Join() { thread_.Join(); }
+  // Frees the backend instance. REQUIRES: joined, or never started.
+  void Close();
+
+  // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
+  // batches are quick and the batching policy says now. False: nothing was run.
+  bool TryRunHere();
 
  private:
+  // About what it costs to wake the instance's thread and to be woken by it.
+  static constexpr int64_t kQuickRunNs = 40'000;
+
   Status ExecuteOrThrow(const Batch& batch, BatchTimes* times);
   void Run() noexcept;
-  void RunBatch(Batch* batch, std::vector<Status>* outcomes);
+  void RunBatch(Batch* batch, std::vector<Status>* outcomes) REQUIRES(run_mu_);
+  void LearnRunTime(int64_t run_ns);
 
   // Constant after construction.
   const std::string name_;
-  const std::unique_ptr<BackendInstance> backend_;
   const Environment environment_;
+  const bool may_run_here_;
 
-  // Only on the instance's thread (its creator's before Start).
+  // Own synchronisation.
+  std::atomic<int64_t> run_ns_{kNever};  // moving average of a batch's time; kNever = not known
+
+  Mutex run_mu_;  // held while a batch runs, by whichever thread
+  // Guarded by run_mu_ once started; the creator's alone before (warm-up).
+  std::unique_ptr<BackendInstance> backend_;
   BatchIo io_;
+  Batch batch_here_ GUARDED_BY(run_mu_);  // TryRunHere's, kept for its capacity
+  std::vector<Status> outcomes_here_ GUARDED_BY(run_mu_);
 
   Thread thread_;  // last: it uses everything above
 };

@@ -113,8 +113,10 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   }
   // A version that was never started may hold requests: no thread is there to run them.
   batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
-  for (const auto& instance : instances_) instance->Join();
-  instances_.clear();
+  for (const auto& instance : instances_) {
+    instance->Join();
+    instance->Close();
+  }
   model_.reset();  // here, not with the last request's reference: freeing weights may take a while
   return true;
 }

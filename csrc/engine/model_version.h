@@ -22,10 +22,11 @@ namespace penstock {
 // Threading: thread-safe; WarmUp, Start and Drain from one control thread at a time.
 // Ownership: shared by the engine's table, the control plane and every request that reached it.
 // Owns its instances and (shared with other versions made of the same file) the loaded model;
-// borrows clock and timer. Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it
-// has no thread. Once started it must be drained before its last reference goes (the engine sees to
-// it): an instance's thread cannot join itself. Blocking: WarmUp for the length of a batch per
-// instance; Drain up to its time-out.
+// borrows clock and timer.
+// Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it has no thread. Once
+// started it must be drained before its last reference goes (the engine sees to it): an instance's
+// thread cannot join itself.
+// Blocking: WarmUp for the length of a batch per instance; Drain up to its time-out.
 class ModelVersion {
  public:
   struct Environment {
@@ -48,6 +49,9 @@ class ModelVersion {
   // see Batcher::Enqueue; any other failure is the request's outcome.
   Status Submit(const RequestRef& request, Wake wake);
   void Flush() { batcher_->Flush(); }
+  // Runs the next batch on the calling thread where that is cheaper than waking an instance, see
+  // Instance::TryRunHere.
+  bool TryRunHere() { return instances_[0]->TryRunHere(); }
   void Cancel(Request& request) { batcher_->Cancel(request); }
 
   // Takes nothing new, lets the instances finish what is queued and running, joins them and frees
@@ -77,6 +81,8 @@ class ModelVersion {
 
   // Confined to the control thread.
   std::shared_ptr<BackendModel> model_;
+
+  // Constant after Create.
   std::vector<std::unique_ptr<Instance>> instances_;
 
   Mutex mu_;

@@ -18,7 +18,8 @@ namespace penstock {
 //
 // Threading: thread-safe.
 // Ownership: buffers handed out hold the pool's address: the pool outlives them (Shared() always
-// does). Blocking: Allocate may enter the system allocator; never while holding a lock.
+// does).
+// Blocking: Allocate may enter the system allocator; never while holding a lock.
 class HostPool {
  public:
   static constexpr size_t kAlignment = 64;

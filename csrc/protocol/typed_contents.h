@@ -28,7 +28,8 @@ std::string_view TypedContentsField(DataType dtype);
 
 // Two passes, so that memory is taken only after the number of elements is known to be right:
 // Measure counts, Write lays out.
-// Threading: thread-compatible. Ownership: borrows the message.
+// Threading: thread-compatible.
+// Ownership: borrows the message.
 class TypedContents {
  public:
   // Counts the elements in `input`, an InferInputTensor message of type `dtype`.

@@ -30,7 +30,8 @@
 namespace penstock {
 
 // The backend, for tests that register it; the plug-in libpenstock_fixture.so holds the same.
-// Threading: thread-safe, as Backend. Blocking: Execute, for as long as the model's keys say.
+// Threading: thread-safe, as Backend.
+// Blocking: Execute, for as long as the model's keys say.
 std::unique_ptr<Backend> MakeFixtureBackend();
 
 }  // namespace penstock

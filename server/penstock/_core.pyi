@@ -117,6 +117,9 @@ class Version:
 class Call:
     """A request under way."""
 
+    @property
+    def ran_here(self) -> bool:
+        """A quick batch ran inside `infer`: completions wait, `take_completions` follows at once."""
     def cancel(self) -> None:
         """The caller has gone: out of the queue at once (completed CANCELLED); a running one ends unread."""
 

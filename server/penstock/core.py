@@ -153,7 +153,9 @@ class Core:
         assert self._loop is not None, "Core.start comes first"
         future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
         call = self.engine.infer(request, deadline, future, stream, compressed_bytes)
-        if not self._will_flush:  # instances are woken once per turn of the loop
+        if call.ran_here:  # a quick model: the answer is there, most likely
+            self._deliver()
+        elif not self._will_flush:  # instances are woken once per turn of the loop
             self._will_flush = True
             self._loop.call_soon(self._flush)
         try:
