@@ -1,9 +1,12 @@
 """`penstock demo` from training to a clean stop."""
 
+import asyncio
 import re
+import signal
 from pathlib import Path
 
-from tests.support.cli import penstock
+import pytest
+from tests.support.cli import finished, penstock, started
 
 
 async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
@@ -21,3 +24,22 @@ async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
     checked = await penstock("check", str(tmp_path))
     assert checked.code == 0
     assert "digits" in checked.out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+)
+async def test_demo_that_is_stopped_leaves_no_server(number: signal.Signals, code: int) -> None:
+    async with started("demo", "--seconds=600") as process:
+        assert process.stdout is not None
+        line = b""
+        while not line.startswith(b"serving"):
+            line = await process.stdout.readline()
+            assert line, "it ended before it served"
+        process.send_signal(number)
+        end = await finished(process)
+    assert (end.code, end.err.strip()) == (code, "")
+    port = re.search(rb"at 127\.0\.0\.1:(\d+),", line)
+    assert port is not None
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", int(port[1]))

@@ -1,16 +1,14 @@
 """`penstock infer` and `penstock models` against a server."""
 
-import asyncio
 import json
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.cli import penstock
+from tests.support.cli import finished, penstock, started
 from tests.support.fixture_models import write_blocked, write_identity, write_simple
 from tests.support.http import ask
 from tests.support.run_server import serve_process
@@ -112,16 +110,13 @@ async def test_interrupt_is_quiet(tmp_path: Path) -> None:
     path = tmp_path / "in.npy"
     np.save(path, np.zeros((1, 1), np.float32))
     async with serve_process(tmp_path / "models") as server:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "penstock", "infer", "blocked", str(path)),
-            *("--url", server.addresses["gRPC"]),
-            stderr=asyncio.subprocess.PIPE,
-        )
-        await _until_running(server.addresses["metrics"])
-        process.send_signal(signal.SIGINT)
-        _, err = await process.communicate()
+        url, metrics = server.addresses["gRPC"], server.addresses["metrics"]
+        async with started("infer", "blocked", str(path), "--url", url) as process:
+            await _until_running(metrics)
+            process.send_signal(signal.SIGINT)
+            end = await finished(process)
         gate.touch()
-    assert (process.returncode, err.decode().strip()) == (130, "")
+    assert (end.code, end.out, end.err.strip()) == (130, "", "")
 
 
 async def _until_running(metrics: str) -> None:
@@ -133,10 +128,18 @@ async def _until_running(metrics: str) -> None:
         pass
 
 
-async def test_no_server_is_one_line() -> None:
-    result = await penstock("models", "index", "--url", "127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("127.0.0.1:1", "no server answers at 127.0.0.1:1: "),
+        ("http://127.0.0.1:1", "url 'http://127.0.0.1:1': expected a gRPC target"),
+    ],
+)
+@pytest.mark.parametrize("command", [["models", "index"], ["infer", "m", "a.npy"]])
+async def test_no_server_is_one_line(command: list[str], url: str, fault: str) -> None:
+    result = await penstock(*command, "--url", url)
     assert result.code == 1
-    assert result.err.startswith("Error: no server answers at 127.0.0.1:1: ")
+    assert result.err.startswith(f"Error: {fault}")
     assert len(result.err.splitlines()) == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from penstock.commands._demo_model import INPUT, LABEL, MODEL, PROBABILITIES, Digits
+from penstock.commands._send import gather_or_cancel
 
 if TYPE_CHECKING:
     from penstock_client import AsyncClient, InferResult
@@ -84,11 +84,15 @@ class Load:
         self.result = LoadResult()
 
     async def run(self, seconds: float, in_flight: int) -> LoadResult:
-        """Keeps `in_flight` requests under way until the time is over and every image was seen."""
+        """Keeps `in_flight` requests under way until the time is over and every image was seen.
+
+        The first failure ends it all.
+        """
         self._began = self._clock()
-        async with asyncio.TaskGroup() as group:
-            for number in range(in_flight):
-                group.create_task(self._work(self._clients[number % len(self._clients)], seconds))
+        await gather_or_cancel(
+            self._work(self._clients[number % len(self._clients)], seconds)
+            for number in range(in_flight)
+        )
         self.result.seconds = self._clock() - self._began
         return self.result
 
@@ -124,7 +128,7 @@ async def run_load(
     Raises:
         penstock_client.PenstockError: a request failed; the first failure ends it all.
     """
-    from penstock_client import AsyncClient, PenstockError, RetryPolicy
+    from penstock_client import AsyncClient, RetryPolicy
 
     options = (("grpc.use_local_subchannel_pool", 1),)  # a connection each, not one for all
     async with AsyncExitStack() as stack:
@@ -134,13 +138,7 @@ async def run_load(
             )
             for _ in range(_CONNECTIONS)
         ]
-        try:
-            return await Load(clients, digits, on_answer).run(seconds, in_flight)
-        except* PenstockError as group:
-            failure: BaseException = group
-            while isinstance(failure, BaseExceptionGroup):
-                failure = failure.exceptions[0]
-            raise failure from None
+        return await Load(clients, digits, on_answer).run(seconds, in_flight)
 
 
 def close_reasons(exposition: str) -> dict[str, int]:

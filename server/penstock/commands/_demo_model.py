@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ def train() -> Digits:
         images.astype("float32"), truth, test_size=0.25, random_state=_SEED, stratify=truth
     )
     network = MLPClassifier(hidden_layer_sizes=(64, 64), max_iter=300, random_state=_SEED)
-    classifier = make_pipeline(MinMaxScaler(), network).fit(train_x, train_y)
+    classifier = _fitted(make_pipeline(MinMaxScaler(), network), train_x, train_y)
     return Digits(
         onnx=_export(classifier),
         images=held_out,
@@ -77,6 +78,16 @@ def train() -> Digits:
         probabilities=classifier.predict_proba(held_out),
         trained_on=len(train_x),
     )
+
+
+def _fitted(classifier: Any, images: Any, truth: Any) -> Any:
+    """The classifier, trained. scikit-learn makes Ctrl-C a warning and goes on: not here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Training interrupted")
+        try:
+            return classifier.fit(images, truth)
+        except UserWarning:
+            raise KeyboardInterrupt from None
 
 
 def _export(classifier: Any) -> bytes:

@@ -5,18 +5,21 @@ A traceback still means a defect in Penstock itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from penstock.errors import ConfigError, PenstockError
 
+T = TypeVar("T")
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class CommandError(PenstockError):
@@ -91,8 +94,16 @@ def client_errors(url: str) -> Iterator[None]:
         raise CommandError(str(error)) from None
 
 
+def made(make: Callable[[], T]) -> T:
+    """What `make` gives: a client, which says by ValueError what is wrong with the url."""
+    try:
+        return make()
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
 def _rpc_failure(error: Any, url: str) -> str:
-    unreachable = ("failed to connect", "connection refused", "name resolution", "dns resolution")
+    unreachable = ("failed to connect", "connection refused", "resolving", "name resolution")
     if error.code.name == "UNAVAILABLE" and any(t in error.message.lower() for t in unreachable):
         return f"no server answers at {url}: {error.message}"
     return str(error)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any
 
 from penstock.commands._failure import CommandError
@@ -53,14 +61,19 @@ async def send_all(
             answers[position] = await send(inputs)
             on_answer()
 
-    workers = [asyncio.ensure_future(work()) for _ in range(min(in_flight, len(requests)))]
+    await gather_or_cancel(work() for _ in range(min(in_flight, len(requests))))
+    return [answer for answer in answers if answer is not None]
+
+
+async def gather_or_cancel(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs all at once; the first failure is raised as it is, after the others have ended."""
+    workers = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*workers)
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    return [answer for answer in answers if answer is not None]
 
 
 def joined_outputs(answers: Sequence[InferResult]) -> dict[str, Array]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands._demo_model import MODEL
-from penstock.commands._failure import CommandError, client_errors, os_reason
+from penstock.commands._failure import EXIT_TERMINATED, CommandError, client_errors, os_reason
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,12 +113,21 @@ def _status(terminal: Console, text: str) -> Iterator[None]:
         yield
 
 
-def _run_on_uvloop(work: Any) -> Run:
+def _run_on_uvloop(work: Coroutine[Any, Any, Run]) -> Run:
+    """Runs it to its end; SIGTERM stops the server, too."""
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        run: Run = runner.run(work)
-        return run
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_cancelled_by_sigterm(work))
+    except asyncio.CancelledError:
+        raise typer.Exit(EXIT_TERMINATED) from None
+
+
+async def _cancelled_by_sigterm(work: Coroutine[Any, Any, Run]) -> Run:
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 async def _serve_and_load(

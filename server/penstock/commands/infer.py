@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands import _inputs, _send
-from penstock.commands._failure import CommandError, client_errors, os_reason
+from penstock.commands._failure import CommandError, client_errors, made, os_reason
 from penstock.commands._interface import ModelInterface, model_interface
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _fraction(text: str) -> float:
 async def _connect_and_ask(ask: Ask, url: str) -> Answer:
     from penstock_client import AsyncClient
 
-    async with AsyncClient(url, timeout_s=ask.timeout_s) as client:
+    async with made(lambda: AsyncClient(url, timeout_s=ask.timeout_s)) as client:
         return await ask_server(ask, client)
 
 

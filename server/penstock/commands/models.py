@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.commands._failure import CommandError, client_errors, os_reason
+from penstock.commands._failure import CommandError, client_errors, made, os_reason
 from penstock.commands.infer import DEFAULT_URL, Json, Model, Url, Version
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 def _client(url: str, timeout_s: float) -> Iterator[Client]:
     from penstock_client import Client
 
-    with client_errors(url), Client(url, timeout_s=timeout_s) as client:
+    with client_errors(url), made(lambda: Client(url, timeout_s=timeout_s)) as client:
         yield client
 
 

@@ -13,7 +13,7 @@ from penstock.commands._demo_report import bar, chart
 from penstock.commands._demo_server import ServerProcess
 from penstock.commands._failure import CommandError
 from penstock.commands.demo import _judge
-from penstock_client import InferResult
+from penstock_client import InferResult, InternalError
 
 DIGITS = Digits(
     onnx=b"",
@@ -73,6 +73,17 @@ async def test_load_goes_on_until_the_time_is_over() -> None:
     assert result.throughput == pytest.approx(1 / SECONDS_PER_ANSWER)
 
 
+async def test_failed_request_ends_the_load_with_its_own_error() -> None:
+    class Failing(FakeModel):
+        async def infer(self, model: str, inputs: dict[str, Any]) -> InferResult:
+            if self.answers == 2:
+                raise InternalError("no")
+            return await super().infer(model, inputs)
+
+    with pytest.raises(InternalError, match="no"):
+        await load(Failing()).run(seconds=25, in_flight=3)
+
+
 async def test_wrong_answer_is_a_disagreement() -> None:
     result = await load(FakeModel(error_at=2)).run(seconds=0, in_flight=1)
     assert len(result.disagreements) == 1
@@ -128,6 +139,11 @@ def test_chart_has_a_bar_per_range() -> None:
     ]
     assert lines[1][2] == lines[3][2] == "\u2588" * 40
     assert len(lines[2]) == 2
+
+
+def test_chart_without_blocks_for_a_terminal_of_ascii() -> None:
+    assert all(line.isascii() for line in chart({1: 3, 2: 10}, ascii_only=True))
+    assert bar(0.5, ascii_only=True) == "#" * 20
 
 
 def test_chart_of_nothing_is_a_heading() -> None:
