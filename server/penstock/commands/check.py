@@ -48,10 +48,10 @@ def check(
     backend_config: BackendConfig = None,
     as_json: Json = False,
 ) -> None:
-    """Validate repositories without serving them: every model file is opened, nothing is run.
+    """Validate repositories without serving them.
 
-    Prints the models found, and on stderr every fault with its file and field. Exits 1 if there is
-    one.
+    Every model file is opened, nothing is run. Prints the models found, and on stderr every fault
+    with its file and field; exits 1 if there is one.
     """
     flags = {
         "repositories": repositories,

@@ -68,10 +68,11 @@ def demo(
     queue_delay_us: QueueDelay = 0,
     repository: Repository = None,
 ) -> None:
-    """Train a digits classifier, serve it, and send it images from many clients.
+    """Train a digits classifier, serve it, question it.
 
-    Exits 0 only if the accuracy on images it was not trained on is at least 0.96, every answer is
-    the one scikit-learn gives, and the server stops cleanly.
+    Many clients send it images at once, one per request. Exits 0 only if the accuracy on images
+    it was not trained on is at least 0.96, every answer is the one scikit-learn gives, and the
+    server stops cleanly.
     """
     from penstock.commands import _demo_model, _demo_report
     from penstock.commands._render import console

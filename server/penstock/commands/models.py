@@ -47,7 +47,7 @@ def index(
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
 ) -> None:
-    """List the models of the server's repositories with state and reason."""
+    """List the models with state and reason."""
     from penstock.commands._render import print_json, print_table
 
     with _client(url, timeout_s) as client:
@@ -70,7 +70,10 @@ def load(
     ] = None,
     timeout_s: Timeout = _LOAD_TIMEOUT_S,
 ) -> None:
-    """Load a model, or load it anew; the old version serves until the new one is ready."""
+    """Load a model, or load it anew.
+
+    The old version serves until the new one is ready, and on if that one fails to load.
+    """
     override = None
     if config_file is not None:
         try:
@@ -161,7 +164,10 @@ def stats(
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
 ) -> None:
-    """Show what models have done: counts, mean times, batch sizes."""
+    """Show counts, mean times and batch sizes.
+
+    Rows are inferences, runs are executions of the model; times are means per request.
+    """
     from penstock.commands._render import print_json, print_table
 
     with _client(url, timeout_s) as client:

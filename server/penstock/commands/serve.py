@@ -18,11 +18,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _serve(flags: Texts) -> None:
-    """Serve the models of one or more repositories until SIGTERM or SIGINT.
+    """Serve the models of one or more repositories.
 
     Every setting is also an environment variable: --grpc-port is PENSTOCK_GRPC_PORT. SIGTERM
     drains: the server turns unready, serves on for the grace time, finishes what is under way and
-    exits 0.
+    exits 0. SIGINT does the same without the grace time; a second signal ends it at once.
     """
     try:
         config = ServerConfig.from_text(given_settings(flags, os.environ))
