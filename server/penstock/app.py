@@ -125,9 +125,8 @@ class App:
 
     async def stop_http(self) -> None:
         """Last rung: probes and metrics."""
-        for server in (self.http, self.metrics):
-            if server is not None:
-                await server.stop()
+        servers = [each for each in (self.http, self.metrics) if each is not None]
+        await asyncio.gather(*(server.stop() for server in servers))
 
     def _make_grpc(self) -> GrpcioTransport:
         transport = GrpcioTransport(self.config)
