@@ -20,6 +20,8 @@ from tests.support.requests import identity_request
 from tests.support.run_server import RunningServer, run_server, server_config
 from tritonclient.grpc import service_pb2 as wire
 
+from penstock.errors import DeadlineExceededError
+
 QUEUE = """dynamic_batching {{ default_queue_policy {{ {policy} }} }}"""
 
 
@@ -111,10 +113,14 @@ async def test_deadline_takes_a_request_out_of_the_queue(tmp_path: Path) -> None
 
 async def test_deadline_already_past_is_deadline_exceeded(tmp_path: Path) -> None:
     async with stage(tmp_path) as on:
-        on.gate.touch()
+        calls = await on.occupy()
         code, _ = await failure(on.send(timeout=0))
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        await on.open_gate([on.send()])
+        request = identity_request([1.0], model="blocked").SerializeToString()
+        with pytest.raises(DeadlineExceededError):
+            await on.server.app.core.infer(request, deadline=1)  # a nanosecond after the boot
+        await on.open_gate(calls)
+        assert (await on.stats())["execution_count"] == 1
 
 
 async def test_timeout_of_the_request_is_unavailable(tmp_path: Path) -> None:
