@@ -80,69 +80,69 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
                              const char* log_id, const char* code_location, const char* message);
 
 // clang-format off
-#define PENSTOCK_ORT_ENTRIES(ENTRY)                                                                  \
-  ENTRY(GetErrorCode, 1, ErrorCode, const ErrorStatus*)                                              \
-  ENTRY(GetErrorMessage, 2, const char*, const ErrorStatus*)                                         \
-  ENTRY(CreateSession, 7, ErrorStatus*, const Env*, const char*, const SessionOptions*, Session**)   \
-  ENTRY(Run, 9, ErrorStatus*, Session*, const RunOptions*, const char* const*, const Value* const*,  \
-        size_t, const char* const*, size_t, Value**)                                                 \
-  ENTRY(CreateSessionOptions, 10, ErrorStatus*, SessionOptions**)                                    \
-  ENTRY(SetSessionExecutionMode, 13, ErrorStatus*, SessionOptions*, ExecutionMode)                   \
-  ENTRY(DisableMemPattern, 17, ErrorStatus*, SessionOptions*)                                        \
-  ENTRY(DisableCpuMemArena, 19, ErrorStatus*, SessionOptions*)                                       \
-  ENTRY(SetSessionLogId, 20, ErrorStatus*, SessionOptions*, const char*)                             \
-  ENTRY(SetSessionGraphOptimizationLevel, 23, ErrorStatus*, SessionOptions*, GraphLevel)             \
-  ENTRY(SetIntraOpNumThreads, 24, ErrorStatus*, SessionOptions*, int)                                \
-  ENTRY(SetInterOpNumThreads, 25, ErrorStatus*, SessionOptions*, int)                                \
-  ENTRY(SessionGetInputCount, 30, ErrorStatus*, const Session*, size_t*)                             \
-  ENTRY(SessionGetOutputCount, 31, ErrorStatus*, const Session*, size_t*)                            \
-  ENTRY(SessionGetOverridableInitializerCount, 32, ErrorStatus*, const Session*, size_t*)            \
-  ENTRY(SessionGetInputTypeInfo, 33, ErrorStatus*, const Session*, size_t, TypeInfo**)               \
-  ENTRY(SessionGetOutputTypeInfo, 34, ErrorStatus*, const Session*, size_t, TypeInfo**)              \
-  ENTRY(SessionGetOverridableInitializerTypeInfo, 35, ErrorStatus*, const Session*, size_t,          \
-        TypeInfo**)                                                                                  \
-  ENTRY(SessionGetInputName, 36, ErrorStatus*, const Session*, size_t, Allocator*, char**)           \
-  ENTRY(SessionGetOutputName, 37, ErrorStatus*, const Session*, size_t, Allocator*, char**)          \
-  ENTRY(SessionGetOverridableInitializerName, 38, ErrorStatus*, const Session*, size_t, Allocator*,  \
-        char**)                                                                                      \
-  ENTRY(CreateRunOptions, 39, ErrorStatus*, RunOptions**)                                            \
-  ENTRY(RunOptionsSetRunLogSeverityLevel, 41, ErrorStatus*, RunOptions*, LogSeverity)                \
-  ENTRY(CreateTensorAsOrtValue, 48, ErrorStatus*, Allocator*, const int64_t*, size_t, ElementType,   \
-        Value**)                                                                                     \
-  ENTRY(CreateTensorWithDataAsOrtValue, 49, ErrorStatus*, const MemoryInfo*, void*, size_t,          \
-        const int64_t*, size_t, ElementType, Value**)                                                \
-  ENTRY(GetTensorMutableData, 51, ErrorStatus*, Value*, void**)                                      \
-  ENTRY(GetStringTensorDataLength, 53, ErrorStatus*, const Value*, size_t*)                          \
-  ENTRY(GetStringTensorContent, 54, ErrorStatus*, const Value*, void*, size_t, size_t*, size_t)      \
-  ENTRY(CastTypeInfoToTensorInfo, 55, ErrorStatus*, const TypeInfo*, const TensorInfo**)             \
-  ENTRY(GetOnnxTypeFromTypeInfo, 56, ErrorStatus*, const TypeInfo*, ValueKind*)                      \
-  ENTRY(GetTensorElementType, 60, ErrorStatus*, const TensorInfo*, ElementType*)                     \
-  ENTRY(GetDimensionsCount, 61, ErrorStatus*, const TensorInfo*, size_t*)                            \
-  ENTRY(GetDimensions, 62, ErrorStatus*, const TensorInfo*, int64_t*, size_t)                        \
-  ENTRY(GetSymbolicDimensions, 63, ErrorStatus*, const TensorInfo*, const char**, size_t)            \
-  ENTRY(GetTensorTypeAndShape, 65, ErrorStatus*, const Value*, TensorInfo**)                         \
-  ENTRY(CreateCpuMemoryInfo, 69, ErrorStatus*, AllocatorType, MemoryType, MemoryInfo**)              \
-  ENTRY(AllocatorFree, 76, ErrorStatus*, Allocator*, void*)                                          \
-  ENTRY(GetAllocatorWithDefaultOptions, 78, ErrorStatus*, Allocator**)                               \
-  ENTRY(ReleaseEnv, 92, void, Env*)                                                                  \
-  ENTRY(ReleaseStatus, 93, void, ErrorStatus*)                                                       \
-  ENTRY(ReleaseMemoryInfo, 94, void, MemoryInfo*)                                                    \
-  ENTRY(ReleaseSession, 95, void, Session*)                                                          \
-  ENTRY(ReleaseValue, 96, void, Value*)                                                              \
-  ENTRY(ReleaseRunOptions, 97, void, RunOptions*)                                                    \
-  ENTRY(ReleaseTypeInfo, 98, void, TypeInfo*)                                                        \
-  ENTRY(ReleaseTensorTypeAndShapeInfo, 99, void, TensorInfo*)                                        \
-  ENTRY(ReleaseSessionOptions, 100, void, SessionOptions*)                                           \
-  ENTRY(DisablePerSessionThreads, 120, ErrorStatus*, SessionOptions*)                                \
-  ENTRY(CreateThreadingOptions, 121, ErrorStatus*, ThreadingOptions**)                               \
-  ENTRY(ReleaseThreadingOptions, 122, void, ThreadingOptions*)                                       \
-  ENTRY(AddSessionConfigEntry, 130, ErrorStatus*, SessionOptions*, const char*, const char*)         \
-  ENTRY(SetGlobalIntraOpNumThreads, 147, ErrorStatus*, ThreadingOptions*, int)                       \
-  ENTRY(SetGlobalInterOpNumThreads, 148, ErrorStatus*, ThreadingOptions*, int)                       \
-  ENTRY(SetGlobalSpinControl, 149, ErrorStatus*, ThreadingOptions*, int)                             \
-  ENTRY(CreateEnvWithCustomLoggerAndGlobalThreadPools, 151, ErrorStatus*, LogFunction, void*,        \
-        LogSeverity, const char*, const ThreadingOptions*, Env**)                                    \
-  ENTRY(AddRunConfigEntry, 165, ErrorStatus*, RunOptions*, const char*, const char*)                 \
+#define PENSTOCK_ORT_ENTRIES(ENTRY)                                                               \
+  ENTRY(GetErrorCode, 1, ErrorCode, const ErrorStatus*)                                           \
+  ENTRY(GetErrorMessage, 2, const char*, const ErrorStatus*)                                      \
+  ENTRY(CreateSession, 7, ErrorStatus*, const Env*, const char*, const SessionOptions*, Session**)\
+  ENTRY(Run, 9, ErrorStatus*, Session*, const RunOptions*, const char* const*, const Value* const*,\
+        size_t, const char* const*, size_t, Value**)                                              \
+  ENTRY(CreateSessionOptions, 10, ErrorStatus*, SessionOptions**)                                 \
+  ENTRY(SetSessionExecutionMode, 13, ErrorStatus*, SessionOptions*, ExecutionMode)                \
+  ENTRY(DisableMemPattern, 17, ErrorStatus*, SessionOptions*)                                     \
+  ENTRY(DisableCpuMemArena, 19, ErrorStatus*, SessionOptions*)                                    \
+  ENTRY(SetSessionLogId, 20, ErrorStatus*, SessionOptions*, const char*)                          \
+  ENTRY(SetSessionGraphOptimizationLevel, 23, ErrorStatus*, SessionOptions*, GraphLevel)          \
+  ENTRY(SetIntraOpNumThreads, 24, ErrorStatus*, SessionOptions*, int)                             \
+  ENTRY(SetInterOpNumThreads, 25, ErrorStatus*, SessionOptions*, int)                             \
+  ENTRY(SessionGetInputCount, 30, ErrorStatus*, const Session*, size_t*)                          \
+  ENTRY(SessionGetOutputCount, 31, ErrorStatus*, const Session*, size_t*)                         \
+  ENTRY(SessionGetOverridableInitializerCount, 32, ErrorStatus*, const Session*, size_t*)         \
+  ENTRY(SessionGetInputTypeInfo, 33, ErrorStatus*, const Session*, size_t, TypeInfo**)            \
+  ENTRY(SessionGetOutputTypeInfo, 34, ErrorStatus*, const Session*, size_t, TypeInfo**)           \
+  ENTRY(SessionGetOverridableInitializerTypeInfo, 35, ErrorStatus*, const Session*, size_t,       \
+        TypeInfo**)                                                                               \
+  ENTRY(SessionGetInputName, 36, ErrorStatus*, const Session*, size_t, Allocator*, char**)        \
+  ENTRY(SessionGetOutputName, 37, ErrorStatus*, const Session*, size_t, Allocator*, char**)       \
+  ENTRY(SessionGetOverridableInitializerName, 38, ErrorStatus*, const Session*, size_t, Allocator*,\
+        char**)                                                                                   \
+  ENTRY(CreateRunOptions, 39, ErrorStatus*, RunOptions**)                                         \
+  ENTRY(RunOptionsSetRunLogSeverityLevel, 41, ErrorStatus*, RunOptions*, LogSeverity)             \
+  ENTRY(CreateTensorAsOrtValue, 48, ErrorStatus*, Allocator*, const int64_t*, size_t, ElementType,\
+        Value**)                                                                                  \
+  ENTRY(CreateTensorWithDataAsOrtValue, 49, ErrorStatus*, const MemoryInfo*, void*, size_t,       \
+        const int64_t*, size_t, ElementType, Value**)                                             \
+  ENTRY(GetTensorMutableData, 51, ErrorStatus*, Value*, void**)                                   \
+  ENTRY(GetStringTensorDataLength, 53, ErrorStatus*, const Value*, size_t*)                       \
+  ENTRY(GetStringTensorContent, 54, ErrorStatus*, const Value*, void*, size_t, size_t*, size_t)   \
+  ENTRY(CastTypeInfoToTensorInfo, 55, ErrorStatus*, const TypeInfo*, const TensorInfo**)          \
+  ENTRY(GetOnnxTypeFromTypeInfo, 56, ErrorStatus*, const TypeInfo*, ValueKind*)                   \
+  ENTRY(GetTensorElementType, 60, ErrorStatus*, const TensorInfo*, ElementType*)                  \
+  ENTRY(GetDimensionsCount, 61, ErrorStatus*, const TensorInfo*, size_t*)                         \
+  ENTRY(GetDimensions, 62, ErrorStatus*, const TensorInfo*, int64_t*, size_t)                     \
+  ENTRY(GetSymbolicDimensions, 63, ErrorStatus*, const TensorInfo*, const char**, size_t)         \
+  ENTRY(GetTensorTypeAndShape, 65, ErrorStatus*, const Value*, TensorInfo**)                      \
+  ENTRY(CreateCpuMemoryInfo, 69, ErrorStatus*, AllocatorType, MemoryType, MemoryInfo**)           \
+  ENTRY(AllocatorFree, 76, ErrorStatus*, Allocator*, void*)                                       \
+  ENTRY(GetAllocatorWithDefaultOptions, 78, ErrorStatus*, Allocator**)                            \
+  ENTRY(ReleaseEnv, 92, void, Env*)                                                               \
+  ENTRY(ReleaseStatus, 93, void, ErrorStatus*)                                                    \
+  ENTRY(ReleaseMemoryInfo, 94, void, MemoryInfo*)                                                 \
+  ENTRY(ReleaseSession, 95, void, Session*)                                                       \
+  ENTRY(ReleaseValue, 96, void, Value*)                                                           \
+  ENTRY(ReleaseRunOptions, 97, void, RunOptions*)                                                 \
+  ENTRY(ReleaseTypeInfo, 98, void, TypeInfo*)                                                     \
+  ENTRY(ReleaseTensorTypeAndShapeInfo, 99, void, TensorInfo*)                                     \
+  ENTRY(ReleaseSessionOptions, 100, void, SessionOptions*)                                        \
+  ENTRY(DisablePerSessionThreads, 120, ErrorStatus*, SessionOptions*)                             \
+  ENTRY(CreateThreadingOptions, 121, ErrorStatus*, ThreadingOptions**)                            \
+  ENTRY(ReleaseThreadingOptions, 122, void, ThreadingOptions*)                                    \
+  ENTRY(AddSessionConfigEntry, 130, ErrorStatus*, SessionOptions*, const char*, const char*)      \
+  ENTRY(SetGlobalIntraOpNumThreads, 147, ErrorStatus*, ThreadingOptions*, int)                    \
+  ENTRY(SetGlobalInterOpNumThreads, 148, ErrorStatus*, ThreadingOptions*, int)                    \
+  ENTRY(SetGlobalSpinControl, 149, ErrorStatus*, ThreadingOptions*, int)                          \
+  ENTRY(CreateEnvWithCustomLoggerAndGlobalThreadPools, 151, ErrorStatus*, LogFunction, void*,     \
+        LogSeverity, const char*, const ThreadingOptions*, Env**)                                 \
+  ENTRY(AddRunConfigEntry, 165, ErrorStatus*, RunOptions*, const char*, const char*)              \
   ENTRY(GetResizedStringTensorElementBuffer, 252, ErrorStatus*, Value*, size_t, size_t, char**)
 // clang-format on
 
