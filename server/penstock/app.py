@@ -141,7 +141,7 @@ class App:
         )
         register(transport.server, method_handlers(inference, control, self.core.admit))
         register_health(transport.server, self.readiness)
-        register_reflection(transport.server)
+        register_reflection(transport.server, self.readiness)
         return transport
 
     def _make_http(self) -> HttpServer:

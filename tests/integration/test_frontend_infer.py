@@ -188,3 +188,20 @@ async def test_overload_of_the_core_is_told_at_once(server: FakeServer, client: 
     with pytest.raises(grpc.aio.AioRpcError, match="Exceeds maximum queue size"):
         await client.unary("ModelInfer")
     assert issubclass(UnavailableError, CoreError)
+
+
+async def test_rpcs_over_the_limit_of_a_connection_wait_for_their_turn() -> None:
+    async with serve_frontend(max_concurrent_streams=2) as server:
+        release = hold(server)
+        async with raw_client(server.address) as client:
+            assert await client.unary("ServerLive")  # the client has the server's settings
+            calls = [client.unary("ModelInfer", b"%d" % number) for number in range(4)]
+            while len(server.core.asked) < 2:
+                await server.core.arrived.wait()
+                server.core.arrived.clear()
+            async with raw_client(server.address) as other:
+                assert await other.unary("ServerLive")
+            assert len(server.core.asked) == 2
+            release.set()
+            replies = await asyncio.gather(*calls)
+    assert sorted(replies) == [b"late reply to %d" % number for number in range(4)]

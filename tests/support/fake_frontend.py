@@ -144,7 +144,7 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     control = ControlHandlers(models, readiness, server_name="fake", server_version="9")
     register(transport.server, method_handlers(inference, control, core.admit))
     register_health(transport.server, readiness)
-    register_reflection(transport.server)
+    register_reflection(transport.server, readiness)
     transport.bind()
     await transport.start()
     readiness.start()

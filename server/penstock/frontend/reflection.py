@@ -6,6 +6,8 @@ reflection gets a pool that holds them beside the services of the default one.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -14,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from penstock import codec
+from penstock.frontend.readiness import Readiness
 
 __all__ = ["register_reflection"]
 
@@ -22,12 +25,18 @@ _ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 _STABLE = "grpc.reflection.v1.ServerReflection"
 
 
-def register_reflection(server: Any) -> None:
+def register_reflection(server: Any, readiness: Readiness) -> None:
     """Adds both versions of the service to a server of either transport."""
-    names = (codec.SERVICE_NAME, "grpc.health.v1.Health", _ALPHA)
+    names = (codec.SERVICE_NAME, "grpc.health.v1.Health", _ALPHA, _STABLE)
     servicer = ReflectionServicer(names, pool=_pool())
+
+    async def answer(requests: AsyncIterator[Any], context: Any) -> None:
+        answers = servicer.ServerReflectionInfo(requests, context)
+        if not await _answer_until_closing(answers, context, readiness):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+
     handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        answer,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
@@ -35,6 +44,26 @@ def register_reflection(server: Any) -> None:
         methods = {"ServerReflectionInfo": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
         server.add_registered_method_handlers(service, methods)
+
+
+async def _answer_until_closing(
+    answers: AsyncIterator[Any], context: Any, readiness: Readiness
+) -> bool:
+    """False if the server closed first: tools keep the stream open, and a drain must not wait."""
+    closing = asyncio.create_task(readiness.wait_closing())
+    try:
+        while True:
+            reply = asyncio.ensure_future(anext(answers, None))
+            await asyncio.wait({reply, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not reply.done():
+                reply.cancel()
+                return False
+            message = reply.result()
+            if message is None:
+                return True
+            await context.write(message)
+    finally:
+        closing.cancel()
 
 
 def _pool() -> Any:
