@@ -1,4 +1,4 @@
-// OrtInstance: runs batches of a model on one thread.
+// OrtInstance: runs batches of a model, one at a time.
 
 #pragma once
 
@@ -19,7 +19,8 @@ namespace penstock::ort {
 // This is what the engine's IoBinding does too; passing the same values to Run was measured equal
 // (1.95 us against 1.98 us for digits at batch 1) and keeps nothing bound between batches.
 //
-// Threading: confined to its instance's thread. Ownership: borrows the model.
+// Threading: thread-compatible; tied to no thread.
+// Ownership: borrows the model.
 // Cost: an output that was promised a shape in the file and comes in another is noticed by the run
 // failing: that batch runs twice, and outputs are left to the engine from then on.
 class OrtInstance : public BackendInstance {
@@ -56,7 +57,7 @@ class OrtInstance : public BackendInstance {
   const Api& api_;
   const std::string name_;
 
-  // Only on the instance's thread. The vectors keep their memory from batch to batch.
+  // Of the batch that runs. The vectors keep their memory from batch to batch.
   bool predicts_outputs_ = true;
   std::vector<const char*> input_names_;
   std::vector<Value*> input_values_;  // owned
