@@ -119,9 +119,9 @@ class App:
         """Fourth rung: models."""
         await self.models.close(timeout_s)
 
-    async def stop_core(self) -> None:
+    async def stop_core(self, timeout_s: float) -> bool:
         """Fifth rung: the core's threads."""
-        await self.core.close()
+        return await self.core.close(timeout_s)
 
     async def stop_http(self) -> None:
         """Last rung: probes and metrics."""

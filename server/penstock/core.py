@@ -101,13 +101,18 @@ class Core:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.engine.completion_fd, self._deliver)
 
-    async def close(self) -> None:
-        """Fails what is queued, joins the core's threads, delivers the last completions."""
-        await self.run(self.engine.shutdown)
+    async def close(self, timeout_s: float = 30.0) -> bool:
+        """Fails what is queued, joins the core's threads, delivers the last completions.
+
+        Returns:
+            Whether every thread ended in time; if not, the process must not wait for them.
+        """
+        has_ended: bool = await self.run(self.engine.shutdown, timeout_s)
         if self._loop is not None:
             self._loop.remove_reader(self.engine.completion_fd)
             self._deliver()
             self._loop = None
+        return has_ended
 
     async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs one of the core's blocking calls in a thread."""

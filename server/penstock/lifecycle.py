@@ -24,6 +24,7 @@ __all__ = ["TRANSITIONS", "Lifecycle", "State", "StopSignals", "Stoppable", "sto
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_JOIN_S = 1.0  # what the core gets for joining idle threads when no time is left
 
 
 class State(Enum):
@@ -133,8 +134,8 @@ class Stoppable(Protocol):
     async def stop_models(self, timeout_s: float) -> None:
         """Models finish what they have."""
 
-    async def stop_core(self) -> None:
-        """The core fails what is left and joins its threads."""
+    async def stop_core(self, timeout_s: float) -> bool:
+        """The core fails what is left and joins its threads; False if one did not end in time."""
 
     async def stop_http(self) -> None:
         """Probes and metrics go last."""
@@ -160,7 +161,9 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
     deadline = loop.time() + timeout_s
     await server.stop_transport(timeout_s)
     await server.stop_models(max(0.0, deadline - loop.time()))
-    is_clean = await _in_time(server.stop_core(), max(1.0, deadline - loop.time()))
+    is_clean = await server.stop_core(max(_JOIN_S, deadline - loop.time()))
+    if not is_clean:
+        _log.error("the core did not stop in time; a model still runs")
     await server.stop_http()
     return is_clean
 
@@ -172,13 +175,3 @@ async def _pass_time(seconds: float) -> None:
         await passed
     finally:
         timer.cancel()
-
-
-async def _in_time(step: Any, timeout_s: float) -> bool:
-    task = asyncio.ensure_future(step)
-    done, _ = await asyncio.wait({task}, timeout=timeout_s)
-    if done:
-        task.result()
-        return True
-    _log.error("the core did not stop within %g s; a model still runs", timeout_s)
-    return False

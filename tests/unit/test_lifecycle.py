@@ -97,10 +97,10 @@ class Recorder:
         self.calls.append("stop_models")
         self.timeouts.append(timeout_s)
 
-    async def stop_core(self) -> None:
+    async def stop_core(self, timeout_s: float) -> bool:
         self.calls.append("stop_core")
-        if not self.core_ends:
-            await asyncio.Event().wait()
+        self.timeouts.append(timeout_s)
+        return self.core_ends
 
     async def stop_http(self) -> None:
         self.calls.append("stop_http")
@@ -133,5 +133,6 @@ async def test_core_that_does_not_stop_is_told_and_left(caplog: pytest.LogCaptur
     server = Recorder(core_ends=False)
     is_clean = await stop_in_order(server, grace_s=0, timeout_s=0)
     assert not is_clean
+    assert server.timeouts == [0, 0, 1]  # idle threads are joined all the same
     assert server.calls == RUNGS
     assert "a model still runs" in caplog.text
