@@ -33,12 +33,8 @@ class CompletionQueue {
   // Clears fd() and moves everything to `out` (cleared first), oldest first. Ends a turn.
   void Take(std::vector<RequestRef>* out);
 
-  // On the loop's thread: a Take or EndTurn follows at once, so until then nothing need be signalled.
+  // On the loop's thread: a Take follows at once, so until then nothing need be signalled.
   void BeginTurn() { is_in_turn_.store(true); }
-  void EndTurn() {
-    is_in_turn_.store(false);
-    Signal();
-  }
 
  private:
   // Constant after construction.

@@ -21,7 +21,6 @@ struct Tag {
 struct PyCall {
   std::shared_ptr<Engine> engine;
   RequestRef request;
-  bool ran_here = false;  // a batch has run on this thread: completions wait
 };
 
 }  // namespace penstock::bindings

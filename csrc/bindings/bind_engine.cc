@@ -44,21 +44,23 @@ class PyEngine {
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
-    completions_.BeginTurn();
     engine_->Infer(ref, {wire_bytes, Wake::kLater});
-    if (engine_->TryRunHere(ref)) return {engine_, std::move(ref), true};  // a Take follows
-    completions_.EndTurn();
     // A refused request may have no version; one that is being replaced is flushed for nothing.
     const auto& version = request.version;
     if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
       unflushed_.push_back(version);
     }
-    return {engine_, std::move(ref), false};
+    return {engine_, std::move(ref)};
   }
 
-  void Flush() {
-    for (const auto& version : unflushed_) version->Flush();
+  // Runs what is quick here, wakes instances for the rest, and takes what is done.
+  py::list Flush() {
+    completions_.BeginTurn();
+    for (const auto& version : unflushed_) {
+      if (!version->TryRunHere()) version->Flush();
+    }
     unflushed_.clear();
+    return TakeCompletions();
   }
 
   py::list TakeCompletions() {
@@ -216,10 +218,9 @@ void BindLife(py::class_<PyEngine>& engine) {
 }  // namespace
 
 void BindEngine(py::module_& module) {
-  py::class_<PyCall>(module, "Call")
-      .def("cancel",
-           [](const PyCall& self) { WithoutGil([&] { self.engine->Cancel(self.request); }); })
-      .def_readonly("ran_here", &PyCall::ran_here);
+  py::class_<PyCall>(module, "Call").def("cancel", [](const PyCall& self) {
+    WithoutGil([&] { self.engine->Cancel(self.request); });
+  });
   py::class_<PyEngine> engine(module, "Engine");
   engine.def(py::init<std::vector<std::string>, size_t, size_t>(), py::kw_only(),
              py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,

@@ -138,11 +138,6 @@ Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView
                          " is not found"));
 }
 
-bool Engine::TryRunHere(const RequestRef& ref) {
-  const auto& version = AsInfer(ref).version;
-  return version != nullptr && version->TryRunHere();
-}
-
 void Engine::Cancel(const RequestRef& ref) {
   // Set before Infer returned, and a caller cancels only after that.
   if (const auto& version = AsInfer(ref).version; version != nullptr) version->Cancel(*ref);

@@ -69,9 +69,6 @@ class Engine {
         0;  // the size on the wire where it differs from the message's; 0 = the same
     Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
   };
-  // Runs a batch of request's version here, if that is cheaper than waking an instance; after an Infer
-  // with Wake::kLater. True: a batch has run, with `request` in it or not.
-  bool TryRunHere(const RequestRef& request);
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
   void Infer(const RequestRef& request, const InferOptions& options);

@@ -117,9 +117,6 @@ class Version:
 class Call:
     """A request under way."""
 
-    @property
-    def ran_here(self) -> bool:
-        """A quick batch ran inside `infer`: completions wait, `take_completions` follows at once."""
     def cancel(self) -> None:
         """The caller has gone: out of the queue at once (completed CANCELLED); a running one ends unread."""
 
@@ -168,14 +165,16 @@ class Engine:
     ) -> Call:
         """Parses, admits and queues a ModelInferRequest; never raises for a bad request.
 
-        An idle instance is told by `flush`, which follows when the loop's turn is over: what one turn
-        brought in can form one batch.
+        Nothing runs before `flush`: what a few turns of the loop bring in can form one batch.
 
         deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`. With
         stream, payloads are ModelStreamInferResponse bytes, for failures too (code says which it is).
         """
-    def flush(self) -> None:
-        """Wakes instances for what `infer` queued since the last flush."""
+    def flush(self) -> list[Completion]:
+        """Runs what `infer` queued since the last flush: quick models here, others on their instances.
+
+        Returns the completions that wait then, as `take_completions` does.
+        """
     @property
     def completion_fd(self) -> int:
         """An eventfd, readable when completions wait."""

@@ -45,6 +45,13 @@ __all__ = [
 ]
 
 
+# A gRPC call takes about four turns of the loop, so calls that are under way together reach the core a few
+# turns apart. Instances are told when that many turns brought no further request (microseconds, when the
+# loop has nothing else to do), or when this many requests are held.
+_QUIET_TURNS = 6
+_MAX_HELD = 16
+
+
 @dataclass(frozen=True, slots=True)
 class StreamReply:
     """One reply on a ModelStreamInfer stream.
@@ -94,12 +101,13 @@ class Core:
             max_request_bytes=max_request_bytes,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._will_flush = False
+        self._held = 0  # requests queued since the last flush
+        self._quiet_turns = 0  # turns of the loop since the last one was queued
 
     def start(self) -> None:
         """Begins to read completions on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.engine.completion_fd, self._deliver)
+        self._loop.add_reader(self.engine.completion_fd, self._on_readable)
 
     async def close(self, timeout_s: float = 30.0) -> bool:
         """Fails what is queued, joins the core's threads, delivers the last completions.
@@ -110,7 +118,7 @@ class Core:
         has_ended: bool = await self.run(self.engine.shutdown, timeout_s)
         if self._loop is not None:
             self._loop.remove_reader(self.engine.completion_fd)
-            self._deliver()
+            self._on_readable()
             self._loop = None
         return has_ended
 
@@ -158,23 +166,31 @@ class Core:
         assert self._loop is not None, "Core.start comes first"
         future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
         call = self.engine.infer(request, deadline, future, stream, compressed_bytes)
-        if call.ran_here:  # a quick model: the answer is there, most likely
-            self._deliver()
-        elif not self._will_flush:  # instances are woken once per turn of the loop
-            self._will_flush = True
-            self._loop.call_soon(self._flush)
+        self._held += 1
+        self._quiet_turns = 0
+        if self._held == 1:
+            self._loop.call_soon(self._turn)
         try:
             return await future
         except asyncio.CancelledError:
             call.cancel()
             raise
 
-    def _flush(self) -> None:
-        self._will_flush = False
-        self.engine.flush()
+    def _turn(self) -> None:
+        """Flushes once the loop has gone quiet or has brought in enough for one batch."""
+        assert self._loop is not None
+        self._quiet_turns += 1
+        if self._held < _MAX_HELD and self._quiet_turns < _QUIET_TURNS:
+            self._loop.call_soon(self._turn)
+            return
+        self._held = 0
+        self._deliver(self.engine.flush())
 
-    def _deliver(self) -> None:
-        for tag, code, payload, message in self.engine.take_completions():
+    def _on_readable(self) -> None:
+        self._deliver(self.engine.take_completions())
+
+    def _deliver(self, completions: Sequence[_core.Completion]) -> None:
+        for tag, code, payload, message in completions:
             future: asyncio.Future[bytes | StreamReply] = tag  # type: ignore[assignment]
             if future.done():  # its caller has gone
                 continue
