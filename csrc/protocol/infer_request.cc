@@ -382,7 +382,7 @@ Status RequestParser::CheckRawContents() const {
     const InferInputView& input = request_.inputs[i];
     if (!has_contents_.empty() && has_contents_[i]) {
       return InvalidArgument(
-          StrCat("contents field must not be specified when using raw_input_contents for input ",
+          StrCat("contents field must not be specified when using raw_input_contents for ",
                  Quoted(input.tensor.name), " for model ", Quoted(request_.model_name)));
     }
     if (!IsInSharedMemory(input)) ++expected;

@@ -160,8 +160,8 @@ TEST(InferRequestFault, RawAndTypedContentsMixedAreRefused) {
                     .Sub(5, Input("b", "FP32", {1}).Sub(5, Message().Float(6, 1)))
                     .String(7, "1234")
                     .String(7, "1234"),
-                "contents field must not be specified when using raw_input_contents for input 'b' "
-                "for model 'm'");
+                "contents field must not be specified when using raw_input_contents for 'b' for "
+                "model 'm'");
 }
 
 TEST(InferRequestFault, RawEntriesMustBeAsManyAsInputs) {
