@@ -9,8 +9,11 @@ from penstock.errors import (
     CoreError,
     InternalError,
     InvalidArgumentError,
+    UnimplementedError,
     core_error,
 )
+
+_MAX_FILE_NAME_BYTES = 255
 
 
 def is_foreseen(error: BaseException) -> bool:
@@ -32,6 +35,23 @@ def load_failure(name: str, error: Exception) -> CoreError:
             return error
         return core_error(error.code, prefix + error.message)
     return InternalError(f"{prefix}unexpected {type(error).__name__}")
+
+
+def files_refusal(name: str, files: Sequence[str]) -> CoreError:
+    """Why a load that brings contents of files is refused.
+
+    A name that no file can have is INTERNAL, as Triton's clients expect.
+    """
+    parts = (part for path in files for part in path.split("/"))
+    if any(len(part.encode()) > _MAX_FILE_NAME_BYTES for part in parts):
+        return InternalError(
+            f"failed to load '{name}', failed to poll from model repository: the name of a file is "
+            f"longer than {_MAX_FILE_NAME_BYTES} bytes"
+        )
+    return UnimplementedError(
+        f"failed to load '{name}', load parameter 'file:{files[0]}' is not supported: "
+        "models are read from the repository only"
+    )
 
 
 def merge_failures(failures: Sequence[BaseException]) -> Exception:

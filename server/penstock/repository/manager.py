@@ -20,7 +20,12 @@ from penstock.errors import (
 )
 from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion
 from penstock.repository.engine import ModelEngine
-from penstock.repository.failures import is_foreseen, load_failure, merge_failures
+from penstock.repository.failures import (
+    files_refusal,
+    is_foreseen,
+    load_failure,
+    merge_failures,
+)
 from penstock.repository.layout import list_models
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.settings import RepositorySettings
@@ -101,14 +106,12 @@ class ModelManager(ModelCatalog):
         Raises:
             UnavailableError: the control mode is none, or the server is shutting down.
             UnimplementedError: a repository name or file contents were given.
+            InternalError: a file's name is one that no file can have.
             CoreError: the model did not load; the message says why.
         """
         self._check_control(repository_name)
         if files:
-            raise UnimplementedError(
-                f"failed to load '{name}', load parameter 'file:{files[0]}' is not supported: "
-                "models are read from the repository only"
-            )
+            raise files_refusal(name, files)
         await asyncio.shield(self._track(self._load(name, config_json)))
 
     async def unload(
