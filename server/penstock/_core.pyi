@@ -1,8 +1,9 @@
 """The native core. Only `penstock.core` imports it.
 
-Requests go in as the bytes of a ModelInferRequest and come back as the bytes of a response: no tensor
-becomes a Python object on the way. Calls marked "blocking" release the GIL; run them in a thread.
-Failures raise `penstock.errors.CoreError` subclasses, except `Engine.infer`, whose failures are completions.
+Requests go in as the bytes of a ModelInferRequest and come back as the bytes of a response: no
+tensor becomes a Python object on the way. Calls marked "blocking" release the GIL; run them in a
+thread. Failures raise `penstock.errors.CoreError` subclasses, except `Engine.infer`, whose
+failures are completions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,10 @@ from typing import Any, Literal
 ABI_VERSION: int
 
 class TensorSpec:
-    """An input or output as the model file declares it; dims include the batch dimension, -1 = any."""
+    """An input or output as the model file declares it.
+
+    dims include the batch dimension; -1 = any.
+    """
 
     @property
     def name(self) -> str: ...
@@ -23,7 +27,7 @@ class TensorSpec:
     def optional(self) -> bool: ...
 
 class LoadedModel:
-    """A model file opened by its backend; holds weights. No requests reach it until it is a Version."""
+    """A model file opened by its backend; holds weights. A Version takes requests for it."""
 
     @property
     def inputs(self) -> list[TensorSpec]: ...
@@ -33,7 +37,10 @@ class LoadedModel:
     def backend_description(self) -> str: ...
 
 class InputSpec:
-    """An input as clients see it: dims without the batch dimension; reshape = what the model file wants."""
+    """An input as clients see it: dims without the batch dimension.
+
+    reshape: what the model file wants instead of dims.
+    """
 
     def __init__(
         self,
@@ -57,10 +64,11 @@ class OutputSpec:
     ) -> None: ...
 
 class QueuePolicy:
-    """One priority level's queue. max_queue_size: requests, 0 = unlimited; timeouts in microseconds, 0 = none.
+    """One priority level's queue.
 
-    honour_request_timeout: the request's own `timeout` counts (Triton's allow_timeout_override; it may
-    only shorten a default). delay_on_timeout: DELAY instead of REJECT.
+    max_queue_size: requests, 0 = unlimited. default_timeout_us: microseconds, 0 = none.
+    honour_request_timeout: the request's own `timeout` counts (Triton's allow_timeout_override;
+    it may only shorten a default). delay_on_timeout: DELAY instead of REJECT.
     """
 
     def __init__(
@@ -72,7 +80,10 @@ class QueuePolicy:
     ) -> None: ...
 
 class VersionSpec:
-    """How a version is served. queue_policies: one per priority level, highest first, at least one."""
+    """How a version is served.
+
+    queue_policies: one per priority level, highest first, at least one.
+    """
 
     def __init__(
         self,
@@ -104,27 +115,33 @@ class Version:
     def warm_up(self, request: bytes) -> None:
         """Blocking. Runs a ModelInferRequest on every instance; before start only."""
     def start(self) -> None:
-        """Starts one thread per instance. A created version that is never started is freed quietly."""
+        """Starts one thread per instance. A version that is never started is freed quietly."""
     def drain(self, timeout_s: float) -> bool:
         """Blocking. Takes nothing new, finishes what is queued and running, stops the threads.
 
-        False when that took longer than timeout_s: what was queued has then been failed UNAVAILABLE and
-        running batches are left to end on their own.
+        False when that took longer than timeout_s: what was queued has then been failed
+        UNAVAILABLE and running batches are left to end on their own.
         """
     def stats(self) -> dict[str, Any]:
-        """Counters since creation, see penstock.core.VersionStats."""
+        """Counters since creation; the keys are those of bindings/bind_version.cc."""
 
 class Call:
     """A request under way."""
 
     def cancel(self) -> None:
-        """The caller has gone: out of the queue at once (completed CANCELLED); a running one ends unread."""
+        """The caller has gone.
+
+        Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends.
+        """
 
 Completion = tuple[object, int, bytes | None, str | None]
 """(tag, code, response bytes or None, error message or None)."""
 
 class Engine:
-    """Models by name, admission and completions. Thread-safe, but completions are read by one thread."""
+    """Models by name, admission and completions.
+
+    Thread-safe, but infer, flush and take_completions are for one thread.
+    """
 
     def __init__(
         self,
@@ -152,9 +169,10 @@ class Engine:
     ) -> None:
         """Replaces, in one step, what answers for model_name; the greatest version is the default.
 
-        `unready` versions are known but answer UNAVAILABLE "... is not at ready state". With no versions
-        the model is known but has none available. The caller drains the versions it took out: requests
-        that reached them are finished, requests under way to them land on the new ones.
+        `unready` versions are known but answer UNAVAILABLE "... is not at ready state". With no
+        versions the model is known but has none available. The caller drains the versions it took
+        out: requests that reached them are finished, requests under way to them land on the new
+        ones.
         """
     def forget(self, model_name: str) -> None:
         """The name becomes unknown; the caller drains its versions."""
@@ -167,19 +185,21 @@ class Engine:
 
         Nothing runs before `flush`: what a few turns of the loop bring in can form one batch.
 
-        deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`. With
-        stream, payloads are ModelStreamInferResponse bytes, for failures too (code says which it is).
+        deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`.
+        With stream, payloads are ModelStreamInferResponse bytes, for failures too (code says
+        which it is).
         """
     def flush(self) -> list[Completion]:
-        """Runs what `infer` queued since the last flush: quick models here, others on their instances.
+        """Runs what `infer` queued since the last flush: here, or on the models' instances.
 
+        A quick model's batch runs on the calling thread; waking an instance would cost more.
         Returns the completions that wait then, as `take_completions` does.
         """
     @property
     def completion_fd(self) -> int:
         """An eventfd, readable when completions wait."""
     def take_completions(self) -> list[Completion]:
-        """All completions that wait, oldest first; on the event loop's thread. Clears the eventfd."""
+        """All completions that wait, oldest first. Clears the eventfd."""
     def stop_accepting(self) -> None:
         """From now on inference is refused UNAVAILABLE; what was accepted goes on."""
     def wait_idle(self, timeout_s: float) -> bool:
@@ -188,7 +208,7 @@ class Engine:
     def stats(self) -> dict[str, Any]:
         """Engine-wide counters: accepted, completed by code, refused by reason, inflight."""
     def shutdown(self, timeout_s: float = 30.0) -> bool:
-        """Blocking. Finishes or fails what is queued, joins every thread; before the interpreter ends.
+        """Blocking. Finishes or fails what is queued, joins every thread. Before exit.
 
         False: an instance did not end in time; the process should then end without waiting for it.
         Idempotent.

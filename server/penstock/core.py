@@ -1,8 +1,9 @@
 """The asyncio face of the native core, and the only importer of `_core`.
 
-Requests and responses are protobuf bytes. The core completes requests on its own threads, without the
-GIL; it makes one eventfd readable per batch of completions, and the event loop's reader here hands each
-outcome to the future that waits for it.
+Requests and responses are protobuf bytes. What a few turns of the loop bring in is handed over as
+one: a quick model's batch then runs right here, another's on its instances, which complete
+requests without the GIL and make one eventfd readable per batch. Either way each outcome goes to
+the future that waits for it.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ __all__ = [
 ]
 
 
-# A gRPC call takes about four turns of the loop, so calls that are under way together reach the core a few
-# turns apart. Instances are told when that many turns brought no further request (microseconds, when the
-# loop has nothing else to do), or when this many requests are held.
+# A gRPC call takes about four turns of the loop, so calls that are under way together reach the core
+# a few turns apart. They are handed over when this many turns brought no further request (that is
+# microseconds when the loop has nothing else to do), or when this many requests are held.
 _QUIET_TURNS = 6
 _MAX_HELD = 16
 
@@ -178,7 +179,8 @@ class Core:
 
     def _turn(self) -> None:
         """Flushes once the loop has gone quiet or has brought in enough for one batch."""
-        assert self._loop is not None
+        if self._loop is None:  # closed meanwhile: the core has ended what was held
+            return
         self._quiet_turns += 1
         if self._held < _MAX_HELD and self._quiet_turns < _QUIET_TURNS:
             self._loop.call_soon(self._turn)

@@ -20,11 +20,11 @@
     │   ├── UnavailableError      UNAVAILABLE
     │   ├── DataLossError         DATA_LOSS
     │   └── UnauthenticatedError  UNAUTHENTICATED
-    ├── ConfigError               settings or a model configuration are wrong; `.faults` lists every one
+    ├── ConfigError               settings or a model configuration are wrong, see `.faults`
     └── StartupError              the server cannot start (a taken port, an unreadable repository)
 
-The native module raises the same classes (`core_error` is its only way in), and Python code that must
-answer a client raises them too: one table in `frontend/` turns the code into a gRPC status.
+The native module raises the same classes (`core_error` is its only way in), and Python code that
+must answer a client raises them too: one table in `frontend/` turns the code into a gRPC status.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PenstockError(Exception):
 
 
 class CoreError(PenstockError):
-    """A request or operation failed with a gRPC canonical code; the message may be shown to clients."""
+    """Something failed with a gRPC canonical code; the message may be shown to clients."""
 
     code: Code = Code.UNKNOWN
 
