@@ -214,7 +214,10 @@ int64_t Batcher::ExpireDue() {
   int64_t next_ns = kNever;
   {
     MutexLock lock(mu_);
-    CollectExpiredLocked(options_.clock->NowNs(), &ended);
+    const int64_t now_ns = options_.clock->NowNs();
+    const bool is_due = queue_.next_expiry_ns() <= now_ns;
+    CollectExpiredLocked(now_ns, &ended);
+    if (is_due) WakeForWorkLocked(now_ns);  // those who stay may make a batch now
     next_ns = told_expiry_ns_ = queue_.next_expiry_ns();
   }
   DeliverUnrun(ended);
