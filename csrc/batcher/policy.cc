@@ -36,7 +36,10 @@ Decision Decide(const BatchPolicy& policy, const Candidate& candidate, int64_t n
   if (candidate.is_draining) return Close(candidate.rows, CloseReason::kDrain);
   if (candidate.other_key_waits) return Close(candidate.rows, CloseReason::kShapeChange);
   if (policy.max_queue_delay_ns == 0) return Close(candidate.rows, CloseReason::kIdleInstance);
-  const int64_t due_ns = candidate.oldest_ns + policy.max_queue_delay_ns;
+  int64_t due_ns = 0;
+  if (__builtin_add_overflow(candidate.oldest_ns, policy.max_queue_delay_ns, &due_ns)) {
+    due_ns = kNever;
+  }
   if (now_ns >= due_ns) return Close(candidate.rows, CloseReason::kDelay);
   return {.wait_until_ns = due_ns};
 }
