@@ -1,0 +1,50 @@
+#include "base/log.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace penstock {
+namespace {
+
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::MatchesRegex;
+
+class LogTest : public testing::Test {
+ protected:
+  ~LogTest() override { SetLogging(LogLevel::kInfo, LogFormat::kText); }
+
+  static std::string Logged(LogLevel level, std::string_view component, std::string_view message) {
+    testing::internal::CaptureStderr();
+    Log(level, component, message);
+    return testing::internal::GetCapturedStderr();
+  }
+};
+
+TEST_F(LogTest, Text_IsOneLineWithTimeLevelAndComponent) {
+  EXPECT_THAT(Logged(LogLevel::kWarning, "engine", "it is so"),
+              MatchesRegex("....-..-..T..:..:......Z WARNING engine: it is so\n"));
+}
+
+TEST_F(LogTest, Text_ControlCharactersForgeNoSecondLine) {
+  EXPECT_THAT(Logged(LogLevel::kInfo, "engine", "a\nb\x1b[31mc"),
+              EndsWith("INFO engine: a b [31mc\n"));
+}
+
+TEST_F(LogTest, Json_EscapesWhatJsonMust) {
+  SetLogging(LogLevel::kInfo, LogFormat::kJson);
+  const std::string line = Logged(LogLevel::kError, "a\"b", "c\\d\ne\x01");
+  EXPECT_THAT(line, HasSubstr(R"("level":"ERROR","logger":"a\"b","message":"c\\d\u000ae\u0001"})"));
+  EXPECT_THAT(line, EndsWith("}\n"));
+}
+
+TEST_F(LogTest, BelowTheLevel_IsDropped) {
+  SetLogging(LogLevel::kError, LogFormat::kText);
+  EXPECT_EQ(Logged(LogLevel::kWarning, "engine", "x"), "");
+  EXPECT_NE(Logged(LogLevel::kError, "engine", "x"), "");
+}
+
+}  // namespace
+}  // namespace penstock
