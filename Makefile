@@ -101,7 +101,9 @@ fuzz: $(VENV)/locked $(STAMPS)/fuzz-packages
 
 bench: build $(STAMPS)/bench-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
-	for bench in build/release/bench/micro/*_bench; do $$bench $(ARGS) || exit 1; done
+	$(BIN)/python bench/native.py $(ARGS)
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/transport.py
 
 # ---- lint -------------------------------------------------------------------------------------
 
