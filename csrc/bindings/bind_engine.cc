@@ -3,10 +3,12 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/strcat.h"
 #include "bindings/bind_call.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
@@ -85,16 +87,32 @@ class PyEngine {
                           std::move(message));
   }
 
-  // The response's only copy: from the batch's output slab into the bytes object.
+  // The response, or on a stream the failure; a response that cannot be made fails its request, not
+  // those that are taken with it.
   static py::object Encode(InferRequest* request) {
-    size_t size = request->EncodedSize();
+    if (request->status.ok()) {
+      if (py::object bytes = TryEncode(request)) return bytes;
+    }
+    if (!request->is_stream) return py::none();
+    py::object bytes = TryEncode(request);
+    if (!bytes) throw std::bad_alloc();
+    return bytes;
+  }
+
+  // The response's only copy: from the batch's output slab into the bytes object. Null when that
+  // cannot be; then the request has failed.
+  static py::object TryEncode(InferRequest* request) {
+    const size_t size = request->EncodedSize();
     if (size > kMaxMessageBytes) {
       request->status = Internal("the response is larger than a protobuf message can be (2 GiB)");
-      if (!request->is_stream) return py::none();
-      size = request->EncodedSize();
+      return {};
     }
     PyObject* bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size));
-    if (bytes == nullptr) throw py::error_already_set();
+    if (bytes == nullptr) {
+      PyErr_Clear();
+      request->status = ResourceExhausted(StrCat("no memory for a response of ", size, " bytes"));
+      return {};
+    }
     auto* data = reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(bytes));
     request->EncodeTo({data, size});
     return py::reinterpret_steal<py::object>(bytes);

@@ -1,6 +1,6 @@
 #include "bindings/errors.h"
 
-#include <string>
+#include "protocol/utf8.h"
 
 namespace py = pybind11;
 
@@ -9,7 +9,8 @@ namespace {
 
 void Raise(const Status& status) {
   const py::object make = py::module_::import("penstock.errors").attr("core_error");
-  const py::object error = make(static_cast<int>(status.code()), std::string(status.message()));
+  const py::object error =
+      make(static_cast<int>(status.code()), ReplaceInvalidUtf8(status.message()));
   PyErr_SetObject(py::type::handle_of(error).ptr(), error.ptr());
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/model_version.h"
+#include "protocol/utf8.h"
 
 namespace penstock {
 
@@ -45,7 +46,9 @@ void InferRequest::ResetBinding() {
 }
 
 void InferRequest::OnDone(const Status& outcome) noexcept {
-  status = outcome;
+  // A backend says what it likes; what goes to clients and to Python is UTF-8.
+  const bool is_text = IsValidUtf8(outcome.message());
+  status = is_text ? outcome : Status(outcome.code(), ReplaceInvalidUtf8(outcome.message()));
   completions->Push(RequestRef(this));
 }
 

@@ -46,6 +46,19 @@ bool IsValidUtf8(std::string_view text) {
   return true;
 }
 
+std::string ReplaceInvalidUtf8(std::string_view text) {
+  std::string valid;
+  const auto* p = reinterpret_cast<const uint8_t*>(text.data());
+  const uint8_t* const end = p + text.size();
+  while (p != end) {
+    const size_t length = *p < 0x80 ? 1 : MultiByteLength(p, end);
+    valid +=
+        length > 0 ? std::string_view(reinterpret_cast<const char*>(p), length) : "\xEF\xBF\xBD";
+    p += length > 0 ? length : 1;
+  }
+  return valid;
+}
+
 std::string Quoted(std::string_view text, size_t max_bytes) {
   std::string quoted = "'";
   if (text.size() <= max_bytes) return quoted.append(text).append("'");

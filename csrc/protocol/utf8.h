@@ -10,6 +10,10 @@ namespace penstock {
 
 bool IsValidUtf8(std::string_view text);
 
+// `text` with U+FFFD for every byte that is not part of a character: for texts from outside, such
+// as a backend's, on their way to a client.
+std::string ReplaceInvalidUtf8(std::string_view text);
+
 // `text` in single quotes for an error message, cut at a character after `max_bytes`, so that a
 // client which sends a name of a megabyte does not get it back. REQUIRES: IsValidUtf8(text).
 std::string Quoted(std::string_view text, size_t max_bytes = 128);

@@ -43,6 +43,13 @@ TEST(IsValidUtf8, IllFormedTextIsRefusedAtEveryOffset) {
   }
 }
 
+TEST(ReplaceInvalidUtf8, ReplacesBytesThatAreNoCharacters) {
+  EXPECT_EQ(ReplaceInvalidUtf8(""), "");
+  EXPECT_EQ(ReplaceInvalidUtf8("caf\xC3\xA9 \xE2\x82\xAC"), "caf\xC3\xA9 \xE2\x82\xAC");
+  EXPECT_EQ(ReplaceInvalidUtf8("caf\xE9"), "caf\xEF\xBF\xBD");
+  EXPECT_EQ(ReplaceInvalidUtf8("\xF0\x9F!"), "\xEF\xBF\xBD\xEF\xBF\xBD!");
+}
+
 TEST(Quoted, ShortTextIsWhole) { EXPECT_EQ(Quoted("digits"), "'digits'"); }
 
 TEST(Quoted, LongTextIsCutBetweenCharacters) {
