@@ -115,9 +115,9 @@ class App:
         if self.grpc is not None:
             await self.grpc.stop(timeout_s)
 
-    async def stop_models(self, timeout_s: float) -> None:
+    async def stop_models(self, timeout_s: float) -> bool:
         """Fourth rung: models."""
-        await self.models.close(timeout_s)
+        return await self.models.close(timeout_s)
 
     async def stop_core(self, timeout_s: float) -> bool:
         """Fifth rung: the core's threads."""
@@ -220,7 +220,7 @@ async def _serve(config: ServerConfig) -> None:
 
 
 def _end_by_force() -> NoReturn:
-    """A thread of the core is stuck in a model, and the interpreter would wait for it."""
+    """A thread is stuck in a model, and the interpreter would wait for it."""
     sys.stderr.flush()
     os._exit(EXIT_FAILURE)
 

@@ -24,7 +24,7 @@ __all__ = ["TRANSITIONS", "Lifecycle", "State", "StopSignals", "Stoppable", "sto
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_JOIN_S = 1.0  # what the core gets for joining idle threads when no time is left
+_JOIN_S = 1.0  # what models, then the core, get for ending idle threads when no time is left
 
 
 class State(Enum):
@@ -131,8 +131,8 @@ class Stoppable(Protocol):
     async def stop_transport(self, timeout_s: float) -> None:
         """GOAWAY, let RPCs in flight finish, then cancel the rest."""
 
-    async def stop_models(self, timeout_s: float) -> None:
-        """Models finish what they have."""
+    async def stop_models(self, timeout_s: float) -> bool:
+        """Models finish what they have; False if a load or a drain did not end in time."""
 
     async def stop_core(self, timeout_s: float) -> bool:
         """The core fails what is left and joins its threads; False if one did not end in time."""
@@ -150,7 +150,7 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
         timeout_s: how long requests in flight may take, and the models after them.
 
     Returns:
-        Whether everything ended in time; if not, threads of the core may still run.
+        Whether everything ended in time; if not, threads may still run.
     """
     loop = asyncio.get_running_loop()
     server.withdraw()
@@ -160,12 +160,14 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
     server.stop_accepting()
     deadline = loop.time() + timeout_s
     await server.stop_transport(timeout_s)
-    await server.stop_models(max(0.0, deadline - loop.time()))
-    is_clean = await server.stop_core(max(_JOIN_S, deadline - loop.time()))
-    if not is_clean:
+    models_ended = await server.stop_models(max(_JOIN_S, deadline - loop.time()))
+    if not models_ended:
+        _log.error("the models did not stop in time; one is still being loaded or drained")
+    core_ended = await server.stop_core(max(_JOIN_S, deadline - loop.time()))
+    if not core_ended:
         _log.error("the core did not stop in time; a model still runs")
     await server.stop_http()
-    return is_clean
+    return models_ended and core_ended
 
 
 async def _pass_time(seconds: float) -> None:

@@ -183,6 +183,23 @@ async def test_signal_during_the_start_ends_it(tmp_path: Path) -> None:
         assert await server.finish() == 0
 
 
+async def test_stop_during_a_load_is_bounded_in_time(tmp_path: Path) -> None:
+    write_blocked(tmp_path / "models", tmp_path / "never", config=WARM_UP)
+    mode = ["--model-control-mode", "explicit"]
+    times = ["--shutdown-grace-secs", "0", "--exit-timeout-secs", "0.2"]
+    async with serve_process(tmp_path / "models", *mode, *times) as server:
+        async with raw_client(server.addresses["gRPC"]) as client:
+            load = wire.RepositoryModelLoadRequest(model_name="blocked").SerializeToString()
+            call = client.unary("RepositoryModelLoad", load)
+            while b"LOADING" not in await client.unary("RepositoryIndex"):
+                pass
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+        assert await server.finish() == 1  # the load never ended
+    assert any("one is still being loaded" in line for line in server.lines)
+
+
 WARM_UP = """model_warmup [{ name: "w" batch_size: 1 inputs {
   key: "INPUT0" value { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]"""
 

@@ -78,10 +78,11 @@ async def test_handlers_are_restored_when_no_signal_came() -> None:
 class Recorder:
     """Something stoppable that writes down what was called."""
 
-    def __init__(self, core_ends: bool = True) -> None:
+    def __init__(self, core_ends: bool = True, models_end: bool = True) -> None:
         self.calls: list[str] = []
         self.timeouts: list[float] = []
         self.core_ends = core_ends
+        self.models_end = models_end
 
     def withdraw(self) -> None:
         self.calls.append("withdraw")
@@ -93,9 +94,10 @@ class Recorder:
         self.calls.append("stop_transport")
         self.timeouts.append(timeout_s)
 
-    async def stop_models(self, timeout_s: float) -> None:
+    async def stop_models(self, timeout_s: float) -> bool:
         self.calls.append("stop_models")
         self.timeouts.append(timeout_s)
+        return self.models_end
 
     async def stop_core(self, timeout_s: float) -> bool:
         self.calls.append("stop_core")
@@ -133,6 +135,13 @@ async def test_core_that_does_not_stop_is_told_and_left(caplog: pytest.LogCaptur
     server = Recorder(core_ends=False)
     is_clean = await stop_in_order(server, grace_s=0, timeout_s=0)
     assert not is_clean
-    assert server.timeouts == [0, 0, 1]  # idle threads are joined all the same
+    assert server.timeouts == [0, 1, 1]  # idle threads are joined all the same
     assert server.calls == RUNGS
     assert "a model still runs" in caplog.text
+
+
+async def test_models_that_do_not_stop_are_told_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    server = Recorder(models_end=False)
+    assert not await stop_in_order(server, grace_s=0, timeout_s=0)
+    assert server.calls == RUNGS
+    assert "one is still being loaded or drained" in caplog.text

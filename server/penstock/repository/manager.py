@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_threads
 from typing import Any, ParamSpec, TypeVar
 
 from penstock.codec import IndexEntry
@@ -57,6 +57,7 @@ class ModelManager(ModelCatalog):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._load_threads = ThreadPoolExecutor(settings.load_threads, "load")
         self._drain_threads = ThreadPoolExecutor(settings.load_threads, "drain")
+        self._in_threads: set[Future[Any]] = set()  # outlive a task that is cancelled
         self._drain_timeout_s = settings.drain_timeout_s
         self._is_started = False
         self._is_closing = False
@@ -185,12 +186,13 @@ class ModelManager(ModelCatalog):
         for name, record in self._models.items():
             self._serve(name, record, ())
         await self._wait_for_tasks(deadline)
-        is_clean = not self._tasks
         for task in self._tasks:
             task.cancel()
         self._load_threads.shutdown(wait=False, cancel_futures=True)
         self._drain_threads.shutdown(wait=False, cancel_futures=True)
-        return is_clean
+        remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_threads), remaining_s)
+        return not ended.not_done
 
     async def _list_models(self) -> list[str]:
         try:
@@ -261,10 +263,9 @@ class ModelManager(ModelCatalog):
         self._engine.set_serving(name, handles, record.unready())
 
     async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
-        loop = asyncio.get_running_loop()
         timeout_s = self._drain_timeout_s
         try:
-            in_time = await loop.run_in_executor(self._drain_threads, old.handle.close, timeout_s)
+            in_time = await self._in_thread(self._drain_threads, old.handle.close, timeout_s)
             if not in_time:
                 _log.warning(
                     "model '%s' version %d: requests were not finished within %g s and failed",
@@ -279,8 +280,19 @@ class ModelManager(ModelCatalog):
     async def _in_load_thread(
         self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._load_threads, partial(function, *args, **kwargs))
+        return await self._in_thread(self._load_threads, function, *args, **kwargs)
+
+    async def _in_thread(
+        self,
+        threads: ThreadPoolExecutor,
+        function: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        future = threads.submit(function, *args, **kwargs)
+        self._in_threads.add(future)
+        future.add_done_callback(self._in_threads.discard)
+        return await asyncio.wrap_future(future)
 
     def _track(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that close waits for, and whose failure may go unread: its caller may be gone."""
