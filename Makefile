@@ -23,6 +23,7 @@ export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
+SLOW_PACKAGES := libb64-0d
 BENCH_PACKAGES := libbenchmark-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14
@@ -72,7 +73,7 @@ border: fixture
 integration: fixture
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
-slow: fixture
+slow: fixture $(STAMPS)/slow-packages
 	$(PYTEST) -m slow tests
 
 # The backend that servers started by tests may load, in build/release/testing/backends; never in the package.
@@ -127,6 +128,7 @@ tidy: threadsafety $(STAMPS)/tidy-packages
 
 $(STAMPS)/build-packages: PACKAGES = $(BUILD_PACKAGES)
 $(STAMPS)/test-packages: PACKAGES = $(TEST_PACKAGES)
+$(STAMPS)/slow-packages: PACKAGES = $(SLOW_PACKAGES)
 $(STAMPS)/bench-packages: PACKAGES = $(BENCH_PACKAGES)
 $(STAMPS)/fuzz-packages: PACKAGES = $(FUZZ_PACKAGES)
 $(STAMPS)/tidy-packages: PACKAGES = $(TIDY_PACKAGES)
