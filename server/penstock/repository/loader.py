@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -132,6 +133,13 @@ class ModelLoader:
             ConfigError: as open_version, or a file of a warm-up cannot be used.
             CoreError: as open_version, or an instance or a warm-up failed.
         """
+        try:
+            return self._prepare(plan, version)
+        except Exception as error:
+            _free_locals(error)
+            raise
+
+    def _prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
         opened, config = self.open_version(plan, version)
         handle = self._engine.create_version(opened, serving_spec(config, version, plan.labels))
         for warmup, request in _warmup_requests(plan, config, version):
@@ -174,6 +182,13 @@ def _warmup_requests(
         (warmup, warmup_request(plan.model, version, warmup, has_batch))
         for warmup in config.warmups
     ]
+
+
+def _free_locals(error: BaseException | None) -> None:
+    """Lets go, here and now, of the model that the frames of a failure hold: the error lives on."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _warm_up(handle: EngineVersion, version: int, warmup: Warmup, request: bytes) -> None:

@@ -236,9 +236,11 @@ class ModelManager(ModelCatalog):
             return_exceptions=True,
         )
         failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            raise merge_failures(failures)
         versions = [result for result in results if isinstance(result, ServedVersion)]
+        if failures:
+            results.clear()  # the last references are the thread's: freeing a model takes time
+            await self._in_load_thread(versions.clear)
+            raise merge_failures(failures)
         await self._in_load_thread(_start_all, versions)
         return versions
 
