@@ -12,8 +12,7 @@ from penstock.errors import (
     UnimplementedError,
     core_error,
 )
-
-_MAX_FILE_NAME_BYTES = 255
+from penstock.repository.layout import MAX_NAME_BYTES
 
 
 def is_foreseen(error: BaseException) -> bool:
@@ -43,10 +42,10 @@ def files_refusal(name: str, files: Sequence[str]) -> CoreError:
     A name that no file can have is INTERNAL, as Triton's clients expect.
     """
     parts = (part for path in files for part in path.split("/"))
-    if any(len(part.encode()) > _MAX_FILE_NAME_BYTES for part in parts):
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return InternalError(
             f"failed to load '{name}', failed to poll from model repository: the name of a file is "
-            f"longer than {_MAX_FILE_NAME_BYTES} bytes"
+            f"longer than {MAX_NAME_BYTES} bytes"
         )
     return UnimplementedError(
         f"failed to load '{name}', load parameter 'file:{files[0]}' is not supported: "

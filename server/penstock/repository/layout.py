@@ -19,6 +19,8 @@ from penstock.repository.policy import version_number
 CONFIG_FILENAME = "config.pbtxt"
 MAX_TEXT_BYTES = 16 << 20
 """Of a configuration or a label file; larger ones are refused."""
+MAX_NAME_BYTES = 255
+"""Of a file or a directory, as Linux has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class ModelDirectory:
 
 
 def list_models(repositories: Iterable[Path]) -> list[str]:
-    """Names of the model directories, sorted; hidden ones are not models.
+    """Names of the model directories, sorted.
+
+    Hidden ones are not models, nor are those whose name is not UTF-8: no client can ask for them.
 
     Raises:
         StartupError: a repository cannot be read.
@@ -45,7 +49,7 @@ def list_models(repositories: Iterable[Path]) -> list[str]:
     for repository in repositories:
         try:
             with os.scandir(repository) as entries:
-                names.update(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+                names.update(e.name for e in entries if _is_model_name(e.name) and e.is_dir())
         except OSError as error:
             raise StartupError(
                 f"cannot read model repository '{repository}': {error.strerror}"
@@ -93,7 +97,12 @@ def _entries(name: str, path: Path) -> list[Path]:
 
 
 def _is_model_name(name: str) -> bool:
-    return not name.startswith(".") and name not in ("", "..") and not set(name) & {"/", "\0"}
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # a file name that is not UTF-8
+        return False
+    is_name = 0 < size <= MAX_NAME_BYTES and not set(name) & {"/", "\0"}
+    return is_name and not name.startswith(".")
 
 
 def read_config_file(model: ModelDirectory) -> str | None:

@@ -23,6 +23,7 @@ def test_models_are_the_visible_directories(tmp_path: Path) -> None:
     (tmp_path / "two" / "a").mkdir()
     (tmp_path / "two" / ".hidden").mkdir()
     (tmp_path / "two" / "file").touch()
+    os.mkdir(os.fsencode(tmp_path / "two") + b"/not-utf8-\xff")
     assert list_models([tmp_path / "one", tmp_path / "two"]) == ["a", "b"]
 
 
@@ -34,9 +35,12 @@ def test_versions_are_the_numeric_directories(tmp_path: Path) -> None:
     assert find_model([tmp_path], "m").versions == (2, 10)
 
 
-def test_unknown_model(tmp_path: Path) -> None:
-    with pytest.raises(InternalError, match="^failed to load 'm', failed to poll from model repo"):
-        find_model([tmp_path], "m")
+@pytest.mark.parametrize("name", ["m", "", ".", "..", "a/b", "a\0b", "m" * 256, "\udcff"])
+def test_unknown_model(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(InternalError, match="^failed to load '.*', failed to poll from model repo"):
+        find_model([tmp_path], name)
 
 
 def test_configuration_is_optional(tmp_path: Path) -> None:
