@@ -155,7 +155,7 @@ def test_options_that_change_nothing_here_are_accepted(client: Any) -> None:
         "timeout": 60_000_000,
         "client_timeout": 60.0,
         "headers": {"test": "1", "dummy": "2"},
-        "parameters": {"number": 1, "text": "s", "flag": True},
+        "parameters": {"number": 1, "text": "s", "flag": True, "ratio": 0.5},
     }
     result = client.infer("simple", simple_inputs(), **options)
     assert result.as_numpy("OUTPUT0").tolist() == [[n + 1 for n in range(16)]]
