@@ -69,8 +69,8 @@ Status CheckType(const Field& field, WireType expected, std::string_view what) {
 
 Status ReadString(const Field& field, std::string_view what, std::string_view* text) {
   PENSTOCK_RETURN_IF_ERROR(CheckType(field, WireType::length_delimited, what));
-  *text = field.text();
-  if (!IsValidUtf8(*text)) return InvalidArgument(StrCat(what, " is not valid UTF-8"));
+  if (!IsValidUtf8(field.text())) return InvalidArgument(StrCat(what, " is not valid UTF-8"));
+  *text = field.text();  // only now: an id is echoed with the refusal too
   return Status::Ok();
 }
 

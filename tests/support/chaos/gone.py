@@ -135,7 +135,7 @@ async def frames(world: World, rng: random.Random) -> None:
     )
     open_end = http2.headers(1, http2.STREAM_INFER) + http2.data(1, payload, end=False)
     reset = whole + http2.frame(http2.RST_STREAM, 0, 1, rng.randbytes(4))
-    several = b"".join(http2.headers(n) + http2.data(n, payload) for n in range(1, 40, 2))
+    several = b"".join(http2.headers(n) + http2.data(n, payload) for n in (1, 3, 5))
     sent = rng.choice([whole, lying, open_end, reset, several, several + rng.randbytes(50)])
     if rng.random() < 0.4:
         sent = sent[: rng.randrange(1, len(sent))]
