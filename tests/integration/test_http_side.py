@@ -4,13 +4,14 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from tests.support.fake_frontend import serve_frontend
 from tests.support.http import ask
 
 from penstock.errors import StartupError
+from penstock.frontend import http_server
 from penstock.frontend.addresses import bind, host_port
 from penstock.frontend.http import Routes, health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
@@ -116,6 +117,23 @@ def test_unknown_host_is_a_startup_error() -> None:
 def test_ipv6_address_is_written_in_brackets() -> None:
     assert host_port("::1", 80) == "[::1]:80"
     assert host_port("localhost", 80) == "localhost:80"
+
+
+ANSWERED = b"GET /v2/health/live HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v2/health/li", ANSWERED + b"GET /v2"])
+async def test_connection_that_brings_no_request_is_dropped(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_REQUEST_TIMEOUT_S", 0.1)
+    async with serving(health_routes(Readiness(lambda: True))) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(sent)
+        async with asyncio.timeout(30):
+            with suppress(ConnectionResetError):
+                await reader.read()
+        writer.close()
 
 
 async def test_slow_client_does_not_hold_up_the_stop() -> None:

@@ -1,4 +1,4 @@
-"""uvicorn inside our event loop: no signals of its own, no access log, no polling."""
+"""uvicorn inside our event loop: no signals of its own, no access log, no polling, no idlers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.frontend.addresses import bind, host_port
 from penstock.frontend.http import Routes
@@ -16,6 +17,34 @@ __all__ = ["HttpServer"]
 
 _MAX_CONNECTIONS = 512
 _STOP_TIMEOUT_S = 2
+_REQUEST_TIMEOUT_S = 10.0
+"""From a connection, or the reply before, to the next reply; all replies are immediate."""
+
+
+class _Impatient(H11Protocol):
+    """Drops a connection that brings no request in time: idle ones would take the probes' room."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _wait(self) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(_REQUEST_TIMEOUT_S, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class _Embedded(uvicorn.Server):
@@ -71,7 +100,7 @@ class HttpServer:
         """Begins to serve."""
         config = uvicorn.Config(
             self._application,
-            http="h11",
+            http=_Impatient,
             ws="none",
             lifespan="off",
             interface="asgi3",
