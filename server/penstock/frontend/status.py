@@ -6,6 +6,7 @@ import logging
 import secrets
 from types import MappingProxyType
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import grpc
 
@@ -14,6 +15,10 @@ from penstock.errors import Code, CoreError, InternalError
 __all__ = ["GRPC_STATUS", "abort", "presentable"]
 
 GRPC_STATUS = MappingProxyType({code: grpc.StatusCode[code.name] for code in Code})
+
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_MAX_MESSAGE_BYTES = 6144
+"""As sent, percent-encoded: a client refuses trailers of more than 8 KiB, and loses the status."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,5 +39,13 @@ def presentable(error: Exception, rpc: str) -> CoreError:
 async def abort(context: Any, error: Exception, rpc: str) -> NoReturn:
     """Ends the RPC with the status of the error."""
     shown = presentable(error, rpc)
-    await context.abort(GRPC_STATUS[Code(shown.code)], shown.message)
+    await context.abort(GRPC_STATUS[Code(shown.code)], _clipped(shown.message))
     raise AssertionError("abort returned")
+
+
+def _clipped(message: str) -> str:
+    """The message as far as it fits; names in it may be as long as a client likes."""
+    kept = message[:_MAX_MESSAGE_BYTES]
+    if kept == message and len(quote(message, safe=_UNQUOTED)) <= _MAX_MESSAGE_BYTES:
+        return message
+    return kept.encode()[: _MAX_MESSAGE_BYTES // 3].decode(errors="ignore") + "..."

@@ -1,6 +1,7 @@
 """Every code goes through both borders: the core's Status -> CoreError -> gRPC status."""
 
 import logging
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -31,6 +32,20 @@ async def test_code_of_the_core_reaches_the_client(code: Code) -> None:
     with pytest.raises(grpc.aio.AbortError):
         await abort(context, error, "ModelInfer")
     assert context.aborted == (grpc.StatusCode[code.name], "why")
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "%", "\n", "語"])
+@pytest.mark.parametrize("length", [100, 5000, 9000, 1_000_000])
+async def test_message_fits_the_trailers(letter: str, length: int) -> None:
+    context = FakeContext()
+    message = "why: " + letter * length
+    with pytest.raises(grpc.aio.AbortError):
+        await abort(context, core_error(5, message), "ModelMetadata")
+    assert context.aborted is not None
+    sent = context.aborted[1]
+    assert len(quote(sent)) < 8192
+    assert sent == message or sent.endswith(letter + "...")
+    assert sent == message or length > 100
 
 
 def test_every_code_but_ok_has_its_own_class() -> None:
