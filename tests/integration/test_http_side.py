@@ -109,9 +109,17 @@ async def test_two_servers_never_share_a_grpc_port() -> None:
                 pass
 
 
-def test_unknown_host_is_a_startup_error() -> None:
-    with pytest.raises(StartupError, match=r"cannot listen on nowhere\.invalid:1 for HTTP"):
-        bind("nowhere.invalid", 1, "HTTP")
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("nowhere.invalid", "[A-Z]"),  # in the resolver's words
+        ("a..b", "not the name of a host"),
+        ("a" * 300, "not the name of a host"),
+    ],
+)
+def test_unknown_host_is_a_startup_error(host: str, reason: str) -> None:
+    with pytest.raises(StartupError, match=f"^cannot listen on {host}:1 for HTTP: {reason}"):
+        bind(host, 1, "HTTP")
 
 
 def test_ipv6_address_is_written_in_brackets() -> None:

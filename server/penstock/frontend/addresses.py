@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
 from penstock.errors import StartupError
@@ -45,10 +44,10 @@ def bind(host: str, port: int, purpose: str) -> list[socket.socket]:
             bound.bind((address[0], taken, *address[2:]))
             bound.listen(_BACKLOG)
             bound.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host name can be like that
         for bound in sockets:
             bound.close()
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        reason = error.strerror if isinstance(error, OSError) else "not the name of a host"
         raise StartupError(
             f"cannot listen on {host_port(host, port)} for {purpose}: {reason}"
         ) from error
