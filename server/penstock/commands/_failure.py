@@ -92,6 +92,8 @@ def client_errors(url: str) -> Iterator[None]:
         raise CommandError(_rpc_failure(error, url)) from None
     except penstock_client.PenstockError as error:
         raise CommandError(str(error)) from None
+    except UnicodeEncodeError as error:  # an argument that is no text: bytes of another encoding
+        raise CommandError(f"{error.object!r} is not UTF-8") from None
 
 
 def made(make: Callable[[], T]) -> T:

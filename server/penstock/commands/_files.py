@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import csv
 import json
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,12 @@ class Loaded:
 
 Contents = dict[str, Loaded] | Loaded
 
+_UNREADABLE = (
+    *(ValueError, EOFError, csv.Error, zipfile.BadZipFile),
+    # What the readers let through of the parsers below them, given bytes that mean harm or nothing.
+    *(RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, zlib.error),
+)
+
 
 def read_file(path: Path, model: ModelInterface) -> Contents:
     """Reads a file that is not an image.
@@ -71,7 +79,7 @@ def read_file(path: Path, model: ModelInterface) -> Contents:
             return _READERS[suffix](path)
     except OSError as error:
         raise CommandError(f"cannot read {path}: {os_reason(error)}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         raise CommandError(f"cannot read {path} as {suffix}: {error}") from None
     raise CommandError(
         f"cannot read {path}: unknown suffix '{path.suffix}', expected one of {', '.join(SUFFIXES)}"

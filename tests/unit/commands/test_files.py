@@ -173,3 +173,39 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(CommandError, match="allow_pickle"):
         read_file(path, NUMBERS)
+
+
+def npy(header: bytes) -> bytes:
+    padded = header.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+
+
+HUGE = b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000, 100000), }"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("a.json", b"[" * 100_000, id="json-nested-without-end"),
+        pytest.param("a.csv", b'"' + b"1" * 200_000 + b'"\n', id="csv-with-a-huge-cell"),
+        pytest.param("a.npy", npy(b'{"descr": ((((('), id="npy-with-open-brackets"),
+        pytest.param("a.npy", npy(HUGE), id="npy-that-claims-petabytes"),
+        pytest.param("a.npz", b"PK\x03\x04", id="npz-cut-short"),
+    ],
+)
+def test_file_that_its_parser_chokes_on_is_one_clear_line(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CommandError, match=f"^cannot read .*{name} as "):
+        read_file(tmp_path / name, NUMBERS)
+
+
+def test_npz_whose_data_is_damaged_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, X=np.ones((2, 400), np.float32))
+    data = bytearray(path.read_bytes())
+    data[60:80] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(CommandError, match="^cannot read .*a.npz as .npz: "):
+        read_file(path, NUMBERS)
