@@ -234,10 +234,10 @@ def _add_outputs(message: pb.ModelInferRequest, request: InferRequest) -> None:
         if name not in request.classification:
             continue
         count = request.classification[name]
-        if count < 1:
+        if count < 1 or count not in _INT64:
             raise TensorError(
                 f"output '{name}' of model '{request.model}': classification wants at least 1 "
-                f"class, got {count}"
+                f"class and less than 2**63, got {count}"
             )
         output.parameters["classification"].int64_param = count
 
