@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-# A gRPC call takes about four turns of the loop, so calls that are under way together reach the core
+# A gRPC call takes about four turns of the loop: calls that are under way together reach the core
 # a few turns apart. They are handed over when this many turns brought no further request (that is
 # microseconds when the loop has nothing else to do), or when this many requests are held.
 _QUIET_TURNS = 6
