@@ -31,31 +31,30 @@ void DeadlineTimer::Stop() {
     is_stopping_ = true;
     changed_.NotifyOne();
   }
+  MutexLock lock(join_mu_);
   thread_.Join();
 }
 
 void DeadlineTimer::Run() noexcept {
-  for (;;) {
-    const auto due = WaitUntilDue();
-    if (due.empty()) return;
+  for (std::vector<std::shared_ptr<Batcher>> batchers; WaitUntilDue(&batchers);) {
     // Without the lock: expiring delivers outcomes. An earlier expiry told meanwhile lowers
     // wake_ns_ again.
-    for (const auto& batcher : due) {
+    for (const auto& batcher : batchers) {
       if (const int64_t next_ns = batcher->ExpireDue(); next_ns != kNever) OnEarlierExpiry(next_ns);
     }
   }
 }
 
-// The batchers to look at, once something is due; nothing when stopping.
-std::vector<std::shared_ptr<Batcher>> DeadlineTimer::WaitUntilDue() {
+// The batchers to look at, once something is due, be there any or not. False: stopping.
+bool DeadlineTimer::WaitUntilDue(std::vector<std::shared_ptr<Batcher>>* batchers) {
+  batchers->clear();  // what went meanwhile is not kept alive by the wait
   MutexLock lock(mu_);
-  for (;;) {
-    if (is_stopping_) return {};
-    if (!batchers_.empty() && clock_.NowNs() >= wake_ns_) break;
-    clock_.WaitUntil(changed_, mu_, batchers_.empty() ? kNever : wake_ns_);
+  while (!is_stopping_ && clock_.NowNs() < wake_ns_) {
+    clock_.WaitUntil(changed_, mu_, wake_ns_);
   }
   wake_ns_ = kNever;
-  return batchers_;
+  *batchers = batchers_;
+  return !is_stopping_;
 }
 
 }  // namespace penstock

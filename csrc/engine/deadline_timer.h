@@ -35,7 +35,7 @@ class DeadlineTimer final : public ExpiryObserver {
 
  private:
   void Run() noexcept;
-  std::vector<std::shared_ptr<Batcher>> WaitUntilDue();
+  bool WaitUntilDue(std::vector<std::shared_ptr<Batcher>>* batchers);
 
   // Constant after construction.
   Clock& clock_;
@@ -47,8 +47,9 @@ class DeadlineTimer final : public ExpiryObserver {
   int64_t wake_ns_ GUARDED_BY(mu_) = kNever;
   bool is_stopping_ GUARDED_BY(mu_) = false;
 
-  // Own synchronisation. Last: the thread uses everything above.
-  Thread thread_;
+  Mutex join_mu_;  // Stops may meet: only one may join
+  // Last: the thread uses everything above.
+  Thread thread_ GUARDED_BY(join_mu_);
 };
 
 }  // namespace penstock
