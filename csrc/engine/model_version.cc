@@ -14,7 +14,7 @@ Batcher::Options BatcherOptions(const VersionSpec& spec, Clock& clock, DeadlineT
   Batcher::Options options;
   options.policy.max_batch_size = std::max(spec.max_batch_size, 1U);
   options.policy.preferred_batch_sizes = spec.preferred_batch_sizes;
-  options.policy.max_queue_delay_ns = spec.max_queue_delay_us * 1000;
+  options.policy.max_queue_delay_ns = std::min(spec.max_queue_delay_us, kNever / 1000) * 1000;
   // Without a batch dimension there is nothing to join requests along.
   options.policy.combines_requests = spec.combines_requests && spec.has_batch_dimension();
   options.levels = spec.queue_policies;
@@ -57,6 +57,7 @@ ModelVersion::~ModelVersion() {
 }
 
 Status ModelVersion::MakeInstances() {
+  MutexLock control(control_mu_);
   for (uint32_t i = 0; i < spec_.instance_count; ++i) {
     const std::string name = StrCat(spec_.model_name, "_", spec_.version, "_", i);
     PENSTOCK_ASSIGN_OR_RETURN(auto backend, model_->CreateInstance({.name = name}));
@@ -68,6 +69,10 @@ Status ModelVersion::MakeInstances() {
 }
 
 Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
+  MutexLock control(control_mu_);
+  if (phase_ != Phase::kCreated) {
+    return FailedPrecondition(spec_.DisplayName() + " is warmed up before it is started");
+  }
   for (const auto& instance : instances_) {
     Batch batch;
     batch.requests.push_back(InferRequestPool::Shared().Get());
@@ -82,16 +87,17 @@ Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
 }
 
 void ModelVersion::Start() {
+  MutexLock control(control_mu_);
+  if (phase_ != Phase::kCreated) return;
+  phase_ = Phase::kStarted;
   for (const auto& instance : instances_) {
-    {
-      MutexLock lock(mu_);
-      running_threads_ += 1;
-    }
+    MutexLock lock(mu_);  // counted when it has started, and before it can end
     instance->Start([this] {
       MutexLock lock(mu_);
       running_threads_ -= 1;
       exited_.NotifyAll();
     });
+    running_threads_ += 1;
   }
 }
 
@@ -113,6 +119,8 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   }
   // A version that was never started may hold requests: no thread is there to run them.
   batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
+  MutexLock control(control_mu_);  // a reload's drain and the shutdown's may meet
+  phase_ = Phase::kDrained;
   for (const auto& instance : instances_) {
     instance->Join();
     instance->Close();

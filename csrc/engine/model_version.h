@@ -19,7 +19,7 @@
 
 namespace penstock {
 
-// Threading: thread-safe; WarmUp, Start and Drain from one control thread at a time.
+// Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other.
 // Ownership: shared by the engine's table, the control plane and every request that reached it.
 // Owns its instances and (shared with other versions made of the same file) the loaded model;
 // borrows clock and timer.
@@ -41,8 +41,9 @@ class ModelVersion {
   ModelVersion(const ModelVersion&) = delete;
   ModelVersion& operator=(const ModelVersion&) = delete;
 
-  // Runs one ModelInferRequest on every instance. REQUIRES: not started.
+  // Runs one ModelInferRequest on every instance. FAILED_PRECONDITION once started or drained.
   Status WarmUp(std::span<const uint8_t> message);
+  // Does nothing where the version was started or drained before.
   void Start();
 
   // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained,
@@ -79,8 +80,12 @@ class ModelVersion {
   const std::shared_ptr<Batcher> batcher_;
   StatisticsRecorder statistics_;
 
-  // Confined to the control thread.
-  std::shared_ptr<BackendModel> model_;
+  // The control calls, one at a time. Before mu_ and every lock of an instance or the batcher.
+  Mutex control_mu_;
+  enum class Phase { kCreated, kStarted, kDrained };
+  Phase phase_ GUARDED_BY(control_mu_) = Phase::kCreated;
+  std::shared_ptr<BackendModel> model_ GUARDED_BY(control_mu_);
+  // Constant after Create; the instances synchronise themselves.
 
   // Constant after Create.
   std::vector<std::unique_ptr<Instance>> instances_;
