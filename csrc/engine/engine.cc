@@ -61,8 +61,10 @@ void Engine::SetServing(const std::string& model_name,
 }
 
 void Engine::Forget(const std::string& model_name) {
+  // Goes without the lock: freeing a model may take a while.
+  std::unordered_map<std::string, Model>::node_type forgotten;
   MutexLock lock(mu_);
-  models_.erase(model_name);
+  forgotten = models_.extract(model_name);
 }
 
 bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns) {
@@ -162,8 +164,9 @@ bool Engine::Shutdown(int64_t timeout_ns) {
   admission_.StopAccepting();
   std::vector<std::shared_ptr<ModelVersion>> started;
   {
+    std::unordered_map<std::string, Model> forgotten;
     MutexLock lock(mu_);
-    models_.clear();
+    models_.swap(forgotten);
     started = started_;
   }
   bool all_ended = true;
