@@ -229,16 +229,16 @@ void MakeKey(const VersionSpec& spec, InferRequest* request) {
 }
 
 Result<uint32_t> Classification(const InferRequestView& view, const InferOutputView& output) {
+  int64_t classes = 0;
   for (const Parameter& parameter : view.ParametersOf(output.parameters)) {
     if (parameter.key != "classification") continue;
-    PENSTOCK_ASSIGN_OR_RETURN(const int64_t classes, WholeNumber(parameter));
+    PENSTOCK_ASSIGN_OR_RETURN(classes, WholeNumber(parameter));
     if (classes == 0) {
       return InvalidArgument(StrCat("invalid value for parameter 'classification' of output '",
                                     output.name, "': expected > 0"));
     }
-    return static_cast<uint32_t>(std::min<int64_t>(classes, UINT32_MAX));
   }
-  return uint32_t{0};
+  return static_cast<uint32_t>(std::min<int64_t>(classes, UINT32_MAX));
 }
 
 Status RefuseSharedMemory(const InferRequestView& view, ParameterRange range,
