@@ -94,6 +94,10 @@ Status BatchIo::Scatter(const Batch& batch, const std::shared_ptr<const BatchOut
   cuts_.resize(spec_.outputs.size());
   for (size_t i = 0; i < wanted_.size(); ++i) {
     const size_t spec_index = wanted_spec_[i];
+    if (outputs->tensors[i].index != wanted_[i]) {
+      return Internal(StrCat(spec_.DisplayName(), " gave another output where '",
+                             spec_.outputs[spec_index].name, "' was expected"));
+    }
     PENSTOCK_RETURN_IF_ERROR(
         PrepareCut(spec_.outputs[spec_index], outputs->tensors[i], batch.rows, &cuts_[spec_index]));
   }
