@@ -28,6 +28,16 @@ Result<size_t> FindInFile(const std::vector<TensorSpec>& tensors, const Spec& sp
       StrCat(model, ": ", kind, " '", spec.name, "' is not in the model file"));
 }
 
+// Room for the batch dimension, which is put before the dims.
+template <typename Spec>
+Status CheckRank(const VersionSpec& version, const Spec& spec, std::string_view kind) {
+  const size_t rank = std::max(spec.dims.rank(), spec.reshape.value_or(Shape()).rank());
+  if (!version.has_batch_dimension() || rank < kMaxRank) return Status::Ok();
+  return InvalidArgument(StrCat(version.DisplayName(), ": ", kind, " '", spec.name,
+                                "' has more than ", kMaxRank,
+                                " dimensions with the batch dimension"));
+}
+
 Status CheckNumbers(const VersionSpec& spec) {
   const std::string model = spec.DisplayName();
   if (spec.instance_count == 0) return InvalidArgument(model + ": instance count must be >= 1");
@@ -67,10 +77,12 @@ Status BindToSignature(const ModelSignature& signature, VersionSpec* spec) {
   PENSTOCK_RETURN_IF_ERROR(CheckNumbers(*spec));
   const std::string model = spec->DisplayName();
   for (InputSpec& input : spec->inputs) {
+    PENSTOCK_RETURN_IF_ERROR(CheckRank(*spec, input, "input"));
     PENSTOCK_ASSIGN_OR_RETURN(input.backend_index,
                               FindInFile(signature.inputs, input, "input", model));
   }
   for (OutputSpec& output : spec->outputs) {
+    PENSTOCK_RETURN_IF_ERROR(CheckRank(*spec, output, "output"));
     PENSTOCK_ASSIGN_OR_RETURN(output.backend_index,
                               FindInFile(signature.outputs, output, "output", model));
   }
