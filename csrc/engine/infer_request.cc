@@ -57,6 +57,11 @@ void InferRequest::Dispose() noexcept {
   pool_.Put(this);
 }
 
+bool InferRequest::IsSmall() const {
+  return view.inputs.capacity() <= kMaxKeptViews && view.outputs.capacity() <= kMaxKeptViews &&
+         view.parameters.capacity() <= kMaxKeptViews && view.decoded.capacity() <= kMaxKeptViews;
+}
+
 void InferRequest::Clear() {
   ResetForReuse();
   message = {};
@@ -103,7 +108,7 @@ InferRequestPool& InferRequestPool::Shared() {
 }
 
 void InferRequestPool::Put(InferRequest* request) noexcept {
-  {
+  if (request->IsSmall()) {
     MutexLock lock(mu_);
     if (idle_.size() < kMaxIdle) {
       idle_.push_back(request);

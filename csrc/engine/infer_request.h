@@ -82,6 +82,11 @@ class InferRequest final : public Request {
   void Wake() noexcept override { completions->Signal(); }
   void Dispose() noexcept override;
   void Clear();
+  // False: a client with thousands of tensors made its vectors so large that the pool, which keeps
+  // their capacity, must not keep it.
+  bool IsSmall() const;
+
+  static constexpr size_t kMaxKeptViews = 64;
 
   // Constant after construction.
   InferRequestPool& pool_;
