@@ -59,8 +59,10 @@ class App:
         self.config = config
         self.lifecycle = Lifecycle()
         self.core = _make_core(config)
-        self.models = ModelManager(CoreEngine(self.core), _repository_settings(config))
-        self.readiness = Readiness(self.models.all_ready)
+        self.readiness = Readiness(lambda: self.models.all_ready())
+        self.models = ModelManager(
+            CoreEngine(self.core), _repository_settings(config), self.readiness.announce
+        )
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
         self.metrics = self._make_metrics() if config.allow_metrics else None

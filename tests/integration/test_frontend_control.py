@@ -1,6 +1,5 @@
 """The RPCs that do not infer, on the wire, with fakes behind the frontend."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -149,19 +148,6 @@ async def test_defect_is_internal_and_its_text_stays_in_the_log(
     incident = details.rsplit(" ", 1)[1]
     assert incident in caplog.text
     assert "secret detail" in caplog.text
-
-
-async def test_load_goes_on_when_its_caller_leaves(server: FakeServer) -> None:
-    server.models.release = asyncio.Event()
-    request = service_pb2.RepositoryModelLoadRequest(model_name="m").SerializeToString()
-    async with raw_client(server.address) as client:
-        load = client.unary("RepositoryModelLoad", request)
-        await server.models.load_started.wait()
-        load.cancel()
-    change = server.readiness.next_change()
-    server.models.release.set()
-    await change.wait()
-    assert server.models.calls == [("load", "m", None, (), "")]
 
 
 async def test_failed_load_says_why(

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.fixture_models import write_model, write_simple
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.support.fixture_models import write_blocked, write_model, write_simple
 from tests.support.run_server import run_server, server_config
 from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
+from tritonclient.grpc import service_pb2 as wire
 from tritonclient.utils import InferenceServerException
 
 from penstock.errors import StartupError
@@ -66,6 +68,44 @@ async def test_mode_none_takes_no_loads(tmp_path: Path) -> None:
                 with pytest.raises(InferenceServerException, match=refusal) as caught:
                     await change("simple")
                 assert caught.value.status() == "StatusCode.UNAVAILABLE"
+
+
+WARM_UP = """model_warmup [{ name: "w" batch_size: 1 inputs {
+  key: "INPUT0" value { data_type: TYPE_FP32 dims: [1] zero_data: true } } }]"""
+
+
+def load_of(model: str) -> bytes:
+    data: bytes = wire.RepositoryModelLoadRequest(model_name=model).SerializeToString()
+    return data
+
+
+async def test_load_goes_on_when_its_caller_leaves(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    write_blocked(tmp_path / "models", gate, config=WARM_UP)
+    config = server_config(tmp_path / "models", model_control_mode="explicit")
+    async with run_server(config) as server, server.client() as client:
+        load = client.unary("RepositoryModelLoad", load_of("blocked"))
+        while b"LOADING" not in await client.unary("RepositoryIndex"):
+            pass
+        load.cancel()
+        gate.touch()
+        while b"READY" not in await client.unary("RepositoryIndex"):
+            pass
+
+
+async def test_watcher_hears_of_a_load_from_its_beginning(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    write_blocked(tmp_path / "models", gate, config=WARM_UP)
+    config = server_config(tmp_path / "models", model_control_mode="explicit")
+    async with run_server(config) as server, server.client() as client:
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        load = client.unary("RepositoryModelLoad", load_of("blocked"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        gate.touch()
+        await load
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
 
 
 async def test_model_that_does_not_exist_cannot_be_loaded(tmp_path: Path) -> None:

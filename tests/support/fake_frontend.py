@@ -65,8 +65,7 @@ class FakeModels:
     is_ready: bool = True
     failure: Exception | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
-    release: asyncio.Event | None = None
-    load_started: asyncio.Event = field(default_factory=asyncio.Event)
+    on_change: Callable[[], None] = lambda: None
 
     def ready(self, name: str, version: str = "") -> bool:
         return name == "m" and version in ("", "1")
@@ -98,9 +97,6 @@ class FakeModels:
         files: Sequence[str] = (),
         repository_name: str = "",
     ) -> None:
-        self.load_started.set()
-        if self.release is not None:
-            await self.release.wait()
         self.calls.append(("load", name, config_json, tuple(files), repository_name))
         if self.failure is not None:
             raise self.failure
@@ -110,6 +106,7 @@ class FakeModels:
     ) -> None:
         self.calls.append(("unload", name, unload_dependents, repository_name))
         self.is_ready = False
+        self.on_change()
 
     def _check(self, name: str) -> None:
         if self.failure is not None:
@@ -139,6 +136,7 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     config = ServerConfig(**values)  # type: ignore[arg-type]
     core, models = FakeCore(), FakeModels()
     readiness = Readiness(lambda: models.is_ready)
+    models.on_change = readiness.announce
     transport = GrpcioTransport(config)
     inference = InferenceHandlers(core, readiness, config.max_inflight_per_stream)
     control = ControlHandlers(models, readiness, server_name="fake", server_version="9")

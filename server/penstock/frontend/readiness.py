@@ -55,7 +55,7 @@ class Readiness:
         self.announce()
 
     def announce(self) -> None:
-        """Wakes everybody who waits for a change; call after models were loaded or unloaded too."""
+        """Wakes everybody who waits for a change; also called for every change of a model."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -6,8 +6,7 @@ it with admission and with the translation of errors.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import grpc
@@ -55,7 +54,7 @@ class ModelControl(Protocol):
         files: Sequence[str] = (),
         repository_name: str = "",
     ) -> None:
-        """Returns when the model serves."""
+        """Returns when the model serves; goes on when its caller leaves."""
 
     async def unload(
         self, name: str, *, unload_dependents: bool = False, repository_name: str = ""
@@ -77,7 +76,6 @@ class ControlHandlers:
         self._readiness = readiness
         self._server_name = server_name
         self._server_version = server_version
-        self._changes: set[asyncio.Task[None]] = set()
 
     async def server_live(self, request: bytes) -> bytes:
         """True: the loop runs."""
@@ -125,40 +123,23 @@ class ControlHandlers:
     async def repository_model_load(self, request: bytes) -> bytes:
         """Loads or reloads; answers when the model serves."""
         load = codec.parse_load_request(request)
-        await self._change(
-            self._models.load(
-                load.model_name,
-                config_json=load.config_json,
-                files=load.files,
-                repository_name=load.repository_name,
-            )
+        await self._models.load(
+            load.model_name,
+            config_json=load.config_json,
+            files=load.files,
+            repository_name=load.repository_name,
         )
         return codec.encode_load_response(load.model_name)
 
     async def repository_model_unload(self, request: bytes) -> bytes:
         """Stops serving a model."""
         unload = codec.parse_unload_request(request)
-        await self._change(
-            self._models.unload(
-                unload.model_name,
-                unload_dependents=unload.unload_dependents,
-                repository_name=unload.repository_name,
-            )
+        await self._models.unload(
+            unload.model_name,
+            unload_dependents=unload.unload_dependents,
+            repository_name=unload.repository_name,
         )
         return codec.encode_unload_response(unload.model_name)
-
-    async def _change(self, change: Coroutine[Any, Any, None]) -> None:
-        """Runs a load or unload to its end, even if the caller leaves, and tells who watches."""
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changed)
-        await asyncio.shield(task)
-
-    def _changed(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, also when the caller has left
-        self._readiness.announce()
 
     def by_rpc(self) -> Mapping[str, Handler]:
         """The handlers by RPC name; RPCs that are not here are not supported."""

@@ -48,9 +48,22 @@ class ModelManager(ModelCatalog):
     Lifecycle: constructed -> start -> (load | unload | reads)* -> close, also after a failed start.
     """
 
-    def __init__(self, engine: ModelEngine, settings: RepositorySettings) -> None:
+    def __init__(
+        self,
+        engine: ModelEngine,
+        settings: RepositorySettings,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serves nothing yet.
+
+        Args:
+            engine: what serves.
+            settings: what to serve.
+            on_change: called when a model begins or ceases to serve, to load or to be broken.
+        """
         super().__init__()
         self._engine = engine
+        self._on_change = on_change
         self._settings = settings
         self._loader = ModelLoader(engine, settings)
         self._locks: dict[str, asyncio.Lock] = {}
@@ -231,18 +244,21 @@ class ModelManager(ModelCatalog):
 
     async def _prepare(self, plan: LoadPlan) -> list[ServedVersion]:
         """All versions, started; or the faults of every one that failed."""
-        results = await asyncio.gather(
-            *(self._in_load_thread(self._loader.prepare, plan, v) for v in plan.versions),
+        prepared: list[ServedVersion] = []  # the only references: freed where it is cleared
+
+        def prepare(version: int) -> None:
+            prepared.append(self._loader.prepare(plan, version))
+
+        outcomes = await asyncio.gather(
+            *(self._in_load_thread(prepare, version) for version in plan.versions),
             return_exceptions=True,
         )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        versions = [result for result in results if isinstance(result, ServedVersion)]
+        failures = [outcome for outcome in outcomes if outcome is not None]
         if failures:
-            results.clear()  # the last references are the thread's: freeing a model takes time
-            await self._in_load_thread(versions.clear)
+            await self._in_load_thread(prepared.clear)  # freeing a model takes time
             raise merge_failures(failures)
-        await self._in_load_thread(_start_all, versions)
-        return versions
+        await self._in_load_thread(_start_all, prepared)
+        return sorted(prepared, key=lambda served: served.version)
 
     async def _unload(self, name: str) -> None:
         if name not in self._models:
@@ -263,6 +279,7 @@ class ModelManager(ModelCatalog):
     def _publish(self, name: str, record: ModelRecord) -> None:
         handles = [served.handle for served in record.serving.values()]
         self._engine.set_serving(name, handles, record.unready())
+        self._on_change()
 
     async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
         timeout_s = self._drain_timeout_s
