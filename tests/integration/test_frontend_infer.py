@@ -1,11 +1,13 @@
 """ModelInfer on the wire, with a fake core behind the frontend."""
 
 import asyncio
+import struct
 import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from tests.support import raw_http2 as http2
 from tests.support.fake_frontend import FakeServer, serve_frontend
 from tests.support.raw_grpc import RawClient, raw_client
 
@@ -188,6 +190,33 @@ async def test_overload_of_the_core_is_told_at_once(server: FakeServer, client: 
     with pytest.raises(grpc.aio.AioRpcError, match="Exceeds maximum queue size"):
         await client.unary("ModelInfer")
     assert issubclass(UnavailableError, CoreError)
+
+
+async def test_no_rpc_over_the_limit_of_a_connection_is_refused() -> None:
+    async with serve_frontend(max_concurrent_streams=8) as server:
+        async with raw_client(server.address) as client:
+            assert await client.unary("ServerLive")  # the client has the server's settings
+            for _ in range(5):
+                calls = [client.unary("ModelInfer", b"%d" % number) for number in range(200)]
+                replies = await asyncio.gather(*calls)
+                assert replies == [b"reply to %d" % number for number in range(200)]
+
+
+async def test_limit_of_a_connection_holds_for_a_client_that_ignores_it() -> None:
+    async with serve_frontend(max_concurrent_streams=2) as server:
+        hold(server)
+        async with http2.connection(server.transport.port) as rude:
+            await rude.send(http2.PREFACE, http2.frame(http2.SETTINGS, 0, 0))
+            await rude.send(http2.frame(http2.SETTINGS, 1, 0))  # the server's are acknowledged
+            for stream in range(1, 41, 2):
+                request = http2.message(b"%d" % stream)
+                await rude.send(http2.headers(stream), http2.data(stream, request))
+            refused = b""
+            while refused.count(struct.pack(">BBI", http2.RST_STREAM, 0, 39)) == 0:
+                received = await rude.receive(30)
+                assert received, "the connection ended"
+                refused += received
+            assert len(server.core.asked) <= 2
 
 
 async def test_rpcs_over_the_limit_of_a_connection_wait_for_their_turn() -> None:

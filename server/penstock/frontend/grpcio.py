@@ -58,6 +58,9 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", config.max_message_bytes),
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
+        # With it gRPC refuses calls of honest clients: those that begin before it has let go of
+        # the ones just answered. The limit above holds without it.
+        ("grpc.http.overload_protection", 0),
         ("grpc.keepalive_time_ms", config.grpc_keepalive_time_ms),
         ("grpc.keepalive_timeout_ms", config.grpc_keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
