@@ -154,6 +154,11 @@ class ServerConfig:
     max_inflight_per_stream: int = _limit(
         64, "Requests of one ModelStreamInfer under way before it stops reading.", minimum=1
     )
+    grpc_compression: bool = _setting(
+        True,
+        "Take compressed requests; one is decompressed before --max-message-bytes is looked at.",
+        group="Limits",
+    )
     grpc_keepalive_time_ms: int = _limit(
         7_200_000,
         "Idle time after which a connection is pinged.",

@@ -192,6 +192,19 @@ async def test_overload_of_the_core_is_told_at_once(server: FakeServer, client: 
     assert issubclass(UnavailableError, CoreError)
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_request_is_refused_where_compression_is_off(
+    compression: grpc.Compression,
+) -> None:
+    async with serve_frontend(grpc_compression=False) as server:
+        async with raw_client(server.address) as client:
+            assert await client.unary("ModelInfer", b"plain")
+            with pytest.raises(grpc.aio.AioRpcError, match="disabled") as caught:
+                await client.unary("ModelInfer", b"xyz" * 99, compression=compression)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert server.core.asked == [b"plain"]
+
+
 async def test_no_rpc_over_the_limit_of_a_connection_is_refused() -> None:
     async with serve_frontend(max_concurrent_streams=8) as server:
         async with raw_client(server.address) as client:

@@ -12,6 +12,8 @@ from penstock.frontend.addresses import check_free, host_port
 
 __all__ = ["GrpcioTransport"]
 
+_IDENTITY = 1 << grpc.Compression.NoCompression
+
 
 class GrpcioTransport:
     """A grpc.aio server.
@@ -66,6 +68,8 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", config.grpc_min_ping_interval_ms),
     ]
+    if not config.grpc_compression:
+        options.append(("grpc.compression_enabled_algorithms_bitset", _IDENTITY))
     if config.max_connections:
         options.append(("grpc.max_allowed_incoming_connections", config.max_connections))
     if config.grpc_max_connection_age_ms:
