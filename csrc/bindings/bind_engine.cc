@@ -12,6 +12,7 @@
 #include "bindings/bind_call.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
+#include "bindings/seconds.h"
 
 namespace py = pybind11;
 
@@ -31,6 +32,7 @@ class PyEngine {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
     WithoutGil([&] { engine_->Shutdown(int64_t{60} * 1'000'000'000); });
     TakeCompletions();
+    unflushed_.clear();  // a version leaves the engine's timer as it goes
     ResetWithoutGil(engine_);
   }
 
@@ -141,7 +143,8 @@ PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::s
                             std::move(model_directory), std::move(parameters)};
   Engine& engine = *self.engine();
   auto model = ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options); }));
-  const Backend* found = ValueOrThrow(engine.backends().Get(backend));
+  // May wait too: for another thread that opens another plug-in.
+  const Backend* found = ValueOrThrow(WithoutGil([&] { return engine.backends().Get(backend); }));
   return {self.engine(), std::move(model), std::string(found->description())};
 }
 
@@ -155,7 +158,10 @@ void SetServing(const PyEngine& self, const std::string& model_name,
                 const std::vector<const PyVersion*>& versions,
                 const std::vector<int64_t>& unready) {
   std::vector<std::shared_ptr<ModelVersion>> serving;
-  for (const PyVersion* version : versions) serving.push_back(version->version);
+  for (const PyVersion* version : versions) {
+    if (version == nullptr) throw py::type_error("set_serving: a version is None");
+    serving.push_back(version->version);
+  }
   self.engine()->SetServing(model_name, std::move(serving), unready);
 }
 
@@ -178,7 +184,7 @@ py::dict EngineStats(const PyEngine& self) {
 
 bool WaitIdle(const PyEngine& self, double timeout_s) {
   Engine& engine = *self.engine();
-  const int64_t deadline_ns = engine.clock().NowNs() + static_cast<int64_t>(timeout_s * 1e9);
+  const int64_t deadline_ns = engine.clock().NowNs() + TimeoutNs(timeout_s);
   return WithoutGil([&] { return engine.admission().WaitIdle(engine.clock(), deadline_ns); });
 }
 
@@ -188,7 +194,7 @@ void BindModels(py::class_<PyEngine>& engine) {
           "set_backend_options",
           [](const PyEngine& self, const std::string& backend,
              const std::map<std::string, std::string>& options) {
-            self.engine()->backends().SetOptions(backend, options);
+            WithoutGil([&] { self.engine()->backends().SetOptions(backend, options); });
           },
           py::arg("backend"), py::arg("options"))
       .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
@@ -227,7 +233,7 @@ void BindLife(py::class_<PyEngine>& engine) {
       .def(
           "shutdown",
           [](const PyEngine& self, double timeout_s) {
-            const auto timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
+            const int64_t timeout_ns = TimeoutNs(timeout_s);
             return WithoutGil([&] { return self.engine()->Shutdown(timeout_ns); });
           },
           py::arg("timeout_s") = 30.0);

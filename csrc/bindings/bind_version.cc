@@ -7,6 +7,7 @@
 #include "bindings/bind_engine.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
+#include "bindings/seconds.h"
 
 namespace py = pybind11;
 
@@ -129,7 +130,7 @@ void BindVersion(py::module_& module) {
       .def(
           "drain",
           [](const PyVersion& self, double timeout_s) {
-            const auto timeout_ns = static_cast<int64_t>(timeout_s * 1e9);
+            const int64_t timeout_ns = TimeoutNs(timeout_s);
             return WithoutGil([&] { return self.engine->Drain(self.version, timeout_ns); });
           },
           py::arg("timeout_s"))
