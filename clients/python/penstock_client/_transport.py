@@ -115,13 +115,16 @@ class GrpcTransport:
             self._channel = grpc.insecure_channel(target, options=merged)
         else:
             self._channel = grpc.secure_channel(target, credentials, options=merged)
+        self._is_closed = False
         self._callables: dict[str, Any] = {}
 
     def unary(self, call: Call, request: Message) -> Message:
         """See `Transport`."""
         send = self._callable(call.method, self._channel.unary_unary)
+        data = _serialize(request)
         try:
-            answer = send(_serialize(request), timeout=call.timeout_s, metadata=call.headers)
+            with self._refused_when_closed():
+                answer = send(data, timeout=call.timeout_s, metadata=call.headers)
         except grpc.RpcError as error:
             raise _from_grpc(error) from None
         return _parse(call.method, answer)
@@ -131,7 +134,8 @@ class GrpcTransport:
         send = self._callable(call.method, self._channel.stream_stream)
         feed = _Feed()
         messages = feed.drain(requests)
-        answers = send(messages, timeout=call.timeout_s, metadata=call.headers)
+        with self._refused_when_closed():
+            answers = send(messages, timeout=call.timeout_s, metadata=call.headers)
         try:
             for answer in answers:
                 yield _parse(call.method, answer)
@@ -143,7 +147,18 @@ class GrpcTransport:
 
     def close(self) -> None:
         """See `Transport`."""
+        self._is_closed = True
         self._channel.close()
+
+    @contextmanager
+    def _refused_when_closed(self) -> Iterator[None]:
+        """Another thread may close the channel after a call has looked: a bare ValueError."""
+        try:
+            yield
+        except ValueError:
+            if not self._is_closed:
+                raise
+            raise CancelledError("the client was closed before the call") from None
 
     def _callable(self, method: Method, make: Callable[..., Any]) -> Any:
         # Two threads may both make one: they are alike, and the last one stays.

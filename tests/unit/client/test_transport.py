@@ -4,8 +4,16 @@ from typing import Any
 
 import pytest
 
-from penstock_client import TensorError
-from penstock_client._transport import _CHANNEL_OPTIONS, _Feed, _merge_options, _serialize
+from penstock_client import CancelledError, TensorError
+from penstock_client._messages import METHODS, pb
+from penstock_client._transport import (
+    _CHANNEL_OPTIONS,
+    Call,
+    GrpcTransport,
+    _Feed,
+    _merge_options,
+    _serialize,
+)
 
 
 class Huge:
@@ -57,3 +65,12 @@ def test_feed_that_was_drained_whole_raises_nothing() -> None:
     feed = _Feed()
     assert list(feed.drain(iter(()))) == []
     feed.raise_failure()
+
+
+def test_call_on_a_transport_that_another_thread_has_closed_is_cancelled() -> None:
+    transport = GrpcTransport("localhost:1")
+    transport.close()
+    with pytest.raises(CancelledError, match="the client was closed before the call"):
+        transport.unary(Call(METHODS["ServerLive"], 1.0), pb.ServerLiveRequest())
+    with pytest.raises(CancelledError, match="the client was closed before the call"):
+        next(transport.stream(Call(METHODS["ModelStreamInfer"], 1.0), iter(())))
