@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from penstock_client._messages import METHODS
 from penstock_client._operations import Operation, T
-from penstock_client._retry import Odds, RetryBudget, RetryPlan, RetryPolicy
+from penstock_client._retry import FOREVER_S, Odds, RetryBudget, RetryPlan, RetryPolicy
 from penstock_client._transport import Call, Headers
 from penstock_client.errors import ClientClosedError
 
@@ -65,7 +64,7 @@ class BaseClient:
     def _stream_call(self, deadline_s: float | None, *, raise_errors: bool) -> Call:
         """A stream has no deadline unless it is given one: it may live as long as its caller."""
         self._check_open()
-        no_limit = deadline_s is None or math.isinf(deadline_s)
+        no_limit = deadline_s is None or deadline_s > FOREVER_S
         headers = (*self._headers, _STREAM_STATUS_HEADER) if raise_errors else self._headers
         return Call(METHODS["ModelStreamInfer"], None if no_limit else deadline_s, headers)
 

@@ -29,6 +29,9 @@ from penstock_client.errors import DeadlineExceededError, Details, RpcError, Una
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
+FOREVER_S = 1e9
+"""A deadline further away is none: gRPC takes one that it cannot count for one that has passed."""
+
 _PUSHBACK_MAX_DIGITS = 10  # an int32 of milliseconds
 
 
@@ -164,7 +167,7 @@ class RetryPlan:
                 )
             )
         self.attempts += 1
-        return None if math.isinf(left_s) else left_s
+        return None if left_s > FOREVER_S else left_s
 
     def succeeded(self) -> None:
         """The attempt ended OK."""

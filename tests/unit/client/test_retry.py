@@ -153,7 +153,8 @@ def test_deadline_in_the_past_sends_nothing(deadline_s: float) -> None:
 
 
 def test_no_deadline_is_no_timeout() -> None:
-    assert make_plan(Clock(), deadline_s=math.inf).attempt_timeout_s() is None
+    for deadline_s in (math.inf, 1e300):
+        assert make_plan(Clock(), deadline_s=deadline_s).attempt_timeout_s() is None
 
 
 def test_budget_stops_retries_at_half_its_tokens_until_successes_refill_it() -> None:
