@@ -24,6 +24,7 @@ __all__ = ["TRANSITIONS", "Lifecycle", "State", "StopSignals", "Stoppable", "sto
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_REFUSE_S = 0.25  # gRPC cancels, without a reason, calls that it has received and not handed over
 _JOIN_S = 1.0  # what models, then the core, get for ending idle threads when no time is left
 
 
@@ -159,7 +160,8 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
         await _pass_time(grace_s)
     server.stop_accepting()
     deadline = loop.time() + timeout_s
-    await server.stop_transport(timeout_s)
+    await _pass_time(min(_REFUSE_S, timeout_s))
+    await server.stop_transport(max(0.0, deadline - loop.time()))
     models_ended = await server.stop_models(max(_JOIN_S, deadline - loop.time()))
     if not models_ended:
         _log.error("the models did not stop in time; one is still being loaded or drained")

@@ -1,5 +1,6 @@
 """The server's life: start, readiness, drain, signals; the promises of server/README.md on them."""
 
+import asyncio
 import json
 import re
 import signal
@@ -146,6 +147,29 @@ async def test_request_in_flight_is_finished_and_new_ones_are_refused(
         assert await server.finish() == 0
 
 
+async def test_traffic_at_the_stop_is_answered_or_unavailable(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    async with run_server(server_config(tmp_path)) as server, server.client() as client:
+        answered = 0
+
+        async def until_refused() -> grpc.StatusCode:
+            nonlocal answered
+            while True:
+                try:
+                    await client.unary("ModelInfer", SIMPLE)
+                    answered += 1
+                except grpc.aio.AioRpcError as error:
+                    return error.code()
+
+        callers = [asyncio.create_task(until_refused()) for _ in range(32)]
+        while answered < 100:
+            assert not any(caller.done() for caller in callers)
+            await client.unary("ServerLive")
+        await server.app.stop()
+        assert set(await asyncio.gather(*callers)) == {grpc.StatusCode.UNAVAILABLE}
+        assert server.app.core.infer_stats()["completed"]["OK"] == answered
+
+
 async def test_stop_is_bounded_in_time(tmp_path: Path) -> None:
     write_blocked(tmp_path / "models", tmp_path / "never")
     flags = ["--shutdown-grace-secs", "0", "--exit-timeout-secs", "0.2"]
@@ -192,7 +216,7 @@ async def test_stop_during_a_load_is_bounded_in_time(tmp_path: Path) -> None:
             load = wire.RepositoryModelLoadRequest(model_name="blocked").SerializeToString()
             call = client.unary("RepositoryModelLoad", load)
             while b"LOADING" not in await client.unary("RepositoryIndex"):
-                pass
+                assert not call.done()
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(grpc.aio.AioRpcError):
                 await call

@@ -116,8 +116,8 @@ async def test_rungs_are_taken_in_order(grace_s: float) -> None:
     server = Recorder()
     assert await stop_in_order(server, grace_s=grace_s, timeout_s=5)
     assert server.calls == RUNGS
-    assert server.timeouts[0] == 5
-    assert server.timeouts[1] <= 5
+    assert server.timeouts[0] <= 5
+    assert server.timeouts[1] <= server.timeouts[0]
 
 
 async def test_server_serves_on_during_the_grace_time() -> None:
