@@ -57,6 +57,7 @@ void Batcher::Flush() {
 }
 
 Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* told_ns) {
+  assert(request->rows >= 1 && request->rows <= options_.policy.max_batch_size);
   if (is_closed_) return FailedPrecondition("the model version is being drained");
   if (request->is_cancelled()) return Cancelled("");
   if (request->deadline_ns <= now_ns) {

@@ -96,6 +96,7 @@ class Batcher {
   // maximum queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its
   // caller has gone, or FAILED_PRECONDITION after Close (look the version up again: there may be a
   // newer one).
+  // REQUIRES: 1 <= request->rows <= max_batch_size.
   // With Wake::kLater nobody is told: Flush follows, when the submitter has queued all it has at
   // hand, and what one turn of its loop brought in can form one batch.
   Status Enqueue(const RequestRef& request, Wake wake = Wake::kNow);

@@ -33,8 +33,20 @@ class CompletionQueue {
   // Clears fd() and moves everything to `out` (cleared first), oldest first. Ends a turn.
   void Take(std::vector<RequestRef>* out);
 
-  // On the loop's thread: a Take follows at once, so until then nothing need be signalled.
-  void BeginTurn() { is_in_turn_.store(true); }
+  // On the loop's thread, for a scope that ends with a Take: until then nothing need be signalled.
+  class Turn {
+   public:
+    explicit Turn(CompletionQueue& queue) : queue_(queue) { queue_.is_in_turn_.store(true); }
+    ~Turn() {
+      queue_.is_in_turn_.store(false);
+      queue_.Signal();  // for what was pushed and not taken, if the scope was left early
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    CompletionQueue& queue_;
+  };
 
  private:
   // Constant after construction.

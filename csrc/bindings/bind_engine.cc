@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/log.h"
 #include "base/strcat.h"
 #include "bindings/bind_call.h"
 #include "bindings/errors.h"
@@ -30,9 +31,15 @@ class PyEngine {
 
   ~PyEngine() {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
-    WithoutGil([&] { engine_->Shutdown(int64_t{60} * 1'000'000'000); });
+    const bool all_ended = WithoutGil([&] { return engine_->Shutdown(kLastShutdownNs); });
     TakeCompletions();
     unflushed_.clear();  // a version leaves the engine's timer as it goes
+    if (!all_ended) {
+      // A model that never ends may still finish a batch: what it then touches is left alone.
+      Log(LogLevel::kError, "engine", "left behind with an instance that does not end");
+      new std::shared_ptr<Engine>(engine_);  // NOLINT: leaked on purpose
+      completions_.release();                // NOLINT: likewise
+    }
     ResetWithoutGil(engine_);
   }
 
@@ -44,7 +51,7 @@ class PyEngine {
     InferRequest& request = AsInfer(ref);
     const std::string_view bytes = message;
     request.message = {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()};
-    request.completions = &completions_;
+    request.completions = completions_.get();
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
@@ -59,7 +66,7 @@ class PyEngine {
 
   // Runs what is quick here, wakes instances for the rest, and takes what is done.
   py::list Flush() {
-    completions_.BeginTurn();
+    const CompletionQueue::Turn turn(*completions_);
     for (const auto& version : unflushed_) {
       if (!version->TryRunHere()) version->Flush();
     }
@@ -68,14 +75,14 @@ class PyEngine {
   }
 
   py::list TakeCompletions() {
-    completions_.Take(&taken_);
+    completions_->Take(&taken_);
     py::list list(taken_.size());
     for (size_t i = 0; i < taken_.size(); ++i) list[i] = MakeCompletion(AsInfer(taken_[i]));
     taken_.clear();
     return list;
   }
 
-  int fd() const { return completions_.fd(); }
+  int fd() const { return completions_->fd(); }
 
  private:
   py::tuple MakeCompletion(InferRequest& request) {
@@ -122,7 +129,10 @@ class PyEngine {
 
   static constexpr size_t kMaxMessageBytes = (size_t{1} << 31) - 1;
 
-  CompletionQueue completions_;  // before the engine: instances push to it until they are joined
+  static constexpr int64_t kLastShutdownNs = int64_t{60} * 1'000'000'000;
+
+  // Before the engine: instances push to it until they are joined.
+  std::unique_ptr<CompletionQueue> completions_ = std::make_unique<CompletionQueue>();
   std::shared_ptr<Engine> engine_;
   std::vector<RequestRef> taken_;  // kept for its capacity
   std::vector<std::shared_ptr<ModelVersion>>

@@ -146,8 +146,9 @@ void Engine::Cancel(const RequestRef& ref) {
 }
 
 void Engine::Release(InferRequest& request) {
+  if (!std::exchange(request.is_admitted, false)) return;  // refused at the door, and counted there
   completed_[static_cast<size_t>(request.status.code())].fetch_add(1, std::memory_order_relaxed);
-  if (std::exchange(request.is_admitted, false)) admission_.Release();
+  admission_.Release();
 }
 
 std::map<StatusCode, uint64_t> Engine::completed() const {

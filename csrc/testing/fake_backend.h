@@ -50,6 +50,7 @@ struct FakeModelSpec {
   ModelSignature signature;
   Execute execute;
   std::atomic<int>* live_models = nullptr;  // counts models that exist, when given
+  bool runs_on_any_thread = false;          // as BackendInstance's
 };
 
 // Threading: as BackendModel.
@@ -63,13 +64,16 @@ class FakeModel final : public BackendModel {
   }
   const ModelSignature& signature() const override { return spec_.signature; }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    return std::unique_ptr<BackendInstance>(std::make_unique<Instance>(spec_.execute));
+    return std::unique_ptr<BackendInstance>(
+        std::make_unique<Instance>(spec_.execute, spec_.runs_on_any_thread));
   }
 
  private:
   class Instance final : public BackendInstance {
    public:
-    explicit Instance(FakeModelSpec::Execute execute) : execute_(std::move(execute)) {}
+    Instance(FakeModelSpec::Execute execute, bool runs_on_any_thread)
+        : execute_(std::move(execute)), runs_on_any_thread_(runs_on_any_thread) {}
+    bool runs_on_any_thread() const override { return runs_on_any_thread_; }
     Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                    std::vector<BatchOutput>* outputs) override {
       return execute_(inputs, wanted, outputs);
@@ -77,6 +81,7 @@ class FakeModel final : public BackendModel {
 
    private:
     const FakeModelSpec::Execute execute_;
+    const bool runs_on_any_thread_;
   };
 
   const FakeModelSpec spec_;

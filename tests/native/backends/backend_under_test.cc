@@ -20,14 +20,6 @@ std::string DimsText(const Shape& dims) {
   return text;
 }
 
-OnnxWriter::Dims OnnxDims(const Shape& dims) {
-  OnnxWriter::Dims names;
-  for (size_t i = 0; i < dims.rank(); ++i) {
-    names.push_back(dims[i] < 0 ? "d" + std::to_string(i) : std::to_string(dims[i]));
-  }
-  return names;
-}
-
 BackendUnderTest Fixture() {
   BackendUnderTest row;
   row.name = "fixture";
@@ -50,6 +42,13 @@ BackendUnderTest Fixture() {
 }
 
 #ifdef PENSTOCK_TEST_ORT
+OnnxWriter::Dims OnnxDims(const Shape& dims) {
+  OnnxWriter::Dims names;
+  for (size_t i = 0; i < dims.rank(); ++i) {
+    names.push_back(dims[i] < 0 ? "d" + std::to_string(i) : std::to_string(dims[i]));
+  }
+  return names;
+}
 
 Result<Backend*> OpenOnnxRuntime() {
   static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});

@@ -69,6 +69,28 @@ TEST(CompletionQueueTest, Take_DropsWhatTheCallersVectorHeld) {
   EXPECT_EQ(PuppetBatcher::Of(taken[0]).id, 1);
 }
 
+TEST(CompletionQueueTest, TurnThatTakes_SignalsNothing) {
+  CompletionQueue queue;
+  {
+    const CompletionQueue::Turn turn(queue);
+    queue.Push(MakeRequest(1));
+    queue.Signal();
+    EXPECT_FALSE(IsReadable(queue));
+    EXPECT_EQ(Take(queue), std::vector<int>{1});
+  }
+  EXPECT_FALSE(IsReadable(queue));
+}
+
+TEST(CompletionQueueTest, TurnLeftWithoutTaking_SignalsAtItsEnd) {
+  CompletionQueue queue;
+  {
+    const CompletionQueue::Turn turn(queue);
+    queue.Push(MakeRequest(1));
+    queue.Signal();
+  }
+  EXPECT_TRUE(IsReadable(queue));
+}
+
 // The reader polls as an event loop does: a lost signal would leave it in poll for ever.
 TEST(CompletionQueueTest, Threads_NoSignalIsLost) {
   constexpr int kPerThread = 3000;

@@ -70,14 +70,15 @@ class EngineHarness {
   }
 
   // Sends `message`; it is kept until the harness goes.
-  RequestRef Send(const InferMessage& message, int64_t deadline_ns = kNever) {
+  RequestRef Send(const InferMessage& message, int64_t deadline_ns = kNever,
+                  Wake wake = Wake::kNow) {
     messages_.push_back(message.bytes());
     RequestRef ref = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref);
     request.message = SpanOf(messages_.back());
     request.completions = &completions;
     request.deadline_ns = deadline_ns;
-    engine.Infer(ref);
+    engine.Infer(ref, {0, wake});
     return ref;
   }
 

@@ -1,0 +1,187 @@
+// Instance::TryRunHere: the submitter runs a quick model's batch itself. Time is held still, so that "quick" is
+// what a test says it is.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "engine_harness.h"
+#include "testing/fake_clock.h"
+
+namespace penstock {
+namespace {
+
+VersionSpec FixedSpec() {
+  VersionSpec spec = IdentitySpec();
+  spec.inputs[0].dims = {1};
+  return spec;
+}
+
+class RunHereTest : public ::testing::Test {
+ protected:
+  RunHereTest() : harness_(OptionsWith(clock_)) {}
+
+  // Serves a model whose batches take `run_ns` of fake time.
+  void Serve(VersionSpec spec, bool runs_on_any_thread = true, int64_t run_ns = 0) {
+    auto execute = [this, run_ns](auto inputs, auto wanted, auto* outputs) {
+      ran_on_ = std::this_thread::get_id();
+      clock_.Advance(run_ns);
+      if (gate_ != nullptr) gate_->Pass();
+      return Echo(inputs, wanted, outputs);
+    };
+    FakeModelSpec model{IdentitySignature(), execute};
+    model.runs_on_any_thread = runs_on_any_thread;
+    version_ = *harness_.engine.CreateVersion(std::make_shared<FakeModel>(model), std::move(spec));
+    harness_.engine.Start(version_);
+    harness_.engine.SetServing("m", {version_}, {});
+  }
+
+  void SendLater() { harness_.Send(Message(), kNever, Wake::kLater); }
+  static InferMessage Message() { return InferMessage().Row({1}); }
+
+  FakeClock clock_;
+  Gate* gate_ = nullptr;
+  std::thread::id ran_on_;
+  EngineHarness harness_;
+  std::shared_ptr<ModelVersion> version_;
+
+ private:
+  static Engine::Options OptionsWith(Clock& clock) {
+    Engine::Options options;
+    options.clock = &clock;
+    return options;
+  }
+};
+
+TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
+  Serve(FixedSpec());
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+  EXPECT_NE(ran_on_, std::this_thread::get_id());
+}
+
+TEST_F(RunHereTest, QuickModel_RunsOnTheCallersThreadAsOneBatch) {
+  Serve(FixedSpec());
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  for (int i = 0; i < 3; ++i) SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+  EXPECT_EQ(ran_on_, std::this_thread::get_id());
+  for (const Outcome& outcome : harness_.Await(3)) EXPECT_TRUE(outcome.status.ok());
+  EXPECT_EQ(version_->statistics().batches.at(3).count, 1U);
+}
+
+TEST_F(RunHereTest, NothingQueued_RunsNothing) {
+  Serve(FixedSpec());
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  EXPECT_FALSE(version_->TryRunHere());
+}
+
+TEST_F(RunHereTest, SlowModel_IsLeftToTheInstance) {
+  Serve(FixedSpec(), true, 1'000'000);
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {
+  Serve(IdentitySpec());
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, BackendOfOneThread_IsLeftToTheInstance) {
+  Serve(FixedSpec(), false);
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, DelayNotOver_WaitsAsThePolicySays) {
+  VersionSpec spec = FixedSpec();
+  spec.max_queue_delay_us = 1000;
+  Serve(spec);
+  SendLater();
+  version_->Flush();
+  clock_.Advance(1'000'000);
+  ASSERT_TRUE(harness_.Await(1)[0].status.ok());
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  clock_.Advance(1'000'000);
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, BusyInstance_IsNotRunTwiceAtATime) {
+  Gate gate;
+  Serve(FixedSpec());
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  gate_ = &gate;
+  harness_.Send(Message());
+  gate.AwaitArrived(1);
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  gate.Open();
+  EXPECT_EQ(harness_.Await(2).size(), 2U);
+}
+
+TEST_F(RunHereTest, DrainedVersion_RunsNothing) {
+  Serve(FixedSpec());
+  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  ASSERT_TRUE(harness_.engine.Drain(version_, kLongNs));
+  EXPECT_FALSE(version_->TryRunHere());
+}
+
+// Two submitters and the instance's thread, on one instance: everything ends once, nothing runs twice at a time.
+TEST(RunHereStressTest, SubmittersAndInstance_ShareTheInstance) {
+  constexpr int kEach = 2000;
+  FakeClock clock;
+  Engine::Options options;
+  options.clock = &clock;
+  EngineHarness harness(options);
+  std::atomic<int> running{0};
+  std::atomic<int> overlaps{0};
+  FakeModelSpec model{IdentitySignature(), [&](auto inputs, auto wanted, auto* outputs) {
+                        if (running.fetch_add(1) != 0) overlaps.fetch_add(1);
+                        const Status status = Echo(inputs, wanted, outputs);
+                        running.fetch_sub(1);
+                        return status;
+                      }};
+  model.runs_on_any_thread = true;
+  const auto version =
+      *harness.engine.CreateVersion(std::make_shared<FakeModel>(model), FixedSpec());
+  harness.engine.Start(version);
+  harness.engine.SetServing("m", {version}, {});
+  const std::string message = InferMessage().Row({1}).bytes();
+  auto submit = [&] {
+    for (int i = 0; i < kEach; ++i) {
+      RequestRef ref = InferRequestPool::Shared().Get();
+      AsInfer(ref).message = SpanOf(message);
+      AsInfer(ref).completions = &harness.completions;
+      harness.engine.Infer(ref, {0, Wake::kLater});
+      if (!version->TryRunHere()) version->Flush();
+    }
+  };
+  std::thread first(submit);
+  std::thread second(submit);
+  const auto outcomes = harness.Await(2 * kEach);
+  first.join();
+  second.join();
+  EXPECT_EQ(outcomes.size(), 2U * kEach);
+  for (const Outcome& outcome : outcomes) ASSERT_TRUE(outcome.status.ok());
+  EXPECT_EQ(overlaps.load(), 0);
+  EXPECT_EQ(version->statistics().success.count, 2U * kEach);
+}
+
+}  // namespace
+}  // namespace penstock
