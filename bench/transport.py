@@ -27,13 +27,15 @@ import penstock_client
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
-class Echo(grpc.GenericRpcHandler):
+class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic at run time
     """Answers every unary call with its own bytes."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """The same handler for every method."""
 
-        async def echo(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def echo(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             return request
 
         return grpc.unary_unary_rpc_method_handler(echo)
@@ -79,7 +81,8 @@ def request_bytes() -> bytes:
     request.inputs.add(name="X", datatype="FP32", shape=[1, 64])
     request.outputs.add(name="probabilities")
     request.raw_input_contents.append(np.arange(64, dtype=np.float32).tobytes())
-    return request.SerializeToString()
+    message: bytes = request.SerializeToString()
+    return message
 
 
 def measure(servers: dict[str, tuple[int, str]], body: Path, rounds: int, requests: int) -> None:
