@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import array
 import math
 import random
 import struct
-from collections.abc import Callable
 
 from penstock.codec import RawTensor, Warmup, WarmupInput, build_infer_request
 from penstock.errors import ConfigError
@@ -17,6 +15,7 @@ _DIRECTORY = "warmup"
 _SIZES = {"BOOL": 1, "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8} | {
     f"{sign}INT{bits}": bits // 8 for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
+_FLOAT_CODES = {"FP16": "<e", "FP32": "<f", "FP64": "<d"}
 _MAX_FILE_BYTES = 16 * MAX_TEXT_BYTES
 
 
@@ -50,7 +49,7 @@ def _data(model: ModelDirectory, field: str, tensor: WarmupInput, rows: int) -> 
         return _file_data(model, field, tensor) * rows
     if tensor.source == "zero":
         return bytes(count * rows * _SIZES.get(tensor.datatype, 4))  # BYTES: empty strings
-    return _RANDOM[tensor.datatype](random.Random(_SEED), count * rows)
+    return _random_data(tensor.datatype, count * rows)
 
 
 def _file_data(model: ModelDirectory, field: str, tensor: WarmupInput) -> bytes:
@@ -75,36 +74,27 @@ def _file_data(model: ModelDirectory, field: str, tensor: WarmupInput) -> bytes:
     return data
 
 
-def _floats(code: str) -> Callable[[random.Random, int], bytes]:
-    return lambda rng, count: array.array(code, (rng.random() for _ in range(count))).tobytes()
+def _random_data(datatype: str, count: int) -> bytes:
+    """`count` values picked at random from 256 of the type, a byte of all of them at a time.
+
+    Written so that the interpreter does not step through the elements: there may be millions.
+    """
+    values = [_value(datatype, pick) for pick in range(256)]
+    picks = random.Random(_SEED).randbytes(count)
+    size = len(values[0])
+    data = bytearray(size * count)
+    for byte in range(size):
+        data[byte::size] = picks.translate(bytes(value[byte] for value in values))
+    return bytes(data)
 
 
-def _halves(rng: random.Random, count: int) -> bytes:
-    return b"".join(struct.pack("<e", rng.random()) for _ in range(count))
-
-
-def _brain_floats(rng: random.Random, count: int) -> bytes:
-    """The upper half of each FP32."""
-    return b"".join(struct.pack("<f", rng.random())[2:] for _ in range(count))
-
-
-def _integers(size: int, limit: int) -> Callable[[random.Random, int], bytes]:
-    def fill(rng: random.Random, count: int) -> bytes:
-        return b"".join(rng.randrange(limit).to_bytes(size, "little") for _ in range(count))
-
-    return fill
-
-
-def _words(rng: random.Random, count: int) -> bytes:
-    words = (f"{rng.getrandbits(32):08x}".encode() for _ in range(count))
-    return b"".join(struct.pack("<I", len(word)) + word for word in words)
-
-
-_RANDOM: dict[str, Callable[[random.Random, int], bytes]] = {
-    "BOOL": _integers(1, 2),
-    "FP16": _halves,
-    "BF16": _brain_floats,
-    "FP32": _floats("f"),
-    "FP64": _floats("d"),
-    "BYTES": _words,
-} | {name: _integers(size, 128) for name, size in _SIZES.items() if "INT" in name}
+def _value(datatype: str, pick: int) -> bytes:
+    """The `pick`th of 256 values, in wire layout."""
+    if datatype == "BYTES":
+        return struct.pack("<I4s", 4, f"{pick:04x}".encode())
+    if datatype == "BF16":  # the upper half of an FP32
+        return struct.pack("<f", pick / 256)[2:]
+    if datatype in _FLOAT_CODES:
+        return struct.pack(_FLOAT_CODES[datatype], pick / 256)
+    limit = 2 if datatype == "BOOL" else 128
+    return (pick % limit).to_bytes(_SIZES[datatype], "little")
