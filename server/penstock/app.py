@@ -84,6 +84,8 @@ class App:
         self.readiness.start()
         self.lifecycle.move(State.READY)
         _log.info("penstock %s is ready: %s", __version__, self._describe_addresses())
+        if not self.readiness.is_ready:
+            _log.warning("probes are told 'not ready': a model failed, and readiness is strict")
 
     async def stop(self, grace_s: float = 0.0) -> bool:
         """Drains and stops.

@@ -159,6 +159,12 @@ async def test_index_load_and_unload(explicit: str) -> None:
     assert after["simple"] != "READY"
 
 
+async def test_refused_load_says_which_flag_allows_it(url: str) -> None:
+    result = await penstock("models", "load", "simple", "--url", url)
+    assert result.code == 1
+    assert "start the server with --model-control-mode explicit" in result.err
+
+
 async def test_load_takes_a_configuration(explicit: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"backend": "fixture", "max_batch_size": 5}))

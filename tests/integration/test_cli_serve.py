@@ -101,6 +101,12 @@ async def test_check_of_an_unreadable_repository_exits_1(tmp_path: Path) -> None
     assert "cannot read model repository" in result.err
 
 
+async def test_check_that_finds_no_model_exits_1(tmp_path: Path) -> None:
+    result = await penstock("check", str(tmp_path))
+    assert result.code == 1
+    assert result.err.startswith(f"Error: no model found in '{tmp_path}'")
+
+
 async def test_check_of_nothing_is_wrong_usage() -> None:
     result = await penstock("check")
     assert result.code == 2

@@ -91,6 +91,17 @@ async def test_failed_model_leaves_the_server_unready_under_strict_readiness(
         assert await client.unary("ModelInfer", SIMPLE)  # what did load is served
 
 
+async def test_log_says_what_keeps_the_server_unready(tmp_path: Path) -> None:
+    write_model(tmp_path, "broken", kind="fail_load")
+    async with serve_process(tmp_path, "--exit-on-error=false") as server:
+        assert "WARNING" in await server.next_line("a model failed, and readiness is strict")
+
+
+async def test_repository_without_models_is_served_with_a_warning(tmp_path: Path) -> None:
+    async with serve_process(tmp_path) as server:
+        assert any(f"no model found in '{tmp_path}'" in line for line in server.lines)
+
+
 async def test_failed_model_does_not_matter_without_strict_readiness(tmp_path: Path) -> None:
     write_simple(tmp_path)
     write_model(tmp_path, "broken", kind="fail_load")

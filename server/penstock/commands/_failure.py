@@ -108,4 +108,6 @@ def _rpc_failure(error: Any, url: str) -> str:
     unreachable = ("failed to connect", "connection refused", "resolving", "name resolution")
     if error.code.name == "UNAVAILABLE" and any(t in error.message.lower() for t in unreachable):
         return f"no server answers at {url}: {error.message}"
+    if "explicit model load / unload is not allowed" in error.message:  # Triton's words
+        return f"{error}; start the server with --model-control-mode explicit"
     return str(error)

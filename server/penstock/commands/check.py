@@ -51,7 +51,7 @@ def check(
     """Validate repositories without serving them.
 
     Every model file is opened, nothing is run. Prints the models found, and on stderr every fault
-    with its file and field; exits 1 if there is one.
+    with its file and field; exits 1 if there is one, or no model at all.
     """
     flags = {
         "repositories": repositories,
@@ -67,8 +67,14 @@ def check(
         raise typer.Exit(EXIT_USAGE) from None
     found = _check(config)
     _show(found, as_json)
-    report(found.faults)
-    raise typer.Exit(EXIT_FAILED if found.faults else 0)
+    faults = found.faults if found.models else [_no_models(config)]
+    report(faults)
+    raise typer.Exit(EXIT_FAILED if faults else 0)
+
+
+def _no_models(config: ServerConfig) -> str:
+    places = ", ".join(f"'{path}'" for path in config.model_repository)
+    return f"no model found in {places}: expected a directory per model, with versions in it"
 
 
 def _check(config: ServerConfig) -> CheckReport:
@@ -88,8 +94,12 @@ def _show(found: CheckReport, as_json: bool) -> None:
             model.name,
             ", ".join(str(version) for version in model.versions),
             model.backend,
-            f"{len(model.faults)} faults" if model.faults else "ok",
+            _verdict(len(model.faults)),
         ]
         for model in found.models
     ]
     print_table(["model", "versions", "backend", "verdict"], rows)
+
+
+def _verdict(faults: int) -> str:
+    return "ok" if faults == 0 else "1 fault" if faults == 1 else f"{faults} faults"

@@ -72,7 +72,8 @@ def load(
 ) -> None:
     """Load a model, or load it anew.
 
-    The old version serves until the new one is ready, and on if that one fails to load.
+    The old version serves until the new one is ready, and on if that one fails to load. The server
+    must run with --model-control-mode explicit.
     """
     override = None
     if config_file is not None:
@@ -94,7 +95,10 @@ def unload(
     ] = False,
     timeout_s: Timeout = _TIMEOUT_S,
 ) -> None:
-    """Unload a model; requests under way are finished."""
+    """Unload a model; requests under way are finished.
+
+    The server must run with --model-control-mode explicit.
+    """
     with _client(url, timeout_s) as client:
         client.unload_model(model, unload_dependents=dependents)
     typer.echo(f"unloaded {model}")

@@ -82,6 +82,9 @@ class ModelManager(ModelCatalog):
             StartupError: a repository cannot be read, or, with exit_on_error, a model did not load.
         """
         found = await asyncio.to_thread(list_models, self._settings.paths)
+        if not found:
+            places = ", ".join(f"'{path}'" for path in self._settings.paths)
+            _log.warning("no model found in %s", places)
         names = self._initial_models(found)
         results = await asyncio.gather(
             *(self._track(self._load(name, None)) for name in names), return_exceptions=True
