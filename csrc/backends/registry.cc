@@ -5,6 +5,9 @@
 
 #include <utility>
 
+#include "base/log.h"
+#include "base/strcat.h"
+
 namespace penstock {
 
 BackendRegistry::BackendRegistry(std::vector<std::string> directories)
@@ -31,21 +34,24 @@ Result<Backend*> BackendRegistry::Get(const std::string& name) {
 Result<std::unique_ptr<Backend>> BackendRegistry::Open(const std::string& name,
                                                        const BackendOptions& options) const {
   for (const std::string& directory : directories_) {
-    const std::string path = directory + "/libpenstock_" + name + ".so";
+    const std::string path = StrCat(directory, "/libpenstock_", name, ".so");
     if (access(path.c_str(), R_OK) != 0) continue;
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
-      return FailedPrecondition("backend '" + name + "' cannot be opened: " + dlerror());
+      // It holds paths: for the log, not for clients.
+      Log(LogLevel::kError, "backends", dlerror());  // NOLINT(concurrency-mt-unsafe): per thread
+      return FailedPrecondition(
+          StrCat("backend '", name, "' cannot be opened; the server's log says why"));
     }
     auto* entry = reinterpret_cast<BackendEntry>(dlsym(library, kBackendEntry));
     if (entry == nullptr) {
-      return FailedPrecondition("backend '" + name + "' has no entry '" + kBackendEntry +
-                                "': it was built for another version of Penstock");
+      return FailedPrecondition(StrCat("backend '", name, "' has no entry '", kBackendEntry,
+                                       "': it was built for another version of Penstock"));
     }
     return entry(options);
   }
-  return NotFound("unknown backend '" + name + "': no plug-in libpenstock_" + name +
-                  ".so in the backend directories");
+  return NotFound(StrCat("unknown backend '", name, "': no plug-in libpenstock_", name,
+                         ".so in the backend directories"));
 }
 
 }  // namespace penstock

@@ -1,11 +1,11 @@
 #include "base/log.h"
 
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+#include <ctime>
 #include <string>
 
 namespace penstock {

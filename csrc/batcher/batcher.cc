@@ -75,8 +75,9 @@ Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t*
   }
   request->enqueue_ns_ = now_ns;
   ArmExpiry(*request, now_ns);
-  MoveLocked(*request, Request::State::kQueued);
+  queue_.MakeRoom(*request);  // what may throw comes before what changes anything
   if (ordered_ != nullptr) ordered_->Add(*request);
+  MoveLocked(*request, Request::State::kQueued);
   queue_.Push(request);
   counters_.accepted += 1;
   if (request->expiry_ns_ < told_expiry_ns_) *told_ns = told_expiry_ns_ = request->expiry_ns_;

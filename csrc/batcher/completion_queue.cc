@@ -1,9 +1,9 @@
 #include "batcher/completion_queue.h"
 
-#include <errno.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <system_error>
 #include <utility>
 

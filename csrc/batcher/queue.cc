@@ -27,7 +27,13 @@ RequestQueue::~RequestQueue() {
   while (Request* request = front()) Remove(*request);
 }
 
-void RequestQueue::Push(RequestRef request) {
+void RequestQueue::MakeRoom(const Request& request) {
+  BucketFor(request.key);
+  if (heap_.size() == heap_.capacity()) heap_.reserve(std::max<size_t>(2 * heap_.size(), 16));
+}
+
+void RequestQueue::Push(const RequestRef& request) {
+  MakeRoom(*request);
   Link(*request);
   if (request->expiry_ns_ != kNever) HeapAdd(*request);
   request->Ref();  // the queue's own reference, given back by Remove

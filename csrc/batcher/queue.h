@@ -65,8 +65,11 @@ class RequestQueue {
   bool empty() const { return size_ == 0; }
   size_t level_size(uint32_t level) const { return level_sizes_[level]; }
 
-  // Adds `request` at the end of request->level_, armed with request->expiry_ns_.
-  void Push(RequestRef request);
+  // Takes the memory that pushing `request` needs: the next Push, of it, cannot fail.
+  void MakeRoom(const Request& request);
+  // Adds `request` at the end of request->level_, armed with request->expiry_ns_. All or nothing:
+  // throws std::bad_alloc with nothing done.
+  void Push(const RequestRef& request);
   // Takes `request` out. REQUIRES: it is queued here.
   RequestRef Remove(Request& request);
   // Moves a request to the end of `level`, with a new expiry.

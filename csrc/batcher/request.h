@@ -32,7 +32,7 @@ struct RequestLink {
 };
 
 // Lifecycle: kNew -> kQueued -> kRunning -> kDone, kQueued -> kDone (expired, cancelled, drained)
-// and kNew -> kDone (refused); see CanMove. Complete is called once, by whoever moves it to kDone.
+// and kNew -> kDone (refused); see CanMove. OnDone is called once, by whoever moves it to kDone.
 //
 // Threading: fields above the bar are set by the submitter before Enqueue and read-only after; the
 // state moves under the batcher's lock.

@@ -146,6 +146,7 @@ CallGroup GroupFrom(const std::string& name) {
   throw py::value_error("unknown group '" + name + "': expected inference, control or health");
 }
 
+// NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
                         std::map<std::string, std::string> parameters) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <numeric>
 
@@ -69,14 +70,13 @@ bool IsGreater(const Score& a, const Score& b) {
   return std::isnan(b.value) || a.value > b.value;
 }
 
-void AppendRow(const TensorView& values, size_t first, size_t width, size_t k,
-               const std::vector<std::string>& labels, std::string* out) {
-  std::vector<Score> scores;
-  scores.reserve(width);
-  for (size_t i = 0; i < width; ++i) scores.push_back(ScoreAt(values, first + i));
-  std::vector<size_t> order(width);
+// Appends the `k` top classes among `scores` in wire layout.
+void AppendTop(const std::vector<Score>& scores, size_t k, const std::vector<std::string>& labels,
+               std::string* out) {
+  std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](size_t a, size_t b) {
+  const auto top = order.begin() + static_cast<std::ptrdiff_t>(k);
+  std::partial_sort(order.begin(), top, order.end(), [&](size_t a, size_t b) {
     if (IsGreater(scores[a], scores[b])) return true;
     return !IsGreater(scores[b], scores[a]) && a < b;
   });
@@ -97,7 +97,12 @@ TensorView Classify(const TensorView& values, bool has_batch_dimension, uint32_t
   const size_t width = rows == 0 ? 0 : count / rows;
   const size_t k = std::min<size_t>(classes, width);
   std::string text;
-  for (size_t row = 0; row < rows; ++row) AppendRow(values, row * width, width, k, labels, &text);
+  for (size_t row = 0; row < rows; ++row) {
+    std::vector<Score> scores;
+    scores.reserve(width);
+    for (size_t i = 0; i < width; ++i) scores.push_back(ScoreAt(values, row * width + i));
+    AppendTop(scores, k, labels, &text);
+  }
   *out = HostPool::Shared().Allocate(text.size());
   if (!text.empty()) std::memcpy(out->data(), text.data(), text.size());
   Shape shape{static_cast<int64_t>(k)};

@@ -163,15 +163,19 @@ std::map<StatusCode, uint64_t> Engine::completed() const {
 bool Engine::Shutdown(int64_t timeout_ns) {
   const int64_t deadline_ns = clock_.NowNs() + timeout_ns;
   admission_.StopAccepting();
-  std::vector<std::shared_ptr<ModelVersion>> started;
+  std::vector<std::shared_ptr<ModelVersion>> versions;
   {
     std::unordered_map<std::string, Model> forgotten;
     MutexLock lock(mu_);
     models_.swap(forgotten);
-    started = started_;
+    versions = started_;
+    // Those served too: one that was never started may hold requests that nobody would end.
+    for (const auto& [name, model] : forgotten) {
+      versions.insert(versions.end(), model.versions.begin(), model.versions.end());
+    }
   }
   bool all_ended = true;
-  for (const auto& version : started) {
+  for (const auto& version : versions) {
     const int64_t left_ns = std::max<int64_t>(deadline_ns - clock_.NowNs(), 0);
     all_ended = Drain(version, left_ns) && all_ended;
   }

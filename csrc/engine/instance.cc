@@ -40,6 +40,7 @@ Status Instance::Execute(const Batch& batch, BatchTimes* times) noexcept {
   } catch (...) {
     status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
   }
+  if (!status.ok()) times->end_ns = environment_.clock.NowNs();  // what threw took its time too
   io_.Clear();
   return status;
 }
@@ -74,7 +75,7 @@ void Instance::Run() noexcept {
   }
 }
 
-bool Instance::TryRunHere() {
+bool Instance::TryRunHere() noexcept {
   if (!may_run_here_ || run_ns_.load(std::memory_order_relaxed) > kQuickRunNs) return false;
   if (!run_mu_.TryLock()) return false;
   int64_t wait_until_ns = 0;

@@ -48,7 +48,7 @@ class Instance {
 
   // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
   // batches are quick and the batching policy says now. False: nothing was run.
-  bool TryRunHere();
+  bool TryRunHere() noexcept;
 
  private:
   // About what it costs to wake the instance's thread and to be woken by it.

@@ -86,8 +86,6 @@ class ModelVersion {
   Phase phase_ GUARDED_BY(control_mu_) = Phase::kCreated;
   std::shared_ptr<BackendModel> model_ GUARDED_BY(control_mu_);
   // Constant after Create; the instances synchronise themselves.
-
-  // Constant after Create.
   std::vector<std::unique_ptr<Instance>> instances_;
 
   Mutex mu_;

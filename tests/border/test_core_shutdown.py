@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.support.core_models import load, make_engine, request, serve, spec, take
+from tests.support.core_models import await_running, load, make_engine, request, serve, spec, take
 
 from penstock.errors import Code, FailedPreconditionError
 
@@ -16,10 +16,11 @@ ROOT = Path(__file__).parents[2]
 def test_shutdown_fails_the_queue_and_finishes_what_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     engine = make_engine()
-    serve(engine, kind="block_until_file", file=str(gate))
+    version = serve(engine, kind="block_until_file", file=str(gate))
     for number in range(3):
         engine.infer(request(), 0, number, False)
     engine.flush()
+    await_running(version)
 
     assert not engine.shutdown(0)
     queued = take(engine, 2)

@@ -1,5 +1,6 @@
 """The native core by itself, with models of the fixture backend: for tests of the border."""
 
+import os
 import select
 from collections.abc import Mapping
 from typing import Any
@@ -64,3 +65,9 @@ def take(engine: _core.Engine, count: int) -> list[tuple[object, int, bytes | No
         select.select([engine.completion_fd], [], [])
         taken += engine.take_completions()
     return taken
+
+
+def await_running(version: _core.Version) -> None:
+    """Waits until an instance runs a batch: the core has no event for that, so it is asked."""
+    while not version.stats()["running"]:
+        os.sched_yield()

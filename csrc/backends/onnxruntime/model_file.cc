@@ -279,7 +279,8 @@ Result<Bytes> ReadFile(const LoadOptions& options) {
   }
   Bytes bytes{std::unique_ptr<char[]>(new char[info.st_size]), static_cast<size_t>(info.st_size)};
   for (size_t done = 0; done < bytes.size;) {
-    const ssize_t n = pread(file.fd(), bytes.data.get() + done, bytes.size - done, done);
+    const ssize_t n =
+        pread(file.fd(), bytes.data.get() + done, bytes.size - done, static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return CannotRead(options, "could not be read to its end");
     done += static_cast<size_t>(n);

@@ -36,6 +36,7 @@ LogLevel ToLogLevel(LogSeverity severity) {
 
 // Called by the engine on its threads. The log id is the model's name and version
 // (SetSessionLogId).
+// NOLINTNEXTLINE(readability-function-size): the engine's signature
 void WriteLog(void* /*context*/, LogSeverity severity, const char* /*category*/, const char* log_id,
               const char* /*code_location*/, const char* message) {
   try {
@@ -76,6 +77,7 @@ Result<std::string> Resolve(const std::string& library) {
 Result<std::pair<Api, std::string>> OpenTable(const std::string& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc keeps the text per thread
     return FailedPrecondition(StrCat("ONNX Runtime cannot be opened: ", dlerror()));
   }
   auto* get_base = reinterpret_cast<const ApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
