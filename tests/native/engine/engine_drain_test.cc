@@ -85,6 +85,18 @@ TEST(EngineDrainTest, RequestsOfAVersionNeverStarted_AreFailedByItsDrain) {
   EXPECT_EQ(harness.Await(1)[0].status.code(), StatusCode::kUnavailable);
 }
 
+TEST(EngineDrainTest, RequestsOfAVersionNeverStarted_AreFailedByTheShutdown) {
+  EngineHarness harness;
+  const auto version = harness.Create(IdentitySpec());
+  harness.engine.SetServing("m", {version}, {});
+  harness.Send(InferMessage().Row({1}));
+  EXPECT_TRUE(harness.engine.Shutdown(kLongNs));
+  std::vector<RequestRef> ended;
+  harness.completions.Take(&ended);
+  ASSERT_EQ(ended.size(), 1U);
+  EXPECT_EQ(AsInfer(ended[0]).status.code(), StatusCode::kUnavailable);
+}
+
 TEST(EngineDrainTest, DrainsThatMeet_BothSucceed) {
   for (int round = 0; round < 20; ++round) {
     EngineHarness harness;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -28,6 +29,7 @@ class RunHereTest : public ::testing::Test {
     auto execute = [this, run_ns](auto inputs, auto wanted, auto* outputs) {
       ran_on_ = std::this_thread::get_id();
       clock_.Advance(run_ns);
+      if (throws_) throw std::runtime_error("after a while");
       if (gate_ != nullptr) gate_->Pass();
       return Echo(inputs, wanted, outputs);
     };
@@ -43,6 +45,7 @@ class RunHereTest : public ::testing::Test {
 
   FakeClock clock_;
   Gate* gate_ = nullptr;
+  bool throws_ = false;
   std::thread::id ran_on_;
   EngineHarness harness_;
   std::shared_ptr<ModelVersion> version_;
@@ -87,6 +90,17 @@ TEST_F(RunHereTest, SlowModel_IsLeftToTheInstance) {
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, SlowModelThatThrows_IsNotTakenForAQuickOne) {
+  throws_ = true;
+  Serve(FixedSpec(), true, 1'000'000);
+  EXPECT_EQ(harness_.Run(Message()).status.code(), StatusCode::kInternal);
+  clock_.AwaitWaiters(2);  // the instance and the engine's timer
+  SendLater();
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  harness_.Await(1);
 }
 
 TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {
