@@ -71,8 +71,9 @@ class BackendInstance {
  public:
   virtual ~BackendInstance() = default;
 
-  // True where Execute may be called on one thread after another and computes on its caller: a quick model
-  // is then run by the thread that brings the request, which is cheaper than handing it over.
+  // True where Execute may be called on one thread after another and computes on its caller: a
+  // quick model is then run by the thread that brings the request, which is cheaper than handing it
+  // over.
   virtual bool runs_on_any_thread() const { return false; }
 
   // Memory to gather an input into; a worker's instance hands out its slab here.

@@ -1,9 +1,12 @@
 #include "base/clock.h"
 
+#include <algorithm>
 #include <ctime>
 
 namespace penstock {
 namespace {
+
+constexpr int64_t kLongestWaitNs = int64_t{3600} * 1'000'000'000;
 
 class SystemClock final : public Clock {
  public:
@@ -18,7 +21,8 @@ class SystemClock final : public Clock {
       cv.Wait(mu);
       return;
     }
-    const int64_t left_ns = deadline_ns - NowNs();
+    // Waits may wake early: a far deadline is cut, lest the absolute time overflow.
+    const int64_t left_ns = std::min(deadline_ns - NowNs(), kLongestWaitNs);
     if (left_ns > 0) cv.WaitFor(mu, left_ns);
   }
 };

@@ -27,8 +27,8 @@ void CompletionQueue::Signal() {
   // Fails only when the counter is at its maximum, and then the descriptor is readable anyway.
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
-  // After the write: a Take in between leaves the descriptor readable, and the next one reads it. The
-  // other way round it would find nothing to read, and no later one would try.
+  // After the write: a Take in between leaves the descriptor readable, and the next one reads it.
+  // The other way round it would find nothing to read, and no later one would try.
   is_readable_.store(true);
 }
 

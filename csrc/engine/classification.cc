@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstring>
 #include <numeric>
+#include <type_traits>
 
+#include "base/strcat.h"
 #include "memory/host_pool.h"
 #include "tensor/float16.h"
 
@@ -19,15 +21,21 @@ T Load(const uint8_t* data, size_t index) {
   return value;
 }
 
-// A value to compare (exact for all types but 64-bit integers beyond 2^53) and how it prints.
+// A value to compare and to print. Exact for every type: a long double holds 64-bit integers.
 struct Score {
   long double value;
-  std::string text;
+  bool is_integer;
+
+  std::string Text() const {
+    if (!is_integer) return std::to_string(static_cast<double>(value));
+    return value < 0 ? std::to_string(static_cast<int64_t>(value))
+                     : std::to_string(static_cast<uint64_t>(value));
+  }
 };
 
 template <typename T>
 Score MakeScore(T value) {
-  return {static_cast<long double>(value), std::to_string(value)};
+  return {static_cast<long double>(value), std::is_integral_v<T>};
 }
 
 Score ScoreAt(const TensorView& values, size_t index) {
@@ -81,7 +89,7 @@ void AppendTop(const std::vector<Score>& scores, size_t k, const std::vector<std
     return !IsGreater(scores[b], scores[a]) && a < b;
   });
   for (size_t i = 0; i < k; ++i) {
-    std::string text = scores[order[i]].text + ":" + std::to_string(order[i]);
+    std::string text = StrCat(scores[order[i]].Text(), ":", order[i]);
     if (order[i] < labels.size()) text.append(":").append(labels[order[i]]);
     const auto length = static_cast<uint32_t>(text.size());
     out->append(reinterpret_cast<const char*>(&length), sizeof(length)).append(text);

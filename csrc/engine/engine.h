@@ -78,8 +78,8 @@ class Engine {
   // The consumer has taken `request` from its completion queue: counts it and frees its place.
   void Release(InferRequest& request);
 
-  // Admitted requests taken from completion queues, by code: their sum and what is in flight make up
-  // Admission::admitted().
+  // Admitted requests taken from completion queues, by code: their sum and what is in flight make
+  // up Admission::admitted().
   std::map<StatusCode, uint64_t> completed() const;
 
   // Fails what is queued, joins every thread. False: an instance did not end within `timeout_ns`;

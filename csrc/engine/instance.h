@@ -20,8 +20,8 @@
 
 namespace penstock {
 
-// Threading: confined to its creator until Start, then to its thread "ps-<model>", but for TryRunHere,
-// which is thread-safe.
+// Threading: confined to its creator until Start, then to its thread "ps-<model>", but for
+// TryRunHere, which is thread-safe.
 // Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive it.
 // Lifecycle: Execute* (warm-up) -> Start -> [the batcher closes] -> Join -> Close.
 // Blocking: Join waits for the running batch and for the batcher to be closed and empty. TryRunHere

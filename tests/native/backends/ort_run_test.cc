@@ -143,8 +143,8 @@ TEST_F(OrtRunTest, OutputThatBreaksItsPromisedShape_IsStillRight) {
   }
 }
 
-// Outputs that no node computes: an input, an initialiser, and one value under two names. Run() frees its
-// input before the outputs are read.
+// Outputs that no node computes: an input, an initialiser, and one value under two names. Run()
+// frees its input before the outputs are read.
 TEST_F(OrtRunTest, OutputThatNoNodeComputes_IsRight) {
   OnnxWriter model;
   model.Input("x", DataType::kFp32, {"n"});

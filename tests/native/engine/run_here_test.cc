@@ -1,5 +1,5 @@
-// Instance::TryRunHere: the submitter runs a quick model's batch itself. Time is held still, so that "quick" is
-// what a test says it is.
+// Instance::TryRunHere: the submitter runs a quick model's batch itself. Time is held still, so
+// that "quick" is what a test says it is.
 
 #include <gtest/gtest.h>
 
@@ -40,6 +40,14 @@ class RunHereTest : public ::testing::Test {
     harness_.engine.SetServing("m", {version_}, {});
   }
 
+  // Runs one request, so that the run time is known, and waits until the instance waits for work
+  // again (the other waiter is the engine's timer): what is sent from then on is taken by
+  // TryRunHere or by nobody.
+  void RunOnce() {
+    ASSERT_TRUE(harness_.Run(Message()).status.ok());
+    clock_.AwaitWaiters(2);
+  }
+
   void SendLater() { harness_.Send(Message(), kNever, Wake::kLater); }
   static InferMessage Message() { return InferMessage().Row({1}); }
 
@@ -69,7 +77,7 @@ TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
 
 TEST_F(RunHereTest, QuickModel_RunsOnTheCallersThreadAsOneBatch) {
   Serve(FixedSpec());
-  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  RunOnce();
   for (int i = 0; i < 3; ++i) SendLater();
   EXPECT_TRUE(version_->TryRunHere());
   EXPECT_EQ(ran_on_, std::this_thread::get_id());
@@ -79,13 +87,13 @@ TEST_F(RunHereTest, QuickModel_RunsOnTheCallersThreadAsOneBatch) {
 
 TEST_F(RunHereTest, NothingQueued_RunsNothing) {
   Serve(FixedSpec());
-  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  RunOnce();
   EXPECT_FALSE(version_->TryRunHere());
 }
 
 TEST_F(RunHereTest, SlowModel_IsLeftToTheInstance) {
   Serve(FixedSpec(), true, 1'000'000);
-  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  RunOnce();
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
@@ -105,7 +113,7 @@ TEST_F(RunHereTest, SlowModelThatThrows_IsNotTakenForAQuickOne) {
 
 TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {
   Serve(IdentitySpec());
-  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  RunOnce();
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
@@ -114,7 +122,7 @@ TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {
 
 TEST_F(RunHereTest, BackendOfOneThread_IsLeftToTheInstance) {
   Serve(FixedSpec(), false);
-  ASSERT_TRUE(harness_.Run(Message()).status.ok());
+  RunOnce();
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
@@ -129,6 +137,7 @@ TEST_F(RunHereTest, DelayNotOver_WaitsAsThePolicySays) {
   version_->Flush();
   clock_.Advance(1'000'000);
   ASSERT_TRUE(harness_.Await(1)[0].status.ok());
+  clock_.AwaitWaiters(2);
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
@@ -156,7 +165,8 @@ TEST_F(RunHereTest, DrainedVersion_RunsNothing) {
   EXPECT_FALSE(version_->TryRunHere());
 }
 
-// Two submitters and the instance's thread, on one instance: everything ends once, nothing runs twice at a time.
+// Two submitters and the instance's thread, on one instance: everything ends once, nothing runs
+// twice at a time.
 TEST(RunHereStressTest, SubmittersAndInstance_ShareTheInstance) {
   constexpr int kEach = 2000;
   FakeClock clock;
