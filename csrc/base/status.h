@@ -123,7 +123,7 @@ class [[nodiscard]] Result {
 // PENSTOCK_ASSIGN_OR_RETURN(auto x, F()): x = value of F(), or leaves with F()'s Status.
 #define PENSTOCK_ASSIGN_OR_RETURN(lhs, expr) \
   PENSTOCK_ASSIGN_OR_RETURN_IMPL(PENSTOCK_CONCAT(result_, __LINE__), lhs, expr)
-#define PENSTOCK_ASSIGN_OR_RETURN_IMPL(result, lhs, expr) \
+#define PENSTOCK_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)        \
   auto result = (expr); /* NOLINT(bugprone-macro-parentheses) */ \
-  if (!(result).ok()) return (result).status();           \
+  if (!(result).ok()) return (result).status();                  \
   lhs = *std::move(result) /* NOLINT(bugprone-macro-parentheses): may declare */
