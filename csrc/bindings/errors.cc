@@ -17,6 +17,7 @@ void Raise(const Status& status) {
 }  // namespace
 
 void RegisterErrors(py::module_& /*module*/) {
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature that pybind11 wants
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
