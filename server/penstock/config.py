@@ -17,68 +17,13 @@ from typing import Any, Literal
 
 from penstock import __version__
 from penstock.errors import ConfigError
+from penstock.setting import Setting, SettingField, describe, item_fault, read_value
 
-__all__ = ["MEBIBYTE", "ServerConfig", "Setting", "SettingField", "setting_fields"]
+__all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 
 MEBIBYTE = 1 << 20
 _MAX_INT32 = (1 << 31) - 1
 _MAX_PORT = 65535
-_TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off"}
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the command line needs to know about a field.
-
-    Attributes:
-        help: one sentence; the default is added by whoever prints it.
-        unit: of the number, "" when it has none.
-        flags: further spellings of the flag, such as Triton's where it differs from ours.
-        minimum: smallest value; None = no bound.
-        maximum: greatest value; None = no bound.
-        separator: between the values of a repeated field in an environment variable.
-        group: heading in the help.
-    """
-
-    help: str
-    unit: str = ""
-    flags: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    separator: str = ","
-    group: str = "Server"
-
-
-@dataclass(frozen=True, slots=True)
-class SettingField:
-    """A field of ServerConfig with everything that is generated from it.
-
-    Attributes:
-        name: of the field.
-        type: its value's type: bool, int, float, str or Path.
-        repeated: the field is a tuple of `type`, given once per value.
-        choices: the allowed strings; empty = any.
-        default: its value when nobody sets it.
-        setting: help, unit, bounds.
-    """
-
-    name: str
-    type: type
-    repeated: bool
-    choices: tuple[str, ...]
-    default: Any
-    setting: Setting
-
-    @property
-    def flag(self) -> str:
-        """Its flag on the command line."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """Its environment variable; Setting.separator stands between values of a repeated one."""
-        return "PENSTOCK_" + self.name.upper()
 
 
 def _setting(default: Any, help_text: str, **details: Any) -> Any:
@@ -232,7 +177,7 @@ class ServerConfig:
         values = {}
         for name in known.keys() & texts.keys():
             try:
-                values[name] = _value(known[name], texts[name])
+                values[name] = read_value(known[name], texts[name])
             except ValueError as error:
                 faults.append(f"{known[name].flag}: {error}")
         try:
@@ -256,7 +201,7 @@ class ServerConfig:
         for field in setting_fields():
             value = getattr(self, field.name)
             for item in value if field.repeated else [value]:
-                fault = _item_fault(field, item)
+                fault = item_fault(field, item)
                 if fault:
                     yield f"{field.flag}: {fault}"
 
@@ -288,54 +233,4 @@ class ServerConfig:
 def setting_fields() -> tuple[SettingField, ...]:
     """The fields of ServerConfig in their order."""
     hints = typing.get_type_hints(ServerConfig)
-    return tuple(_describe(field, hints[field.name]) for field in dataclasses.fields(ServerConfig))
-
-
-def _describe(field: dataclasses.Field[Any], hint: Any) -> SettingField:
-    repeated = typing.get_origin(hint) is tuple
-    item = typing.get_args(hint)[0] if repeated else hint
-    choices = typing.get_args(item) if typing.get_origin(item) is Literal else ()
-    return SettingField(
-        name=field.name,
-        type=str if choices else item,
-        repeated=repeated,
-        choices=choices,
-        default=field.default,
-        setting=field.metadata["setting"],
-    )
-
-
-def _item_fault(field: SettingField, value: object) -> str | None:
-    accepts = (int, float) if field.type is float else field.type
-    if not isinstance(value, accepts) or (field.type is not bool and isinstance(value, bool)):
-        return f"expected {field.type.__name__}, got {value!r}"
-    if field.choices and value not in field.choices:
-        return f"expected one of {', '.join(field.choices)}, got {value!r}"
-    if not isinstance(value, int | float):
-        return None
-    setting, unit = field.setting, f" {field.setting.unit}" if field.setting.unit else ""
-    if setting.minimum is not None and not value >= setting.minimum:
-        return f"expected at least {setting.minimum}{unit}, got {value}"
-    if setting.maximum is not None and not value <= setting.maximum:
-        return f"expected at most {setting.maximum}{unit}, got {value}"
-    return None
-
-
-def _value(field: SettingField, text: str | Iterable[str]) -> Any:
-    if field.repeated:
-        parts = text.split(field.setting.separator) if isinstance(text, str) else text
-        return tuple(field.type(part) for part in parts if part)
-    if not isinstance(text, str):
-        raise ValueError("may be given once only")
-    if field.type is bool:
-        return _bool(text)
-    try:
-        return field.type(text)
-    except ValueError:
-        raise ValueError(f"expected {field.type.__name__}, got {text!r}") from None
-
-
-def _bool(text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ValueError(f"expected true or false, got {text!r}")
+    return tuple(describe(field, hints[field.name]) for field in dataclasses.fields(ServerConfig))

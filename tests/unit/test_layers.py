@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of penstock may import from lower levels and from its own package. Neighbours on the
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
-    ["errors", "config", "codec", "core", "_messages"],
+    ["errors", "setting", "config", "codec", "core", "_messages"],
     ["repository", "store", "jobs", "scaling", "observe"],
     ["frontend"],
     ["lifecycle", "app"],

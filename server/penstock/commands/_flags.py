@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from penstock.config import SettingField, setting_fields
+from penstock.config import setting_fields
+from penstock.setting import SettingField
 
 Texts = dict[str, str | list[str]]
 
