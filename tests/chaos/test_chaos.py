@@ -185,7 +185,11 @@ def check_everybody_came(world: World) -> None:
 
 
 def check_log(lines: list[str]) -> None:
-    assert [line for line in lines if SUSPICIOUS.search(line)] == []
+    """Nothing in it would wake somebody; what does is shown with the lines around it."""
+    found = [at for at, line in enumerate(lines) if SUSPICIOUS.search(line)]
+    for at in found:
+        print("\n".join(["---", *lines[max(0, at - 3) : at + 30]]))
+    assert [lines[at] for at in found] == []
 
 
 @pytest.mark.parametrize("seconds", [20, pytest.param(240, marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
@@ -10,9 +11,24 @@ from penstock.config import ServerConfig
 from penstock.errors import StartupError
 from penstock.frontend.addresses import check_free, host_port
 
-__all__ = ["GrpcioTransport"]
+__all__ = ["GrpcioTransport", "is_news"]
 
 _IDENTITY = 1 << grpc.Compression.NoCompression
+
+_log = logging.getLogger(__name__)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of gRPC's own log says more than that a client has left.
+
+    A reply or a status that meets a stream just closed fails in gRPC's core, which logs it with a
+    traceback where the news of the closing has not reached it yet.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    has_left = isinstance(error, grpc.aio.InternalError) and "execute_batch" in str(error)
+    if has_left:
+        _log.debug("a client left before it was answered: %s", record.getMessage())
+    return not has_left
 
 
 class GrpcioTransport:
@@ -23,6 +39,7 @@ class GrpcioTransport:
     """
 
     def __init__(self, config: ServerConfig) -> None:
+        logging.getLogger("grpc._cython.cygrpc").addFilter(is_news)
         self._config = config
         self._host = config.grpc_address or config.host
         self.server: Any = grpc.aio.server(options=_options(config))

@@ -37,7 +37,9 @@ def presentable(error: Exception, rpc: str) -> CoreError:
 
 
 async def abort(context: Any, error: Exception, rpc: str) -> NoReturn:
-    """Ends the RPC with the status of the error."""
+    """Ends the RPC with the status of the error; where gRPC itself failed nobody would hear one."""
+    if isinstance(error, grpc.aio.InternalError):  # a message met a stream just closed
+        raise error
     shown = presentable(error, rpc)
     await context.abort(GRPC_STATUS[Code(shown.code)], _clipped(shown.message))
     raise AssertionError("abort returned")

@@ -66,3 +66,12 @@ def test_defect_is_shown_by_id_and_logged_in_full(caplog: pytest.LogCaptureFixtu
     assert "inner text" not in shown.message
     assert shown.message.rsplit(" ", 1)[1] in caplog.text
     assert "inner text" in caplog.text
+
+
+async def test_failure_of_the_call_itself_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
+    context = FakeContext()
+    failure = grpc.aio.InternalError('Failed "execute_batch": (<operation>,)')
+    with pytest.raises(grpc.aio.InternalError):
+        await abort(context, failure, "ModelStreamInfer")
+    assert context.aborted is None
+    assert not caplog.records
