@@ -13,6 +13,7 @@ ODD = (
     b"GET / HTTP/9.9\r\n\r\n",
     b"POST /v2/health/ready HTTP/1.1\r\nHost: chaos\r\nContent-Length: 99999999999\r\n\r\nabc",
     b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n",
+    b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
     b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
