@@ -27,7 +27,10 @@ Result<Backend*> BackendRegistry::Get(const std::string& name) {
   // Held while a plug-in opens: loads are rare, and two first loads must not open it twice.
   MutexLock lock(mu_);
   if (const auto found = backends_.find(name); found != backends_.end()) return found->second.get();
-  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, Open(name, options_[name]));
+  const auto options = options_.find(name);
+  PENSTOCK_ASSIGN_OR_RETURN(
+      std::unique_ptr<Backend> backend,
+      Open(name, options == options_.end() ? BackendOptions() : options->second));
   return (backends_[name] = std::move(backend)).get();
 }
 

@@ -33,13 +33,14 @@ void OrderedRelease::ReleaseFinished() {
   if (!is_releasing_) {
     is_releasing_ = true;
     while (!window_.empty() && (!window_.front() || window_.front()->is_finished_)) {
-      const RequestRef request = std::move(window_.front());
+      RequestRef request = std::move(window_.front());
       window_.pop_front();
       ++first_sequence_;
       if (!request) continue;
       mu_.Unlock();
       request->OnDone(request->outcome_);
       request->Wake();
+      request = RequestRef();  // without the lock: the last reference frees what it holds
       mu_.Lock();
     }
     is_releasing_ = false;

@@ -19,6 +19,7 @@ struct Tag {
 
 // Threading: under the GIL.
 struct PyCall {
+  std::shared_ptr<CompletionQueue> completions;  // cancelling pushes there
   std::shared_ptr<Engine> engine;
   RequestRef request;
 };

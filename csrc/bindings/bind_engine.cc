@@ -37,13 +37,14 @@ class PyEngine {
     if (!all_ended) {
       // A model that never ends may still finish a batch: what it then touches is left alone.
       Log(LogLevel::kError, "engine", "left behind with an instance that does not end");
-      new std::shared_ptr<Engine>(engine_);  // NOLINT: leaked on purpose
-      completions_.release();                // NOLINT: likewise
+      new std::shared_ptr<Engine>(engine_);                // NOLINT: leaked on purpose
+      new std::shared_ptr<CompletionQueue>(completions_);  // NOLINT: likewise
     }
     ResetWithoutGil(engine_);
   }
 
   const std::shared_ptr<Engine>& engine() const { return engine_; }
+  const std::shared_ptr<CompletionQueue>& completions() const { return completions_; }
 
   PyCall Infer(py::bytes message, int64_t deadline_ns, py::object tag, bool stream,
                size_t wire_bytes) {
@@ -61,7 +62,7 @@ class PyEngine {
     if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
       unflushed_.push_back(version);
     }
-    return {engine_, std::move(ref)};
+    return {completions_, engine_, std::move(ref)};
   }
 
   // Runs what is quick here, wakes instances for the rest, and takes what is done.
@@ -104,8 +105,11 @@ class PyEngine {
     }
     if (!request->is_stream) return py::none();
     py::object bytes = TryEncode(request);
-    if (!bytes) throw std::bad_alloc();
-    return bytes;
+    if (!bytes) {
+      request->view.id = {};  // as long as a client likes; without it a failure fits
+      bytes = TryEncode(request);
+    }
+    return bytes ? bytes : py::none();  // code and message still say what happened
   }
 
   // The response's only copy: from the batch's output slab into the bytes object. Null when that
@@ -131,8 +135,9 @@ class PyEngine {
 
   static constexpr int64_t kLastShutdownNs = int64_t{60} * 1'000'000'000;
 
-  // Before the engine: instances push to it until they are joined.
-  std::unique_ptr<CompletionQueue> completions_ = std::make_unique<CompletionQueue>();
+  // Before the engine: instances push to it until they are joined. Shared with calls and versions:
+  // a cancel or a drain on another thread may still push.
+  std::shared_ptr<CompletionQueue> completions_ = std::make_shared<CompletionQueue>();
   std::shared_ptr<Engine> engine_;
   std::vector<RequestRef> taken_;  // kept for its capacity
   std::vector<std::shared_ptr<ModelVersion>>
@@ -161,7 +166,7 @@ PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::s
 
 PyVersion CreateVersion(const PyEngine& self, const PyLoadedModel& model, const VersionSpec& spec) {
   return {
-      self.engine(),
+      self.completions(), self.engine(),
       ValueOrThrow(WithoutGil([&] { return self.engine()->CreateVersion(model.model, spec); }))};
 }
 

@@ -19,6 +19,7 @@ struct PyLoadedModel {
 };
 
 struct PyVersion {
+  std::shared_ptr<CompletionQueue> completions;  // draining pushes there
   std::shared_ptr<Engine> engine;
   std::shared_ptr<ModelVersion> version;
 };

@@ -16,6 +16,9 @@ namespace {
 // in the table. More rounds than this mean that the model is gone.
 constexpr int kMaxSubmitRounds = 8;
 
+// For instances that have had no work yet.
+constexpr int64_t kStartDrainNs = int64_t{10} * 1'000'000'000;
+
 }  // namespace
 
 Engine::Engine(Options options)
@@ -47,7 +50,12 @@ void Engine::Start(const std::shared_ptr<ModelVersion>& version) {
     MutexLock lock(mu_);
     started_.push_back(version);
   }
-  version->Start();
+  try {
+    version->Start();
+  } catch (...) {  // the system has no thread to give: those that did start are ended
+    Drain(version, kStartDrainNs);
+    throw;
+  }
 }
 
 void Engine::SetServing(const std::string& model_name,

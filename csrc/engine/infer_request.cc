@@ -19,16 +19,21 @@ InferResponseView InferRequest::ResponseView() const {
   return response;
 }
 
+// A reply without a text would read as a success.
+std::string_view InferRequest::ErrorText() const {
+  return status.message().empty() ? StatusCodeName(status.code()) : status.message();
+}
+
 size_t InferRequest::EncodedSize() const {
   const InferResponseView response = ResponseView();
-  if (!status.ok()) return StreamInferErrorSize(status.message(), response);
+  if (!status.ok()) return StreamInferErrorSize(ErrorText(), response);
   return is_stream ? StreamInferResponseSize(response) : InferResponseSize(response);
 }
 
 void InferRequest::EncodeTo(std::span<uint8_t> out) const {
   const InferResponseView response = ResponseView();
   if (!status.ok()) {
-    EncodeStreamInferError(status.message(), response, out);
+    EncodeStreamInferError(ErrorText(), response, out);
   } else if (is_stream) {
     EncodeStreamInferResponse(response, out);
   } else {

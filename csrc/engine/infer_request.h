@@ -64,6 +64,7 @@ class InferRequest final : public Request {
 
   // The response as the encoder takes it: an error where !status.ok() (only on streams).
   InferResponseView ResponseView() const;
+  std::string_view ErrorText() const;
   // Size and bytes of the encoded response. REQUIRES: status.ok() || is_stream; it is done.
   size_t EncodedSize() const;
   void EncodeTo(std::span<uint8_t> out) const;

@@ -24,7 +24,7 @@ Instance::Instance(std::string name, std::unique_ptr<BackendInstance> backend,
                    Environment environment)
     : name_(std::move(name)),
       environment_(environment),
-      may_run_here_(backend->runs_on_any_thread() && environment.spec.has_fixed_shapes()),
+      may_run_here_(backend->runs_on_any_thread() && environment.spec.has_fixed_sizes()),
       backend_(std::move(backend)),
       io_(environment.spec, *backend_) {}
 
@@ -91,9 +91,10 @@ void Instance::Close() {
   backend_.reset();
 }
 
-// A batch that was preempted says little about the next one: it counts as four quick ones at most.
+// Bounded, for a batch that was preempted says little about the next one; yet one that held up its
+// submitter for long is followed by some dozens that do not get the chance.
 void Instance::LearnRunTime(int64_t run_ns) {
-  const int64_t seen_ns = std::min(run_ns, 4 * kQuickRunNs);
+  const int64_t seen_ns = std::min(run_ns, 256 * kQuickRunNs);
   const int64_t average_ns = run_ns_.load(std::memory_order_relaxed);
   run_ns_.store(average_ns == kNever ? seen_ns : average_ns + (seen_ns - average_ns) / 16,
                 std::memory_order_relaxed);

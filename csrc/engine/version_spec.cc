@@ -38,6 +38,23 @@ Status CheckRank(const VersionSpec& version, const Spec& spec, std::string_view 
                                 " dimensions with the batch dimension"));
 }
 
+// Under preserve_ordering nothing may overtake: it would wait for what it overtook, and keep its
+// place among the requests in flight meanwhile.
+Status CheckOrdering(const VersionSpec& spec) {
+  if (!spec.preserves_ordering) return Status::Ok();
+  if (spec.queue_policies.size() > 1) {
+    return InvalidArgument(
+        StrCat(spec.DisplayName(), ": only one priority level is allowed with preserve_ordering"));
+  }
+  const QueuePolicy& policy = spec.queue_policies[0];
+  const bool may_time_out = policy.default_timeout_us != 0 || policy.honours_request_timeout;
+  if (policy.delays_on_timeout && may_time_out) {
+    return InvalidArgument(
+        StrCat(spec.DisplayName(), ": timeout_action DELAY is not allowed with preserve_ordering"));
+  }
+  return Status::Ok();
+}
+
 Status CheckNumbers(const VersionSpec& spec) {
   const std::string model = spec.DisplayName();
   if (spec.instance_count == 0) return InvalidArgument(model + ": instance count must be >= 1");
@@ -58,7 +75,7 @@ Status CheckNumbers(const VersionSpec& spec) {
                                     spec.max_batch_size, "]"));
     }
   }
-  return Status::Ok();
+  return CheckOrdering(spec);
 }
 
 }  // namespace
@@ -67,6 +84,12 @@ bool VersionSpec::has_fixed_shapes() const {
   return std::none_of(inputs.begin(), inputs.end(), [](const InputSpec& input) {
     return input.is_optional || HasVariableDim(input.dims);
   });
+}
+
+bool VersionSpec::has_fixed_sizes() const {
+  return has_fixed_shapes() && std::none_of(inputs.begin(), inputs.end(), [](const auto& input) {
+           return input.dtype == DataType::kBytes;
+         });
 }
 
 std::string VersionSpec::DisplayName() const {

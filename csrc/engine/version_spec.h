@@ -51,6 +51,8 @@ struct VersionSpec {
   bool has_batch_dimension() const { return max_batch_size > 0; }
   // True when every request of a version has the same shapes: its batch key is then empty.
   bool has_fixed_shapes() const;
+  // Nor can the bytes of a row vary: no input is BYTES either.
+  bool has_fixed_sizes() const;
   // "model 'digits' version 3", for messages.
   std::string DisplayName() const;
 };

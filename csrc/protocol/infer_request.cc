@@ -17,6 +17,9 @@ namespace {
 // Protobuf's own limit; it also keeps every length below within 32 bits.
 constexpr size_t kMaxMessageBytes = std::numeric_limits<int32_t>::max();
 
+// Elements that an empty tensor would have if its dimensions of 0 were not there.
+constexpr int64_t kMaxEmptyExtent = 1 << 20;
+
 constexpr std::string_view kSharedMemoryRegion = "shared_memory_region";
 
 // Fields of ModelInferRequest.
@@ -178,11 +181,24 @@ class ShapeReader {
         *elements > std::numeric_limits<int64_t>::max() / static_cast<int64_t>(element_bytes)) {
       return InvalidArgument(StrCat("the shape ", shape_.ToString(), " is too large"));
     }
+    if (*elements == 0 && !IsSmallWithoutZeros()) {
+      return InvalidArgument(StrCat("the shape ", shape_.ToString(), " is too large for no data"));
+    }
     *shape = shape_;
     return Status::Ok();
   }
 
  private:
+  // No bytes on the wire pay for what the other dimensions of an empty tensor make a model do.
+  bool IsSmallWithoutZeros() const {
+    Shape others;
+    for (const int64_t dim : shape_) {
+      if (dim != 0) others.Append(dim);
+    }
+    const std::optional<int64_t> extent = others.NumElements();
+    return extent && *extent <= kMaxEmptyExtent;
+  }
+
   void AddDim(uint64_t dim) {
     if (num_dims_++ < kMaxRank) shape_.Append(static_cast<int64_t>(dim));
   }

@@ -146,11 +146,11 @@ def test_configuration_is_told_as_it_was_written(client: InferenceServerClient) 
     config = client.get_model_config("resnet").config
     assert [(group.count, group.kind) for group in config.instance_group] == [(2, 2)]  # KIND_CPU
     assert list(config.dynamic_batching.preferred_batch_size) == [4, 8, 16, 32]
+    assert config.dynamic_batching.preserve_ordering
     assert config.optimization.graph.level == 1
     assert config.parameters["intra_op_thread_count"].string_value == "1"
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, 32]
     policy = client.get_model_config("bert").config.dynamic_batching
-    assert policy.preserve_ordering
     assert policy.default_queue_policy.max_queue_size == 256
     assert policy.priority_queue_policy[1].max_queue_size == 512
 

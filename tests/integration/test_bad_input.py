@@ -27,6 +27,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
     write_simple(repository)
     write_identity(repository)
     write_identity(repository, "text", datatype="BYTES")
+    write_identity(repository, "flags", datatype="BOOL")
     write_model(repository, "thrower", kind="throw", message="torn apart")
     write_model(repository, "failer", kind="fail", message="not today")
     async with run_server(server_config(repository)) as started:
@@ -238,6 +239,17 @@ async def test_bytes_with_lying_lengths_are_refused(client: RawClient, lie: byte
     code, text = await refusal(client, request)
     assert code == INVALID
     assert "INPUT0" in text
+
+
+async def test_bool_that_is_neither_0_nor_1_is_refused(client: RawClient) -> None:
+    def request(data: bytes) -> Any:
+        tensors = [tensor("INPUT0", "BOOL", [1, 2])]
+        return identity_request([], model="flags", inputs=tensors, raw_input_contents=[data])
+
+    assert (await infer(client, request(b"\1\0"))).raw_output_contents[0] == b"\1\0"
+    code, text = await refusal(client, request(b"\1\xff"))
+    assert code == INVALID
+    assert "input 'INPUT0' for model 'flags' has a BOOL element that is neither 0 nor 1" in text
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 40, b"\n\x7f", bytes(range(1, 200)), b"\x0a\x05abc"])

@@ -17,10 +17,10 @@ namespace {
 // Where tensors of no bytes point: the engine wants an address all the same.
 alignas(HostPool::kAlignment) std::array<uint8_t, HostPool::kAlignment> g_empty;
 
-// An output in the engine's memory, and the session whose allocator it came from.
+// An output in the engine's memory, and the session whose allocator it came from, which goes last.
 struct HeldValue {
-  Owned<Value> value;
   std::shared_ptr<Session> session;
+  Owned<Value> value;
 };
 
 void ReleaseHeld(void* context, void* /*data*/, size_t /*capacity*/) noexcept {
@@ -231,7 +231,7 @@ Status OrtInstance::TakeOutput(std::span<const BatchInput> inputs, Value** value
     return Status::Ok();
   }
   auto held = std::make_unique<HeldValue>(
-      HeldValue{Owned<Value>(std::exchange(*value, nullptr), api_.ReleaseValue), model_.session()});
+      HeldValue{model_.session(), Owned<Value>(std::exchange(*value, nullptr), api_.ReleaseValue)});
   output->data = Buffer(data, size_bytes, size_bytes, &ReleaseHeld, held.release());
   return Status::Ok();
 }

@@ -140,12 +140,21 @@ def _batching_faults(batching: DynamicBatching, max_batch_size: int | None) -> I
     for name, policy in policies.items():
         if policy.default_timeout_us > MAX_INT63:
             yield f"{path}.{name}.default_timeout_microseconds: the number is too large"
+        if batching.preserve_ordering and _may_be_delayed(policy):
+            yield f"{path}.{name}.timeout_action: DELAY is not allowed with preserve_ordering"
+
+
+def _may_be_delayed(policy: QueueSettings) -> bool:
+    has_timeout = policy.default_timeout_us != 0 or policy.allow_timeout_override
+    return policy.delay_on_timeout and has_timeout
 
 
 def _priority_faults(path: str, batching: DynamicBatching) -> Iterator[str]:
     levels = batching.priority_levels
     if levels > MAX_PRIORITY_LEVELS:
         yield f"{path}.priority_levels: expected at most {MAX_PRIORITY_LEVELS}, got {levels}"
+    if levels > 1 and batching.preserve_ordering:
+        yield f"{path}.priority_levels: expected at most 1 with preserve_ordering, got {levels}"
     default = batching.default_priority_level
     if levels and not 1 <= default <= levels:
         yield f"{path}.default_priority_level: expected a level in [1, {levels}], got {default}"

@@ -146,6 +146,23 @@ TEST(BindRefusalTextTest, GoodRequest_IsNotRefused) {
   EXPECT_TRUE(Bind(Spec(), Good().Parameter("triton_enable_empty_final_response", 1, 1)).ok());
 }
 
+TEST(BindRefusalTextTest, BoolThatIsNeitherZeroNorOne_IsRefused) {
+  VersionSpec spec = IdentitySpec();
+  spec.inputs[0].dtype = DataType::kBool;
+  const auto bind = [&](std::string_view raw) {
+    const std::string bytes = InferMessage().Input("IN", "BOOL", {1, 2}, raw).bytes();
+    const RequestRef ref = InferRequestPool::Shared().Get();
+    InferRequest& request = AsInfer(ref);
+    EXPECT_TRUE(ParseInferRequest(SpanOf(bytes), HostPool::Shared(), &request.view).ok());
+    return BindRequest(spec, &request);
+  };
+  EXPECT_TRUE(bind({"\1\0", 2}).ok());
+  const Status status = bind({"\1\xff", 2});
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(),
+            "input 'IN' for model 'm' has a BOOL element that is neither 0 nor 1");
+}
+
 TEST(BindRefusalTextTest, MissingInputOfSeveralOptionalOnes_NamesTheRange) {
   VersionSpec spec = Spec();
   spec.inputs.push_back(

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine_harness.h"
@@ -26,9 +27,10 @@ class RunHereTest : public ::testing::Test {
 
   // Serves a model whose batches take `run_ns` of fake time.
   void Serve(VersionSpec spec, bool runs_on_any_thread = true, int64_t run_ns = 0) {
+    once_ns_ = run_ns;
     auto execute = [this, run_ns](auto inputs, auto wanted, auto* outputs) {
       ran_on_ = std::this_thread::get_id();
-      clock_.Advance(run_ns);
+      clock_.Advance(std::exchange(once_ns_, run_ns));
       if (throws_) throw std::runtime_error("after a while");
       if (gate_ != nullptr) gate_->Pass();
       return Echo(inputs, wanted, outputs);
@@ -54,6 +56,7 @@ class RunHereTest : public ::testing::Test {
   FakeClock clock_;
   Gate* gate_ = nullptr;
   bool throws_ = false;
+  int64_t once_ns_ = 0;  // what the next batch takes
   std::thread::id ran_on_;
   EngineHarness harness_;
   std::shared_ptr<ModelVersion> version_;
@@ -109,6 +112,22 @@ TEST_F(RunHereTest, SlowModelThatThrows_IsNotTakenForAQuickOne) {
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
   harness_.Await(1);
+}
+
+TEST_F(RunHereTest, OneLongBatch_LeavesThoseBehindItToTheInstance) {
+  Serve(FixedSpec());
+  RunOnce();
+  once_ns_ = 1'000'000'000;
+  SendLater();
+  ASSERT_TRUE(version_->TryRunHere());
+  harness_.Await(1);
+  for (int i = 0; i < 20; ++i) {
+    SendLater();
+    ASSERT_FALSE(version_->TryRunHere()) << i;
+    version_->Flush();
+    harness_.Await(1);
+    clock_.AwaitWaiters(2);
+  }
 }
 
 TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {

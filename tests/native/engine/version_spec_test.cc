@@ -50,6 +50,19 @@ std::vector<Case> Cases() {
        "output 'X' is not in the model file"},
       {"other_type", [](auto* s) { s->inputs[0].dtype = DataType::kInt8; }, kFailed,
        "input 'IN' is FP32 in the model file, but INT8 in the configuration"},
+      {"order_over_priorities",
+       [](auto* s) {
+         s->preserves_ordering = true;
+         s->queue_policies.resize(2);
+       },
+       kInvalid, "only one priority level is allowed with preserve_ordering"},
+      {"order_over_delay",
+       [](auto* s) {
+         s->preserves_ordering = true;
+         s->queue_policies[0].delays_on_timeout = true;
+         s->queue_policies[0].honours_request_timeout = true;
+       },
+       kInvalid, "timeout_action DELAY is not allowed with preserve_ordering"},
       {"input_left_out", [](auto* s) { s->inputs.clear(); }, kFailed,
        "input 'IN' of the model file is not in the configuration"},
   };
@@ -87,6 +100,15 @@ TEST(VersionSpecTest, OptionalInputOfTheFile_MayBeLeftOut) {
   signature.inputs.push_back({"MORE", DataType::kFp32, {-1}, true});
   VersionSpec spec = IdentitySpec();
   EXPECT_TRUE(BindToSignature(signature, &spec).ok());
+}
+
+TEST(VersionSpecTest, Strings_HaveAFixedShapeAndNoFixedSize) {
+  VersionSpec spec = IdentitySpec();
+  spec.inputs[0].dims = {1};
+  EXPECT_TRUE(spec.has_fixed_sizes());
+  spec.inputs[0].dtype = DataType::kBytes;
+  EXPECT_TRUE(spec.has_fixed_shapes());
+  EXPECT_FALSE(spec.has_fixed_sizes());
 }
 
 TEST(VersionSpecTest, PreferredSizes_AreSorted) {

@@ -143,6 +143,13 @@ TEST(InferRequestFault, ShapeBeyondSixtyFourBitsOfBytesIsRefused) {
                 "the shape [4294967296,4294967296] is too large");
 }
 
+TEST(InferRequestFault, EmptyTensorOfHugeDimensionsIsRefused) {
+  ExpectRefused(Request().Sub(5, Input("a", "FP32", {0, (1 << 20) + 1})),
+                "the shape [0,1048577] is too large for no data");
+  const int64_t max = std::numeric_limits<int64_t>::max();
+  ExpectRefused(Request().Sub(5, Input("a", "FP32", {max, 0, max})), "is too large for no data");
+}
+
 TEST(InferRequestFault, TooManyDimensionsAreRefused) {
   EXPECT_TRUE(Parse(Request().Sub(5, Input("a", "FP32", std::vector<int64_t>(16, 1))).data()).ok());
   ExpectRefused(Request().Sub(5, Input("a", "FP32", std::vector<int64_t>(17, 1))),

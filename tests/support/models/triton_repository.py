@@ -47,6 +47,7 @@ instance_group [ { count: 2, kind: KIND_CPU } ]
 dynamic_batching {
   preferred_batch_size: [ 4, 8, 16, 32 ]
   max_queue_delay_microseconds: 100
+  preserve_ordering: true
 }
 optimization {
   graph { level: 1 }
@@ -90,7 +91,6 @@ output: [
   { name: 'logits' data_type: TYPE_INT64 dims: [ -1 ] }
 ]
 dynamic_batching {
-  preserve_ordering: true
   priority_levels: 2
   default_priority_level: 2
   default_queue_policy {

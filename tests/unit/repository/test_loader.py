@@ -50,17 +50,22 @@ def test_batching_settings_reach_the_engine(tmp_path: Path) -> None:
         tmp_path,
         """max_batch_size: 8 instance_group [{ count: 2 }, { count: 3 kind: KIND_CPU }]
         dynamic_batching { preferred_batch_size: [2, 4] max_queue_delay_microseconds: 50
-          preserve_ordering: true priority_levels: 3 default_priority_level: 2
+          priority_levels: 3 default_priority_level: 2
           default_queue_policy { max_queue_size: 7 default_timeout_microseconds: 9 }
           priority_queue_policy { key: 3 value { timeout_action: DELAY
             allow_timeout_override: true } } }""",
     )
     assert spec.preferred_batch_sizes == (2, 4)
-    assert (spec.max_queue_delay_us, spec.preserve_ordering) == (50, True)
+    assert (spec.max_queue_delay_us, spec.preserve_ordering) == (50, False)
     assert (spec.default_priority_level, spec.instance_count) == (2, 5)
     default = LevelQueue(7, 9, delay_on_timeout=False, honour_request_timeout=False)
     third = LevelQueue(0, 0, delay_on_timeout=True, honour_request_timeout=True)
     assert spec.queues == (default, default, third)
+
+
+def test_order_that_is_to_be_preserved_reaches_the_engine(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "max_batch_size: 8 dynamic_batching { preserve_ordering: true }")
+    assert spec.preserve_ordering is True
 
 
 def test_labels_and_reshape_reach_the_engine(tmp_path: Path) -> None:

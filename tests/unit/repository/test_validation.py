@@ -20,7 +20,7 @@ input [{ name: "a" data_type: TYPE_FP32 dims: [4, -1] reshape { shape: [2, 2, -1
 output [{ name: "y" data_type: TYPE_FP32 dims: [2] label_filename: "labels/y.txt" }]
 instance_group [{ count: 2 kind: KIND_CPU }, { kind: KIND_MODEL }, {}]
 dynamic_batching {
-  preferred_batch_size: [4, 8] max_queue_delay_microseconds: 100 preserve_ordering: true
+  preferred_batch_size: [4, 8] max_queue_delay_microseconds: 100
   priority_levels: 2 default_priority_level: 2
   default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 5 max_queue_size: 9 }
   priority_queue_policy { key: 1 value { allow_timeout_override: true } }
@@ -87,6 +87,17 @@ def test_good_configuration_has_no_faults() -> None:
         (
             "dynamic_batching { priority_levels: 999999999999 default_priority_level: 1 }",
             "dynamic_batching.priority_levels: expected at most 256, got 999999999999",
+        ),
+        (
+            "dynamic_batching { preserve_ordering: true priority_levels: 2 "
+            "default_priority_level: 1 }",
+            "dynamic_batching.priority_levels: expected at most 1 with preserve_ordering, got 2",
+        ),
+        (
+            "dynamic_batching { preserve_ordering: true default_queue_policy { "
+            "timeout_action: DELAY default_timeout_microseconds: 5 } }",
+            "dynamic_batching.default_queue_policy.timeout_action: DELAY is not allowed with "
+            "preserve_ordering",
         ),
         (
             "dynamic_batching { priority_queue_policy { key: 3 value {} } }",
