@@ -35,7 +35,9 @@ from penstock.observe.metrics import Metrics
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.manager import ModelManager
+from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
+from penstock.repository.snapshot import RepositoryScanner
 
 __all__ = ["EXIT_FAILURE", "App", "check", "run"]
 
@@ -63,6 +65,7 @@ class App:
         self.models = ModelManager(
             CoreEngine(self.core), _repository_settings(config), self.readiness.announce
         )
+        self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
         self.metrics = self._make_metrics() if config.allow_metrics else None
@@ -80,7 +83,11 @@ class App:
         for server in servers:
             await server.start()
         _log.info("loading models; %s", self._describe_addresses())
+        if self.poller is not None:
+            await self.poller.look()
         await self.models.start()
+        if self.poller is not None:
+            self.poller.start()
         self.readiness.start()
         self.lifecycle.move(State.READY)
         _log.info("penstock %s is ready: %s", __version__, self._describe_addresses())
@@ -106,8 +113,10 @@ class App:
         return is_clean
 
     def withdraw(self) -> None:
-        """First rung down: readiness."""
+        """First rung down: readiness. What is served then stays as it is."""
         self.readiness.withdraw()
+        if self.poller is not None:
+            self.poller.stop()
 
     def stop_accepting(self) -> None:
         """Second rung: nothing new."""
@@ -120,8 +129,11 @@ class App:
             await self.grpc.stop(timeout_s)
 
     async def stop_models(self, timeout_s: float) -> bool:
-        """Fourth rung: models."""
-        return await self.models.close(timeout_s)
+        """Fourth rung: models, and who loads them."""
+        if self.poller is None:
+            return await self.models.close(timeout_s)
+        ended = await asyncio.gather(self.poller.close(timeout_s), self.models.close(timeout_s))
+        return all(ended)
 
     async def stop_core(self, timeout_s: float) -> bool:
         """Fifth rung: the core's threads."""
@@ -147,6 +159,10 @@ class App:
         register_health(transport.server, self.readiness)
         register_reflection(transport.server, self.readiness)
         return transport
+
+    def _make_poller(self) -> RepositoryPoller:
+        scanner = RepositoryScanner(self.config.model_repository)
+        return RepositoryPoller(self.models, scanner, self.config.repository_poll_secs)
 
     def _make_http(self) -> HttpServer:
         host = self.config.http_address or self.config.host

@@ -46,9 +46,19 @@ class ServerConfig:
     model_repository: tuple[Path, ...] = _setting(
         (), "Directory of models; may be repeated.", flags=("--model-store",), group="Models"
     )
-    model_control_mode: Literal["none", "explicit"] = _setting(
+    model_control_mode: Literal["none", "poll", "explicit"] = _setting(
         "none",
-        "none: serve every model found at start; explicit: load and unload on request.",
+        "none: serve every model found at start; poll: and follow every change of the directories;"
+        " explicit: load and unload on request.",
+        group="Models",
+    )
+    repository_poll_secs: float = _setting(
+        15.0,
+        "Time between two looks at the directories in mode poll; a change is taken up by the second"
+        " look that sees it.",
+        unit="s",
+        minimum=0.02,  # more than a tick of the clock that writes are stamped with
+        maximum=86400,
         group="Models",
     )
     load_model: tuple[str, ...] = _setting(
