@@ -52,11 +52,9 @@ class Polled:
 
 
 @asynccontextmanager
-async def polled(
-    repository: Path, interval_s: float = SOON, **settings: Any
-) -> AsyncIterator[Polled]:
+async def polled(repository: Path, interval_s: float = SOON) -> AsyncIterator[Polled]:
     mode = {"model_control_mode": "poll", "repository_poll_secs": interval_s}
-    async with run_server(server_config(repository, **mode, **settings)) as server:
+    async with run_server(server_config(repository, **mode)) as server:
         async with triton.InferenceServerClient(server.grpc_address) as client:
             yield Polled(server, client, repository)
 
