@@ -30,7 +30,8 @@ from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
-from penstock.observe.log import set_up_logging
+from penstock.observe.log import LogSettings, apply_settings, set_up_logging
+from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
@@ -152,6 +153,7 @@ class App:
         control = ControlHandlers(
             self.models,
             self.readiness,
+            LogControl(_log_settings(self.config), _apply_log_settings),
             server_name=self.config.server_name,
             server_version=self.config.server_version,
         )
@@ -189,7 +191,8 @@ def run(config: ServerConfig) -> int:
     Returns:
         Exit code: 0 after an orderly end, EXIT_FAILURE when the server could not start.
     """
-    set_logging(set_up_logging(config.log_level, config.log_format), config.log_format == "json")
+    set_up_logging(_log_settings(config))
+    _set_core_logging(_log_settings(config))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(config))
@@ -267,6 +270,25 @@ def _onnxruntime_directory() -> str | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return str(Path(spec.submodule_search_locations[0]) / "capi")
+
+
+def _log_settings(config: ServerConfig) -> LogSettings:
+    return LogSettings.of(config.log_level, config.log_format)
+
+
+def _apply_log_settings(settings: LogSettings) -> None:
+    apply_settings(settings)
+    _set_core_logging(settings)
+
+
+def _set_core_logging(settings: LogSettings) -> None:
+    set_logging(
+        debug=settings.verbose_level > 0,
+        info=settings.info,
+        warning=settings.warning,
+        error=settings.error,
+        json=settings.json,
+    )
 
 
 def _repository_settings(config: ServerConfig) -> RepositorySettings:
