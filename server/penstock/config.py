@@ -114,6 +114,11 @@ class ServerConfig:
         "Take compressed requests; one is decompressed before --max-message-bytes is looked at.",
         group="Limits",
     )
+    grpc_infer_response_compression_level: Literal["none", "low", "medium", "high"] = _setting(
+        "none",
+        "How much to compress responses of inference, for clients that take it.",
+        group="Limits",
+    )
     grpc_keepalive_time_ms: int = _limit(
         7_200_000,
         "Idle time after which a connection is pinged.",
@@ -220,6 +225,8 @@ class ServerConfig:
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
+        if self.grpc_infer_response_compression_level != "none" and not self.grpc_compression:
+            yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):
             yield "--allow-grpc: neither gRPC nor HTTP would be served"
         for text in self.backend_config:

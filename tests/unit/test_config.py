@@ -42,6 +42,10 @@ def test_every_fault_is_reported_at_once() -> None:
             {"load_model": ("m",), "model_control_mode": "poll"},
             "--load-model: needs --model-control-mode explicit",
         ),
+        (
+            {"grpc_infer_response_compression_level": "low", "grpc_compression": False},
+            "--grpc-infer-response-compression-level: needs --grpc-compression",
+        ),
         ({"repository_poll_secs": 0.0}, "--repository-poll-secs: expected at least 0.02 s"),
         ({"allow_grpc": False, "allow_http": False}, "neither gRPC nor HTTP"),
         ({"backend_config": ("onnxruntime",)}, "expected BACKEND,KEY=VALUE, got 'onnxruntime'"),
@@ -117,6 +121,7 @@ def test_every_field_can_become_a_flag() -> None:
         "--model-repository",
         "--model-control-mode",
         "--repository-poll-secs",
+        "--grpc-infer-response-compression-level",
         "--load-model",
         "--exit-on-error",
         "--strict-readiness",

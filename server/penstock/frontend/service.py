@@ -195,6 +195,7 @@ def _guarded(name: str, behaviour: Handler, admit: Admit) -> Any:
     async def handle(request: bytes, context: Any) -> bytes:
         try:
             admit(group, len(request))
+            context.disable_next_message_compression()  # what is set is for responses of inference
             return await behaviour(request)
         except Exception as error:
             await abort(context, error, name)
