@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <ctime>
 #include <string>
@@ -11,7 +12,15 @@
 namespace penstock {
 namespace {
 
-std::atomic<LogLevel> g_level{LogLevel::kInfo};
+constexpr uint64_t Bit(LogLevel level) { return uint64_t{1} << static_cast<unsigned>(level); }
+
+constexpr uint64_t Levels(const LogSettings& settings) {
+  return (settings.debug ? Bit(LogLevel::kDebug) : 0) | (settings.info ? Bit(LogLevel::kInfo) : 0) |
+         (settings.warning ? Bit(LogLevel::kWarning) : 0) |
+         (settings.error ? Bit(LogLevel::kError) : 0);
+}
+
+std::atomic<uint64_t> g_levels{Levels(LogSettings{})};
 std::atomic<LogFormat> g_format{LogFormat::kText};
 
 std::string_view LevelName(LogLevel level) {
@@ -82,13 +91,13 @@ std::string FormatLine(LogLevel level, std::string_view component, std::string_v
 
 }  // namespace
 
-void SetLogging(LogLevel level, LogFormat format) {
-  g_level.store(level, std::memory_order_relaxed);
-  g_format.store(format, std::memory_order_relaxed);
+void SetLogging(const LogSettings& settings) {
+  g_levels.store(Levels(settings), std::memory_order_relaxed);
+  g_format.store(settings.format, std::memory_order_relaxed);
 }
 
 void Log(LogLevel level, std::string_view component, std::string_view message) {
-  if (level < g_level.load(std::memory_order_relaxed)) return;
+  if ((g_levels.load(std::memory_order_relaxed) & Bit(level)) == 0) return;
   const std::string line = FormatLine(level, component, message);
   // A full or closed standard error must not stop the server: the line is lost, nothing else.
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());

@@ -11,9 +11,18 @@ namespace penstock {
 enum class LogLevel : int { kDebug = 10, kInfo = 20, kWarning = 30, kError = 40 };
 enum class LogFormat { kText, kJson };
 
-// Process-wide settings; lines below `level` are dropped.
-// Threading: thread-safe (atomics).
-void SetLogging(LogLevel level, LogFormat format);
+// Which lines are written, and how. Each level is on or off by itself, as Triton's are.
+struct LogSettings {
+  bool debug = false;
+  bool info = true;
+  bool warning = true;
+  bool error = true;
+  LogFormat format = LogFormat::kText;
+};
+
+// Process-wide; may be called again at any time.
+// Threading: thread-safe (atomics); a line that is being logged meanwhile may go either way.
+void SetLogging(const LogSettings& settings);
 
 // Writes one line with one write(2), so lines of several threads never mix.
 // Threading: thread-safe.

@@ -15,8 +15,12 @@ namespace py = pybind11;
 namespace penstock::bindings {
 namespace {
 
-void SetLoggingFromPython(int level, bool json) {
-  SetLogging(static_cast<LogLevel>(level), json ? LogFormat::kJson : LogFormat::kText);
+void SetLoggingFromPython(bool debug, bool info, bool warning, bool error, bool json) {
+  SetLogging({.debug = debug,
+              .info = info,
+              .warning = warning,
+              .error = error,
+              .format = json ? LogFormat::kJson : LogFormat::kText});
 }
 
 py::bytes StreamError(const std::string& message, const std::string& request_id,
@@ -42,7 +46,8 @@ PYBIND11_MODULE(_core, module) {
   BindSpecs(module);
   BindVersion(module);
   BindEngine(module);
-  module.def("set_logging", &SetLoggingFromPython, py::arg("level"), py::arg("json"));
+  module.def("set_logging", &SetLoggingFromPython, py::kw_only(), py::arg("debug"), py::arg("info"),
+             py::arg("warning"), py::arg("error"), py::arg("json"));
   module.def("encode_stream_error", &StreamError, py::arg("message"), py::arg("request_id"),
              py::arg("model_name"), py::arg("version"));
 }

@@ -214,7 +214,7 @@ class Engine:
         Idempotent.
         """
 
-def set_logging(level: int, json: bool) -> None:
-    """level: as in Python's logging (10 debug ... 40 error)."""
+def set_logging(*, debug: bool, info: bool, warning: bool, error: bool, json: bool) -> None:
+    """Which of the core's own lines are written, and whether as JSON. At any time."""
 
 def encode_stream_error(message: str, request_id: str, model_name: str, version: str) -> bytes: ...

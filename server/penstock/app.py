@@ -30,12 +30,15 @@ from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
-from penstock.observe.log import set_up_logging
+from penstock.observe.log import LogSettings, apply_settings, set_up_logging
+from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.manager import ModelManager
+from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
+from penstock.repository.snapshot import RepositoryScanner
 
 __all__ = ["EXIT_FAILURE", "App", "check", "run"]
 
@@ -63,6 +66,7 @@ class App:
         self.models = ModelManager(
             CoreEngine(self.core), _repository_settings(config), self.readiness.announce
         )
+        self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
         self.metrics = self._make_metrics() if config.allow_metrics else None
@@ -80,7 +84,11 @@ class App:
         for server in servers:
             await server.start()
         _log.info("loading models; %s", self._describe_addresses())
+        if self.poller is not None:
+            await self.poller.look()
         await self.models.start()
+        if self.poller is not None:
+            self.poller.start()
         self.readiness.start()
         self.lifecycle.move(State.READY)
         _log.info("penstock %s is ready: %s", __version__, self._describe_addresses())
@@ -106,8 +114,10 @@ class App:
         return is_clean
 
     def withdraw(self) -> None:
-        """First rung down: readiness."""
+        """First rung down: readiness. What is served then stays as it is."""
         self.readiness.withdraw()
+        if self.poller is not None:
+            self.poller.stop()
 
     def stop_accepting(self) -> None:
         """Second rung: nothing new."""
@@ -120,8 +130,11 @@ class App:
             await self.grpc.stop(timeout_s)
 
     async def stop_models(self, timeout_s: float) -> bool:
-        """Fourth rung: models."""
-        return await self.models.close(timeout_s)
+        """Fourth rung: models, and who loads them."""
+        if self.poller is None:
+            return await self.models.close(timeout_s)
+        ended = await asyncio.gather(self.poller.close(timeout_s), self.models.close(timeout_s))
+        return all(ended)
 
     async def stop_core(self, timeout_s: float) -> bool:
         """Fifth rung: the core's threads."""
@@ -140,6 +153,7 @@ class App:
         control = ControlHandlers(
             self.models,
             self.readiness,
+            LogControl(_log_settings(self.config), _apply_log_settings),
             server_name=self.config.server_name,
             server_version=self.config.server_version,
         )
@@ -147,6 +161,10 @@ class App:
         register_health(transport.server, self.readiness)
         register_reflection(transport.server, self.readiness)
         return transport
+
+    def _make_poller(self) -> RepositoryPoller:
+        scanner = RepositoryScanner(self.config.model_repository)
+        return RepositoryPoller(self.models, scanner, self.config.repository_poll_secs)
 
     def _make_http(self) -> HttpServer:
         host = self.config.http_address or self.config.host
@@ -173,7 +191,8 @@ def run(config: ServerConfig) -> int:
     Returns:
         Exit code: 0 after an orderly end, EXIT_FAILURE when the server could not start.
     """
-    set_logging(set_up_logging(config.log_level, config.log_format), config.log_format == "json")
+    set_up_logging(_log_settings(config))
+    _set_core_logging(_log_settings(config))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(config))
@@ -251,6 +270,25 @@ def _onnxruntime_directory() -> str | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return str(Path(spec.submodule_search_locations[0]) / "capi")
+
+
+def _log_settings(config: ServerConfig) -> LogSettings:
+    return LogSettings.of(config.log_level, config.log_format)
+
+
+def _apply_log_settings(settings: LogSettings) -> None:
+    apply_settings(settings)
+    _set_core_logging(settings)
+
+
+def _set_core_logging(settings: LogSettings) -> None:
+    set_logging(
+        debug=settings.verbose_level > 0,
+        info=settings.info,
+        warning=settings.warning,
+        error=settings.error,
+        json=settings.json,
+    )
 
 
 def _repository_settings(config: ServerConfig) -> RepositorySettings:

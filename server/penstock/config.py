@@ -46,9 +46,19 @@ class ServerConfig:
     model_repository: tuple[Path, ...] = _setting(
         (), "Directory of models; may be repeated.", flags=("--model-store",), group="Models"
     )
-    model_control_mode: Literal["none", "explicit"] = _setting(
+    model_control_mode: Literal["none", "poll", "explicit"] = _setting(
         "none",
-        "none: serve every model found at start; explicit: load and unload on request.",
+        "none: serve every model found at start; poll: and follow every change of the directories;"
+        " explicit: load and unload on request.",
+        group="Models",
+    )
+    repository_poll_secs: float = _setting(
+        15.0,
+        "Time between two looks at the directories in mode poll; a change is taken up by the second"
+        " look that sees it.",
+        unit="s",
+        minimum=0.02,  # more than a tick of the clock that writes are stamped with
+        maximum=86400,
         group="Models",
     )
     load_model: tuple[str, ...] = _setting(
@@ -102,6 +112,11 @@ class ServerConfig:
     grpc_compression: bool = _setting(
         True,
         "Take compressed requests; one is decompressed before --max-message-bytes is looked at.",
+        group="Limits",
+    )
+    grpc_infer_response_compression_level: Literal["none", "low", "medium", "high"] = _setting(
+        "none",
+        "How much to compress responses of inference, for clients that take it.",
         group="Limits",
     )
     grpc_keepalive_time_ms: int = _limit(
@@ -210,6 +225,8 @@ class ServerConfig:
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
+        if self.grpc_infer_response_compression_level != "none" and not self.grpc_compression:
+            yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):
             yield "--allow-grpc: neither gRPC nor HTTP would be served"
         for text in self.backend_config:

@@ -88,6 +88,10 @@ def test_requests_of_many_clients_are_batched(url: str) -> None:
     assert found.executions < found.requests
 
 
+def test_trace_options_that_trace_nothing(url: str) -> None:
+    check(perf_analyzer.run(url, "simple", "--trace-level", "OFF", "--trace-rate", "1000"), loads=1)
+
+
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compressed_requests(url: str, algorithm: str) -> None:
     flags = ["--grpc-compression-algorithm", algorithm]

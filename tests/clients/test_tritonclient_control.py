@@ -69,9 +69,9 @@ def test_server_metadata_has_the_configured_name_and_what_works(client: Any) -> 
     metadata = client.get_server_metadata(as_json=True)
     assert metadata["name"] == client.get_server_metadata().name == "triton"
     assert metadata["version"]
-    working = {"statistics", "model_repository", "classification", "parameters"}
+    working = {"statistics", "model_repository", "classification", "parameters", "logging"}
     assert working <= set(metadata["extensions"])
-    assert not {"system_shared_memory", "trace", "logging"} & set(metadata["extensions"])
+    assert not {"system_shared_memory", "trace"} & set(metadata["extensions"])
 
 
 def test_model_metadata_has_the_batch_dimension(client: Any) -> None:
@@ -238,8 +238,6 @@ def test_questions_about_unknown_models_and_versions_are_not_found(
 @pytest.mark.parametrize(
     ("method", "rpc"),
     [
-        ("get_trace_settings", "TraceSetting"),
-        ("get_log_settings", "LogSettings"),
         ("get_system_shared_memory_status", "SystemSharedMemoryStatus"),
         ("get_cuda_shared_memory_status", "CudaSharedMemoryStatus"),
     ],

@@ -97,8 +97,6 @@ async def test_unknown_model_is_not_found(client: triton.InferenceServerClient) 
         "CudaSharedMemoryStatus",
         "CudaSharedMemoryRegister",
         "CudaSharedMemoryUnregister",
-        "TraceSetting",
-        "LogSettings",
     ],
 )
 async def test_rpc_without_support_is_unimplemented_by_name(server: FakeServer, rpc: str) -> None:

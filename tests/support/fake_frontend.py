@@ -16,6 +16,8 @@ from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
+from penstock.observe.log import LogSettings
+from penstock.observe.log_control import LogControl
 
 
 async def echo(request: bytes) -> bytes:
@@ -123,6 +125,7 @@ class FakeServer:
     models: FakeModels
     readiness: Readiness
     transport: GrpcioTransport
+    logs_applied: list[LogSettings]
 
     @property
     def address(self) -> str:
@@ -139,7 +142,9 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     models.on_change = readiness.announce
     transport = GrpcioTransport(config)
     inference = InferenceHandlers(core, readiness, config.max_inflight_per_stream)
-    control = ControlHandlers(models, readiness, server_name="fake", server_version="9")
+    applied: list[LogSettings] = []
+    logs = LogControl(LogSettings(), applied.append)
+    control = ControlHandlers(models, readiness, logs, server_name="fake", server_version="9")
     register(transport.server, method_handlers(inference, control, core.admit))
     register_health(transport.server, readiness)
     register_reflection(transport.server, readiness)
@@ -147,6 +152,6 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     await transport.start()
     readiness.start()
     try:
-        yield FakeServer(core, models, readiness, transport)
+        yield FakeServer(core, models, readiness, transport, applied)
     finally:
         await transport.stop(0)

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
@@ -25,7 +26,13 @@ def _text(value: str) -> bytes:
     return bytes([len(data)]) + data
 
 
-def headers(stream: int, path: str = INFER, *, flags: int = END_HEADERS) -> bytes:
+def headers(
+    stream: int,
+    path: str = INFER,
+    further: Mapping[str, str] = MappingProxyType({}),
+    *,
+    flags: int = END_HEADERS,
+) -> bytes:
     """The request headers of a gRPC call: literal fields, nothing indexed."""
     fields = {
         ":method": "POST",
@@ -34,14 +41,33 @@ def headers(stream: int, path: str = INFER, *, flags: int = END_HEADERS) -> byte
         ":authority": "chaos",
         "content-type": "application/grpc",
         "te": "trailers",
+        **further,
     }
     block = b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
     return frame(HEADERS, flags, stream, block)
 
 
-def message(payload: bytes, *, claim: int | None = None) -> bytes:
+def message(payload: bytes, *, claim: int | None = None, is_compressed: bool = False) -> bytes:
     """A gRPC message, whose length may be a lie."""
-    return struct.pack(">BI", 0, len(payload) if claim is None else claim) + payload
+    size = len(payload) if claim is None else claim
+    return struct.pack(">BI", is_compressed, size) + payload
+
+
+def messages(received: bytes, stream: int) -> Iterator[tuple[bool, bytes]]:
+    """The whole gRPC messages that came on a stream: whether compressed, and the bytes."""
+    body = b"".join(
+        payload for kind, at, payload in _frames(received) if (kind, at) == (DATA, stream)
+    )
+    while len(body) >= 5 and len(body) >= 5 + (size := struct.unpack(">I", body[1:5])[0]):
+        yield body[0] == 1, body[5 : 5 + size]
+        body = body[5 + size :]
+
+
+def _frames(received: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, stream and payload of the whole frames that came."""
+    while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
+        yield received[3], int.from_bytes(received[5:9], "big"), received[9 : 9 + size]
+        received = received[9 + size :]
 
 
 def data(stream: int, payload: bytes, *, end: bool = True) -> bytes:

@@ -38,6 +38,15 @@ def test_every_fault_is_reported_at_once() -> None:
         ({"model_repository": ()}, "--model-repository: at least one"),
         ({"model_repository": ("models",)}, "--model-repository: expected Path"),
         ({"load_model": ("m",)}, "--load-model: needs --model-control-mode explicit"),
+        (
+            {"load_model": ("m",), "model_control_mode": "poll"},
+            "--load-model: needs --model-control-mode explicit",
+        ),
+        (
+            {"grpc_infer_response_compression_level": "low", "grpc_compression": False},
+            "--grpc-infer-response-compression-level: needs --grpc-compression",
+        ),
+        ({"repository_poll_secs": 0.0}, "--repository-poll-secs: expected at least 0.02 s"),
         ({"allow_grpc": False, "allow_http": False}, "neither gRPC nor HTTP"),
         ({"backend_config": ("onnxruntime",)}, "expected BACKEND,KEY=VALUE, got 'onnxruntime'"),
         ({"backend_config": (",a=b",)}, "expected BACKEND,KEY=VALUE"),
@@ -111,6 +120,8 @@ def test_every_field_can_become_a_flag() -> None:
     [
         "--model-repository",
         "--model-control-mode",
+        "--repository-poll-secs",
+        "--grpc-infer-response-compression-level",
         "--load-model",
         "--exit-on-error",
         "--strict-readiness",

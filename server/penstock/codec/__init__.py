@@ -48,6 +48,13 @@ from penstock.codec._records import (
     Warmup,
     WarmupInput,
 )
+from penstock.codec._settings import (
+    TraceRequest,
+    encode_log_settings,
+    encode_trace_settings,
+    parse_log_request,
+    parse_trace_request,
+)
 
 __all__ = [
     "DESCRIPTORS",
@@ -70,6 +77,7 @@ __all__ = [
     "RawTensor",
     "TensorConfig",
     "TensorMetadata",
+    "TraceRequest",
     "UnloadRequest",
     "VersionPolicy",
     "VersionStatistics",
@@ -79,6 +87,7 @@ __all__ = [
     "check_request",
     "encode_index",
     "encode_load_response",
+    "encode_log_settings",
     "encode_model_config",
     "encode_model_metadata",
     "encode_model_ready",
@@ -86,10 +95,13 @@ __all__ = [
     "encode_server_metadata",
     "encode_server_ready",
     "encode_statistics",
+    "encode_trace_settings",
     "encode_unload_response",
     "parse_index_request",
     "parse_load_request",
+    "parse_log_request",
     "parse_model_request",
+    "parse_trace_request",
     "parse_unload_request",
     "read_config_json",
     "read_config_text",

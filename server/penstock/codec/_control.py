@@ -33,11 +33,13 @@ EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "logging",
 )
-"""The protocol extensions that work."""
+"""The protocol extensions that work. Trace is none: its settings can be read, there is no trace."""
 
 
-def _parse(kind: type[MessageT], data: bytes) -> MessageT:
+def parse_message(kind: type[MessageT], data: bytes) -> MessageT:
+    """The message that the bytes are; InvalidArgumentError where they are none."""
     try:
         return kind.FromString(data)
     except DecodeError as error:
@@ -51,7 +53,7 @@ def check_request(rpc: str, data: bytes) -> None:
     Raises:
         InvalidArgumentError: the bytes are not such a message.
     """
-    _parse(METHODS[rpc].request, data)
+    parse_message(METHODS[rpc].request, data)
 
 
 def parse_model_request(rpc: str, data: bytes) -> ModelRef:
@@ -60,13 +62,13 @@ def parse_model_request(rpc: str, data: bytes) -> ModelRef:
     Raises:
         InvalidArgumentError: the bytes are not such a message.
     """
-    message: Any = _parse(METHODS[rpc].request, data)
+    message: Any = parse_message(METHODS[rpc].request, data)
     return ModelRef(message.name, message.version)
 
 
 def parse_index_request(data: bytes) -> IndexRequest:
     """Reads a RepositoryIndexRequest; InvalidArgumentError as above."""
-    message = _parse(pb.RepositoryIndexRequest, data)
+    message = parse_message(pb.RepositoryIndexRequest, data)
     return IndexRequest(message.repository_name, message.ready)
 
 
@@ -76,7 +78,7 @@ def parse_load_request(data: bytes) -> LoadRequest:
     Raises:
         InvalidArgumentError: not such a message, or a parameter is unknown or of the wrong type.
     """
-    message = _parse(pb.RepositoryModelLoadRequest, data)
+    message = parse_message(pb.RepositoryModelLoadRequest, data)
     config_json: str | None = None
     files = []
     for key, value in message.parameters.items():
@@ -108,7 +110,7 @@ def parse_unload_request(data: bytes) -> UnloadRequest:
     Raises:
         InvalidArgumentError: not such a message, or a parameter is unknown or of the wrong type.
     """
-    message = _parse(pb.RepositoryModelUnloadRequest, data)
+    message = parse_message(pb.RepositoryModelUnloadRequest, data)
     dependents = False
     for key, value in message.parameters.items():
         if key != "unload_dependents":

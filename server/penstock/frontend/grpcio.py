@@ -14,6 +14,7 @@ from penstock.frontend.addresses import check_free, host_port
 __all__ = ["GrpcioTransport", "is_news"]
 
 _IDENTITY = 1 << grpc.Compression.NoCompression
+_COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}  # gRPC's
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,9 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     ]
     if not config.grpc_compression:
         options.append(("grpc.compression_enabled_algorithms_bitset", _IDENTITY))
+    level = _COMPRESSION_LEVELS[config.grpc_infer_response_compression_level]
+    if level:  # gRPC chooses the algorithm, among those that the client takes
+        options.append(("grpc.default_compression_level", level))
     if config.max_connections:
         options.append(("grpc.max_allowed_incoming_connections", config.max_connections))
     if config.grpc_max_connection_age_ms:

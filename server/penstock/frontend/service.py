@@ -15,6 +15,7 @@ from penstock import codec
 from penstock.errors import UnimplementedError
 from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
+from penstock.frontend.settings import Logs, SettingsHandlers
 from penstock.frontend.status import abort
 
 __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
@@ -63,17 +64,24 @@ class ModelControl(Protocol):
 
 
 class ControlHandlers:
-    """Health, metadata, statistics and the repository.
+    """Health, metadata, statistics, the repository and settings.
 
     Threading: confined to the event loop.
     Ownership: borrows everything.
     """
 
     def __init__(
-        self, models: ModelControl, readiness: Readiness, *, server_name: str, server_version: str
+        self,
+        models: ModelControl,
+        readiness: Readiness,
+        logs: Logs,
+        *,
+        server_name: str,
+        server_version: str,
     ) -> None:
         self._models = models
         self._readiness = readiness
+        self._settings = SettingsHandlers(logs, models.ready)
         self._server_name = server_name
         self._server_version = server_version
 
@@ -154,6 +162,7 @@ class ControlHandlers:
             "RepositoryIndex": self.repository_index,
             "RepositoryModelLoad": self.repository_model_load,
             "RepositoryModelUnload": self.repository_model_unload,
+            **self._settings.by_rpc(),
         }
 
 
@@ -186,6 +195,7 @@ def _guarded(name: str, behaviour: Handler, admit: Admit) -> Any:
     async def handle(request: bytes, context: Any) -> bytes:
         try:
             admit(group, len(request))
+            context.disable_next_message_compression()  # what is set is for responses of inference
             return await behaviour(request)
         except Exception as error:
             await abort(context, error, name)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
-__all__ = ["JsonFormatter", "TextFormatter", "set_up_logging"]
+__all__ = ["JsonFormatter", "LogSettings", "TextFormatter", "apply_settings", "set_up_logging"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_NOTHING = 60  # above every level
 _TO_SPACES = {code: " " for code in range(0x20)}
 
 
@@ -62,26 +64,81 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def set_up_logging(
-    level: Literal["debug", "info", "warning", "error"],
-    form: Literal["text", "json"],
-    stream: TextIO | None = None,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Which lines are written, and how. Each level is on or off by itself, as Triton's are.
+
+    Attributes:
+        info: whether lines of the level are written.
+        warning: the same.
+        error: the same, and what is worse.
+        verbose_level: debug lines are written unless it is 0; above 0 it makes no difference.
+        json: lines are JSON objects.
+    """
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose_level: int = 0
+    json: bool = False
+
+    @classmethod
+    def of(
+        cls, level: Literal["debug", "info", "warning", "error"], form: Literal["text", "json"]
+    ) -> LogSettings:
+        """Every level from the given one on."""
+        least = _LEVELS[level]
+        return cls(least <= 20, least <= 30, True, int(least <= 10), form == "json")
+
+    def writes(self, level: int) -> bool:
+        """Whether a line of this level (a number of Python's logging) is written."""
+        if level >= _LEVELS["error"]:
+            return self.error
+        if level >= _LEVELS["warning"]:
+            return self.warning
+        return self.info if level >= _LEVELS["info"] else self.verbose_level > 0
+
+    def least_level(self) -> int:
+        """No line below it is written."""
+        return min((each for each in _LEVELS.values() if self.writes(each)), default=_NOTHING)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes what the settings say."""
+
+    def __init__(self, stream: TextIO, settings: LogSettings) -> None:
+        super().__init__(stream)
+        self.take(settings)
+
+    def take(self, settings: LogSettings) -> None:
+        """Follows these settings from now on."""
+        self._settings = settings
+        self.setFormatter(JsonFormatter() if settings.json else TextFormatter())
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        return self._settings.writes(record.levelno) and bool(super().filter(record))
+
+
+def set_up_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Makes the root logger write to standard error, and nothing else.
 
     Args:
-        level: least severe level that is written.
-        form: how a line looks.
+        settings: to begin with; `apply_settings` changes them.
         stream: where to, in place of standard error.
-
-    Returns:
-        The level as a number, for the core.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.basicConfig(handlers=[_Handler(stream or sys.stderr, settings)], force=True)
+    apply_settings(settings)
+
+
+def apply_settings(settings: LogSettings) -> None:
+    """Changes what is written and how. Threading: any thread, at any time."""
+    root = logging.getLogger()
+    for handler in root.handlers:
+        if isinstance(handler, _Handler):
+            handler.take(settings)
+    root.setLevel(settings.least_level())
     # A library's idle talk is ours only when we look for trouble.
-    quiet = logging.NOTSET if level == "debug" else logging.WARNING
+    quiet = logging.NOTSET if settings.verbose_level else logging.WARNING
     for name in ("asyncio", "grpc", "uvicorn"):
         logging.getLogger(name).setLevel(quiet)
-    return _LEVELS[level]

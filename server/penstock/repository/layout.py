@@ -49,7 +49,7 @@ def list_models(repositories: Iterable[Path]) -> list[str]:
     for repository in repositories:
         try:
             with os.scandir(repository) as entries:
-                names.update(e.name for e in entries if _is_model_name(e.name) and e.is_dir())
+                names.update(e.name for e in entries if _is_model_name(e.name) and _is_directory(e))
         except OSError as error:
             raise StartupError(
                 f"cannot read model repository '{repository}': {error.strerror}"
@@ -57,13 +57,27 @@ def list_models(repositories: Iterable[Path]) -> list[str]:
     return sorted(names)
 
 
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        if entry.is_symlink():  # to nowhere that can be reached: a fault of the link alone
+            return False
+        raise
+
+
 def repositories_of(repositories: Iterable[Path], name: str) -> list[Path]:
     """Those of the repositories that have a model of this name, at least one.
 
     Raises:
-        InternalError: there is none; the text is the one that Triton's clients know.
+        InternalError: there is none (in the text that Triton's clients know), or no telling.
     """
-    found = [path for path in repositories if _is_model_name(name) and (path / name).is_dir()]
+    try:
+        found = [path for path in repositories if _is_model_name(name) and (path / name).is_dir()]
+    except OSError as error:
+        raise InternalError(
+            f"failed to load '{name}', a model repository cannot be read: {error.strerror}"
+        ) from error
     if not found:
         raise InternalError(f"failed to load '{name}', failed to poll from model repository")
     return found
@@ -158,10 +172,10 @@ def inside(model: ModelDirectory, base: Path, filename: str, field: str) -> Path
     """A path below `base` that, with symbolic links followed, stays in the model's repository.
 
     Links within a repository are how one file serves several models; a link out of it would let a
-    model directory read any file of the machine.
+    model directory read any file of the machine. A pipe or a device would never end being read.
 
     Raises:
-        ConfigError: it does not stay inside.
+        ConfigError: it does not stay inside, or is neither a file nor a directory.
     """
     if escapes(filename):
         raise ConfigError([f"{field}: '{filename}' leads out of the model's directory"])
@@ -173,6 +187,8 @@ def inside(model: ModelDirectory, base: Path, filename: str, field: str) -> Path
         raise ConfigError([f"{field}: '{filename}' cannot be followed to a file"]) from error
     if not is_inside:
         raise ConfigError([f"{field}: '{filename}' is a link that leads out of the repository"])
+    if resolved.exists() and not (resolved.is_file() or resolved.is_dir()):
+        raise ConfigError([f"{field}: '{filename}' is neither a file nor a directory"])
     return path
 
 

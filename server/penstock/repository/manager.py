@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from penstock.codec import IndexEntry
 from penstock.errors import (
+    AbortedError,
     CoreError,
     InternalError,
     NotFoundError,
@@ -98,7 +99,7 @@ class ModelManager(ModelCatalog):
         self._is_started = True
 
     def _initial_models(self, found: Iterable[str]) -> list[str]:
-        if self._settings.control_mode == "none" or "*" in self._settings.load_models:
+        if self._settings.control_mode != "explicit" or "*" in self._settings.load_models:
             return list(found)
         return list(dict.fromkeys(self._settings.load_models))
 
@@ -121,7 +122,7 @@ class ModelManager(ModelCatalog):
             repository_name: only empty is supported.
 
         Raises:
-            UnavailableError: the control mode is none, or the server is shutting down.
+            UnavailableError: the control mode is not explicit, or the server is shutting down.
             UnimplementedError: a repository name or file contents were given.
             InternalError: a file's name is one that no file can have.
             CoreError: the model did not load; the message says why.
@@ -144,13 +145,40 @@ class ModelManager(ModelCatalog):
             repository_name: only empty is supported.
 
         Raises:
-            UnavailableError: the control mode is none, or the server is shutting down.
+            UnavailableError: the control mode is not explicit, or the server is shutting down.
             UnimplementedError: a repository name was given.
             NotFoundError: no such model is loaded or in a repository.
         """
         self._check_control(repository_name)
         del unload_dependents
         await asyncio.shield(self._track(self._unload(name)))
+
+    async def follow(self, name: str, is_current: Callable[[], bool]) -> None:
+        """Loads or reloads a model whose directory has changed.
+
+        Args:
+            name: of the model.
+            is_current: asked in a thread once the versions are ready; if it says no, none serves.
+
+        Raises:
+            AbortedError: is_current said no.
+            CoreError: as `load`.
+        """
+        self._check_open()
+        await asyncio.shield(self._track(self._load(name, None, is_current)))
+
+    async def refuse(self, name: str, reason: str) -> None:
+        """Has the index say why a model cannot be loaded; what is served of it goes on."""
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            record = self._models.setdefault(name, ModelRecord())
+            record.fail_load(f"failed to load '{name}', {reason}")
+            self._publish(name, record)
+            _log.error("failed to load '%s', %s", name, reason)
+
+    async def withdraw(self, name: str) -> None:
+        """Stops serving a model whose directory is gone; requests it has accepted are finished."""
+        if name in self._models and not self._is_closing:
+            await asyncio.shield(self._track(self._unload(name)))
 
     async def index(
         self, *, ready_only: bool = False, repository_name: str = ""
@@ -218,16 +246,21 @@ class ModelManager(ModelCatalog):
             raise InternalError("a model repository cannot be read") from error
 
     def _check_control(self, repository_name: str) -> None:
-        if self._settings.control_mode == "none":
+        if self._settings.control_mode != "explicit":
             raise UnavailableError(
                 "explicit model load / unload is not allowed if polling is enabled"
             )
         if repository_name:
             raise UnimplementedError("'repository_name' specification is not supported")
+        self._check_open()
+
+    def _check_open(self) -> None:
         if self._is_closing:
             raise UnavailableError("the server is shutting down, models can not be changed")
 
-    async def _load(self, name: str, config_json: str | None) -> None:
+    async def _load(
+        self, name: str, config_json: str | None, is_current: Callable[[], bool] = lambda: True
+    ) -> None:
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
         async with self._locks.setdefault(name, asyncio.Lock()):
             record = self._models.setdefault(name, ModelRecord())
@@ -235,17 +268,18 @@ class ModelManager(ModelCatalog):
                 plan = await self._in_load_thread(self._loader.plan, name, config_json)
                 record.begin_load(plan.versions)
                 self._publish(name, record)
-                versions = await self._prepare(plan)
+                versions = await self._prepare(plan, is_current)
             except Exception as error:
                 failure = load_failure(name, error)
                 record.fail_load(failure.message)
                 self._publish(name, record)
-                _log.error("%s", failure.message, exc_info=not is_foreseen(error))
+                level = logging.INFO if isinstance(failure, AbortedError) else logging.ERROR
+                _log.log(level, "%s", failure.message, exc_info=not is_foreseen(error))
                 raise failure from error
             self._serve(name, record, versions)
             _log.info("model '%s' serves version %s", name, ", ".join(map(str, record.serving)))
 
-    async def _prepare(self, plan: LoadPlan) -> list[ServedVersion]:
+    async def _prepare(self, plan: LoadPlan, is_current: Callable[[], bool]) -> list[ServedVersion]:
         """All versions, started; or the faults of every one that failed."""
         prepared: list[ServedVersion] = []  # the only references: freed where it is cleared
 
@@ -257,6 +291,8 @@ class ModelManager(ModelCatalog):
             return_exceptions=True,
         )
         failures = [outcome for outcome in outcomes if outcome is not None]
+        if not failures and not await self._in_load_thread(is_current):
+            failures.append(AbortedError("its files changed while they were loaded"))
         if failures:
             await self._in_load_thread(prepared.clear)  # freeing a model takes time
             raise merge_failures(failures)

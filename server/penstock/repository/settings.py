@@ -17,7 +17,8 @@ class RepositorySettings:
     Attributes:
         paths: the repositories; a model's name may be in one of them only.
         control_mode: "none" loads every model at start and takes no load or unload requests;
-            "explicit" loads `load_models` at start and takes them.
+            "poll" does too, and follows the repositories (`poller.RepositoryPoller`); "explicit"
+            loads `load_models` at start and takes them.
         load_models: names to load at start in mode explicit; "*" means all.
         exit_on_error: a model that fails to load at start stops the server.
         strict_readiness: the server is ready only while every model is.
@@ -28,7 +29,7 @@ class RepositorySettings:
     """
 
     paths: tuple[Path, ...]
-    control_mode: Literal["none", "explicit"] = "none"
+    control_mode: Literal["none", "poll", "explicit"] = "none"
     load_models: tuple[str, ...] = ()
     exit_on_error: bool = True
     strict_readiness: bool = True

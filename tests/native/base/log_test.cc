@@ -14,7 +14,7 @@ using testing::MatchesRegex;
 
 class LogTest : public testing::Test {
  protected:
-  ~LogTest() override { SetLogging(LogLevel::kInfo, LogFormat::kText); }
+  ~LogTest() override { SetLogging({}); }
 
   static std::string Logged(LogLevel level, std::string_view component, std::string_view message) {
     testing::internal::CaptureStderr();
@@ -34,14 +34,23 @@ TEST_F(LogTest, Text_ControlCharactersForgeNoSecondLine) {
 }
 
 TEST_F(LogTest, Json_EscapesWhatJsonMust) {
-  SetLogging(LogLevel::kInfo, LogFormat::kJson);
+  SetLogging({.format = LogFormat::kJson});
   const std::string line = Logged(LogLevel::kError, "a\"b", "c\\d\ne\x01");
   EXPECT_THAT(line, HasSubstr(R"("level":"ERROR","logger":"a\"b","message":"c\\d\u000ae\u0001"})"));
   EXPECT_THAT(line, EndsWith("}\n"));
 }
 
+TEST_F(LogTest, LevelThatIsOff_IsDroppedAlone) {
+  SetLogging({.debug = true, .warning = false});
+  EXPECT_NE(Logged(LogLevel::kDebug, "engine", "x"), "");
+  EXPECT_NE(Logged(LogLevel::kInfo, "engine", "x"), "");
+  EXPECT_EQ(Logged(LogLevel::kWarning, "engine", "x"), "");
+  SetLogging({.error = false});
+  EXPECT_EQ(Logged(LogLevel::kError, "engine", "x"), "");
+}
+
 TEST_F(LogTest, BelowTheLevel_IsDropped) {
-  SetLogging(LogLevel::kError, LogFormat::kText);
+  SetLogging({.info = false, .warning = false});
   EXPECT_EQ(Logged(LogLevel::kWarning, "engine", "x"), "");
   EXPECT_NE(Logged(LogLevel::kError, "engine", "x"), "");
 }

@@ -85,6 +85,16 @@ def identity(datatype: str, dims: Dims = ("batch", "width")) -> onnx.ModelProto:
     return _model(nodes, [_tensor("INPUT0", datatype, dims)], [_tensor("OUTPUT0", datatype, dims)])
 
 
+def add_constant(constant: float) -> onnx.ModelProto:
+    """INPUT0 FP32 [batch,width] + a constant -> OUTPUT0: the answer tells which file was loaded."""
+    return _model(
+        [helper.make_node("Add", ["INPUT0", "constant"], ["OUTPUT0"])],
+        [_tensor("INPUT0", "FP32", ["batch", "width"])],
+        [_tensor("OUTPUT0", "FP32", ["batch", "width"])],
+        [numpy_helper.from_array(np.array([constant], np.float32), "constant")],
+    )
+
+
 def row_sums() -> onnx.ModelProto:
     """INPUT0 FP32 [batch,height,width] -> OUTPUT0 [batch,height], the sum of each row."""
     nodes = [helper.make_node("ReduceSum", ["INPUT0", "axis"], ["OUTPUT0"], keepdims=0)]
