@@ -240,8 +240,6 @@ def test_questions_about_unknown_models_and_versions_are_not_found(
     [
         ("get_trace_settings", "TraceSetting"),
         ("get_log_settings", "LogSettings"),
-        ("get_system_shared_memory_status", "SystemSharedMemoryStatus"),
-        ("get_cuda_shared_memory_status", "CudaSharedMemoryStatus"),
     ],
 )
 def test_what_is_not_there_is_unimplemented_by_name(client: Any, method: str, rpc: str) -> None:

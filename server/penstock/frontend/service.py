@@ -15,6 +15,7 @@ from penstock import codec
 from penstock.errors import UnimplementedError
 from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
+from penstock.frontend.shared_memory import SharedMemoryHandlers
 from penstock.frontend.status import abort
 
 __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
@@ -63,17 +64,24 @@ class ModelControl(Protocol):
 
 
 class ControlHandlers:
-    """Health, metadata, statistics and the repository.
+    """Health, metadata, statistics, the repository and shared memory.
 
     Threading: confined to the event loop.
     Ownership: borrows everything.
     """
 
     def __init__(
-        self, models: ModelControl, readiness: Readiness, *, server_name: str, server_version: str
+        self,
+        models: ModelControl,
+        readiness: Readiness,
+        shared_memory: SharedMemoryHandlers,
+        *,
+        server_name: str,
+        server_version: str,
     ) -> None:
         self._models = models
         self._readiness = readiness
+        self._shared_memory = shared_memory
         self._server_name = server_name
         self._server_version = server_version
 
@@ -95,7 +103,8 @@ class ControlHandlers:
     async def server_metadata(self, request: bytes) -> bytes:
         """Name, version, extensions."""
         codec.check_request("ServerMetadata", request)
-        return codec.encode_server_metadata(self._server_name, self._server_version)
+        extensions = (*codec.EXTENSIONS, *self._shared_memory.extensions)
+        return codec.encode_server_metadata(self._server_name, self._server_version, extensions)
 
     async def model_metadata(self, request: bytes) -> bytes:
         """Tensors as clients see them."""
@@ -154,6 +163,7 @@ class ControlHandlers:
             "RepositoryIndex": self.repository_index,
             "RepositoryModelLoad": self.repository_model_load,
             "RepositoryModelUnload": self.repository_model_unload,
+            **self._shared_memory.by_rpc(),
         }
 
 
