@@ -40,6 +40,9 @@ Status InvalidArgument(std::string message) {
   return {StatusCode::kInvalidArgument, std::move(message)};
 }
 Status NotFound(std::string message) { return {StatusCode::kNotFound, std::move(message)}; }
+Status AlreadyExists(std::string message) {
+  return {StatusCode::kAlreadyExists, std::move(message)};
+}
 Status Unavailable(std::string message) { return {StatusCode::kUnavailable, std::move(message)}; }
 Status Internal(std::string message) { return {StatusCode::kInternal, std::move(message)}; }
 Status Unimplemented(std::string message) {

@@ -63,6 +63,7 @@ class [[nodiscard]] Status {
 
 Status InvalidArgument(std::string message);
 Status NotFound(std::string message);
+Status AlreadyExists(std::string message);
 Status Unavailable(std::string message);
 Status Internal(std::string message);
 Status Unimplemented(std::string message);

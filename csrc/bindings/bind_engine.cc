@@ -25,9 +25,11 @@ namespace {
 class PyEngine {
  public:
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
-           size_t max_request_bytes)
-      : engine_(std::make_shared<Engine>(Engine::Options{
-            std::move(backend_directories), {max_inflight_requests, max_request_bytes}})) {}
+           size_t max_request_bytes, bool allow_client_shm)
+      : engine_(std::make_shared<Engine>(
+            Engine::Options{.backend_directories = std::move(backend_directories),
+                            .limits = {max_inflight_requests, max_request_bytes},
+                            .allow_client_shm = allow_client_shm})) {}
 
   ~PyEngine() {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
@@ -262,9 +264,11 @@ void BindEngine(py::module_& module) {
     WithoutGil([&] { self.engine->Cancel(self.request); });
   });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(py::init<std::vector<std::string>, size_t, size_t>(), py::kw_only(),
+  engine.def(py::init<std::vector<std::string>, size_t, size_t, bool>(), py::kw_only(),
              py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
-             py::arg("max_request_bytes") = 0);
+             py::arg("max_request_bytes") = 0, py::arg("allow_client_shm") = false);
+  engine.def_property_readonly("shared_memory",
+                               [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);
   BindRequests(engine);
   BindLife(engine);

@@ -24,10 +24,16 @@ struct PyVersion {
   std::shared_ptr<ModelVersion> version;
 };
 
+// The engine's shared memory.
+struct PySharedMemory {
+  std::shared_ptr<Engine> engine;
+};
+
 void BindSpecs(
     pybind11::module_& module);  // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
-void BindVersion(pybind11::module_& module);  // LoadedModel, Version
-void BindEngine(pybind11::module_& module);   // Engine, Call
+void BindVersion(pybind11::module_& module);       // LoadedModel, Version
+void BindEngine(pybind11::module_& module);        // Engine, Call
+void BindSharedMemory(pybind11::module_& module);  // SharedMemory
 
 // Version.stats(): the dictionary of penstock.core.VersionStats.
 pybind11::dict VersionStatsDict(const ModelVersion& version);

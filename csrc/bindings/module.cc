@@ -45,6 +45,7 @@ PYBIND11_MODULE(_core, module) {
   RegisterErrors(module);
   BindSpecs(module);
   BindVersion(module);
+  BindSharedMemory(module);
   BindEngine(module);
   module.def("set_logging", &SetLoggingFromPython, py::kw_only(), py::arg("debug"), py::arg("info"),
              py::arg("warning"), py::arg("error"), py::arg("json"));

@@ -3,11 +3,18 @@
 //
 // Copies per tensor: one in (message -> batch slab), none out (responses are views on the output
 // slab, encoded straight into outgoing memory). A batch of one request hands the message's own
-// bytes over where they are aligned to the element size and need no layout of their own.
+// bytes over where they are aligned to the element size and need no layout of their own. What lies
+// in a client's shared memory is copied as often: read into the batch slab, written from the output
+// slab.
+//
+// A request whose shared memory has shrunk or holds what it must not fails alone: it is left out of
+// the batch, and the others go on.
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backends/backend.h"
@@ -26,18 +33,29 @@ class BatchIo {
  public:
   BatchIo(const VersionSpec& spec, BackendInstance& instance) : spec_(spec), instance_(instance) {}
 
-  // Lays out inputs() and wanted() for `batch`. The requests stay alive until Clear.
-  Status Gather(const Batch& batch);
-  // Checks what the backend gave against the specification and gives each request its part.
+  // Lays out inputs() and wanted() for `batch`, of which rows() are left. The requests stay alive
+  // until Clear. `outcomes`, one OK per request, gets the failures of those that are left out.
+  void Gather(const Batch& batch, std::span<Status> outcomes);
+  // Checks what the backend gave against the specification and gives each request whose outcome is
+  // OK its part; one whose shared memory does not take it gets the reason as its outcome.
   // INTERNAL naming the output where it does not fit.
-  Status Scatter(const Batch& batch, const std::shared_ptr<const BatchOutputs>& outputs);
+  Status Scatter(const Batch& batch, const std::shared_ptr<const BatchOutputs>& outputs,
+                 std::span<Status> outcomes);
   // Drops the input slabs.
   void Clear();
 
   const std::vector<BatchInput>& inputs() const { return inputs_; }
   const std::vector<size_t>& wanted() const { return wanted_; }  // backend indices
+  uint32_t rows() const { return rows_; }                        // 0: every request has failed
 
  private:
+  // An input whose rows are copied together.
+  struct Fill {
+    size_t spec_index = 0;   // in spec_.inputs
+    size_t input_index = 0;  // in inputs_
+    size_t slab_index = 0;   // in slabs_
+    size_t used_bytes = 0;   // by requests so far
+  };
   // How one output of the batch is divided.
   struct Cut {
     const BatchOutput* output = nullptr;
@@ -46,15 +64,19 @@ class BatchIo {
     std::vector<size_t> row_ends;  // BYTES: where each row's bytes end
   };
 
-  void GatherInput(const Batch& batch, size_t index);
-  void ChooseOutputs(const Batch& batch);
+  void PlanInput(const Batch& batch, size_t index);
+  Status GatherRequest(const InferRequest& request);
+  Status GatherShared(const InferRequest& request, size_t index, std::span<uint8_t> out) const;
+  void FinishInputs();
+  void ChooseOutputs(const Batch& batch, std::span<const Status> outcomes);
   Status PrepareCut(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
                     Cut* cut) const;
   Status MeasureRows(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
                      Cut* cut) const;
   TensorView CutRows(const OutputSpec& spec, const Cut& cut, uint32_t first_row,
                      uint32_t rows) const;
-  void FillResponse(uint32_t first_row, InferRequest* request) const;
+  Status FillResponse(uint32_t first_row, InferRequest* request) const;
+  Status StoreShared(const SharedTensor& shared, const TensorView& output) const;
 
   // Constant after construction.
   const VersionSpec& spec_;
@@ -63,6 +85,8 @@ class BatchIo {
   // Of the current batch.
   std::vector<BatchInput> inputs_;
   std::vector<Buffer> slabs_;
+  std::vector<Fill> fills_;
+  uint32_t rows_ = 0;                // of the requests that are not left out
   std::vector<size_t> wanted_;       // backend indices, in the order of spec_.outputs
   std::vector<size_t> wanted_spec_;  // the same outputs, as indices of spec_.outputs
   std::vector<bool> is_wanted_;      // by index of spec_.outputs

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/strcat.h"
 #include "protocol/utf8.h"
@@ -193,7 +194,18 @@ Status CheckBools(const VersionSpec& spec, const TensorView& tensor) {
                                 "' has a BOOL element that is neither 0 nor 1"));
 }
 
-Status CheckSize(const VersionSpec& spec, const TensorView& tensor) {
+// The smallest element of BYTES is a length of 0. Whether the lengths fit is seen by whoever has
+// read them from the shared memory: what lies there now may be something else by then.
+Status CheckSharedBytes(const VersionSpec& spec, const TensorView& tensor, int64_t count,
+                        uint64_t size_bytes) {
+  const auto least = static_cast<uint64_t>(count) * sizeof(uint32_t);
+  if (count == 0 ? size_bytes == 0 : size_bytes >= least) return Status::Ok();
+  return InvalidArgument(StrCat("input byte size mismatch for input '", tensor.name,
+                                "' for model '", spec.model_name, "'. Expected ",
+                                count == 0 ? "" : "at least ", least, ", got ", size_bytes));
+}
+
+Status CheckSize(const VersionSpec& spec, const TensorView& tensor, const SharedTensor* shared) {
   const std::optional<int64_t> count = tensor.shape.NumElements();
   int64_t expected = 0;
   if (!count.has_value() ||
@@ -202,16 +214,21 @@ Status CheckSize(const VersionSpec& spec, const TensorView& tensor) {
                                   spec.model_name,
                                   "' are out of range: ", tensor.shape.ToString()));
   }
-  if (tensor.dtype == DataType::kBytes) return CheckBytesElements(spec, tensor, *count);
-  if (static_cast<int64_t>(tensor.data.size()) != expected) {
+  const uint64_t size_bytes = shared != nullptr ? shared->size_bytes : tensor.data.size();
+  if (tensor.dtype == DataType::kBytes) {
+    return shared != nullptr ? CheckSharedBytes(spec, tensor, *count, size_bytes)
+                             : CheckContents(spec, tensor, *count);
+  }
+  if (size_bytes != static_cast<uint64_t>(expected)) {
     return InvalidArgument(StrCat("input byte size mismatch for input '", tensor.name,
                                   "' for model '", spec.model_name, "'. Expected ", expected,
-                                  ", got ", tensor.data.size()));
+                                  ", got ", size_bytes));
   }
-  return tensor.dtype == DataType::kBool ? CheckBools(spec, tensor) : Status::Ok();
+  return shared != nullptr ? Status::Ok() : CheckContents(spec, tensor, *count);
 }
 
-Status CheckInput(const VersionSpec& spec, const InputSpec& input, const TensorView& tensor) {
+Status CheckInput(const VersionSpec& spec, const InputSpec& input, const TensorView& tensor,
+                  const SharedTensor* shared) {
   if (tensor.dtype != input.dtype) {
     return InvalidArgument(StrCat("inference input '", input.name, "' data-type is '",
                                   DataTypeName(tensor.dtype), "', but model '", spec.model_name,
@@ -219,7 +236,7 @@ Status CheckInput(const VersionSpec& spec, const InputSpec& input, const TensorV
   }
   const auto dims = tensor.shape.dims().subspan(spec.has_batch_dimension() ? 1 : 0);
   if (!ShapeMatches(input, dims)) return WrongShape(spec, input, tensor);
-  return CheckSize(spec, tensor);
+  return CheckSize(spec, tensor, shared);
 }
 
 // The key of request.h: per input whether it is there, then the dimensions that the model leaves
@@ -250,18 +267,49 @@ Result<uint32_t> Classification(const InferRequestView& view, const InferOutputV
   return static_cast<uint32_t>(std::min<int64_t>(classes, UINT32_MAX));
 }
 
-Status RefuseSharedMemory(const InferRequestView& view, ParameterRange range,
-                          std::string_view tensor) {
-  for (const Parameter& parameter : view.ParametersOf(range)) {
-    if (parameter.key == "shared_memory_region") {
-      return Unimplemented(StrCat("shared memory is not supported: tensor ", Quoted(tensor),
-                                  " names a shared memory region"));
+std::string TensorOfModel(std::string_view tensor, const VersionSpec& spec) {
+  return StrCat("tensor ", Quoted(tensor), " for model '", spec.model_name, "'");
+}
+
+Status FindSharedInputs(const VersionSpec& spec, const SharedMemory& memory,
+                        InferRequest* request) {
+  uint64_t total_bytes = 0;
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    if (request->inputs[i] == nullptr) continue;
+    const auto parameters = request->view.ParametersOf(request->inputs[i]->parameters);
+    if (!NamesSharedMemory(parameters)) continue;
+    request->shared_inputs.resize(spec.inputs.size());
+    SharedTensor& shared = request->shared_inputs[i];
+    PENSTOCK_ASSIGN_OR_RETURN(
+        shared, FindSharedTensor(memory, parameters, TensorOfModel(spec.inputs[i].name, spec)));
+    total_bytes += shared.size_bytes;
+    const size_t limit = memory.options().max_request_bytes;
+    if (limit != 0 && total_bytes > limit) {
+      return ResourceExhausted(StrCat("inputs of ", total_bytes, " bytes in shared memory for '",
+                                      spec.model_name, "' exceed the limit of ", limit, " bytes"));
     }
   }
   return Status::Ok();
 }
 
-Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
+// Appends to request->wanted; and to shared_outputs, once one output of the request is shared.
+Status FindSharedOutput(const VersionSpec& spec, const SharedMemory& memory,
+                        const InferOutputView& output, WantedOutput wanted, InferRequest* request) {
+  request->wanted.push_back(wanted);
+  const auto parameters = request->view.ParametersOf(output.parameters);
+  if (!NamesSharedMemory(parameters)) return Status::Ok();
+  const std::string who = TensorOfModel(output.name, spec);
+  PENSTOCK_ASSIGN_OR_RETURN(SharedTensor shared, FindSharedTensor(memory, parameters, who));
+  if (wanted.classification > 0) {
+    return InvalidArgument(
+        StrCat("output can't set both 'shared_memory_region' and 'classification': ", who));
+  }
+  request->shared_outputs.resize(request->view.outputs.size());
+  request->shared_outputs[request->wanted.size() - 1] = std::move(shared);
+  return Status::Ok();
+}
+
+Status MatchOutputs(const VersionSpec& spec, const SharedMemory& memory, InferRequest* request) {
   const InferRequestView& view = request->view;
   for (const InferOutputView& output : view.outputs) {
     const auto found = std::find_if(spec.outputs.begin(), spec.outputs.end(),
@@ -277,14 +325,13 @@ Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
                                     "' already exists in request for model '", spec.model_name,
                                     "'"));
     }
-    PENSTOCK_RETURN_IF_ERROR(RefuseSharedMemory(view, output.parameters, output.name));
     PENSTOCK_ASSIGN_OR_RETURN(const uint32_t classes, Classification(view, output));
     if (classes > 0 && found->dtype == DataType::kBytes) {
       return InvalidArgument(StrCat("class result not available for output '", output.name,
                                     "' of model '", spec.model_name,
                                     "' due to unsupported type 'BYTES'"));
     }
-    request->wanted.push_back({index, classes});
+    PENSTOCK_RETURN_IF_ERROR(FindSharedOutput(spec, memory, output, {index, classes}, request));
   }
   if (request->wanted.empty()) {
     for (uint32_t i = 0; i < spec.outputs.size(); ++i) request->wanted.push_back({i, 0});
@@ -294,21 +341,25 @@ Status MatchOutputs(const VersionSpec& spec, InferRequest* request) {
 
 }  // namespace
 
-Status BindRequest(const VersionSpec& spec, InferRequest* request) {
+Status BindRequest(const VersionSpec& spec, const SharedMemory& shared_memory,
+                   InferRequest* request) {
   PENSTOCK_RETURN_IF_ERROR(ReadRequestParameters(request));
-  PENSTOCK_RETURN_IF_ERROR(MatchOutputs(spec, request));
+  PENSTOCK_RETURN_IF_ERROR(MatchOutputs(spec, shared_memory, request));
   PENSTOCK_RETURN_IF_ERROR(MatchInputs(spec, request));
-  for (const InferInputView& input : request->view.inputs) {
-    PENSTOCK_RETURN_IF_ERROR(
-        RefuseSharedMemory(request->view, input.parameters, input.tensor.name));
-  }
+  PENSTOCK_RETURN_IF_ERROR(FindSharedInputs(spec, shared_memory, request));
   if (spec.has_batch_dimension()) PENSTOCK_RETURN_IF_ERROR(CheckRows(spec, request));
   for (size_t i = 0; i < spec.inputs.size(); ++i) {
     if (request->inputs[i] == nullptr) continue;
-    PENSTOCK_RETURN_IF_ERROR(CheckInput(spec, spec.inputs[i], request->inputs[i]->tensor));
+    PENSTOCK_RETURN_IF_ERROR(
+        CheckInput(spec, spec.inputs[i], request->inputs[i]->tensor, request->SharedInput(i)));
   }
   MakeKey(spec, request);
   return Status::Ok();
+}
+
+Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count) {
+  if (tensor.dtype == DataType::kBytes) return CheckBytesElements(spec, tensor, count);
+  return tensor.dtype == DataType::kBool ? CheckBools(spec, tensor) : Status::Ok();
 }
 
 Result<std::optional<int64_t>> ParseModelVersion(std::string_view text) {

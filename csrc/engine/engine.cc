@@ -25,6 +25,8 @@ Engine::Engine(Options options)
     : clock_(*options.clock),
       backends_(std::move(options.backend_directories)),
       admission_(options.limits),
+      shared_memory_({.is_allowed = options.allow_client_shm,
+                      .max_request_bytes = options.limits.max_request_bytes}),
       timer_(*options.clock) {}
 
 Engine::~Engine() {
@@ -42,7 +44,7 @@ Result<std::shared_ptr<BackendModel>> Engine::LoadModel(const std::string& backe
 
 Result<std::shared_ptr<ModelVersion>> Engine::CreateVersion(std::shared_ptr<BackendModel> model,
                                                             VersionSpec spec) {
-  return ModelVersion::Create(std::move(model), std::move(spec), {clock_, timer_});
+  return ModelVersion::Create(std::move(model), std::move(spec), {clock_, timer_, shared_memory_});
 }
 
 void Engine::Start(const std::shared_ptr<ModelVersion>& version) {

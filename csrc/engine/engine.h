@@ -21,6 +21,7 @@
 #include "engine/deadline_timer.h"
 #include "engine/infer_request.h"
 #include "engine/model_version.h"
+#include "memory/shared_memory.h"
 
 namespace penstock {
 
@@ -36,6 +37,7 @@ class Engine {
   struct Options {
     std::vector<std::string> backend_directories;
     AdmissionLimits limits;
+    bool allow_client_shm = false;  // clients may register system shared memory
     Clock* clock = &Clock::System();
   };
 
@@ -46,6 +48,7 @@ class Engine {
 
   BackendRegistry& backends() { return backends_; }
   Admission& admission() { return admission_; }
+  SharedMemory& shared_memory() { return shared_memory_; }
   Clock& clock() { return clock_; }
 
   Result<std::shared_ptr<BackendModel>> LoadModel(const std::string& backend,
@@ -103,6 +106,7 @@ class Engine {
   // Own synchronisation.
   BackendRegistry backends_;
   Admission admission_;
+  SharedMemory shared_memory_;
   std::array<std::atomic<uint64_t>, 17> completed_{};
 
   mutable Mutex mu_;

@@ -41,7 +41,20 @@ void InferRequest::EncodeTo(std::span<uint8_t> out) const {
   }
 }
 
+void InferRequest::HoldSharedMemory() {
+  if (!uses_shared_memory()) return;
+  holds_shared_memory_ = true;
+  version->AddSharedMemoryRequest();
+}
+
+void InferRequest::ReleaseSharedMemory() {
+  shared_inputs.clear();
+  shared_outputs.clear();
+  if (std::exchange(holds_shared_memory_, false)) version->RemoveSharedMemoryRequest();
+}
+
 void InferRequest::ResetBinding() {
+  ReleaseSharedMemory();
   key.clear();
   rows = 1;
   priority = 0;
@@ -76,8 +89,8 @@ void InferRequest::Clear() {
   completions = nullptr;
   received_ns = 0;
   view.Clear();
-  version.reset();
   ResetBinding();
+  version.reset();
   batch_outputs.reset();
   outputs.clear();
   owned_outputs.clear();

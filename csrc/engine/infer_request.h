@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "batcher/completion_queue.h"
 #include "batcher/request.h"
+#include "engine/shared_tensor.h"
 #include "protocol/infer_request.h"
 #include "protocol/infer_response.h"
 
@@ -35,7 +36,8 @@ struct WantedOutput {
 // Threading: as Request; the results are written by the instance before OnDone and read by the
 // consumer after it took the request from the completion queue.
 // Ownership: pins its version; borrows the message, which its submitter keeps alive until the
-// request has been taken from the queue. Pooled: Dispose gives it back to its InferRequestPool.
+// request has been taken from the queue. Holds the shared memory regions that it names, until its
+// batch has run. Pooled: Dispose gives it back to its InferRequestPool.
 class InferRequest final : public Request {
  public:
   // Set by the submitter.
@@ -51,6 +53,10 @@ class InferRequest final : public Request {
   std::shared_ptr<ModelVersion> version;      // pin: null when refused before it was found
   std::vector<const InferInputView*> inputs;  // one per VersionSpec input; null = left out
   std::vector<WantedOutput> wanted;           // in the order asked for, or all
+  // Where tensors lie in shared memory: by VersionSpec input, and in the order of `wanted`. Empty
+  // where none of them does.
+  std::vector<SharedTensor> shared_inputs;
+  std::vector<SharedTensor> shared_outputs;
 
   // Results.
   std::shared_ptr<const BatchOutputs> batch_outputs;
@@ -58,6 +64,21 @@ class InferRequest final : public Request {
       outputs;  // in the order of `wanted`; borrow from batch_outputs or owned_outputs
   std::vector<Buffer> owned_outputs;
   Status status;
+
+  // Null where that input or output travels in the message.
+  const SharedTensor* SharedInput(size_t index) const { return At(shared_inputs, index); }
+  const SharedTensor* SharedOutput(size_t index) const { return At(shared_outputs, index); }
+  // Bytes of an input. REQUIRES: it is not left out.
+  size_t InputBytes(size_t index) const {
+    const SharedTensor* const shared = SharedInput(index);
+    return shared != nullptr ? shared->size_bytes : inputs[index]->tensor.data.size();
+  }
+  bool uses_shared_memory() const { return !shared_inputs.empty() || !shared_outputs.empty(); }
+  // Between these two, `version` does not run its batches on submitting threads. Each does nothing
+  // where it has nothing to do; REQUIRES: `version` is set.
+  void HoldSharedMemory();
+  // Also lets go of the regions: their last reference closes a file.
+  void ReleaseSharedMemory();
 
   // Undoes a BindRequest, so that the request can be bound to another version.
   void ResetBinding();
@@ -83,6 +104,9 @@ class InferRequest final : public Request {
   void Wake() noexcept override { completions->Signal(); }
   void Dispose() noexcept override;
   void Clear();
+  static const SharedTensor* At(const std::vector<SharedTensor>& tensors, size_t index) {
+    return tensors.empty() || tensors[index].region == nullptr ? nullptr : &tensors[index];
+  }
   // False: a client with thousands of tensors made its vectors so large that the pool, which keeps
   // their capacity, must not keep it.
   bool IsSmall() const;
@@ -91,6 +115,8 @@ class InferRequest final : public Request {
 
   // Constant after construction.
   InferRequestPool& pool_;
+
+  bool holds_shared_memory_ = false;
 };
 
 // Requests that are used again, with the capacity of their vectors.

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,10 @@ class Instance {
 
   Instance(std::string name, std::unique_ptr<BackendInstance> backend, Environment environment);
 
-  // Runs `batch` on the calling thread and leaves each request its outputs; delivers nothing. An
-  // exception of the backend is an INTERNAL status: a buggy model fails its batch, not the server.
-  Status Execute(const Batch& batch, BatchTimes* times) noexcept;
+  // Runs `batch` on the calling thread and leaves each request its outputs and, in `outcomes`, its
+  // outcome; delivers nothing. An exception of the backend is an INTERNAL status: a buggy model
+  // fails its batch, not the server.
+  void Execute(const Batch& batch, BatchTimes* times, std::vector<Status>* outcomes) noexcept;
   // `on_exit` is called on the thread as its last act.
   void Start(std::function<void()> on_exit);
   void Join() { thread_.Join(); }
@@ -54,7 +56,7 @@ class Instance {
   // About what it costs to wake the instance's thread and to be woken by it.
   static constexpr int64_t kQuickRunNs = 40'000;
 
-  Status ExecuteOrThrow(const Batch& batch, BatchTimes* times);
+  Status ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes);
   void Run() noexcept;
   void RunBatch(Batch* batch, std::vector<Status>* outcomes) REQUIRES(run_mu_);
   void LearnRunTime(int64_t run_ns);

@@ -78,10 +78,12 @@ Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
     batch.requests.push_back(InferRequestPool::Shared().Get());
     InferRequest& request = AsInfer(batch.requests[0]);
     PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(message, HostPool::Shared(), &request.view));
-    PENSTOCK_RETURN_IF_ERROR(BindRequest(spec_, &request));
+    PENSTOCK_RETURN_IF_ERROR(BindRequest(spec_, environment_.shared_memory, &request));
     batch.rows = request.rows;
     BatchTimes times;
-    PENSTOCK_RETURN_IF_ERROR(instance->Execute(batch, &times));
+    std::vector<Status> outcomes;
+    instance->Execute(batch, &times, &outcomes);
+    PENSTOCK_RETURN_IF_ERROR(outcomes[0]);
   }
   return Status::Ok();
 }
@@ -103,8 +105,11 @@ void ModelVersion::Start() {
 
 Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
-  Status status = BindRequest(spec_, &request);
-  if (status.ok()) status = batcher_->Enqueue(ref, wake);
+  Status status = BindRequest(spec_, environment_.shared_memory, &request);
+  if (status.ok()) {
+    request.HoldSharedMemory();
+    status = batcher_->Enqueue(ref, wake);
+  }
   if (!status.ok() && status.code() != StatusCode::kFailedPrecondition) {
     statistics_.RecordRefusal(status.code(), environment_.clock.NowNs() - request.received_ns);
   }

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -16,13 +17,14 @@
 #include "engine/instance.h"
 #include "engine/statistics.h"
 #include "engine/version_spec.h"
+#include "memory/shared_memory.h"
 
 namespace penstock {
 
 // Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other.
 // Ownership: shared by the engine's table, the control plane and every request that reached it.
 // Owns its instances and (shared with other versions made of the same file) the loaded model;
-// borrows clock and timer.
+// borrows clock, timer and shared memory.
 // Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it has no thread. Once
 // started it must be drained before its last reference goes (the engine sees to it): an instance's
 // thread cannot join itself.
@@ -32,6 +34,7 @@ class ModelVersion {
   struct Environment {
     Clock& clock;
     DeadlineTimer& timer;
+    const SharedMemory& shared_memory;
   };
 
   // Checks `spec` against the model's signature and makes the instances.
@@ -51,8 +54,11 @@ class ModelVersion {
   Status Submit(const RequestRef& request, Wake wake);
   void Flush() { batcher_->Flush(); }
   // Runs the next batch on the calling thread where that is cheaper than waking an instance, see
-  // Instance::TryRunHere.
-  bool TryRunHere() { return instances_[0]->TryRunHere(); }
+  // Instance::TryRunHere. Never while a request waits or runs whose tensors lie in shared memory:
+  // those bytes are copied when the batch is, and how long that takes is up to the client.
+  bool TryRunHere() { return shared_memory_requests_.load() == 0 && instances_[0]->TryRunHere(); }
+  void AddSharedMemoryRequest() { shared_memory_requests_.fetch_add(1); }
+  void RemoveSharedMemoryRequest() { shared_memory_requests_.fetch_sub(1); }
   void Cancel(Request& request) { batcher_->Cancel(request); }
 
   // Takes nothing new, lets the instances finish what is queued and running, joins them and frees
@@ -79,6 +85,7 @@ class ModelVersion {
   // Own synchronisation.
   const std::shared_ptr<Batcher> batcher_;
   StatisticsRecorder statistics_;
+  std::atomic<uint64_t> shared_memory_requests_{0};  // that have not been run yet
 
   // The control calls, one at a time. Before mu_ and every lock of an instance or the batcher.
   Mutex control_mu_;

@@ -15,38 +15,54 @@ void Histogram::Add(int64_t value_ns, uint64_t n) {
 }
 
 void StatisticsRecorder::RecordBatch(const Batch& batch, const BatchTimes& times,
-                                     const Status& outcome, int64_t unix_ms) {
-  const uint64_t n = batch.requests.size();
+                                     std::span<const Status> outcomes, int64_t unix_ms) {
+  uint64_t requests = 0;
+  uint32_t rows = 0;
   MutexLock lock(mu_);
-  VersionStatistics& s = statistics_;
-  s.busy_ns += static_cast<uint64_t>(times.end_ns - times.start_ns);
+  statistics_.busy_ns += static_cast<uint64_t>(times.end_ns - times.start_ns);
+  for (size_t i = 0; i < batch.requests.size(); ++i) {
+    const InferRequest& request = AsInfer(batch.requests[i]);
+    AddRequest(request, times, outcomes[i], &statistics_);
+    if (!outcomes[i].ok()) continue;
+    requests += 1;
+    rows += request.rows;
+  }
+  if (requests == 0) return;
+  statistics_.last_inference_ms = unix_ms;
+  AddBatch(times, requests, rows, &statistics_);
+}
+
+void StatisticsRecorder::AddRequest(const InferRequest& request, const BatchTimes& times,
+                                    const Status& outcome, VersionStatistics* statistics) {
+  const int64_t total_ns = times.end_ns - request.received_ns;
   if (!outcome.ok()) {
-    s.failures[outcome.code()] += n;
-    for (const RequestRef& request : batch.requests) {
-      s.fail.Add(1, times.end_ns - AsInfer(request).received_ns);
-    }
+    statistics->failures[outcome.code()] += 1;
+    statistics->fail.Add(1, total_ns);
     return;
   }
-  s.last_inference_ms = unix_ms;
-  s.execution_count += 1;
-  s.inference_count += batch.rows;
-  s.compute_input.Add(n, times.gathered_ns - times.start_ns);
-  s.compute_infer.Add(n, times.computed_ns - times.gathered_ns);
-  s.compute_output.Add(n, times.end_ns - times.computed_ns);
-  s.compute_us.Add(times.end_ns - times.start_ns, n);
-  BatchSizeStatistics& by_size = s.batches[batch.rows];
+  const int64_t queued_ns = times.start_ns - request.enqueue_ns();
+  statistics->queue.Add(1, queued_ns);
+  statistics->success.Add(1, total_ns);
+  statistics->queue_us.Add(queued_ns);
+  statistics->request_us.Add(total_ns);
+}
+
+void StatisticsRecorder::AddBatch(const BatchTimes& times, uint64_t requests, uint32_t rows,
+                                  VersionStatistics* statistics) {
+  const int64_t input_ns = times.gathered_ns - times.start_ns;
+  const int64_t infer_ns = times.computed_ns - times.gathered_ns;
+  const int64_t output_ns = times.end_ns - times.computed_ns;
+  statistics->execution_count += 1;
+  statistics->inference_count += rows;
+  statistics->compute_input.Add(requests, input_ns);
+  statistics->compute_infer.Add(requests, infer_ns);
+  statistics->compute_output.Add(requests, output_ns);
+  statistics->compute_us.Add(times.end_ns - times.start_ns, requests);
+  BatchSizeStatistics& by_size = statistics->batches[rows];
   by_size.count += 1;
-  by_size.compute_input_ns += static_cast<uint64_t>(times.gathered_ns - times.start_ns);
-  by_size.compute_infer_ns += static_cast<uint64_t>(times.computed_ns - times.gathered_ns);
-  by_size.compute_output_ns += static_cast<uint64_t>(times.end_ns - times.computed_ns);
-  for (const RequestRef& request : batch.requests) {
-    const int64_t queued_ns = times.start_ns - request->enqueue_ns();
-    const int64_t total_ns = times.end_ns - AsInfer(request).received_ns;
-    s.queue.Add(1, queued_ns);
-    s.success.Add(1, total_ns);
-    s.queue_us.Add(queued_ns);
-    s.request_us.Add(total_ns);
-  }
+  by_size.compute_input_ns += static_cast<uint64_t>(input_ns);
+  by_size.compute_infer_ns += static_cast<uint64_t>(infer_ns);
+  by_size.compute_output_ns += static_cast<uint64_t>(output_ns);
 }
 
 void StatisticsRecorder::RecordRefusal(StatusCode code, int64_t waited_ns) {

@@ -14,6 +14,8 @@
 
 namespace penstock {
 
+class InferRequest;
+
 struct CountAndTime {
   uint64_t count = 0;
   uint64_t ns = 0;
@@ -51,10 +53,10 @@ struct VersionStatistics {
   CountAndTime compute_infer;                       // the backend
   CountAndTime compute_output;                      // scatter
   uint64_t inference_count = 0;                     // rows of successful requests
-  uint64_t execution_count = 0;                     // successful batches
+  uint64_t execution_count = 0;                     // batches that served somebody
   int64_t last_inference_ms = 0;                    // Unix time
   uint64_t busy_ns = 0;                             // instances, from a batch's start to its end
-  std::map<uint32_t, BatchSizeStatistics> batches;  // by rows
+  std::map<uint32_t, BatchSizeStatistics> batches;  // by rows served
   std::map<StatusCode, uint64_t> failures;          // requests by code
   Histogram queue_us;
   Histogram compute_us;
@@ -72,8 +74,9 @@ struct BatchTimes {
 // Threading: thread-safe.
 class StatisticsRecorder {
  public:
-  // A batch ended with `outcome`. `unix_ms`: the wall clock. Before its requests are finished.
-  void RecordBatch(const Batch& batch, const BatchTimes& times, const Status& outcome,
+  // A batch ended; `outcomes`: of its requests. One that nobody was served by counts as failures
+  // only. `unix_ms`: the wall clock. Before its requests are finished.
+  void RecordBatch(const Batch& batch, const BatchTimes& times, std::span<const Status> outcomes,
                    int64_t unix_ms);
   // A request failed without having been in a batch.
   void RecordRefusal(StatusCode code, int64_t waited_ns);
@@ -81,6 +84,11 @@ class StatisticsRecorder {
   VersionStatistics Snapshot() const;
 
  private:
+  static void AddRequest(const InferRequest& request, const BatchTimes& times,
+                         const Status& outcome, VersionStatistics* statistics);
+  static void AddBatch(const BatchTimes& times, uint64_t requests, uint32_t rows,
+                       VersionStatistics* statistics);
+
   mutable Mutex mu_;
   // Guarded by mu_.
   VersionStatistics statistics_ GUARDED_BY(mu_);

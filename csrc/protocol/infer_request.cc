@@ -223,6 +223,7 @@ class RequestParser {
     }
     PENSTOCK_RETURN_IF_ERROR(ReadRequestFields());
     PENSTOCK_RETURN_IF_ERROR(ReadTensors());
+    PENSTOCK_RETURN_IF_ERROR(CheckSharedInputs());
     return num_raw_ != 0 ? AssignRawContents() : DecodeTypedContents();
   }
 
@@ -234,6 +235,7 @@ class RequestParser {
   Status ReadInputFields(std::span<const uint8_t> message, InferInputView* input);
   Status ReadOutput(const Field& field);
   Status AddParameter(const Field& entry);
+  Status CheckSharedInputs() const;
   Status CheckRawContents() const;
   Status AssignRawContents();
   Status DecodeTypedContents();
@@ -390,6 +392,18 @@ bool RequestParser::IsInSharedMemory(const InferInputView& input) const {
     if (parameter.key == kSharedMemoryRegion) return true;
   }
   return false;
+}
+
+Status RequestParser::CheckSharedInputs() const {
+  for (size_t i = 0; i < has_contents_.size(); ++i) {
+    const InferInputView& input = request_.inputs[i];
+    if (has_contents_[i] && IsInSharedMemory(input)) {
+      return InvalidArgument(
+          StrCat("unexpected 'content' provided when using shared memory for input tensor ",
+                 Quoted(input.tensor.name), " for model ", Quoted(request_.model_name)));
+    }
+  }
+  return Status::Ok();
 }
 
 Status RequestParser::CheckRawContents() const {

@@ -91,7 +91,7 @@ struct InferRequestView {
 // protobuf, valid UTF-8 in strings, known datatypes, rank <= kMaxRank, dimensions that are not
 // negative and whose product fits, contents of the datatype's own field and as many elements as the
 // shape says, raw and typed contents not mixed, as many raw entries as inputs that are not in
-// shared memory. Whether it fits the model is the engine's business, the byte counts of raw
+// shared memory, and no contents of an input that is. Whether it fits the model is the engine's business, the byte counts of raw
 // contents included.
 //
 // Typed contents become memory layout in a buffer of `pool` (fixed-width packed ones stay views).

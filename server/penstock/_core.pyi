@@ -134,6 +134,20 @@ class Call:
         Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends.
         """
 
+class SharedMemory:
+    """The regions of system shared memory that clients registered. Thread-safe.
+
+    Every call raises UnimplementedError unless the engine allows it.
+    """
+
+    def check_allowed(self) -> None: ...
+    def register(self, *, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Blocking. Opens the object `key` and gives a part of it a name."""
+    def unregister(self, name: str) -> None:
+        """Blocking. Forgets a name, or with "" all; requests that use the region go on."""
+    def regions(self, name: str) -> list[tuple[str, str, int, int]]:
+        """(name, key, offset, byte_size) of every region, or of the one called `name`."""
+
 Completion = tuple[object, int, bytes | None, str | None]
 """(tag, code, response bytes or None, error message or None)."""
 
@@ -149,7 +163,10 @@ class Engine:
         backend_directories: Sequence[str],
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
+        allow_client_shm: bool = False,
     ) -> None: ...
+    @property
+    def shared_memory(self) -> SharedMemory: ...
     def set_backend_options(self, backend: str, options: Mapping[str, str]) -> None: ...
     def load_model(
         self,

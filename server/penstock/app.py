@@ -29,6 +29,7 @@ from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
+from penstock.frontend.shared_memory import SharedMemoryHandlers
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
@@ -154,6 +155,7 @@ class App:
             self.models,
             self.readiness,
             LogControl(_log_settings(self.config), _apply_log_settings),
+            SharedMemoryHandlers(self.core, is_allowed=self.config.allow_client_shm),
             server_name=self.config.server_name,
             server_version=self.config.server_version,
         )
@@ -254,6 +256,7 @@ def _make_core(config: ServerConfig) -> Core:
         backend_directories=directories,
         max_inflight_requests=config.max_inflight_requests,
         max_request_bytes=config.max_message_bytes,
+        allow_client_shm=config.allow_client_shm,
     )
     options = config.backend_options()
     library = _onnxruntime_directory()

@@ -95,9 +95,15 @@ class ServerConfig:
     allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
     transport: Literal["grpcio"] = _setting("grpcio", "What carries gRPC.", group="Addresses")
 
+    allow_client_shm: bool = _setting(
+        False,
+        "Clients on this machine may register shared memory: its objects are opened and written.",
+        group="Shared memory",
+    )
+
     max_message_bytes: int = _limit(
         256 * MEBIBYTE,
-        "Greatest gRPC message, either way.",
+        "Greatest gRPC message, either way; also of one request's inputs in shared memory.",
         minimum=1024,
         unit="bytes",
     )

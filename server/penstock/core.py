@@ -95,11 +95,13 @@ class Core:
         backend_directories: Sequence[str],
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
+        allow_client_shm: bool = False,
     ) -> None:
         self.engine = _core.Engine(
             backend_directories=backend_directories,
             max_inflight_requests=max_inflight_requests,
             max_request_bytes=max_request_bytes,
+            allow_client_shm=allow_client_shm,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._held = 0  # requests queued since the last flush
@@ -159,6 +161,23 @@ class Core:
     def admit(self, group: Literal["inference", "control", "health"], size_bytes: int) -> None:
         """The admission check of every other method; raises CoreError when refused."""
         self.engine.admit(group, size_bytes)
+
+    def check_shared_memory(self) -> None:
+        """Raises UnimplementedError unless clients may register shared memory."""
+        self.engine.shared_memory.check_allowed()
+
+    async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Gives a part of the shared memory object `key` a name for requests to use."""
+        register = self.engine.shared_memory.register
+        await self.run(register, name=name, key=key, offset=offset, byte_size=byte_size)
+
+    async def unregister_region(self, name: str) -> None:
+        """Forgets a name, or with "" all; requests that use the region go on."""
+        await self.run(self.engine.shared_memory.unregister, name)
+
+    def regions(self, name: str) -> Sequence[tuple[str, str, int, int]]:
+        """(name, key, offset, byte_size) of every registered region, or of the one of the name."""
+        return self.engine.shared_memory.regions(name)
 
     async def _submit(
         self, request: bytes, deadline: int, stream: bool, compressed_bytes: int

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.support.chaos import control, gone, noise, right, wrong
+from tests.support.chaos import control, gone, noise, right, shared, wrong
 from tests.support.chaos.world import (
     MAX_MESSAGE_BYTES,
     SERVED,
@@ -53,6 +53,7 @@ TROUBLEMAKERS: dict[Actor, int] = {
     gone.stream_left: 2,
     gone.stream_first_failure_ends: 1,
     gone.frames: 2,
+    shared.share: 3,
     noise.scan: 1,
     noise.babble: 1,
     noise.dawdle: 2,
@@ -179,6 +180,7 @@ def check_everybody_came(world: World) -> None:
         *("flood: UNAVAILABLE", "hang up: CANCELLED", "stream: right", "stream: wrong"),
         *("stream left", "stream: ended by failure", "frames", "scan", "babble", "dawdle"),
         *("odd http", "reload: OK", "wrong reload", "load: OK", "unload: OK", "moving: OK"),
+        *(f"shared {deed.__name__}: " for deed in shared.DEEDS),
         *("load broken", "look", "watch", "scrape", "bomb", "wrong control"),
     ):
         assert any(each.startswith(outcome) for each in world.tally), outcome
@@ -199,6 +201,7 @@ async def test_server_survives_chaos(tmp_path: Path, seconds: int) -> None:
     rng = random.Random(seed)
     digits = write_repository(tmp_path)
     flags = ["--model-control-mode", "explicit", "--max-message-bytes", str(MAX_MESSAGE_BYTES)]
+    flags += ["--allow-client-shm=true"]
     flags += ["--shutdown-grace-secs", "0", *(f"--load-model={name}" for name in SERVED)]
     async with serve_process(tmp_path, *flags) as server, read_log(server):
         async with connected(server, digits) as world:

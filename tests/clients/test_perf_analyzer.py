@@ -35,7 +35,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         model = onnx_files.identity(datatype)
         onnx_files.write_model(repository, f"identity_{datatype.lower()}", model)
     onnx_files.write_model(repository, "digits", classical.digits()[0])
-    with served(repository) as server:
+    with served(repository, "--allow-client-shm=true") as server:
         yield server.grpc
 
 
@@ -90,6 +90,25 @@ def test_requests_of_many_clients_are_batched(url: str) -> None:
 
 def test_trace_options_that_trace_nothing(url: str) -> None:
     check(perf_analyzer.run(url, "simple", "--trace-level", "OFF", "--trace-rate", "1000"), loads=1)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *([], ["-b", "8"], ["--async", "--concurrency-range", "4:4"]),
+        ["--async", "--streaming", "--concurrency-range", "4:4"],
+    ],
+    ids=" ".join,
+)
+def test_system_shared_memory(url: str, flags: list[str]) -> None:
+    rows = 8 if "-b" in flags else 1
+    shared = ["--shared-memory", "system", "--output-shared-memory-size", "1024"]
+    check(perf_analyzer.run(url, "simple", *shared, *flags), loads=1, rows_per_request=rows)
+
+
+def test_text_in_system_shared_memory(url: str) -> None:
+    shared = ["--shared-memory", "system", "--string-data", "12"]
+    check(perf_analyzer.run(url, "simple_string", *shared), loads=1)
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])

@@ -235,18 +235,6 @@ def test_questions_about_unknown_models_and_versions_are_not_found(
     assert refusal(getattr(client, method), "simple", "99") == ("NOT_FOUND", unknown)
 
 
-@pytest.mark.parametrize(
-    ("method", "rpc"),
-    [
-        ("get_system_shared_memory_status", "SystemSharedMemoryStatus"),
-        ("get_cuda_shared_memory_status", "CudaSharedMemoryStatus"),
-    ],
-)
-def test_what_is_not_there_is_unimplemented_by_name(client: Any, method: str, rpc: str) -> None:
-    refused = refusal(getattr(client, method))
-    assert refused == ("UNIMPLEMENTED", f"{rpc} is not supported by this server")
-
-
 @pytest.mark.parametrize("face", FACES)
 def test_mode_none_takes_neither_loads_nor_unloads(face: str, tmp_path: Path) -> None:
     onnx_files.write_model(tmp_path, "simple", onnx_files.simple())

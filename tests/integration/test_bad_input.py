@@ -201,7 +201,7 @@ CASES: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
             raw=[RAW],
         ),
         grpc.StatusCode.UNIMPLEMENTED,
-        "shared memory",
+        "Client shared memory is disabled. Start the server with '--allow-client-shm=true'",
     ),
     "reserved parameter": (
         {"parameters": {"triton_x": wire.InferParameter(bool_param=True)}},

@@ -88,21 +88,26 @@ async def test_unknown_model_is_not_found(client: triton.InferenceServerClient) 
     assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
-@pytest.mark.parametrize(
-    "rpc",
-    [
-        "SystemSharedMemoryStatus",
-        "SystemSharedMemoryRegister",
-        "SystemSharedMemoryUnregister",
-        "CudaSharedMemoryStatus",
-        "CudaSharedMemoryRegister",
-        "CudaSharedMemoryUnregister",
-    ],
-)
-async def test_rpc_without_support_is_unimplemented_by_name(server: FakeServer, rpc: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match=f"{rpc} is not supported") as caught:
-        await call(server, rpc)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+async def test_shared_memory_is_handed_to_the_core(
+    server: FakeServer, client: triton.InferenceServerClient
+) -> None:
+    await client.register_system_shared_memory("r", "/k", 64, offset=8)
+    await client.register_system_shared_memory("s", "/l", 1)
+    assert server.core.registered["r"] == ("r", "/k", 8, 64)
+    status = await client.get_system_shared_memory_status("r")
+    assert (status.regions["r"].key, status.regions["r"].byte_size) == ("/k", 64)
+    await client.unregister_system_shared_memory("r")
+    assert list(server.core.registered) == ["s"]
+    await client.unregister_system_shared_memory()
+    assert not (await client.get_system_shared_memory_status()).regions
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+async def test_shared_memory_is_advertised_where_it_is_allowed(is_allowed: bool) -> None:
+    async with serve_frontend(allow_client_shm=is_allowed) as server:
+        async with triton.InferenceServerClient(server.address) as client:
+            metadata = await client.get_server_metadata()
+            assert ("system_shared_memory" in metadata.extensions) is is_allowed
 
 
 async def test_rpc_that_does_not_exist_is_unimplemented(server: FakeServer) -> None:
@@ -112,7 +117,12 @@ async def test_rpc_that_does_not_exist_is_unimplemented(server: FakeServer) -> N
 
 
 @pytest.mark.parametrize(
-    "rpc", ["ServerLive", "ModelReady", "ModelConfig", "RepositoryIndex", "RepositoryModelLoad"]
+    "rpc",
+    [
+        *("ServerLive", "ModelReady", "ModelConfig", "RepositoryIndex", "RepositoryModelLoad"),
+        *("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
+        *("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
+    ],
 )
 async def test_garbage_is_an_invalid_argument(server: FakeServer, rpc: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="is not a valid") as caught:

@@ -11,8 +11,8 @@ from tritonclient.grpc import service_pb2 as wire
 from penstock import _core
 
 
-def make_engine(**limits: int) -> _core.Engine:
-    return _core.Engine(backend_directories=[str(FIXTURE_BACKENDS)], **limits)
+def make_engine(**options: Any) -> _core.Engine:
+    return _core.Engine(backend_directories=[str(FIXTURE_BACKENDS)], **options)
 
 
 def load(engine: _core.Engine, **keys: str) -> _core.LoadedModel:

@@ -16,6 +16,7 @@ from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
+from penstock.frontend.shared_memory import SharedMemoryHandlers
 from penstock.observe.log import LogSettings
 from penstock.observe.log_control import LogControl
 
@@ -34,6 +35,8 @@ class FakeCore:
     deadlines: list[int] = field(default_factory=list)
     admitted: list[tuple[str, int]] = field(default_factory=list)
     refusal: CoreError | None = None
+    registered: dict[str, tuple[str, str, int, int]] = field(default_factory=dict)
+    failing_regions: CoreError | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,6 +61,23 @@ class FakeCore:
         self.admitted.append((group, size_bytes))
         if self.refusal is not None:
             raise self.refusal
+
+    def check_shared_memory(self) -> None:
+        if self.failing_regions is not None:
+            raise self.failing_regions
+
+    async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        self.check_shared_memory()
+        self.registered[name] = (name, key, offset, byte_size)
+
+    async def unregister_region(self, name: str) -> None:
+        self.check_shared_memory()
+        for each in [name] if name else list(self.registered):
+            self.registered.pop(each, None)
+
+    def regions(self, name: str) -> list[tuple[str, str, int, int]]:
+        self.check_shared_memory()
+        return [self.registered[name]] if name else list(self.registered.values())
 
 
 @dataclass
@@ -144,7 +164,10 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     inference = InferenceHandlers(core, readiness, config.max_inflight_per_stream)
     applied: list[LogSettings] = []
     logs = LogControl(LogSettings(), applied.append)
-    control = ControlHandlers(models, readiness, logs, server_name="fake", server_version="9")
+    memory = SharedMemoryHandlers(core, is_allowed=config.allow_client_shm)
+    control = ControlHandlers(
+        models, readiness, logs, memory, server_name="fake", server_version="9"
+    )
     register(transport.server, method_handlers(inference, control, core.admit))
     register_health(transport.server, readiness)
     register_reflection(transport.server, readiness)

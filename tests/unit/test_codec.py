@@ -105,6 +105,36 @@ def test_server_metadata_lists_what_works() -> None:
     assert "system_shared_memory" not in message.extensions
 
 
+def test_server_metadata_lists_what_it_is_told() -> None:
+    data = codec.encode_server_metadata("penstock", "1.2", ("system_shared_memory",))
+    message = service_pb2.ServerMetadataResponse.FromString(data)
+    assert list(message.extensions) == ["system_shared_memory"]
+
+
+def test_shared_memory_requests() -> None:
+    message = service_pb2.SystemSharedMemoryRegisterRequest(
+        name="r", key="/k", offset=8, byte_size=2**64 - 1
+    )
+    expected = codec.SharedRegion("r", "/k", 8, 2**64 - 1)
+    assert codec.parse_register_request(message.SerializeToString()) == expected
+    for rpc in ("SystemSharedMemoryStatus", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister"):
+        named = getattr(service_pb2, f"{rpc}Request")(name="r")
+        assert codec.parse_region_name(rpc, named.SerializeToString()) == "r"
+        with pytest.raises(InvalidArgumentError, match=f"not a valid {rpc}Request message"):
+            codec.parse_region_name(rpc, b"\xff")
+
+
+def test_shared_memory_status_is_a_map_by_name() -> None:
+    regions = [codec.SharedRegion("a", "/k", 0, 8), codec.SharedRegion("b", "/l", 4, 16)]
+    message = service_pb2.SystemSharedMemoryStatusResponse.FromString(codec.encode_regions(regions))
+    found = {
+        name: (each.key, each.offset, each.byte_size) for name, each in message.regions.items()
+    }
+    assert found == {"a": ("/k", 0, 8), "b": ("/l", 4, 16)}
+    assert message.regions["b"].name == "b"
+    assert codec.encode_done("SystemSharedMemoryUnregister") == b""
+
+
 def test_model_metadata() -> None:
     metadata = codec.ModelMetadata(
         "m",

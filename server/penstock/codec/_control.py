@@ -17,6 +17,7 @@ from penstock.codec._records import (
     ModelMetadata,
     ModelRef,
     RawTensor,
+    SharedRegion,
     TensorMetadata,
     UnloadRequest,
     VersionStatistics,
@@ -127,6 +128,23 @@ def parse_unload_request(data: bytes) -> UnloadRequest:
     return UnloadRequest(message.repository_name, message.model_name, dependents)
 
 
+def parse_region_name(rpc: str, data: bytes) -> str:
+    """Reads whom a Status, Unregister or CudaSharedMemoryRegister request is about; "" = all.
+
+    Raises:
+        InvalidArgumentError: the bytes are not such a message.
+    """
+    message: Any = parse_message(METHODS[rpc].request, data)
+    name: str = message.name
+    return name
+
+
+def parse_register_request(data: bytes) -> SharedRegion:
+    """Reads a SystemSharedMemoryRegisterRequest; InvalidArgumentError as above."""
+    message = parse_message(pb.SystemSharedMemoryRegisterRequest, data)
+    return SharedRegion(message.name, message.key, message.offset, message.byte_size)
+
+
 def encode_server_live(live: bool) -> bytes:
     """The bytes of a ServerLiveResponse."""
     return pb.ServerLiveResponse(live=live).SerializeToString()
@@ -198,6 +216,23 @@ def encode_unload_response(model_name: str) -> bytes:
     return pb.RepositoryModelUnloadResponse(
         model_name=model_name, isUnloaded=True
     ).SerializeToString()
+
+
+def encode_regions(regions: Iterable[SharedRegion]) -> bytes:
+    """The bytes of a SystemSharedMemoryStatusResponse."""
+    return pb.SystemSharedMemoryStatusResponse(
+        regions={
+            each.name: pb.SystemSharedMemoryStatusResponse.RegionStatus(
+                name=each.name, key=each.key, offset=each.offset, byte_size=each.byte_size
+            )
+            for each in regions
+        }
+    ).SerializeToString()
+
+
+def encode_done(rpc: str) -> bytes:
+    """The bytes of an RPC's response that has nothing to tell."""
+    return METHODS[rpc].response().SerializeToString()
 
 
 def encode_statistics(statistics: Iterable[VersionStatistics]) -> bytes:

@@ -148,6 +148,21 @@ class IndexRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedRegion:
+    """A named part of an object of the system's shared memory.
+
+    Attributes:
+        key: of shm_open.
+        offset: where the region begins in the object.
+    """
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRequest:
     """What RepositoryModelLoad asks for.
 

@@ -12,10 +12,10 @@ from typing import Any, Literal, Protocol
 import grpc
 
 from penstock import codec
-from penstock.errors import UnimplementedError
 from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.settings import Logs, SettingsHandlers
+from penstock.frontend.shared_memory import SharedMemoryHandlers
 from penstock.frontend.status import abort
 
 __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
@@ -64,7 +64,7 @@ class ModelControl(Protocol):
 
 
 class ControlHandlers:
-    """Health, metadata, statistics, the repository and settings.
+    """Health, metadata, statistics, the repository, settings and shared memory.
 
     Threading: confined to the event loop.
     Ownership: borrows everything.
@@ -75,6 +75,7 @@ class ControlHandlers:
         models: ModelControl,
         readiness: Readiness,
         logs: Logs,
+        shared_memory: SharedMemoryHandlers,
         *,
         server_name: str,
         server_version: str,
@@ -82,6 +83,7 @@ class ControlHandlers:
         self._models = models
         self._readiness = readiness
         self._settings = SettingsHandlers(logs, models.ready)
+        self._shared_memory = shared_memory
         self._server_name = server_name
         self._server_version = server_version
 
@@ -103,7 +105,8 @@ class ControlHandlers:
     async def server_metadata(self, request: bytes) -> bytes:
         """Name, version, extensions."""
         codec.check_request("ServerMetadata", request)
-        return codec.encode_server_metadata(self._server_name, self._server_version)
+        extensions = (*codec.EXTENSIONS, *self._shared_memory.extensions)
+        return codec.encode_server_metadata(self._server_name, self._server_version, extensions)
 
     async def model_metadata(self, request: bytes) -> bytes:
         """Tensors as clients see them."""
@@ -150,7 +153,7 @@ class ControlHandlers:
         return codec.encode_unload_response(unload.model_name)
 
     def by_rpc(self) -> Mapping[str, Handler]:
-        """The handlers by RPC name; RPCs that are not here are not supported."""
+        """The handlers by RPC name: every one that does not infer."""
         return {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
@@ -163,6 +166,7 @@ class ControlHandlers:
             "RepositoryModelLoad": self.repository_model_load,
             "RepositoryModelUnload": self.repository_model_unload,
             **self._settings.by_rpc(),
+            **self._shared_memory.by_rpc(),
         }
 
 
@@ -177,8 +181,7 @@ def method_handlers(
     supported = control.by_rpc()
     for name in codec.METHODS:
         if name not in handlers:
-            behaviour = supported.get(name) or _unsupported(name)
-            handlers[name] = _guarded(name, behaviour, admit)
+            handlers[name] = _guarded(name, supported[name], admit)
     return handlers
 
 
@@ -201,10 +204,3 @@ def _guarded(name: str, behaviour: Handler, admit: Admit) -> Any:
             await abort(context, error, name)
 
     return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _unsupported(name: str) -> Handler:
-    async def refuse(_request: bytes) -> bytes:
-        raise UnimplementedError(f"{name} is not supported by this server")
-
-    return refuse

@@ -17,11 +17,12 @@ class BindRequestTest : public testing::Test {
     ref_ = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref_);
     EXPECT_TRUE(ParseInferRequest(SpanOf(bytes_), HostPool::Shared(), &request.view).ok());
-    const Status status = BindRequest(spec, &request);
+    const Status status = BindRequest(spec, shared_memory_, &request);
     EXPECT_TRUE(status.ok()) << status.ToString();
     return request;
   }
 
+  SharedMemory shared_memory_{{}};
   std::string bytes_;
   RequestRef ref_;
 };

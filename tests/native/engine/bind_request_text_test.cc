@@ -48,7 +48,7 @@ Status Bind(const VersionSpec& spec, const InferMessage& message) {
   const RequestRef ref = InferRequestPool::Shared().Get();
   InferRequest& request = AsInfer(ref);
   const Status parsed = ParseInferRequest(SpanOf(bytes), HostPool::Shared(), &request.view);
-  return parsed.ok() ? BindRequest(spec, &request) : parsed;
+  return parsed.ok() ? BindRequest(spec, SharedMemory({}), &request) : parsed;
 }
 
 struct Case {
@@ -104,7 +104,7 @@ std::vector<Case> InputCases() {
        InferMessage("M")
            .Input("A", "FP32", {1, 2}, kRow)
            .Input("B", "BYTES", {1, 1}, "", "shared_memory_region"),
-       "shared memory is not supported: tensor 'B'", StatusCode::kUnimplemented},
+       "Client shared memory is disabled", StatusCode::kUnimplemented},
   };
 }
 

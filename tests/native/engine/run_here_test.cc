@@ -11,6 +11,7 @@
 
 #include "engine_harness.h"
 #include "testing/fake_clock.h"
+#include "testing/shm_object.h"
 
 namespace penstock {
 namespace {
@@ -65,9 +66,37 @@ class RunHereTest : public ::testing::Test {
   static Engine::Options OptionsWith(Clock& clock) {
     Engine::Options options;
     options.clock = &clock;
+    options.allow_client_shm = true;
     return options;
   }
 };
+
+TEST_F(RunHereTest, RequestInSharedMemory_IsLeftToTheInstanceAndSoAreThoseWithIt) {
+  Serve(FixedSpec());
+  RunOnce();
+  ShmObject object(RawOf<float>({5}));
+  ASSERT_TRUE(harness_.engine.shared_memory().Register(object.Region("r", 4)).ok());
+  SendLater();
+  harness_.Send(InferMessage().SharedInput("IN", "FP32", {1, 1}, {.byte_size = 4}), kNever,
+                Wake::kLater);
+  EXPECT_FALSE(version_->TryRunHere());
+  version_->Flush();
+  const auto outcomes = harness_.Await(2);
+  EXPECT_EQ(outcomes[1].outputs[0], RawOf<float>({5}));
+  EXPECT_NE(ran_on_, std::this_thread::get_id());
+  clock_.AwaitWaiters(2);
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+}
+
+TEST_F(RunHereTest, RefusedRequestInSharedMemory_KeepsNobodyFromRunningHere) {
+  Serve(FixedSpec());
+  RunOnce();
+  harness_.Send(InferMessage().SharedInput("IN", "FP32", {1, 1}, {.region = "?", .byte_size = 4}));
+  EXPECT_EQ(harness_.Await(1)[0].status.code(), StatusCode::kNotFound);
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+}
 
 TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
   Serve(FixedSpec());

@@ -31,6 +31,7 @@ class StatisticsTest : public testing::Test {
     for (const int64_t received_ns : {0, 10}) {
       batch_.requests.push_back(InferRequestPool::Shared().Get());
       AsInfer(batch_.requests.back()).received_ns = received_ns;
+      AsInfer(batch_.requests.back()).rows = received_ns == 0 ? 2 : 3;
     }
     batch_.rows = 5;
   }
@@ -41,7 +42,7 @@ class StatisticsTest : public testing::Test {
 };
 
 TEST_F(StatisticsTest, SuccessfulBatch_CountsRequestsRowsAndPhases) {
-  recorder_.RecordBatch(batch_, times_, Status(), 1234);
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2), 1234);
   const VersionStatistics s = recorder_.Snapshot();
   EXPECT_EQ(s.execution_count, 1U);
   EXPECT_EQ(s.inference_count, 5U);
@@ -59,7 +60,7 @@ TEST_F(StatisticsTest, SuccessfulBatch_CountsRequestsRowsAndPhases) {
 }
 
 TEST_F(StatisticsTest, FailedBatch_CountsFailuresOnly) {
-  recorder_.RecordBatch(batch_, times_, Internal("x"), 1234);
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2, Internal("x")), 1234);
   const VersionStatistics s = recorder_.Snapshot();
   EXPECT_EQ(s.fail.count, 2U);
   EXPECT_EQ(s.failures.at(StatusCode::kInternal), 2U);
@@ -67,6 +68,19 @@ TEST_F(StatisticsTest, FailedBatch_CountsFailuresOnly) {
   EXPECT_EQ(s.execution_count, 0U);
   EXPECT_EQ(s.inference_count, 0U);
   EXPECT_EQ(s.last_inference_ms, 0);
+  EXPECT_EQ(s.busy_ns, 60U);
+}
+
+TEST_F(StatisticsTest, BatchThatServedSome_CountsEachRequestAsItEnded) {
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>{Status(), InvalidArgument("x")}, 1234);
+  const VersionStatistics s = recorder_.Snapshot();
+  EXPECT_EQ(s.success.count, 1U);
+  EXPECT_EQ(s.fail.count, 1U);
+  EXPECT_EQ(s.failures.at(StatusCode::kInvalidArgument), 1U);
+  EXPECT_EQ(s.execution_count, 1U);
+  EXPECT_EQ(s.inference_count, 2U);
+  EXPECT_EQ(s.compute_infer.count, 1U);
+  EXPECT_EQ(s.batches.at(2).count, 1U);
   EXPECT_EQ(s.busy_ns, 60U);
 }
 
