@@ -26,6 +26,7 @@ struct PyVersion {
 void BindSpecs(
     pybind11::module_& module);  // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
 void BindVersion(pybind11::module_& module);  // LoadedModel, Version
+void BindAccess(pybind11::module_& module);   // Access, AccessPolicy, Caller, Principal
 void BindEngine(pybind11::module_& module);   // Engine, Call
 
 // Version.stats(): the dictionary of penstock.core.VersionStats.

@@ -41,6 +41,7 @@ PYBIND11_MODULE(_core, module) {
   RegisterErrors(module);
   BindSpecs(module);
   BindVersion(module);
+  BindAccess(module);
   BindEngine(module);
   module.def("set_logging", &SetLoggingFromPython, py::arg("level"), py::arg("json"));
   module.def("encode_stream_error", &StreamError, py::arg("message"), py::arg("request_id"),

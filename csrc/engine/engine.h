@@ -36,6 +36,7 @@ class Engine {
   struct Options {
     std::vector<std::string> backend_directories;
     AdmissionLimits limits;
+    AccessPolicy access = {};
     Clock* clock = &Clock::System();
   };
 
@@ -65,9 +66,8 @@ class Engine {
   bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
 
   struct InferOptions {
-    size_t wire_bytes =
-        0;  // the size on the wire where it differs from the message's; 0 = the same
-    Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
+    const Caller* caller = nullptr;  // null: sent nothing that tells who it is
+    Wake wake = Wake::kNow;          // kLater: the caller flushes request->version when its turn is over
   };
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
@@ -92,7 +92,7 @@ class Engine {
     std::vector<int64_t> unready;
   };
 
-  Status Admit(InferRequest* request, size_t wire_bytes);
+  Status Admit(InferRequest* request, const Caller* caller);
   Status ParseAndSubmit(const RequestRef& request, Wake wake);
   Status Submit(const RequestRef& request, Wake wake);
   Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;

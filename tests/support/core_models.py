@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as wire
 from penstock import _core
 
 
-def make_engine(**limits: int) -> _core.Engine:
+def make_engine(**limits: Any) -> _core.Engine:
     return _core.Engine(backend_directories=[str(FIXTURE_BACKENDS)], **limits)
 
 
