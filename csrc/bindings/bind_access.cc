@@ -55,15 +55,15 @@ AccessPolicy MakePolicy(
 std::shared_ptr<Principal> MakePrincipal(std::string name, const std::vector<std::string>& groups,
                                          double per_second, double burst,
                                          size_t max_request_bytes) {
-  return std::make_shared<Principal>(Principal{
-      std::move(name), GroupsFrom(groups), RateFrom(per_second, burst), max_request_bytes});
+  return std::make_shared<Principal>(Principal{std::move(name), GroupsFrom(groups),
+                                               RateFrom(per_second, burst), max_request_bytes});
 }
 
 Sha256Digest DigestFrom(std::string_view bytes) {
   Sha256Digest digest;
   if (bytes.size() != digest.size()) {
-    throw py::value_error("expected a digest of " + std::to_string(digest.size()) +
-                          " bytes, got " + std::to_string(bytes.size()));
+    throw py::value_error("expected a digest of " + std::to_string(digest.size()) + " bytes, got " +
+                          std::to_string(bytes.size()));
   }
   std::copy(bytes.begin(), bytes.end(), digest.begin());
   return digest;
@@ -117,8 +117,7 @@ void Refuse(const PyAccess& self, const Caller& caller, int code, std::string re
   self.access().Remember(caller, status, self.After(valid_s));
 }
 
-void Admit(const PyAccess& self, const std::string& name, size_t size_bytes,
-           const Caller* caller) {
+void Admit(const PyAccess& self, const std::string& name, size_t size_bytes, const Caller* caller) {
   const CallGroup group = GroupFrom(name);
   if (group == CallGroup::kInference) {
     throw py::value_error("inference is admitted by infer: its place is given back with it");
@@ -133,11 +132,12 @@ int64_t PyAccess::After(double seconds) const {
 }
 
 void BindAccess(py::module_& module) {
-  py::class_<Caller>(module, "Caller")
-      .def_property_readonly("credential", [](const Caller& self) { return self.credential; });
+  py::class_<Caller>(module, "Caller").def_property_readonly("credential", [](const Caller& self) {
+    return self.credential;
+  });
   py::class_<Principal, std::shared_ptr<Principal>>(module, "Principal")
-      .def(py::init(&MakePrincipal), py::kw_only(), py::arg("name"), py::arg("groups"), py::arg("per_second") = 0.0,
-           py::arg("burst") = 1.0, py::arg("max_request_bytes") = 0);
+      .def(py::init(&MakePrincipal), py::kw_only(), py::arg("name"), py::arg("groups"),
+           py::arg("per_second") = 0.0, py::arg("burst") = 1.0, py::arg("max_request_bytes") = 0);
   py::class_<AccessPolicy>(module, "AccessPolicy")
       .def(py::init(&MakePolicy), py::kw_only(),
            py::arg("restricted") = std::map<std::string, std::pair<std::string, std::string>>(),

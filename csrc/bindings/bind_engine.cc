@@ -219,8 +219,7 @@ void BindModels(py::class_<PyEngine>& engine) {
 
 void BindRequests(py::class_<PyEngine>& engine) {
   engine
-      .def_property_readonly("access",
-                             [](const PyEngine& self) { return PyAccess{self.engine()}; })
+      .def_property_readonly("access", [](const PyEngine& self) { return PyAccess{self.engine()}; })
       .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
            py::arg("stream"), py::arg("caller") = nullptr)
       .def("flush", &PyEngine::Flush)
@@ -254,8 +253,7 @@ void BindEngine(py::module_& module) {
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
   engine.def(py::init<std::vector<std::string>, size_t, size_t, const AccessPolicy*>(),
-             py::kw_only(),
-             py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+             py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
              py::arg("max_request_bytes") = 0, py::arg("access") = nullptr);
   BindModels(engine);
   BindRequests(engine);

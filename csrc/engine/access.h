@@ -45,10 +45,10 @@ struct AccessPolicy {
 struct Caller {
   CallGroups opened;  // restricted groups whose header was sent
   bool has_credential = false;
-  Sha256Digest digest{};    // of the credential
-  std::string credential;   // where the policy has tokens; for whom verifies them
-  std::string fault;        // why the credential cannot be read
-  std::string connection;   // the peer's address: the same for all calls of a connection
+  Sha256Digest digest{};   // of the credential
+  std::string credential;  // where the policy has tokens; for whom verifies them
+  std::string fault;       // why the credential cannot be read
+  std::string connection;  // the peer's address: the same for all calls of a connection
 };
 
 using CallHeader = std::pair<std::string_view, std::string_view>;
@@ -66,7 +66,8 @@ enum class Refusal : uint8_t {
   kKeyRate,
 };
 inline constexpr std::array<std::string_view, 9> kRefusalNames = {
-    "busy",       "draining",        "size",    "restricted", "unauthenticated", "permission_denied",
+    "busy",       "draining",        "size",
+    "restricted", "unauthenticated", "permission_denied",
     "unverified", "connection_rate", "key_rate"};
 
 struct Refused {

@@ -33,16 +33,14 @@ Status Admission::Refuse(Refusal reason, Status status) {
 
 Status Admission::CheckSize(size_t size_bytes, const Principal* who) {
   if (limits_.max_request_bytes != 0 && size_bytes > limits_.max_request_bytes) {
-    return Refuse(Refusal::kSize,
-                  ResourceExhausted(StrCat("request of ", size_bytes,
-                                           " bytes exceeds the limit of ",
-                                           limits_.max_request_bytes, " bytes")));
+    return Refuse(Refusal::kSize, ResourceExhausted(StrCat("request of ", size_bytes,
+                                                           " bytes exceeds the limit of ",
+                                                           limits_.max_request_bytes, " bytes")));
   }
   if (who != nullptr && who->max_request_bytes != 0 && size_bytes > who->max_request_bytes) {
-    return Refuse(Refusal::kSize,
-                  ResourceExhausted(StrCat("request of ", size_bytes,
-                                           " bytes exceeds the limit of ", who->name, ": ",
-                                           who->max_request_bytes, " bytes")));
+    return Refuse(Refusal::kSize, ResourceExhausted(StrCat(
+                                      "request of ", size_bytes, " bytes exceeds the limit of ",
+                                      who->name, ": ", who->max_request_bytes, " bytes")));
   }
   return Status::Ok();
 }

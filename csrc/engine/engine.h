@@ -67,7 +67,7 @@ class Engine {
 
   struct InferOptions {
     const Caller* caller = nullptr;  // null: sent nothing that tells who it is
-    Wake wake = Wake::kNow;          // kLater: the caller flushes request->version when its turn is over
+    Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
   };
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.

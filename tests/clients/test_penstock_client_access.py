@@ -15,7 +15,10 @@ from tests.support.server_process import served
 
 from penstock_client import AsyncClient, Client, Tls, UnauthenticatedError, UnavailableError
 
-INPUTS = {"INPUT0": np.zeros((1, 16), np.int32), "INPUT1": np.ones((1, 16), np.int32)}
+INPUTS: dict[str, Any] = {
+    "INPUT0": np.zeros((1, 16), np.int32),
+    "INPUT1": np.ones((1, 16), np.int32),
+}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from penstock.access import jwks
-from penstock.access.jwks import fetch_keys, is_url
+from penstock.access.jwks import fetch_keys, is_forgeable, is_url
 from penstock.access.keys import read_keys
 from penstock.access.tokens import Claims, TokenRules
 from penstock.access.verifier import KeySet, TokenVerifier
@@ -18,6 +19,8 @@ from penstock.core import Access, AccessPolicy, Principal
 from penstock.errors import ConfigError, StartupError
 
 __all__ = ["Door", "access_policy"]
+
+_log = logging.getLogger(__name__)
 
 
 def access_policy(settings: AccessSettings) -> AccessPolicy:
@@ -63,6 +66,8 @@ class Door:
         for watch in self._watches:
             watch.start()
         if self._token_keys is not None and is_url(self._settings.jwks):
+            if is_forgeable(self._settings.jwks):
+                _log.warning("--jwks comes over plain http: who is on the way can forge keys")
             await self._token_keys.refresh()
             self._refreshing = asyncio.create_task(self._refresh(self._token_keys))
 

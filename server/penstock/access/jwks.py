@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import Any
 
 from penstock.errors import ConfigError
 
-__all__ = ["PublicKey", "fetch_keys", "is_url", "parse_keys", "read_keys"]
+__all__ = ["PublicKey", "fetch_keys", "is_forgeable", "is_url", "parse_keys", "read_keys"]
 
 _MAX_BYTES = 1024 * 1024
 _MAX_KEYS = 256
 _TIMEOUT_S = 5.0
 _CHUNK_BYTES = 65536
 _MIN_RSA_BITS = 2048
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KINDS = ("RSA", "EC", "OKP")  # what has a public half; "oct" is a secret that both sides know
 
 
@@ -49,6 +51,12 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 def is_url(source: str) -> bool:
     """Whether the source is a URL and not a file."""
     return source.startswith(("http://", "https://"))
+
+
+def is_forgeable(url: str) -> bool:
+    """Whether it is fetched in plain text from another machine."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in _LOOPBACK
 
 
 def read_keys(path: Path) -> dict[str, PublicKey]:

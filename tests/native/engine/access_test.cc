@@ -41,9 +41,8 @@ AccessPolicy WithTokens() {
 class AccessTest : public testing::Test {
  protected:
   // The outcome of one small message of one call.
-  Status Call(Admission& admission, const Headers& headers,
-              CallGroup group = CallGroup::kMetadata, size_t size_bytes = 1,
-              std::string_view connection = "ipv4:127.0.0.1:5") {
+  Status Call(Admission& admission, const Headers& headers, CallGroup group = CallGroup::kMetadata,
+              size_t size_bytes = 1, std::string_view connection = "ipv4:127.0.0.1:5") {
     const Caller caller = admission.access().Identify(headers, connection);
     return admission.Admit(&caller, group, size_bytes);
   }
@@ -66,9 +65,8 @@ TEST_F(AccessTest, RestrictedGroup_WantsItsHeaderWithItsValue) {
   Admission admission({}, policy, clock_);
   const CallGroup group = CallGroup::kModelRepository;
   EXPECT_TRUE(Call(admission, {{"triton-grpc-protocol-admin", "secret"}}, group).ok());
-  for (const Headers& headers :
-       {Headers{}, Headers{{"triton-grpc-protocol-admin", "Secret"}},
-        Headers{{"triton-grpc-protocol-other", "secret"}}}) {
+  for (const Headers& headers : {Headers{}, Headers{{"triton-grpc-protocol-admin", "Secret"}},
+                                 Headers{{"triton-grpc-protocol-other", "secret"}}}) {
     const Status status = Call(admission, headers, group);
     EXPECT_EQ(status.code(), StatusCode::kUnavailable);
     EXPECT_EQ(status.message(),
@@ -109,8 +107,7 @@ TEST_F(AccessTest, BadCredentials_AreUnauthenticatedAndNotEchoed) {
     EXPECT_NE(status.message().find(text), std::string::npos) << status.message();
     EXPECT_EQ(status.message().find("guess"), std::string::npos);
   }
-  EXPECT_EQ(admission.Admit(nullptr, CallGroup::kMetadata, 1).code(),
-            StatusCode::kUnauthenticated);
+  EXPECT_EQ(admission.Admit(nullptr, CallGroup::kMetadata, 1).code(), StatusCode::kUnauthenticated);
   EXPECT_EQ(admission.refused(Refusal::kUnauthenticated), cases.size() + 1);
 }
 
@@ -139,8 +136,7 @@ TEST_F(AccessTest, Token_IsLetInOnceVerifiedAndUntilItsTime) {
   const Caller caller = access.Identify(Headers{{"authorization", "Bearer t"}}, "c");
   EXPECT_EQ(caller.credential, "t");
   EXPECT_TRUE(access.NeedsVerification(caller));
-  EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(),
-            StatusCode::kUnauthenticated);
+  EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(), StatusCode::kUnauthenticated);
   access.Remember(caller, Key("token of 'x'", {CallGroup::kMetadata}), clock_.NowNs() + kSecond);
   EXPECT_FALSE(access.NeedsVerification(caller));
   EXPECT_TRUE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
@@ -186,9 +182,10 @@ TEST_F(AccessTest, ConnectionRate_IsPerConnectionAndSaysWhenToComeBack) {
   for (int i = 0; i < 2; ++i) EXPECT_TRUE(Call(admission, {}).ok());
   const Status status = Call(admission, {});
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
-  EXPECT_EQ(status.message(),
-            "this connection is over its limit of 4 calls per second (at most 2 at once); try again "
-            "in 250 ms");
+  EXPECT_EQ(
+      status.message(),
+      "this connection is over its limit of 4 calls per second (at most 2 at once); try again "
+      "in 250 ms");
   EXPECT_EQ(status.retry_after_ms(), 250);
   EXPECT_EQ(admission.refused(Refusal::kConnectionRate), 1U);
   EXPECT_TRUE(Call(admission, {}, CallGroup::kMetadata, 1, "ipv4:127.0.0.1:6").ok());

@@ -32,7 +32,8 @@ TEST(AdmissionTest, InflightLimit_RefusesInferenceOnly) {
 
 TEST(AdmissionTest, SizeLimit_HoldsForEveryGroup) {
   Admission admission({.max_request_bytes = 10});
-  for (const CallGroup group : {CallGroup::kInference, CallGroup::kModelRepository, CallGroup::kHealth}) {
+  for (const CallGroup group :
+       {CallGroup::kInference, CallGroup::kModelRepository, CallGroup::kHealth}) {
     EXPECT_TRUE(admission.Admit(nullptr, group, 10).ok());
     const Status status = admission.Admit(nullptr, group, 11);
     EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);

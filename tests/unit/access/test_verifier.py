@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer, key_set
 
-from penstock.access.jwks import PublicKey, parse_keys
+from penstock.access.jwks import PublicKey, fetch_keys, is_forgeable, parse_keys
 from penstock.access.tokens import Claims, TokenRules
 from penstock.access.verifier import KeySet, TokenVerifier
 from penstock.core import Principal
@@ -169,3 +169,21 @@ def test_key_of_another_use_or_kind_hides_no_other(change: dict[str, object]) ->
 def test_what_is_no_key_set_is_a_fault(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_keys(text.encode(), "test")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_so"),
+    [
+        ("http://issuer.example/keys", True),
+        ("https://issuer.example/keys", False),
+        ("http://127.0.0.1:1/keys", False),
+        ("http://[::1]:1/keys", False),
+    ],
+)
+def test_plain_http_from_elsewhere_is_forgeable(url: str, is_so: bool) -> None:
+    assert is_forgeable(url) is is_so
+
+
+def test_url_that_nobody_serves_is_a_fault() -> None:
+    with pytest.raises(ConfigError, match="connection refused"):
+        fetch_keys("http://127.0.0.1:1/keys")
