@@ -31,6 +31,13 @@ Status::Status(StatusCode code, std::string message) {
   rep_ = std::make_shared<const Rep>(Rep{code, std::move(message)});
 }
 
+Status Status::WithRetryAfter(int64_t retry_after_ms) const {
+  assert(!ok());
+  Status status;
+  status.rep_ = std::make_shared<const Rep>(Rep{rep_->code, rep_->message, retry_after_ms});
+  return status;
+}
+
 std::string Status::ToString() const {
   if (ok()) return "OK";
   return std::string(StatusCodeName(code())).append(": ").append(message());
@@ -57,6 +64,12 @@ Status FailedPrecondition(std::string message) {
 Status Cancelled(std::string message) { return {StatusCode::kCancelled, std::move(message)}; }
 Status DeadlineExceeded(std::string message) {
   return {StatusCode::kDeadlineExceeded, std::move(message)};
+}
+Status PermissionDenied(std::string message) {
+  return {StatusCode::kPermissionDenied, std::move(message)};
+}
+Status Unauthenticated(std::string message) {
+  return {StatusCode::kUnauthenticated, std::move(message)};
 }
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cassert>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -53,10 +54,16 @@ class [[nodiscard]] Status {
   // "INVALID_ARGUMENT: the message"
   std::string ToString() const;
 
+  // How long the caller had better wait before it tries again; negative = nothing is known of that.
+  int64_t retry_after_ms() const { return rep_ ? rep_->retry_after_ms : -1; }
+  // The same failure with that. REQUIRES: !ok().
+  Status WithRetryAfter(int64_t retry_after_ms) const;
+
  private:
   struct Rep {
     StatusCode code;
     std::string message;
+    int64_t retry_after_ms = -1;
   };
   std::shared_ptr<const Rep> rep_;  // shared: one failed batch gives every request the same text
 };
@@ -71,6 +78,8 @@ Status ResourceExhausted(std::string message);
 Status FailedPrecondition(std::string message);
 Status Cancelled(std::string message);
 Status DeadlineExceeded(std::string message);
+Status PermissionDenied(std::string message);
+Status Unauthenticated(std::string message);
 
 // A value or the Status that says why there is none.
 // Lifecycle: value() and operator* only after ok() was seen true (asserted).

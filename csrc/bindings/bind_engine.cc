@@ -13,6 +13,7 @@
 #include "bindings/bind_call.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
+#include "bindings/py_access.h"
 #include "bindings/seconds.h"
 
 namespace py = pybind11;
@@ -25,10 +26,11 @@ namespace {
 class PyEngine {
  public:
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
-           size_t max_request_bytes, bool allow_client_shm)
+           size_t max_request_bytes, bool allow_client_shm, const AccessPolicy* access)
       : engine_(std::make_shared<Engine>(
             Engine::Options{.backend_directories = std::move(backend_directories),
                             .limits = {max_inflight_requests, max_request_bytes},
+                            .access = access == nullptr ? AccessPolicy() : *access,
                             .allow_client_shm = allow_client_shm})) {}
 
   ~PyEngine() {
@@ -49,7 +51,7 @@ class PyEngine {
   const std::shared_ptr<CompletionQueue>& completions() const { return completions_; }
 
   PyCall Infer(py::bytes message, int64_t deadline_ns, py::object tag, bool stream,
-               size_t wire_bytes) {
+               const Caller* caller) {
     RequestRef ref = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref);
     const std::string_view bytes = message;
@@ -58,7 +60,7 @@ class PyEngine {
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
-    engine_->Infer(ref, {wire_bytes, Wake::kLater});
+    engine_->Infer(ref, {caller, Wake::kLater});
     // A refused request may have no version; one that is being replaced is flushed for nothing.
     const auto& version = request.version;
     if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
@@ -146,13 +148,6 @@ class PyEngine {
       unflushed_;  // versions with requests since the last Flush
 };
 
-CallGroup GroupFrom(const std::string& name) {
-  if (name == "inference") return CallGroup::kInference;
-  if (name == "control") return CallGroup::kControl;
-  if (name == "health") return CallGroup::kHealth;
-  throw py::value_error("unknown group '" + name + "': expected inference, control or health");
-}
-
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
@@ -194,9 +189,11 @@ py::dict EngineStats(const PyEngine& self) {
   dict["accepted"] = admission.admitted();
   dict["inflight"] = admission.inflight();
   dict["completed"] = completed;
-  dict["refused"] = py::dict(py::arg("busy") = admission.refused_busy(),
-                             py::arg("draining") = admission.refused_draining(),
-                             py::arg("size") = admission.refused_size());
+  py::dict refused;
+  for (size_t i = 0; i < kRefusalNames.size(); ++i) {
+    refused[py::str(std::string(kRefusalNames[i]))] = admission.refused(static_cast<Refusal>(i));
+  }
+  dict["refused"] = refused;
   return dict;
 }
 
@@ -228,14 +225,9 @@ void BindModels(py::class_<PyEngine>& engine) {
 
 void BindRequests(py::class_<PyEngine>& engine) {
   engine
-      .def(
-          "admit",
-          [](const PyEngine& self, const std::string& group, size_t size_bytes) {
-            ThrowIfError(self.engine()->admission().Admit(GroupFrom(group), size_bytes));
-          },
-          py::arg("group"), py::arg("size_bytes"))
+      .def_property_readonly("access", [](const PyEngine& self) { return PyAccess{self.engine()}; })
       .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
-           py::arg("stream"), py::arg("compressed_bytes") = 0)
+           py::arg("stream"), py::arg("caller") = nullptr)
       .def("flush", &PyEngine::Flush)
       .def_property_readonly("completion_fd", &PyEngine::fd)
       .def("take_completions", &PyEngine::TakeCompletions);
@@ -260,13 +252,16 @@ void BindLife(py::class_<PyEngine>& engine) {
 }  // namespace
 
 void BindEngine(py::module_& module) {
-  py::class_<PyCall>(module, "Call").def("cancel", [](const PyCall& self) {
-    WithoutGil([&] { self.engine->Cancel(self.request); });
-  });
+  py::class_<PyCall>(module, "Call")
+      .def("cancel",
+           [](const PyCall& self) { WithoutGil([&] { self.engine->Cancel(self.request); }); })
+      .def("retry_after_ms",
+           [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(py::init<std::vector<std::string>, size_t, size_t, bool>(), py::kw_only(),
-             py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
-             py::arg("max_request_bytes") = 0, py::arg("allow_client_shm") = false);
+  engine.def(py::init<std::vector<std::string>, size_t, size_t, bool, const AccessPolicy*>(),
+             py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+             py::arg("max_request_bytes") = 0, py::arg("allow_client_shm") = false,
+             py::arg("access") = nullptr);
   engine.def_property_readonly("shared_memory",
                                [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);

@@ -32,8 +32,9 @@ struct PySharedMemory {
 void BindSpecs(
     pybind11::module_& module);  // TensorSpec, InputSpec, OutputSpec, QueuePolicy, VersionSpec
 void BindVersion(pybind11::module_& module);       // LoadedModel, Version
-void BindEngine(pybind11::module_& module);        // Engine, Call
+void BindAccess(pybind11::module_& module);        // Access, AccessPolicy, Caller, Principal
 void BindSharedMemory(pybind11::module_& module);  // SharedMemory
+void BindEngine(pybind11::module_& module);        // Engine, Call
 
 // Version.stats(): the dictionary of penstock.core.VersionStats.
 pybind11::dict VersionStatsDict(const ModelVersion& version);

@@ -9,8 +9,8 @@ namespace {
 
 void Raise(const Status& status) {
   const py::object make = py::module_::import("penstock.errors").attr("core_error");
-  const py::object error =
-      make(static_cast<int>(status.code()), ReplaceInvalidUtf8(status.message()));
+  const py::object error = make(static_cast<int>(status.code()),
+                                ReplaceInvalidUtf8(status.message()), status.retry_after_ms());
   PyErr_SetObject(py::type::handle_of(error).ptr(), error.ptr());
 }
 

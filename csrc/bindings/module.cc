@@ -46,6 +46,7 @@ PYBIND11_MODULE(_core, module) {
   BindSpecs(module);
   BindVersion(module);
   BindSharedMemory(module);
+  BindAccess(module);
   BindEngine(module);
   module.def("set_logging", &SetLoggingFromPython, py::kw_only(), py::arg("debug"), py::arg("info"),
              py::arg("warning"), py::arg("error"), py::arg("json"));

@@ -1,28 +1,64 @@
 #include "engine/admission.h"
 
+#include <utility>
+
 #include "base/strcat.h"
 
 namespace penstock {
 
-Status Admission::Admit(CallGroup group, size_t size_bytes) {
-  if (limits_.max_request_bytes != 0 && size_bytes > limits_.max_request_bytes) {
-    refused_size_.fetch_add(1, std::memory_order_relaxed);
-    return ResourceExhausted(StrCat("request of ", size_bytes, " bytes exceeds the limit of ",
-                                    limits_.max_request_bytes, " bytes"));
+Status Admission::Admit(const Caller* caller, CallGroup group, size_t size_bytes) {
+  PrincipalRef who;
+  if (auto refused = access_.Authorize(caller, group, &who)) {
+    return Refuse(refused->reason, std::move(refused->status));
   }
-  if (group != CallGroup::kInference) return Status::Ok();
+  PENSTOCK_RETURN_IF_ERROR(CheckSize(size_bytes, who.get()));
+  if (auto refused = access_.TakeRates(caller, group, who.get())) {
+    return Refuse(refused->reason, std::move(refused->status));
+  }
+  return group == CallGroup::kInference ? TakePlace() : Status::Ok();
+}
+
+Status Admission::Authorize(const Caller* caller, CallGroup group) {
+  PrincipalRef who;
+  if (auto refused = access_.Authorize(caller, group, &who)) {
+    return Refuse(refused->reason, std::move(refused->status));
+  }
+  return Status::Ok();
+}
+
+Status Admission::Refuse(Refusal reason, Status status) {
+  refused_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  return status;
+}
+
+Status Admission::CheckSize(size_t size_bytes, const Principal* who) {
+  if (limits_.max_request_bytes != 0 && size_bytes > limits_.max_request_bytes) {
+    return Refuse(Refusal::kSize, ResourceExhausted(StrCat("request of ", size_bytes,
+                                                           " bytes exceeds the limit of ",
+                                                           limits_.max_request_bytes, " bytes")));
+  }
+  if (who != nullptr && who->max_request_bytes != 0 && size_bytes > who->max_request_bytes) {
+    return Refuse(Refusal::kSize, ResourceExhausted(StrCat(
+                                      "request of ", size_bytes, " bytes exceeds the limit of ",
+                                      who->name, ": ", who->max_request_bytes, " bytes")));
+  }
+  return Status::Ok();
+}
+
+Status Admission::TakePlace() {
   // Counted first, so that WaitIdle after StopAccepting cannot miss a call that is coming in.
   const size_t before = inflight_.fetch_add(1);
   if (!is_accepting_.load()) {
     Release();
-    refused_draining_.fetch_add(1, std::memory_order_relaxed);
-    return Unavailable("GRPC server is shutting down and has stopped accepting new requests.");
+    return Refuse(
+        Refusal::kDraining,
+        Unavailable("GRPC server is shutting down and has stopped accepting new requests."));
   }
   if (limits_.max_inflight_requests != 0 && before >= limits_.max_inflight_requests) {
     Release();
-    refused_busy_.fetch_add(1, std::memory_order_relaxed);
-    return Unavailable(StrCat("the server is busy: ", limits_.max_inflight_requests,
-                              " requests are in flight, which is its limit"));
+    return Refuse(Refusal::kBusy,
+                  Unavailable(StrCat("the server is busy: ", limits_.max_inflight_requests,
+                                     " requests are in flight, which is its limit")));
   }
   admitted_.fetch_add(1, std::memory_order_relaxed);
   return Status::Ok();

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -9,12 +10,10 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "engine/access.h"
+#include "engine/call_group.h"
 
 namespace penstock {
-
-// What a call is for: inference is counted and bounded, control and health calls are not held up by
-// load.
-enum class CallGroup { kInference, kControl, kHealth };
 
 struct AdmissionLimits {
   size_t max_inflight_requests = 0;  // accepted and not yet answered; 0 = no bound
@@ -22,15 +21,25 @@ struct AdmissionLimits {
 };
 
 // Threading: thread-safe.
+// Ownership: borrows the clock.
 class Admission {
  public:
-  explicit Admission(AdmissionLimits limits) : limits_(limits) {}
+  explicit Admission(AdmissionLimits limits, AccessPolicy policy = {},
+                     Clock& clock = Clock::System())
+      : limits_(limits), access_(std::move(policy), clock) {}
 
-  // Lets a call in or says why not: UNAVAILABLE while shutting down or over the in-flight limit,
-  // RESOURCE_EXHAUSTED for a message over the size limit. An admitted inference holds a place until
-  // Release.
-  Status Admit(CallGroup group, size_t size_bytes);
+  AccessControl& access() { return access_; }
+
+  // Lets a message of a call in or says why not: what AccessControl says (a null caller sent
+  // nothing), RESOURCE_EXHAUSTED for a message over a size limit or a call over a rate, UNAVAILABLE
+  // while shutting down or over the in-flight limit. An admitted inference holds a place until
+  // Release; the in-flight limit and the shutdown are for inference alone, so that load holds up no
+  // question of health.
+  Status Admit(const Caller* caller, CallGroup group, size_t size_bytes);
   void Release();
+
+  // Whether the caller may call the group, before there is a message: for streams at their start.
+  Status Authorize(const Caller* caller, CallGroup group);
 
   // From now on no inference is let in; what is in goes on.
   void StopAccepting();
@@ -40,21 +49,24 @@ class Admission {
 
   size_t inflight() const { return inflight_.load(std::memory_order_relaxed); }
   uint64_t admitted() const { return admitted_.load(std::memory_order_relaxed); }
-  uint64_t refused_busy() const { return refused_busy_.load(std::memory_order_relaxed); }
-  uint64_t refused_draining() const { return refused_draining_.load(std::memory_order_relaxed); }
-  uint64_t refused_size() const { return refused_size_.load(std::memory_order_relaxed); }
+  uint64_t refused(Refusal reason) const {
+    return refused_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
+  }
 
  private:
+  Status Refuse(Refusal reason, Status status);
+  Status CheckSize(size_t size_bytes, const Principal* who);
+  Status TakePlace();
+
   // Constant after construction.
   const AdmissionLimits limits_;
 
   // Own synchronisation.
+  AccessControl access_;
   std::atomic<size_t> inflight_{0};
   std::atomic<bool> is_accepting_{true};
   std::atomic<uint64_t> admitted_{0};
-  std::atomic<uint64_t> refused_busy_{0};
-  std::atomic<uint64_t> refused_draining_{0};
-  std::atomic<uint64_t> refused_size_{0};
+  std::array<std::atomic<uint64_t>, kRefusalNames.size()> refused_{};
   std::atomic<size_t> waiters_{0};  // threads in WaitIdle
 
   Mutex mu_;

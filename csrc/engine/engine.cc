@@ -24,7 +24,7 @@ constexpr int64_t kStartDrainNs = int64_t{10} * 1'000'000'000;
 Engine::Engine(Options options)
     : clock_(*options.clock),
       backends_(std::move(options.backend_directories)),
-      admission_(options.limits),
+      admission_(options.limits, std::move(options.access), *options.clock),
       shared_memory_({.is_allowed = options.allow_client_shm,
                       .max_request_bytes = options.limits.max_request_bytes}),
       timer_(*options.clock) {}
@@ -87,7 +87,7 @@ bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout
 void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
-  Status status = Admit(&request, options.wire_bytes);
+  Status status = Admit(&request, options.caller);
   if (status.ok()) status = ParseAndSubmit(ref, options.wake);
   if (!status.ok()) request.Refuse(status);
 }
@@ -104,9 +104,9 @@ Status Engine::ParseAndSubmit(const RequestRef& ref, Wake wake) {
   }
 }
 
-Status Engine::Admit(InferRequest* request, size_t wire_bytes) {
-  const size_t size_bytes = std::max(wire_bytes, request->message.size());
-  PENSTOCK_RETURN_IF_ERROR(admission_.Admit(CallGroup::kInference, size_bytes));
+Status Engine::Admit(InferRequest* request, const Caller* caller) {
+  PENSTOCK_RETURN_IF_ERROR(
+      admission_.Admit(caller, CallGroup::kInference, request->message.size()));
   request->is_admitted = true;
   return Status::Ok();
 }

@@ -37,6 +37,7 @@ class Engine {
   struct Options {
     std::vector<std::string> backend_directories;
     AdmissionLimits limits;
+    AccessPolicy access = {};
     bool allow_client_shm = false;  // clients may register system shared memory
     Clock* clock = &Clock::System();
   };
@@ -68,8 +69,7 @@ class Engine {
   bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
 
   struct InferOptions {
-    size_t wire_bytes =
-        0;  // the size on the wire where it differs from the message's; 0 = the same
+    const Caller* caller = nullptr;  // null: sent nothing that tells who it is
     Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
   };
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
@@ -95,7 +95,7 @@ class Engine {
     std::vector<int64_t> unready;
   };
 
-  Status Admit(InferRequest* request, size_t wire_bytes);
+  Status Admit(InferRequest* request, const Caller* caller);
   Status ParseAndSubmit(const RequestRef& request, Wake wake);
   Status Submit(const RequestRef& request, Wake wake);
   Result<std::shared_ptr<ModelVersion>> FindVersion(const InferRequestView& view) const;

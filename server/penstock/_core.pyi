@@ -7,7 +7,7 @@ failures are completions.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 ABI_VERSION: int
 
@@ -134,6 +134,9 @@ class Call:
         Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends.
         """
 
+    def retry_after_ms(self) -> int:
+        """Once it has failed: when to try again, as the status says; negative = unknown."""
+
 class SharedMemory:
     """The regions of system shared memory that clients registered. Thread-safe.
 
@@ -147,6 +150,72 @@ class SharedMemory:
         """Blocking. Forgets a name, or with "" all; requests that use the region go on."""
     def regions(self, name: str) -> list[tuple[str, str, int, int]]:
         """(name, key, offset, byte_size) of every region, or of the one called `name`."""
+
+class Caller:
+    """Who makes a call, as its headers say: read once for a call, also for a long stream."""
+
+    @property
+    def credential(self) -> str:
+        """The key or token it sent, where the policy has tokens, else empty. A secret."""
+
+class Principal:
+    """Who a caller turned out to be, and what that allows.
+
+    name: as texts call it, for instance "key 'team-a'". per_second: calls, 0 = unlimited.
+    max_request_bytes: 0 = no bound of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        groups: Sequence[str],
+        per_second: float = 0.0,
+        burst: float = 1.0,
+        max_request_bytes: int = 0,
+    ) -> None: ...
+
+class AccessPolicy:
+    """What is asked of callers.
+
+    restricted: by group, the header (in lower case) and the value it must have. needs_identity: a
+    key or token, but in the open groups. has_tokens: what is no key may be a token, to be verified.
+    connection_rate: calls per second on one connection, 0 = unlimited.
+    """
+
+    def __init__(
+        self,
+        *,
+        restricted: Mapping[str, tuple[str, str]] = ...,
+        needs_identity: bool = False,
+        open_groups: Sequence[str] = (),
+        has_tokens: bool = False,
+        connection_rate: float = 0.0,
+        connection_burst: float = 1.0,
+    ) -> None: ...
+
+class Access:
+    """The engine's door. Thread-safe."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is asked of callers; if not, there is no need for `identify`."""
+    def identify(self, metadata: Sequence[tuple[str, str | bytes]], connection: str) -> Caller:
+        """Reads a call's metadata; `connection` is the same for all calls of a connection."""
+    def needs_verification(self, caller: Caller) -> bool:
+        """Whether the caller's token must be verified before it can be let in."""
+    def accept(self, caller: Caller, principal: Principal, valid_s: float) -> None:
+        """The caller's token is good, for so long."""
+    def refuse(self, caller: Caller, code: int, reason: str, valid_s: float) -> None:
+        """The caller's token is refused with this status, for so long."""
+    def forget_tokens(self) -> None:
+        """Every token is to be verified anew."""
+    def set_keys(self, keys: Sequence[tuple[bytes, Principal]]) -> None:
+        """From now on these keys, by SHA-256, and no others; also for calls under way."""
+    def authorize(self, group: str, caller: Caller | None = None) -> None:
+        """Whether the caller may call the group; raises when not. For streams at their start."""
+    def admit(self, group: str, size_bytes: int, caller: Caller | None = None) -> None:
+        """The admission check of a message of any group but inference, which `infer` admits."""
 
 Completion = tuple[object, int, bytes | None, str | None]
 """(tag, code, response bytes or None, error message or None)."""
@@ -164,9 +233,12 @@ class Engine:
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
         allow_client_shm: bool = False,
+        access: AccessPolicy | None = None,
     ) -> None: ...
     @property
     def shared_memory(self) -> SharedMemory: ...
+    @property
+    def access(self) -> Access: ...
     def set_backend_options(self, backend: str, options: Mapping[str, str]) -> None: ...
     def load_model(
         self,
@@ -193,10 +265,13 @@ class Engine:
         """
     def forget(self, model_name: str) -> None:
         """The name becomes unknown; the caller drains its versions."""
-    def admit(self, group: Literal["inference", "control", "health"], size_bytes: int) -> None:
-        """The admission check of every method that is not an inference; raises when refused."""
     def infer(
-        self, request: bytes, deadline_ns: int, tag: object, stream: bool, compressed_bytes: int = 0
+        self,
+        request: bytes,
+        deadline_ns: int,
+        tag: object,
+        stream: bool,
+        caller: Caller | None = None,
     ) -> Call:
         """Parses, admits and queues a ModelInferRequest; never raises for a bad request.
 

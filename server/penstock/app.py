@@ -18,9 +18,12 @@ from typing import NoReturn
 import uvloop
 
 from penstock import __version__
+from penstock.access.door import Door, access_policy
 from penstock.config import ServerConfig
 from penstock.core import Core, set_logging
 from penstock.errors import StartupError
+from penstock.frontend.addresses import is_loopback
+from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
 from penstock.frontend.http import health_routes, metrics_routes
@@ -63,6 +66,7 @@ class App:
         self.config = config
         self.lifecycle = Lifecycle()
         self.core = _make_core(config)
+        self.door = Door(config, self.core.access)
         self.readiness = Readiness(lambda: self.models.all_ready())
         self.models = ModelManager(
             CoreEngine(self.core), _repository_settings(config), self.readiness.announce
@@ -79,9 +83,11 @@ class App:
             StartupError: a port is taken, a repository cannot be read, or a model did not load.
         """
         self.core.start()
+        await self.door.start()
         servers = [each for each in (self.grpc, self.http, self.metrics) if each is not None]
         for server in servers:
             server.bind()
+        self._warn_if_exposed()
         for server in servers:
             await server.start()
         _log.info("loading models; %s", self._describe_addresses())
@@ -139,6 +145,7 @@ class App:
 
     async def stop_core(self, timeout_s: float) -> bool:
         """Fifth rung: the core's threads."""
+        await self.door.stop()
         return await self.core.close(timeout_s)
 
     async def stop_http(self) -> None:
@@ -148,8 +155,9 @@ class App:
 
     def _make_grpc(self) -> GrpcioTransport:
         transport = GrpcioTransport(self.config)
+        gate = Gate(self.core.access, self.door.verifier)
         inference = InferenceHandlers(
-            self.core, self.readiness, self.config.max_inflight_per_stream
+            self.core, self.readiness, gate, self.config.max_inflight_per_stream
         )
         control = ControlHandlers(
             self.models,
@@ -159,9 +167,9 @@ class App:
             server_name=self.config.server_name,
             server_version=self.config.server_version,
         )
-        register(transport.server, method_handlers(inference, control, self.core.admit))
-        register_health(transport.server, self.readiness)
-        register_reflection(transport.server, self.readiness)
+        register(transport.server, method_handlers(inference, control, gate))
+        register_health(transport.server, self.readiness, gate)
+        register_reflection(transport.server, self.readiness, gate)
         return transport
 
     def _make_poller(self) -> RepositoryPoller:
@@ -181,6 +189,23 @@ class App:
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port
         return HttpServer(metrics_routes(metrics.render), host, port, "metrics")
+
+    def _warn_if_exposed(self) -> None:
+        """Whoever reaches the port may use it, and the operator should have meant that."""
+        config = self.config
+        if self.grpc is None or is_loopback(config.grpc_address or config.host):
+            return
+        lacks = []
+        if not config.grpc_use_ssl:
+            lacks.append("TLS")
+        if not (config.needs_identity or config.grpc_use_ssl_mutual):
+            lacks.append("asking callers who they are")
+        if lacks:
+            _log.warning(
+                "gRPC listens on %s, beyond loopback, without %s",
+                self.grpc.address,
+                " and without ".join(lacks),
+            )
 
     def _describe_addresses(self) -> str:
         servers = {"gRPC": self.grpc, "HTTP": self.http, "metrics": self.metrics}
@@ -257,6 +282,7 @@ def _make_core(config: ServerConfig) -> Core:
         max_inflight_requests=config.max_inflight_requests,
         max_request_bytes=config.max_message_bytes,
         allow_client_shm=config.allow_client_shm,
+        access=access_policy(config),
     )
     options = config.backend_options()
     library = _onnxruntime_directory()

@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock import __version__
+from penstock.access_settings import AccessSettings
 from penstock.errors import ConfigError
-from penstock.setting import Setting, SettingField, describe, item_fault, read_value
+from penstock.setting import SettingField, describe, item_fault, read_value
+from penstock.setting import setting as _setting
 
 __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 
 MEBIBYTE = 1 << 20
 _MAX_INT32 = (1 << 31) - 1
 _MAX_PORT = 65535
-
-
-def _setting(default: Any, help_text: str, **details: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"setting": Setting(help_text, **details)})
 
 
 def _port(default: int, help_text: str) -> Any:
@@ -40,7 +38,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
+class ServerConfig(AccessSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -240,6 +238,7 @@ class ServerConfig:
             if not backend or not option.partition("=")[0] or "=" not in option:
                 yield f"--backend-config: expected BACKEND,KEY=VALUE, got {text!r}"
         yield from self._port_faults()
+        yield from self.access_faults()
 
     def _port_faults(self) -> Iterator[str]:
         seen: dict[tuple[str, int], str] = {}

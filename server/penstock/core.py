@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from penstock import _core
 from penstock._core import (
+    Access,
+    AccessPolicy,
     Call,
+    Caller,
     InputSpec,
     LoadedModel,
     OutputSpec,
+    Principal,
     QueuePolicy,
     TensorSpec,
     Version,
@@ -28,14 +32,18 @@ from penstock._core import (
     encode_stream_error,
     set_logging,
 )
-from penstock.errors import core_error
+from penstock.errors import Code, core_error
 
 __all__ = [
+    "Access",
+    "AccessPolicy",
     "Call",
+    "Caller",
     "Core",
     "InputSpec",
     "LoadedModel",
     "OutputSpec",
+    "Principal",
     "QueuePolicy",
     "StreamReply",
     "TensorSpec",
@@ -61,11 +69,13 @@ class StreamReply:
         payload: bytes of a ModelStreamInferResponse, for failures too.
         code: gRPC canonical code of the request; 0 = OK.
         message: why it failed; empty when OK.
+        retry_after_ms: when to try again; negative = unknown.
     """
 
     payload: bytes
     code: int
     message: str
+    retry_after_ms: int = -1
 
 
 def deadline_ns(time_remaining_s: float | None) -> int:
@@ -96,13 +106,16 @@ class Core:
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
         allow_client_shm: bool = False,
+        access: AccessPolicy | None = None,
     ) -> None:
         self.engine = _core.Engine(
             backend_directories=backend_directories,
             max_inflight_requests=max_inflight_requests,
             max_request_bytes=max_request_bytes,
             allow_client_shm=allow_client_shm,
+            access=access,
         )
+        self.access: Access = self.engine.access
         self._loop: asyncio.AbstractEventLoop | None = None
         self._held = 0  # requests queued since the last flush
         self._quiet_turns = 0  # turns of the loop since the last one was queued
@@ -130,13 +143,13 @@ class Core:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, partial(function, *args, **kwargs))
 
-    async def infer(self, request: bytes, deadline: int = 0, *, compressed_bytes: int = 0) -> bytes:
+    async def infer(self, request: bytes, deadline: int = 0, caller: Caller | None = None) -> bytes:
         """Runs a ModelInferRequest.
 
         Args:
             request: its bytes.
             deadline: as `deadline_ns` gives it; 0 = none.
-            compressed_bytes: size on the wire where the transport knows it; 0 = as given.
+            caller: who asks, where an access policy wants to know.
 
         Returns:
             Bytes of the ModelInferResponse.
@@ -144,23 +157,21 @@ class Core:
         Raises:
             CoreError: why there is none.
         """
-        outcome = await self._submit(request, deadline, False, compressed_bytes)
+        outcome = await self._submit(request, deadline, False, caller)
         if isinstance(outcome, bytes):
             return outcome
-        raise core_error(outcome.code, outcome.message)
+        raise core_error(outcome.code, outcome.message, outcome.retry_after_ms)
 
-    async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
+    async def stream_infer(
+        self, request: bytes, deadline: int = 0, caller: Caller | None = None
+    ) -> StreamReply:
         """Runs one request of a stream; a failure is a reply, not an exception."""
-        outcome = await self._submit(request, deadline, True, 0)
+        outcome = await self._submit(request, deadline, True, caller)
         return StreamReply(outcome, 0, "") if isinstance(outcome, bytes) else outcome
 
     def infer_stats(self) -> Mapping[str, Any]:
         """Engine-wide counters."""
         return self.engine.stats()
-
-    def admit(self, group: Literal["inference", "control", "health"], size_bytes: int) -> None:
-        """The admission check of every other method; raises CoreError when refused."""
-        self.engine.admit(group, size_bytes)
 
     def check_shared_memory(self) -> None:
         """Raises UnimplementedError unless clients may register shared memory."""
@@ -180,21 +191,24 @@ class Core:
         return self.engine.shared_memory.regions(name)
 
     async def _submit(
-        self, request: bytes, deadline: int, stream: bool, compressed_bytes: int
+        self, request: bytes, deadline: int, stream: bool, caller: Caller | None
     ) -> bytes | StreamReply:
         """The response's bytes, or why there is none."""
         assert self._loop is not None, "Core.start comes first"
         future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
-        call = self.engine.infer(request, deadline, future, stream, compressed_bytes)
+        call = self.engine.infer(request, deadline, future, stream, caller)
         self._held += 1
         self._quiet_turns = 0
         if self._held == 1:
             self._loop.call_soon(self._turn)
         try:
-            return await future
+            outcome = await future
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if isinstance(outcome, StreamReply) and outcome.code == Code.RESOURCE_EXHAUSTED:
+            return replace(outcome, retry_after_ms=call.retry_after_ms())
+        return outcome
 
     def _turn(self) -> None:
         """Flushes once the loop has gone quiet or has brought in enough for one batch."""

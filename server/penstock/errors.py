@@ -60,13 +60,19 @@ class PenstockError(Exception):
 
 
 class CoreError(PenstockError):
-    """Something failed with a gRPC canonical code; the message may be shown to clients."""
+    """Something failed with a gRPC canonical code; the message may be shown to clients.
+
+    Attributes:
+        message: one sentence.
+        retry_after_ms: how long the caller had better wait before it tries again; None = unknown.
+    """
 
     code: Code = Code.UNKNOWN
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", retry_after_ms: int | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_after_ms = retry_after_ms
 
 
 class CancelledError(CoreError):
@@ -184,11 +190,13 @@ class StartupError(PenstockError):
 _BY_CODE: dict[int, type[CoreError]] = {cls.code: cls for cls in CoreError.__subclasses__()}
 
 
-def core_error(code: int, message: str) -> CoreError:
+def core_error(code: int, message: str, retry_after_ms: int = -1) -> CoreError:
     """The exception for a status of the core (never for OK).
 
     Args:
         code: gRPC canonical code; an unknown number becomes UNKNOWN.
         message: one sentence, fit for clients.
+        retry_after_ms: as the status has it; negative = unknown.
     """
-    return _BY_CODE.get(code, UnknownError)(message)
+    known = retry_after_ms if retry_after_ms >= 0 else None
+    return _BY_CODE.get(code, UnknownError)(message, known)

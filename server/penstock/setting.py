@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Setting", "SettingField", "describe", "item_fault", "read_value"]
+__all__ = ["Setting", "SettingField", "describe", "item_fault", "read_value", "setting"]
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -39,6 +39,11 @@ class Setting:
     maximum: float | None = None
     separator: str = ","
     group: str = "Server"
+
+
+def setting(default: Any, help_text: str, **details: Any) -> Any:
+    """A field of a dataclass of settings; `details` are of `Setting`."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(help_text, **details)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,9 @@ def test_every_code_has_its_error(code: Code) -> None:
 
 def refuse_after_stop(engine: _core.Engine) -> None:
     engine.stop_accepting()
-    engine.admit("inference", 0)
+    engine.infer(request(), 0, "late", False)
+    ((_, code, _, message),) = take(engine, 1)
+    raise core_error(code, message or "")
 
 
 def warm_up_wrongly(engine: _core.Engine) -> None:
@@ -76,7 +78,7 @@ def warm_up_wrongly(engine: _core.Engine) -> None:
         ),
         pytest.param(warm_up_wrongly, InvalidArgumentError, "malformed", id="warm_up"),
         pytest.param(
-            lambda engine: engine.admit("control", 1001),
+            lambda engine: engine.access.admit("metadata", 1001),
             ResourceExhaustedError,
             "request of 1001 bytes exceeds the limit of 1000 bytes",
             id="size",
@@ -99,7 +101,10 @@ def test_status_arrives_as_the_error_of_its_code(
         (lambda e: _core.InputSpec("X", "FP31", []), ValueError, "unknown datatype 'FP31'"),
         (lambda e: _core.OutputSpec("X", "FP32", [1] * 17), ValueError, "rank 17 is over"),
         (lambda e: _core.QueuePolicy(default_timeout_us=-1), ValueError, "must be >= 0"),
-        (lambda e: e.admit("other", 0), ValueError, "unknown group 'other'"),
+        (lambda e: e.access.admit("other", 0), ValueError, "unknown group 'other'"),
+        (lambda e: e.access.admit("inference", 0), ValueError, "inference is admitted by infer"),
+        (lambda e: e.access.identify(("text",), "c"), TypeError, "pairs of key and value"),
+        (lambda e: e.access.set_keys([(b"short", None)]), TypeError, "a principal is None"),
         (lambda e: e.infer("text", 0, None, False), TypeError, "infer"),
         (lambda e: e.create_version(None, spec()), TypeError, "create_version"),
         (lambda e: e.set_serving("m", [None]), TypeError, "None"),

@@ -11,7 +11,9 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from penstock import codec
+from penstock.access_settings import GROUPS
 from penstock.errors import InternalError, UnavailableError
+from penstock.frontend.gate import RPC_GROUPS
 
 
 @pytest.fixture
@@ -137,9 +139,13 @@ async def test_every_control_rpc_passes_admission(server: FakeServer) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="full") as caught:
             await call(server, rpc)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE, rpc
-    health = {"ServerLive", "ServerReady", "ModelReady"}
     groups = [group for group, _ in server.core.admitted]
-    assert groups == ["health" if rpc in health else "control" for rpc in unary]
+    assert groups == [RPC_GROUPS[rpc] for rpc in unary]
+
+
+async def test_every_rpc_has_a_group_and_every_group_an_rpc() -> None:
+    assert set(RPC_GROUPS) == set(codec.METHODS)
+    assert set(RPC_GROUPS.values()) == set(GROUPS)
 
 
 async def test_defect_is_internal_and_its_text_stays_in_the_log(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from penstock import codec
 from penstock.config import ServerConfig
-from penstock.core import StreamReply
+from penstock.core import Caller, StreamReply
 from penstock.errors import CoreError, NotFoundError
+from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
 from penstock.frontend.inference import InferenceHandlers
@@ -40,7 +41,9 @@ class FakeCore:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def infer(self, request: bytes, deadline: int = 0) -> bytes:
+    is_active: bool = False  # as an access policy
+
+    async def infer(self, request: bytes, deadline: int = 0, caller: object = None) -> bytes:
         self.asked.append(request)
         self.deadlines.append(deadline)
         self.arrived.set()
@@ -51,14 +54,21 @@ class FakeCore:
             self.left.set()
             raise
 
-    async def stream_infer(self, request: bytes, deadline: int = 0) -> StreamReply:
+    async def stream_infer(
+        self, request: bytes, deadline: int = 0, caller: object = None
+    ) -> StreamReply:
         try:
             return StreamReply(await self.infer(request, deadline), 0, "")
         except CoreError as error:
             return StreamReply(b"error: " + error.message.encode(), error.code, error.message)
 
-    def admit(self, group: str, size_bytes: int) -> None:
-        self.admitted.append((group, size_bytes))
+    def identify(self, metadata: object, connection: str) -> Caller:
+        raise AssertionError("nobody wants to know who calls")
+
+    def needs_verification(self, caller: Caller) -> bool:
+        raise AssertionError("nobody wants to know who calls")
+
+    def authorize(self, group: str, caller: Caller | None = None) -> None:
         if self.refusal is not None:
             raise self.refusal
 
@@ -78,6 +88,10 @@ class FakeCore:
     def regions(self, name: str) -> list[tuple[str, str, int, int]]:
         self.check_shared_memory()
         return [self.registered[name]] if name else list(self.registered.values())
+
+    def admit(self, group: str, size_bytes: int, caller: Caller | None = None) -> None:
+        self.admitted.append((group, size_bytes))
+        self.authorize(group, caller)
 
 
 @dataclass
@@ -161,16 +175,17 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     readiness = Readiness(lambda: models.is_ready)
     models.on_change = readiness.announce
     transport = GrpcioTransport(config)
-    inference = InferenceHandlers(core, readiness, config.max_inflight_per_stream)
+    gate = Gate(core)
+    inference = InferenceHandlers(core, readiness, gate, config.max_inflight_per_stream)
     applied: list[LogSettings] = []
     logs = LogControl(LogSettings(), applied.append)
     memory = SharedMemoryHandlers(core, is_allowed=config.allow_client_shm)
     control = ControlHandlers(
         models, readiness, logs, memory, server_name="fake", server_version="9"
     )
-    register(transport.server, method_handlers(inference, control, core.admit))
-    register_health(transport.server, readiness)
-    register_reflection(transport.server, readiness)
+    register(transport.server, method_handlers(inference, control, gate))
+    register_health(transport.server, readiness, gate)
+    register_reflection(transport.server, readiness, gate)
     transport.bind()
     await transport.start()
     readiness.start()

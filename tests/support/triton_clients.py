@@ -27,15 +27,15 @@ class _Blocking:
 
 
 @contextmanager
-def triton_client(face: str, url: str) -> Iterator[Any]:
+def triton_client(face: str, url: str, **options: Any) -> Iterator[Any]:
     """A client with the methods of the sync one, of either face."""
     if face == "sync":
-        with InferenceServerClient(url) as client:
+        with InferenceServerClient(url, **options) as client:
             yield client
         return
 
     async def connect() -> triton_aio.InferenceServerClient:
-        return triton_aio.InferenceServerClient(url)
+        return triton_aio.InferenceServerClient(url, **options)
 
     with asyncio.Runner() as runner:
         client = runner.run(connect())

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of penstock may import from lower levels and from its own package. Neighbours on the
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
-    ["errors", "setting", "config", "codec", "core", "_messages"],
-    ["repository", "store", "jobs", "scaling", "observe"],
+    ["errors", "setting", "access_settings", "config", "codec", "core", "_messages"],
+    ["repository", "store", "jobs", "scaling", "observe", "access"],
     ["frontend"],
     ["lifecycle", "app"],
     ["commands"],
@@ -37,7 +37,7 @@ PY_HOMES = {
     "penstock_client": ("commands.", "scaling.", "jobs."),
 }
 # Not everybody's need: imported where they are used. (gRPC's own import costs the frontend enough.)
-PY_LAZY = ("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL")
+PY_LAZY = ("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography")
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {
     "asyncio",

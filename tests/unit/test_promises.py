@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from penstock.config import setting_fields
+
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"`(test_\w+): (test_\w+)`")
 
@@ -21,3 +23,17 @@ def test_every_row_of_the_promises_names_a_test() -> None:
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
     assert rows
     assert [row for row in rows if not NAMED.search(row)] == []
+
+
+def test_every_flag_is_in_the_table() -> None:
+    text = (ROOT / "server" / "README.md").read_text()
+    for field in setting_fields():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{field.flag}`")]
+        assert all(f"`{flag}`" in row for flag in field.setting.flags), field.flag
+        assert field.setting.help.replace("|", "or") in row, field.flag
+
+
+def test_readme_names_every_flag_of_access() -> None:
+    text = (ROOT / "README.md").read_text()
+    flags = [field.flag for field in setting_fields() if field.setting.group == "Access"]
+    assert [flag for flag in flags if f"`{flag}`" not in text] == []

@@ -22,6 +22,7 @@ from penstock_client._records import (
     TensorMetadata,
 )
 from penstock_client._retry import Odds, RetryPolicy
+from penstock_client._security import Tls
 from penstock_client._sync import Client
 from penstock_client._transport import (
     AsyncMockTransport,
@@ -93,6 +94,7 @@ __all__ = [
     "Tensor",
     "TensorError",
     "TensorMetadata",
+    "Tls",
     "Transport",
     "UnauthenticatedError",
     "UnavailableError",

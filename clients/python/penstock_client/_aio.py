@@ -38,6 +38,7 @@ from penstock_client._records import (
     ServerMetadata,
 )
 from penstock_client._retry import Odds, RetryPolicy
+from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import AsyncGrpcTransport, AsyncTransport, ChannelOptions
 from penstock_client.errors import RpcError, StreamResponseError
 
@@ -65,6 +66,8 @@ class AsyncClient(BaseClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         headers: Mapping[str, str | bytes] | None = None,
         channel_options: ChannelOptions = (),
@@ -73,7 +76,9 @@ class AsyncClient(BaseClient):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Connects nothing yet; arguments as for `Client`, with an `AsyncTransport`."""
+        headers = with_token(headers, token)
         super().__init__(url, timeout_s=timeout_s, retry=retry, headers=headers, odds=odds)
+        credentials, channel_options = secured(tls, credentials, channel_options)
         self._transport = transport or AsyncGrpcTransport(url, credentials, channel_options)
         self._sleep = sleep
 

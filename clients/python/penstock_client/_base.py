@@ -78,7 +78,7 @@ def _check_url(url: str) -> None:
     if found and scheme in ("http", "https", "grpc", "grpcs"):
         raise ValueError(
             f"url {url!r}: expected a gRPC target such as 'localhost:8001' or 'unix:/run/p.sock', "
-            f"without '{scheme}://' (TLS is asked for by `credentials`)"
+            f"without '{scheme}://' (TLS is asked for by `tls`)"
         )
     if not url:
         raise ValueError("url is empty: expected a gRPC target such as 'localhost:8001'")

@@ -5,7 +5,8 @@ what to do after each failure. Only the driver (`_sync.py`, `_aio.py`) sends and
 
 The rules are those of gRPC's proposal A6 (client retries), with full jitter:
 
-1. Only UNAVAILABLE is retried, and only for calls that may safely run twice.
+1. Only UNAVAILABLE is retried, and RESOURCE_EXHAUSTED where the server says when to come back (a
+   rate limit, not a message that would never fit); and only calls that may safely run twice.
 2. At most `max_attempts` sends per call.
 3. Token budget: every failure that rule 1 covers takes one token, every success gives
    `token_ratio` back; with half the tokens or fewer left, nothing is retried. A server that is
@@ -25,7 +26,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penstock_client.errors import DeadlineExceededError, Details, RpcError, UnavailableError
+from penstock_client.errors import (
+    DeadlineExceededError,
+    Details,
+    ResourceExhaustedError,
+    RpcError,
+    UnavailableError,
+)
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
@@ -175,7 +182,7 @@ class RetryPlan:
 
     def wait_after(self, error: RpcError) -> float:
         """The seconds to wait before the next attempt; raises `error` when there is to be none."""
-        if not self._is_retryable or not isinstance(error, UnavailableError):
+        if not self._is_retryable or not _is_passing(error):
             raise self._labelled(error)
         affordable = self._budget.record_failure()
         wait_s = self._next_wait_s(error.details)
@@ -200,6 +207,12 @@ class RetryPlan:
             return _pushback_s(details[PUSHBACK_KEY])
         self._backoffs += 1
         return self._policy.backoff_bound_s(self._backoffs) * self._odds.random()
+
+
+def _is_passing(error: RpcError) -> bool:
+    if isinstance(error, ResourceExhaustedError):
+        return PUSHBACK_KEY in error.details
+    return isinstance(error, UnavailableError)
 
 
 def _pushback_s(value: str | bytes) -> float | None:

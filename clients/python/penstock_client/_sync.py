@@ -28,6 +28,7 @@ from penstock_client._records import (
     ServerMetadata,
 )
 from penstock_client._retry import Odds, RetryPolicy
+from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import ChannelOptions, GrpcTransport, Transport
 from penstock_client.errors import RpcError, StreamResponseError
 
@@ -58,6 +59,8 @@ class Client(BaseClient):
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: RetryPolicy | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         headers: Mapping[str, str | bytes] | None = None,
         channel_options: ChannelOptions = (),
@@ -71,8 +74,10 @@ class Client(BaseClient):
             url: A gRPC target: "host:port", "dns:///name:port", "unix:/path".
             timeout_s: Deadline of calls that are given none, seconds; `math.inf` for no limit.
             retry: When to send a failed call again; None for `RetryPolicy()`.
-            credentials: For TLS, for instance `grpc.ssl_channel_credentials()`; None for plain
-                text. Tokens per call go in with `grpc.composite_channel_credentials`.
+            tls: How to speak TLS; None for plain text.
+            token: API key or bearer token, sent with every call; use TLS beyond loopback.
+            credentials: gRPC's own, in place of `tls`: tokens that change go in with
+                `grpc.composite_channel_credentials`.
             headers: Metadata to send with every call; values are bytes for keys in `-bin`.
             channel_options: Further gRPC channel arguments, for instance keepalive.
             transport: What sends in place of gRPC (a `MockTransport`); the url is then a name.
@@ -80,9 +85,11 @@ class Client(BaseClient):
             sleep: Waits between attempts; for tests.
 
         Raises:
-            ValueError: The url is no gRPC target.
+            ValueError: The url is no gRPC target, or `tls`, `token` will not do.
         """
+        headers = with_token(headers, token)
         super().__init__(url, timeout_s=timeout_s, retry=retry, headers=headers, odds=odds)
+        credentials, channel_options = secured(tls, credentials, channel_options)
         self._transport = transport or GrpcTransport(url, credentials, channel_options)
         self._sleep = sleep
 

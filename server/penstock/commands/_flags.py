@@ -94,5 +94,7 @@ def _metavar(field: SettingField) -> str:
 
 
 def _help(field: SettingField) -> str:
-    default = str(field.default).lower() if field.type is bool else str(field.default)
+    default = ", ".join(field.default) if field.repeated else str(field.default)
+    if field.type is bool:
+        default = default.lower()
     return field.setting.help + ("" if field.default in ((), "") else f" [{default}]")

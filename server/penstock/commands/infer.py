@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands import _inputs, _send
+from penstock.commands._connection import Connection, with_connection
 from penstock.commands._failure import CommandError, client_errors, made, os_reason
 from penstock.commands._interface import ModelInterface, model_interface
 
 if TYPE_CHECKING:
     from penstock_client import AsyncClient, InferResult, ModelMetadata
 
-DEFAULT_URL = "localhost:8001"
 _LONG_INPUT = 16  # requests from which on a progress bar is shown
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
@@ -33,7 +33,6 @@ Named = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="NAME=FILE", help="A file for one input; repeatable."),
 ]
-Url = Annotated[str, typer.Option(metavar="HOST:PORT", help="The server.")]
 Version = Annotated[
     str, typer.Option("--model-version", metavar="N", help="Version; default latest.")
 ]
@@ -123,14 +122,14 @@ class Answer:
 
 def add_to(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("infer")(infer)
+    app.command("infer")(with_connection(infer))
 
 
 def infer(
     model: Model,
+    connection: Connection,
     files: Files = None,
     named: Named = None,
-    url: Url = DEFAULT_URL,
     version: Version = "",
     batch_size: BatchSize = 0,
     in_flight: InFlight = 8,
@@ -164,8 +163,8 @@ def infer(
     )
     if not ask.files and not ask.named:
         raise typer.BadParameter("no FILE and no --input NAME=FILE is given")
-    with client_errors(url):
-        answer = asyncio.run(_connect_and_ask(ask, url))
+    with client_errors(connection.url):
+        answer = asyncio.run(_connect_and_ask(ask, connection))
     _show(answer, ask.model, as_json, output)
 
 
@@ -186,10 +185,10 @@ def _fraction(text: str) -> float:
         ) from None
 
 
-async def _connect_and_ask(ask: Ask, url: str) -> Answer:
+async def _connect_and_ask(ask: Ask, to: Connection) -> Answer:
     from penstock_client import AsyncClient
 
-    async with made(lambda: AsyncClient(url, timeout_s=ask.timeout_s)) as client:
+    async with made(lambda: AsyncClient(to.url, timeout_s=ask.timeout_s, **to.settings)) as client:
         return await ask_server(ask, client)
 
 

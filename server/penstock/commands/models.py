@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.commands._connection import Connection, with_connection
 from penstock.commands._failure import CommandError, client_errors, made, os_reason
-from penstock.commands.infer import DEFAULT_URL, Json, Model, Url, Version
+from penstock.commands.infer import Json, Model, Version
 
 if TYPE_CHECKING:
     from penstock_client import Client, Duration, ModelStatistics, TensorMetadata
@@ -29,20 +30,23 @@ def add_to(app: typer.Typer) -> None:
     """Adds the group of commands."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     for command in (index, load, unload, metadata, config, stats):
-        group.command(command.__name__)(command)
+        group.command(command.__name__)(with_connection(command))
     app.add_typer(group, name="models", help="What a server holds; load and unload models.")
 
 
 @contextmanager
-def _client(url: str, timeout_s: float) -> Iterator[Client]:
+def _client(to: Connection, timeout_s: float) -> Iterator[Client]:
     from penstock_client import Client
 
-    with client_errors(url), made(lambda: Client(url, timeout_s=timeout_s)) as client:
+    with (
+        client_errors(to.url),
+        made(lambda: Client(to.url, timeout_s=timeout_s, **to.settings)) as client,
+    ):
         yield client
 
 
 def index(
-    url: Url = DEFAULT_URL,
+    connection: Connection,
     ready: Annotated[bool, typer.Option("--ready", help="Only what is ready.")] = False,
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
@@ -50,7 +54,7 @@ def index(
     """List the models with state and reason."""
     from penstock.commands._render import print_json, print_table
 
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         entries = client.repository_index(ready_only=ready)
     if as_json:
         print_json([asdict(entry) for entry in entries])
@@ -63,7 +67,7 @@ def index(
 
 def load(
     model: Model,
-    url: Url = DEFAULT_URL,
+    connection: Connection,
     config_file: Annotated[
         Path | None,
         typer.Option("--config", metavar="FILE.json", help="Configuration that overrides its own."),
@@ -82,14 +86,14 @@ def load(
         except (OSError, UnicodeDecodeError) as error:
             reason = os_reason(error) if isinstance(error, OSError) else "it is no text"
             raise CommandError(f"cannot read {config_file}: {reason}") from None
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         client.load_model(model, config=override)
     typer.echo(f"loaded {model}")
 
 
 def unload(
     model: Model,
-    url: Url = DEFAULT_URL,
+    connection: Connection,
     dependents: Annotated[
         bool, typer.Option("--unload-dependents", help="Also the models it is made of.")
     ] = False,
@@ -99,14 +103,14 @@ def unload(
 
     The server must run with --model-control-mode explicit.
     """
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         client.unload_model(model, unload_dependents=dependents)
     typer.echo(f"unloaded {model}")
 
 
 def metadata(
     model: Model,
-    url: Url = DEFAULT_URL,
+    connection: Connection,
     version: Version = "",
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
@@ -114,7 +118,7 @@ def metadata(
     """Show a model's inputs and outputs."""
     from penstock.commands._render import print_json, print_table
 
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         found = client.model_metadata(model, version)
     if as_json:
         print_json(asdict(found))
@@ -133,7 +137,7 @@ def _tensor(tensor: TensorMetadata) -> list[str]:
 
 def config(
     model: Model,
-    url: Url = DEFAULT_URL,
+    connection: Connection,
     version: Version = "",
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
@@ -141,7 +145,7 @@ def config(
     """Show a model's configuration, defaults filled in."""
     from penstock.commands._render import print_json, print_table
 
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         found = client.model_config(model, version)
     if as_json:
         print_json(found)
@@ -162,8 +166,8 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def stats(
+    connection: Connection,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Default: all models.")] = "",
-    url: Url = DEFAULT_URL,
     version: Version = "",
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
@@ -174,7 +178,7 @@ def stats(
     """
     from penstock.commands._render import print_json, print_table
 
-    with _client(url, timeout_s) as client:
+    with _client(connection, timeout_s) as client:
         found = client.statistics(model, version)
     if as_json:
         print_json([asdict(each) for each in found])

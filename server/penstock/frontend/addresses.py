@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from penstock.errors import StartupError
 
-__all__ = ["bind", "check_free", "host_port"]
+__all__ = ["bind", "check_free", "host_port", "is_loopback"]
 
 _BACKLOG = 1024
 
@@ -14,6 +15,15 @@ _BACKLOG = 1024
 def host_port(host: str, port: int) -> str:
     """The address as one word; IPv6 in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody beyond this machine reaches what listens there."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return all(ipaddress.ip_address(each[4][0]).is_loopback for each in found)
+    except (OSError, ValueError):
+        return False
 
 
 def bind(host: str, port: int, purpose: str) -> list[socket.socket]:

@@ -10,6 +10,7 @@ import grpc
 from penstock.config import ServerConfig
 from penstock.errors import StartupError
 from penstock.frontend.addresses import check_free, host_port
+from penstock.frontend.tls import server_credentials
 
 __all__ = ["GrpcioTransport", "is_news"]
 
@@ -47,12 +48,17 @@ class GrpcioTransport:
         self.port = 0
 
     def bind(self) -> None:
-        """Takes the port; StartupError when that fails."""
+        """Takes the port; StartupError when that fails, or when certificates will not do."""
         address = host_port(self._host, self._config.grpc_port)
         # gRPC logs the reason of a failure and raises without it: ask the system first.
         check_free(self._host, self._config.grpc_port, "gRPC")
+        credentials = server_credentials(self._config) if self._config.grpc_use_ssl else None
         try:
-            self.port = self.server.add_insecure_port(address)
+            self.port = (
+                self.server.add_insecure_port(address)
+                if credentials is None
+                else self.server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             raise StartupError(f"cannot listen on {address} for gRPC: {error}") from error
         if self.port == 0:

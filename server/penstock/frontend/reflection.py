@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from penstock import codec
+from penstock.frontend.gate import Gate
 from penstock.frontend.readiness import Readiness
 
 __all__ = ["register_reflection"]
@@ -25,12 +26,13 @@ _ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 _STABLE = "grpc.reflection.v1.ServerReflection"
 
 
-def register_reflection(server: Any, readiness: Readiness) -> None:
+def register_reflection(server: Any, readiness: Readiness, gate: Gate) -> None:
     """Adds both versions of the service to a server of either transport."""
     names = (codec.SERVICE_NAME, "grpc.health.v1.Health", _ALPHA, _STABLE)
     servicer = ReflectionServicer(names, pool=_pool())
 
     async def answer(requests: AsyncIterator[Any], context: Any) -> None:
+        await gate.let_in("metadata", 0, context, "ServerReflectionInfo")
         answers = servicer.ServerReflectionInfo(requests, context)
         if not await _answer_until_closing(answers, context, readiness):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")

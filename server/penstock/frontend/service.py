@@ -7,11 +7,12 @@ it with admission and with the translation of errors.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import grpc
 
 from penstock import codec
+from penstock.frontend.gate import RPC_GROUPS, Gate
 from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.settings import Logs, SettingsHandlers
@@ -20,11 +21,7 @@ from penstock.frontend.status import abort
 
 __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
 
-Group = Literal["control", "health"]
 Handler = Callable[[bytes], Awaitable[bytes]]
-Admit = Callable[[Group, int], None]
-
-_HEALTH_RPCS = {"ServerLive", "ServerReady", "ModelReady"}
 
 
 class ModelControl(Protocol):
@@ -171,7 +168,7 @@ class ControlHandlers:
 
 
 def method_handlers(
-    inference: InferenceHandlers, control: ControlHandlers, admit: Admit
+    inference: InferenceHandlers, control: ControlHandlers, gate: Gate
 ) -> dict[str, Any]:
     """One grpc.RpcMethodHandler for each RPC of the service. All of them take and return bytes."""
     handlers = {
@@ -181,7 +178,7 @@ def method_handlers(
     supported = control.by_rpc()
     for name in codec.METHODS:
         if name not in handlers:
-            handlers[name] = _guarded(name, supported[name], admit)
+            handlers[name] = _guarded(name, supported[name], gate)
     return handlers
 
 
@@ -192,12 +189,10 @@ def register(server: Any, handlers: Mapping[str, Any]) -> None:
     server.add_registered_method_handlers(codec.SERVICE_NAME, dict(handlers))
 
 
-def _guarded(name: str, behaviour: Handler, admit: Admit) -> Any:
-    group: Group = "health" if name in _HEALTH_RPCS else "control"
-
+def _guarded(name: str, behaviour: Handler, gate: Gate) -> Any:
     async def handle(request: bytes, context: Any) -> bytes:
         try:
-            admit(group, len(request))
+            await gate.admit(RPC_GROUPS[name], len(request), context)
             context.disable_next_message_compression()  # what is set is for responses of inference
             return await behaviour(request)
         except Exception as error:

@@ -20,6 +20,9 @@ _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _MAX_MESSAGE_BYTES = 6144
 """As sent, percent-encoded: a client refuses trailers of more than 8 KiB, and loses the status."""
 
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Trailing metadata that says when to try again (gRPC's proposal A6)."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +44,11 @@ async def abort(context: Any, error: Exception, rpc: str) -> NoReturn:
     if isinstance(error, grpc.aio.InternalError):  # a message met a stream just closed
         raise error
     shown = presentable(error, rpc)
-    await context.abort(GRPC_STATUS[Code(shown.code)], _clipped(shown.message))
+    code = GRPC_STATUS[Code(shown.code)]
+    if shown.retry_after_ms is None:
+        await context.abort(code, _clipped(shown.message))
+    pushback = ((_PUSHBACK_KEY, str(shown.retry_after_ms)),)
+    await context.abort(code, _clipped(shown.message), pushback)
     raise AssertionError("abort returned")
 
 

@@ -95,7 +95,7 @@ class InferStream:
 
     async def _answer(self, reply: StreamReply) -> None:
         if reply.code != 0 and self._ends_at_error:
-            raise core_error(reply.code, reply.message)
+            raise core_error(reply.code, reply.message, reply.retry_after_ms)
         await self._context.write(reply.payload)
         self._slots.release()
 

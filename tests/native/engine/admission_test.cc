@@ -12,53 +12,54 @@ namespace {
 TEST(AdmissionTest, NoLimits_LetsAllIn) {
   Admission admission({});
   for (int i = 0; i < 1000; ++i) {
-    EXPECT_TRUE(admission.Admit(CallGroup::kInference, SIZE_MAX).ok());
+    EXPECT_TRUE(admission.Admit(nullptr, CallGroup::kInference, SIZE_MAX).ok());
   }
   EXPECT_EQ(admission.inflight(), 1000U);
 }
 
 TEST(AdmissionTest, InflightLimit_RefusesInferenceOnly) {
   Admission admission({.max_inflight_requests = 1});
-  ASSERT_TRUE(admission.Admit(CallGroup::kInference, 0).ok());
-  EXPECT_EQ(admission.Admit(CallGroup::kInference, 0).code(), StatusCode::kUnavailable);
-  EXPECT_TRUE(admission.Admit(CallGroup::kControl, 0).ok());
-  EXPECT_TRUE(admission.Admit(CallGroup::kHealth, 0).ok());
+  ASSERT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());
+  EXPECT_EQ(admission.Admit(nullptr, CallGroup::kInference, 0).code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(admission.Admit(nullptr, CallGroup::kModelRepository, 0).ok());
+  EXPECT_TRUE(admission.Admit(nullptr, CallGroup::kHealth, 0).ok());
   EXPECT_EQ(admission.inflight(), 1U);
-  EXPECT_EQ(admission.refused_busy(), 1U);
+  EXPECT_EQ(admission.refused(Refusal::kBusy), 1U);
   admission.Release();
-  EXPECT_TRUE(admission.Admit(CallGroup::kInference, 0).ok());
+  EXPECT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());
   EXPECT_EQ(admission.admitted(), 2U);
 }
 
 TEST(AdmissionTest, SizeLimit_HoldsForEveryGroup) {
   Admission admission({.max_request_bytes = 10});
-  for (const CallGroup group : {CallGroup::kInference, CallGroup::kControl, CallGroup::kHealth}) {
-    EXPECT_TRUE(admission.Admit(group, 10).ok());
-    const Status status = admission.Admit(group, 11);
+  for (const CallGroup group :
+       {CallGroup::kInference, CallGroup::kModelRepository, CallGroup::kHealth}) {
+    EXPECT_TRUE(admission.Admit(nullptr, group, 10).ok());
+    const Status status = admission.Admit(nullptr, group, 11);
     EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
     EXPECT_EQ(status.message(), "request of 11 bytes exceeds the limit of 10 bytes");
   }
-  EXPECT_EQ(admission.refused_size(), 3U);
+  EXPECT_EQ(admission.refused(Refusal::kSize), 3U);
   EXPECT_EQ(admission.inflight(), 1U);
 }
 
 TEST(AdmissionTest, StopAccepting_RefusesNewInference) {
   Admission admission({});
-  ASSERT_TRUE(admission.Admit(CallGroup::kInference, 0).ok());
+  ASSERT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());
   admission.StopAccepting();
-  const Status status = admission.Admit(CallGroup::kInference, 0);
+  const Status status = admission.Admit(nullptr, CallGroup::kInference, 0);
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
   EXPECT_EQ(status.message(),
             "GRPC server is shutting down and has stopped accepting new requests.");
-  EXPECT_TRUE(admission.Admit(CallGroup::kHealth, 0).ok());
+  EXPECT_TRUE(admission.Admit(nullptr, CallGroup::kHealth, 0).ok());
   EXPECT_EQ(admission.inflight(), 1U);
-  EXPECT_EQ(admission.refused_draining(), 1U);
+  EXPECT_EQ(admission.refused(Refusal::kDraining), 1U);
 }
 
 TEST(AdmissionTest, WaitIdle_ReturnsAtTheLastRelease) {
   FakeClock clock;
   Admission admission({});
-  ASSERT_TRUE(admission.Admit(CallGroup::kInference, 0).ok());
+  ASSERT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());
   bool is_idle = false;
   std::thread waiter([&] { is_idle = admission.WaitIdle(clock, kNever); });
   clock.AwaitWaiters(1);
@@ -70,7 +71,7 @@ TEST(AdmissionTest, WaitIdle_ReturnsAtTheLastRelease) {
 TEST(AdmissionTest, WaitIdle_GivesUpAtItsDeadline) {
   FakeClock clock;
   Admission admission({});
-  ASSERT_TRUE(admission.Admit(CallGroup::kInference, 0).ok());
+  ASSERT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());
   bool is_idle = true;
   std::thread waiter([&] { is_idle = admission.WaitIdle(clock, clock.NowNs() + 10); });
   clock.AwaitWaiters(1);

@@ -9,6 +9,7 @@ from tests.unit.client.kinds import Clock
 from penstock_client import (
     DeadlineExceededError,
     InternalError,
+    ResourceExhaustedError,
     RetryPolicy,
     RpcError,
     UnavailableError,
@@ -105,6 +106,20 @@ def test_negative_or_unreadable_pushback_means_no_retry(text: str | bytes) -> No
     plan.attempt_timeout_s()
     with pytest.raises(UnavailableError):
         plan.wait_after(unavailable(text))
+
+
+def test_rate_limit_that_says_when_is_waited_for() -> None:
+    plan = make_plan(Clock())
+    plan.attempt_timeout_s()
+    error = ResourceExhaustedError("over its limit", details={PUSHBACK_KEY: "250"})
+    assert plan.wait_after(error) == 0.25
+
+
+def test_resource_exhausted_that_says_nothing_is_final() -> None:
+    plan = make_plan(Clock())
+    plan.attempt_timeout_s()
+    with pytest.raises(ResourceExhaustedError):
+        plan.wait_after(ResourceExhaustedError("too large"))
 
 
 def test_backoff_starts_over_after_pushback() -> None:

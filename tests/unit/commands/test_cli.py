@@ -34,7 +34,7 @@ def test_version() -> None:
     assert (result.exit_code, result.output) == (0, f"penstock {__version__}\n")
 
 
-@pytest.mark.parametrize("command", ["serve", "infer", "models", "demo", "check"])
+@pytest.mark.parametrize("command", ["serve", "infer", "models", "make-key", "demo", "check"])
 def test_help_lists_every_command(command: str) -> None:
     assert f"\n  {command} " in RUNNER.invoke(app, ["--help"]).output
     result = RUNNER.invoke(app, [command, "--help"])

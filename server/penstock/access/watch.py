@@ -1,0 +1,76 @@
+"""Files that are read anew when they change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock.errors import ConfigError
+
+__all__ = ["FileWatch", "signature"]
+
+_log = logging.getLogger(__name__)
+
+
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file: when it was written, its size, which file it is; None = none."""
+    try:
+        found = path.stat()  # through links, as secrets are mounted in containers
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class FileWatch:
+    """Looks at a file from time to time and has it read when it has changed.
+
+    A file that turned bad changes nothing: what was read last stays, and the log says so once.
+
+    Threading: confined to the event loop; reading is done in a thread.
+    Lifecycle: constructed -> load -> start -> stop.
+    """
+
+    def __init__(self, path: Path, interval_s: float, read: Callable[[], None]) -> None:
+        """`read` reads the file and raises ConfigError when it will not do."""
+        self._path = path
+        self._interval_s = interval_s
+        self._read = read
+        self._seen: tuple[int, int, int] | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def load(self) -> None:
+        """Reads the file for the first time; ConfigError when it will not do."""
+        self._seen = signature(self._path)
+        self._read()
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._task = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Ends the watch."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
+            except TimeoutError:
+                await asyncio.to_thread(self._look)
+
+    def _look(self) -> None:
+        found = signature(self._path)
+        if found == self._seen:
+            return
+        self._seen = found
+        try:
+            self._read()
+        except ConfigError as error:
+            _log.error("what was read before stays in force: %s", error)
+        else:
+            _log.info("%s has changed and was read anew", self._path)

@@ -1,0 +1,59 @@
+"""A file that is read anew when it changes."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from penstock.access.watch import FileWatch
+from penstock.errors import ConfigError
+
+
+class Reader:
+    """Reads a file that must not be empty; says when it has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loop = asyncio.get_running_loop()
+        self.texts: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self) -> None:
+        text = self.path.read_text() if self.path.exists() else ""
+        self.loop.call_soon_threadsafe(self.texts.put_nowait, text)
+        if not text:
+            raise ConfigError([f"{self.path}: it is empty"])
+
+    async def next(self) -> str:
+        async with asyncio.timeout(60):
+            return await self.texts.get()
+
+
+async def test_change_is_read_and_a_bad_one_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    reader = Reader(path)
+    watch = FileWatch(path, 0.01, reader)
+    watch.load()
+    watch.start()
+    try:
+        assert await reader.next() == "1"
+        path.write_text("22")
+        assert await reader.next() == "22"
+        path.write_text("")
+        assert await reader.next() == ""
+        path.unlink()
+        assert await reader.next() == ""
+        path.write_text("333")
+        assert await reader.next() == "333"
+    finally:
+        await watch.stop()
+    assert "what was read before stays in force" in caplog.text
+    assert reader.texts.empty(), "what does not change is not read"
+
+
+async def test_first_load_tells_its_fault(tmp_path: Path) -> None:
+    path = tmp_path / "none"
+    with pytest.raises(ConfigError, match="it is empty"):
+        FileWatch(path, 0.01, Reader(path)).load()
