@@ -83,13 +83,15 @@ async def edit_at_random(path: Path, edits: int, seed: int) -> None:
         async with triton.InferenceServerClient(server.grpc_address) as client:
             asker = Asker(client, editor)
             asking = asyncio.create_task(asker.ask())
-            for _ in range(edits):
-                await editor.edit()
-                for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
-                    await poll()
-                assert not asking.done(), asking
-            await settle(server, client, editor.mend())
-            asking.cancel()
+            try:
+                for _ in range(edits):
+                    await editor.edit()
+                    for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
+                        await poll()
+                    assert not asking.done(), asking
+                await settle(server, client, editor.mend())
+            finally:
+                asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
             assert await answer(client, MODELS[-1]) is None
