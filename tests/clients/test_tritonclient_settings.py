@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
+from tests.support import fixture_models
 from tests.support.models import onnx_files
 from tests.support.server_process import Served, served
-from tests.support.triton_clients import FACES, triton_client
+from tests.support.triton_clients import FACES, tensor, triton_client
 from tritonclient.utils import InferenceServerException
 
 LOGS: dict[str, bool | int | str] = {
@@ -29,7 +31,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple())
     onnx_files.write_model(repository, "broken", onnx_files.simple(), config="no_such_field: 1")
-    mode = ["--model-control-mode", "explicit", "--load-model", "simple"]
+    fixture_models.write_model(repository, "thrower", kind="throw", message="the core says this")
+    mode = ["--model-control-mode", "explicit", "--load-model", "simple", "--load-model", "thrower"]
     with served(repository, *mode) as running:
         yield running
 
@@ -42,8 +45,10 @@ def client(server: Served, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def logged(server: Served, client: Any) -> str:
-    """What a failed load, which is an error, and a good one, which is news, leave in the log."""
+    """What an error in the core, a failed load and a good one, which is news, leave in the log."""
     before = len(server.log)
+    with pytest.raises(InferenceServerException):
+        client.infer("thrower", [tensor("INPUT0", np.zeros((1, 1), np.float32), "FP32")])
     with pytest.raises(InferenceServerException):
         client.load_model("broken")
     client.load_model("simple")
@@ -91,13 +96,13 @@ def test_log_settings_are_changed_and_answered(client: Any) -> None:
 
 def test_levels_change_while_the_server_runs(server: Served, client: Any) -> None:
     text = logged(server, client)
-    assert "ERROR" in text and "serves version" in text
+    assert "ERROR" in text and "the core says this" in text and "serves version" in text
     client.update_log_settings({"log_info": False})
     text = logged(server, client)
-    assert "ERROR" in text and "serves version" not in text
+    assert "ERROR" in text and "the core says this" in text and "serves version" not in text
     client.update_log_settings({"log_error": False})
     text = logged(server, client)
-    assert "ERROR" not in text and "serves version" in text
+    assert "ERROR" not in text and "the core says this" not in text and "serves version" in text
 
 
 def test_log_file_cannot_be_changed_and_nothing_else_is_then(client: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.models.onnx_files import add_constant, write_model
+from tests.support.models.onnx_files import add_constant, external_bias, write_model
 from tests.support.run_server import RunningServer, run_server, server_config
 from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
@@ -28,10 +28,12 @@ class Polled:
     client: triton.InferenceServerClient
     repository: Path
 
-    async def answer(self, model: str = "m", version: str = "") -> tuple[str, float]:
+    async def answer(
+        self, model: str = "m", version: str = "", width: int = 2
+    ) -> tuple[str, float]:
         """The version that answers, and what its file adds to its input."""
-        given = InferInput("INPUT0", [1, 2], "FP32")
-        given.set_data_from_numpy(np.zeros((1, 2), np.float32))
+        given = InferInput("INPUT0", [1, width], "FP32")
+        given.set_data_from_numpy(np.zeros((1, width), np.float32))
         result = await self.client.infer(model, [given], model_version=version)
         values = result.as_numpy("OUTPUT0")
         assert values.min() == values.max()
@@ -184,6 +186,21 @@ async def test_model_file_of_the_wrong_format_is_told_and_can_be_replaced(
         assert await world.answer("good") == ("1", 1.0)
         write_model(tmp_path, "m", add_constant(5))
         await becomes(world.answer, ("1", 5.0))
+
+
+async def test_weights_rewritten_in_place_never_reach_what_is_served(tmp_path: Path) -> None:
+    width = 1 << 16  # more than a page
+    folder = write_model(tmp_path, "m", external_bias("bias.bin", width))
+    weights = folder / "1" / "bias.bin"
+    weights.write_bytes(np.full(width, 1, np.float32).tobytes())
+    async with polled(tmp_path, NOT_BY_ITSELF) as world:
+        assert await world.answer(width=width) == ("1", 1.0)
+        weights.write_bytes(b"")  # as copying over it begins
+        assert await world.answer(width=width) == ("1", 1.0)
+        weights.write_bytes(np.full(width, 2, np.float32).tobytes())
+        assert await world.answer(width=width) == ("1", 1.0)
+        await world.polls(2)
+        await becomes(lambda: world.answer(width=width), ("1", 2.0))
 
 
 @pytest.mark.parametrize("link", ["model.onnx", "config.pbtxt"])

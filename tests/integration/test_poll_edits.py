@@ -83,13 +83,15 @@ async def edit_at_random(path: Path, edits: int, seed: int) -> None:
         async with triton.InferenceServerClient(server.grpc_address) as client:
             asker = Asker(client, editor)
             asking = asyncio.create_task(asker.ask())
-            for _ in range(edits):
-                await editor.edit()
-                for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
-                    await poll()
-                assert not asking.done(), asking
-            await settle(server, client, editor.mend())
-            asking.cancel()
+            try:
+                for _ in range(edits):
+                    await editor.edit()
+                    for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
+                        await poll()
+                    assert not asking.done(), asking
+                await settle(server, client, editor.mend())
+            finally:
+                asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
             assert await answer(client, MODELS[-1]) is None
@@ -106,6 +108,6 @@ async def test_thousand_random_edits_bring_no_wrong_answer_and_the_last_state_is
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-async def test_ten_thousand_random_edits(tmp_path: Path, seed: int) -> None:
-    await edit_at_random(tmp_path, 10_000, seed=100 + seed)
+@pytest.mark.parametrize("seed", range(5))
+async def test_thousands_of_random_edits(tmp_path: Path, seed: int) -> None:
+    await edit_at_random(tmp_path, 3000, seed=100 + seed)

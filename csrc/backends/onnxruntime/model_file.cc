@@ -257,6 +257,16 @@ class File {
   const int fd_;
 };
 
+bool ReadAll(const File& file, char* to, size_t size) {
+  for (size_t done = 0; done < size;) {
+    const ssize_t n = pread(file.fd(), to + done, size - done, static_cast<off_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    done += static_cast<size_t>(n);
+  }
+  return true;
+}
+
 Status CannotRead(const LoadOptions& options, std::string_view why) {
   const std::string name = fs::path(options.path).filename().string();
   return InvalidArgument(StrCat(ModelLabel(options), ": file '", name, "' ", why));
@@ -278,12 +288,8 @@ Result<Bytes> ReadFile(const LoadOptions& options) {
                       "weights as external data");
   }
   Bytes bytes{std::unique_ptr<char[]>(new char[info.st_size]), static_cast<size_t>(info.st_size)};
-  for (size_t done = 0; done < bytes.size;) {
-    const ssize_t n =
-        pread(file.fd(), bytes.data.get() + done, bytes.size - done, static_cast<off_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return CannotRead(options, "could not be read to its end");
-    done += static_cast<size_t>(n);
+  if (!ReadAll(file, bytes.data.get(), bytes.size)) {
+    return CannotRead(options, "could not be read to its end");
   }
   return bytes;
 }
@@ -302,8 +308,9 @@ Status BadLocation(const LoadOptions& options, const std::string& location, std:
   return InvalidArgument(StrCat(ModelLabel(options), ": external data '", location, "' ", why));
 }
 
-// `location`, relative to the model file, must be a regular file in the model's directory.
-Result<uint64_t> CheckLocation(const LoadOptions& options, const std::string& location) {
+// `location`, relative to the model file, must be a regular file in the model's directory; where it
+// is, links followed.
+Result<fs::path> Resolve(const LoadOptions& options, const std::string& location) {
   const fs::path relative(location);
   if (location.empty() || location.find('\0') != std::string::npos) {
     return InvalidArgument(ModelLabel(options) + ": external data without a file name");
@@ -328,7 +335,7 @@ Result<uint64_t> CheckLocation(const LoadOptions& options, const std::string& lo
   if (!fs::is_regular_file(resolved, error)) {
     return BadLocation(options, location, "is not a regular file");
   }
-  return static_cast<uint64_t>(fs::file_size(resolved, error));
+  return resolved;
 }
 
 void EraseAll(std::string* text, const std::string& what) {
@@ -375,10 +382,34 @@ Result<ModelFileFacts> InspectModelFile(const LoadOptions& options) {
   if (!walk.has_graph()) return CannotRead(options, "is not an ONNX file: it holds no graph");
   walk.facts().size_bytes = bytes.size;
   for (const std::string& location : walk.locations()) {
-    PENSTOCK_ASSIGN_OR_RETURN(const uint64_t size, CheckLocation(options, location));
+    PENSTOCK_ASSIGN_OR_RETURN(const fs::path path, Resolve(options, location));
+    std::error_code error;
+    const uintmax_t size = fs::file_size(path, error);
+    if (error) return BadLocation(options, location, "cannot be read");
     walk.facts().size_bytes += size;
   }
+  walk.facts().locations = walk.locations();
   return std::move(walk.facts());
+}
+
+Result<std::vector<ExternalData>> ReadExternalData(const LoadOptions& options,
+                                                   const std::set<std::string>& locations) {
+  std::vector<ExternalData> read;
+  for (const std::string& location : locations) {
+    PENSTOCK_ASSIGN_OR_RETURN(const fs::path path, Resolve(options, location));
+    const File file(path.string());
+    struct stat info;
+    if (file.fd() < 0 || fstat(file.fd(), &info) != 0 || !S_ISREG(info.st_mode)) {
+      return BadLocation(options, location, "cannot be read");
+    }
+    const size_t size = static_cast<size_t>(info.st_size);
+    ExternalData data{location, std::unique_ptr<char[]>(new char[size + 1]), size};
+    if (!ReadAll(file, data.bytes.get(), size)) {
+      return BadLocation(options, location, "could not be read to its end");
+    }
+    read.push_back(std::move(data));
+  }
+  return read;
 }
 
 }  // namespace penstock::ort

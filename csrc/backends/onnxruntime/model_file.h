@@ -6,9 +6,12 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "backends/backend.h"
 #include "base/status.h"
@@ -17,6 +20,7 @@ namespace penstock::ort {
 
 struct ModelFileFacts {
   uint64_t size_bytes = 0;          // of the file and its external data
+  std::set<std::string> locations;  // of external data, as the file writes them
   bool has_heavy_operator = false;  // work out of proportion to the size: convolutions, recurrences
   std::set<std::string>
       rank_unknown;  // graph inputs and outputs whose shape the file does not give
@@ -32,5 +36,18 @@ std::string WithoutPaths(std::string message, const LoadOptions& options);
 // truncated, or where its external data is absolute, climbs ("..") or leads out of the directory by
 // a symbolic link. Blocking: reads the whole file once.
 Result<ModelFileFacts> InspectModelFile(const LoadOptions& options);
+
+// The content of a file of external data.
+struct ExternalData {
+  std::string location;  // as the model file writes it
+  std::unique_ptr<char[]> bytes;
+  size_t size = 0;
+};
+
+// Reads every one of the locations, checked as InspectModelFile does. Left to itself the engine maps
+// these files into memory for as long as it serves: what is written there later would be in the
+// answers, and where a file is cut short the process would end. Blocking.
+Result<std::vector<ExternalData>> ReadExternalData(const LoadOptions& options,
+                                                   const std::set<std::string>& locations);
 
 }  // namespace penstock::ort

@@ -15,8 +15,8 @@
 
 namespace penstock::ort {
 
-// ORT_API_VERSION 15, i.e. ONNX Runtime 1.15: GetResizedStringTensorElementBuffer.
-inline constexpr uint32_t kApiVersion = 15;
+// ORT_API_VERSION 18, i.e. ONNX Runtime 1.18: AddExternalInitializersFromFilesInMemory.
+inline constexpr uint32_t kApiVersion = 18;
 
 // The engine's opaque objects.
 struct Allocator;
@@ -143,7 +143,9 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(CreateEnvWithCustomLoggerAndGlobalThreadPools, 151, ErrorStatus*, LogFunction, void*,     \
         LogSeverity, const char*, const ThreadingOptions*, Env**)                                 \
   ENTRY(AddRunConfigEntry, 165, ErrorStatus*, RunOptions*, const char*, const char*)              \
-  ENTRY(GetResizedStringTensorElementBuffer, 252, ErrorStatus*, Value*, size_t, size_t, char**)
+  ENTRY(GetResizedStringTensorElementBuffer, 252, ErrorStatus*, Value*, size_t, size_t, char**)   \
+  ENTRY(AddExternalInitializersFromFilesInMemory, 279, ErrorStatus*, SessionOptions*,             \
+        const char* const*, char* const*, const size_t*, size_t)
 // clang-format on
 
 // Where each entry stands in the engine's table.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "backends/onnxruntime/ort_instance.h"
 #include "backends/onnxruntime/signature.h"
@@ -121,6 +122,21 @@ StatusCode CodeOf(ErrorCode code) {
   }
 }
 
+ErrorStatus* GiveExternalData(const Api& api, const std::vector<ExternalData>& files,
+                              SessionOptions* options) {
+  if (files.empty()) return nullptr;
+  std::vector<const char*> locations;
+  std::vector<char*> bytes;
+  std::vector<size_t> sizes;
+  for (const ExternalData& file : files) {
+    locations.push_back(file.location.c_str());
+    bytes.push_back(file.bytes.get());
+    sizes.push_back(file.size);
+  }
+  return api.AddExternalInitializersFromFilesInMemory(options, locations.data(), bytes.data(),
+                                                      sizes.data(), files.size());
+}
+
 }  // namespace
 
 OrtModel::OrtModel(const OrtLibrary& library, std::string label)
@@ -150,6 +166,12 @@ Status OrtModel::CreateSession(const LoadOptions& options, const Settings& setti
   PENSTOCK_ASSIGN_OR_RETURN(
       const auto session_options,
       OptionsBuilder(library_).Build(log_id, settings, ChooseIntraOpThreads(settings, facts)));
+  std::vector<ExternalData> external_data;  // the engine copies it while it makes the session
+  if (!settings.map_external_data) {
+    PENSTOCK_ASSIGN_OR_RETURN(external_data, ReadExternalData(options, facts.locations));
+    PENSTOCK_RETURN_IF_ERROR(
+        library_.ToStatus(GiveExternalData(api, external_data, session_options.get()), label_));
+  }
   Session* raw = nullptr;
   ErrorStatus* error =
       api.CreateSession(library_.env(), options.path.c_str(), session_options.get(), &raw);

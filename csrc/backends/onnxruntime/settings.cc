@@ -24,20 +24,18 @@ constexpr std::array<std::string_view, 8> kSessionConfig = {
     "session.set_denormal_as_zero",
     "session.use_device_allocator_for_initializers"};
 
-constexpr std::array<std::string_view, 7> kParameters = {"enable_mem_arena",
-                                                         "enable_mem_pattern",
-                                                         "execution_mode",
-                                                         "graph_optimization_level",
-                                                         "inter_op_thread_count",
-                                                         "intra_op_thread_count",
-                                                         "memory.enable_memory_arena_shrinkage"};
+constexpr std::array<std::string_view, 8> kParameters = {
+    "enable_mem_arena",      "enable_mem_pattern",
+    "execution_mode",        "graph_optimization_level",
+    "inter_op_thread_count", "intra_op_thread_count",
+    "map_external_data",     "memory.enable_memory_arena_shrinkage"};
 
 // What starts like this is meant for the engine (the last ones for its GPU providers).
-constexpr std::array<std::string_view, 17> kEnginePrefixes = {
-    "session.",    "optimization.", "memory.",    "mlas.",        "ep.",
-    "intra_op",    "inter_op",      "execution_", "enable_mem",   "graph_opt",
-    "cudnn_",      "gpu_",          "trt_",       "arena_extend", "do_copy_in_default",
-    "enable_cuda", "use_ort"};
+constexpr std::array<std::string_view, 18> kEnginePrefixes = {
+    "session.",    "optimization.", "memory.",     "mlas.",        "ep.",
+    "intra_op",    "inter_op",      "execution_",  "enable_mem",   "graph_opt",
+    "cudnn_",      "gpu_",          "trt_",        "arena_extend", "do_copy_in_default",
+    "enable_cuda", "use_ort",       "map_external"};
 
 template <size_t N>
 bool Contains(const std::array<std::string_view, N>& names, std::string_view name) {
@@ -109,6 +107,8 @@ Status ParseOne(const std::string& name, const std::string& value, Settings* set
     PENSTOCK_ASSIGN_OR_RETURN(settings->enable_mem_arena, ParseBool(name, value));
   } else if (name == "enable_mem_pattern") {
     PENSTOCK_ASSIGN_OR_RETURN(settings->enable_mem_pattern, ParseBool(name, value));
+  } else if (name == "map_external_data") {
+    PENSTOCK_ASSIGN_OR_RETURN(settings->map_external_data, ParseBool(name, value));
   } else {
     if (value != "cpu:0") return Bad(name, value, "'cpu:0'");
     settings->arena_shrinkage = value;

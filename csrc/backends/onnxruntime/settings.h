@@ -23,7 +23,8 @@ struct Settings {
   GraphLevel graph_level = GraphLevel::kAll;
   bool enable_mem_arena = true;
   bool enable_mem_pattern = true;
-  std::string arena_shrinkage;  // run option, e.g. "cpu:0"; empty = never shrink
+  bool map_external_data = false;  // else it is read: see ReadExternalData in model_file.h
+  std::string arena_shrinkage;     // run option, e.g. "cpu:0"; empty = never shrink
   std::vector<std::pair<std::string, std::string>> session_config;  // passed on as they are
 };
 

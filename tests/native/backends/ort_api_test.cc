@@ -82,6 +82,11 @@ class OrtApiTest : public testing::Test {
     OK(DisableCpuMemArena, options);
     OK(DisablePerSessionThreads, options);
     OK(AddSessionConfigEntry, options, "session.set_denormal_as_zero", "1");
+    char weights[] = {1, 2};
+    const char* location = "no location of the model";
+    char* bytes = weights;
+    const size_t size = sizeof(weights);
+    OK(AddExternalInitializersFromFilesInMemory, options, &location, &bytes, &size, 1);
     OK(CreateSession, env_, path_.c_str(), options, &session_);
     CALL(ReleaseSessionOptions, options);
   }

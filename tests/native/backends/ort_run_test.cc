@@ -184,7 +184,7 @@ TEST_F(OrtRunTest, InitialiserThatIsAnInput_IsOptional) {
   EXPECT_THAT(Values<float>(outputs->front()), ElementsAre(11, 12));
 }
 
-TEST_F(OrtRunTest, ExternalData_IsUsed) {
+TEST_F(OrtRunTest, ExternalData_IsUsedReadAndMapped) {
   OnnxWriter::WriteFile(directory_.Path("w.bin"), std::string("\0\0\x20\x41", 4));  // 10
   OnnxWriter model;
   model.Input("x", DataType::kFp32, {"n"});
@@ -193,6 +193,23 @@ TEST_F(OrtRunTest, ExternalData_IsUsed) {
   model.Output("y", DataType::kFp32, {"n"});
   Load(model);
   EXPECT_THAT(Values<float>(Run({1, 2}, Shape{2}, {0})[0]), ElementsAre(11, 12));
+  options_.parameters = {{"map_external_data", "1"}};
+  Load(model);
+  EXPECT_THAT(Values<float>(Run({1, 2}, Shape{2}, {0})[0]), ElementsAre(11, 12));
+}
+
+TEST_F(OrtRunTest, ExternalDataCutShortWhileItIsServed_ChangesNothing) {
+  constexpr int64_t kCount = 1 << 16;  // more than a page
+  OnnxWriter::WriteFile(directory_.Path("w.bin"), std::string(kCount * 4, '\0'));
+  OnnxWriter model;
+  model.Input("x", DataType::kFp32, {"n"});
+  model.Initializer("w", DataType::kFp32, {kCount}, "", "w.bin");
+  model.Node("Add", {"x", "w"}, {"y"});
+  model.Output("y", DataType::kFp32, {"n"});
+  Load(model);
+  OnnxWriter::WriteFile(directory_.Path("w.bin"), "");
+  const auto values = Values<float>(Run(std::vector<float>(kCount, 3), Shape{kCount}, {0})[0]);
+  EXPECT_THAT(values, testing::Each(3));
 }
 
 class HostileBytesTest : public OrtRunTest,

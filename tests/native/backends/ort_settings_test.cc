@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(
                     BadSetting{"intra_op_thread_count", "2.5"},
                     BadSetting{"inter_op_thread_count", "99999999999"},
                     BadSetting{"execution_mode", "2"}, BadSetting{"graph_optimization_level", "3"},
-                    BadSetting{"enable_mem_arena", "maybe"},
+                    BadSetting{"enable_mem_arena", "maybe"}, BadSetting{"map_external_data", "no"},
                     BadSetting{"memory.enable_memory_arena_shrinkage", "gpu:0"},
                     BadSetting{"session.intra_op.allow_spinning", "yes"}));
 
@@ -90,7 +90,8 @@ TEST_P(UnknownSettingTest, IsRefusedWithTheKnownOnes) {
 
 // Misspelt, of the engine's GPU providers, or naming files that the engine would read or write.
 INSTANTIATE_TEST_SUITE_P(Settings, UnknownSettingTest,
-                         testing::Values("intra_op_threads", "session.load_model_format",
+                         testing::Values("intra_op_threads", "map_external_weights",
+                                         "session.load_model_format",
                                          "session.model_external_initializers_file_folder_path",
                                          "ep.context_enable", "gpu_mem_limit", "trt_fp16_enable",
                                          "optimization.minimal_build_optimizations"));
