@@ -87,6 +87,7 @@ TEST_F(RunHereTest, RequestInSharedMemory_IsLeftToTheInstanceAndSoAreThoseWithIt
   clock_.AwaitWaiters(2);
   SendLater();
   EXPECT_TRUE(version_->TryRunHere());
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
 }
 
 TEST_F(RunHereTest, RefusedRequestInSharedMemory_KeepsNobodyFromRunningHere) {
@@ -96,6 +97,7 @@ TEST_F(RunHereTest, RefusedRequestInSharedMemory_KeepsNobodyFromRunningHere) {
   EXPECT_EQ(harness_.Await(1)[0].status.code(), StatusCode::kNotFound);
   SendLater();
   EXPECT_TRUE(version_->TryRunHere());
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
 }
 
 TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
