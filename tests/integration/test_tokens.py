@@ -94,6 +94,9 @@ async def test_other_allowed_algorithms_verify(
         ({"sub": None}, "the token lacks a claim"),
         ({"aud": None}, "the token lacks a claim"),
         ({"sub": "x" * 200}, "the token's 'sub' is not"),
+        ({"sub": 7}, "the token is malformed"),
+        ({"exp": 10**400}, "the token is malformed"),
+        ({"exp": "soon"}, "the token is malformed"),
     ],
 )
 async def test_token_with_wrong_claims_is_unauthenticated(
