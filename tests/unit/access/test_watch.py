@@ -57,3 +57,29 @@ async def test_first_load_tells_its_fault(tmp_path: Path) -> None:
     path = tmp_path / "none"
     with pytest.raises(ConfigError, match="it is empty"):
         FileWatch(path, 0.01, Reader(path)).load()
+
+
+async def test_defect_of_the_reader_does_not_end_the_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    reader = Reader(path)
+
+    def read() -> None:
+        reader()
+        if path.read_text() == "defect":
+            raise KeyError("defect")
+
+    watch = FileWatch(path, 0.01, read)
+    watch.load()
+    watch.start()
+    try:
+        assert await reader.next() == "1"
+        path.write_text("defect")
+        assert await reader.next() == "defect"
+        path.write_text("good again")
+        assert await reader.next() == "good again"
+    finally:
+        await watch.stop()
+    assert "KeyError" in caplog.text
