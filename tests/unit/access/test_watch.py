@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.support.access_files import write_text
 
 from penstock.access.watch import FileWatch
 from penstock.errors import ConfigError
@@ -32,20 +33,20 @@ async def test_change_is_read_and_a_bad_one_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "file"
-    path.write_text("1")
+    write_text(path, "1")
     reader = Reader(path)
     watch = FileWatch(path, 0.01, reader)
     watch.load()
     watch.start()
     try:
         assert await reader.next() == "1"
-        path.write_text("22")
+        write_text(path, "22")
         assert await reader.next() == "22"
-        path.write_text("")
+        write_text(path, "")
         assert await reader.next() == ""
         path.unlink()
         assert await reader.next() == ""
-        path.write_text("333")
+        write_text(path, "333")
         assert await reader.next() == "333"
     finally:
         await watch.stop()
@@ -63,7 +64,7 @@ async def test_defect_of_the_reader_does_not_end_the_watch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "file"
-    path.write_text("1")
+    write_text(path, "1")
     reader = Reader(path)
 
     def read() -> None:
@@ -76,9 +77,9 @@ async def test_defect_of_the_reader_does_not_end_the_watch(
     watch.start()
     try:
         assert await reader.next() == "1"
-        path.write_text("defect")
+        write_text(path, "defect")
         assert await reader.next() == "defect"
-        path.write_text("good again")
+        write_text(path, "good again")
         assert await reader.next() == "good again"
     finally:
         await watch.stop()
