@@ -11,7 +11,7 @@ from penstock.errors import ConfigError
 
 
 class Reader:
-    """Reads a file that must not be empty; says when it has."""
+    """Reads a file that must not be empty, nor hold "defect"; says when it has."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -21,6 +21,8 @@ class Reader:
     def __call__(self) -> None:
         text = self.path.read_text() if self.path.exists() else ""
         self.loop.call_soon_threadsafe(self.texts.put_nowait, text)
+        if text == "defect":
+            raise KeyError(text)
         if not text:
             raise ConfigError([f"{self.path}: it is empty"])
 
@@ -66,13 +68,7 @@ async def test_defect_of_the_reader_does_not_end_the_watch(
     path = tmp_path / "file"
     write_text(path, "1")
     reader = Reader(path)
-
-    def read() -> None:
-        reader()
-        if path.read_text() == "defect":
-            raise KeyError("defect")
-
-    watch = FileWatch(path, 0.01, read)
+    watch = FileWatch(path, 0.01, reader)
     watch.load()
     watch.start()
     try:
