@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from tests.support.access_files import key_entry, write_keys, write_text
 from tests.support.fixture_models import write_simple
+from tests.support.http import ask
 from tests.support.raw_grpc import RawClient
 from tests.support.requests import simple_request
 from tests.support.run_server import RunningServer, run_server, server_config
@@ -257,8 +258,9 @@ async def test_refusals_are_counted_by_reason(keyed: RunningServer) -> None:
     async with keyed.client() as client:
         await failure(client.unary("ModelInfer"))
         await failure(client.unary("ModelConfig", metadata=bearer("key-of-user")))
-    refused = keyed.app.core.infer_stats()["refused"]
-    assert (refused["unauthenticated"], refused["permission_denied"]) == (1, 1)
+    metrics = (await ask(keyed.metrics_port, "/metrics")).body.decode()
+    assert 'penstock_refused_total{reason="unauthenticated"} 1' in metrics
+    assert 'penstock_refused_total{reason="permission_denied"} 1' in metrics
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,9 @@ async def test_other_allowed_algorithms_verify(
         ({"sub": None}, "the token lacks a claim"),
         ({"aud": None}, "the token lacks a claim"),
         ({"sub": "x" * 200}, "the token's 'sub' is not"),
+        ({"sub": 7}, "the token is malformed"),
+        ({"exp": 10**400}, "the token is malformed"),
+        ({"exp": "soon"}, "the token is malformed"),
     ],
 )
 async def test_token_with_wrong_claims_is_unauthenticated(
@@ -161,6 +164,21 @@ async def test_set_that_is_down_at_the_start_is_unavailable_and_then_fetched(
         async with asyncio.timeout(60):
             while await ask(client, issuer.token()) != ("OK", ""):
                 pass
+
+
+async def test_set_that_does_not_answer_holds_up_neither_start_nor_keys_nor_stop(
+    tmp_path: Path, repository: Path, keys: KeyServer, issuer: Issuer
+) -> None:
+    keys.may_answer.clear()
+    file = write_keys(tmp_path / "keys.json", key_entry("user", "the-key"))
+    settings = config(repository, keys.url, api_keys_file=str(file))
+    async with run_server(settings) as server, server.client() as client:
+        assert await ask(client, "the-key") == ("OK", "")
+        waiting = asyncio.create_task(ask(client, issuer.token()))
+        assert await ask(client, "the-key") == ("OK", "")
+        keys.may_answer.set()
+        assert await waiting == ("OK", "")
+        keys.may_answer.clear()
 
 
 async def test_last_good_set_serves_on_while_the_url_is_down(

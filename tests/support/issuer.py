@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
@@ -53,11 +53,12 @@ def key_set(*issuers: Issuer) -> str:
 
 @dataclass
 class KeyServer:
-    """A key set over HTTP on loopback. `answer` is sent as it is; `asked` counts."""
+    """A key set over HTTP on loopback. `answer` is sent as it is, once it may; `asked` counts."""
 
     answer: bytes = b""
     asked: int = 0
     url: str = ""
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
 
     def serve(self, body: str, status: str = "200 OK", *headers: str) -> None:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
@@ -68,11 +69,13 @@ class KeyServer:
 async def key_server(*issuers: Issuer) -> AsyncIterator[KeyServer]:
     """A key server that runs."""
     state = KeyServer()
+    state.may_answer.set()
     state.serve(key_set(*issuers))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         state.asked += 1
+        await state.may_answer.wait()
         writer.write(state.answer)
         await writer.drain()
         writer.close()
@@ -80,4 +83,7 @@ async def key_server(*issuers: Issuer) -> AsyncIterator[KeyServer]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
     async with server:
-        yield state
+        try:
+            yield state
+        finally:
+            state.may_answer.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,6 @@ class Door:
         self._settings = settings
         self._access = access
         self._watches: list[FileWatch] = []
-        self._stopping = asyncio.Event()
         self._refreshing: asyncio.Task[None] | None = None
         self._token_keys: KeySet | None = None
         self.verifier: TokenVerifier | None = None
@@ -68,16 +68,15 @@ class Door:
         if self._token_keys is not None and is_url(self._settings.jwks):
             if is_forgeable(self._settings.jwks):
                 _log.warning("--jwks comes over plain http: who is on the way can forge keys")
-            await self._token_keys.refresh()
             self._refreshing = asyncio.create_task(self._refresh(self._token_keys))
 
     async def stop(self) -> None:
         """Ends the watches and the verifier."""
-        self._stopping.set()
         for watch in self._watches:
             await watch.stop()
         if self._refreshing is not None:
-            await self._refreshing
+            self._refreshing.cancel()  # it may wait for a URL that does not answer
+            await asyncio.wait({self._refreshing})
         if self.verifier is not None:
             self.verifier.close()
 
@@ -116,8 +115,9 @@ class Door:
         )
 
     async def _refresh(self, keys: KeySet) -> None:
-        while not self._stopping.is_set():
-            try:
-                await asyncio.wait_for(self._stopping.wait(), self._settings.jwks_refresh_secs)
-            except TimeoutError:
-                await keys.refresh(even_if_recent=True)
+        """Fetches at once and from time to time; the server does not wait for it to start."""
+        never = asyncio.Event()
+        while True:
+            await keys.refresh(even_if_recent=True)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(never.wait(), self._settings.jwks_refresh_secs)

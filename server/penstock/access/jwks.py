@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import urllib.error
 import urllib.parse
@@ -36,6 +37,9 @@ class PublicKey:
 
     key: Any
     algorithm: str
+
+
+_log = logging.getLogger(__name__)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -135,8 +139,9 @@ def _public_key(entry: Any) -> PublicKey | None:
         return None
     try:
         parsed = jwt.PyJWK(dict(entry))
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-        return None  # one key that this library does not know must not hide the others
+    except Exception:  # of several libraries; one key that they do not know must hide no other
+        _log.debug("a key of the set is left out", exc_info=True)
+        return None
     if entry["kty"] == "RSA" and parsed.key.key_size < _MIN_RSA_BITS:
         return None
     return PublicKey(parsed.key, str(entry.get("alg", "")))

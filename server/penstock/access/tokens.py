@@ -71,11 +71,11 @@ def read_token(token: str, keys: Mapping[str, PublicKey], rules: TokenRules) -> 
             leeway=rules.leeway_s,
             options={"require": ["exp", "sub"], "verify_aud": bool(rules.audiences)},
         )
+        return _claims(claims, rules)
     except jwt.PyJWTError as error:
         raise UnauthenticatedError(_refusal(error)) from None
     except (TypeError, ValueError, RecursionError, OverflowError):
         raise UnauthenticatedError("the token is malformed") from None
-    return _claims(claims, rules)
 
 
 def _choose_key(

@@ -72,5 +72,7 @@ class FileWatch:
             self._read()
         except ConfigError as error:
             _log.error("what was read before stays in force: %s", error)
+        except Exception:  # a defect: it must not end the watch
+            _log.exception("reading %s failed; what was read before stays in force", self._path)
         else:
             _log.info("%s has changed and was read anew", self._path)

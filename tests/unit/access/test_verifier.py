@@ -154,6 +154,8 @@ async def test_other_keys_forget_what_was_verified_and_the_same_do_not() -> None
         {"crv": "unknown"},
         {"x": "!"},
         {"kty": 1},
+        {"x": 1},
+        {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
     ],
 )
 def test_key_of_another_use_or_kind_hides_no_other(change: dict[str, object]) -> None:

@@ -4,13 +4,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.support.access_files import write_text
 
 from penstock.access.watch import FileWatch
 from penstock.errors import ConfigError
 
 
 class Reader:
-    """Reads a file that must not be empty; says when it has."""
+    """Reads a file that must not be empty, nor hold "defect"; says when it has."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -20,6 +21,8 @@ class Reader:
     def __call__(self) -> None:
         text = self.path.read_text() if self.path.exists() else ""
         self.loop.call_soon_threadsafe(self.texts.put_nowait, text)
+        if text == "defect":
+            raise KeyError(text)
         if not text:
             raise ConfigError([f"{self.path}: it is empty"])
 
@@ -32,20 +35,20 @@ async def test_change_is_read_and_a_bad_one_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "file"
-    path.write_text("1")
+    write_text(path, "1")
     reader = Reader(path)
     watch = FileWatch(path, 0.01, reader)
     watch.load()
     watch.start()
     try:
         assert await reader.next() == "1"
-        path.write_text("22")
+        write_text(path, "22")
         assert await reader.next() == "22"
-        path.write_text("")
+        write_text(path, "")
         assert await reader.next() == ""
         path.unlink()
         assert await reader.next() == ""
-        path.write_text("333")
+        write_text(path, "333")
         assert await reader.next() == "333"
     finally:
         await watch.stop()
@@ -57,3 +60,23 @@ async def test_first_load_tells_its_fault(tmp_path: Path) -> None:
     path = tmp_path / "none"
     with pytest.raises(ConfigError, match="it is empty"):
         FileWatch(path, 0.01, Reader(path)).load()
+
+
+async def test_defect_of_the_reader_does_not_end_the_watch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    write_text(path, "1")
+    reader = Reader(path)
+    watch = FileWatch(path, 0.01, reader)
+    watch.load()
+    watch.start()
+    try:
+        assert await reader.next() == "1"
+        write_text(path, "defect")
+        assert await reader.next() == "defect"
+        write_text(path, "good again")
+        assert await reader.next() == "good again"
+    finally:
+        await watch.stop()
+    assert "KeyError" in caplog.text
