@@ -24,6 +24,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceServer
         yield connected
 
 
+def parameter(name: str, value: str) -> str:
+    return f'parameters {{ key: "{name}" value: {{ string_value: "{value}" }} }}'
+
+
 def rows_of(count: int) -> Any:
     return np.arange(count * 3, dtype=np.float32).reshape(count, 3)
 
@@ -31,7 +35,7 @@ def rows_of(count: int) -> Any:
 def test_every_model_is_ready(client: InferenceServerClient) -> None:
     index = client.get_model_repository_index().models
     assert {(each.name, each.state, each.reason) for each in index} == {
-        (name, "READY", "") for name in [*SCALED, "onnx"]
+        (name, "READY", "") for name in [*SCALED, "onnx", "reshaped"]
     }
 
 
@@ -56,7 +60,7 @@ def test_platform_and_default_file_are_told(client: InferenceServerClient) -> No
     assert client.get_model_metadata("ir").platform == "openvino"
 
 
-@pytest.mark.parametrize("model", [*SCALED, "onnx"])
+@pytest.mark.parametrize("model", [*SCALED, "onnx", "reshaped"])
 def test_told_configuration_is_a_valid_override(client: InferenceServerClient, model: str) -> None:
     config = client.get_model_config(model, as_json=True)["config"]
     client.load_model(model, config=json.dumps(config))
@@ -64,13 +68,34 @@ def test_told_configuration_is_a_valid_override(client: InferenceServerClient, m
     client.load_model(model)
 
 
-@pytest.mark.parametrize("name", ["CPU_EXTENSION_PATH", "RESHAPE_IO_LAYERS"])
-def test_parameter_that_has_no_effect_here_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    config = f'backend: "openvino" parameters {{ key: "{name}" value: {{ string_value: "yes" }} }}'
-    openvino_files.write_model(tmp_path, "m", config=config)
+@pytest.mark.parametrize("count", [1, 8])
+def test_model_with_a_fixed_shape_takes_the_configured_one(
+    client: InferenceServerClient, count: int
+) -> None:
+    assert list(client.get_model_metadata("reshaped").inputs[0].shape) == [-1, 5]
+    rows = np.arange(count * 5, dtype=np.float32).reshape(count, 5) - 7
+    result = client.infer("reshaped", [tensor("INPUT", rows, "FP32")])
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT"), np.maximum(rows, 0))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (parameter("CPU_EXTENSION_PATH", "/opt/own.so"), "CPU_EXTENSION_PATH"),
+        (parameter("RESHAPE_IO_LAYERS", "yes"), "a configuration that lists the inputs"),
+        (
+            'input { name: "INPUT" data_type: TYPE_FP32 dims: [ -1, 4 ] }'
+            + parameter("RESHAPE_IO_LAYERS", "yes"),
+            "cannot be reshaped to its configuration",
+        ),
+    ],
+)
+def test_parameter_that_cannot_be_served_is_refused_by_name(
+    tmp_path: Path, config: str, reason: str
+) -> None:
+    openvino_files.write_model(tmp_path, "m", config=f'backend: "openvino" {config}')
     flags = ["--exit-on-error=false", "--strict-readiness=false"]
     with served(tmp_path, *flags) as server, InferenceServerClient(server.grpc) as client:
         (entry,) = client.get_model_repository_index().models
         assert entry.state == "UNAVAILABLE"
-        assert name in entry.reason
-        assert "not supported" in entry.reason
+        assert reason in entry.reason

@@ -116,6 +116,11 @@ Result<std::unique_ptr<BackendModel>> OpenVinoModel::Load(ov::Core& core,
   PENSTOCK_ASSIGN_OR_RETURN(const std::shared_ptr<ov::Model> graph,
                             ReadModel(frontends, format, options));
   PENSTOCK_ASSIGN_OR_RETURN(GraphSignature signature, ReadSignature(*graph, label));
+  if (!settings->shapes.empty()) {
+    PENSTOCK_RETURN_IF_ERROR(
+        ReshapeInputs(settings->shapes, signature.signature, options, graph.get()));
+    PENSTOCK_ASSIGN_OR_RETURN(signature, ReadSignature(*graph, label));
+  }
   std::unique_ptr<OpenVinoModel> model(new OpenVinoModel(label, std::move(signature)));
   PENSTOCK_RETURN_IF_ERROR(model->Compile(core, graph, *settings, options));
   return std::unique_ptr<BackendModel>(std::move(model));

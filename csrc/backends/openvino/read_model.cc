@@ -1,7 +1,9 @@
 #include "backends/openvino/read_model.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backends/openvino/engine_error.h"
 #include "base/strcat.h"
@@ -47,6 +49,28 @@ Result<std::shared_ptr<ov::Model>> ReadModel(ov::frontend::FrontEndManager& fron
   } catch (const std::exception& error) {
     return LoadError(CannotBeRead(format, options), error, options);
   }
+}
+
+Status ReshapeInputs(const std::map<std::string, Shape>& shapes, const ModelSignature& names,
+                     const LoadOptions& options, ov::Model* model) {
+  std::map<size_t, ov::PartialShape> by_index;
+  for (const auto& [name, shape] : shapes) {
+    const auto input = std::find_if(names.inputs.begin(), names.inputs.end(),
+                                    [&](const TensorSpec& each) { return each.name == name; });
+    if (input == names.inputs.end()) {
+      return InvalidArgument(StrCat(ModelLabel(options), ": input '", name,
+                                    "', which is to be reshaped, is not in the model file"));
+    }
+    by_index[input - names.inputs.begin()] =
+        ov::PartialShape(std::vector<ov::Dimension>(shape.begin(), shape.end()));
+  }
+  try {
+    model->reshape(by_index);
+  } catch (const std::exception& error) {
+    return LoadError(ModelLabel(options) + " cannot be reshaped to its configuration", error,
+                     options);
+  }
+  return Status::Ok();
 }
 
 }  // namespace penstock::openvino

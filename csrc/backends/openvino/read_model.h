@@ -2,9 +2,11 @@
 
 #pragma once
 
+#include <map>
 #include <memory>
 #include <openvino/core/model.hpp>
 #include <openvino/frontend/manager.hpp>
+#include <string>
 
 #include "backends/backend.h"
 #include "backends/openvino/model_file.h"
@@ -20,5 +22,10 @@ namespace penstock::openvino {
 // frontend. Blocking: reads files.
 Result<std::shared_ptr<ov::Model>> ReadModel(ov::frontend::FrontEndManager& frontends,
                                              const Format& format, const LoadOptions& options);
+
+// Gives inputs other shapes and infers the rest anew. `names` are the inputs', in the graph's order.
+// INVALID_ARGUMENT where there is no such input, or the graph does not fit the shapes.
+Status ReshapeInputs(const std::map<std::string, Shape>& shapes, const ModelSignature& names,
+                     const LoadOptions& options, ov::Model* model);
 
 }  // namespace penstock::openvino

@@ -100,16 +100,26 @@ Result<Precision> ParsePrecision(std::string_view name, std::string_view value) 
   return Bad(name, value, "f32, bf16 or f16");
 }
 
-// Parameters of Triton's that say how it works around fixed batch sizes. Batches here run at the
-// size they have, so there is nothing to skip and nothing to pad.
-Status ParseBatching(const std::string& name, const std::string& value) {
-  PENSTOCK_ASSIGN_OR_RETURN(const bool is_on, ParseYes(name, value));
-  if (is_on && name == "RESHAPE_IO_LAYERS") {
-    return Unimplemented(StrCat(Label(name),
-                                " is not supported: give the model file the shapes it is served "
-                                "with, -1 for those that vary"));
+// "-1,3,8,8", of the parameter "RESHAPE_IO_LAYERS:<input>".
+Status ParseShape(std::string_view name, std::string_view value, Settings* settings) {
+  Shape shape;
+  for (std::string_view rest = value; !rest.empty();) {
+    const std::string_view part = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(part.size() + 1, rest.size()));
+    int64_t dim = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), dim);
+    if (error != std::errc() || end != part.data() + part.size() || dim == 0 || dim < -1 ||
+        shape.rank() == kMaxRank) {
+      return Bad(name, value, StrCat("up to ", kMaxRank, " sizes, -1 for any"));
+    }
+    shape.Append(dim);
   }
+  settings->shapes[std::string(name.substr(kReshape.size() + 1))] = shape;
   return Status::Ok();
+}
+
+bool IsShape(std::string_view name) {
+  return name.starts_with(kReshape) && name.substr(kReshape.size()).starts_with(':');
 }
 
 Status ParseThreading(const std::string& name, const std::string& value, Settings* settings) {
@@ -139,7 +149,9 @@ Status ParseOne(const std::string& name, const std::string& value, Settings* set
     return Unimplemented(StrCat(Label(name), ": device '", value,
                                 "' is not supported, the backend runs models on the CPU"));
   } else {
-    return ParseBatching(name, value);
+    // How Triton works around fixed batch sizes. Batches here run at the size they have, so there is
+    // nothing to skip and nothing to pad; a reshape is said by the parameters for each input.
+    return ParseYes(name, value).status();
   }
   return Status::Ok();
 }
@@ -151,12 +163,19 @@ Result<Settings> ParseSettings(const std::map<std::string, std::string>& paramet
   for (const auto& [name, value] : parameters) {
     if (std::find(kParameters.begin(), kParameters.end(), name) != kParameters.end()) {
       PENSTOCK_RETURN_IF_ERROR(ParseOne(name, value, &settings));
+    } else if (IsShape(name)) {
+      PENSTOCK_RETURN_IF_ERROR(ParseShape(name, value, &settings));
     } else if (name == "CPU_EXTENSION_PATH") {
       return Unimplemented(Label(name) +
                            " is not supported: a model's configuration loads no libraries");
     } else if (LooksLikeOurs(name)) {
       return Unknown(name);
     }
+  }
+  const auto reshape = parameters.find(std::string(kReshape));
+  if (reshape != parameters.end() && UpperCase(reshape->second) == "YES" &&
+      settings.shapes.empty()) {
+    return Bad(kReshape, reshape->second, "a configuration that lists the inputs with it");
   }
   return settings;
 }

@@ -6,8 +6,10 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
+#include "tensor/shape.h"
 
 namespace penstock::openvino {
 
@@ -21,8 +23,14 @@ struct Settings {
   Hint hint = Hint::kLatency;
   // Threads of one inference: nullopt = by the model's size (openvino_model.cc), 0 = all CPUs.
   std::optional<int> inference_threads;
+  // RESHAPE_IO_LAYERS: input names, and the shapes they are given in the place of the file's.
+  std::map<std::string, Shape> shapes;
   std::optional<int> streams;  // nullopt = by the hint; also kAutoStreams, kNumaStreams
 };
+
+// The server adds a parameter of this name and an input's ("RESHAPE_IO_LAYERS:image", "-1,3,8,8") for
+// each input that a configuration with RESHAPE_IO_LAYERS lists.
+inline constexpr std::string_view kReshape = "RESHAPE_IO_LAYERS";
 
 inline constexpr int kAutoStreams = -1;
 inline constexpr int kNumaStreams = -2;

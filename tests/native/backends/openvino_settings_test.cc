@@ -54,6 +54,15 @@ TEST(OpenVinoSettingsTest, Streams_MayBeLeftToTheEngine) {
   EXPECT_EQ(ParseSettings({{"NUM_STREAMS", "numa"}})->streams, kNumaStreams);
 }
 
+TEST(OpenVinoSettingsTest, ShapesOfInputs_AreReadByTheirNames) {
+  const auto settings = ParseSettings({{"RESHAPE_IO_LAYERS", "yes"},
+                                       {"RESHAPE_IO_LAYERS:a:0", "-1,3,8"},
+                                       {"RESHAPE_IO_LAYERS:b", ""}});
+  ASSERT_TRUE(settings.ok()) << settings.status().ToString();
+  EXPECT_EQ(settings->shapes.at("a:0"), (Shape{-1, 3, 8}));
+  EXPECT_EQ(settings->shapes.at("b"), Shape{});
+}
+
 TEST(OpenVinoSettingsTest, ForeignParameters_AreLeftAlone) {
   EXPECT_TRUE(ParseSettings({{"owner", "vision"}, {"graph_optimization_level", "1"}}).ok());
 }
@@ -81,7 +90,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Refused{"CPU_EXTENSION_PATH", "/own.so", StatusCode::kUnimplemented, "loads no libraries"},
         Refused{"TARGET_DEVICE", "GPU", StatusCode::kUnimplemented, "device 'GPU'"},
-        Refused{"RESHAPE_IO_LAYERS", "yes", StatusCode::kUnimplemented, "is not supported"},
+        Refused{"RESHAPE_IO_LAYERS", "yes", StatusCode::kInvalidArgument, "lists the inputs"},
+        Refused{"RESHAPE_IO_LAYERS:x", "3,0", StatusCode::kInvalidArgument, "-1 for any"},
+        Refused{"RESHAPE_IO_LAYERS:x", "3,a", StatusCode::kInvalidArgument, "got '3,a'"},
         Refused{"CACHE_DIR", "/tmp", StatusCode::kInvalidArgument, "supported are COMPILATION_"},
         Refused{"PERFORMANCE_HINT", "FAST", StatusCode::kInvalidArgument, "got 'FAST'"},
         Refused{"INFERENCE_PRECISION_HINT", "i8", StatusCode::kInvalidArgument, "f32, bf16 or f16"},

@@ -68,6 +68,31 @@ max_batch_size: 8
 parameters: { key: "HINT_BF16" value: { string_value: "YES" } }
 """
 
+RESHAPED = """
+backend: "openvino"
+max_batch_size: 8
+input [
+  {
+    name: "INPUT"
+    data_type: TYPE_FP32
+    dims: [ 5 ]
+  }
+]
+output [
+  {
+    name: "OUTPUT"
+    data_type: TYPE_FP32
+    dims: [ 5 ]
+  }
+]
+parameters: {
+key: "RESHAPE_IO_LAYERS"
+value: {
+string_value:"yes"
+}
+}
+"""
+
 
 def write_repository(repository: Path) -> list[str]:
     """Writes all of them; returns their names."""
@@ -80,4 +105,9 @@ def write_repository(repository: Path) -> list[str]:
         openvino_files.write_model(repository, name, filename, config=config)
     config = f'{LATENCY}default_model_filename: "model.onnx"\n'
     onnx_files.write_model(repository, "onnx", onnx_files.simple("FP32"), config=config)
-    return ["bf16", "ir", "onnx", "paddle", "saved_model", "tflite", "throughput"]
+    fixed = openvino_files.Ir()
+    fixed.parameter("INPUT", "f32", "1,3")
+    fixed.layer("Relu", ["INPUT"], "OUTPUT")
+    fixed.write(repository / "reshaped" / "1", ["OUTPUT"])
+    (repository / "reshaped" / "config.pbtxt").write_text(RESHAPED)
+    return ["bf16", "ir", "onnx", "paddle", "reshaped", "saved_model", "tflite", "throughput"]
