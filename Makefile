@@ -105,6 +105,7 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/native.py $(ARGS)
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/transport.py
+	$(BIN)/python bench/openvino_serving.py
 
 # ---- lint -------------------------------------------------------------------------------------
 

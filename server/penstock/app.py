@@ -50,6 +50,8 @@ EXIT_FAILURE = 1
 
 _log = logging.getLogger("penstock.app")
 
+_ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
+"""Wheels of engines, named as their backends, and where in them their libraries lie."""
 _PLUGINS = Path(__file__).parent / "backends"
 
 
@@ -285,20 +287,21 @@ def _make_core(config: ServerConfig) -> Core:
         access=access_policy(config),
     )
     options = config.backend_options()
-    library = _onnxruntime_directory()
-    if library is not None:
-        options.setdefault("onnxruntime", {}).setdefault("library", library)
+    for backend, folder in _ENGINE_LIBRARIES.items():
+        library = _package_directory(backend)
+        if library is not None:
+            options.setdefault(backend, {}).setdefault("library", str(library / folder))
     for backend, values in options.items():
         core.engine.set_backend_options(backend, values)
     return core
 
 
-def _onnxruntime_directory() -> str | None:
-    """Where the wheel's libonnxruntime is. The package is found and not imported: it is heavy."""
-    spec = importlib.util.find_spec("onnxruntime")
+def _package_directory(package: str) -> Path | None:
+    """Where a wheel lies. It is found and not imported: engines are heavy."""
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
-    return str(Path(spec.submodule_search_locations[0]) / "capi")
+    return Path(spec.submodule_search_locations[0])
 
 
 def _log_settings(config: ServerConfig) -> LogSettings:

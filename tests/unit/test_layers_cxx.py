@@ -31,6 +31,7 @@ CXX_LEVEL["testing"] = CXX_LEVEL["bindings"]
 CXX_OUTSIDE = {
     re.compile(r"pybind11/|Python\.h$"): ("bindings",),
     re.compile(r"cuda|cublas|NvInfer"): ("gpu", "backends/tensorrt"),
+    re.compile(r"openvino/"): ("backends/openvino",),
     re.compile(r"protozero/"): ("protocol", "backends/onnxruntime"),  # ONNX files are protobuf
     re.compile(r"nghttp2/|openssl/"): ("transport",),
     re.compile(r"gtest/|gmock/|benchmark/"): ("testing",),
@@ -105,6 +106,7 @@ def test_every_csrc_folder_has_a_level() -> None:
         ("engine/a.cc", "#include <pybind11/pybind11.h>"),
         ("engine/a.cc", '#include "testing/b.h"'),
         ("batcher/a.cc", "#include <cuda_runtime.h>"),
+        ("backends/a.h", "#include <openvino/runtime/core.hpp>"),
         ("gpu/device/a.cu", '#include "base/b.h"'),
         ("engine/a.cc", '#include "nowhere.h"'),
     ],

@@ -12,13 +12,20 @@ from penstock.errors import ConfigError
 PLATFORMS = {"onnxruntime_onnx": "onnxruntime"}
 """Triton's older way to name a backend, with the framework's format."""
 
-DEFAULT_FILENAMES = {"onnxruntime": "model.onnx"}
+DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 """What a version directory holds; a backend that is not here is given the directory itself."""
 
-SAFE_PARAMETERS = frozenset({"onnxruntime"})
+SAFE_PARAMETERS = frozenset({"onnxruntime", "openvino"})
 """Backends whose parameters name no file and load no code, so that a load request may set them."""
 
-_BY_SUFFIX = {".onnx": "onnxruntime"}
+_BY_SUFFIX = {
+    ".onnx": "onnxruntime",
+    ".pb": "openvino",
+    ".pdmodel": "openvino",
+    ".saved_model": "openvino",
+    ".tflite": "openvino",
+    ".xml": "openvino",
+}
 _PLUGIN = re.compile(r"libpenstock_([A-Za-z0-9_]+)\.so")
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -83,5 +90,8 @@ def _backend_of_files(names: Iterable[str]) -> str:
         if Path(name).suffix in _BY_SUFFIX and name:
             return _BY_SUFFIX[Path(name).suffix]
     raise ConfigError(
-        ["backend: none is named and no version holds a model.onnx that would tell which to use"]
+        [
+            "backend: none is named and no version holds a model.onnx or model.xml "
+            "that would tell which to use"
+        ]
     )

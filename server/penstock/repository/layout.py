@@ -17,6 +17,8 @@ from penstock.errors import (
 from penstock.repository.policy import version_number
 
 CONFIG_FILENAME = "config.pbtxt"
+_SAVED_MODEL = "saved_model.pb"
+"""What a directory holds that is itself a model: TensorFlow's SavedModel."""
 MAX_TEXT_BYTES = 16 << 20
 """Of a configuration or a label file; larger ones are refused."""
 MAX_NAME_BYTES = 255
@@ -201,7 +203,8 @@ def version_files(model: ModelDirectory) -> list[str]:
 def model_file(model: ModelDirectory, version: int, filename: str) -> Path:
     """The model file of a version, or the version's directory where `filename` is empty.
 
-    A directory called like the file holds it under the same name (ONNX with external data).
+    A directory called like the file holds it under the same name (ONNX with external data), or is
+    itself the model (TensorFlow's SavedModel).
 
     Raises:
         NotFoundError: there is no such file.
@@ -209,7 +212,7 @@ def model_file(model: ModelDirectory, version: int, filename: str) -> Path:
     """
     base = model.version_path(version)
     path = inside(model, base, filename, "default_model_filename") if filename else base
-    if filename and path.is_dir():
+    if filename and path.is_dir() and not (path / _SAVED_MODEL).exists():
         path = inside(model, path, PurePosixPath(filename).name, "default_model_filename")
     if not path.exists():
         raise NotFoundError(f"version {version} has no file '{filename}'")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 
+_RESHAPE = "RESHAPE_IO_LAYERS"
+
 Labels = Mapping[str, tuple[str, ...]]
 """Labels of the classification extension, by output."""
 
@@ -37,10 +39,19 @@ def serving_spec(config: ModelConfig, version: int, labels: Labels) -> ServingSp
 
 
 def backend_parameters(config: ModelConfig) -> dict[str, str]:
-    """The parameters for the backend, with the optimization level under its parameter's name."""
+    """The parameters for the backend, and what of the configuration it reads as parameters.
+
+    These are the optimization level, under its parameter's name, and for RESHAPE_IO_LAYERS (of the
+    openvino backend) the shape that the model file is to take for each input that is listed.
+    """
     parameters = dict(config.parameters)
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
+    if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
+        batch = (-1,) if config.max_batch_size else ()
+        for tensor in config.inputs:
+            dims = tensor.dims if tensor.reshape is None else tensor.reshape
+            parameters[f"{_RESHAPE}:{tensor.name}"] = ",".join(map(str, (*batch, *dims)))
     return parameters
 
 

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "backends/registry.h"
+#include "ir_writer.h"
 #include "onnx_writer.h"
 #include "testing/fixture_backend.h"
 
@@ -41,7 +42,6 @@ BackendUnderTest Fixture() {
   return row;
 }
 
-#ifdef PENSTOCK_TEST_ORT
 OnnxWriter::Dims OnnxDims(const Shape& dims) {
   OnnxWriter::Dims names;
   for (size_t i = 0; i < dims.rank(); ++i) {
@@ -50,16 +50,15 @@ OnnxWriter::Dims OnnxDims(const Shape& dims) {
   return names;
 }
 
-Result<Backend*> OpenOnnxRuntime() {
-  static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});
-  registry.SetOptions("onnxruntime", {{"library", PENSTOCK_ONNXRUNTIME_LIBRARY}});
-  return registry.Get("onnxruntime");
+// Not zeros: an engine takes out an addition of nothing.
+[[maybe_unused]] std::string Threes() {
+  const std::vector<uint8_t> bytes = BytesOf(std::vector<float>{3, 3, 3});
+  return std::string(bytes.begin(), bytes.end());
 }
 
-BackendUnderTest OnnxRuntime() {
+// What every backend that serves ONNX files is given.
+[[maybe_unused]] BackendUnderTest ServesOnnx() {
   BackendUnderTest row;
-  row.name = "onnxruntime";
-  row.open = &OpenOnnxRuntime;
   row.model_filename = "model.onnx";
   row.write_identity = [](const std::string& path, DataType dtype, const Shape& dims) {
     OnnxWriter model;
@@ -81,8 +80,8 @@ BackendUnderTest OnnxRuntime() {
   row.write_picky = [](const std::string& path) {
     OnnxWriter model;
     model.Input("INPUT0", DataType::kFp32, {"batch", "width"});
-    model.Initializer("ones", DataType::kFp32, {3}, std::string(3 * sizeof(float), '\0'));
-    model.Node("Add", {"INPUT0", "ones"}, {"OUTPUT0"});
+    model.Initializer("threes", DataType::kFp32, {3}, Threes());
+    model.Node("Add", {"INPUT0", "threes"}, {"OUTPUT0"});
     model.Output("OUTPUT0", DataType::kFp32, {"batch", "width"});
     model.Write(path);
   };
@@ -91,6 +90,67 @@ BackendUnderTest OnnxRuntime() {
   return row;
 }
 
+#ifdef PENSTOCK_TEST_ORT
+Result<Backend*> OpenOnnxRuntime() {
+  static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});
+  registry.SetOptions("onnxruntime", {{"library", PENSTOCK_ONNXRUNTIME_LIBRARY}});
+  return registry.Get("onnxruntime");
+}
+
+BackendUnderTest OnnxRuntime() {
+  BackendUnderTest row = ServesOnnx();
+  row.name = "onnxruntime";
+  row.open = &OpenOnnxRuntime;
+  return row;
+}
+#endif
+
+#ifdef PENSTOCK_TEST_OPENVINO
+Result<Backend*> OpenOpenVino() {
+  static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});
+  registry.SetOptions("openvino", {{"library", PENSTOCK_OPENVINO_LIBRARY}});
+  return registry.Get("openvino");
+}
+
+BackendUnderTest OpenVinoIr() {
+  BackendUnderTest row;
+  row.name = "openvino_ir";
+  row.open = &OpenOpenVino;
+  row.model_filename = "model.xml";
+  row.write_identity = [](const std::string& path, DataType dtype, const Shape& dims) {
+    IrWriter model;
+    model.Input("INPUT0", dtype, dims);
+    model.Output("OUTPUT0", "INPUT0");
+    model.Write(path);
+  };
+  row.write_simple = [](const std::string& path) {
+    IrWriter model;
+    for (const char* name : {"INPUT0", "INPUT1"})
+      model.Input(name, DataType::kInt32, Shape{-1, 16});
+    model.Node("Add", {"INPUT0", "INPUT1"}, {"OUTPUT0"});
+    model.Node("Subtract", {"INPUT0", "INPUT1"}, {"OUTPUT1"});
+    for (const char* name : {"OUTPUT0", "OUTPUT1"}) model.Output(name, name);
+    model.Write(path);
+  };
+  row.write_picky = [](const std::string& path) {
+    IrWriter model;
+    model.Input("INPUT0", DataType::kFp32, Shape{-1, -1});
+    model.Constant("threes", DataType::kFp32, Shape{3}, Threes());
+    model.Node("Add", {"INPUT0", "threes"}, {"sum"});
+    model.Output("OUTPUT0", "sum");
+    model.Write(path);
+  };
+  row.bad_shape = Shape{2, 4};
+  row.good_shape = Shape{2, 3};
+  return row;
+}
+
+BackendUnderTest OpenVinoOnnx() {
+  BackendUnderTest row = ServesOnnx();
+  row.name = "openvino_onnx";
+  row.open = &OpenOpenVino;
+  return row;
+}
 #endif
 
 }  // namespace
@@ -111,6 +171,10 @@ const std::vector<BackendUnderTest>& BackendsUnderTest() {
       Fixture(),
 #ifdef PENSTOCK_TEST_ORT
       OnnxRuntime(),
+#endif
+#ifdef PENSTOCK_TEST_OPENVINO
+      OpenVinoIr(),
+      OpenVinoOnnx(),
 #endif
   };
   return rows;

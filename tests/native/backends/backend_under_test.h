@@ -36,7 +36,7 @@ struct BackendUnderTest {
   std::function<void(const std::string& path, DataType dtype, const Shape& dims)> write_identity;
   // INPUT0, INPUT1 -> OUTPUT0 sum, OUTPUT1 difference; INT32 [-1,16].
   std::function<void(const std::string& path)> write_simple;
-  // An identity of FP32 [-1,-1] that refuses some batches: `bad_shape` is one that fails while it
+  // Of FP32 [-1,-1], INPUT0 -> OUTPUT0 of its shape; refuses some batches: `bad_shape` is one that fails while it
   // runs.
   std::function<void(const std::string& path)> write_picky;
   Shape bad_shape;

@@ -7,6 +7,7 @@ from tests.support.fake_engine import FakeEngine, add_model, signature_text, ten
 
 from penstock.errors import ConfigError, InternalError
 from penstock.repository.engine import LevelQueue, ServingSpec
+from penstock.repository.layout import model_file
 from penstock.repository.loader import ModelLoader
 from penstock.repository.settings import RepositorySettings
 
@@ -148,6 +149,24 @@ def test_other_filename_tells_the_backend(tmp_path: Path) -> None:
     made = loader(FakeEngine(), tmp_path)
     assert made.plan("m").config.backend == "onnxruntime"
     assert made.open_version(made.plan("m"), 1)[1].max_batch_size == 64
+
+
+@pytest.mark.parametrize("filename", ["net.xml", "net.pb", "net.tflite", "net.pdmodel"])
+def test_filename_of_another_format_tells_its_backend(tmp_path: Path, filename: str) -> None:
+    path = add_model(tmp_path, "m", config=f'default_model_filename: "{filename}"')
+    (path / "1" / "model.onnx").rename(path / "1" / filename)
+    plan = loader(FakeEngine(), tmp_path).plan("m")
+    assert (plan.config.backend, plan.config.platform) == ("openvino", "openvino")
+
+
+def test_saved_model_is_given_as_its_directory(tmp_path: Path) -> None:
+    path = add_model(tmp_path, "m", config='default_model_filename: "net.saved_model"')
+    folder = path / "1" / "net.saved_model"
+    folder.mkdir()
+    (folder / "saved_model.pb").touch()
+    made = loader(FakeEngine(), tmp_path)
+    assert made.plan("m").config.backend == "openvino"
+    assert model_file(made.plan("m").model, 1, "net.saved_model") == folder
 
 
 def test_all_faults_of_a_plan_come_together(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""Protobuf's wire format, written field by field: for formats whose packages are too heavy."""
+
+from __future__ import annotations
+
+import struct
+
+
+def field(number: int, value: int | float | str | bytes) -> bytes:
+    """One field: an int as a varint, a float as 32 bits, text and messages with their length."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value & (2**64 - 1))
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def entry(number: int, key: str, value: bytes) -> bytes:
+    """One entry of a map from text to messages."""
+    return field(number, field(1, key) + field(2, value))
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
