@@ -49,6 +49,7 @@ class Door:
         self._access = access
         self._watches: list[FileWatch] = []
         self._refreshing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._token_keys: KeySet | None = None
         self.verifier: TokenVerifier | None = None
         if settings.api_keys_file:
@@ -58,6 +59,7 @@ class Door:
 
     async def start(self) -> None:
         """Reads everything; StartupError when a file will not do. A URL may be down."""
+        self._loop = asyncio.get_running_loop()
         try:
             for watch in self._watches:
                 watch.load()
@@ -83,6 +85,11 @@ class Door:
     def _watch(self, path: Path, read: Callable[[], None]) -> None:
         self._watches.append(FileWatch(path, self._settings.access_reload_secs, read))
 
+    def _on_loop(self, function: Callable[..., None], *args: object) -> None:
+        """Not in the thread of a watch: between a call's verification and its admission."""
+        assert self._loop is not None, "Door.start comes first"
+        self._loop.call_soon_threadsafe(function, *args)
+
     def _read_keys(self) -> None:
         keys = read_keys(
             Path(self._settings.api_keys_file),
@@ -97,7 +104,7 @@ class Door:
         )
         keys = self._token_keys = KeySet(fetch, self._access.forget_tokens)
         if not is_url(source):
-            self._watch(Path(source), lambda: keys.replace(fetch()))
+            self._watch(Path(source), lambda: self._on_loop(keys.replace, fetch()))
         rules = TokenRules(
             algorithms=self._settings.jwt_algorithm,
             issuer=self._settings.jwt_issuer,

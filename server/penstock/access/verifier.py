@@ -53,7 +53,7 @@ class TokenAccess(Protocol):
 class KeySet:
     """The keys of now, and how to get newer ones.
 
-    Threading: confined to the event loop, but for `replace`; fetching is done in a thread.
+    Threading: confined to the event loop; fetching is done in a thread.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class TokenVerifier:
 
     async def _verify(self, caller: Caller) -> None:
         try:
-            claims, keys = await self._read(caller.credential)
+            claims = await self._read(caller.credential)
         except CoreError as error:
             is_refused = not isinstance(error, UnavailableError)
             valid_s = _REFUSAL_S if is_refused else _UNAVAILABLE_S
@@ -167,13 +167,10 @@ class TokenVerifier:
         else:
             valid_s = min(claims.expires_at - time.time(), _MAX_TRUST_S)
             self._access.accept(caller, self._principal(claims), valid_s)
-            if keys is not self._keys.keys:  # replaced in between, by the thread of a watch
-                self._access.forget_tokens()
         finally:
             del self._pending[caller.credential]
 
-    async def _read(self, token: str) -> tuple[Claims, Mapping[str, PublicKey]]:
-        """What the token says, and by which keys."""
+    async def _read(self, token: str) -> Claims:
         if not self._keys.keys:
             await self._keys.refresh()
         try:
@@ -182,7 +179,7 @@ class TokenVerifier:
             await self._keys.refresh()
             return await self._read_with_keys_at_hand(token)
 
-    async def _read_with_keys_at_hand(self, token: str) -> tuple[Claims, Mapping[str, PublicKey]]:
+    async def _read_with_keys_at_hand(self, token: str) -> Claims:
         if not self._keys.keys:
             raise UnavailableError(
                 "tokens cannot be verified now: this server has not got the keys for them yet"
@@ -192,4 +189,4 @@ class TokenVerifier:
             keys = self._keys.keys
             claims = await loop.run_in_executor(self._thread, read_token, token, keys, self._rules)
             if keys is self._keys.keys:  # else its key may have been withdrawn meanwhile
-                return claims, keys
+                return claims
