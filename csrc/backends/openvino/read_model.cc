@@ -54,9 +54,11 @@ Result<std::shared_ptr<ov::Model>> ReadModel(ov::frontend::FrontEndManager& fron
 Status ReshapeInputs(const std::map<std::string, Shape>& shapes, const ModelSignature& names,
                      const LoadOptions& options, ov::Model* model) {
   std::map<size_t, ov::PartialShape> by_index;
-  for (const auto& [name, shape] : shapes) {
-    const auto input = std::find_if(names.inputs.begin(), names.inputs.end(),
-                                    [&](const TensorSpec& each) { return each.name == name; });
+  for (const auto& entry : shapes) {
+    const auto& [name, shape] = entry;
+    const auto input =
+        std::find_if(names.inputs.begin(), names.inputs.end(),
+                     [&entry](const TensorSpec& each) { return each.name == entry.first; });
     if (input == names.inputs.end()) {
       return InvalidArgument(StrCat(ModelLabel(options), ": input '", name,
                                     "', which is to be reshaped, is not in the model file"));

@@ -154,7 +154,7 @@ TEST(BindRefusalTextTest, BoolThatIsNeitherZeroNorOne_IsRefused) {
     const RequestRef ref = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref);
     EXPECT_TRUE(ParseInferRequest(SpanOf(bytes), HostPool::Shared(), &request.view).ok());
-    return BindRequest(spec, &request);
+    return BindRequest(spec, SharedMemory({}), &request);
   };
   EXPECT_TRUE(bind({"\1\0", 2}).ok());
   const Status status = bind({"\1\xff", 2});
