@@ -18,6 +18,7 @@ NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 # A finding ends the test; these say more about it.
 export ASAN_OPTIONS := detect_stack_use_after_return=1:strict_string_checks=1
+export LSAN_OPTIONS := suppressions=$(abspath tests/native/lsan_suppressions.txt):print_suppressions=0
 export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
