@@ -150,10 +150,10 @@ void BindAccess(py::module_& module) {
       .def("identify", &Identify, py::arg("metadata"), py::arg("connection"))
       .def(
           "needs_verification",
-          [](const PyAccess& self, const Caller& caller) {
-            return self.access().NeedsVerification(caller);
+          [](const PyAccess& self, const std::string& group, const Caller& caller) {
+            return self.access().NeedsVerification(caller, GroupFrom(group));
           },
-          py::arg("caller"))
+          py::arg("group"), py::arg("caller"))
       .def("set_keys", &SetKeys, py::arg("keys"))
       .def("accept", &Accept, py::arg("caller"), py::arg("principal"), py::arg("valid_s"))
       .def("refuse", &Refuse, py::arg("caller"), py::arg("code"), py::arg("reason"),

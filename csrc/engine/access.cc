@@ -99,7 +99,10 @@ void AccessControl::ReadCredential(std::span<const CallHeader> headers, Caller* 
   if (policy_.has_tokens) caller->credential = credential;
 }
 
-bool AccessControl::NeedsVerification(const Caller& caller) const {
+bool AccessControl::NeedsVerification(const Caller& caller, CallGroup group) const {
+  const auto bit = static_cast<size_t>(group);
+  if (policy_.open_groups[bit]) return false;
+  if (policy_.restricted[bit].has_value() && !caller.opened[bit]) return false;
   return policy_.has_tokens && caller.has_credential && FindKey(caller.digest) == nullptr &&
          FindToken(caller.digest) == nullptr;
 }
@@ -169,15 +172,17 @@ std::optional<Refused> AccessControl::Authorize(const Caller* caller, CallGroup 
                                          CallGroupName(group), "' of this server"))};
 }
 
-std::optional<Refused> AccessControl::TakeRates(const Caller* caller, CallGroup group,
-                                                const Principal* who) {
+std::optional<Refused> AccessControl::TakeConnectionRate(const Caller* caller, CallGroup group) {
   if (!is_active_ || caller == nullptr || group == CallGroup::kHealth) return std::nullopt;
-  const int64_t now_ns = clock_.NowNs();
   const RateLimit& each = policy_.connection_rate;
-  if (const int64_t wait_ns = connections_.Take(caller->connection, each, now_ns); wait_ns > 0) {
-    return Refused{Refusal::kConnectionRate, OverRate("this connection", each, wait_ns)};
-  }
-  if (who == nullptr) return std::nullopt;
+  const int64_t wait_ns = connections_.Take(caller->connection, each, clock_.NowNs());
+  if (wait_ns <= 0) return std::nullopt;
+  return Refused{Refusal::kConnectionRate, OverRate("this connection", each, wait_ns)};
+}
+
+std::optional<Refused> AccessControl::TakeKeyRate(CallGroup group, const Principal* who) {
+  if (who == nullptr || group == CallGroup::kHealth) return std::nullopt;
+  const int64_t now_ns = clock_.NowNs();
   if (const int64_t wait_ns = principals_.Take(who->name, who->rate, now_ns); wait_ns > 0) {
     return Refused{Refusal::kKeyRate, OverRate(who->name, who->rate, wait_ns)};
   }

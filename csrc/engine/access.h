@@ -86,9 +86,9 @@ class AccessControl {
   // Reads the headers of a call (names in lower case). `connection` tells connections apart.
   Caller Identify(std::span<const CallHeader> headers, std::string_view connection) const;
 
-  // Whether the caller's token must be verified before it can be let in. Whoever does so tells the
-  // outcome by Remember; nobody who does not ask lets anyone in.
-  bool NeedsVerification(const Caller& caller) const;
+  // Whether the caller's token must be verified before it can call the group. Whoever does so tells
+  // the outcome by Remember; nobody who does not ask lets anyone in.
+  bool NeedsVerification(const Caller& caller, CallGroup group) const;
   void Remember(const Caller& caller, Verdict verdict, int64_t until_ns);
 
   // From now on these keys and no others, also for calls that are under way.
@@ -99,8 +99,10 @@ class AccessControl {
   // Whether the caller may call the group at all; `who`, where it had to be somebody. A null caller
   // is one that sent nothing.
   std::optional<Refused> Authorize(const Caller* caller, CallGroup group, PrincipalRef* who) const;
-  // Takes a call out of the caller's allowances. Questions of health are free.
-  std::optional<Refused> TakeRates(const Caller* caller, CallGroup group, const Principal* who);
+  // Take a call out of the connection's allowance, whoever calls, and out of the caller's own.
+  // Questions of health are free.
+  std::optional<Refused> TakeConnectionRate(const Caller* caller, CallGroup group);
+  std::optional<Refused> TakeKeyRate(CallGroup group, const Principal* who);
 
  private:
   void ReadCredential(std::span<const CallHeader> headers, Caller* caller) const;

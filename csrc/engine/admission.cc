@@ -7,12 +7,16 @@
 namespace penstock {
 
 Status Admission::Admit(const Caller* caller, CallGroup group, size_t size_bytes) {
+  // First, so that guessing keys is not free.
+  if (auto refused = access_.TakeConnectionRate(caller, group)) {
+    return Refuse(refused->reason, std::move(refused->status));
+  }
   PrincipalRef who;
   if (auto refused = access_.Authorize(caller, group, &who)) {
     return Refuse(refused->reason, std::move(refused->status));
   }
   PENSTOCK_RETURN_IF_ERROR(CheckSize(size_bytes, who.get()));
-  if (auto refused = access_.TakeRates(caller, group, who.get())) {
+  if (auto refused = access_.TakeKeyRate(group, who.get())) {
     return Refuse(refused->reason, std::move(refused->status));
   }
   return group == CallGroup::kInference ? TakePlace() : Status::Ok();
@@ -20,10 +24,10 @@ Status Admission::Admit(const Caller* caller, CallGroup group, size_t size_bytes
 
 Status Admission::Authorize(const Caller* caller, CallGroup group) {
   PrincipalRef who;
-  if (auto refused = access_.Authorize(caller, group, &who)) {
-    return Refuse(refused->reason, std::move(refused->status));
-  }
-  return Status::Ok();
+  std::optional<Refused> refused = access_.Authorize(caller, group, &who);
+  if (!refused.has_value()) return Status::Ok();
+  if (auto over = access_.TakeConnectionRate(caller, group)) refused = std::move(over);
+  return Refuse(refused->reason, std::move(refused->status));
 }
 
 Status Admission::Refuse(Refusal reason, Status status) {

@@ -88,7 +88,11 @@ void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
   Status status = Admit(&request, options.caller);
-  if (status.ok()) status = ParseAndSubmit(ref, options.wake);
+  if (status.ok()) {
+    status = ParseAndSubmit(ref, options.wake);
+  } else if (request.is_stream) {  // the reply says which of the stream's requests it refuses
+    request.view.id = PeekRequestId(request.message);
+  }
   if (!status.ok()) request.Refuse(status);
 }
 

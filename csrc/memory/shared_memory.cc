@@ -13,13 +13,14 @@ Status SharedMemory::CheckAllowed() const {
       "enable.");
 }
 
-Status SharedMemory::CheckRoomLocked(const std::string& name) const {
+Status SharedMemory::CheckRoomLocked(const std::string& name) {
   if (regions_.contains(name)) {
     return AlreadyExists(StrCat("shared memory region '", name, "' already in manager"));
   }
-  if (regions_.size() < options_.max_regions) return Status::Ok();
-  return ResourceExhausted(StrCat("failed to register shared memory region '", name, "': ",
-                                  options_.max_regions, " are registered, which is the limit"));
+  ForgetClosedLocked();
+  if (regions_.size() + leaving_.size() < options_.max_regions) return Status::Ok();
+  return ResourceExhausted(StrCat("failed to register shared memory region '", name,
+                                  "': ", options_.max_regions, " are open, which is the limit"));
 }
 
 Status SharedMemory::Register(SharedRegionInfo info) {
@@ -51,7 +52,13 @@ Status SharedMemory::Unregister(std::string_view name) {
   } else if (const auto found = regions_.find(name); found != regions_.end()) {
     gone.insert(regions_.extract(found));
   }
+  ForgetClosedLocked();
+  for (const auto& [key, region] : gone) leaving_.push_back(region);
   return Status::Ok();
+}
+
+void SharedMemory::ForgetClosedLocked() {
+  std::erase_if(leaving_, [](const auto& region) { return region.expired(); });
 }
 
 Result<std::vector<SharedRegionInfo>> SharedMemory::List(std::string_view name) const {

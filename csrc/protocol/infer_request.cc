@@ -482,4 +482,14 @@ Status ParseInferRequest(std::span<const uint8_t> message, HostPool& pool,
   return RequestParser(message, pool, request).Run();
 }
 
+std::string_view PeekRequestId(std::span<const uint8_t> message) {
+  FieldReader reader(message);
+  Field field;
+  for (uint32_t i = 0; i < kId && reader.Next(&field); ++i) {
+    if (field.number != kId || field.type != WireType::length_delimited) continue;
+    return IsValidUtf8(field.text()) ? field.text() : "";
+  }
+  return "";
+}
+
 }  // namespace penstock

@@ -102,4 +102,8 @@ struct InferRequestView {
 Status ParseInferRequest(std::span<const uint8_t> message, HostPool& pool,
                          InferRequestView* request);
 
+// The id of a request that is refused unread, if it is among the first three fields, where
+// protobuf's own writers put it; else "".
+std::string_view PeekRequestId(std::span<const uint8_t> message);
+
 }  // namespace penstock

@@ -202,8 +202,8 @@ class Access:
         """Whether anything is asked of callers; if not, there is no need for `identify`."""
     def identify(self, metadata: Sequence[tuple[str, str | bytes]], connection: str) -> Caller:
         """Reads a call's metadata; `connection` is the same for all calls of a connection."""
-    def needs_verification(self, caller: Caller) -> bool:
-        """Whether the caller's token must be verified before it can be let in."""
+    def needs_verification(self, group: str, caller: Caller) -> bool:
+        """Whether the caller's token must be verified before it can call the group."""
     def accept(self, caller: Caller, principal: Principal, valid_s: float) -> None:
         """The caller's token is good, for so long."""
     def refuse(self, caller: Caller, code: int, reason: str, valid_s: float) -> None:

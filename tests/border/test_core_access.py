@@ -65,7 +65,7 @@ def test_token_is_what_its_verifier_said_until_then() -> None:
     access = door(needs_identity=True, has_tokens=True)
     caller = access.identify((("authorization", "Bearer t"),), "c")
     assert caller.credential == "t"
-    assert access.needs_verification(caller)
+    assert access.needs_verification("inference", caller)
     access.refuse(caller, Code.UNAUTHENTICATED, "the token has expired", 60.0)
     with pytest.raises(UnauthenticatedError, match="the token has expired"):
         access.admit("metadata", 1, caller)
@@ -73,7 +73,7 @@ def test_token_is_what_its_verifier_said_until_then() -> None:
     access.admit("metadata", 1, caller)
     access.accept(caller, principal("metadata"), -1.0)
     access.forget_tokens()
-    assert access.needs_verification(caller)
+    assert access.needs_verification("inference", caller)
 
 
 def test_inference_that_is_refused_says_when_to_come_back() -> None:

@@ -225,8 +225,9 @@ async def test_rate_of_a_key_says_when_to_come_back(keyed: RunningServer) -> Non
 
 async def test_rate_holds_for_each_request_of_a_stream(keyed: RunningServer) -> None:
     async with keyed.client() as client:
-        requests = [REQUEST] * 4
+        requests = [simple_request(id=str(number)).SerializeToString() for number in range(4)]
         replies = await stream(client, *requests, metadata=bearer("key-of-slow"))
+        assert [reply.infer_response.id for reply in replies] == ["0", "1", "2", "3"]
         errors = [reply.error_message for reply in replies]
         assert errors[:2] == ["", ""]
         assert all("key 'slow' is over its limit" in text for text in errors[2:])

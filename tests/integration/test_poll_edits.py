@@ -98,7 +98,7 @@ async def edit_at_random(path: Path, edits: int, seed: int) -> None:
         stats = server.app.core.infer_stats()
         assert stats["inflight"] == 0
         assert FORBIDDEN not in {constant for _, constant in asker.versions}
-        assert asker.answers > len(asker.versions) > edits / 50
+        assert asker.answers > len(asker.versions) > 1
 
 
 async def test_thousand_random_edits_bring_no_wrong_answer_and_the_last_state_is_served(

@@ -263,7 +263,7 @@ async def test_regions_are_limited(server: ServerProcess, client: RawClient) -> 
         request = wire.SystemSharedMemoryRegisterRequest(name="r", key=key_of(path), byte_size=64)
         code, text = await refusal(client, request, "SystemSharedMemoryRegister")
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert text.endswith(f"{MAX_REGIONS} are registered, which is the limit")
+        assert text.endswith(f"{MAX_REGIONS} are open, which is the limit")
         assert open_files(server, path) == MAX_REGIONS
         await unregister(client)
         assert open_files(server, path) == 0

@@ -65,7 +65,7 @@ class FakeCore:
     def identify(self, metadata: object, connection: str) -> Caller:
         raise AssertionError("nobody wants to know who calls")
 
-    def needs_verification(self, caller: Caller) -> bool:
+    def needs_verification(self, group: str, caller: Caller) -> bool:
         raise AssertionError("nobody wants to know who calls")
 
     def authorize(self, group: str, caller: Caller | None = None) -> None:

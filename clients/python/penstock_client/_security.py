@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Tls:
 
     root_ca: Pem | None = None
     certificate: Pem | None = None
-    key: Pem | None = None
+    key: Pem | None = field(default=None, repr=False)
     server_name: str | None = None
 
     def __post_init__(self) -> None:

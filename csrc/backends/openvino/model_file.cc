@@ -67,7 +67,8 @@ Status CheckCompanion(const LoadOptions& options, const fs::path& path, const fs
   std::error_code error;
   const fs::path resolved = fs::canonical(path, error);
   const fs::path allowed = fs::canonical(options.model_directory, error);
-  if ((!error && IsInside(resolved, allowed)) || IsInside(resolved, home)) return Status::Ok();
+  const bool is_inside = IsInside(resolved, allowed) || (!home.empty() && IsInside(resolved, home));
+  if (!error && is_inside) return Status::Ok();
   return InvalidArgument(
       StrCat(FileLabel(options, path), " leads out of the model's directory by a symbolic link"));
 }

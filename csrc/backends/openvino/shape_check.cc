@@ -39,7 +39,11 @@ void ShapeCheck::Check(std::span<const BatchInput> inputs, const ShapeKey& key) 
     shapes[input.index] = ov::PartialShape(
         std::vector<ov::Dimension>(input.tensor.shape.begin(), input.tensor.shape.end()));
   }
-  graph_->reshape(shapes);
+  // Not Model::reshape: it rewrites the graph first, and then takes shapes that the compiled graph,
+  // which is not rewritten, cannot compute.
+  const ov::ParameterVector& parameters = graph_->get_parameters();
+  for (const auto& [index, shape] : shapes) parameters[index]->set_partial_shape(shape);
+  graph_->validate_nodes_and_infer_types();
   if (known_.size() >= kMaxKnown) known_.clear();
   known_.insert(key);
 }

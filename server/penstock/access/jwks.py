@@ -95,6 +95,8 @@ def fetch_keys(url: str) -> dict[str, PublicKey]:
                 text += chunk
                 if time.monotonic() > deadline_s:
                     raise ConfigError([f"{url}: no whole answer within {_TIMEOUT_S:g} s"])
+    except ConfigError:
+        raise
     except urllib.error.HTTPError as error:
         with error:
             raise ConfigError([f"{url}: answers with status {error.code}"]) from None
@@ -135,7 +137,7 @@ def _public_key(entry: Any) -> PublicKey | None:
 
     if not isinstance(entry, Mapping) or entry.get("kty") not in _KINDS:
         return None
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use", "sig") != "sig" or "d" in entry:  # or a private key: it verifies nothing
         return None
     try:
         parsed = jwt.PyJWK(dict(entry))

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from typing import Protocol
 
 from penstock.access.jwks import PublicKey
@@ -35,6 +36,8 @@ _UNAVAILABLE_S = 1.0
 _MAX_PENDING = 1024
 # Tokens with unknown keys cost a fetch no more often than this.
 _MIN_FETCH_INTERVAL_S = 10.0
+# A source is given up on after this time; each of its answers' parts has less (jwks.py).
+_MAX_FETCH_S = 10.0
 
 
 class TokenAccess(Protocol):
@@ -70,6 +73,7 @@ class KeySet:
         self._fetched_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._thread: Thread | None = None
 
     async def refresh(self, *, even_if_recent: bool = False) -> None:
         """Fetches, once for all who ask meanwhile, and not again right after; never raises."""
@@ -82,7 +86,7 @@ class KeySet:
 
     async def _refresh(self) -> None:
         try:
-            keys = await asyncio.to_thread(self._fetch)
+            self.replace(await self._fetched())
         except ConfigError as error:
             if not self._is_failing:
                 _log.error("no newer keys for tokens, those at hand stay: %s", error)
@@ -93,10 +97,35 @@ class KeySet:
             if self._is_failing:
                 _log.info("keys for tokens can be fetched again")
             self._is_failing = False
-            self.replace(keys)
         finally:
             self._fetched_at = time.monotonic()
             self._fetching = None
+
+    async def _fetched(self) -> Mapping[str, PublicKey]:
+        """What a fetch brings within a bounded time, however slowly its source trickles.
+
+        In a thread that nobody waits for at the process's end.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise ConfigError(["the fetch before is still waiting for its answer"])
+        fetched: Future[Mapping[str, PublicKey]] = Future()
+        fetched.set_running_or_notify_cancel()  # who gives up waiting does not cancel it
+
+        def fetch() -> None:
+            try:
+                keys = self._fetch()
+            except Exception as error:  # for whoever waits
+                fetched.set_exception(error)
+            else:
+                fetched.set_result(keys)
+
+        self._thread = Thread(target=fetch, name="ps-keys", daemon=True)
+        self._thread.start()
+        try:
+            async with asyncio.timeout(_MAX_FETCH_S):
+                return await asyncio.wrap_future(fetched)
+        except TimeoutError:
+            raise ConfigError([f"no whole answer within {_MAX_FETCH_S:g} s"]) from None
 
     def replace(self, keys: Mapping[str, PublicKey]) -> None:
         """From now on these keys."""

@@ -53,8 +53,8 @@ class CoreAccess(Protocol):
     def identify(self, metadata: Sequence[tuple[str, str | bytes]], connection: str) -> Caller:
         """Reads a call's metadata."""
 
-    def needs_verification(self, caller: Caller) -> bool:
-        """Whether the caller's token must be verified first."""
+    def needs_verification(self, group: str, caller: Caller) -> bool:
+        """Whether the caller's token must be verified before it can call the group."""
 
     def authorize(self, group: str, caller: Caller | None = None) -> None:
         """Raises CoreError when the caller may not call the group."""
@@ -83,20 +83,20 @@ class Gate:
         self._verifier = verifier
         self.is_active = access.is_active
 
-    async def caller(self, context: Any) -> Caller | None:
-        """Who calls; None where nobody wants to know."""
+    async def caller(self, group: str, context: Any) -> Caller | None:
+        """Who calls the group; None where nobody wants to know."""
         if not self.is_active:
             return None
         caller = self._access.identify(context.invocation_metadata() or (), context.peer())
-        await self.recognise(caller)
+        await self.recognise(group, caller)
         return caller
 
-    async def recognise(self, caller: Caller | None) -> None:
+    async def recognise(self, group: str, caller: Caller | None) -> None:
         """Has the caller's token verified where the core does not know it, or no longer."""
         if self._verifier is None or caller is None:
             return
         for _ in range(_MAX_VERIFICATIONS):
-            if not self._access.needs_verification(caller):
+            if not self._access.needs_verification(group, caller):
                 return
             await self._verifier.verify(caller)
 
@@ -106,7 +106,7 @@ class Gate:
         Raises:
             CoreError: they may not.
         """
-        caller = await self.caller(context)
+        caller = await self.caller(group, context)
         self._access.authorize(group, caller)
         return caller
 
@@ -123,5 +123,5 @@ class Gate:
         Raises:
             CoreError: it does not come in.
         """
-        caller = await self.caller(context) if self.is_active else None
+        caller = await self.caller(group, context) if self.is_active else None
         self._access.admit(group, size_bytes, caller)

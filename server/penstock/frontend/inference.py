@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from penstock.core import Caller, StreamReply, deadline_ns
+from penstock.core import Caller, StreamReply, deadline_ns, encode_stream_error
 from penstock.errors import Code, CoreError, UnavailableError
 from penstock.frontend.gate import Gate
 from penstock.frontend.readiness import Readiness
@@ -46,7 +46,8 @@ class InferenceHandlers:
     async def model_infer(self, request: bytes, context: Any) -> bytes:
         """One request, one response."""
         try:
-            caller = await self._gate.caller(context) if self._gate.is_active else None
+            gate = self._gate
+            caller = await gate.caller("inference", context) if gate.is_active else None
             return await self._infer(request, deadline_ns(context.time_remaining()), caller)
         except Exception as error:
             await abort(context, self._at_start(error), "ModelInfer")
@@ -71,7 +72,12 @@ class InferenceHandlers:
         """How one request of a stream is run; a token may have to be verified again meanwhile."""
 
         async def infer(request: bytes) -> StreamReply:
-            await self._gate.recognise(caller)
+            try:
+                await self._gate.recognise("inference", caller)
+            except CoreError as error:
+                after_ms = -1 if error.retry_after_ms is None else error.retry_after_ms
+                payload = encode_stream_error(error.message, "", "", "")
+                return StreamReply(payload, int(error.code), error.message, after_ms)
             return await self._core.stream_infer(request, deadline, caller)
 
         if caller is None:

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from penstock import codec
 from penstock.frontend.gate import Gate
 from penstock.frontend.readiness import Readiness
+from penstock.frontend.status import abort
 
 __all__ = ["register_reflection"]
 
@@ -32,8 +33,16 @@ def register_reflection(server: Any, readiness: Readiness, gate: Gate) -> None:
     servicer = ReflectionServicer(names, pool=_pool())
 
     async def answer(requests: AsyncIterator[Any], context: Any) -> None:
-        await gate.let_in("metadata", 0, context, "ServerReflectionInfo")
-        answers = servicer.ServerReflectionInfo(requests, context)
+        async def admitted() -> AsyncIterator[Any]:
+            async for request in requests:
+                await gate.let_in("metadata", request.ByteSize(), context, "ServerReflectionInfo")
+                yield request
+
+        try:
+            await gate.authorize("metadata", context)
+        except Exception as error:
+            await abort(context, error, "ServerReflectionInfo")
+        answers = servicer.ServerReflectionInfo(admitted(), context)
         if not await _answer_until_closing(answers, context, readiness):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
 

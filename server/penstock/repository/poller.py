@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_threads
 from typing import Any, Protocol, TypeVar
 
-from penstock.errors import CoreError, StartupError
+from penstock.errors import AbortedError, CoreError, StartupError
 from penstock.repository.changes import find_changes, find_vanished
 from penstock.repository.snapshot import ModelSnapshot, Snapshot
 
@@ -131,6 +131,8 @@ class RepositoryPoller:
         except Exception as error:
             self._tell_trouble(error)
             return
+        if self._stopping.is_set():
+            return
         if self._trouble:
             self._trouble = ""
             _log.info("the model repositories can be read again")
@@ -170,6 +172,8 @@ class RepositoryPoller:
         try:
             await self._models.follow(name, is_current)
             has_settled = True
+        except AbortedError:  # nothing is wrong with the model, and it may look as before by now
+            has_settled = False
         except CoreError:  # told by the models
             has_settled = await self._run(is_current)  # else it may not have been the model's fault
         except Exception:

@@ -50,6 +50,8 @@ def backend_parameters(config: ModelConfig) -> dict[str, str]:
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()
         for tensor in config.inputs:
+            if not tensor.dims and tensor.reshape is None:
+                continue  # its shape is the file's
             dims = tensor.dims if tensor.reshape is None else tensor.reshape
             parameters[f"{_RESHAPE}:{tensor.name}"] = ",".join(map(str, (*batch, *dims)))
     return parameters

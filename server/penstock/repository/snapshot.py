@@ -37,6 +37,7 @@ class Entry:
         kind: file, directory, link or other.
         size: of a file, in bytes.
         mtime_ns: of a file.
+        ctime_ns: of a file; copying tools set the one above, and nobody can set this.
         inode: of a file or a link.
         access: mode, user and group; a change of them may be what lets a load succeed.
         target: of a link, as written.
@@ -46,6 +47,7 @@ class Entry:
     kind: str
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
     inode: int = 0
     access: tuple[int, int, int] = (0, 0, 0)
     target: str = ""
@@ -175,7 +177,7 @@ class _Walk:
         access = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         if not stat.S_ISDIR(status.st_mode):
             kind = "file" if stat.S_ISREG(status.st_mode) else "other"
-            written = (status.st_size, status.st_mtime_ns, status.st_ino)
+            written = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             self._append(Entry(shown, kind, *written, access))
             return
         self._append(Entry(shown, "directory", access=access))

@@ -94,6 +94,67 @@ TEST_F(OpenVinoRunTest, ShapeThatDoesNotFitTheWeights_IsRefusedOnAnyNumberOfThre
   }
 }
 
+TEST_F(OpenVinoRunTest, NodeThatThrows_FailsItsBatchWhateverRanBefore) {
+  IrWriter model;
+  model.Input("x", DataType::kFp32, Shape{-1});
+  model.Input("i", DataType::kInt64, Shape{-1});
+  model.Input("u", DataType::kFp32, Shape{-1});
+  const auto axis = BytesOf(std::vector<int64_t>{0});
+  model.Constant("axis", DataType::kInt64, Shape{1}, std::string(axis.begin(), axis.end()));
+  model.Node("ScatterElementsUpdate", {"x", "i", "u", "axis"}, {"y"}, "", "opset3");
+  model.Output("y", "y");
+  using Parameters = std::map<std::string, std::string>;
+  for (const Parameters& parameters :
+       {Parameters{}, Parameters{{"INFERENCE_NUM_THREADS", "1"}},
+        Parameters{{"INFERENCE_NUM_THREADS", "2"}}, Parameters{{"NUM_STREAMS", "2"}},
+        Parameters{{"PERFORMANCE_HINT", "THROUGHPUT"}}}) {
+    Load(model, parameters);
+    const auto run = [&](float value, int64_t index) {
+      const auto x = BytesOf(std::vector<float>(8, value));
+      const auto i = BytesOf(std::vector<int64_t>{index});
+      const auto u = BytesOf(std::vector<float>{7});
+      return RunBatch(*instance_,
+                      {{"x", DataType::kFp32, Shape{8}, x},
+                       {"i", DataType::kInt64, Shape{1}, i},
+                       {"u", DataType::kFp32, Shape{1}, u}},
+                      {0});
+    };
+    ASSERT_TRUE(run(42, 0).ok());
+    EXPECT_EQ(run(0, 9).status().code(), StatusCode::kInternal);
+    EXPECT_TRUE(run(0, 7).ok());
+  }
+}
+
+TEST_F(OpenVinoRunTest, IndicesThatTheEngineWouldNotCheck_AreRefusedByOperator) {
+  IrWriter model;
+  model.Input("x", DataType::kFp32, Shape{-1});
+  model.Input("i", DataType::kInt64, Shape{-1, 1});
+  model.Node("GatherND", {"x", "i"}, {"y"}, IrWriter::Attribute("batch_dims", "0"), "opset8");
+  model.Output("y", "y");
+  model.Write(options_.path);
+  static auto& backend = *(*OpenVinoBackend::Start()).release();
+  const Status status = backend.Load(options_).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("operator GatherND 'y'"));
+}
+
+TEST_F(OpenVinoRunTest, PatternOfAReshape_HoldsForEveryShape) {
+  IrWriter model;
+  model.Input("x", DataType::kFp32, Shape{-1, -1});
+  const auto pattern = BytesOf(std::vector<int64_t>{1, 64});
+  model.Constant("pattern", DataType::kInt64, Shape{2},
+                 std::string(pattern.begin(), pattern.end()));
+  model.Constant("w", DataType::kFp32, Shape{64, 64}, Floats(std::vector<float>(4096, 1.0f)));
+  model.Node("Reshape", {"x", "pattern"}, {"row"}, IrWriter::Attribute("special_zero", "false"));
+  model.Node("MatMul", {"row", "w"}, {"y"});
+  model.Output("y", "y");
+  Load(model);
+  EXPECT_THAT(Run(std::vector<float>(64, 1.0f), Shape{1, 64}), Each(64.0f));
+  EXPECT_THAT(Run(std::vector<float>(64, 1.0f), Shape{2, 32}), Each(64.0f));
+  EXPECT_FALSE(TryRun(std::vector<float>(128, 1.0f), Shape{1, 128}).ok());
+  EXPECT_FALSE(TryRun(std::vector<float>(128, 1.0f), Shape{2, 64}).ok());
+}
+
 TEST_F(OpenVinoRunTest, LargeConstants_StillGiveShapesTheirMeaning) {
   // The pattern of a reshape comes from a small constant, the weights are large.
   IrWriter model;

@@ -135,13 +135,13 @@ TEST_F(AccessTest, Token_IsLetInOnceVerifiedAndUntilItsTime) {
   AccessControl& access = admission.access();
   const Caller caller = access.Identify(Headers{{"authorization", "Bearer t"}}, "c");
   EXPECT_EQ(caller.credential, "t");
-  EXPECT_TRUE(access.NeedsVerification(caller));
+  EXPECT_TRUE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(), StatusCode::kUnauthenticated);
   access.Remember(caller, Key("token of 'x'", {CallGroup::kMetadata}), clock_.NowNs() + kSecond);
-  EXPECT_FALSE(access.NeedsVerification(caller));
+  EXPECT_FALSE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_TRUE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
   clock_.Advance(kSecond);
-  EXPECT_TRUE(access.NeedsVerification(caller));
+  EXPECT_TRUE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_FALSE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
 }
 
@@ -150,13 +150,13 @@ TEST_F(AccessTest, RefusedToken_IsAnsweredWithItsReason) {
   AccessControl& access = admission.access();
   const Caller caller = access.Identify(Headers{{"authorization", "Bearer t"}}, "c");
   access.Remember(caller, Unavailable("no keys to verify with"), clock_.NowNs() + kSecond);
-  EXPECT_FALSE(access.NeedsVerification(caller));
+  EXPECT_FALSE(access.NeedsVerification(caller, CallGroup::kInference));
   const Status status = admission.Admit(&caller, CallGroup::kMetadata, 1);
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
   EXPECT_EQ(status.message(), "no keys to verify with");
   EXPECT_EQ(admission.refused(Refusal::kUnverified), 1U);
   access.ForgetTokens();
-  EXPECT_TRUE(access.NeedsVerification(caller));
+  EXPECT_TRUE(access.NeedsVerification(caller, CallGroup::kInference));
 }
 
 TEST_F(AccessTest, FloodOfBadTokens_PushesNoGoodOneOut) {
@@ -223,6 +223,31 @@ TEST_F(AccessTest, KeySize_IsItsOwn) {
   EXPECT_LT(status.retry_after_ms(), 0) << "it would never fit";
 }
 
+TEST_F(AccessTest, GuessesCountForTheirConnection) {
+  AccessPolicy policy = WithKeys();
+  policy.connection_rate = {.per_second = 1, .burst = 2};
+  Admission admission({}, policy, clock_);
+  const Caller caller = admission.access().Identify(Headers{{"x-api-key", "guess"}}, "c");
+  EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(), StatusCode::kUnauthenticated);
+  EXPECT_EQ(admission.Authorize(&caller, CallGroup::kInference).code(),
+            StatusCode::kUnauthenticated);
+  EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_EQ(admission.Authorize(&caller, CallGroup::kInference).code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_EQ(admission.refused(Refusal::kConnectionRate), 2U);
+}
+
+TEST_F(AccessTest, TokenOfACallerThatNeedsNone_IsNotVerified) {
+  AccessPolicy policy = WithTokens();
+  policy.open_groups.set(static_cast<size_t>(CallGroup::kHealth));
+  Admission admission({}, policy, clock_);
+  const Caller caller =
+      admission.access().Identify(Headers{{"authorization", "Bearer a.b.c"}}, "c");
+  EXPECT_FALSE(admission.access().NeedsVerification(caller, CallGroup::kHealth));
+  EXPECT_TRUE(admission.access().NeedsVerification(caller, CallGroup::kMetadata));
+}
+
 TEST_F(AccessTest, Authorize_TakesNoCallOutOfTheRates) {
   AccessPolicy policy;
   policy.connection_rate = {.per_second = 1, .burst = 1};
@@ -245,7 +270,8 @@ TEST_F(AccessTest, KeysAndTokensChange_WhileCallsComeIn) {
       const std::string secret = t == 0 ? "k1" : "t" + std::to_string(t);
       const Caller caller = access.Identify(Headers{{"x-api-key", secret}}, secret);
       while (!is_over.load()) {
-        if (access.NeedsVerification(caller)) access.Remember(caller, key, kNever);
+        if (access.NeedsVerification(caller, CallGroup::kInference))
+          access.Remember(caller, key, kNever);
         if (admission.Admit(&caller, CallGroup::kInference, 1).ok()) admission.Release();
       }
     });

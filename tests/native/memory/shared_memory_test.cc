@@ -80,7 +80,24 @@ TEST_F(SharedMemoryTest, TooMany_AreRefused) {
   }
   const Status status = memory_.Register(object_.Region("d", 10));
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("'d': 3 are registered"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'d': 3 are open"));
+}
+
+TEST_F(SharedMemoryTest, RegionThatIsUnregisteredInUse_CountsUntilItIsClosed) {
+  for (const char* name : {"a", "b", "c"}) {
+    ASSERT_TRUE(memory_.Register(object_.Region(name, 10)).ok());
+  }
+  std::shared_ptr<const SharedRegion> used = *memory_.Find("a");
+  ASSERT_TRUE(memory_.Unregister("a").ok());
+  EXPECT_EQ(memory_.Register(object_.Region("d", 10)).code(), StatusCode::kResourceExhausted);
+  used.reset();
+  EXPECT_TRUE(memory_.Register(object_.Region("d", 10)).ok());
+}
+
+TEST_F(SharedMemoryTest, KeyOfManySlashes_IsRefused) {
+  SharedRegionInfo region = object_.Region("r", 10);
+  region.key = std::string(1000, '/') + region.key;
+  EXPECT_EQ(memory_.Register(region).code(), StatusCode::kInvalidArgument);
 }
 
 TEST_F(SharedMemoryTest, BoundsThatCannotBe_AreRefused) {

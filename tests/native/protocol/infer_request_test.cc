@@ -31,6 +31,20 @@ TEST_F(InferRequestTest, EmptyMessageIsARequestWithoutAnything) {
   EXPECT_TRUE(request_.outputs.empty());
 }
 
+TEST(PeekRequestIdTest, IsFoundWhereWritersPutItAndNowhereElse) {
+  const auto peek = [](const Message& message) {
+    const std::string data = message.data();
+    return std::string(PeekRequestId(AsBytes(data)));
+  };
+  EXPECT_EQ(peek(Message().String(1, "digits").String(2, "3").String(3, "id-7")), "id-7");
+  EXPECT_EQ(peek(Message().String(1, "digits").String(3, "id-7")), "id-7");
+  EXPECT_EQ(peek(Message().String(1, "digits")), "");
+  EXPECT_EQ(peek(Message().String(3, "\xff")), "");
+  Message late;
+  for (int i = 0; i < 3; ++i) late.String(1, "digits");
+  EXPECT_EQ(peek(late.String(3, "id-7")), "");
+}
+
 TEST_F(InferRequestTest, NamesVersionIdAndOutputsAreRead) {
   ASSERT_TRUE(Parse(Message()
                         .String(1, "digits")

@@ -187,6 +187,24 @@ async def test_change_there_and_back_during_a_failed_load_is_loaded_again() -> N
     assert await world.polls(2) == [("load", "m")]
 
 
+async def test_model_that_looks_as_before_after_an_aborted_load_is_loaded_again() -> None:
+    world = await started()
+    world.scanner.models["m"] = model(1)
+    world.models.failure = AbortedError("it had been moved away, and is back")
+    assert await world.polls(2) == [("load", "m")]
+    world.models.failure = None
+    assert await world.polls(2) == [("load", "m")]
+    assert await world.polls(2) == []
+
+
+async def test_scan_that_ends_after_the_stop_changes_nothing() -> None:
+    world = await started()
+    world.scanner.models["m"] = model(1)
+    assert await world.polls(1) == []
+    world.poller.stop()
+    assert await world.polls(1) == []
+
+
 async def test_defect_in_a_load_is_logged_and_ends_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
