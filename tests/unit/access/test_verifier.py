@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer, key_set
 
+from penstock.access import verifier as verifier_module
 from penstock.access.jwks import PublicKey, fetch_keys, is_forgeable, parse_keys
 from penstock.access.tokens import Claims, TokenRules
 from penstock.access.verifier import KeySet, TokenVerifier
@@ -189,3 +190,31 @@ def test_plain_http_from_elsewhere_is_forgeable(url: str, is_so: bool) -> None:
 def test_url_that_nobody_serves_is_a_fault() -> None:
     with pytest.raises(ConfigError, match="connection refused"):
         fetch_keys("http://127.0.0.1:1/keys")
+
+
+def test_private_key_in_a_set_is_left_out_and_hides_no_other() -> None:
+    good, leaked = Issuer("good"), Issuer("leaked")
+    leaked.jwk["d"] = leaked.jwk["x"]
+    assert keys_of(good, leaked).keys() == {"good"}
+    with pytest.raises(ConfigError, match="holds no public key"):
+        keys_of(leaked)
+
+
+async def test_source_that_trickles_is_given_up_on_and_not_asked_again_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(verifier_module, "_MAX_FETCH_S", 0.05)
+    asked: list[int] = []
+    may_end = threading.Event()
+
+    def fetch() -> dict[str, PublicKey]:
+        asked.append(1)
+        assert may_end.wait(30)
+        return keys_of(Issuer())
+
+    keys = KeySet(fetch, lambda: None, min_interval_s=0.0)
+    for _ in range(2):
+        await keys.refresh(even_if_recent=True)
+    assert (keys.keys, len(asked)) == ({}, 1)
+    assert "no whole answer within 0.05 s" in caplog.text
+    may_end.set()

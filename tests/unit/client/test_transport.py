@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock_client import CancelledError, TensorError
+from penstock_client import CancelledError, TensorError, Tls
 from penstock_client._messages import METHODS, pb
 from penstock_client._transport import (
     _CHANNEL_OPTIONS,
@@ -74,3 +74,7 @@ def test_call_on_a_transport_that_another_thread_has_closed_is_cancelled() -> No
         transport.unary(Call(METHODS["ServerLive"], 1.0), pb.ServerLiveRequest())
     with pytest.raises(CancelledError, match="the client was closed before the call"):
         next(transport.stream(Call(METHODS["ModelStreamInfer"], 1.0), iter(())))
+
+
+def test_private_key_is_not_in_the_text_of_tls() -> None:
+    assert "SECRET" not in repr(Tls(certificate=b"CERTIFICATE", key=b"SECRET"))
