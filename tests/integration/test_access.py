@@ -59,14 +59,18 @@ async def watch(client: RawClient, **options: Any) -> Any:
     return await call(b"", **options).read()
 
 
-async def reflect(client: RawClient, **options: Any) -> Any:
+def reflection(client: RawClient, questions: int = 1, **options: Any) -> Any:
     call = client.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         reflection_pb2.ServerReflectionRequest.SerializeToString,
         reflection_pb2.ServerReflectionResponse.FromString,
     )
-    requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
-    return await call(requests, **options).read()
+    requests = [reflection_pb2.ServerReflectionRequest(list_services="")] * questions
+    return call(iter(requests), **options)
+
+
+async def reflect(client: RawClient, **options: Any) -> Any:
+    return await reflection(client, **options).read()
 
 
 async def stream(client: RawClient, *requests: bytes, **options: Any) -> list[Any]:
@@ -245,6 +249,19 @@ async def test_rate_of_a_connection_leaves_others_alone(repository: Path) -> Non
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "this connection is over its limit of 0.01 calls" in str(error.details())
         assert await another.unary("ModelInfer", REQUEST)
+
+
+async def test_rate_holds_for_each_question_of_a_reflection_stream(repository: Path) -> None:
+    limits = {"connection_requests_per_second": 0.01, "connection_request_burst": 2}
+    async with (
+        run_server(server_config(repository, **limits)) as server,
+        server.client() as client,
+    ):
+        call = reflection(client, questions=4)
+        for _ in range(2):
+            assert (await call.read()).list_services_response.service
+        error = await failure(call.read())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_size_of_a_key_is_its_own(keyed: RunningServer) -> None:

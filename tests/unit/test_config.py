@@ -1,6 +1,7 @@
 """Settings: what is checked, and that every fault is told at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,9 +62,14 @@ def test_a_wrong_value_is_a_fault(values: dict[str, object], fault: str) -> None
 
 
 def test_port_zero_and_ports_not_served_may_be_equal() -> None:
-    ServerConfig(model_repository=REPOSITORY, grpc_port=0, http_port=0, metrics_port=0)
-    ServerConfig(model_repository=REPOSITORY, http_port=8001, allow_http=False)
-    ServerConfig(model_repository=REPOSITORY, http_port=8001, http_address="127.0.0.2")
+    allowed: tuple[dict[str, Any], ...] = (
+        {"grpc_port": 0, "http_port": 0, "metrics_port": 0},
+        {"http_port": 8001, "allow_http": False},
+        {"http_port": 8001, "http_address": "127.0.0.2"},
+    )
+    for values in allowed:
+        config = ServerConfig(model_repository=REPOSITORY, **values)
+        assert config.http_port == values["http_port"]
 
 
 def test_text_becomes_values() -> None:

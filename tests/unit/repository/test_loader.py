@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text, tensor
 
+from penstock.codec import read_config_text
 from penstock.errors import ConfigError, InternalError
 from penstock.repository.engine import LevelQueue, ServingSpec
 from penstock.repository.layout import model_file
 from penstock.repository.loader import ModelLoader
+from penstock.repository.serving import backend_parameters
 from penstock.repository.settings import RepositorySettings
 
 
@@ -262,3 +264,14 @@ def test_missing_version_of_a_policy_is_logged(
     add_model(tmp_path, "m", config="version_policy { specific { versions: [1, 7] } }")
     assert loader(FakeEngine(), tmp_path).plan("m").versions == (1,)
     assert "model 'm': config.pbtxt names version 7, not found" in caplog.text
+
+
+def test_input_without_dims_keeps_the_shape_of_its_file_when_others_are_reshaped() -> None:
+    config = read_config_text(
+        """backend: "openvino" max_batch_size: 8
+        input [{ name: "x" data_type: TYPE_FP32 }, { name: "y" data_type: TYPE_FP32 dims: [4] }]
+        parameters { key: "RESHAPE_IO_LAYERS" value { string_value: "yes" } }""",
+        "config.pbtxt",
+    ).config
+    parameters = backend_parameters(config)
+    assert parameters == {"RESHAPE_IO_LAYERS": "yes", "RESHAPE_IO_LAYERS:y": "-1,4"}
