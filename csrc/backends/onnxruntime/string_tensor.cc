@@ -4,40 +4,12 @@
 
 #include "base/strcat.h"
 #include "memory/host_pool.h"
+#include "tensor/bytes_elements.h"
 
 namespace penstock::ort {
-namespace {
-
-constexpr size_t kLengthBytes = sizeof(uint32_t);
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
-              "lengths are copied as they lie in memory");
-
-Status Malformed(const TensorView& tensor) {
-  return InvalidArgument(StrCat("input '", tensor.name,
-                                "': BYTES data does not hold the elements of shape ",
-                                tensor.shape.ToString()));
-}
-
-// Takes the next element off the front of `rest`; false where it is cut short.
-bool TakeElement(std::span<const uint8_t>* rest, std::span<const uint8_t>* element) {
-  if (rest->size() < kLengthBytes) return false;
-  uint32_t length = 0;
-  std::memcpy(&length, rest->data(), kLengthBytes);
-  if (rest->size() - kLengthBytes < length) return false;
-  *element = rest->subspan(kLengthBytes, length);
-  *rest = rest->subspan(kLengthBytes + length);
-  return true;
-}
-
-}  // namespace
-
 Result<Owned<Value>> MakeStringTensor(const OrtLibrary& library, const TensorView& tensor) {
   const Api& api = library.api();
-  const auto count = tensor.shape.NumElements();
-  // Checked before anything is made: an element takes at least its length's bytes.
-  if (!count || static_cast<uint64_t>(*count) > tensor.data.size() / kLengthBytes) {
-    return Malformed(tensor);
-  }
+  PENSTOCK_ASSIGN_OR_RETURN(const int64_t count, CountBytesElements(tensor));
   Value* raw = nullptr;
   PENSTOCK_RETURN_IF_ERROR(
       library.ToStatus(api.CreateTensorAsOrtValue(library.allocator(), tensor.shape.begin(),
@@ -45,9 +17,9 @@ Result<Owned<Value>> MakeStringTensor(const OrtLibrary& library, const TensorVie
                        "BYTES input"));
   Owned<Value> value(raw, api.ReleaseValue);
   std::span<const uint8_t> rest = tensor.data;
-  for (int64_t i = 0; i < *count; ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     std::span<const uint8_t> element;
-    if (!TakeElement(&rest, &element)) return Malformed(tensor);
+    if (!TakeBytesElement(&rest, &element)) return MalformedBytes(tensor);
     char* target = nullptr;
     PENSTOCK_RETURN_IF_ERROR(
         library.ToStatus(api.GetResizedStringTensorElementBuffer(raw, static_cast<size_t>(i),
@@ -55,7 +27,7 @@ Result<Owned<Value>> MakeStringTensor(const OrtLibrary& library, const TensorVie
                          "BYTES input"));
     if (!element.empty()) std::memcpy(target, element.data(), element.size());
   }
-  if (!rest.empty()) return Malformed(tensor);
+  if (!rest.empty()) return MalformedBytes(tensor);
   return value;
 }
 
@@ -68,7 +40,7 @@ Result<Buffer> EncodeStringTensor(const OrtLibrary& library, const Value* value,
       library.ToStatus(api.GetStringTensorDataLength(value, &text_bytes), "BYTES output"));
   // The engine writes all texts end to end. They go to the end of the buffer and move forward, one
   // after the other, to where they belong: each target ends at or before the next text's start.
-  const size_t gap = count * kLengthBytes;
+  const size_t gap = count * kBytesLengthBytes;
   Buffer buffer = HostPool::Shared().Allocate(gap + text_bytes);
   uint8_t* const texts = buffer.data() + gap;
   offsets->resize(count + 1);
@@ -81,9 +53,9 @@ Result<Buffer> EncodeStringTensor(const OrtLibrary& library, const Value* value,
     const size_t size = (*offsets)[i + 1] - (*offsets)[i];
     if (size > UINT32_MAX) return Internal("BYTES output: an element of 4 GiB or more");
     const auto length = static_cast<uint32_t>(size);
-    std::memmove(target + kLengthBytes, texts + (*offsets)[i], size);
-    std::memcpy(target, &length, kLengthBytes);
-    target += kLengthBytes + size;
+    std::memmove(target + kBytesLengthBytes, texts + (*offsets)[i], size);
+    std::memcpy(target, &length, kBytesLengthBytes);
+    target += kBytesLengthBytes + size;
   }
   return buffer;
 }
