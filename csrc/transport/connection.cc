@@ -292,6 +292,7 @@ bool Connection::ReadOnce(bool* may_have_more) {
 bool Connection::Receive(std::span<const uint8_t> bytes) {
   io_.counters().bytes_read.fetch_add(bytes.size(), std::memory_order_relaxed);
   last_read_ns_ = io_.now_ns();
+  has_read_ = true;
   const ssize_t taken = nghttp2_session_mem_recv(session_, bytes.data(), bytes.size());
   if (taken >= 0) return true;
   // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
@@ -402,7 +403,9 @@ void Connection::WantWritable(bool wants) {
 
 void Connection::FinishIfIdle() {
   if (!out_.empty() || nghttp2_session_want_write(session_) != 0) return;
-  const bool is_over = nghttp2_session_want_read(session_) == 0;
+  // After the notice of a drain nghttp2 would end it, and calls may be on their way.
+  const bool is_noticed = is_draining_ && !has_said_goaway_;
+  const bool is_over = nghttp2_session_want_read(session_) == 0 && !is_noticed;
   if (is_over || (has_said_goaway_ && calls_ == nullptr)) Close();
 }
 
@@ -472,8 +475,7 @@ void Connection::SetDue(int64_t when_ns) {
 void Connection::OnTimer(int64_t now_ns) {
   due_ns_ = kNever;
   if (is_closed_) return;
-  const bool has_begun = !is_handshaking_ && last_read_ns_ != opened_ns_;
-  if (!has_begun) {
+  if (!has_read_) {
     if (now_ns >= opened_ns_ + kHandshakeNs) {
       Close();
       return;
