@@ -86,7 +86,8 @@ void InferCall::Verified() {
 
 bool InferCall::WantsMessage() const {
   if (gate_ != Gate::kOpen) return false;
-  return !is_stream_ || (is_authorized_ && !is_closing_ && open_ < io().options().max_inflight_per_stream);
+  return !is_stream_ ||
+         (is_authorized_ && !is_closing_ && open_ < io().options().max_inflight_per_stream);
 }
 
 void InferCall::OnMessage(MessageBytes message) {

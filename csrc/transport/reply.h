@@ -42,8 +42,8 @@ class Reply {
   }
 
   InferCall* call = nullptr;  // null once the call has gone
-  RequestRef request;  // null once its outputs are encoded
-  bool is_done = false;  // the request has its outcome, and that is:
+  RequestRef request;         // null once its outputs are encoded
+  bool is_done = false;       // the request has its outcome, and that is:
   Status status;
   Reply* next = nullptr;  // in its call's list
 

@@ -61,7 +61,8 @@ TEST(ForeignCall, AnswersWithMetadataMessagesAndTrailers) {
   EXPECT_EQ(harness.NextEvent().kind, Kind::kWritten);
   call->Write(BufferOf(""));
   EXPECT_EQ(harness.NextEvent().kind, Kind::kWritten);
-  call->End(Status(StatusCode::kAborted, "50% \xC3\xA9\n"), {{"x-last-bin", std::string("\0\xff", 2)}});
+  call->End(Status(StatusCode::kAborted, "50% \xC3\xA9\n"),
+            {{"x-last-bin", std::string("\0\xff", 2)}});
   const CallEvent closed = harness.NextEvent();
   EXPECT_EQ(closed.kind, Kind::kClosed);
   EXPECT_EQ(closed.end, CallEnd::kFinished);

@@ -39,7 +39,8 @@ inline std::vector<std::string> Unframed(std::string_view body) {
   std::vector<std::string> messages;
   while (body.size() >= 5) {
     const auto byte = [&](size_t i) { return static_cast<uint8_t>(body[i]); };
-    const size_t size = size_t{byte(1)} << 24 | size_t{byte(2)} << 16 | size_t{byte(3)} << 8 | byte(4);
+    const size_t size =
+        size_t{byte(1)} << 24 | size_t{byte(2)} << 16 | size_t{byte(3)} << 8 | byte(4);
     messages.emplace_back(body.substr(5, size));
     body.remove_prefix(std::min(body.size(), 5 + size));
   }
@@ -70,9 +71,9 @@ class Http2Client {
     nghttp2_session_callbacks* callbacks = nullptr;
     nghttp2_session_callbacks_new(&callbacks);
     nghttp2_session_callbacks_set_on_header_callback(
-        callbacks, [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name,
-                      size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
-                      void* self) {
+        callbacks,
+        [](nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+           const uint8_t* value, size_t value_size, uint8_t, void* self) {
           static_cast<Http2Client*>(self)->responses_[frame->hd.stream_id].headers.insert_or_assign(
               std::string(reinterpret_cast<const char*>(name), name_size),
               std::string(reinterpret_cast<const char*>(value), value_size));

@@ -29,10 +29,12 @@ TEST(Unary, WhatOneReadBringsInIsOneBatch) {
   const auto version = harness.models.Serve(IdentitySpec());
   Http2Client& client = harness.Connect();
   std::vector<int32_t> ids;
-  for (int i = 0; i < 8; ++i) ids.push_back(client.Call(kInfer, RowRequest({static_cast<float>(i)})));
+  for (int i = 0; i < 8; ++i)
+    ids.push_back(client.Call(kInfer, RowRequest({static_cast<float>(i)})));
   for (int i = 0; i < 8; ++i) {
     const auto& response = harness.Await(client, ids[static_cast<size_t>(i)]);
-    EXPECT_THAT(Unframed(response.body), ElementsAre(EndsWith(RawOf<float>({static_cast<float>(i)}))));
+    EXPECT_THAT(Unframed(response.body),
+                ElementsAre(EndsWith(RawOf<float>({static_cast<float>(i)}))));
   }
   EXPECT_EQ(version->statistics().execution_count, 1U);
 }
@@ -80,7 +82,8 @@ TEST(Unary, MessageInManyPiecesArrivesWhole) {
     harness.Step(0);
     client.Send(id, body.substr(i, 1), /*ends=*/i + 1 == body.size());
   }
-  EXPECT_THAT(Unframed(harness.Await(client, id).body), ElementsAre(EndsWith(RawOf<float>({4, 5}))));
+  EXPECT_THAT(Unframed(harness.Await(client, id).body),
+              ElementsAre(EndsWith(RawOf<float>({4, 5}))));
 }
 
 TEST(Unary, LargeTensorsGoThroughSmallWindows) {
