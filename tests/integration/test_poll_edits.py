@@ -101,6 +101,7 @@ async def edit_at_random(path: Path, edits: int, seed: int) -> None:
         assert asker.answers > len(asker.versions) > 1
 
 
+@pytest.mark.lengthy
 async def test_thousand_random_edits_bring_no_wrong_answer_and_the_last_state_is_served(
     tmp_path: Path,
 ) -> None:
