@@ -22,7 +22,7 @@ export LSAN_OPTIONS := suppressions=$(abspath tests/native/lsan_suppressions.txt
 export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
-BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
+BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
 SLOW_PACKAGES := libb64-0d
 BENCH_PACKAGES := libbenchmark-dev nghttp2-client
