@@ -119,7 +119,8 @@ py::list TakeEvents(const PyTransport& self) {
   std::vector<CallEvent> events = self.transport().events().Take();
   py::list list(events.size());
   for (size_t i = 0; i < events.size(); ++i) {
-    list[i] = py::make_tuple(events[i].call, static_cast<int>(events[i].kind), PayloadOf(events[i]));
+    list[i] =
+        py::make_tuple(events[i].call, static_cast<int>(events[i].kind), PayloadOf(events[i]));
   }
   return list;
 }
@@ -143,9 +144,8 @@ void BindCall(py::module_& module) {
       .def_property_readonly("path", [](const CallHandle& self) { return self.facts().path; })
       .def_property_readonly("metadata", &MetadataOf)
       .def_property_readonly("peer", [](const CallHandle& self) { return self.facts().peer; })
-      .def_property_readonly(
-          "peer_common_name",
-          [](const CallHandle& self) { return self.facts().peer_common_name; })
+      .def_property_readonly("peer_common_name",
+                             [](const CallHandle& self) { return self.facts().peer_common_name; })
       .def_property_readonly("deadline_ns",
                              [](const CallHandle& self) {
                                const int64_t deadline_ns = self.facts().deadline_ns;
@@ -195,9 +195,9 @@ void BindTransport(py::module_& module) {
           "use_tls",
           [](const PyTransport& self, std::string certificate, std::string key,
              std::string client_roots, bool require_client_certificate) {
-            ThrowIfError(self.transport().UseTls({std::move(certificate), std::move(key),
-                                                  std::move(client_roots),
-                                                  require_client_certificate}));
+            ThrowIfError(
+                self.transport().UseTls({std::move(certificate), std::move(key),
+                                         std::move(client_roots), require_client_certificate}));
           },
           py::kw_only(), py::arg("certificate"), py::arg("key"), py::arg("client_roots") = "",
           py::arg("require_client_certificate") = false)

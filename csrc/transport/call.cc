@@ -69,9 +69,9 @@ Status Call::Accept(MessageReader::Message message) {
     if (encoding_ == Compression::kIdentity) {
       return Internal("a message is compressed, and the header 'grpc-encoding' does not say how");
     }
-    PENSTOCK_ASSIGN_OR_RETURN(Buffer bytes,
-                              Decompress(encoding_, message.bytes.span(),
-                                         io_.options().max_message_bytes, HostPool::Shared()));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        Buffer bytes, Decompress(encoding_, message.bytes.span(), io_.options().max_message_bytes,
+                                 HostPool::Shared()));
     const size_t size = bytes.size();
     message.bytes = MessageBytes(std::move(bytes), io_.budget());
     if (!message.bytes.HoldFor(size)) return ByteBudgetExceeded(io_.budget());

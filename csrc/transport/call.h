@@ -88,7 +88,7 @@ class Call {
   virtual void OnStart() = 0;
   virtual bool WantsMessage() const = 0;
   virtual void OnMessage(MessageBytes message) = 0;
-  virtual void OnLastMessage() = 0;  // the client sends no more
+  virtual void OnLastMessage() = 0;     // the client sends no more
   virtual void OnEnd(CallEnd end) = 0;  // once; nothing comes after it
   // `count` messages were moved to the socket's queue.
   virtual void OnMessagesSent(size_t count) = 0;
@@ -131,7 +131,7 @@ class Call {
   // In.
   MessageReader reader_;
   std::vector<MessageBytes> inbox_;  // complete, and not yet wanted
-  size_t unconsumed_ = 0;           // bytes that the client's window is short of
+  size_t unconsumed_ = 0;            // bytes that the client's window is short of
   bool has_half_closed_ = false;
   bool has_last_message_ = false;  // the lane knows of it
   bool is_delivering_ = false;

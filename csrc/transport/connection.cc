@@ -25,10 +25,10 @@ constexpr int32_t kConnectionWindowBytes = 16 << 20;
 constexpr size_t kMaxFrameBytes = 256 << 10;  // of ours, where the client takes such
 // Enough for one system call; more is not made of frames before the socket takes it.
 constexpr size_t kMaxQueuedBytes = 512 << 10;
-constexpr int kMaxRuns = 64;           // of one writev
-constexpr int kMaxReadsInARow = 4;     // then it is the others' turn
+constexpr int kMaxRuns = 64;        // of one writev
+constexpr int kMaxReadsInARow = 4;  // then it is the others' turn
 constexpr int kMaxTlsReadsInARow = 64;
-constexpr int kMaxPingStrikes = 2;     // as gRPC has it
+constexpr int kMaxPingStrikes = 2;  // as gRPC has it
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
 constexpr int64_t kGoawayNs = kSecondNs;  // for the answer to the ping behind the first GOAWAY
@@ -120,8 +120,14 @@ struct Connection::Callbacks {
     });
   }
 
-  // A call that was answered before its client had sent everything: it may stop now.
+  // A call that was answered before its client had sent everything: it may stop now. Behind the
+  // notice of a drain, and not before it as nghttp2 would order them, a ping: its answer says that
+  // the client has seen the notice.
   static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (frame->hd.type == NGHTTP2_GOAWAY && Self(user).is_draining_ &&
+        !Self(user).has_said_goaway_) {
+      return nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, nullptr);
+    }
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
     Self(user).ping_strikes_ = 0;
     if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
@@ -152,10 +158,9 @@ struct Connection::Callbacks {
 
   static ssize_t MaxFrame(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
                           int32_t stream_window, uint32_t max_frame, void*) {
-    return static_cast<ssize_t>(
-        std::min({static_cast<size_t>(std::max(session_window, 0)),
-                  static_cast<size_t>(std::max(stream_window, 0)), size_t{max_frame},
-                  kMaxFrameBytes}));
+    return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(session_window, 0)),
+                                          static_cast<size_t>(std::max(stream_window, 0)),
+                                          size_t{max_frame}, kMaxFrameBytes}));
   }
 
   static nghttp2_session_callbacks* Table() {
@@ -292,6 +297,7 @@ bool Connection::ReadOnce(bool* may_have_more) {
 bool Connection::Receive(std::span<const uint8_t> bytes) {
   io_.counters().bytes_read.fetch_add(bytes.size(), std::memory_order_relaxed);
   last_read_ns_ = io_.now_ns();
+  has_read_ = true;
   const ssize_t taken = nghttp2_session_mem_recv(session_, bytes.data(), bytes.size());
   if (taken >= 0) return true;
   // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
@@ -402,7 +408,9 @@ void Connection::WantWritable(bool wants) {
 
 void Connection::FinishIfIdle() {
   if (!out_.empty() || nghttp2_session_want_write(session_) != 0) return;
-  const bool is_over = nghttp2_session_want_read(session_) == 0;
+  // After the notice of a drain nghttp2 would end it, and calls may be on their way.
+  const bool is_noticed = is_draining_ && !has_said_goaway_;
+  const bool is_over = nghttp2_session_want_read(session_) == 0 && !is_noticed;
   if (is_over || (has_said_goaway_ && calls_ == nullptr)) Close();
 }
 
@@ -441,7 +449,6 @@ void Connection::Drain() {
   drain_ns_ = io_.now_ns();
   // Calls may be on their way: the last stream is named once the client has seen the notice.
   nghttp2_submit_shutdown_notice(session_);
-  nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
   SetDue(drain_ns_ + kGoawayNs);
   io_.MarkDirty(this);
 }
@@ -472,8 +479,7 @@ void Connection::SetDue(int64_t when_ns) {
 void Connection::OnTimer(int64_t now_ns) {
   due_ns_ = kNever;
   if (is_closed_) return;
-  const bool has_begun = !is_handshaking_ && last_read_ns_ != opened_ns_;
-  if (!has_begun) {
+  if (!has_read_) {
     if (now_ns >= opened_ns_ + kHandshakeNs) {
       Close();
       return;
@@ -572,10 +578,9 @@ void Connection::BeginCall() {
     SubmitTrailersOnly(head_.stream_id(), head_.fault(), {});
     return;
   }
-  Call* const call =
-      head_.is_infer() || head_.is_stream_infer()
-          ? static_cast<Call*>(new (io_.memory()) InferCall(*this, head_))
-          : new (io_.memory()) ForeignCall(*this, head_);
+  Call* const call = head_.is_infer() || head_.is_stream_infer()
+                         ? static_cast<Call*>(new (io_.memory()) InferCall(*this, head_))
+                         : new (io_.memory()) ForeignCall(*this, head_);
   Link(call);
   if (call->deadline_ns() < next_deadline_ns_) {
     next_deadline_ns_ = call->deadline_ns();

@@ -109,7 +109,7 @@ class Connection {
   Socket socket_;
   std::unique_ptr<TlsSession> tls_;
   nghttp2_session* session_ = nullptr;
-  RequestHead head_;  // of the header block under way
+  RequestHead head_;              // of the header block under way
   bool is_request_head_ = false;  // else trailers, which say nothing here
   OutQueue out_;
   std::vector<Call*> sent_;  // with a reference each, see Call::OnSent
@@ -117,6 +117,7 @@ class Connection {
   size_t unsent_messages_ = 0;
 
   bool is_handshaking_;
+  bool has_read_ = false;  // something of the client's session
   bool is_closed_ = false;
   bool wants_writable_ = false;  // the socket takes no more for now
   bool is_draining_ = false;
@@ -125,10 +126,10 @@ class Connection {
   int64_t due_ns_ = kNever;
   int64_t next_deadline_ns_ = kNever;  // not after the first of the calls'
   int64_t last_read_ns_;
-  int64_t idle_since_ns_;      // while there is no call
-  int64_t drain_ns_ = 0;       // when it began
-  int64_t ping_sent_ns_ = 0;   // 0 = none is under way
-  int64_t last_ping_ns_ = 0;   // the client's
+  int64_t idle_since_ns_;     // while there is no call
+  int64_t drain_ns_ = 0;      // when it began
+  int64_t ping_sent_ns_ = 0;  // 0 = none is under way
+  int64_t last_ping_ns_ = 0;  // the client's
   int ping_strikes_ = 0;
 };
 

@@ -86,7 +86,8 @@ void InferCall::Verified() {
 
 bool InferCall::WantsMessage() const {
   if (gate_ != Gate::kOpen) return false;
-  return !is_stream_ || (is_authorized_ && !is_closing_ && open_ < io().options().max_inflight_per_stream);
+  return !is_stream_ ||
+         (is_authorized_ && !is_closing_ && open_ < io().options().max_inflight_per_stream);
 }
 
 void InferCall::OnMessage(MessageBytes message) {
@@ -132,18 +133,19 @@ void InferCall::Submit(MessageBytes message) {
 
 // A response that cannot be made fails its request; on a stream that is a reply too.
 void InferCall::Prepare(Reply* reply) {
-  InferRequest& request = AsInfer(reply->request);
+  const RequestRef ref = reply->request;  // encoding it lets go of it
+  InferRequest& request = AsInfer(ref);
   const TransportOptions& options = io().options();
   const auto make = [&](Compression compression) {
     return reply->MakeReady(options.max_message_bytes, compression,
                             options.response_compression_level);
   };
   if (request.status.ok()) request.status = make(reply_compression());
-  if (request.status.ok() || !is_stream_) return;
-  if (make(Compression::kIdentity).ok()) return;
-  request.view.id = {};  // as long as a client likes; without it a failure fits
-  const Status failed = make(Compression::kIdentity);
-  if (!failed.ok()) request.status = Internal("the response does not fit a message");
+  if (!request.status.ok() && is_stream_ && !make(Compression::kIdentity).ok()) {
+    request.view.id = {};  // as long as a client likes; without it a failure fits
+    if (Status failed = make(Compression::kIdentity); !failed.ok()) request.status = failed;
+  }
+  reply->status = request.status;
 }
 
 void InferCall::SendOutcomes() {
@@ -161,7 +163,7 @@ void InferCall::SendOutcomes() {
 }
 
 void InferCall::SendUnary(ReplyRef reply) {
-  Status status = AsInfer(reply->request).status;
+  Status status = reply->status;
   if (status.code() == StatusCode::kNotFound && !io().has_loaded()) {
     status = Unavailable(StrCat("the server is still loading models: ", status.message()));
   }
@@ -170,9 +172,8 @@ void InferCall::SendUnary(ReplyRef reply) {
 }
 
 void InferCall::SendStreamed(ReplyRef reply) {
-  const Status status = AsInfer(reply->request).status;
-  if (!status.ok() && ends_at_error_) {
-    Finish(status);
+  if (!reply->status.ok() && ends_at_error_) {
+    Finish(reply->status);
     Abandon(/*cancels=*/true);
     return;
   }

@@ -195,8 +195,9 @@ void IoThread::Watch(Connection& connection, bool wants_writable) {
 }
 
 int64_t IoThread::Jittered(int64_t ns) {
-  return ns - ns / 10 + static_cast<int64_t>(static_cast<double>(ns) * 0.2 *
-                                             std::uniform_real_distribution<>()(random_));
+  return ns - ns / 10 +
+         static_cast<int64_t>(static_cast<double>(ns) * 0.2 *
+                              std::uniform_real_distribution<>()(random_));
 }
 
 void IoThread::Adopt(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls) {

@@ -30,7 +30,9 @@ namespace penstock {
 // What the I/O threads of one transport share.
 struct TransportShared {
   TransportShared(Engine& engine, const TransportOptions& options)
-      : engine(engine), options(options), budget(options.max_buffered_bytes, counters.buffered_bytes) {}
+      : engine(engine),
+        options(options),
+        budget(options.max_buffered_bytes, counters.buffered_bytes) {}
 
   Engine& engine;
   const TransportOptions options;
@@ -148,7 +150,7 @@ class IoThread {
   std::vector<RequestRef> taken_;
 
   int64_t stop_deadline_ns_ = 0;  // set before is_stopping_
-  Thread thread_;  // last: it uses everything above
+  Thread thread_;                 // last: it uses everything above
 };
 
 }  // namespace penstock

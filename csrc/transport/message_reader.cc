@@ -15,8 +15,8 @@ constexpr size_t kChargeStep = 64 << 10;
 }  // namespace
 
 Status ByteBudgetExceeded(const ByteBudget& budget) {
-  return ResourceExhausted(StrCat("the server holds requests of ", budget.max_bytes(),
-                                  " bytes, which is its limit"));
+  return ResourceExhausted(
+      StrCat("the server holds requests of ", budget.max_bytes(), " bytes, which is its limit"));
 }
 
 MessageBytes::MessageBytes(size_t size, ByteBudget& budget) : budget_(&budget) {
@@ -68,8 +68,8 @@ Status MessageReader::BeginMessage() {
   const size_t length = size_t{prefix_[1]} << 24 | size_t{prefix_[2]} << 16 |
                         size_t{prefix_[3]} << 8 | size_t{prefix_[4]};
   if (length > max_message_bytes_) {
-    return ResourceExhausted(StrCat("Received message larger than max (", length, " vs. ",
-                                    max_message_bytes_, ")"));
+    return ResourceExhausted(
+        StrCat("Received message larger than max (", length, " vs. ", max_message_bytes_, ")"));
   }
   try {
     message_ = {MessageBytes(length, *budget_), prefix_[0] == 1};

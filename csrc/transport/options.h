@@ -13,11 +13,11 @@ struct TransportOptions {
 
   // Limits. A message over its limit ends its call, a connection over its own is not taken.
   size_t max_message_bytes = size_t{256} << 20;
-  size_t max_connections = 4096;        // 0 = no bound
+  size_t max_connections = 4096;           // 0 = no bound
   uint32_t max_concurrent_streams = 1024;  // calls at a time on one connection
-  size_t max_inflight_per_stream = 64;  // requests of one ModelStreamInfer under way
-  size_t max_header_bytes = 16384;      // of one call, names and values
-  size_t max_buffered_bytes = 0;        // of requests held by all connections; 0 = no bound
+  size_t max_inflight_per_stream = 64;     // requests of one ModelStreamInfer under way
+  size_t max_header_bytes = 16384;         // of one call, names and values
+  size_t max_buffered_bytes = 0;           // of requests held by all connections; 0 = no bound
 
   // Compression of messages. Level 0 = responses are not compressed, else 1..3.
   bool compression = true;

@@ -14,8 +14,8 @@ std::span<uint8_t> OutQueue::Reserve(size_t size) {
     used_ = 0;
   }
   uint8_t* const data = chunks_.back().data() + used_;
-  const bool continues = runs_.size() > first_ && !runs_.back().owner &&
-                         runs_.back().data + runs_.back().size == data;
+  const bool continues =
+      runs_.size() > first_ && !runs_.back().owner && runs_.back().data + runs_.back().size == data;
   if (continues) {
     runs_.back().size += size;
   } else {

@@ -38,8 +38,8 @@ Status Reply::MakeReady(size_t max_bytes, Compression compression, int level) {
     return Status::Ok();
   }
   EncodeNow();
-  PENSTOCK_ASSIGN_OR_RETURN(
-      Buffer compressed, Compress(compression, bytes_.span(), level, HostPool::Shared()));
+  PENSTOCK_ASSIGN_OR_RETURN(Buffer compressed,
+                            Compress(compression, bytes_.span(), level, HostPool::Shared()));
   bytes_ = std::move(compressed);
   pieces_.assign(1, bytes_.span());
   size_ = bytes_.size();

@@ -42,13 +42,14 @@ class Reply {
   }
 
   InferCall* call = nullptr;  // null once the call has gone
-  RequestRef request;
-  bool is_done = false;  // the request has its outcome
+  RequestRef request;         // null once its outputs are encoded
+  bool is_done = false;       // the request has its outcome, and that is:
+  Status status;
   Reply* next = nullptr;  // in its call's list
 
   std::span<const uint8_t> message() const { return message_.span(); }
 
-  // Fixes the size of an inference's reply. RESOURCE_EXHAUSTED: larger than `max_bytes`; INTERNAL:
+  // Fixes the size of an inference's reply; the request may be gone then. RESOURCE_EXHAUSTED: larger than `max_bytes`; INTERNAL:
   // than a protobuf message can be. `compression` is applied at once.
   Status MakeReady(size_t max_bytes, Compression compression, int level);
 

@@ -11,9 +11,8 @@ namespace {
 // As sent: a client refuses trailers of more than 8 KiB, and loses the status with them.
 constexpr size_t kMaxMessageBytes = 6144;
 
-constexpr std::array<std::string_view, 17> kCodes = {"0", "1",  "2",  "3",  "4",  "5",
-                                                     "6", "7",  "8",  "9",  "10", "11",
-                                                     "12", "13", "14", "15", "16"};
+constexpr std::array<std::string_view, 17> kCodes = {
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"};
 
 // The message as far as it fits, percent-encoded; not cut within a character.
 std::string Clipped(std::string_view message) {
@@ -35,8 +34,7 @@ void ResponseHead::Add(std::string_view name, std::string_view value) {
   const auto bytes = [](std::string_view text) {
     return const_cast<uint8_t*>(reinterpret_cast<const uint8_t*>(text.data()));
   };
-  const nghttp2_nv pair{bytes(name), bytes(value), name.size(), value.size(),
-                        NGHTTP2_NV_FLAG_NONE};
+  const nghttp2_nv pair{bytes(name), bytes(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE};
   if (more_.empty() && size_ < few_.size()) {
     few_[size_++] = pair;
     return;

@@ -17,18 +17,17 @@ struct alignas(16) SessionMemory::Header {
 };
 
 SessionMemory::SessionMemory()
-    : callbacks_{this,
-                 [](size_t size, void* self) {
-                   return static_cast<SessionMemory*>(self)->Allocate(size);
-                 },
-                 [](void* block, void*) { Free(block); },
-                 [](size_t count, size_t size, void* self) -> void* {
-                   if (size != 0 && count > SIZE_MAX / size) return nullptr;
-                   void* const block = static_cast<SessionMemory*>(self)->Allocate(count * size);
-                   if (block != nullptr) std::memset(block, 0, count * size);
-                   return block;
-                 },
-                 &Reallocate} {}
+    : callbacks_{
+          this,
+          [](size_t size, void* self) { return static_cast<SessionMemory*>(self)->Allocate(size); },
+          [](void* block, void*) { Free(block); },
+          [](size_t count, size_t size, void* self) -> void* {
+            if (size != 0 && count > SIZE_MAX / size) return nullptr;
+            void* const block = static_cast<SessionMemory*>(self)->Allocate(count * size);
+            if (block != nullptr) std::memset(block, 0, count * size);
+            return block;
+          },
+          &Reallocate} {}
 
 SessionMemory::~SessionMemory() {
   for (Header* first : idle_) {
@@ -41,7 +40,8 @@ SessionMemory::~SessionMemory() {
 }
 
 void* SessionMemory::Allocate(size_t size) {
-  const size_t bits = std::max<size_t>(kMinClassBits, std::bit_width(std::max<size_t>(size, 1) - 1));
+  const size_t bits =
+      std::max<size_t>(kMinClassBits, std::bit_width(std::max<size_t>(size, 1) - 1));
   Header* header = nullptr;
   if (bits <= kMaxClassBits) {
     size = size_t{1} << bits;
