@@ -25,7 +25,7 @@ export UBSAN_OPTIONS := print_stacktrace=1
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
 SLOW_PACKAGES := libb64-0d
-BENCH_PACKAGES := libbenchmark-dev nghttp2-client
+BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14
 
