@@ -1,20 +1,21 @@
-// A bare HTTP/2 echo: what nghttp2, the kernel and one thread can do, the ceiling that the native transport is
-// measured against. It knows of gRPC only what a client needs to be content: content-type application/grpc and a
-// trailer grpc-status 0. Each request is answered with its own body once it has ended.
+// A bare HTTP/2 echo: what nghttp2, the kernel and one thread can do, the ceiling that the native
+// transport is measured against. It knows of gRPC only what a client needs to be content:
+// content-type application/grpc and a trailer grpc-status 0. Each request is answered with its own
+// body once it has ended.
 //
-// It does what a good server would and nothing else: one recv and one sendmsg per connection and turn of the loop,
-// TCP_NODELAY, large flow-control windows, a body is copied once (out of the receive buffer) and sent from where it
-// lies, streams and their memory are used again.
+// It does what a good server would and nothing else: one recv and one sendmsg per connection and
+// turn of the loop, TCP_NODELAY, large flow-control windows, a body is copied once (out of the
+// receive buffer) and sent from where it lies, streams and their memory are used again.
 //
-// Run: http2_echo [--port N] [--threads N]. Says "echo is ready: 127.0.0.1:PORT" on standard error and serves until it
-// is killed. With several threads the first one accepts and hands connections out in turn.
+// Run: http2_echo [--port N] [--threads N]. Says "echo is ready: 127.0.0.1:PORT" on standard error
+// and serves until it is killed. With several threads the first one accepts and hands connections
+// out in turn.
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -30,11 +31,11 @@
 #include <thread>
 #include <vector>
 
+#include "load/output.h"
+
 namespace {
 
 constexpr size_t kReceiveBytes = 256 << 10;
-constexpr size_t kOutputBytes = 512
-                                << 10;  // a connection with so much to send is asked for no more
 constexpr size_t kBorrowBytes = 4096;   // payloads from here on are sent from where they lie
 constexpr size_t kGrpcPrefixBytes = 5;  // flag, 4 bytes of length: says how long the body will be
 constexpr size_t kMostReserved = 64 << 20;  // what is believed of such a length
@@ -86,76 +87,6 @@ class Body {
   size_t sent_ = 0;
 };
 
-// What is to be sent: bytes of its own, and borrowed ones in between. The lender keeps them until Drained().
-class Output {
- public:
-  void Copy(const uint8_t* data, size_t size) {
-    if (pieces_.empty() || pieces_.back().borrowed != nullptr)
-      pieces_.push_back({nullptr, own_.size(), 0});
-    own_.insert(own_.end(), data, data + size);
-    pieces_.back().size += size;
-    size_ += size;
-  }
-
-  void Borrow(const uint8_t* data, size_t size) {
-    pieces_.push_back({data, 0, size});
-    size_ += size;
-  }
-
-  bool IsFull() const { return size_ >= kOutputBytes; }
-  bool Drained() const { return size_ == 0; }
-
-  // One sendmsg. False when the connection is broken.
-  bool Send(int fd) {
-    std::array<iovec, 256> vector;
-    msghdr message{};
-    message.msg_iov = vector.data();
-    message.msg_iovlen = Fill(vector);
-    const ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < 0) return errno == EAGAIN || errno == EINTR;
-    Drop(static_cast<size_t>(sent));
-    return true;
-  }
-
- private:
-  struct Piece {
-    const uint8_t* borrowed;  // null: at `start` of own_
-    size_t start;
-    size_t size;
-  };
-
-  size_t Fill(std::array<iovec, 256>& vector) {
-    size_t count = 0;
-    for (size_t i = first_; i < pieces_.size() && count < vector.size(); ++i) {
-      const Piece& piece = pieces_[i];
-      const uint8_t* data = piece.borrowed != nullptr ? piece.borrowed : own_.data() + piece.start;
-      vector[count++] = {const_cast<uint8_t*>(data), piece.size};
-    }
-    return count;
-  }
-
-  void Drop(size_t sent) {
-    size_ -= sent;
-    while (sent > 0) {
-      Piece& piece = pieces_[first_];
-      const size_t part = std::min(sent, piece.size);
-      piece.size -= part;
-      (piece.borrowed != nullptr) ? (piece.borrowed += part, 0) : (piece.start += part, 0);
-      sent -= part;
-      if (piece.size == 0) ++first_;
-    }
-    if (size_ > 0) return;
-    pieces_.clear();
-    own_.clear();
-    first_ = 0;
-  }
-
-  std::vector<uint8_t> own_;
-  std::vector<Piece> pieces_;
-  size_t first_ = 0;
-  size_t size_ = 0;
-};
-
 nghttp2_nv Header(std::string_view name, std::string_view value) {
   constexpr uint8_t kFlags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE;
   return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())),
@@ -190,7 +121,7 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   int fd() const { return fd_; }
-  bool wants_to_write() const { return !output_.Drained(); }
+  bool wants_to_write() const { return !output_.IsDrained(); }
 
   // Reads what is there and answers it. False when the connection is over.
   bool Read(std::vector<uint8_t>& buffer) {
@@ -205,11 +136,11 @@ class Connection {
   // which bounds it.
   bool Write() {
     while (true) {
-      if (!output_.Drained() && !output_.Send(fd_)) return false;
-      if (!output_.Drained()) break;
+      if (!output_.IsDrained() && !output_.Send(fd_)) return false;
+      if (!output_.IsDrained()) break;
       Recycle();
       if (!Fill()) return false;
-      if (output_.Drained()) break;
+      if (output_.IsDrained()) break;
     }
     return nghttp2_session_want_read(session_) != 0 || nghttp2_session_want_write(session_) != 0;
   }
@@ -282,7 +213,7 @@ class Connection {
   static int SendData(nghttp2_session* /*session*/, nghttp2_frame* /*frame*/,
                       const uint8_t* frame_header, size_t length, nghttp2_data_source* source,
                       void* user_data) {
-    Output& output = Self(user_data).output_;
+    penstock::load::Output& output = Self(user_data).output_;
     output.Copy(frame_header, 9);
     const uint8_t* data = static_cast<Body*>(source->ptr)->HandOut(length);
     length < kBorrowBytes ? output.Copy(data, length) : output.Borrow(data, length);
@@ -316,7 +247,7 @@ class Connection {
 
   const int fd_;
   nghttp2_session* session_ = nullptr;
-  Output output_;
+  penstock::load::Output output_;
   std::vector<std::unique_ptr<Body>> idle_;
   std::vector<std::unique_ptr<Body>> closed_;
 };
