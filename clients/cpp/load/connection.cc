@@ -229,9 +229,15 @@ int Connection::OnData(nghttp2_session* session, uint8_t /*flags*/, int32_t stre
   return 0;
 }
 
-int Connection::OnFrame(nghttp2_session* /*session*/, const nghttp2_frame* frame, void* self) {
+int Connection::OnFrame(nghttp2_session* session, const nghttp2_frame* frame, void* self) {
   if (frame->hd.type == NGHTTP2_GOAWAY) Self(self).going_away_ = true;
-  return 0;
+  const bool carries_end = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
+  if (!carries_end || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
+  const int32_t stream_id = frame->hd.stream_id;
+  const auto* call = static_cast<Call*>(nghttp2_session_get_stream_user_data(session, stream_id));
+  if (call == nullptr || (!call->is_stream && call->left_bytes == 0)) return 0;
+  // The server has said its last word; ours would not be heard.
+  return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_CANCEL);
 }
 
 int Connection::OnClose(nghttp2_session* session, int32_t stream_id, uint32_t error_code,
@@ -288,6 +294,16 @@ void Connection::TakeMessages(Call* call) {
   }
 }
 
+const char* Connection::TakeOnly(Call* call) {
+  const auto message = call->received.Next();
+  if (!message) return call->received.fault();
+  if (!call->received.is_empty()) return "more than one message answers a unary call";
+  const uint64_t token = call->awaiting.front();
+  call->awaiting.pop_front();
+  sink_->OnAnswer(call->lane, token, {Outcome::kOk, "", *message});
+  return nullptr;
+}
+
 void Connection::Fail(Call* call, Outcome outcome, std::string_view text) {
   while (!call->awaiting.empty()) {
     const uint64_t token = call->awaiting.front();
@@ -299,10 +315,7 @@ void Connection::Fail(Call* call, Outcome outcome, std::string_view text) {
 void Connection::End(Call* call, uint32_t error_code) {
   if (call->grpc_status > 16) call->grpc_status = 2;
   const char* fault = call->received.fault();
-  if (fault == nullptr && call->grpc_status == 0 && !call->is_stream) {
-    TakeMessages(call);
-    fault = call->received.fault();
-  }
+  if (fault == nullptr && call->grpc_status == 0 && !call->is_stream) fault = TakeOnly(call);
   if (fault != nullptr) {
     Fail(call, Outcome::kBadResponse, fault);
   } else if (call->grpc_status > 0) {

@@ -25,9 +25,9 @@ namespace penstock::load {
 struct Target {
   std::string host = "127.0.0.1";  // a name or an address
   uint16_t port = 0;
-  std::string path;
+  std::string path = "";
   int64_t timeout_ms = 0;  // sent as grpc-timeout; 0 = none
-  std::vector<std::pair<std::string, std::string>> metadata;
+  std::vector<std::pair<std::string, std::string>> metadata = {};
 };
 
 // A message to send: `body`, and behind it `tail` (an id, in most cases "").
@@ -99,6 +99,7 @@ class Connection {
 
   bool FillOutput();
   void TakeMessages(Call* call);
+  const char* TakeOnly(Call* call);  // a unary call's answer; or what is wrong with it
   void Fail(Call* call, Outcome outcome, std::string_view text);
   void End(Call* call, uint32_t error_code);
   void Release(Call* call);

@@ -93,7 +93,9 @@ Status Fleet::Fill(size_t slot) {
 }
 
 void Fleet::Poll(int64_t timeout_ns) {
+  const size_t before = in_flight_;
   Flush();
+  if (in_flight_ != before) timeout_ns = 0;  // calls that ended as they were written
   timeout_ns = std::clamp<int64_t>(timeout_ns, 0, kLongestPollNs);
   const timespec timeout{timeout_ns / kSecondNs, timeout_ns % kSecondNs};
   std::array<epoll_event, 256> events;

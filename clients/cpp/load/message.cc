@@ -1,9 +1,13 @@
 #include "load/message.h"
 
+#include <algorithm>
+
 #include "protocol/field_reader.h"
 
 namespace penstock::load {
 namespace {
+
+constexpr size_t kMostReserved = 16 << 20;  // of a message that is only foretold
 
 uint32_t BigEndian(const char* bytes) {
   uint32_t value = 0;
@@ -20,14 +24,15 @@ std::array<uint8_t, kPrefixBytes> GrpcPrefix(size_t message_bytes) {
 }
 
 void MessageCutter::Append(const uint8_t* data, size_t size) {
-  if (taken_ == bytes_.size()) {
-    bytes_.clear();
+  if (taken_ * 2 >= bytes_.size()) {
+    bytes_.erase(0, taken_);
     taken_ = 0;
   }
   bytes_.append(reinterpret_cast<const char*>(data), size);
   const size_t left = bytes_.size() - taken_;
-  if (left < kPrefixBytes || left > 2 * size) return;
-  bytes_.reserve(taken_ + kPrefixBytes + BigEndian(bytes_.data() + taken_ + 1));
+  if (left < kPrefixBytes) return;
+  const size_t foretold = BigEndian(bytes_.data() + taken_ + 1);
+  bytes_.reserve(taken_ + kPrefixBytes + std::min(foretold, kMostReserved));
 }
 
 std::optional<std::string_view> MessageCutter::Next() {

@@ -30,7 +30,7 @@ struct WorkloadOptions {
   // Instead of `expected`: answers must be the requests themselves (an echo).
   bool expect_request = false;
   // Judges what was not expected to the byte. Returns what is wrong with the answer, "" if nothing.
-  std::function<std::string(size_t sample, std::string_view answer)> check;
+  std::function<std::string(size_t sample, std::string_view answer)> check = nullptr;
 };
 
 // Threading: immutable after construction, but for what `check` does.
