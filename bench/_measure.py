@@ -1,7 +1,8 @@
-"""Shared by the benchmarks: a digits repository, servers, h2load, medians with spread."""
+"""Shared by the benchmarks: a digits repository, servers, load clients, medians with spread."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+ECHO = ROOT / "build/release/bench/micro/http2_echo"
+LOAD = ROOT / "build/release/clients/cpp/penstock-load"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,6 +72,26 @@ def penstock(repository: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[s
         yield process, found[1]
 
 
+def transport_flags(transport: str) -> list[str]:
+    """Flags of `penstock serve` for a transport; a server that has only grpcio has no such flag."""
+    from penstock.config import setting_fields
+
+    if any(field.flag == "--transport" for field in setting_fields()):
+        return [f"--transport={transport}"]
+    if transport != "grpcio":
+        raise SystemExit(f"this server has no transport {transport}")
+    return []
+
+
+@contextmanager
+def http2_echo() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The bare HTTP/2 echo (bench/micro); yields the process and its address."""
+    if not ECHO.exists():
+        raise SystemExit(f"{ECHO.relative_to(ROOT)} is missing: `make bench` builds it")
+    with server([str(ECHO)], r"echo is ready: (\S+)") as (process, found):
+        yield process, found[1]
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -85,13 +110,26 @@ def grpc_frame(message: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-def h2load(address: str, path: str, body: Path, requests: int, clients: int, streams: int) -> float:
-    """Requests per second of one h2load run; every one must have succeeded on the HTTP level."""
+def h2load(
+    address: str,
+    path: str,
+    body: Path,
+    requests: int,
+    clients: int,
+    streams: int,
+    log: Path | None = None,
+) -> float:
+    """Requests per second of one h2load run; every one must have succeeded on the HTTP level.
+
+    In `log`: a line per request, start, HTTP status and microseconds.
+    """
     tool = shutil.which("h2load")
     if tool is None:
         raise SystemExit("h2load is missing: install Debian's nghttp2-client")
     command = [tool, "-n", str(requests), "-c", str(clients), "-m", str(streams), "-d", str(body)]
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+    if log is not None:
+        command.append(f"--log-file={log}")
     output = subprocess.run(
         [*command, f"http://{address}{path}"], check=True, capture_output=True, text=True
     ).stdout
@@ -100,3 +138,16 @@ def h2load(address: str, path: str, body: Path, requests: int, clients: int, str
     if rate is None or succeeded is None or int(succeeded[1]) != requests:
         raise SystemExit(f"h2load did not complete its requests:\n{output}")
     return float(rate[1])
+
+
+def penstock_load(address: str, *flags: str) -> dict[str, Any]:
+    """The report of one penstock-load run; every request must have been answered rightly."""
+    if not LOAD.exists():
+        raise SystemExit(f"{LOAD.relative_to(ROOT)} is missing: `make bench` builds it")
+    with tempfile.NamedTemporaryFile(suffix=".json") as report:
+        command = [str(LOAD), "--address", address, "--json", report.name, *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"penstock-load: {done.stdout}{done.stderr}")
+        found: dict[str, Any] = json.loads(Path(report.name).read_text())
+        return found
