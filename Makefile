@@ -23,7 +23,7 @@ export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
-TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
+TEST_PACKAGES := libgtest-dev libgmock-dev libnghttp2-dev clang-14 clang-format-14
 SLOW_PACKAGES := libb64-0d
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
@@ -107,6 +107,8 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/transport.py
 	$(BIN)/python bench/openvino_serving.py
+	$(BIN)/python bench/native_transport.py --rounds 3
+	$(BIN)/python bench/soak.py --minutes 1
 
 # ---- lint -------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from threading import Thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,13 +55,15 @@ def server(
     try:
         for line in process.stderr:
             if found := re.search(ready, line):
+                # A pipe that nobody reads would stop a server that has much to log.
+                Thread(target=process.stderr.read, daemon=True).start()
                 yield process, found
                 break
         else:
             raise SystemExit(f"{command[0]} ended before it was ready")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
 
 
 @contextmanager
