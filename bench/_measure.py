@@ -75,11 +75,21 @@ def penstock(repository: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[s
         yield process, found[1]
 
 
-def transport_flags(transport: str) -> list[str]:
-    """Flags of `penstock serve` for a transport; a server that has only grpcio has no such flag."""
+def has_transports() -> bool:
+    """Whether this server has more transports than grpcio."""
     from penstock.config import setting_fields
 
-    if any(field.flag == "--transport" for field in setting_fields()):
+    return any(field.flag == "--transport" for field in setting_fields())
+
+
+def default_transport() -> str:
+    """The quickest one that there is."""
+    return "native" if has_transports() else "grpcio"
+
+
+def transport_flags(transport: str) -> list[str]:
+    """Flags of `penstock serve` for a transport."""
+    if has_transports():
         return [f"--transport={transport}"]
     if transport != "grpcio":
         raise SystemExit(f"this server has no transport {transport}")

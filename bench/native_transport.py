@@ -59,7 +59,9 @@ class Server:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--transport", choices=("native", "grpcio"), default="native")
+    transports = ("native", "grpcio")
+    default = _measure.default_transport()
+    parser.add_argument("--transport", choices=transports, default=default)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement, about")
     args = parser.parse_args()

@@ -69,7 +69,9 @@ class Tally:
 def main() -> None:
     """Runs the soak; exits with 1 where the verdict is bad."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--transport", choices=("native", "grpcio"), default="native")
+    transports = ("native", "grpcio")
+    default = _measure.default_transport()
+    parser.add_argument("--transport", choices=transports, default=default)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most-mb", type=float, default=4, help="that memory may grow")
