@@ -62,7 +62,11 @@ void Call::OnData(std::span<const uint8_t> data) {
 // Hands it over at once where nothing waits, which is always so on a unary call.
 Status Call::Accept(MessageReader::Message message) {
   if (message.is_compressed) {
-    if (encoding_ == Compression::kIdentity || !io_.options().compression) {
+    if (encoding_ != Compression::kIdentity && !io_.options().compression) {
+      return Unimplemented(
+          StrCat("Compression algorithm '", CompressionName(encoding_), "' is disabled."));
+    }
+    if (encoding_ == Compression::kIdentity) {
       return Internal("a message is compressed, and the header 'grpc-encoding' does not say how");
     }
     PENSTOCK_ASSIGN_OR_RETURN(

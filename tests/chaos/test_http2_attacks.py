@@ -19,7 +19,6 @@ from tests.support.http2_peer import peer_of
 from tests.support.raw_grpc import RawClient, raw_client
 from tests.support.requests import simple_request, sums
 from tests.support.server_process import Served, served
-from tests.support.transports import TRANSPORTS
 from tritonclient.grpc import service_pb2 as wire
 
 PATIENCE_S = 60.0
@@ -76,17 +75,15 @@ class Bystander:
                 await self._answered.wait()
 
 
-@pytest.fixture(scope="module", params=TRANSPORTS)
-def target(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Target]:
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Target]:
     """A server for all attacks: what one of them leaves behind is the next one's trouble."""
     repository = tmp_path_factory.mktemp("repository")
     write_simple(repository, config=MODEL)
     write_identity(repository, config=MODEL)
-    flags = ["--max-message-bytes", str(MAX_MESSAGE_BYTES), "--transport", request.param]
+    flags = ["--max-message-bytes", str(MAX_MESSAGE_BYTES)]
     with served(repository, *flags) as server:
-        yield Target(server, request.param)
+        yield Target(server, transport)
     assert not [line for line in server.log if "Traceback" in line]
 
 

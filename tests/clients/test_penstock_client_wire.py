@@ -29,6 +29,8 @@ from penstock_client import (
 )
 from penstock_client.errors import error_class
 
+pytestmark = pytest.mark.any_transport
+
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 KINDS = pytest.mark.parametrize("kind", [Client, AsyncClient])
 

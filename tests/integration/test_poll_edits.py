@@ -12,6 +12,8 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.any_transport
+
 NOT_BY_ITSELF = 86400.0
 
 
