@@ -22,8 +22,8 @@ export LSAN_OPTIONS := suppressions=$(abspath tests/native/lsan_suppressions.txt
 export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
-BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev python3-venv python3-dev
-TEST_PACKAGES := libgtest-dev libgmock-dev libnghttp2-dev clang-14 clang-format-14
+BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
+TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
 SLOW_PACKAGES := libb64-0d
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
@@ -34,7 +34,7 @@ PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench pro
 TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests proto/*.py bench/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
-PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(ARGS)
+PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
 CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
 
 .PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
@@ -71,6 +71,8 @@ unit: build
 border: fixture
 	$(PYTEST) tests/border
 
+# In more processes than there are cores: most of these tests wait. (ARGS="-n 0 --pdb": in one, to look inside.)
+integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
 integration: fixture
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 

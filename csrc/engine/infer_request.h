@@ -89,6 +89,11 @@ class InferRequest final : public Request {
   // Size and bytes of the encoded response. REQUIRES: status.ok() || is_stream; it is done.
   size_t EncodedSize() const;
   void EncodeTo(std::span<uint8_t> out) const;
+  // The same without the bytes of `outputs`, see EncodeInferResponseFraming. REQUIRES: status.ok().
+  size_t FramingSize() const { return InferResponseFramingSize(ResponseView(), is_stream); }
+  void EncodeFramingTo(std::span<uint8_t> out, std::vector<size_t>* cuts) const {
+    EncodeInferResponseFraming(ResponseView(), is_stream, out, cuts);
+  }
 
   // Ends a request that no batcher has accepted: the refusals' way to the completion queue.
   void Refuse(const Status& why) noexcept {

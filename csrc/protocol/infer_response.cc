@@ -14,6 +14,9 @@ constexpr std::string_view kFinalResponseKey = "triton_final_response";
 // Every field of these messages has a number below 16: its key is one byte.
 constexpr size_t kKeyBytes = 1;
 
+// Fields of ModelInferResponse.
+constexpr uint32_t kRawContents = 6;
+
 // Fields of ModelStreamInferResponse.
 constexpr uint32_t kErrorMessage = 1;
 constexpr uint32_t kInferResponse = 2;
@@ -63,6 +66,8 @@ class Writer {
   ~Writer() { assert(pos_ == end_); }
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
+
+  size_t left() const { return static_cast<size_t>(end_ - pos_); }
 
   void Varint(uint64_t value) {
     assert(static_cast<size_t>(end_ - pos_) >= VarintSize(value));
@@ -120,7 +125,7 @@ void WriteResponse(const InferResponseView& response, Writer* writer) {
   WriteHead(response, writer);
   for (const TensorView& output : response.outputs) WriteOutput(output, writer);
   for (const TensorView& output : response.outputs) {
-    writer->Bytes(6, output.data.data(), output.data.size());
+    writer->Bytes(kRawContents, output.data.data(), output.data.size());
   }
 }
 
@@ -147,6 +152,25 @@ void EncodeStreamInferResponse(const InferResponseView& response, std::span<uint
   Writer writer(out);
   writer.BytesHead(kInferResponse, InferResponseSize(response));
   WriteResponse(response, &writer);
+}
+
+size_t InferResponseFramingSize(const InferResponseView& response, bool is_stream) {
+  size_t size = is_stream ? StreamInferResponseSize(response) : InferResponseSize(response);
+  for (const TensorView& output : response.outputs) size -= output.data.size();
+  return size;
+}
+
+void EncodeInferResponseFraming(const InferResponseView& response, bool is_stream,
+                                std::span<uint8_t> out, std::vector<size_t>* cuts) {
+  Writer writer(out);
+  cuts->clear();
+  if (is_stream) writer.BytesHead(kInferResponse, InferResponseSize(response));
+  WriteHead(response, &writer);
+  for (const TensorView& output : response.outputs) WriteOutput(output, &writer);
+  for (const TensorView& output : response.outputs) {
+    writer.BytesHead(kRawContents, output.data.size());
+    cuts->push_back(out.size() - writer.left());
+  }
 }
 
 size_t StreamInferErrorSize(std::string_view error_message, const InferResponseView& response) {

@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "tensor/tensor_view.h"
 
@@ -41,6 +42,13 @@ void EncodeInferResponse(const InferResponseView& response, std::span<uint8_t> o
 // The same, wrapped as ModelStreamInferResponse.infer_response.
 size_t StreamInferResponseSize(const InferResponseView& response);
 void EncodeStreamInferResponse(const InferResponseView& response, std::span<uint8_t> out);
+
+// Everything of the same messages but the tensors' bytes, for who sends those from where they lie:
+// the bytes of the i-th output belong before byte (*cuts)[i] of `out`.
+// `is_stream` as in EncodeStreamInferResponse.
+size_t InferResponseFramingSize(const InferResponseView& response, bool is_stream);
+void EncodeInferResponseFraming(const InferResponseView& response, bool is_stream,
+                                std::span<uint8_t> out, std::vector<size_t>* cuts);
 
 // A failed request on a stream: error_message, and an infer_response with the id (and the model's
 // name and version where the request named one that exists), no outputs, `final_response` as given.

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -37,6 +38,13 @@ class Buffer {
   size_t size() const { return size_bytes_; }
   std::span<uint8_t> span() { return {data_, size_bytes_}; }
   std::span<const uint8_t> span() const { return {data_, size_bytes_}; }
+
+  // Holds the first `size_bytes` from now on; the memory behind them stays taken.
+  // REQUIRES: size_bytes <= size().
+  void Truncate(size_t size_bytes) {
+    assert(size_bytes <= size_bytes_);
+    size_bytes_ = size_bytes;
+  }
 
  private:
   void Swap(Buffer& other) noexcept {

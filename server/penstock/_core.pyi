@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ABI_VERSION: int
+HAS_TRANSPORT: bool
 
 class TensorSpec:
     """An input or output as the model file declares it.
@@ -219,6 +220,99 @@ class Access:
 
 Completion = tuple[object, int, bytes | None, str | None]
 """(tag, code, response bytes or None, error message or None)."""
+
+class ServerCall:
+    """A call of the native transport that Python answers, or a token of whose caller it verifies.
+
+    Thread-safe. Nothing raises after the call's end; it does nothing then.
+    """
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Names in lower case; values of "-bin" names are bytes. Without gRPC's own."""
+    @property
+    def peer(self) -> str:
+        """As gRPC writes it: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:."""
+    @property
+    def peer_common_name(self) -> str:
+        """Of the client's certificate; empty where none was asked for."""
+    @property
+    def deadline_ns(self) -> int:
+        """On time.monotonic_ns(); 0 = none."""
+    @property
+    def caller(self) -> Caller | None:
+        """Whose token is to be verified; of CALL_VERIFY only."""
+    def read(self) -> None:
+        """One at a time; answered by an event."""
+    def send_initial_metadata(self, metadata: Sequence[tuple[str, str | bytes]]) -> None: ...
+    def write(self, message: bytes) -> None:
+        """One at a time; answered by an event. Sends initial metadata first if nobody has."""
+    def finish(
+        self, code: int, details: str, trailing_metadata: Sequence[tuple[str, str | bytes]]
+    ) -> None:
+        """Sends the status, after what was written."""
+    def verified(self) -> None:
+        """The verification has ended, either way: the core decides."""
+
+class Transport:
+    """GRPC over HTTP/2 on threads of its own; absent where HAS_TRANSPORT is False.
+
+    ModelInfer and ModelStreamInfer never reach Python; every other call is handed over by events.
+    For one thread, but stop may run on another.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        io_threads: int = 0,
+        max_message_bytes: int,
+        max_connections: int,
+        max_concurrent_streams: int,
+        max_inflight_per_stream: int,
+        max_header_bytes: int = 16384,
+        compression: bool = True,
+        response_compression_level: int = 0,
+        keepalive_time_ms: int,
+        keepalive_timeout_ms: int,
+        min_ping_interval_ms: int,
+        max_connection_age_ms: int = 0,
+        max_connection_idle_ms: int = 0,
+        max_buffered_bytes: int = 0,
+    ) -> None: ...
+    def use_tls(
+        self,
+        *,
+        certificate: str,
+        key: str,
+        client_roots: str = "",
+        require_client_certificate: bool = False,
+    ) -> None:
+        """Paths. Raises InvalidArgumentError where the files will not do."""
+    def listen(self, fd: int) -> None:
+        """A bound socket that listens; the descriptor is duplicated."""
+    def start(self) -> None: ...
+    def set_loaded(self) -> None:
+        """The models of the start are loaded: NOT_FOUND from now on, UNAVAILABLE before."""
+    def close_streams(self) -> None:
+        """ModelStreamInfer calls read no further, answer what they read and end UNAVAILABLE."""
+    def drain(self) -> None:
+        """Stops listening and tells clients to make new calls elsewhere."""
+    def active_calls(self) -> int: ...
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Blocking. Ends what is left and joins the threads; False: a request still runs."""
+    @property
+    def event_fd(self) -> int:
+        """An eventfd, readable while events wait."""
+    def take_events(self) -> list[tuple[ServerCall, int, Any]]:
+        """(call, event, payload), oldest first; see penstock.core.CallEvent. Clears the eventfd.
+
+        The payload of MESSAGE is its bytes; of CLOSED 0 once the status was sent, 1 where the
+        client left, 4 where its deadline passed.
+        """
+    def stats(self) -> dict[str, int]: ...
 
 class Engine:
     """Models by name, admission and completions.

@@ -20,7 +20,7 @@ import uvloop
 from penstock import __version__
 from penstock.access.door import Door, access_policy
 from penstock.config import ServerConfig
-from penstock.core import Core, set_logging
+from penstock.core import HAS_TRANSPORT, Core, set_logging
 from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
@@ -29,6 +29,7 @@ from penstock.frontend.health import register_health
 from penstock.frontend.http import health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.native import NativeTransport
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
@@ -98,6 +99,8 @@ class App:
         await self.models.start()
         if self.poller is not None:
             self.poller.start()
+        if self.grpc is not None:
+            self.grpc.set_loaded()
         self.readiness.start()
         self.lifecycle.move(State.READY)
         _log.info("penstock %s is ready: %s", __version__, self._describe_addresses())
@@ -132,6 +135,8 @@ class App:
         """Second rung: nothing new."""
         self.core.engine.stop_accepting()
         self.readiness.close()
+        if self.grpc is not None:
+            self.grpc.close_streams()
 
     async def stop_transport(self, timeout_s: float) -> None:
         """Third rung: gRPC."""
@@ -155,9 +160,9 @@ class App:
         servers = [each for each in (self.http, self.metrics) if each is not None]
         await asyncio.gather(*(server.stop() for server in servers))
 
-    def _make_grpc(self) -> GrpcioTransport:
-        transport = GrpcioTransport(self.config)
+    def _make_grpc(self) -> GrpcioTransport | NativeTransport:
         gate = Gate(self.core.access, self.door.verifier)
+        transport = _make_transport(self.config, self.core, gate)
         inference = InferenceHandlers(
             self.core, self.readiness, gate, self.config.max_inflight_per_stream
         )
@@ -294,6 +299,26 @@ def _make_core(config: ServerConfig) -> Core:
     for backend, values in options.items():
         core.engine.set_backend_options(backend, values)
     return core
+
+
+def _make_transport(
+    config: ServerConfig, core: Core, gate: Gate
+) -> GrpcioTransport | NativeTransport:
+    """What carries gRPC.
+
+    Raises:
+        StartupError: the native transport is asked for and was not built.
+    """
+    if config.transport != "grpcio" and HAS_TRANSPORT:
+        return NativeTransport(config, core.make_transport, gate)
+    if config.transport == "native":
+        raise StartupError(
+            "--transport native: the core of this installation was built without it; expected a"
+            " build that finds nghttp2, OpenSSL and zlib, or --transport grpcio"
+        )
+    if config.transport == "auto":
+        _log.info("gRPC is carried by grpcio: the core was built without the native transport")
+    return GrpcioTransport(config)
 
 
 def _package_directory(package: str) -> Path | None:

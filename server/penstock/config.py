@@ -82,7 +82,11 @@ class ServerConfig(AccessSettings):
     )
 
     host: str = _setting("127.0.0.1", "Address to listen on.", group="Addresses")
-    grpc_address: str = _setting("", "Address for gRPC; empty = host.", group="Addresses")
+    grpc_address: str = _setting(
+        "",
+        "Address for gRPC; empty = host; unix:PATH = a Unix-domain socket, without a port.",
+        group="Addresses",
+    )
     http_address: str = _setting("", "Address for HTTP; empty = host.", group="Addresses")
     metrics_address: str = _setting("", "Address for metrics; empty = host.", group="Addresses")
     grpc_port: int = _port(8001, "Port for gRPC; 0 = any free one.")
@@ -91,7 +95,18 @@ class ServerConfig(AccessSettings):
     allow_grpc: bool = _setting(True, "Serve gRPC.", group="Addresses")
     allow_http: bool = _setting(True, "Serve HTTP health.", group="Addresses")
     allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
-    transport: Literal["grpcio"] = _setting("grpcio", "What carries gRPC.", group="Addresses")
+    transport: Literal["auto", "native", "grpcio"] = _setting(
+        "auto",
+        "What carries gRPC: the native core or grpcio; auto: native where the core was built so.",
+        group="Addresses",
+    )
+    grpc_io_threads: int = _setting(
+        0,
+        "Threads that carry gRPC (native transport only); 0 = from the number of cores.",
+        minimum=0,
+        maximum=256,
+        group="Addresses",
+    )
 
     allow_client_shm: bool = _setting(
         False,
@@ -107,6 +122,16 @@ class ServerConfig(AccessSettings):
     )
     max_connections: int = _limit(4096, "gRPC connections at a time; 0 = unlimited.")
     max_concurrent_streams: int = _limit(1024, "RPCs at a time on one connection.", minimum=1)
+    max_header_bytes: int = _limit(
+        16384, "Greatest headers of one call, all names and values.", minimum=1024, unit="bytes"
+    )
+    max_buffered_bytes: int = _limit(
+        1024 * MEBIBYTE,
+        "Requests being received or not yet answered, of all connections together, before no more"
+        " is read (native transport only); 0 = unlimited.",
+        maximum=1 << 50,
+        unit="bytes",
+    )
     max_inflight_requests: int = _limit(
         65536, "Inference requests accepted and not yet answered; 0 = unlimited."
     )
@@ -148,6 +173,13 @@ class ServerConfig(AccessSettings):
         "Age at which a connection is told to reconnect; 0 = never.",
         unit="ms",
         flags=("--grpc-max-connection-age",),
+    )
+
+    grpc_max_connection_idle_ms: int = _limit(
+        0,
+        "Time without calls after which a connection is told to reconnect; 0 = never.",
+        unit="ms",
+        flags=("--grpc-max-connection-idle",),
     )
 
     shutdown_grace_secs: float = _setting(
@@ -243,6 +275,8 @@ class ServerConfig(AccessSettings):
     def _port_faults(self) -> Iterator[str]:
         seen: dict[tuple[str, int], str] = {}
         for name in ("grpc", "http", "metrics"):
+            if getattr(self, f"{name}_address").startswith("unix:"):
+                continue
             port = getattr(self, f"{name}_port")
             if not getattr(self, f"allow_{name}") or port == 0:
                 continue

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import partial
 from typing import Any
 
@@ -38,8 +39,10 @@ __all__ = [
     "Access",
     "AccessPolicy",
     "Call",
+    "CallEvent",
     "Caller",
     "Core",
+    "HAS_TRANSPORT",
     "InputSpec",
     "LoadedModel",
     "OutputSpec",
@@ -52,6 +55,20 @@ __all__ = [
     "encode_stream_error",
     "set_logging",
 ]
+
+HAS_TRANSPORT = _core.HAS_TRANSPORT
+"""Whether the core was built with the native transport."""
+
+
+class CallEvent(IntEnum):
+    """What happened to a call of the native transport: the second of an event's three."""
+
+    STARTED = 0
+    MESSAGE = 1
+    HALF_CLOSED = 2
+    WRITTEN = 3
+    CLOSED = 4
+    VERIFY = 5
 
 
 # A gRPC call takes about four turns of the loop: calls that are under way together reach the core
@@ -168,6 +185,10 @@ class Core:
         """Runs one request of a stream; a failure is a reply, not an exception."""
         outcome = await self._submit(request, deadline, True, caller)
         return StreamReply(outcome, 0, "") if isinstance(outcome, bytes) else outcome
+
+    def make_transport(self, **options: Any) -> _core.Transport:
+        """Serves this engine; only where HAS_TRANSPORT."""
+        return _core.Transport(self.engine, **options)
 
     def infer_stats(self) -> Mapping[str, Any]:
         """Engine-wide counters."""

@@ -31,7 +31,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Guarded]:
     place = tmp_path_factory.mktemp("guarded")
     write_simple(place / "models")
     authority = Authority(place)

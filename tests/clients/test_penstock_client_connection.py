@@ -25,6 +25,8 @@ from penstock_client import (
     UnavailableError,
 )
 
+pytestmark = pytest.mark.any_transport
+
 X = np.arange(3, dtype=np.float32)
 
 

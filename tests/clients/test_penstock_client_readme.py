@@ -12,6 +12,8 @@ from tests.support.fake_v2_server import FakeServer, echo
 
 from penstock_client._messages import pb
 
+pytestmark = pytest.mark.any_transport
+
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
 

@@ -100,7 +100,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(repository: Path) -> Iterator[str]:
+def url(repository: Path, transport: str) -> Iterator[str]:
     """The address of a server in explicit mode, from when it says it is ready."""
     flags = [flag for side in ("grpc", "http", "metrics") for flag in (f"--{side}-port", "0")]
     flags += ["--model-control-mode", "explicit", "--load-model", "*"]

@@ -26,7 +26,7 @@ def _binary() -> None:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple(), config=BATCHED)
     onnx_files.write_model(repository, "simple_string", onnx_files.simple("BYTES"))

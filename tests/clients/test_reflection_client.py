@@ -18,7 +18,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 
 @pytest.fixture(scope="module")
-def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
+def channel(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[grpc.Channel]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple())
     with served(repository) as server, grpc.insecure_channel(server.grpc) as opened:

@@ -12,6 +12,8 @@ from tests.support.server_process import served
 from tests.support.triton_clients import tensor
 from tritonclient.grpc import InferenceServerClient
 
+pytestmark = pytest.mark.any_transport
+
 SCALED = ["bf16", "ir", "paddle", "saved_model", "tflite", "throughput"]
 
 

@@ -16,6 +16,8 @@ from tests.support.triton_clients import tensor
 from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.any_transport
+
 ACCELERATED = """
 optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }
 """

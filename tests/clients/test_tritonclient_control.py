@@ -28,7 +28,7 @@ dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple(), config=SIMPLE)
     for name in ("plain", "spare"):

@@ -31,7 +31,7 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple(), config=CONFIG)
     write_model(repository, "failer", kind="fail", message="not today", config="max_batch_size: 8")

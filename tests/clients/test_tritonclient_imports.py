@@ -6,6 +6,8 @@ from itertools import permutations
 
 import pytest
 
+pytestmark = pytest.mark.any_transport
+
 PACKAGES = ["penstock.app", "penstock_client", "tritonclient.grpc"]
 
 USE = """

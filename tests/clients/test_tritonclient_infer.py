@@ -43,7 +43,7 @@ NUMBERS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_all(repository)
     onnx_files.write_model(repository, "prioritised", onnx_files.simple(), config=PRIORITIES)

@@ -27,7 +27,7 @@ def as_json(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def server(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple())
     onnx_files.write_model(repository, "broken", onnx_files.simple(), config="no_such_field: 1")

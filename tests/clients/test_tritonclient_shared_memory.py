@@ -28,7 +28,7 @@ DISABLED = (
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_all(repository)
     with served(repository, ALLOWED) as server:

@@ -22,7 +22,7 @@ SLOW = {"execute_delay_ms": "20"}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[str]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_model(repository, "simple", onnx_files.simple(), config="max_batch_size: 8")
     onnx_files.write_model(repository, "identity_bytes", onnx_files.identity("BYTES"))

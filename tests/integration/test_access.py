@@ -59,18 +59,26 @@ async def watch(client: RawClient, **options: Any) -> Any:
     return await call(b"", **options).read()
 
 
-def reflection(client: RawClient, questions: int = 1, **options: Any) -> Any:
+def reflection(client: RawClient, questions: int | None = 1, **options: Any) -> Any:
+    """A call with so many questions; None: it says nothing and stays open."""
     call = client.channel.stream_stream(
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         reflection_pb2.ServerReflectionRequest.SerializeToString,
         reflection_pb2.ServerReflectionResponse.FromString,
     )
+    if questions is None:
+        return call(**options)
     requests = [reflection_pb2.ServerReflectionRequest(list_services="")] * questions
     return call(iter(requests), **options)
 
 
 async def reflect(client: RawClient, **options: Any) -> Any:
     return await reflection(client, **options).read()
+
+
+async def reflect_refused(client: RawClient, **options: Any) -> Any:
+    """A stream that is refused at its start: grpc.aio loses the status if it is still sending."""
+    return await reflection(client, None, **options).read()
 
 
 async def stream(client: RawClient, *requests: bytes, **options: Any) -> list[Any]:

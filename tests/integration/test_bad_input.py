@@ -22,7 +22,9 @@ TYPED = {"int_contents": range(16)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningServer]:
+async def server(
+    tmp_path_factory: pytest.TempPathFactory, transport: str
+) -> AsyncIterator[RunningServer]:
     repository = tmp_path_factory.mktemp("models")
     write_simple(repository)
     write_identity(repository)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.support.cli import finished, penstock, started
 
+pytestmark = pytest.mark.any_transport
+
 
 async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
     result = await penstock("demo", "--seconds=0.5", "--in-flight=16", f"--repository={tmp_path}")

@@ -13,6 +13,8 @@ from tests.support.fixture_models import write_blocked, write_identity, write_si
 from tests.support.http import ask
 from tests.support.run_server import serve_process
 
+pytestmark = pytest.mark.any_transport
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:

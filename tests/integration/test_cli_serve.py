@@ -11,6 +11,8 @@ from tests.support.cli import penstock
 from tests.support.fixture_models import FIXTURE_BACKENDS, write_identity, write_simple
 from tests.support.run_server import serve_process
 
+pytestmark = pytest.mark.any_transport
+
 PORTS = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
 PLUGINS = ("--backend-directory", str(FIXTURE_BACKENDS))
 

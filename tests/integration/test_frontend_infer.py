@@ -9,7 +9,7 @@ import grpc
 import pytest
 from tests.support import raw_http2 as http2
 from tests.support.fake_frontend import FakeServer, serve_frontend
-from tests.support.raw_grpc import RawClient, raw_client
+from tests.support.raw_grpc import RawClient
 
 from penstock.errors import Code, CoreError, NotFoundError, UnavailableError, core_error
 from penstock.frontend.readiness import Readiness
@@ -24,7 +24,7 @@ async def server() -> AsyncIterator[FakeServer]:
 
 @pytest.fixture
 async def client(server: FakeServer) -> AsyncIterator[RawClient]:
-    async with raw_client(server.address) as connected:
+    async with server.client() as connected:
         yield connected
 
 
@@ -130,7 +130,7 @@ async def test_caller_that_leaves_cancels_in_the_core(
 
 async def test_message_over_the_limit_is_resource_exhausted() -> None:
     async with serve_frontend(max_message_bytes=10_000) as server:
-        async with raw_client(server.address) as client:
+        async with server.client() as client:
             assert await client.unary("ModelInfer", b"x" * 9_000)
             with pytest.raises(grpc.aio.AioRpcError, match="larger than max") as caught:
                 await client.unary("ModelInfer", b"x" * 20_000)
@@ -141,16 +141,16 @@ async def test_message_of_more_than_4_megabytes_passes_by_default(
     server: FakeServer,
 ) -> None:
     unlimited = {"grpc__max_receive_message_length": -1, "grpc__max_send_message_length": -1}
-    async with raw_client(server.address, **unlimited) as client:
+    async with server.client(**unlimited) as client:
         reply = await client.unary("ModelInfer", b"x" * (20 << 20))
     assert len(reply) > 20 << 20
 
 
 async def test_connections_over_the_limit_are_refused() -> None:
     async with serve_frontend(max_connections=1) as server:
-        async with raw_client(server.address) as first:
+        async with server.client() as first:
             assert await first.unary("ModelInfer", b"1")
-            async with raw_client(server.address) as second:
+            async with server.client() as second:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await second.unary("ModelInfer", b"2")
             assert await first.unary("ModelInfer", b"3")
@@ -164,7 +164,7 @@ async def test_stop_finishes_what_is_in_flight_and_refuses_the_rest(
     call = client.unary("ModelInfer", b"q")
     await server.core.arrived.wait()
     stop = asyncio.create_task(server.transport.stop(60))
-    async with raw_client(server.address) as late:
+    async with server.client() as late:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await late.unary("ModelInfer", b"late")
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
@@ -197,7 +197,7 @@ async def test_compressed_request_is_refused_where_compression_is_off(
     compression: grpc.Compression,
 ) -> None:
     async with serve_frontend(grpc_compression=False) as server:
-        async with raw_client(server.address) as client:
+        async with server.client() as client:
             assert await client.unary("ModelInfer", b"plain")
             with pytest.raises(grpc.aio.AioRpcError, match="disabled") as caught:
                 await client.unary("ModelInfer", b"xyz" * 99, compression=compression)
@@ -207,7 +207,7 @@ async def test_compressed_request_is_refused_where_compression_is_off(
 
 async def test_no_rpc_over_the_limit_of_a_connection_is_refused() -> None:
     async with serve_frontend(max_concurrent_streams=8) as server:
-        async with raw_client(server.address) as client:
+        async with server.client() as client:
             assert await client.unary("ServerLive")  # the client has the server's settings
             for _ in range(5):
                 calls = [client.unary("ModelInfer", b"%d" % number) for number in range(200)]
@@ -215,7 +215,7 @@ async def test_no_rpc_over_the_limit_of_a_connection_is_refused() -> None:
                 assert replies == [b"reply to %d" % number for number in range(200)]
 
 
-async def test_limit_of_a_connection_holds_for_a_client_that_ignores_it() -> None:
+async def test_limit_of_a_connection_holds_for_a_client_that_ignores_it(transport: str) -> None:
     async with serve_frontend(max_concurrent_streams=2) as server:
         hold(server)
         async with http2.connection(server.transport.port) as rude:
@@ -223,25 +223,33 @@ async def test_limit_of_a_connection_holds_for_a_client_that_ignores_it() -> Non
             await rude.send(http2.frame(http2.SETTINGS, 1, 0))  # the server's are acknowledged
             for stream in range(1, 41, 2):
                 request = http2.message(b"%d" % stream)
-                await rude.send(http2.headers(stream), http2.data(stream, request))
-            refused = b""
-            while refused.count(struct.pack(">BBI", http2.RST_STREAM, 0, 39)) == 0:
-                received = await rude.receive(30)
-                assert received, "the connection ended"
-                refused += received
+                await rude.send(
+                    http2.headers(stream, server.path("ModelInfer")), http2.data(stream, request)
+                )
+            # grpcio refuses the calls over the limit, the native transport the whole client.
+            refused = struct.pack(">BBI", http2.RST_STREAM, 0, 39)
+            sent_away = struct.pack(">BBI", http2.GOAWAY, 0, 0)
+            expected = refused if transport == "grpcio" else sent_away
+            received = b""
+            while expected not in received:
+                more = await rude.receive(30)
+                assert more, "the connection ended"
+                received += more
             assert len(server.core.asked) <= 2
+            async with server.client() as other:
+                assert await other.unary("ServerLive")
 
 
 async def test_rpcs_over_the_limit_of_a_connection_wait_for_their_turn() -> None:
     async with serve_frontend(max_concurrent_streams=2) as server:
         release = hold(server)
-        async with raw_client(server.address) as client:
+        async with server.client() as client:
             assert await client.unary("ServerLive")  # the client has the server's settings
             calls = [client.unary("ModelInfer", b"%d" % number) for number in range(4)]
             while len(server.core.asked) < 2:
                 await server.core.arrived.wait()
                 server.core.arrived.clear()
-            async with raw_client(server.address) as other:
+            async with server.client() as other:
                 assert await other.unary("ServerLive")
             assert len(server.core.asked) == 2
             release.set()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from tests.support.fake_frontend import FakeServer, serve_frontend
-from tests.support.raw_grpc import RawClient, raw_client
+from tests.support.raw_grpc import RawClient
 
 from penstock.errors import Code, InvalidArgumentError, core_error
 from penstock.frontend.status import GRPC_STATUS
@@ -21,7 +21,7 @@ async def server() -> AsyncIterator[FakeServer]:
 
 @pytest.fixture
 async def client(server: FakeServer) -> AsyncIterator[RawClient]:
-    async with raw_client(server.address) as connected:
+    async with server.client() as connected:
         yield connected
 
 

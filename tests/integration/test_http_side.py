@@ -17,6 +17,8 @@ from penstock.frontend.http import Routes, health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.readiness import Readiness
 
+pytestmark = pytest.mark.any_transport
+
 
 @asynccontextmanager
 async def serving(routes: Routes) -> AsyncIterator[HttpServer]:

@@ -12,6 +12,8 @@ from tests.support.run_server import run_server, server_config
 
 from penstock_client import AsyncClient, RpcError
 
+pytestmark = pytest.mark.any_transport
+
 OPTIONAL_SCALE_CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 0

@@ -11,6 +11,8 @@ from tests.support.run_server import run_server, server_config
 
 from penstock_client import AsyncClient
 
+pytestmark = pytest.mark.any_transport
+
 FORMATS = ["model.xml", "model.pb", "model.saved_model", "model.tflite", "model.pdmodel"]
 
 

@@ -17,6 +17,8 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.any_transport
+
 SOON = 0.02
 NOT_BY_ITSELF = 86400.0
 

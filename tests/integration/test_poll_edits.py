@@ -12,6 +12,8 @@ from tritonclient.grpc import InferInput
 from tritonclient.grpc import aio as triton
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.any_transport
+
 NOT_BY_ITSELF = 86400.0
 
 
@@ -101,6 +103,7 @@ async def edit_at_random(path: Path, edits: int, seed: int) -> None:
         assert asker.answers > len(asker.versions) > 1
 
 
+@pytest.mark.lengthy
 async def test_thousand_random_edits_bring_no_wrong_answer_and_the_last_state_is_served(
     tmp_path: Path,
 ) -> None:

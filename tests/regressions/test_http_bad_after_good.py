@@ -9,6 +9,8 @@ from tests.support.http import ask
 from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
 
+pytestmark = pytest.mark.any_transport
+
 HEAD = b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 BAD_CHUNK = b"zz\r\n"
 

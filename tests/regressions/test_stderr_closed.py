@@ -14,6 +14,8 @@ from tests.support.raw_grpc import RawClient, raw_client
 from tests.support.requests import simple_request
 from tritonclient.grpc import service_pb2 as wire
 
+pytestmark = pytest.mark.any_transport
+
 
 def free_port() -> int:
     with socket.socket() as probe:

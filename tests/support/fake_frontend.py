@@ -1,25 +1,36 @@
-"""The frontend on a real port, with fakes behind it: what the wire does, without models."""
+"""The frontend on a real port, with fakes behind it: what the wire does, without models.
+
+The native transport answers ModelInfer and ModelStreamInfer itself, without Python: there, the
+handlers of both are registered under another service's name, and clients made here call them so.
+What the core makes of the two is tested with models.
+"""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.raw_grpc import RawClient, raw_client
+
 from penstock import codec
 from penstock.config import ServerConfig
-from penstock.core import Caller, StreamReply
+from penstock.core import Caller, Core, StreamReply
 from penstock.errors import CoreError, NotFoundError
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
 from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.native import NativeTransport
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
 from penstock.frontend.shared_memory import SharedMemoryHandlers
 from penstock.observe.log import LogSettings
 from penstock.observe.log_control import LogControl
+
+ALIAS = "test.Inference"
 
 
 async def echo(request: bytes) -> bytes:
@@ -158,24 +169,39 @@ class FakeServer:
     core: FakeCore
     models: FakeModels
     readiness: Readiness
-    transport: GrpcioTransport
+    transport: GrpcioTransport | NativeTransport
+    infer_service: str
     logs_applied: list[LogSettings]
 
     @property
     def address(self) -> str:
         return self.transport.address
 
+    def client(self, **options: int) -> AbstractAsyncContextManager[RawClient]:
+        """A client of bytes on a connection of its own."""
+        return raw_client(self.address, self.infer_service, **options)
+
+    def path(self, rpc: str) -> str:
+        """Where ModelInfer or ModelStreamInfer is."""
+        return f"/{self.infer_service}/{rpc}"
+
 
 @asynccontextmanager
 async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     """A started frontend over gRPC, ready."""
+    transport_name = os.environ["PENSTOCK_TRANSPORT"]
     values = {"model_repository": (Path("unused"),), "grpc_port": 0, **settings}
     config = ServerConfig(**values)  # type: ignore[arg-type]
     core, models = FakeCore(), FakeModels()
     readiness = Readiness(lambda: models.is_ready)
     models.on_change = readiness.announce
-    transport = GrpcioTransport(config)
     gate = Gate(core)
+    engine = Core(backend_directories=[]) if transport_name == "native" else None
+    transport = (
+        GrpcioTransport(config)
+        if engine is None
+        else NativeTransport(config, engine.make_transport, gate)
+    )
     inference = InferenceHandlers(core, readiness, gate, config.max_inflight_per_stream)
     applied: list[LogSettings] = []
     logs = LogControl(LogSettings(), applied.append)
@@ -183,13 +209,18 @@ async def serve_frontend(**settings: object) -> AsyncIterator[FakeServer]:
     control = ControlHandlers(
         models, readiness, logs, memory, server_name="fake", server_version="9"
     )
-    register(transport.server, method_handlers(inference, control, gate))
+    handlers = method_handlers(inference, control, gate)
+    register(transport.server, handlers)
+    transport.server.add_registered_method_handlers(ALIAS, handlers)
     register_health(transport.server, readiness, gate)
     register_reflection(transport.server, readiness, gate)
     transport.bind()
     await transport.start()
     readiness.start()
+    infer_service = codec.SERVICE_NAME if engine is None else ALIAS
     try:
-        yield FakeServer(core, models, readiness, transport, applied)
+        yield FakeServer(core, models, readiness, transport, infer_service, applied)
     finally:
         await transport.stop(0)
+        if engine is not None:
+            await engine.close()

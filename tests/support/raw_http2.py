@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from types import MappingProxyType
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0, 1, 3, 4, 6
-END_STREAM, END_HEADERS = 1, 4
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
+WINDOW_UPDATE, CONTINUATION = 8, 9
+END_STREAM, END_HEADERS, PADDED = 1, 4, 8
+ACK = 1
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -34,6 +36,13 @@ def headers(
     flags: int = END_HEADERS,
 ) -> bytes:
     """The request headers of a gRPC call: literal fields, nothing indexed."""
+    return frame(HEADERS, flags, stream, header_block(path, further))
+
+
+def header_block(
+    path: str = INFER, further: Mapping[str, str] = MappingProxyType({}), **changes: str
+) -> bytes:
+    """The fields of those; changes replace what begins with a colon."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -42,9 +51,27 @@ def headers(
         "content-type": "application/grpc",
         "te": "trailers",
         **further,
+        **{f":{name}": value for name, value in changes.items()},
     }
-    block = b"".join(b"\0" + _text(name) + _text(value) for name, value in fields.items())
-    return frame(HEADERS, flags, stream, block)
+    return b"".join(field(name, value) for name, value in fields.items())
+
+
+def field(name: str, value: str) -> bytes:
+    """A literal field that is not to be indexed."""
+    return b"\0" + _text(name) + _text(value)
+
+
+def settings(*pairs: tuple[int, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in pairs))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
+
+
+def reset_stream(stream: int, code: int = 8) -> bytes:
+    """CANCEL, if nothing else."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
 
 def message(payload: bytes, *, claim: int | None = None, is_compressed: bool = False) -> bytes:
@@ -56,18 +83,23 @@ def message(payload: bytes, *, claim: int | None = None, is_compressed: bool = F
 def messages(received: bytes, stream: int) -> Iterator[tuple[bool, bytes]]:
     """The whole gRPC messages that came on a stream: whether compressed, and the bytes."""
     body = b"".join(
-        payload for kind, at, payload in _frames(received) if (kind, at) == (DATA, stream)
+        payload for kind, _, at, payload in whole_frames(received) if (kind, at) == (DATA, stream)
     )
     while len(body) >= 5 and len(body) >= 5 + (size := struct.unpack(">I", body[1:5])[0]):
         yield body[0] == 1, body[5 : 5 + size]
         body = body[5 + size :]
 
 
-def _frames(received: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Kind, stream and payload of the whole frames that came."""
-    while len(received) >= 9 and len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
-        yield received[3], int.from_bytes(received[5:9], "big"), received[9 : 9 + size]
-        received = received[9 + size :]
+def whole_frames(received: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Kind, flags, stream and payload of the whole frames that came."""
+    at = 0
+    while len(received) >= at + 9:
+        size = int.from_bytes(received[at : at + 3], "big")
+        if len(received) < at + 9 + size:
+            return
+        stream = int.from_bytes(received[at + 5 : at + 9], "big")
+        yield received[at + 3], received[at + 4], stream, received[at + 9 : at + 9 + size]
+        at += 9 + size
 
 
 def data(stream: int, payload: bytes, *, end: bool = True) -> bytes:

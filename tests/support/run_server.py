@@ -1,6 +1,7 @@
 """The server for tests: in this process, or in one of its own."""
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ def server_config(repository: Path, **settings: object) -> ServerConfig:
         "grpc_port": 0,
         "http_port": 0,
         "metrics_port": 0,
+        "transport": os.environ.get("PENSTOCK_TRANSPORT", "auto"),
         **settings,
     }
     return ServerConfig(**values)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ class Served:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.grpc = self.http = self.metrics = ""
+        self.pid = 0
         self._ready_or_ended = threading.Event()
 
     def read(self, stream: IO[str]) -> None:
@@ -50,6 +51,7 @@ def served(repository: Path, *flags: str) -> Iterator[Served]:
     server = Served()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        server.pid = process.pid
         reader = threading.Thread(target=server.read, args=(process.stderr,))
         reader.start()
         try:

@@ -33,8 +33,8 @@ CXX_OUTSIDE = {
     re.compile(r"cuda|cublas|NvInfer"): ("gpu", "backends/tensorrt"),
     re.compile(r"openvino/"): ("backends/openvino",),
     re.compile(r"protozero/"): ("protocol", "backends/onnxruntime"),  # ONNX files are protobuf
-    re.compile(r"nghttp2/|openssl/"): ("transport",),
     re.compile(r"load/"): ("bindings",),  # clients/cpp
+    re.compile(r"nghttp2/|openssl/|zlib\.h$"): ("transport",),
     re.compile(r"gtest/|gmock/|benchmark/"): ("testing",),
 }
 # What `base` may include: C++ headers have no suffix; of the system only these.

@@ -11,6 +11,7 @@ from penstock.config import ServerConfig
 from penstock.errors import StartupError
 from penstock.frontend.addresses import check_free, host_port
 from penstock.frontend.tls import server_credentials
+from penstock.frontend.unix_address import UnixAddress
 
 __all__ = ["GrpcioTransport", "is_news"]
 
@@ -44,38 +45,56 @@ class GrpcioTransport:
         logging.getLogger("grpc._cython.cygrpc").addFilter(is_news)
         self._config = config
         self._host = config.grpc_address or config.host
+        self._unix = UnixAddress.of(self._host)
         self.server: Any = grpc.aio.server(options=_options(config))
         self.port = 0
 
     def bind(self) -> None:
         """Takes the port; StartupError when that fails, or when certificates will not do."""
-        address = host_port(self._host, self._config.grpc_port)
-        # gRPC logs the reason of a failure and raises without it: ask the system first.
-        check_free(self._host, self._config.grpc_port, "gRPC")
+        if self._unix is None:
+            # gRPC logs the reason of a failure and raises without it: ask the system first.
+            check_free(self._host, self._config.grpc_port, "gRPC")
+            self.port = self._bind(host_port(self._host, self._config.grpc_port))
+            return
+        with self._unix.claimed("gRPC"):
+            self._unix.bind("gRPC").close()  # for the reason, too; gRPC replaces the file
+            self._bind(f"unix:{self._unix.path}")
+            self._unix.adopt()
+
+    def _bind(self, address: str) -> int:
         credentials = server_credentials(self._config) if self._config.grpc_use_ssl else None
         try:
-            self.port = (
+            port: int = (
                 self.server.add_insecure_port(address)
                 if credentials is None
                 else self.server.add_secure_port(address, credentials)
             )
         except RuntimeError as error:
             raise StartupError(f"cannot listen on {address} for gRPC: {error}") from error
-        if self.port == 0:
+        if port == 0:
             raise StartupError(f"cannot listen on {address} for gRPC")
+        return port
 
     @property
     def address(self) -> str:
         """Where it listens."""
-        return host_port(self._host, self.port)
+        return self._host if self._unix is not None else host_port(self._host, self.port)
 
     async def start(self) -> None:
         """Begins to serve."""
         await self.server.start()
 
+    def set_loaded(self) -> None:
+        """Nothing: the handlers ask `Readiness`."""
+
+    def close_streams(self) -> None:
+        """Nothing: the handlers hear of it from `Readiness`."""
+
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
         await self.server.stop(grace_s)
+        if self._unix is not None:
+            self._unix.remove()
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
@@ -90,6 +109,7 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", config.grpc_keepalive_time_ms),
         ("grpc.keepalive_timeout_ms", config.grpc_keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.absolute_max_metadata_size", config.max_header_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", config.grpc_min_ping_interval_ms),
     ]
     if not config.grpc_compression:
@@ -101,4 +121,6 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         options.append(("grpc.max_allowed_incoming_connections", config.max_connections))
     if config.grpc_max_connection_age_ms:
         options.append(("grpc.max_connection_age_ms", config.grpc_max_connection_age_ms))
+    if config.grpc_max_connection_idle_ms:
+        options.append(("grpc.max_connection_idle_ms", config.grpc_max_connection_idle_ms))
     return options

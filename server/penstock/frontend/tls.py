@@ -13,7 +13,7 @@ from penstock.access.watch import signature
 from penstock.access_settings import AccessSettings
 from penstock.errors import StartupError
 
-__all__ = ["CertificateFiles", "server_credentials"]
+__all__ = ["CertificateFiles", "check_certificates", "server_credentials"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,21 +60,11 @@ class CertificateFiles:
         _log.info("the certificate of the gRPC port was read anew")
         return configuration
 
-    def _signature(self) -> _Signature:
-        return tuple(signature(path) for path in self._paths())
+    def check(self) -> None:
+        """Raises StartupError where `first` would.
 
-    def _paths(self) -> list[Path]:
-        return [each for each in (self._certificate, self._key, self._roots) if each is not None]
-
-    def _read(self) -> Any:
-        self._check()
-        certificate, key, *roots = [_bytes_of(path) for path in self._paths()]
-        return grpc.ssl_server_certificate_configuration(
-            [(key, certificate)], roots[0] if roots else None
-        )
-
-    def _check(self) -> None:
-        """OpenSSL says what gRPC would only log: no PEM, a key of another certificate."""
+        OpenSSL says what gRPC would only log: no PEM, a key of another certificate.
+        """
         for path in self._paths():
             _bytes_of(path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -93,6 +83,19 @@ class CertificateFiles:
                     f"{self._roots} holds no certificates: {_reason(error)}"
                 ) from error
 
+    def _signature(self) -> _Signature:
+        return tuple(signature(path) for path in self._paths())
+
+    def _paths(self) -> list[Path]:
+        return [each for each in (self._certificate, self._key, self._roots) if each is not None]
+
+    def _read(self) -> Any:
+        self.check()
+        certificate, key, *roots = [_bytes_of(path) for path in self._paths()]
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], roots[0] if roots else None
+        )
+
 
 def server_credentials(settings: AccessSettings) -> Any:
     """GRPC credentials that follow the files.
@@ -100,11 +103,20 @@ def server_credentials(settings: AccessSettings) -> Any:
     Raises:
         StartupError: the files will not do.
     """
-    roots = Path(settings.grpc_root_cert) if settings.grpc_use_ssl_mutual else None
-    files = CertificateFiles(Path(settings.grpc_server_cert), Path(settings.grpc_server_key), roots)
+    files = _files(settings)
     return grpc.dynamic_ssl_server_credentials(
         files.first(), files.changed, require_client_authentication=settings.grpc_use_ssl_mutual
     )
+
+
+def check_certificates(settings: AccessSettings) -> None:
+    """Raises StartupError where the files will not do."""
+    _files(settings).check()
+
+
+def _files(settings: AccessSettings) -> CertificateFiles:
+    roots = Path(settings.grpc_root_cert) if settings.grpc_use_ssl_mutual else None
+    return CertificateFiles(Path(settings.grpc_server_cert), Path(settings.grpc_server_key), roots)
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -1,0 +1,210 @@
+#include "transport/call.h"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+
+#include "base/strcat.h"
+#include "memory/host_pool.h"
+#include "transport/connection.h"
+#include "transport/io_thread.h"
+
+namespace penstock {
+namespace {
+
+int64_t DeadlineOf(const RequestHead& head, int64_t now_ns) {
+  if (head.timeout_ns() == kNever) return kNever;
+  return head.timeout_ns() > kNever - now_ns ? kNever : now_ns + head.timeout_ns();
+}
+
+}  // namespace
+
+void* Call::operator new(size_t size, SessionMemory& memory) {
+  if (void* const block = memory.Allocate(size)) return block;
+  throw std::bad_alloc();
+}
+
+Call::Call(Connection& connection, const RequestHead& head)
+    : deadline_ns_(DeadlineOf(head, connection.io().now_ns())),
+      io_(connection.io()),
+      stream_id_(head.stream_id()),
+      encoding_(head.encoding()),
+      reply_compression_(io_.options().response_compression_level > 0 ? head.accepted()
+                                                                      : Compression::kIdentity),
+      connection_(&connection),
+      reader_(io_.options().max_message_bytes, io_.budget()) {}
+
+void Call::DropUnsent() {
+  unsent_bytes_ = 0;
+  while (first_unsent_ != nullptr) {
+    const ReplyRef dropped = ReplyRef::Adopt(first_unsent_);
+    first_unsent_ = dropped->next;
+    connection_->CountUnsent(-1);
+  }
+}
+
+void Call::Start() { OnStart(); }
+
+void Call::OnData(std::span<const uint8_t> data) {
+  unconsumed_ += data.size();
+  while (!data.empty() && !is_finished_) {
+    MessageReader::Message message;
+    const Result<bool> is_complete = reader_.Read(&data, &message);
+    if (!is_complete.ok()) {
+      Fail(is_complete.status());
+    } else if (*is_complete) {
+      if (const Status status = Accept(std::move(message)); !status.ok()) Fail(status);
+    }
+  }
+  if (inbox_.empty() || is_finished_) Consume();
+}
+
+// Hands it over at once where nothing waits, which is always so on a unary call.
+Status Call::Accept(MessageReader::Message message) {
+  if (message.is_compressed) {
+    if (encoding_ != Compression::kIdentity && !io_.options().compression) {
+      return Unimplemented(
+          StrCat("Compression algorithm '", CompressionName(encoding_), "' is disabled."));
+    }
+    if (encoding_ == Compression::kIdentity) {
+      return Internal("a message is compressed, and the header 'grpc-encoding' does not say how");
+    }
+    PENSTOCK_ASSIGN_OR_RETURN(
+        Buffer bytes, Decompress(encoding_, message.bytes.span(), io_.options().max_message_bytes,
+                                 HostPool::Shared()));
+    const size_t size = bytes.size();
+    message.bytes = MessageBytes(std::move(bytes), io_.budget());
+    if (!message.bytes.HoldFor(size)) return ByteBudgetExceeded(io_.budget());
+  }
+  if (inbox_.empty() && !is_delivering_ && WantsMessage()) {
+    OnMessage(std::move(message.bytes));
+  } else {
+    inbox_.push_back(std::move(message.bytes));
+  }
+  return Status::Ok();
+}
+
+void Call::Deliver() {
+  if (is_delivering_) return;  // it is what the lane wants more in the middle of
+  is_delivering_ = true;
+  size_t taken = 0;
+  while (taken < inbox_.size() && !is_finished_ && WantsMessage()) {
+    OnMessage(std::move(inbox_[taken++]));
+  }
+  inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<ptrdiff_t>(taken));
+  is_delivering_ = false;
+  if (!inbox_.empty()) return;
+  Consume();
+  if (has_half_closed_ && !has_last_message_ && !is_finished_ && WantsMessage()) {
+    has_last_message_ = true;
+    OnLastMessage();
+  }
+}
+
+void Call::OnHalfClosed() {
+  has_half_closed_ = true;
+  if (!is_finished_ && !reader_.is_between_messages()) {
+    Fail(Internal("the call ends in the middle of a message"));
+    return;
+  }
+  Deliver();
+}
+
+// The client is wrong, or asks for too much: that ends the call, and the lane hears of it.
+void Call::Fail(const Status& status) {
+  Finish(status);
+  EndLane(CallEnd::kCancelled);
+}
+
+// Gives the client its window back for what has been taken.
+void Call::Consume() {
+  if (unconsumed_ == 0 || connection_ == nullptr) return;
+  connection_->Consume(stream_id_, std::exchange(unconsumed_, 0));
+}
+
+void Call::OnStreamClosed(CallEnd end) {
+  DropUnsent();
+  connection_ = nullptr;
+  EndLane(is_finished_ ? CallEnd::kFinished : end);
+}
+
+void Call::OnDeadline() {
+  if (is_finished_) return;
+  Finish(DeadlineExceeded("Deadline Exceeded"));
+  EndLane(CallEnd::kDeadlineExceeded);
+}
+
+void Call::EndLane(CallEnd end) {
+  if (std::exchange(has_ended_, true)) return;
+  OnEnd(end);
+}
+
+void Call::SendHeaders(const Metadata& metadata) {
+  if (has_sent_headers_ || connection_ == nullptr) return;
+  has_sent_headers_ = true;
+  is_deferred_ = false;
+  connection_->SubmitHeaders(this, reply_compression_, metadata);
+}
+
+void Call::Send(ReplyRef reply) {
+  if (connection_ == nullptr || is_finished_) return;
+  unsent_bytes_ += reply->left();
+  connection_->CountUnsent(1);
+  Reply* const added = reply.Release();
+  added->next = nullptr;
+  (first_unsent_ == nullptr ? first_unsent_ : last_unsent_->next) = added;
+  last_unsent_ = added;
+  SendHeaders({});
+  if (std::exchange(is_deferred_, false)) connection_->Resume(stream_id_);
+}
+
+void Call::Finish(const Status& status, const Metadata& metadata) {
+  if (std::exchange(is_finished_, true) || connection_ == nullptr) return;
+  inbox_.clear();
+  if (!has_sent_headers_) {
+    has_sent_headers_ = true;
+    connection_->SubmitTrailersOnly(stream_id_, status, metadata);
+    return;
+  }
+  trailers_ = {status, metadata};
+  if (std::exchange(is_deferred_, false)) connection_->Resume(stream_id_);
+}
+
+ssize_t Call::PlanFrame(size_t length, uint32_t* flags) {
+  const size_t size = std::min(length, unsent_bytes_);
+  if (size == unsent_bytes_ && is_finished_) {
+    *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    connection_->SubmitTrailers(stream_id_, trailers_.status, trailers_.metadata);
+  } else if (size == 0) {
+    is_deferred_ = true;
+    return NGHTTP2_ERR_DEFERRED;
+  }
+  *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+  return static_cast<ssize_t>(size);
+}
+
+bool Call::TakeFrame(size_t size, OutQueue* out) {
+  unsent_bytes_ -= size;
+  while (size != 0) {
+    const size_t part = std::min(size, first_unsent_->left());
+    first_unsent_->Take(part, out);
+    size -= part;
+    if (first_unsent_->left() != 0) break;
+    const ReplyRef sent = ReplyRef::Adopt(first_unsent_);
+    first_unsent_ = sent->next;
+    sent_messages_ += 1;
+    connection_->CountUnsent(-1);
+  }
+  return sent_messages_ != 0;
+}
+
+void Call::OnSent() {
+  const size_t count = std::exchange(sent_messages_, 0);
+  if (count != 0 && !has_ended_) OnMessagesSent(count);
+}
+
+void Call::EncodeUnsent() {
+  for (Reply* reply = first_unsent_; reply != nullptr; reply = reply->next) reply->EncodeNow();
+}
+
+}  // namespace penstock

@@ -1,0 +1,71 @@
+#include "transport/call_handle.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+namespace penstock {
+
+template <typename Action>
+void CallHandle::Do(Action action) {
+  mailbox_->Post([self = shared_from_this(), action = std::move(action)]() mutable {
+    if (self->call_ != nullptr) action(*self->call_);
+  });
+}
+
+void CallHandle::Read() {
+  Do([](Call& call) { call.Read(); });
+}
+
+void CallHandle::SendMetadata(Metadata metadata) {
+  Do([metadata = std::move(metadata)](Call& call) { call.SendMetadata(metadata); });
+}
+
+void CallHandle::Write(Buffer message) {
+  // A task is copyable, a buffer is not.
+  Do([shared = std::make_shared<Buffer>(std::move(message))](Call& call) {
+    call.Write(std::move(*shared));
+  });
+}
+
+void CallHandle::End(Status status, Metadata metadata) {
+  Do([status = std::move(status), metadata = std::move(metadata)](Call& call) {
+    call.End(status, metadata);
+  });
+}
+
+void CallHandle::Verified() {
+  Do([](Call& call) { call.Verified(); });
+}
+
+CallEventQueue::CallEventQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+CallEventQueue::~CallEventQueue() { close(fd_); }
+
+void CallEventQueue::Push(CallEvent event) {
+  bool is_first = false;
+  {
+    MutexLock lock(mu_);
+    is_first = events_.empty();
+    events_.push_back(std::move(event));
+  }
+  if (!is_first) return;
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
+}
+
+std::vector<CallEvent> CallEventQueue::Take() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t n = read(fd_, &count, sizeof(count));
+  std::vector<CallEvent> taken;
+  MutexLock lock(mu_);
+  taken.swap(events_);
+  return taken;
+}
+
+}  // namespace penstock

@@ -1,0 +1,667 @@
+#include "transport/connection.h"
+
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+#include "transport/foreign_call.h"
+#include "transport/infer_call.h"
+#include "transport/io_thread.h"
+#include "transport/response_head.h"
+
+namespace penstock {
+namespace {
+
+// What a client may have under way before it waits for us, for one call and for all of them. Bytes
+// that were taken are given back at once, so that a large tensor flows.
+constexpr int32_t kStreamWindowBytes = 4 << 20;
+constexpr int32_t kConnectionWindowBytes = 16 << 20;
+constexpr size_t kMaxFrameBytes = 256 << 10;  // of ours, where the client takes such
+// Enough for one system call; more is not made of frames before the socket takes it.
+constexpr size_t kMaxQueuedBytes = 512 << 10;
+constexpr int kMaxRuns = 64;        // of one writev
+constexpr int kMaxReadsInARow = 4;  // then it is the others' turn
+constexpr int kMaxTlsReadsInARow = 64;
+constexpr int kMaxPingStrikes = 2;  // as gRPC has it
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
+constexpr int64_t kGoawayNs = kSecondNs;  // for the answer to the ping behind the first GOAWAY
+// Clients of gRPC cancel by RST_STREAM, and all at once when their deadlines pass.
+constexpr uint64_t kResetBurst = 10'000;
+constexpr uint64_t kResetsPerSecond = 1'000;
+
+}  // namespace
+
+// nghttp2's callbacks: C frames, through which nothing may be thrown.
+struct Connection::Callbacks {
+  static Connection& Self(void* user) { return *static_cast<Connection*>(user); }
+
+  template <typename Body>
+  static int Guard(Body body) noexcept {
+    try {
+      return body();
+    } catch (const std::exception& error) {
+      Log(LogLevel::kError, "transport", StrCat("a connection is given up: ", error.what()));
+      return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+  }
+
+  static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+    Connection& self = Self(user);
+    self.is_request_head_ = frame->headers.cat == NGHTTP2_HCAT_REQUEST;
+    if (self.is_request_head_) self.head_.Begin(frame->hd.stream_id);
+    return 0;
+  }
+
+  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t* name, size_t name_size,
+                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
+    return Guard([&] {
+      Connection& self = Self(user);
+      if (!self.is_request_head_) return 0;
+      RequestHead& head = self.head_;
+      head.Add({reinterpret_cast<const char*>(name), name_size},
+               {reinterpret_cast<const char*>(value), value_size}, self.io_.has_access_policy(),
+               self.io_.options().max_header_bytes);
+      return 0;
+    });
+  }
+
+  static int OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+    return Guard([&] {
+      Connection& self = Self(user);
+      const bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+      switch (frame->hd.type) {
+        case NGHTTP2_HEADERS:
+          if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) self.BeginCall();
+          break;
+        case NGHTTP2_DATA:
+          break;
+        case NGHTTP2_PING:
+          if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
+            self.OnPingAck();
+          } else {
+            self.CheckPing();
+          }
+          return 0;
+        default:
+          return 0;
+      }
+      Call* const call = ends ? self.FindCall(frame->hd.stream_id) : nullptr;
+      if (call != nullptr) call->OnHalfClosed();
+      return 0;
+    });
+  }
+
+  static int OnData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data,
+                    size_t size, void* user) {
+    return Guard([&] {
+      Call* const call = Self(user).FindCall(stream_id);
+      if (call == nullptr) return nghttp2_session_consume(session, stream_id, size);
+      call->OnData({data, size});
+      return nghttp2_session_consume_connection(session, size);
+    });
+  }
+
+  static int OnStreamClose(nghttp2_session*, int32_t stream_id, uint32_t, void* user) {
+    return Guard([&] {
+      Connection& self = Self(user);
+      Call* const call = self.FindCall(stream_id);
+      if (call == nullptr) return 0;
+      self.Unlink(call);
+      call->OnStreamClosed(CallEnd::kCancelled);
+      call->Unref();
+      return 0;
+    });
+  }
+
+  // A call that was answered before its client had sent everything: it may stop now. Behind the
+  // notice of a drain, and not before it as nghttp2 would order them, a ping: its answer says that
+  // the client has seen the notice.
+  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    if (frame->hd.type == NGHTTP2_GOAWAY && Self(user).is_draining_ &&
+        !Self(user).has_said_goaway_) {
+      return nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, nullptr);
+    }
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
+    Self(user).ping_strikes_ = 0;
+    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
+    const int32_t stream_id = frame->hd.stream_id;
+    if (nghttp2_session_get_stream_remote_close(session, stream_id) != 0) return 0;
+    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR);
+  }
+
+  static ssize_t OnPlan(nghttp2_session*, int32_t, uint8_t*, size_t length, uint32_t* flags,
+                        nghttp2_data_source* source, void*) {
+    return static_cast<Call*>(source->ptr)->PlanFrame(length, flags);
+  }
+
+  static int OnSendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head, size_t size,
+                        nghttp2_data_source* source, void* user) {
+    return Guard([&] {
+      Connection& self = Self(user);
+      auto& call = *static_cast<Call*>(source->ptr);
+      self.out_.Append({head, 9});
+      if (frame->data.padlen != 0) return int{NGHTTP2_ERR_CALLBACK_FAILURE};  // we ask for none
+      if (call.TakeFrame(size, &self.out_)) {
+        call.Ref();
+        self.sent_.push_back(&call);
+      }
+      return 0;
+    });
+  }
+
+  static ssize_t MaxFrame(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
+                          int32_t stream_window, uint32_t max_frame, void*) {
+    return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(session_window, 0)),
+                                          static_cast<size_t>(std::max(stream_window, 0)),
+                                          size_t{max_frame}, kMaxFrameBytes}));
+  }
+
+  static nghttp2_session_callbacks* Table() {
+    static nghttp2_session_callbacks* const table = [] {
+      nghttp2_session_callbacks* made = nullptr;
+      if (nghttp2_session_callbacks_new(&made) != 0) throw std::bad_alloc();
+      nghttp2_session_callbacks_set_on_begin_headers_callback(made, &OnBeginHeaders);
+      nghttp2_session_callbacks_set_on_header_callback(made, &OnHeader);
+      nghttp2_session_callbacks_set_on_frame_recv_callback(made, &OnFrame);
+      nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, &OnData);
+      nghttp2_session_callbacks_set_on_stream_close_callback(made, &OnStreamClose);
+      nghttp2_session_callbacks_set_on_frame_send_callback(made, &OnFrameSent);
+      nghttp2_session_callbacks_set_send_data_callback(made, &OnSendData);
+      nghttp2_session_callbacks_set_data_source_read_length_callback(made, &MaxFrame);
+      return made;
+    }();
+    return table;
+  }
+
+  static nghttp2_option* Options() {
+    static nghttp2_option* const options = [] {
+      nghttp2_option* made = nullptr;
+      if (nghttp2_option_new(&made) != 0) throw std::bad_alloc();
+      nghttp2_option_set_no_auto_window_update(made, 1);
+      nghttp2_option_set_no_closed_streams(made, 1);
+      nghttp2_option_set_stream_reset_rate_limit(made, kResetBurst, kResetsPerSecond);
+      return made;
+    }();
+    return options;
+  }
+};
+
+Connection::Connection(IoThread& io, Socket socket, std::string peer,
+                       std::unique_ptr<TlsSession> tls)
+    : io_(io),
+      peer_(std::move(peer)),
+      opened_ns_(io.now_ns()),
+      max_age_ns_(io.Jittered(io.options().max_connection_age_ns)),
+      socket_(std::move(socket)),
+      tls_(std::move(tls)),
+      is_handshaking_(tls_ != nullptr),
+      last_read_ns_(opened_ns_),
+      idle_since_ns_(opened_ns_) {
+  SetDue(opened_ns_ + kHandshakeNs);
+  if (const Status status = StartSession(); !status.ok()) {
+    Log(LogLevel::kError, "transport", StrCat(peer_, ": ", status.message()));
+    Close();
+  }
+}
+
+Connection::~Connection() {
+  Close();
+  for (Call* call : sent_) call->Unref();
+  nghttp2_session_del(session_);
+}
+
+Status Connection::StartSession() {
+  const int made = nghttp2_session_server_new3(&session_, Callbacks::Table(), this,
+                                               Callbacks::Options(), io_.memory().nghttp2());
+  if (made != 0) return ResourceExhausted(nghttp2_strerror(made));
+  const TransportOptions& options = io_.options();
+  const std::array<nghttp2_settings_entry, 4> settings = {
+      {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams},
+       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kStreamWindowBytes},
+       {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, kMaxFrameBytes},
+       {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(options.max_header_bytes)}}};
+  int sent = nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
+  if (sent == 0) {
+    sent = nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0,
+                                                 kConnectionWindowBytes);
+  }
+  return sent == 0 ? Status::Ok() : ResourceExhausted(nghttp2_strerror(sent));
+}
+
+void Connection::OnReadable() {
+  if (is_handshaking_) {
+    Handshake();
+    if (is_handshaking_ || is_closed_) return;
+  }
+  const int most = tls_ != nullptr ? kMaxTlsReadsInARow : kMaxReadsInARow;
+  bool may_have_more = true;
+  for (int i = 0; i < most && may_have_more; ++i) {
+    if (!ReadOnce(&may_have_more)) {
+      Close();
+      return;
+    }
+  }
+  // What OpenSSL has in its own memory makes no socket readable.
+  if (may_have_more && tls_ != nullptr) io_.ReadAgain(this);
+  io_.MarkDirty(this);
+}
+
+void Connection::Handshake() {
+  switch (tls_->Handshake()) {
+    case TlsSession::Io::kDone:
+      is_handshaking_ = false;
+      WantWritable(false);
+      io_.MarkDirty(this);
+      return;
+    case TlsSession::Io::kWantRead:
+      WantWritable(false);
+      return;
+    case TlsSession::Io::kWantWrite:
+      WantWritable(true);
+      return;
+    default:
+      Close();
+  }
+}
+
+// False: the connection is at its end.
+bool Connection::ReadOnce(bool* may_have_more) {
+  const std::span<uint8_t> buffer = io_.read_buffer();
+  size_t size = 0;
+  if (tls_ != nullptr) {
+    const TlsSession::Io result = tls_->Read(buffer, &size);
+    *may_have_more = result == TlsSession::Io::kDone;
+    if (result == TlsSession::Io::kWantRead) return true;
+    if (result == TlsSession::Io::kWantWrite) {
+      WantWritable(true);
+      return true;
+    }
+    if (result != TlsSession::Io::kDone) return false;
+  } else {
+    const ssize_t got = recv(fd(), buffer.data(), buffer.size(), 0);
+    *may_have_more = got == static_cast<ssize_t>(buffer.size());
+    if (got < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    size = static_cast<size_t>(got);
+  }
+  if (size == 0) return false;
+  return Receive(buffer.first(size));
+}
+
+bool Connection::Receive(std::span<const uint8_t> bytes) {
+  io_.counters().bytes_read.fetch_add(bytes.size(), std::memory_order_relaxed);
+  last_read_ns_ = io_.now_ns();
+  has_read_ = true;
+  const ssize_t taken = nghttp2_session_mem_recv(session_, bytes.data(), bytes.size());
+  if (taken >= 0) return true;
+  // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
+  if (taken != NGHTTP2_ERR_BAD_CLIENT_MAGIC) Flush();
+  return false;
+}
+
+void Connection::OnWritable() {
+  if (is_handshaking_) {
+    Handshake();
+    return;
+  }
+  WantWritable(false);
+  if (tls_ != nullptr) io_.ReadAgain(this);  // what stopped a read may have been this
+  io_.MarkDirty(this);
+}
+
+void Connection::Flush() {
+  if (is_handshaking_) return;
+  while (!is_closed_ && !wants_writable_) {
+    if (!FillFromSession()) {
+      Close();
+      return;
+    }
+    if (out_.empty()) break;
+    if (!WriteOut()) {
+      Close();
+      return;
+    }
+    TellSent();
+  }
+  if (is_closed_) return;
+  if (unsent_messages_ != 0) {
+    for (Call* call = calls_; call != nullptr; call = call->next) call->EncodeUnsent();
+  }
+  FinishIfIdle();
+}
+
+// Makes bytes of frames, up to a bound.
+bool Connection::FillFromSession() {
+  while (out_.size() < kMaxQueuedBytes) {
+    const uint8_t* data = nullptr;
+    const ssize_t size = nghttp2_session_mem_send(session_, &data);
+    if (size < 0) return false;
+    // DATA went to the queue by OnSendData, and comes back as nothing.
+    if (size == 0) return true;
+    out_.Append({data, static_cast<size_t>(size)});
+  }
+  return true;
+}
+
+void Connection::TellSent() {
+  for (size_t i = 0; i < sent_.size(); ++i) {  // telling one may send more
+    Call* const call = sent_[i];
+    call->OnSent();
+    call->Unref();
+  }
+  sent_.clear();
+}
+
+bool Connection::WriteOut() {
+  const size_t before = out_.size();
+  const bool is_open = tls_ != nullptr ? WriteTls() : WritePlain();
+  io_.counters().bytes_written.fetch_add(before - out_.size(), std::memory_order_relaxed);
+  return is_open;
+}
+
+bool Connection::WritePlain() {
+  while (!out_.empty()) {
+    std::array<iovec, kMaxRuns> runs;
+    msghdr message{};
+    message.msg_iov = runs.data();
+    out_.ForFirst(kMaxRuns, [&](std::span<const uint8_t> run) {
+      runs[message.msg_iovlen++] = {const_cast<uint8_t*>(run.data()), run.size()};
+    });
+    const ssize_t sent = sendmsg(fd(), &message, MSG_NOSIGNAL);
+    if (sent < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
+      WantWritable(true);
+      return true;
+    }
+    out_.Drop(static_cast<size_t>(sent));
+  }
+  return true;
+}
+
+bool Connection::WriteTls() {
+  while (!out_.empty()) {
+    TlsSession::Io result = TlsSession::Io::kDone;
+    size_t sent = 0;
+    out_.ForFirst(1, [&](std::span<const uint8_t> run) { result = tls_->Write(run, &sent); });
+    if (result == TlsSession::Io::kDone) {
+      out_.Drop(sent);
+      continue;
+    }
+    if (result == TlsSession::Io::kWantWrite) WantWritable(true);
+    // Else it waits for bytes of the client, which make it readable, and dirty.
+    return result == TlsSession::Io::kWantWrite || result == TlsSession::Io::kWantRead;
+  }
+  return true;
+}
+
+void Connection::WantWritable(bool wants) {
+  if (std::exchange(wants_writable_, wants) == wants) return;
+  io_.Watch(*this, wants);
+}
+
+void Connection::FinishIfIdle() {
+  if (!out_.empty() || nghttp2_session_want_write(session_) != 0) return;
+  // After the notice of a drain nghttp2 would end it, and calls may be on their way.
+  const bool is_noticed = is_draining_ && !has_said_goaway_;
+  const bool is_over = nghttp2_session_want_read(session_) == 0 && !is_noticed;
+  if (is_over || (has_said_goaway_ && calls_ == nullptr)) Close();
+}
+
+void Connection::Close() {
+  if (std::exchange(is_closed_, true)) return;
+  while (calls_ != nullptr) {
+    Call* const call = calls_;
+    Unlink(call);
+    call->OnStreamClosed(CallEnd::kCancelled);
+    call->Unref();
+  }
+  if (tls_ != nullptr && !is_handshaking_) tls_->Shutdown();
+  io_.OnConnectionClosed(*this);
+  socket_.Close();
+}
+
+// Pings without anything to say in between cost us and not the client.
+void Connection::CheckPing() {
+  const int64_t now_ns = io_.now_ns();
+  const int64_t since_ns = now_ns - std::exchange(last_ping_ns_, now_ns);
+  if (since_ns >= io_.options().min_ping_interval_ns) {
+    ping_strikes_ = 0;
+  } else if (++ping_strikes_ > kMaxPingStrikes) {
+    SayGoaway(NGHTTP2_ENHANCE_YOUR_CALM, "too_many_pings");
+    nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
+  }
+}
+
+void Connection::OnPingAck() {
+  ping_sent_ns_ = 0;
+  if (is_draining_ && !has_said_goaway_) SayGoaway(NGHTTP2_NO_ERROR, {});
+}
+
+void Connection::Drain() {
+  if (is_closed_ || std::exchange(is_draining_, true)) return;
+  drain_ns_ = io_.now_ns();
+  // Calls may be on their way: the last stream is named once the client has seen the notice.
+  nghttp2_submit_shutdown_notice(session_);
+  SetDue(drain_ns_ + kGoawayNs);
+  io_.MarkDirty(this);
+}
+
+void Connection::SayGoaway(uint32_t error_code, std::string_view why) {
+  has_said_goaway_ = true;
+  nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE,
+                        nghttp2_session_get_last_proc_stream_id(session_), error_code,
+                        reinterpret_cast<const uint8_t*>(why.data()), why.size());
+  io_.MarkDirty(this);
+}
+
+void Connection::CloseStreams() {
+  Call* call = calls_;
+  while (call != nullptr) {
+    Call* const next = call->next;
+    call->OnClosing();
+    call = next;
+  }
+  io_.MarkDirty(this);
+}
+
+void Connection::SetDue(int64_t when_ns) {
+  due_ns_ = std::min(due_ns_, when_ns);
+  io_.SetTimer(due_ns_);
+}
+
+void Connection::OnTimer(int64_t now_ns) {
+  due_ns_ = kNever;
+  if (is_closed_) return;
+  if (!has_read_) {
+    if (now_ns >= opened_ns_ + kHandshakeNs) {
+      Close();
+      return;
+    }
+    SetDue(opened_ns_ + kHandshakeNs);
+  }
+  CheckDeadlines(now_ns);
+  CheckAgeAndIdle(now_ns);
+  CheckKeepalive(now_ns);
+}
+
+void Connection::CheckDeadlines(int64_t now_ns) {
+  if (next_deadline_ns_ <= now_ns) {
+    next_deadline_ns_ = kNever;
+    Call* call = calls_;
+    while (call != nullptr) {
+      Call* const next = call->next;
+      if (call->deadline_ns() <= now_ns) {
+        call->OnDeadline();
+        io_.MarkDirty(this);
+      } else {
+        next_deadline_ns_ = std::min(next_deadline_ns_, call->deadline_ns());
+      }
+      call = next;
+    }
+  }
+  if (next_deadline_ns_ != kNever) SetDue(next_deadline_ns_);
+}
+
+void Connection::CheckAgeAndIdle(int64_t now_ns) {
+  if (is_draining_) {
+    if (has_said_goaway_) return;
+    if (now_ns < drain_ns_ + kGoawayNs) {
+      SetDue(drain_ns_ + kGoawayNs);
+    } else {
+      SayGoaway(NGHTTP2_NO_ERROR, {});
+    }
+    return;
+  }
+  const auto check = [&](int64_t since_ns, int64_t limit_ns) {
+    if (limit_ns == 0) return;
+    if (now_ns >= since_ns + limit_ns) {
+      Drain();
+    } else {
+      SetDue(since_ns + limit_ns);
+    }
+  };
+  check(opened_ns_, max_age_ns_);
+  if (calls_ == nullptr) check(idle_since_ns_, io_.options().max_connection_idle_ns);
+}
+
+void Connection::CheckKeepalive(int64_t now_ns) {
+  const TransportOptions& options = io_.options();
+  if (ping_sent_ns_ != 0) {
+    const int64_t end_ns = ping_sent_ns_ + options.keepalive_timeout_ns;
+    if (last_read_ns_ > ping_sent_ns_) {
+      ping_sent_ns_ = 0;  // whatever came says as much as the answer
+    } else if (now_ns >= end_ns) {
+      Close();
+      return;
+    } else {
+      SetDue(end_ns);
+      return;
+    }
+  }
+  const int64_t ping_ns = last_read_ns_ + options.keepalive_time_ns;
+  if (now_ns < ping_ns) {
+    SetDue(ping_ns);
+    return;
+  }
+  ping_sent_ns_ = now_ns;
+  nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
+  SetDue(now_ns + options.keepalive_timeout_ns);
+  io_.MarkDirty(this);
+}
+
+void Connection::BeginCall() {
+  if (!head_.is_post()) {
+    AnswerHttp("405", "gRPC is asked by POST");
+    return;
+  }
+  if (!head_.is_grpc()) {
+    AnswerHttp("415", "the content type of gRPC is application/grpc");
+    return;
+  }
+  io_.counters().calls.fetch_add(1, std::memory_order_relaxed);
+  if (head_.size_bytes() > io_.options().max_header_bytes) {
+    SubmitTrailersOnly(
+        head_.stream_id(),
+        ResourceExhausted(StrCat("received metadata of ", head_.size_bytes(),
+                                 " bytes exceeds the limit of ", io_.options().max_header_bytes)),
+        {});
+    return;
+  }
+  if (!head_.fault().ok()) {
+    SubmitTrailersOnly(head_.stream_id(), head_.fault(), {});
+    return;
+  }
+  Call* const call = head_.is_infer() || head_.is_stream_infer()
+                         ? static_cast<Call*>(new (io_.memory()) InferCall(*this, head_))
+                         : new (io_.memory()) ForeignCall(*this, head_);
+  Link(call);
+  if (call->deadline_ns() < next_deadline_ns_) {
+    next_deadline_ns_ = call->deadline_ns();
+    if (next_deadline_ns_ < due_ns_) SetDue(next_deadline_ns_);
+  }
+  call->Start();
+}
+
+// What is no gRPC is answered as HTTP has it.
+void Connection::AnswerHttp(const char* status, const char* text) {
+  ResponseHead head;
+  head.Add(":status", status);
+  head.Add("content-type", "text/plain");
+  head.Add("x-penstock-reason", text);
+  nghttp2_submit_response(session_, head_.stream_id(), head.data(), head.size(), nullptr);
+}
+
+void Connection::SubmitHeaders(Call* call, Compression compression, const Metadata& metadata) {
+  ResponseHead head;
+  head.AddResponse(io_.options().compression);
+  if (compression != Compression::kIdentity) {
+    head.Add("grpc-encoding", CompressionName(compression));
+  }
+  head.AddMetadata(metadata);
+  nghttp2_data_provider provider;
+  provider.source.ptr = call;
+  provider.read_callback = &Callbacks::OnPlan;
+  nghttp2_submit_response(session_, call->stream_id(), head.data(), head.size(), &provider);
+  io_.MarkDirty(this);
+}
+
+void Connection::SubmitTrailersOnly(int32_t stream_id, const Status& status,
+                                    const Metadata& metadata) {
+  ResponseHead head;
+  head.AddResponse(io_.options().compression);
+  head.AddStatus(status);
+  head.AddMetadata(metadata);
+  nghttp2_submit_response(session_, stream_id, head.data(), head.size(), nullptr);
+  io_.MarkDirty(this);
+}
+
+void Connection::SubmitTrailers(int32_t stream_id, const Status& status, const Metadata& metadata) {
+  ResponseHead head;
+  head.AddStatus(status);
+  head.AddMetadata(metadata);
+  nghttp2_submit_trailer(session_, stream_id, head.data(), head.size());
+}
+
+void Connection::Resume(int32_t stream_id) {
+  nghttp2_session_resume_data(session_, stream_id);
+  io_.MarkDirty(this);
+}
+
+void Connection::Consume(int32_t stream_id, size_t bytes) {
+  nghttp2_session_consume_stream(session_, stream_id, bytes);
+  io_.MarkDirty(this);
+}
+
+Call* Connection::FindCall(int32_t stream_id) const {
+  return static_cast<Call*>(nghttp2_session_get_stream_user_data(session_, stream_id));
+}
+
+void Connection::Link(Call* call) {
+  nghttp2_session_set_stream_user_data(session_, call->stream_id(), call);
+  call->next = calls_;
+  call->previous = nullptr;
+  if (calls_ != nullptr) calls_->previous = call;
+  calls_ = call;
+  io_.counters().active_calls.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Connection::Unlink(Call* call) {
+  nghttp2_session_set_stream_user_data(session_, call->stream_id(), nullptr);
+  (call->previous == nullptr ? calls_ : call->previous->next) = call->next;
+  if (call->next != nullptr) call->next->previous = call->previous;
+  io_.counters().active_calls.fetch_sub(1, std::memory_order_relaxed);
+  if (calls_ != nullptr) return;
+  idle_since_ns_ = io_.now_ns();
+  if (const int64_t idle_ns = io_.options().max_connection_idle_ns; idle_ns != 0 && !is_closed_) {
+    SetDue(idle_since_ns_ + idle_ns);
+  }
+}
+
+}  // namespace penstock

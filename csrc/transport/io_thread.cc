@@ -1,0 +1,307 @@
+#include "transport/io_thread.h"
+
+#include <sys/epoll.h>
+
+#include <array>
+#include <cerrno>
+#include <exception>
+#include <system_error>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+#include "transport/infer_call.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kMillisecondNs = 1'000'000;
+
+int MakeEpoll() {
+  const int fd = epoll_create1(EPOLL_CLOEXEC);
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+  return fd;
+}
+
+void Control(int epoll, int operation, int fd, uint32_t events, void* source) {
+  epoll_event event{};
+  event.events = events;
+  event.data.ptr = source;
+  if (epoll_ctl(epoll, operation, fd, &event) != 0) {
+    throw std::system_error(errno, std::generic_category(), "epoll_ctl");
+  }
+}
+
+}  // namespace
+
+// What one connection runs into, for want of memory, is its own end and nobody else's.
+template <typename Action>
+void IoThread::Protect(Connection* connection, Action action) {
+  if (connection->is_closed()) return;
+  try {
+    action(*connection);
+  } catch (const std::exception& error) {
+    Log(LogLevel::kError, "transport",
+        StrCat("the connection of ", connection->peer(), " is given up: ", error.what()));
+    connection->Abort();
+  }
+}
+
+IoThread::IoThread(std::shared_ptr<TransportShared> shared, int index)
+    : shared_(std::move(shared)),
+      index_(index),
+      has_access_policy_(shared_->engine.admission().access().is_active()),
+      mailbox_(std::make_shared<Mailbox>()),
+      epoll_(MakeEpoll()),
+      read_buffer_(kReadBytes),
+      now_ns_(engine().clock().NowNs()),
+      random_(static_cast<uint32_t>(now_ns_) + static_cast<uint32_t>(index)) {
+  Control(epoll_.fd(), EPOLL_CTL_ADD, mailbox_->fd(), EPOLLIN, mailbox_.get());
+  Control(epoll_.fd(), EPOLL_CTL_ADD, completions_.fd(), EPOLLIN, &completions_);
+}
+
+IoThread::~IoThread() {
+  Stop(0);
+  CloseConnections();
+}
+
+void IoThread::Start() {
+  thread_ = Thread(StrCat("ps-io-", index_), [this] { Run(); });
+}
+
+bool IoThread::Stop(int64_t timeout_ns) {
+  stop_deadline_ns_ = engine().clock().NowNs() + timeout_ns;
+  if (!is_stopping_.exchange(true)) mailbox_->Post([] {});
+  thread_.Join();
+  return open_requests_.load() == 0;
+}
+
+void IoThread::Run() noexcept {
+  while (!is_stopping_.load(std::memory_order_relaxed)) {
+    try {
+      Turn(-1);
+    } catch (const std::exception& error) {
+      Log(LogLevel::kError, "transport", StrCat("a turn of the loop failed: ", error.what()));
+    }
+  }
+  mailbox_->Close();
+  CloseConnections();
+  WaitForRequests(stop_deadline_ns_);
+}
+
+void IoThread::Turn(int timeout_ms) {
+  HandleEvents(TimeoutMs(timeout_ms));
+  RunTimers();
+  do {
+    RunInference();
+    TakeOutcomes();
+    FlushConnections();
+  } while (!unflushed_.empty() || !dirty_.empty());
+  DeleteClosed();
+}
+
+int IoThread::TimeoutMs(int asked_ms) const {
+  if (!again_.empty()) return 0;
+  if (timer_ns_ == kNever) return asked_ms;
+  const int64_t left_ns = std::max<int64_t>(timer_ns_ - engine().clock().NowNs(), 0);
+  const auto left_ms = static_cast<int>(
+      std::min<int64_t>((left_ns + kMillisecondNs - 1) / kMillisecondNs, 3'600'000));
+  return asked_ms < 0 ? left_ms : std::min(asked_ms, left_ms);
+}
+
+void IoThread::HandleEvents(int timeout_ms) {
+  std::array<epoll_event, kMaxEvents> events;
+  const int count = epoll_wait(epoll_.fd(), events.data(), kMaxEvents, timeout_ms);
+  now_ns_ = engine().clock().NowNs();
+  const CompletionQueue::Turn turn(completions_);  // outcomes are taken below, unasked
+  std::vector<Connection*> again;
+  again.swap(again_);
+  for (Connection* connection : again) {
+    Protect(connection, [](Connection& readable) { readable.OnReadable(); });
+  }
+  for (int i = 0; i < count; ++i) {
+    HandleEvent(events[static_cast<size_t>(i)].data.ptr, events[static_cast<size_t>(i)].events);
+  }
+  RunInference();
+  TakeOutcomes();
+}
+
+void IoThread::HandleEvent(void* source, uint32_t events) {
+  if (source == &completions_) return;
+  if (source == mailbox_.get()) {
+    RunTasks();
+    return;
+  }
+  for (const auto& listener : listeners_) {
+    if (source != listener.get()) continue;
+    listener->on_readable();
+    return;
+  }
+  Protect(static_cast<Connection*>(source), [&](Connection& connection) {
+    if ((events & EPOLLOUT) != 0) connection.OnWritable();
+    if ((events & ~static_cast<uint32_t>(EPOLLOUT)) != 0 && !connection.is_closed()) {
+      connection.OnReadable();
+    }
+  });
+}
+
+void IoThread::RunTasks() {
+  for (const Mailbox::Task& task : mailbox_->Take()) task();
+}
+
+void IoThread::Infer(const ReplyRef& reply, const Caller* caller) {
+  InferRequest& request = AsInfer(reply->request);
+  request.completions = &completions_;
+  request.tag = ReplyRef(reply).Release();
+  open_requests_.fetch_add(1, std::memory_order_relaxed);
+  engine().Infer(reply->request, {caller, Wake::kLater});
+  // A refused request may have no version; one that is being replaced is flushed for nothing.
+  const auto& version = request.version;
+  if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
+    unflushed_.push_back(version);
+  }
+}
+
+// Runs here what is quick, wakes instances for the rest.
+void IoThread::RunInference() {
+  for (const auto& version : unflushed_) {
+    if (!version->TryRunHere()) version->Flush();
+  }
+  unflushed_.clear();
+}
+
+void IoThread::TakeOutcomes() {
+  completions_.Take(&taken_);
+  for (RequestRef& request : taken_) OnOutcome(std::move(request));
+  taken_.clear();
+}
+
+void IoThread::OnOutcome(RequestRef ref) {
+  InferRequest& request = AsInfer(ref);
+  const ReplyRef reply = ReplyRef::Adopt(static_cast<Reply*>(std::exchange(request.tag, nullptr)));
+  open_requests_.fetch_sub(1, std::memory_order_relaxed);
+  reply->is_done = true;
+  if (reply->call != nullptr) reply->call->Prepare(reply.get());
+  engine().Release(request);
+  if (reply->call != nullptr) reply->call->SendOutcomes();
+}
+
+void IoThread::MarkDirty(Connection* connection) {
+  if (std::exchange(connection->is_dirty, true)) return;
+  dirty_.push_back(connection);
+}
+
+void IoThread::ReadAgain(Connection* connection) { again_.push_back(connection); }
+
+void IoThread::FlushConnections() {
+  for (size_t i = 0; i < dirty_.size(); ++i) {  // one may make itself or another dirty again
+    Connection* const connection = dirty_[i];
+    connection->is_dirty = false;
+    Protect(connection, [](Connection& dirty) { dirty.Flush(); });
+  }
+  dirty_.clear();
+}
+
+void IoThread::Watch(Connection& connection, bool wants_writable) {
+  const uint32_t events = wants_writable ? EPOLLIN | EPOLLOUT : EPOLLIN;
+  Control(epoll_.fd(), EPOLL_CTL_MOD, connection.fd(), events, &connection);
+}
+
+int64_t IoThread::Jittered(int64_t ns) {
+  return ns - ns / 10 +
+         static_cast<int64_t>(static_cast<double>(ns) * 0.2 *
+                              std::uniform_real_distribution<>()(random_));
+}
+
+void IoThread::Adopt(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls) {
+  connection_count_.fetch_add(1, std::memory_order_relaxed);
+  shared_->counters.open_connections.fetch_add(1, std::memory_order_relaxed);
+  // A task is copyable, these are not.
+  struct Newcomer {
+    Socket socket;
+    std::string peer;
+    std::unique_ptr<TlsSession> tls;
+  };
+  const auto newcomer =
+      std::make_shared<Newcomer>(Newcomer{std::move(socket), std::move(peer), std::move(tls)});
+  mailbox_->Post([this, newcomer] {
+    Add(std::move(newcomer->socket), std::move(newcomer->peer), std::move(newcomer->tls));
+  });
+}
+
+void IoThread::Add(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls) {
+  const int fd = socket.fd();
+  auto made =
+      std::make_unique<Connection>(*this, std::move(socket), std::move(peer), std::move(tls));
+  Connection* const connection = made.get();
+  connections_.emplace(connection, std::move(made));
+  if (connection->is_closed()) return;
+  Control(epoll_.fd(), EPOLL_CTL_ADD, fd, EPOLLIN, connection);
+  MarkDirty(connection);
+}
+
+void IoThread::OnConnectionClosed(Connection& connection) { closed_.push_back(&connection); }
+
+void IoThread::DeleteClosed() {
+  if (closed_.empty()) return;
+  for (Connection* connection : closed_) {
+    std::erase(again_, connection);
+    std::erase(dirty_, connection);
+    connection_count_.fetch_sub(1, std::memory_order_relaxed);
+    shared_->counters.open_connections.fetch_sub(1, std::memory_order_relaxed);
+    connections_.erase(connection);
+  }
+  closed_.clear();
+}
+
+void IoThread::CloseConnections() {
+  for (const auto& [connection, owned] : connections_) connection->Abort();
+  DeleteClosed();
+}
+
+void IoThread::RunTimers() {
+  if (now_ns_ < timer_ns_) return;
+  timer_ns_ = kNever;
+  for (const auto& [connection, owned] : connections_) {
+    if (connection->due_ns() <= now_ns_) {
+      connection->OnTimer(now_ns_);
+    } else {
+      SetTimer(connection->due_ns());
+    }
+  }
+}
+
+void IoThread::WatchListener(int fd, std::function<void()> on_readable) {
+  mailbox_->Post([this, fd, on_readable = std::move(on_readable)] {
+    listeners_.push_back(std::make_unique<Listener>(Listener{fd, on_readable}));
+    Control(epoll_.fd(), EPOLL_CTL_ADD, fd, EPOLLIN, listeners_.back().get());
+  });
+}
+
+void IoThread::Drain() {
+  mailbox_->Post([this] {
+    for (const auto& listener : listeners_) {
+      epoll_ctl(epoll_.fd(), EPOLL_CTL_DEL, listener->fd, nullptr);
+    }
+    for (const auto& [connection, owned] : connections_) connection->Drain();
+  });
+}
+
+void IoThread::CloseStreams() {
+  mailbox_->Post([this] {
+    for (const auto& [connection, owned] : connections_) connection->CloseStreams();
+  });
+}
+
+void IoThread::WaitForRequests(int64_t deadline_ns) {
+  while (open_requests_.load() != 0) {
+    now_ns_ = engine().clock().NowNs();
+    if (now_ns_ >= deadline_ns) return;
+    std::array<epoll_event, 1> event;
+    const int64_t left_ms = (deadline_ns - now_ns_) / kMillisecondNs + 1;
+    epoll_wait(epoll_.fd(), event.data(), 1, static_cast<int>(std::min<int64_t>(left_ms, 1000)));
+    TakeOutcomes();
+  }
+}
+
+}  // namespace penstock

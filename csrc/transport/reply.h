@@ -1,0 +1,117 @@
+// Reply: one gRPC message on its way to a client, and for inference the request that it answers,
+// from its arrival on.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "engine/infer_request.h"
+#include "tensor/buffer.h"
+#include "transport/compression.h"
+#include "transport/message_reader.h"
+#include "transport/session_memory.h"
+
+namespace penstock {
+
+class InferCall;
+class OutQueue;
+
+// Lifecycle: for inference made with the request's message, ready once the request has its outcome;
+// for other messages made with their bytes. Then Take until all of it was taken.
+// Threading: confined to its I/O thread; while its request is with the engine nobody touches it.
+// Ownership: counted (ReplyRef). Owns the request's message, which the request borrows, and the
+// request, whose batch's output slab a large reply points into until it has been written.
+class Reply {
+ public:
+  static void* operator new(size_t size, SessionMemory& memory);
+  static void operator delete(void* block) { SessionMemory::Free(block); }
+  static void operator delete(void* block, SessionMemory&) { SessionMemory::Free(block); }
+
+  // An inference: `request`'s response when it is there.
+  Reply(InferCall& call, RequestRef request, MessageBytes message)
+      : call(&call), request(std::move(request)), message_(std::move(message)) {}
+  // A message as it is.
+  explicit Reply(Buffer bytes) : bytes_(std::move(bytes)), size_(bytes_.size()) {
+    pieces_.push_back(bytes_.span());
+    SetPrefix(/*is_compressed=*/false);
+  }
+
+  InferCall* call = nullptr;  // null once the call has gone
+  RequestRef request;         // null once its outputs are encoded
+  bool is_done = false;       // the request has its outcome, and that is:
+  Status status;
+  Reply* next = nullptr;  // in its call's list
+
+  std::span<const uint8_t> message() const { return message_.span(); }
+
+  // Fixes the size of an inference's reply; the request may be gone then. RESOURCE_EXHAUSTED: larger than `max_bytes`; INTERNAL:
+  // than a protobuf message can be. `compression` is applied at once.
+  Status MakeReady(size_t max_bytes, Compression compression, int level);
+
+  // What is left to be taken, with the prefix.
+  size_t left() const { return kPrefixBytes + size_ - taken_; }
+  // Moves the next `size` bytes to `out`. REQUIRES: size <= left().
+  void Take(size_t size, OutQueue* out);
+  // Lets go of the batch that a small reply was to be encoded from: its client reads slowly.
+  void EncodeNow();
+
+ private:
+  friend class ReplyRef;
+  static constexpr size_t kPrefixBytes = 5;
+  // From here on tensors are sent from where they lie.
+  static constexpr size_t kLargeBytes = 32 << 10;
+
+  void SetPrefix(bool is_compressed);
+  void EncodePieces();
+  void CopyOut(size_t size, OutQueue* out);
+
+  uint32_t references_ = 0;
+  MessageBytes message_;
+  // The encoded reply is `pieces_`, one behind the other; none while it is not encoded. They borrow
+  // from bytes_ and from the request's outputs.
+  Buffer bytes_;
+  std::vector<std::span<const uint8_t>> pieces_;
+  size_t size_ = 0;
+  size_t taken_ = 0;
+  std::array<uint8_t, kPrefixBytes> prefix_{};
+};
+
+// A counted reference, within one thread.
+class ReplyRef {
+ public:
+  ReplyRef() = default;
+  explicit ReplyRef(Reply* reply) : reply_(reply) {
+    if (reply_ != nullptr) reply_->references_ += 1;
+  }
+  ReplyRef(const ReplyRef& other) : ReplyRef(other.reply_) {}
+  ReplyRef(ReplyRef&& other) noexcept : reply_(std::exchange(other.reply_, nullptr)) {}
+  ReplyRef& operator=(ReplyRef other) noexcept {
+    std::swap(reply_, other.reply_);
+    return *this;
+  }
+  ~ReplyRef() {
+    if (reply_ != nullptr && --reply_->references_ == 0) delete reply_;
+  }
+
+  Reply* get() const { return reply_; }
+  Reply* operator->() const { return reply_; }
+  Reply& operator*() const { return *reply_; }
+  explicit operator bool() const { return reply_ != nullptr; }
+  // Gives the reference away as a plain pointer, which ReplyRef::Adopt takes back.
+  Reply* Release() { return std::exchange(reply_, nullptr); }
+  static ReplyRef Adopt(Reply* reply) {
+    ReplyRef ref;
+    ref.reply_ = reply;
+    return ref;
+  }
+
+ private:
+  Reply* reply_ = nullptr;
+};
+
+}  // namespace penstock

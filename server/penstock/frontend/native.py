@@ -1,0 +1,164 @@
+"""The native transport: gRPC over HTTP/2 on the core's threads, with our limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from penstock.config import ServerConfig
+from penstock.errors import CoreError, StartupError
+from penstock.frontend.addresses import bind, host_port
+from penstock.frontend.native_server import EventSource, NativeServer, Recogniser
+from penstock.frontend.tls import check_certificates
+from penstock.frontend.unix_address import UnixAddress
+
+__all__ = ["CoreTransport", "NativeTransport"]
+
+_COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}
+_LOOK_S = 0.02
+"""How often a drain looks for calls of the core's own, whose end is no event of ours."""
+_JOIN_S = 1.0
+"""For the core's threads, once nothing may go on."""
+
+
+class CoreTransport(EventSource, Protocol):
+    """What of `penstock.core.Transport` the face needs."""
+
+    def use_tls(
+        self, *, certificate: str, key: str, client_roots: str, require_client_certificate: bool
+    ) -> None:
+        """Raises CoreError where the files will not do."""
+
+    def listen(self, fd: int) -> None:
+        """Takes connections from a listening socket; keeps a duplicate of it."""
+
+    def start(self) -> None:
+        """Begins to serve."""
+
+    def set_loaded(self) -> None:
+        """A model that is unknown from now on is NOT_FOUND."""
+
+    def close_streams(self) -> None:
+        """Streams of inference answer what they have read and end."""
+
+    def drain(self) -> None:
+        """Closes the listeners and sends GOAWAY."""
+
+    def active_calls(self) -> int:
+        """On both lanes."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """Blocking. Ends what is left; whether every thread has ended."""
+
+
+class NativeTransport:
+    """Wires a core transport, its address, its certificates and the server of the Python lane.
+
+    Threading: confined to the event loop.
+    Ownership: owns the core transport, and the file of a Unix-domain socket.
+    Lifecycle: constructed -> services are registered on `server` -> bind -> start -> set_loaded ->
+    close_streams -> stop. stop alone is fine at any time.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        make: Callable[..., CoreTransport],
+        gate: Recogniser,
+    ) -> None:
+        self._config = config
+        self._host = config.grpc_address or config.host
+        self._unix = UnixAddress.of(self._host)
+        self._core = make(**_options(config))
+        self.server = NativeServer(gate, config.max_message_bytes)
+        self.port = 0
+
+    def bind(self) -> None:
+        """Takes the port; StartupError when that fails, or when certificates will not do."""
+        if self._unix is not None:
+            with self._unix.claimed("gRPC"):
+                bound = [self._unix.bind("gRPC")]
+        else:
+            bound = bind(self._host, self._config.grpc_port, "gRPC")
+            self.port = bound[0].getsockname()[1]
+        with ExitStack() as sockets:
+            for each in bound:
+                sockets.enter_context(each)
+            if self._config.grpc_use_ssl:
+                self._use_tls()
+            for each in bound:
+                self._core.listen(each.fileno())
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self._host if self._unix is not None else host_port(self._host, self.port)
+
+    async def start(self) -> None:
+        """Begins to serve."""
+        self.server.start(self._core)
+        self._core.start()
+
+    def set_loaded(self) -> None:
+        """The models of the start are loaded: what is unknown now is unknown for good."""
+        self._core.set_loaded()
+
+    def close_streams(self) -> None:
+        """Streams of inference end once they have answered what they read."""
+        self._core.close_streams()
+
+    async def stop(self, grace_s: float) -> None:
+        """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
+        self._core.drain()
+        await self._until_idle(grace_s)
+        await self.server.cancel_all()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._core.stop, _JOIN_S)
+        self.server.detach()
+        if self._unix is not None:
+            self._unix.remove()
+
+    async def _until_idle(self, grace_s: float) -> None:
+        """Returns when no call is under way, or after the time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        while self._core.active_calls() or self.server.tasks:
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return
+            await self.server.next_end(min(left_s, _LOOK_S))
+
+    def _use_tls(self) -> None:
+        config = self._config
+        check_certificates(config)
+        try:
+            self._core.use_tls(
+                certificate=config.grpc_server_cert,
+                key=config.grpc_server_key,
+                client_roots=config.grpc_root_cert if config.grpc_use_ssl_mutual else "",
+                require_client_certificate=config.grpc_use_ssl_mutual,
+            )
+        except CoreError as error:
+            raise StartupError(error.message) from error
+
+
+def _options(config: ServerConfig) -> dict[str, Any]:
+    level = config.grpc_infer_response_compression_level
+    return {
+        "io_threads": config.grpc_io_threads,
+        "max_message_bytes": config.max_message_bytes,
+        "max_connections": config.max_connections,
+        "max_concurrent_streams": config.max_concurrent_streams,
+        "max_inflight_per_stream": config.max_inflight_per_stream,
+        "max_header_bytes": config.max_header_bytes,
+        "compression": config.grpc_compression,
+        "response_compression_level": _COMPRESSION_LEVELS[level],
+        "keepalive_time_ms": config.grpc_keepalive_time_ms,
+        "keepalive_timeout_ms": config.grpc_keepalive_timeout_ms,
+        "min_ping_interval_ms": config.grpc_min_ping_interval_ms,
+        "max_connection_age_ms": config.grpc_max_connection_age_ms,
+        "max_connection_idle_ms": config.grpc_max_connection_idle_ms,
+        "max_buffered_bytes": config.max_buffered_bytes,
+    }

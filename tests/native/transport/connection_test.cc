@@ -1,0 +1,118 @@
+#include <gmock/gmock.h>
+
+#include "testing/fake_clock.h"
+#include "transport_harness.h"
+
+namespace penstock {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+constexpr int64_t kSecondNs = 1'000'000'000;
+
+TEST(Connection, GarbageIsClosedWithoutAnAnswer) {
+  TransportHarness harness;
+  Http2Client& client = harness.Connect();
+  client.SendRaw("GET / HTTP/1.1\r\nHost: x\r\n\r\n................");
+  harness.Until([&] { return !client.Pump(); });
+  EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
+}
+
+TEST(Connection, DrainLetsCallsFinishAndThenCloses) {
+  TransportHarness harness;
+  Gate gate;
+  harness.models.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
+    gate.Pass();
+    return Echo(inputs, wanted, outputs);
+  });
+  Http2Client& client = harness.Connect();
+  const int32_t id = client.Call(kInfer, RowRequest({1}));
+  harness.Settle();
+  gate.AwaitArrived(1);
+  harness.io->Drain();
+  harness.Until([&] { return client.goaways.size() == 2; });
+  EXPECT_THAT(client.goaways, ElementsAre(NGHTTP2_NO_ERROR, NGHTTP2_NO_ERROR));
+  EXPECT_FALSE(client.is_closed);
+  gate.Open();
+  EXPECT_EQ(harness.Await(client, id).status(), "0");
+  harness.Until([&] { return !client.Pump(); });
+}
+
+TEST(Connection, PingsWithoutReasonAreTooMany) {
+  TransportHarness harness;
+  Http2Client& client = harness.Connect();
+  for (int i = 0; i < 8; ++i) client.Ping();
+  harness.Until([&] { return !client.Pump(); });
+  ASSERT_FALSE(client.goaways.empty());
+  EXPECT_EQ(client.goaways.front(), NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+// Time stands still but for what the test lets pass.
+class TimedConnection : public testing::Test {
+ protected:
+  FakeClock clock_;
+
+  Engine::Options WithClock() {
+    Engine::Options options;
+    options.clock = &clock_;
+    return options;
+  }
+};
+
+TEST_F(TimedConnection, SilentPeerIsPingedAndClosed) {
+  TransportHarness harness(
+      {.keepalive_time_ns = 100 * kSecondNs, .keepalive_timeout_ns = 20 * kSecondNs}, WithClock());
+  Http2Client& answers = harness.Connect();
+  harness.Settle();
+  clock_.Advance(101 * kSecondNs);
+  harness.Settle();  // the ping, and its answer
+  clock_.Advance(21 * kSecondNs);
+  harness.Settle();
+  EXPECT_TRUE(answers.Pump());
+  answers.Close();
+  harness.Until([&] { return harness.shared->counters.open_connections.load() == 0; });
+
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+  const Socket silent(ends[1]);
+  harness.io->Adopt(Socket(ends[0]), "unix:", nullptr);
+  harness.Settle();
+  EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
+  clock_.Advance(21 * kSecondNs);  // not even a preface has come
+  harness.Settle();
+  EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
+}
+
+TEST_F(TimedConnection, IsAskedToLeaveAtItsAge) {
+  TransportHarness harness({.max_connection_age_ns = 100 * kSecondNs}, WithClock());
+  Http2Client& client = harness.Connect();
+  harness.Settle();
+  clock_.Advance(80 * kSecondNs);
+  harness.Settle();
+  EXPECT_THAT(client.goaways, IsEmpty());
+  clock_.Advance(40 * kSecondNs);
+  harness.Settle();
+  clock_.Advance(2 * kSecondNs);  // nghttp2's client answers no ping when it has no call left
+  harness.Until([&] { return !client.Pump(); });
+  EXPECT_THAT(client.goaways, ElementsAre(NGHTTP2_NO_ERROR));
+}
+
+TEST_F(TimedConnection, IsAskedToLeaveWhenItIsIdle) {
+  TransportHarness harness({.max_connection_idle_ns = 10 * kSecondNs}, WithClock());
+  Http2Client& client = harness.Connect();
+  const int32_t id = client.Call("/a.B/C", "", false);
+  harness.Settle();
+  clock_.Advance(15 * kSecondNs);
+  harness.Settle();
+  EXPECT_THAT(client.goaways, IsEmpty()) << "a call is under way";
+  client.Reset(id);
+  harness.Settle();
+  clock_.Advance(11 * kSecondNs);
+  harness.Settle();
+  clock_.Advance(2 * kSecondNs);
+  harness.Until([&] { return !client.Pump(); });
+}
+
+}  // namespace
+}  // namespace penstock
