@@ -13,7 +13,7 @@ from tests.support.fake_transport import FakeTransport
 from penstock.config import ServerConfig
 from penstock.core import Caller
 from penstock.errors import StartupError
-from penstock.frontend.native import NativeTransport
+from penstock.frontend.native import NativeTransport, is_native_chosen
 
 
 class Gate:
@@ -52,6 +52,30 @@ async def made(tmp_path: Path) -> AsyncIterator[Made]:
     await found.transport.start()
     yield found
     found.core.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_built", "expected"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("native", True, True),
+        ("grpcio", True, False),
+        ("grpcio", False, False),
+    ],
+)
+def test_native_is_chosen_where_it_was_built(
+    choice: str, is_built: bool, expected: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert is_native_chosen(choice, is_built=is_built) == expected
+    fell_back = choice == "auto" and not is_built
+    assert ("built without the native transport" in caplog.text) == fell_back
+
+
+def test_native_is_refused_where_it_was_not_built() -> None:
+    with pytest.raises(StartupError, match="--transport native: .* was built without it"):
+        is_native_chosen("native", is_built=False)
 
 
 def test_settings_are_handed_on(tmp_path: Path) -> None:
