@@ -25,7 +25,7 @@ export UBSAN_OPTIONS := print_stacktrace=1
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
 SLOW_PACKAGES := libb64-0d
-BENCH_PACKAGES := libbenchmark-dev nghttp2-client
+BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14
 
@@ -109,6 +109,8 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/transport.py
 	$(BIN)/python bench/openvino_serving.py
+	$(BIN)/python bench/native_transport.py --rounds 3
+	$(BIN)/python bench/soak.py --minutes 1
 
 # ---- lint -------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ void BindAccess(pybind11::module_& module);        // Access, AccessPolicy, Call
 void BindSharedMemory(pybind11::module_& module);  // SharedMemory
 void BindEngine(pybind11::module_& module);        // Engine, Call
 void BindTransport(pybind11::module_& module);     // Transport, ServerCall; built where transport is
+void BindLoad(pybind11::module_& module);          // LoadClient; built where nghttp2 is
 
 // Version.stats(): the dictionary of penstock.core.VersionStats.
 pybind11::dict VersionStatsDict(const ModelVersion& version);

@@ -54,6 +54,9 @@ PYBIND11_MODULE(_core, module) {
 #else
   module.attr("HAS_TRANSPORT") = false;
 #endif
+#ifdef PENSTOCK_HAS_LOAD_CLIENT
+  BindLoad(module);
+#endif
   module.def("set_logging", &SetLoggingFromPython, py::kw_only(), py::arg("debug"), py::arg("info"),
              py::arg("warning"), py::arg("error"), py::arg("json"));
   module.def("encode_stream_error", &StreamError, py::arg("message"), py::arg("request_id"),

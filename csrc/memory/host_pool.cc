@@ -28,7 +28,7 @@ size_t RoundUp(size_t size_bytes, size_t alignment) {
 HostPool::HostPool(size_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {
   // A free list never grows beyond this, so that releasing a buffer cannot fail to allocate.
   MutexLock lock(mu_);
-  for (auto& list : idle_) list.reserve(64);
+  for (auto& list : idle_) list.reserve(kMaxIdleOfAClass);
 }
 
 HostPool::~HostPool() {

@@ -43,6 +43,8 @@ class HostPool {
  private:
   static constexpr size_t kMinClassBits = 8;
   static constexpr size_t kMaxClassBits = 26;
+  // Small messages come by the hundred.
+  static constexpr size_t kMaxIdleOfAClass = 1024;
 
   static void ReleaseToPool(void* context, void* data, size_t capacity_bytes) noexcept;
   void* TakeIdle(size_t size_class);

@@ -68,6 +68,8 @@ class FieldReader {
 
   // What is wrong with the message, or null: "a length runs past its end".
   const char* error() const { return error_; }
+  // Behind the field that was read last.
+  const uint8_t* position() const { return pos_; }
 
  private:
   const char* Read(Field* field) {

@@ -34,6 +34,19 @@ void Control(int epoll, int operation, int fd, uint32_t events, void* source) {
 
 }  // namespace
 
+// What one connection runs into, for want of memory, is its own end and nobody else's.
+template <typename Action>
+void IoThread::Protect(Connection* connection, Action action) {
+  if (connection->is_closed()) return;
+  try {
+    action(*connection);
+  } catch (const std::exception& error) {
+    Log(LogLevel::kError, "transport",
+        StrCat("the connection of ", connection->peer(), " is given up: ", error.what()));
+    connection->Abort();
+  }
+}
+
 IoThread::IoThread(std::shared_ptr<TransportShared> shared, int index)
     : shared_(std::move(shared)),
       index_(index),
@@ -104,7 +117,7 @@ void IoThread::HandleEvents(int timeout_ms) {
   std::vector<Connection*> again;
   again.swap(again_);
   for (Connection* connection : again) {
-    if (!connection->is_closed()) connection->OnReadable();
+    Protect(connection, [](Connection& readable) { readable.OnReadable(); });
   }
   for (int i = 0; i < count; ++i) {
     HandleEvent(events[static_cast<size_t>(i)].data.ptr, events[static_cast<size_t>(i)].events);
@@ -124,12 +137,12 @@ void IoThread::HandleEvent(void* source, uint32_t events) {
     listener->on_readable();
     return;
   }
-  auto& connection = *static_cast<Connection*>(source);
-  if (connection.is_closed()) return;
-  if ((events & EPOLLOUT) != 0) connection.OnWritable();
-  if ((events & ~static_cast<uint32_t>(EPOLLOUT)) != 0 && !connection.is_closed()) {
-    connection.OnReadable();
-  }
+  Protect(static_cast<Connection*>(source), [&](Connection& connection) {
+    if ((events & EPOLLOUT) != 0) connection.OnWritable();
+    if ((events & ~static_cast<uint32_t>(EPOLLOUT)) != 0 && !connection.is_closed()) {
+      connection.OnReadable();
+    }
+  });
 }
 
 void IoThread::RunTasks() {
@@ -184,7 +197,7 @@ void IoThread::FlushConnections() {
   for (size_t i = 0; i < dirty_.size(); ++i) {  // one may make itself or another dirty again
     Connection* const connection = dirty_[i];
     connection->is_dirty = false;
-    if (!connection->is_closed()) connection->Flush();
+    Protect(connection, [](Connection& dirty) { dirty.Flush(); });
   }
   dirty_.clear();
 }

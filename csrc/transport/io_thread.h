@@ -107,6 +107,8 @@ class IoThread {
     std::function<void()> on_readable;
   };
 
+  template <typename Action>
+  void Protect(Connection* connection, Action action);
   void Run() noexcept;
   void Add(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls);
   int TimeoutMs(int asked_ms) const;

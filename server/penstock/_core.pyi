@@ -404,3 +404,40 @@ def set_logging(*, debug: bool, info: bool, warning: bool, error: bool, json: bo
     """Which of the core's own lines are written, and whether as JSON. At any time."""
 
 def encode_stream_error(message: str, request_id: str, model_name: str, version: str) -> bytes: ...
+
+LOAD_OUTCOMES: tuple[str, ...]
+"""Names of what ends a request of a `LoadClient`, by its number; 0 to 16 are gRPC's codes."""
+
+class LoadClient:
+    """Sends requests from a native thread and collects the answers, for load tests.
+
+    Every request completes exactly once. Absent where the core was built without nghttp2.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        path: str,
+        connections: int = 1,
+        streams: int = 0,
+        timeout_ms: int = 0,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Blocking. Connects; UnavailableError where nobody listens.
+
+        path: "/package.Service/Method". streams: that many long-lived ones instead of unary calls.
+        timeout_ms: deadline of each call, 0 = none.
+        """
+    def submit(self, requests: Sequence[tuple[int, bytes]]) -> None:
+        """Sends (tag, serialised message) each; FailedPreconditionError once closed."""
+    def take(self, timeout_s: float) -> list[tuple[int, int, bytes, int]]:
+        """Blocking. Completions, as soon as there is one: tag, outcome, payload, nanoseconds.
+
+        The payload is the answer's message, or the text of a failure. Empty when nothing came in
+        time, or when the client is closed and everything was taken.
+        """
+    def in_flight(self) -> int: ...
+    def close(self) -> None:
+        """Blocking. What has no answer completes so, and can still be taken. Idempotent."""

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 import hpack
 from tests.support import raw_http2 as http2
 
-PATIENCE_S = 4.0
+PATIENCE_S = 60.0
 STALL_S = 5.0
 """A write that the server does not take for so long is given up: it holds the peer back."""
 
 _PROBE = b"aliveyet"
+_INITIAL_WINDOW = 4
+_MAX_HEADERS = 1 << 24  # a server may say at length what it has against ours
+_DEFAULT_WINDOW = 65535
 
 
 @dataclass
@@ -38,9 +41,14 @@ class Findings:
 
     @property
     def outcome(self) -> str:
-        """The gravest of what happened, in a word; "" as long as nothing did."""
+        """The gravest of what happened, in a word; "" as long as nothing did.
+
+        "told": a GOAWAY with an error, but the connection is still there.
+        """
         if self.is_closed:
             return "closed"
+        if self.goaway:
+            return "told"
         if self.is_stalled:
             return "stalled"
         if self.resets:
@@ -60,7 +68,9 @@ class Peer:
         self.findings = Findings()
         self._connection = connection
         self._received = b""
-        self._decoder = hpack.Decoder()
+        self._decoder = hpack.Decoder(max_header_list_size=_MAX_HEADERS)
+        self._initial_window = _DEFAULT_WINDOW
+        self._windows = {0: _DEFAULT_WINDOW}
 
     async def send(self, *parts: bytes) -> bool:
         """Sends; whether the server still takes it."""
@@ -86,6 +96,22 @@ class Peer:
                 bunch.clear()
         return await self.send(*bunch)
 
+    async def send_body(self, stream: int, body: bytes) -> bool:
+        """DATA that does not end the stream, as far and as fast as the server's windows allow."""
+        self._windows.setdefault(stream, self._initial_window)
+        while body and not self.findings.is_closed:
+            room = min(self._windows[0], self._windows[stream], 16384)
+            if room <= 0:
+                if not await self._read_within(STALL_S):
+                    return False
+                continue
+            part, body = body[:room], body[room:]
+            if not await self.send(http2.frame(http2.DATA, 0, stream, part)):
+                return False
+            self._windows[0] -= len(part)
+            self._windows[stream] -= len(part)
+        return not body
+
     async def greet(self, *settings: tuple[int, int]) -> None:
         await self.send(http2.PREFACE, http2.settings(*settings))
 
@@ -105,6 +131,16 @@ class Peer:
             pass  # the findings say what there was until then
         return self.findings
 
+    async def _read_within(self, seconds: float) -> bool:
+        """Whether something came; else the server holds the peer back."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._read_some()
+        except TimeoutError:
+            self.findings.is_stalled = True
+            return False
+        return True
+
     async def _read_some(self) -> None:
         try:
             came = await self._connection.reader.read(65536)
@@ -123,6 +159,10 @@ class Peer:
     async def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == http2.SETTINGS and not flags & http2.ACK:
             await self.send(http2.frame(http2.SETTINGS, http2.ACK, 0))
+            self._take_settings(payload)
+        elif kind == http2.WINDOW_UPDATE:
+            window = self._windows.get(stream, self._initial_window)
+            self._windows[stream] = window + struct.unpack(">I", payload)[0]
         elif kind == http2.PING and flags & http2.ACK:
             self.findings.is_alive |= payload == _PROBE
         elif kind == http2.GOAWAY:
@@ -130,11 +170,20 @@ class Peer:
         elif kind == http2.RST_STREAM and (code := struct.unpack(">I", payload)[0]):
             self.findings.resets[stream] = code
         elif kind == http2.HEADERS:
-            fields = dict(self._decoder.decode(payload))
+            fields = {str(name): str(value) for name, value in self._decoder.decode(payload)}
             if fields.get(":status", "200") != "200":
                 self.findings.statuses[stream] = fields[":status"]
             elif "grpc-status" in fields:
                 self.findings.statuses[stream] = fields["grpc-status"]
+
+    def _take_settings(self, payload: bytes) -> None:
+        for name, value in struct.iter_unpack(">HI", payload):
+            if name != _INITIAL_WINDOW:
+                continue
+            grown = value - self._initial_window
+            self._initial_window = value
+            for stream in self._windows.keys() - {0}:
+                self._windows[stream] += grown
 
 
 @asynccontextmanager

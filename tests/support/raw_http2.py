@@ -152,7 +152,9 @@ class Connection:
             return b""
 
     def reset(self) -> None:
-        """Hangs up with RST instead of FIN."""
+        """Hangs up with RST instead of FIN, unless the other side was quicker."""
+        if self.writer.transport.is_closing():
+            return
         linger = struct.pack("ii", 1, 0)
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()

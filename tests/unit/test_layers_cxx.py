@@ -34,6 +34,7 @@ CXX_OUTSIDE = {
     re.compile(r"openvino/"): ("backends/openvino",),
     re.compile(r"protozero/"): ("protocol", "backends/onnxruntime"),  # ONNX files are protobuf
     re.compile(r"nghttp2/|openssl/|zlib\.h$"): ("transport",),
+    re.compile(r"load/"): ("bindings",),  # clients/cpp
     re.compile(r"gtest/|gmock/|benchmark/"): ("testing",),
 }
 # What `base` may include: C++ headers have no suffix; of the system only these.
@@ -106,6 +107,7 @@ def test_every_csrc_folder_has_a_level() -> None:
         ("engine/a.cc", "#include <pybind11/pybind11.h>"),
         ("engine/a.cc", '#include "testing/b.h"'),
         ("batcher/a.cc", "#include <cuda_runtime.h>"),
+        ("engine/a.cc", "#include <load/client.h>"),
         ("backends/a.h", "#include <openvino/runtime/core.hpp>"),
         ("gpu/device/a.cu", '#include "base/b.h"'),
         ("engine/a.cc", '#include "nowhere.h"'),
