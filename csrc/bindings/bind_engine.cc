@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <new>
 #include <string>
@@ -181,13 +182,18 @@ void SetServing(const PyEngine& self, const std::string& model_name,
 py::dict EngineStats(const PyEngine& self) {
   const Engine& engine = *self.engine();
   const Admission& admission = self.engine()->admission();
+  // I/O threads count on meanwhile. What is completed is read first and what is in flight is made
+  // of the others, so that the three agree.
   py::dict completed;
+  uint64_t done = 0;
   for (const auto& [code, count] : engine.completed()) {
     completed[py::str(std::string(StatusCodeName(code)))] = count;
+    done += count;
   }
+  const uint64_t accepted = std::max(admission.admitted(), done);
   py::dict dict;
-  dict["accepted"] = admission.admitted();
-  dict["inflight"] = admission.inflight();
+  dict["accepted"] = accepted;
+  dict["inflight"] = accepted - done;
   dict["completed"] = completed;
   py::dict refused;
   for (size_t i = 0; i < kRefusalNames.size(); ++i) {

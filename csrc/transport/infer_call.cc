@@ -92,7 +92,7 @@ bool InferCall::WantsMessage() const {
 
 void InferCall::OnMessage(MessageBytes message) {
   if (!is_stream_ && has_held_) {
-    Finish(Internal("ModelInfer takes one message, and got a second one"));
+    Finish(Unimplemented("ModelInfer takes one message, and got a second one"));
     return;
   }
   if (!IsVerified() || !is_stream_) {
@@ -108,7 +108,7 @@ void InferCall::OnLastMessage() {
   if (is_stream_) {
     FinishStream();
   } else if (!has_held_) {
-    Finish(Internal("ModelInfer takes one message, and got none"));
+    Finish(Unimplemented("ModelInfer takes one message, and got none"));
   } else if (gate_ == Gate::kOpen) {
     has_held_ = false;
     Submit(std::move(held_));

@@ -29,7 +29,7 @@ from penstock.frontend.health import register_health
 from penstock.frontend.http import health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.inference import InferenceHandlers
-from penstock.frontend.native import NativeTransport
+from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import ControlHandlers, method_handlers, register
@@ -304,20 +304,9 @@ def _make_core(config: ServerConfig) -> Core:
 def _make_transport(
     config: ServerConfig, core: Core, gate: Gate
 ) -> GrpcioTransport | NativeTransport:
-    """What carries gRPC.
-
-    Raises:
-        StartupError: the native transport is asked for and was not built.
-    """
-    if config.transport != "grpcio" and HAS_TRANSPORT:
+    """What carries gRPC; StartupError where it cannot be what is asked for."""
+    if is_native_chosen(config.transport, is_built=HAS_TRANSPORT):
         return NativeTransport(config, core.make_transport, gate)
-    if config.transport == "native":
-        raise StartupError(
-            "--transport native: the core of this installation was built without it; expected a"
-            " build that finds nghttp2, OpenSSL and zlib, or --transport grpcio"
-        )
-    if config.transport == "auto":
-        _log.info("gRPC is carried by grpcio: the core was built without the native transport")
     return GrpcioTransport(config)
 
 

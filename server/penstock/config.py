@@ -140,7 +140,7 @@ class ServerConfig(AccessSettings):
     )
     grpc_compression: bool = _setting(
         True,
-        "Take compressed requests; one is decompressed before --max-message-bytes is looked at.",
+        "Take compressed requests; grpcio inflates one before it looks at --max-message-bytes.",
         group="Limits",
     )
     grpc_infer_response_compression_level: Literal["none", "low", "medium", "high"] = _setting(
@@ -265,6 +265,8 @@ class ServerConfig(AccessSettings):
             yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):
             yield "--allow-grpc: neither gRPC nor HTTP would be served"
+        if self.grpc_address in ("unix:", "unix://"):
+            yield f"--grpc-address: expected unix:PATH, got {self.grpc_address!r}"
         for text in self.backend_config:
             backend, _, option = text.partition(",")
             if not backend or not option.partition("=")[0] or "=" not in option:

@@ -98,7 +98,7 @@ async def test_every_rpc_of_a_restricted_group_wants_its_header(repository: Path
             call = stream(client) if rpc == "ModelStreamInfer" else client.unary(rpc)
             error = await failure(call)
             assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, TEXT), rpc
-        for other in (health(client), watch(client), reflect(client)):
+        for other in (health(client), watch(client), reflect_refused(client)):
             error = await failure(other)
             assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, TEXT)
         assert await client.unary("ServerLive", metadata=ADMIN)
@@ -148,7 +148,7 @@ async def test_every_rpc_wants_a_key(keyed: RunningServer) -> None:
         calls = [
             stream(client) if rpc == "ModelStreamInfer" else client.unary(rpc) for rpc in RPC_GROUPS
         ]
-        for call in (*calls, health(client), watch(client), reflect(client)):
+        for call in (*calls, health(client), watch(client), reflect_refused(client)):
             error = await failure(call)
             assert error.code() is grpc.StatusCode.UNAUTHENTICATED
             assert "'x-api-key'" in (error.details() or "")

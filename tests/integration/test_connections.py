@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from tests.support import raw_http2 as http2
@@ -10,7 +11,11 @@ from tests.support.access_files import key_entry, write_keys
 from tests.support.certificates import Authority
 from tests.support.fake_frontend import FakeServer, serve_frontend
 from tests.support.fixture_models import write_simple
+from tests.support.raw_grpc import raw_client
+from tests.support.requests import simple_request
 from tests.support.run_server import run_server, serve_process, server_config
+
+from penstock.errors import StartupError
 
 GOAWAY = 7
 START = http2.PREFACE + http2.frame(http2.SETTINGS, 0, 0)
@@ -64,6 +69,104 @@ async def test_nothing_listens_beyond_loopback_unless_told(tmp_path: Path) -> No
         ]
     assert listening == ["127.0.0.1"] * 3
     assert not any("beyond loopback" in line for line in server.lines)
+
+
+async def ask_all(address: str) -> None:
+    """One call of each kind: Python's lane, the core's, a stream."""
+    async with raw_client(address) as client:
+        request = simple_request().SerializeToString()
+        assert await client.unary("ServerLive")
+        assert await client.unary("ModelInfer", request)
+        assert len([reply async for reply in client.stream([request])]) == 1
+
+
+async def test_unix_domain_socket_is_served_and_removed(tmp_path: Path) -> None:
+    write_simple(tmp_path / "models")
+    path = tmp_path / "grpc.sock"
+    config = server_config(tmp_path / "models", grpc_address=f"unix:{path}")
+    async with run_server(config) as server:
+        assert server.grpc_address == f"unix:{path}"
+        await ask_all(f"unix:{path}")
+        with pytest.raises(StartupError, match="for gRPC: another server listens there"):
+            async with run_server(config):
+                raise AssertionError("two servers on one socket")
+        await ask_all(f"unix:{path}")
+    assert not path.exists()
+
+
+async def test_socket_file_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
+    write_simple(tmp_path / "models")
+    path = tmp_path / "grpc.sock"
+    flags = ["--grpc-address", f"unix:{path}"]
+    async with serve_process(tmp_path / "models", *flags) as server:
+        server.process.kill()
+        await server.process.wait()
+        assert path.is_socket()
+    async with serve_process(tmp_path / "models", *flags) as server:
+        await ask_all(f"unix:{path}")
+        assert not any("beyond loopback" in line for line in server.lines)
+
+
+async def test_file_that_is_no_socket_is_never_replaced(tmp_path: Path) -> None:
+    write_simple(tmp_path / "models")
+    path = tmp_path / "precious"
+    path.write_text("kept")
+    config = server_config(tmp_path / "models", grpc_address=f"unix:{path}")
+    with pytest.raises(StartupError, match="a file that is no socket is there"):
+        async with run_server(config):
+            raise AssertionError("it serves")
+    assert path.read_text() == "kept"
+
+
+async def test_connection_without_calls_is_told_to_reconnect() -> None:
+    async with serve_frontend(grpc_max_connection_idle_ms=50) as server:
+        frames = await frames_until_the_end(server)
+    assert GOAWAY in [kind for kind, _ in frames]
+
+
+@pytest.mark.parametrize("rpc", ["ServerLive", "ModelInfer"])
+async def test_headers_over_the_limit_are_refused_and_the_connection_goes_on(
+    tmp_path: Path, rpc: str
+) -> None:
+    write_simple(tmp_path)
+    request = simple_request().SerializeToString() if rpc == "ModelInfer" else b""
+    async with (
+        run_server(server_config(tmp_path, max_header_bytes=2048)) as server,
+        server.client() as client,
+    ):
+        assert await client.unary(rpc, request, metadata=(("fits", "x" * 1000),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unary(rpc, request, metadata=(("large", "x" * 4000),))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await client.unary(rpc, request)
+
+
+@pytest.mark.parametrize("rpc", ["ServerLive", "ModelInfer"])
+@pytest.mark.parametrize("count", [0, 2])
+async def test_unary_call_without_a_message_or_with_two(
+    tmp_path: Path, transport: str, rpc: str, count: int
+) -> None:
+    write_simple(tmp_path)
+    request = simple_request().SerializeToString() if rpc == "ModelInfer" else b""
+    path = f"/inference.GRPCInferenceService/{rpc}"
+    async with run_server(server_config(tmp_path)) as server:
+        assert server.app.grpc is not None
+        async with http2.connection(server.app.grpc.port) as connection:
+            wrong = http2.data(1, http2.message(request) * count)
+            right = http2.data(3, http2.message(request))
+            await connection.send(START, http2.headers(1, path), wrong)
+            await connection.send(http2.headers(3, path), right)
+            received = b""
+            while not (
+                http2.trailers(received, 3)
+                and (transport == "grpcio" or http2.trailers(received, 1))
+            ):
+                more = await connection.receive(30)
+                assert more, received
+                received += more
+    assert http2.trailers(received, 3)["grpc-status"] == "0"
+    if transport == "native":
+        assert http2.trailers(received, 1)["grpc-status"] == "12"  # UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(

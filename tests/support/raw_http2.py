@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 
+import hpack
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = range(8)
 WINDOW_UPDATE, CONTINUATION = 8, 9
@@ -100,6 +102,19 @@ def whole_frames(received: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         stream = int.from_bytes(received[at + 5 : at + 9], "big")
         yield received[at + 3], received[at + 4], stream, received[at + 9 : at + 9 + size]
         at += 9 + size
+
+
+def trailers(received: bytes, stream: int) -> dict[str, str]:
+    """The fields of the HEADERS frame that ended a stream; none where it has not ended so."""
+    decoder = hpack.Decoder()
+    found: dict[str, str] = {}
+    for kind, flags, at, payload in whole_frames(received):
+        if kind != HEADERS:
+            continue
+        fields = {str(name): str(value) for name, value in decoder.decode(payload)}
+        if at == stream and flags & END_STREAM:
+            found = fields
+    return found
 
 
 def data(stream: int, payload: bytes, *, end: bool = True) -> bytes:

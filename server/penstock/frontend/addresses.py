@@ -19,6 +19,8 @@ def host_port(host: str, port: int) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether nobody beyond this machine reaches what listens there."""
+    if host.startswith("unix:"):
+        return True
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return all(ipaddress.ip_address(each[4][0]).is_loopback for each in found)

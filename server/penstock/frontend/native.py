@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -14,13 +15,32 @@ from penstock.frontend.native_server import EventSource, NativeServer, Recognise
 from penstock.frontend.tls import check_certificates
 from penstock.frontend.unix_address import UnixAddress
 
-__all__ = ["CoreTransport", "NativeTransport"]
+__all__ = ["CoreTransport", "NativeTransport", "is_native_chosen"]
 
 _COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}
 _LOOK_S = 0.02
 """How often a drain looks for calls of the core's own, whose end is no event of ours."""
 _JOIN_S = 1.0
 """For the core's threads, once nothing may go on."""
+
+
+_log = logging.getLogger(__name__)
+
+
+def is_native_chosen(choice: str, *, is_built: bool) -> bool:
+    """Whether --transport means the native one; what it falls back to is told.
+
+    Raises:
+        StartupError: it is asked for and was not built.
+    """
+    if choice == "native" and not is_built:
+        raise StartupError(
+            "--transport native: the core of this installation was built without it; expected a"
+            " build that finds nghttp2, OpenSSL and zlib, or --transport grpcio"
+        )
+    if choice == "auto" and not is_built:
+        _log.info("gRPC is carried by grpcio: the core was built without the native transport")
+    return choice != "grpcio" and is_built
 
 
 class CoreTransport(EventSource, Protocol):

@@ -119,8 +119,7 @@ class CallPipe:
         """
         if self._writer is not None:
             raise grpc.aio.UsageError("a message of this call is being written already")
-        if self._is_writing:  # a write that was cancelled has not gone out yet
-            await self._written()
+        await self.idle()
         self.write_last(message)
         await self._written()
 
@@ -132,7 +131,7 @@ class CallPipe:
         self.call.write(message)
 
     async def idle(self) -> None:
-        """Returns when nothing that was written is still to go out."""
+        """Returns when what was written by somebody who was cancelled since has gone out."""
         if self._is_writing and not self.is_closed:
             await self._written()
 

@@ -1,0 +1,318 @@
+"""The server of the native transport: handlers of every kind, over a core of Python."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from tests.support.fake_transport import LATE, LEFT, FakeCall, FakeTransport, in_seconds
+
+from penstock.core import Caller, CallEvent
+from penstock.errors import UnavailableError
+from penstock.frontend.native_server import NativeServer
+
+Context = Any
+OK, UNKNOWN, UNIMPLEMENTED = 0, 2, 12
+LIMIT = 1000
+
+
+class Gate:
+    """Verifies once it is released."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.release = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def recognise(self, group: str, caller: Caller | None) -> None:
+        self.asked.append((group, caller))
+        await self.release.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[FakeTransport]:
+    transport = FakeTransport()
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+async def server(core: FakeTransport, gate: Gate) -> AsyncIterator[NativeServer]:
+    made = NativeServer(gate, LIMIT)
+    made.start(core)
+    yield made
+    await made.cancel_all()
+    made.detach()
+
+
+def serve(server: NativeServer, handler: Any, name: str = "M") -> None:
+    server.add_registered_method_handlers("s.S", {name: handler})
+
+
+def unary(behaviour: Any, **codecs: Any) -> Any:
+    return grpc.unary_unary_rpc_method_handler(behaviour, **codecs)
+
+
+async def answer_of(call: FakeCall) -> tuple[list[bytes], int, str]:
+    """What the client gets."""
+    await call.over.wait()
+    assert call.status is not None
+    return call.written, call.status[0], call.status[1]
+
+
+async def join(texts: AsyncIterator[bytes], _context: Context) -> bytes:
+    return b"+".join([text async for text in texts])
+
+
+async def spell(text: bytes, _context: Context) -> AsyncIterator[bytes]:
+    for letter in text:
+        yield bytes([letter])
+
+
+async def echo_all(texts: AsyncIterator[bytes], _context: Context) -> AsyncIterator[bytes]:
+    async for text in texts:
+        yield text + b"!"
+
+
+async def spell_by_hand(text: bytes, context: Context) -> None:
+    for letter in text:
+        await context.write(bytes([letter]))
+
+
+async def echo_by_hand(_texts: Any, context: Context) -> None:
+    while (text := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        await context.write(text + b"!")
+
+
+async def shout(text: bytes, _context: Context) -> bytes:
+    return text.upper()
+
+
+@pytest.mark.parametrize(
+    ("handler", "sent", "expected"),
+    [
+        (grpc.unary_unary_rpc_method_handler(shout), [b"ab"], [b"AB"]),
+        (grpc.stream_unary_rpc_method_handler(join), [b"a", b"b"], [b"a+b"]),
+        (grpc.stream_unary_rpc_method_handler(join), [], [b""]),
+        (grpc.unary_stream_rpc_method_handler(spell), [b"ab"], [b"a", b"b"]),
+        (grpc.unary_stream_rpc_method_handler(spell_by_hand), [b"ab"], [b"a", b"b"]),
+        (grpc.stream_stream_rpc_method_handler(echo_all), [b"a", b"b"], [b"a!", b"b!"]),
+        (grpc.stream_stream_rpc_method_handler(echo_by_hand), [b"a", b"b"], [b"a!", b"b!"]),
+    ],
+)
+async def test_every_kind_of_method_is_answered(
+    server: NativeServer,
+    core: FakeTransport,
+    handler: Any,
+    sent: list[bytes],
+    expected: list[bytes],
+) -> None:
+    serve(server, handler)
+    call = core.call("/s.S/M").send(*sent, end=True)
+    assert await answer_of(call) == (expected, OK, "")
+
+
+async def test_messages_are_made_of_bytes_and_into_bytes(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    async def double(number: int, _context: Context) -> int:
+        return 2 * number
+
+    encode = str.encode
+    handler = unary(double, request_deserializer=int, response_serializer=lambda n: encode(str(n)))
+    serve(server, handler)
+    assert await answer_of(core.call("/s.S/M").send(b"21", end=True)) == ([b"42"], OK, "")
+
+
+async def test_generic_handler_is_asked_where_no_name_is_registered(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    asked = []
+
+    class Generic(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic at run time
+        def service(self, details: Any) -> Any:
+            asked.append((details.method, details.invocation_metadata))
+            return unary(shout) if details.method == "/g.G/M" else None
+
+    server.add_generic_rpc_handlers((Generic(),))
+    metadata = (("k", "v"),)
+    call = core.call("/g.G/M", metadata=metadata).send(b"a", end=True)
+    assert await answer_of(call) == ([b"A"], OK, "")
+    other = core.call("/g.G/Other").send(b"a", end=True)
+    assert await answer_of(other) == ([], UNIMPLEMENTED, "Method not found!")
+    assert asked == [("/g.G/M", metadata), ("/g.G/Other", ())]
+
+
+async def test_generic_handler_must_be_one(server: NativeServer) -> None:
+    with pytest.raises(AttributeError, match="GenericRpcHandler"):
+        server.add_generic_rpc_handlers((object(),))
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"), [([], "takes one message, got none"), ([b"1", b"2"], "one message, got more")]
+)
+async def test_unary_call_has_one_message(
+    server: NativeServer, core: FakeTransport, sent: list[bytes], text: str
+) -> None:
+    called = []
+
+    async def handle(request: bytes, _context: Context) -> bytes:
+        called.append(request)
+        return b""
+
+    serve(server, unary(handle))
+    written, code, details = await answer_of(core.call("/s.S/M").send(*sent, end=True))
+    assert (written, code) == ([], UNIMPLEMENTED) and text in details
+    assert called == []
+
+
+async def test_exception_is_unknown_with_its_text_and_is_logged(
+    server: NativeServer, core: FakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_request: bytes, _context: Context) -> bytes:
+        raise RuntimeError("no luck")
+
+    serve(server, unary(fail))
+    answer = await answer_of(core.call("/s.S/M").send(b"", end=True))
+    assert answer == ([], UNKNOWN, "Unexpected <class 'RuntimeError'>: no luck")
+    assert "Unexpected [RuntimeError] raised by servicer method [/s.S/M]" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_exception_keeps_the_code_that_was_set(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    async def fail(_request: bytes, context: Context) -> bytes:
+        context.set_code(grpc.StatusCode.NOT_FOUND)
+        raise KeyError("k")
+
+    serve(server, unary(fail))
+    _, code, _ = await answer_of(core.call("/s.S/M").send(b"", end=True))
+    assert code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+async def test_request_that_cannot_be_read_is_unknown(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    serve(server, unary(shout, request_deserializer=int))
+    _, code, details = await answer_of(core.call("/s.S/M").send(b"x", end=True))
+    assert code == UNKNOWN and "invalid literal" in details
+
+
+async def test_handler_that_would_block_the_loop_is_refused(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    serve(server, unary(lambda request, context: request))
+    _, code, details = await answer_of(core.call("/s.S/M").send(b"x", end=True))
+    assert code == UNKNOWN and "expected a function that is async" in details
+
+
+@pytest.mark.parametrize("reason", [LEFT, LATE])
+async def test_client_that_leaves_cancels_the_handler(
+    server: NativeServer, core: FakeTransport, reason: int
+) -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+    states = []
+
+    async def wait(_request: bytes, context: Context) -> bytes:
+        context.add_done_callback(lambda it: states.append((it.done(), it.cancelled())))
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return b""
+
+    serve(server, unary(wait))
+    call = core.call("/s.S/M").send(b"", end=True)
+    await begun.wait()
+    (task,) = server.tasks
+    call.leave(reason)
+    await cancelled.wait()
+    await asyncio.wait({task})
+    assert not server.tasks
+    assert call.status is None
+    assert states == [(True, True)]
+
+
+async def test_handler_that_cancels_itself_ends_the_call_as_cancelled(
+    server: NativeServer, core: FakeTransport
+) -> None:
+    async def give_up(_request: bytes, _context: Context) -> bytes:
+        raise asyncio.CancelledError
+
+    serve(server, unary(give_up))
+    _, code, _ = await answer_of(core.call("/s.S/M").send(b"", end=True))
+    assert code == grpc.StatusCode.CANCELLED.value[0]
+
+
+async def test_message_to_a_client_that_has_left_is_no_news(
+    server: NativeServer, core: FakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = asyncio.Event()
+
+    async def insist(_request: bytes, context: Context) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await context.write(b"too late")
+
+    serve(server, grpc.unary_stream_rpc_method_handler(insist))
+    call = core.call("/s.S/M").send(b"", end=True)
+    await begun.wait()
+    (task,) = server.tasks
+    call.leave()
+    await asyncio.wait({task})
+    assert call.written == []
+    assert "Traceback" not in caplog.text
+
+
+async def test_cancel_all_ends_every_handler(server: NativeServer, core: FakeTransport) -> None:
+    begun = asyncio.Event()
+
+    async def wait(_request: bytes, _context: Context) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    serve(server, unary(wait))
+    call = core.call("/s.S/M").send(b"", end=True)
+    await begun.wait()
+    await server.cancel_all()
+    assert (await answer_of(call))[1] == grpc.StatusCode.CANCELLED.value[0]
+
+
+@pytest.mark.parametrize("failure", [None, UnavailableError("no keys"), RuntimeError("defect")])
+async def test_core_hears_of_the_end_of_a_verification_either_way(
+    server: NativeServer, core: FakeTransport, gate: Gate, failure: Exception | None
+) -> None:
+    gate.failure = failure
+    call = core.call("/i.I/ModelInfer", event=CallEvent.VERIFY, caller="somebody")
+    gate.release.set()
+    await call.over.wait()
+    assert gate.asked == [("inference", "somebody")]
+    assert call.is_verified
+
+
+async def test_deadline_is_told(server: NativeServer, core: FakeTransport) -> None:
+    left = []
+
+    async def note(_request: bytes, context: Context) -> bytes:
+        left.append(context.time_remaining())
+        return b""
+
+    serve(server, unary(note))
+    for deadline_ns in (0, in_seconds(60), in_seconds(-1)):
+        await core.call("/s.S/M", deadline_ns=deadline_ns).send(b"", end=True).over.wait()
+    none, some, past = left
+    assert none is None and 0 < some <= 60 and past == 0
