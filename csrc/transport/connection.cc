@@ -75,6 +75,7 @@ struct Connection::Callbacks {
   static int OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* user) {
     return Guard([&] {
       Connection& self = Self(user);
+      self.has_begun_ = true;
       const bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
       switch (frame->hd.type) {
         case NGHTTP2_HEADERS:
@@ -297,7 +298,6 @@ bool Connection::ReadOnce(bool* may_have_more) {
 bool Connection::Receive(std::span<const uint8_t> bytes) {
   io_.counters().bytes_read.fetch_add(bytes.size(), std::memory_order_relaxed);
   last_read_ns_ = io_.now_ns();
-  has_read_ = true;
   const ssize_t taken = nghttp2_session_mem_recv(session_, bytes.data(), bytes.size());
   if (taken >= 0) return true;
   // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
@@ -479,7 +479,7 @@ void Connection::SetDue(int64_t when_ns) {
 void Connection::OnTimer(int64_t now_ns) {
   due_ns_ = kNever;
   if (is_closed_) return;
-  if (!has_read_) {
+  if (!has_begun_) {
     if (now_ns >= opened_ns_ + kHandshakeNs) {
       Close();
       return;

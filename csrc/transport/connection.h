@@ -117,7 +117,7 @@ class Connection {
   size_t unsent_messages_ = 0;
 
   bool is_handshaking_;
-  bool has_read_ = false;  // something of the client's session
+  bool has_begun_ = false;  // a frame has come: the client speaks HTTP/2
   bool is_closed_ = false;
   bool wants_writable_ = false;  // the socket takes no more for now
   bool is_draining_ = false;

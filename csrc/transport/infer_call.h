@@ -59,7 +59,6 @@ class InferCall final : public Call {
   int verifications_ = 0;       // since the last message
   bool is_authorized_ = false;  // a stream, at its start
   bool is_closing_ = false;
-  bool has_submitted_ = false;
   bool has_last_ = false;  // the client sends no more
   MessageBytes held_;      // a unary call's message, until its end has come
   bool has_held_ = false;

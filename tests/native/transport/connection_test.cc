@@ -1,4 +1,7 @@
 #include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <string_view>
 
 #include "testing/fake_clock.h"
 #include "transport_harness.h"
@@ -72,16 +75,23 @@ TEST_F(TimedConnection, SilentPeerIsPingedAndClosed) {
   EXPECT_TRUE(answers.Pump());
   answers.Close();
   harness.Until([&] { return harness.shared->counters.open_connections.load() == 0; });
+}
 
-  int ends[2];
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
-  const Socket silent(ends[1]);
-  harness.io->Adopt(Socket(ends[0]), "unix:", nullptr);
-  harness.Settle();
-  EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
-  clock_.Advance(21 * kSecondNs);  // not even a preface has come
-  harness.Settle();
-  EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
+TEST_F(TimedConnection, PeerThatDoesNotGetAsFarAsItsSettingsIsClosed) {
+  TransportHarness harness({}, WithClock());
+  const std::string_view beginning("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0", 32);
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{24}, size_t{32}}) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    const Socket slow(ends[1]);
+    harness.io->Adopt(Socket(ends[0]), "unix:", nullptr);
+    ASSERT_EQ(write(slow.fd(), beginning.data(), size), static_cast<ssize_t>(size));
+    harness.Settle();
+    EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
+    clock_.Advance(21 * kSecondNs);
+    harness.Settle();
+    EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U) << size;
+  }
 }
 
 TEST_F(TimedConnection, IsAskedToLeaveAtItsAge) {
