@@ -154,6 +154,13 @@ Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView
                          " is not found"));
 }
 
+std::shared_ptr<CompletionQueue> Engine::MakeCompletionQueue() {
+  auto queue = std::make_shared<CompletionQueue>();
+  MutexLock lock(mu_);
+  queues_.push_back(queue);
+  return queue;
+}
+
 void Engine::Cancel(const RequestRef& ref) {
   // Set before Infer returned, and a caller cancels only after that.
   if (const auto& version = AsInfer(ref).version; version != nullptr) version->Cancel(*ref);

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "batcher/completion_queue.h"
 #include "engine/admission.h"
 #include "engine/deadline_timer.h"
 #include "engine/infer_request.h"
@@ -76,6 +77,9 @@ class Engine {
   // is_stream, deadline_ns are set). Every failure is an outcome in its completion queue.
   void Infer(const RequestRef& request, const InferOptions& options);
   void Infer(const RequestRef& request) { Infer(request, InferOptions()); }
+  // A queue for outcomes that lives as long as the engine: an instance tells it of a batch's end
+  // after its consumer may have taken the last outcome, and gone.
+  std::shared_ptr<CompletionQueue> MakeCompletionQueue();
   // The caller of `request` has gone.
   void Cancel(const RequestRef& request);
   // The consumer has taken `request` from its completion queue: counts it and frees its place.
@@ -113,6 +117,7 @@ class Engine {
   // Guarded by mu_.
   std::unordered_map<std::string, Model> models_ GUARDED_BY(mu_);
   std::vector<std::shared_ptr<ModelVersion>> started_ GUARDED_BY(mu_);  // and not yet drained
+  std::vector<std::shared_ptr<CompletionQueue>> queues_ GUARDED_BY(mu_);
 
   DeadlineTimer timer_;  // last: its thread may call into what is above
 };

@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "base/log.h"
 #include "base/strcat.h"
+#include "transport/connection_callbacks.h"
 #include "transport/foreign_call.h"
 #include "transport/infer_call.h"
 #include "transport/io_thread.h"
@@ -22,7 +22,6 @@ namespace {
 // that were taken are given back at once, so that a large tensor flows.
 constexpr int32_t kStreamWindowBytes = 4 << 20;
 constexpr int32_t kConnectionWindowBytes = 16 << 20;
-constexpr size_t kMaxFrameBytes = 256 << 10;  // of ours, where the client takes such
 // Enough for one system call; more is not made of frames before the socket takes it.
 constexpr size_t kMaxQueuedBytes = 512 << 10;
 constexpr int kMaxRuns = 64;        // of one writev
@@ -32,167 +31,8 @@ constexpr int kMaxPingStrikes = 2;  // as gRPC has it
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
 constexpr int64_t kGoawayNs = kSecondNs;  // for the answer to the ping behind the first GOAWAY
-// Clients of gRPC cancel by RST_STREAM, and all at once when their deadlines pass.
-constexpr uint64_t kResetBurst = 10'000;
-constexpr uint64_t kResetsPerSecond = 1'000;
 
 }  // namespace
-
-// nghttp2's callbacks: C frames, through which nothing may be thrown.
-struct Connection::Callbacks {
-  static Connection& Self(void* user) { return *static_cast<Connection*>(user); }
-
-  template <typename Body>
-  static int Guard(Body body) noexcept {
-    try {
-      return body();
-    } catch (const std::exception& error) {
-      Log(LogLevel::kError, "transport", StrCat("a connection is given up: ", error.what()));
-      return NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-  }
-
-  static int OnBeginHeaders(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-    Connection& self = Self(user);
-    self.is_request_head_ = frame->headers.cat == NGHTTP2_HCAT_REQUEST;
-    if (self.is_request_head_) self.head_.Begin(frame->hd.stream_id);
-    return 0;
-  }
-
-  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t* name, size_t name_size,
-                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
-    return Guard([&] {
-      Connection& self = Self(user);
-      if (!self.is_request_head_) return 0;
-      RequestHead& head = self.head_;
-      head.Add({reinterpret_cast<const char*>(name), name_size},
-               {reinterpret_cast<const char*>(value), value_size}, self.io_.has_access_policy(),
-               self.io_.options().max_header_bytes);
-      return 0;
-    });
-  }
-
-  static int OnFrame(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-    return Guard([&] {
-      Connection& self = Self(user);
-      self.has_begun_ = true;
-      const bool ends = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-      switch (frame->hd.type) {
-        case NGHTTP2_HEADERS:
-          if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) self.BeginCall();
-          break;
-        case NGHTTP2_DATA:
-          break;
-        case NGHTTP2_PING:
-          if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
-            self.OnPingAck();
-          } else {
-            self.CheckPing();
-          }
-          return 0;
-        default:
-          return 0;
-      }
-      Call* const call = ends ? self.FindCall(frame->hd.stream_id) : nullptr;
-      if (call != nullptr) call->OnHalfClosed();
-      return 0;
-    });
-  }
-
-  static int OnData(nghttp2_session* session, uint8_t, int32_t stream_id, const uint8_t* data,
-                    size_t size, void* user) {
-    return Guard([&] {
-      Call* const call = Self(user).FindCall(stream_id);
-      if (call == nullptr) return nghttp2_session_consume(session, stream_id, size);
-      call->OnData({data, size});
-      return nghttp2_session_consume_connection(session, size);
-    });
-  }
-
-  static int OnStreamClose(nghttp2_session*, int32_t stream_id, uint32_t, void* user) {
-    return Guard([&] {
-      Connection& self = Self(user);
-      Call* const call = self.FindCall(stream_id);
-      if (call == nullptr) return 0;
-      self.Unlink(call);
-      call->OnStreamClosed(CallEnd::kCancelled);
-      call->Unref();
-      return 0;
-    });
-  }
-
-  // A call that was answered before its client had sent everything: it may stop now. Behind the
-  // notice of a drain, and not before it as nghttp2 would order them, a ping: its answer says that
-  // the client has seen the notice.
-  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
-    if (frame->hd.type == NGHTTP2_GOAWAY && Self(user).is_draining_ &&
-        !Self(user).has_said_goaway_) {
-      return nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, nullptr);
-    }
-    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
-    Self(user).ping_strikes_ = 0;
-    if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) return 0;
-    const int32_t stream_id = frame->hd.stream_id;
-    if (nghttp2_session_get_stream_remote_close(session, stream_id) != 0) return 0;
-    return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR);
-  }
-
-  static ssize_t OnPlan(nghttp2_session*, int32_t, uint8_t*, size_t length, uint32_t* flags,
-                        nghttp2_data_source* source, void*) {
-    return static_cast<Call*>(source->ptr)->PlanFrame(length, flags);
-  }
-
-  static int OnSendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head, size_t size,
-                        nghttp2_data_source* source, void* user) {
-    return Guard([&] {
-      Connection& self = Self(user);
-      auto& call = *static_cast<Call*>(source->ptr);
-      self.out_.Append({head, 9});
-      if (frame->data.padlen != 0) return int{NGHTTP2_ERR_CALLBACK_FAILURE};  // we ask for none
-      if (call.TakeFrame(size, &self.out_)) {
-        call.Ref();
-        self.sent_.push_back(&call);
-      }
-      return 0;
-    });
-  }
-
-  static ssize_t MaxFrame(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
-                          int32_t stream_window, uint32_t max_frame, void*) {
-    return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(session_window, 0)),
-                                          static_cast<size_t>(std::max(stream_window, 0)),
-                                          size_t{max_frame}, kMaxFrameBytes}));
-  }
-
-  static nghttp2_session_callbacks* Table() {
-    static nghttp2_session_callbacks* const table = [] {
-      nghttp2_session_callbacks* made = nullptr;
-      if (nghttp2_session_callbacks_new(&made) != 0) throw std::bad_alloc();
-      nghttp2_session_callbacks_set_on_begin_headers_callback(made, &OnBeginHeaders);
-      nghttp2_session_callbacks_set_on_header_callback(made, &OnHeader);
-      nghttp2_session_callbacks_set_on_frame_recv_callback(made, &OnFrame);
-      nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, &OnData);
-      nghttp2_session_callbacks_set_on_stream_close_callback(made, &OnStreamClose);
-      nghttp2_session_callbacks_set_on_frame_send_callback(made, &OnFrameSent);
-      nghttp2_session_callbacks_set_send_data_callback(made, &OnSendData);
-      nghttp2_session_callbacks_set_data_source_read_length_callback(made, &MaxFrame);
-      return made;
-    }();
-    return table;
-  }
-
-  static nghttp2_option* Options() {
-    static nghttp2_option* const options = [] {
-      nghttp2_option* made = nullptr;
-      if (nghttp2_option_new(&made) != 0) throw std::bad_alloc();
-      nghttp2_option_set_no_auto_window_update(made, 1);
-      nghttp2_option_set_no_closed_streams(made, 1);
-      nghttp2_option_set_stream_reset_rate_limit(made, kResetBurst, kResetsPerSecond);
-      return made;
-    }();
-    return options;
-  }
-};
 
 Connection::Connection(IoThread& io, Socket socket, std::string peer,
                        std::unique_ptr<TlsSession> tls)
@@ -226,7 +66,7 @@ Status Connection::StartSession() {
   const std::array<nghttp2_settings_entry, 4> settings = {
       {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams},
        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, kStreamWindowBytes},
-       {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, kMaxFrameBytes},
+       {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, kMaxHttp2FrameBytes},
        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, static_cast<uint32_t>(options.max_header_bytes)}}};
   int sent = nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings.data(), settings.size());
   if (sent == 0) {
@@ -557,25 +397,17 @@ void Connection::CheckKeepalive(int64_t now_ns) {
 }
 
 void Connection::BeginCall() {
-  if (!head_.is_post()) {
-    AnswerHttp("405", "gRPC is asked by POST");
-    return;
-  }
-  if (!head_.is_grpc()) {
-    AnswerHttp("415", "the content type of gRPC is application/grpc");
-    return;
-  }
+  if (!head_.is_post()) return AnswerHttp("405", "gRPC is asked by POST");
+  if (!head_.is_grpc()) return AnswerHttp("415", "gRPC's content type is application/grpc");
   io_.counters().calls.fetch_add(1, std::memory_order_relaxed);
-  if (head_.size_bytes() > io_.options().max_header_bytes) {
-    SubmitTrailersOnly(
-        head_.stream_id(),
-        ResourceExhausted(StrCat("received metadata of ", head_.size_bytes(),
-                                 " bytes exceeds the limit of ", io_.options().max_header_bytes)),
-        {});
-    return;
+  Status fault = head_.fault();
+  const size_t most = io_.options().max_header_bytes;
+  if (head_.size_bytes() > most) {
+    fault = ResourceExhausted(
+        StrCat("received metadata of ", head_.size_bytes(), " bytes exceeds the limit of ", most));
   }
-  if (!head_.fault().ok()) {
-    SubmitTrailersOnly(head_.stream_id(), head_.fault(), {});
+  if (!fault.ok()) {
+    SubmitTrailersOnly(head_.stream_id(), fault, {});
     return;
   }
   Call* const call = head_.is_infer() || head_.is_stream_infer()

@@ -52,12 +52,13 @@ IoThread::IoThread(std::shared_ptr<TransportShared> shared, int index)
       index_(index),
       has_access_policy_(shared_->engine.admission().access().is_active()),
       mailbox_(std::make_shared<Mailbox>()),
+      completions_(engine().MakeCompletionQueue()),
       epoll_(MakeEpoll()),
       read_buffer_(kReadBytes),
       now_ns_(engine().clock().NowNs()),
       random_(static_cast<uint32_t>(now_ns_) + static_cast<uint32_t>(index)) {
   Control(epoll_.fd(), EPOLL_CTL_ADD, mailbox_->fd(), EPOLLIN, mailbox_.get());
-  Control(epoll_.fd(), EPOLL_CTL_ADD, completions_.fd(), EPOLLIN, &completions_);
+  Control(epoll_.fd(), EPOLL_CTL_ADD, completions_->fd(), EPOLLIN, completions_.get());
 }
 
 IoThread::~IoThread() {
@@ -113,7 +114,7 @@ void IoThread::HandleEvents(int timeout_ms) {
   std::array<epoll_event, kMaxEvents> events;
   const int count = epoll_wait(epoll_.fd(), events.data(), kMaxEvents, timeout_ms);
   now_ns_ = engine().clock().NowNs();
-  const CompletionQueue::Turn turn(completions_);  // outcomes are taken below, unasked
+  const CompletionQueue::Turn turn(*completions_);  // outcomes are taken below, unasked
   std::vector<Connection*> again;
   again.swap(again_);
   for (Connection* connection : again) {
@@ -127,7 +128,7 @@ void IoThread::HandleEvents(int timeout_ms) {
 }
 
 void IoThread::HandleEvent(void* source, uint32_t events) {
-  if (source == &completions_) return;
+  if (source == completions_.get()) return;
   if (source == mailbox_.get()) {
     RunTasks();
     return;
@@ -151,7 +152,7 @@ void IoThread::RunTasks() {
 
 void IoThread::Infer(const ReplyRef& reply, const Caller* caller) {
   InferRequest& request = AsInfer(reply->request);
-  request.completions = &completions_;
+  request.completions = completions_.get();
   request.tag = ReplyRef(reply).Release();
   open_requests_.fetch_add(1, std::memory_order_relaxed);
   engine().Infer(reply->request, {caller, Wake::kLater});
@@ -171,7 +172,7 @@ void IoThread::RunInference() {
 }
 
 void IoThread::TakeOutcomes() {
-  completions_.Take(&taken_);
+  completions_->Take(&taken_);
   for (RequestRef& request : taken_) OnOutcome(std::move(request));
   taken_.clear();
 }

@@ -129,10 +129,10 @@ class IoThread {
   const int index_;
   const bool has_access_policy_;
   const std::shared_ptr<Mailbox> mailbox_;
+  const std::shared_ptr<CompletionQueue> completions_;  // also the engine's
   const Socket epoll_;
 
   // Own synchronisation.
-  CompletionQueue completions_;
   std::atomic<bool> is_stopping_{false};
   std::atomic<size_t> connection_count_{0};
   std::atomic<size_t> open_requests_{0};
