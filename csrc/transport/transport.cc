@@ -63,6 +63,8 @@ void Transport::CloseStreams() {
 }
 
 void Transport::Drain() {
+  // At once, and also for those that wait to be taken: in the backlog they would wait in vain.
+  for (const Socket& listener : listeners_) shutdown(listener.fd(), SHUT_RDWR);
   for (const auto& thread : threads_) thread->Drain();
 }
 

@@ -164,6 +164,7 @@ async def test_stop_finishes_what_is_in_flight_and_refuses_the_rest(
     call = client.unary("ModelInfer", b"q")
     await server.core.arrived.wait()
     stop = asyncio.create_task(server.transport.stop(60))
+    await asyncio.wait({stop}, timeout=0)  # it has begun: nobody is taken any more
     async with server.client() as late:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await late.unary("ModelInfer", b"late")
