@@ -35,8 +35,8 @@ void BindVersion(pybind11::module_& module);       // LoadedModel, Version
 void BindAccess(pybind11::module_& module);        // Access, AccessPolicy, Caller, Principal
 void BindSharedMemory(pybind11::module_& module);  // SharedMemory
 void BindEngine(pybind11::module_& module);        // Engine, Call
-void BindTransport(pybind11::module_& module);     // Transport, ServerCall; built where transport is
-void BindLoad(pybind11::module_& module);          // LoadClient; built where nghttp2 is
+void BindTransport(pybind11::module_& module);  // Transport, ServerCall; built where transport is
+void BindLoad(pybind11::module_& module);       // LoadClient; built where nghttp2 is
 
 // Version.stats(): the dictionary of penstock.core.VersionStats.
 pybind11::dict VersionStatsDict(const ModelVersion& version);
