@@ -127,8 +127,8 @@ class ServerConfig(AccessSettings):
     )
     max_buffered_bytes: int = _limit(
         1024 * MEBIBYTE,
-        "Requests being received or not yet answered, of all connections together, before no more"
-        " is read (native transport only); 0 = unlimited.",
+        "Bytes of requests being received or not yet answered, of all connections together; beyond"
+        " them a call is refused (native transport only); 0 = unlimited.",
         maximum=1 << 50,
         unit="bytes",
     )
