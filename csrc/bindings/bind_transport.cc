@@ -21,6 +21,7 @@ namespace penstock::bindings {
 namespace {
 
 constexpr int64_t kMillisecondNs = 1'000'000;
+constexpr size_t kMaxMessageBytes = UINT32_MAX;  // gRPC's prefix has four bytes for it
 
 // The transport with what it borrows.
 // Threading: under the GIL.
@@ -66,12 +67,16 @@ std::unique_ptr<PyTransport> MakeTransport(
   return std::make_unique<PyTransport>(engine.attr("access").cast<PyAccess>().engine, options);
 }
 
+// Text that came from a client, whatever its bytes are: the event that brings it must not fail.
+py::object TextFrom(const std::string& bytes) {
+  return py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeLatin1(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), nullptr));
+}
+
 // A value of metadata: text, or bytes where the name ends in "-bin".
 py::object ValueOf(const std::string& name, const std::string& value) {
   if (name.ends_with("-bin")) return py::bytes(value);
-  // Header values are bytes on the wire; gRPC's are ASCII, and others must not end the call.
-  return py::reinterpret_steal<py::object>(
-      PyUnicode_DecodeLatin1(value.data(), static_cast<Py_ssize_t>(value.size()), nullptr));
+  return TextFrom(value);
 }
 
 py::tuple MetadataOf(const CallHandle& call) {
@@ -83,11 +88,6 @@ py::tuple MetadataOf(const CallHandle& call) {
   return pairs;
 }
 
-std::string TextOf(const py::handle& value) {
-  if (py::isinstance<py::bytes>(value)) return value.cast<std::string>();
-  return value.cast<std::string>();
-}
-
 Metadata MetadataFrom(const py::object& pairs) {
   Metadata metadata;
   if (pairs.is_none()) return metadata;
@@ -96,13 +96,14 @@ Metadata MetadataFrom(const py::object& pairs) {
     if (!py::isinstance<py::tuple>(pair) || both.size() != 2) {
       throw py::type_error("metadata is pairs of key and value");
     }
-    metadata.emplace_back(TextOf(both[0]), TextOf(both[1]));
+    metadata.emplace_back(both[0].cast<std::string>(), both[1].cast<std::string>());
   }
   return metadata;
 }
 
 Buffer BufferFrom(const py::bytes& bytes) {
   const std::string_view view = bytes;
+  if (view.size() > kMaxMessageBytes) throw py::value_error("a message of 4 GiB or more");
   Buffer buffer = HostPool::Shared().Allocate(view.size());
   if (!view.empty()) std::memcpy(buffer.data(), view.data(), view.size());
   return buffer;
@@ -141,11 +142,13 @@ py::dict StatsOf(const PyTransport& self) {
 
 void BindCall(py::module_& module) {
   py::class_<CallHandle, std::shared_ptr<CallHandle>>(module, "ServerCall")
-      .def_property_readonly("path", [](const CallHandle& self) { return self.facts().path; })
+      .def_property_readonly("path",
+                             [](const CallHandle& self) { return TextFrom(self.facts().path); })
       .def_property_readonly("metadata", &MetadataOf)
       .def_property_readonly("peer", [](const CallHandle& self) { return self.facts().peer; })
-      .def_property_readonly("peer_common_name",
-                             [](const CallHandle& self) { return self.facts().peer_common_name; })
+      .def_property_readonly(
+          "peer_common_name",
+          [](const CallHandle& self) { return TextFrom(self.facts().peer_common_name); })
       .def_property_readonly("deadline_ns",
                              [](const CallHandle& self) {
                                const int64_t deadline_ns = self.facts().deadline_ns;
@@ -175,7 +178,15 @@ void BindCall(py::module_& module) {
             self.End(std::move(status), MetadataFrom(metadata));
           },
           py::arg("code"), py::arg("details"), py::arg("trailing_metadata"))
-      .def("verified", &CallHandle::Verified);
+      .def(
+          "verified",
+          [](CallHandle& self, int code, std::string message, int64_t retry_after_ms) {
+            Status status;
+            if (code != 0) status = Status(static_cast<StatusCode>(code), std::move(message));
+            if (code != 0 && retry_after_ms >= 0) status = status.WithRetryAfter(retry_after_ms);
+            self.Verified(std::move(status));
+          },
+          py::arg("code") = 0, py::arg("message") = "", py::arg("retry_after_ms") = -1);
 }
 
 }  // namespace

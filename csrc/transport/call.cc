@@ -56,16 +56,23 @@ void Call::OnData(std::span<const uint8_t> data) {
       if (const Status status = Accept(std::move(message)); !status.ok()) Fail(status);
     }
   }
-  if (inbox_.empty() || is_finished_) Consume();
+  if (is_inbox_empty() || is_finished_) Consume();
 }
 
 // Hands it over at once where nothing waits, which is always so on a unary call.
 Status Call::Accept(MessageReader::Message message) {
+  if (is_inbox_empty() && !is_delivering_ && WantsMessage()) return Give(std::move(message));
+  if (inbox_.size() - inbox_first_ >= kMaxInbox) {
+    return ResourceExhausted(StrCat("the call has sent ", kMaxInbox,
+                                    " messages that were not read yet, which is the limit"));
+  }
+  inbox_.push_back(std::move(message));
+  return Status::Ok();
+}
+
+// Decompressed only now: what nobody wants yet must not become large.
+Status Call::Give(MessageReader::Message message) {
   if (message.is_compressed) {
-    if (encoding_ != Compression::kIdentity && !io_.options().compression) {
-      return Unimplemented(
-          StrCat("Compression algorithm '", CompressionName(encoding_), "' is disabled."));
-    }
     if (encoding_ == Compression::kIdentity) {
       return Internal("a message is compressed, and the header 'grpc-encoding' does not say how");
     }
@@ -76,29 +83,34 @@ Status Call::Accept(MessageReader::Message message) {
     message.bytes = MessageBytes(std::move(bytes), io_.budget());
     if (!message.bytes.HoldFor(size)) return ByteBudgetExceeded(io_.budget());
   }
-  if (inbox_.empty() && !is_delivering_ && WantsMessage()) {
-    OnMessage(std::move(message.bytes));
-  } else {
-    inbox_.push_back(std::move(message.bytes));
-  }
+  OnMessage(std::move(message.bytes));
   return Status::Ok();
 }
 
 void Call::Deliver() {
   if (is_delivering_) return;  // it is what the lane wants more in the middle of
   is_delivering_ = true;
-  size_t taken = 0;
-  while (taken < inbox_.size() && !is_finished_ && WantsMessage()) {
-    OnMessage(std::move(inbox_[taken++]));
+  while (!is_inbox_empty() && !is_finished_ && WantsMessage()) {
+    const Status status = Give(std::move(inbox_[inbox_first_++]));
+    if (!status.ok()) Fail(status);
   }
-  inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<ptrdiff_t>(taken));
   is_delivering_ = false;
-  if (!inbox_.empty()) return;
+  TidyInbox();
+  if (!is_inbox_empty()) return;
   Consume();
   if (has_half_closed_ && !has_last_message_ && !is_finished_ && WantsMessage()) {
     has_last_message_ = true;
     OnLastMessage();
   }
+}
+
+// Drops what has been given: all at once, or when it is more than what waits.
+void Call::TidyInbox() {
+  if (is_delivering_) return;
+  if (is_finished_) inbox_first_ = inbox_.size();
+  if (inbox_first_ * 2 < inbox_.size()) return;
+  inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<ptrdiff_t>(inbox_first_));
+  inbox_first_ = 0;
 }
 
 void Call::OnHalfClosed() {
@@ -160,7 +172,8 @@ void Call::Send(ReplyRef reply) {
 
 void Call::Finish(const Status& status, const Metadata& metadata) {
   if (std::exchange(is_finished_, true) || connection_ == nullptr) return;
-  inbox_.clear();
+  TidyInbox();
+  reader_.Reset();
   if (!has_sent_headers_) {
     has_sent_headers_ = true;
     connection_->SubmitTrailersOnly(stream_id_, status, metadata);

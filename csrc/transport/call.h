@@ -66,6 +66,7 @@ class Call {
   void EncodeUnsent();
 
   int32_t stream_id() const { return stream_id_; }
+  Connection* connection() const { return connection_; }  // null once the stream is closed
   int64_t deadline_ns() const { return deadline_ns_; }
   bool is_finished() const { return is_finished_; }
   bool has_half_closed() const { return has_half_closed_; }
@@ -76,7 +77,7 @@ class Call {
   virtual void SendMetadata(const Metadata&) {}
   virtual void Write(Buffer) {}
   virtual void End(const Status&, const Metadata&) {}
-  virtual void Verified() {}
+  virtual void Verified(const Status&) {}
   // The server closes: a stream of inference takes no more.
   virtual void OnClosing() {}
 
@@ -101,7 +102,6 @@ class Call {
   // Ends the call: what was sent, then the trailers. Once; what comes later is ignored.
   void Finish(const Status& status, const Metadata& metadata = {});
 
-  Connection* connection() const { return connection_; }  // null once the stream is closed
   IoThread& io() const { return io_; }
   Compression reply_compression() const { return reply_compression_; }
 
@@ -113,7 +113,13 @@ class Call {
     Metadata metadata;
   };
 
+  static constexpr size_t kMaxInbox = 65'536;  // messages: they may be empty, and cost memory
+
   Status Accept(MessageReader::Message message);
+  // Hands a message to the lane.
+  Status Give(MessageReader::Message message);
+  bool is_inbox_empty() const { return inbox_first_ == inbox_.size(); }
+  void TidyInbox();
   void Fail(const Status& status);
   void Consume();
   void DropUnsent();
@@ -130,8 +136,9 @@ class Call {
 
   // In.
   MessageReader reader_;
-  std::vector<MessageBytes> inbox_;  // complete, and not yet wanted
-  size_t unconsumed_ = 0;            // bytes that the client's window is short of
+  std::vector<MessageReader::Message> inbox_;  // complete, and not yet wanted; from inbox_first_ on
+  size_t inbox_first_ = 0;
+  size_t unconsumed_ = 0;  // bytes that the client's window is short of
   bool has_half_closed_ = false;
   bool has_last_message_ = false;  // the lane knows of it
   bool is_delivering_ = false;

@@ -37,8 +37,8 @@ void CallHandle::End(Status status, Metadata metadata) {
   });
 }
 
-void CallHandle::Verified() {
-  Do([](Call& call) { call.Verified(); });
+void CallHandle::Verified(Status status) {
+  Do([status = std::move(status)](Call& call) { call.Verified(status); });
 }
 
 CallEventQueue::CallEventQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {

@@ -43,7 +43,8 @@ class CallHandle : public std::enable_shared_from_this<CallHandle> {
   void SendMetadata(Metadata metadata);
   void Write(Buffer message);
   void End(Status status, Metadata metadata);
-  void Verified();
+  // Why the caller's token could not be verified; OK: the core decides by what it has been told.
+  void Verified(Status status);
 
   // On the I/O thread: the call is over.
   void Forget() { call_ = nullptr; }

@@ -24,8 +24,9 @@ constexpr int32_t kStreamWindowBytes = 4 << 20;
 constexpr int32_t kConnectionWindowBytes = 16 << 20;
 // Enough for one system call; more is not made of frames before the socket takes it.
 constexpr size_t kMaxQueuedBytes = 512 << 10;
-constexpr int kMaxRuns = 64;        // of one writev
-constexpr int kMaxReadsInARow = 4;  // then it is the others' turn
+constexpr size_t kMaxQueuedFrames = 2000;  // beside what the calls under way may need
+constexpr int kMaxRuns = 64;               // of one writev
+constexpr int kMaxReadsInARow = 4;         // then it is the others' turn
 constexpr int kMaxTlsReadsInARow = 64;
 constexpr int kMaxPingStrikes = 2;  // as gRPC has it
 constexpr int64_t kSecondNs = 1'000'000'000;
@@ -99,6 +100,7 @@ void Connection::Handshake() {
     case TlsSession::Io::kDone:
       is_handshaking_ = false;
       WantWritable(false);
+      io_.ReadAgain(this);  // the preface may have come with it, and lie in OpenSSL
       io_.MarkDirty(this);
       return;
     case TlsSession::Io::kWantRead:
@@ -139,7 +141,10 @@ bool Connection::Receive(std::span<const uint8_t> bytes) {
   io_.counters().bytes_read.fetch_add(bytes.size(), std::memory_order_relaxed);
   last_read_ns_ = io_.now_ns();
   const ssize_t taken = nghttp2_session_mem_recv(session_, bytes.data(), bytes.size());
-  if (taken >= 0) return true;
+  // A client that sends and reads nothing must not have us keep what we would tell it.
+  const size_t queued = nghttp2_session_get_outbound_queue_size(session_);
+  if (taken >= 0)
+    return queued <= 4 * size_t{io_.options().max_concurrent_streams} + kMaxQueuedFrames;
   // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
   if (taken != NGHTTP2_ERR_BAD_CLIENT_MAGIC) Flush();
   return false;
@@ -168,6 +173,7 @@ void Connection::Flush() {
       return;
     }
     TellSent();
+    if (!out_.empty()) break;  // the socket, or TLS, takes no more for now
   }
   if (is_closed_) return;
   if (unsent_messages_ != 0) {
@@ -279,9 +285,9 @@ void Connection::CheckPing() {
   }
 }
 
-void Connection::OnPingAck() {
+void Connection::OnPingAck(bool is_drains) {
   ping_sent_ns_ = 0;
-  if (is_draining_ && !has_said_goaway_) SayGoaway(NGHTTP2_NO_ERROR, {});
+  if (is_drains && is_draining_ && !has_said_goaway_) SayGoaway(NGHTTP2_NO_ERROR, {});
 }
 
 void Connection::Drain() {

@@ -86,7 +86,7 @@ class Connection {
   void Close();
 
   void CheckPing();
-  void OnPingAck();
+  void OnPingAck(bool is_drains);
   void SayGoaway(uint32_t error_code, std::string_view why);
   void CheckKeepalive(int64_t now_ns);
   void CheckAgeAndIdle(int64_t now_ns);

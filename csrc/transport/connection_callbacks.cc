@@ -1,6 +1,7 @@
 #include "transport/connection_callbacks.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <new>
 
@@ -14,6 +15,9 @@ namespace {
 // Clients of gRPC cancel by RST_STREAM, and all at once when their deadlines pass.
 constexpr uint64_t kResetBurst = 10'000;
 constexpr uint64_t kResetsPerSecond = 1'000;
+
+// Tells the ping of a drain from those that keep a connection alive, which carry zeros.
+constexpr std::array<uint8_t, 8> kDrainPing = {'d', 'r', 'a', 'i', 'n'};
 
 }  // namespace
 
@@ -62,7 +66,7 @@ int Connection::Callbacks::OnFrame(nghttp2_session*, const nghttp2_frame* frame,
         break;
       case NGHTTP2_PING:
         if ((frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
-          self.OnPingAck();
+          self.OnPingAck(frame->ping.opaque_data[0] == kDrainPing[0]);
         } else {
           self.CheckPing();
         }
@@ -102,7 +106,7 @@ int Connection::Callbacks::OnStreamClose(nghttp2_session*, int32_t stream_id, ui
 int Connection::Callbacks::OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame,
                                        void* user) {
   if (frame->hd.type == NGHTTP2_GOAWAY && Self(user).is_draining_ && !Self(user).has_said_goaway_) {
-    return nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, nullptr);
+    return nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, kDrainPing.data());
   }
   if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) return 0;
   Self(user).ping_strikes_ = 0;
@@ -112,9 +116,26 @@ int Connection::Callbacks::OnFrameSent(nghttp2_session* session, const nghttp2_f
   return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR);
 }
 
+int Connection::Callbacks::OnFrameNotSent(nghttp2_session* session, const nghttp2_frame* frame,
+                                          int error, void*) {
+  if (frame->hd.type != NGHTTP2_HEADERS || error == NGHTTP2_ERR_STREAM_CLOSED ||
+      error == NGHTTP2_ERR_STREAM_CLOSING) {
+    return 0;
+  }
+  Log(LogLevel::kError, "transport",
+      StrCat("headers of a response cannot be sent: ", nghttp2_strerror(error)));
+  return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                   NGHTTP2_INTERNAL_ERROR);
+}
+
 ssize_t Connection::Callbacks::OnPlan(nghttp2_session*, int32_t, uint8_t*, size_t length,
                                       uint32_t* flags, nghttp2_data_source* source, void*) {
-  return static_cast<Call*>(source->ptr)->PlanFrame(length, flags);
+  ssize_t planned = 0;
+  const int guarded = Guard([&] {
+    planned = static_cast<Call*>(source->ptr)->PlanFrame(length, flags);
+    return 0;
+  });
+  return guarded == 0 ? planned : guarded;
 }
 
 int Connection::Callbacks::OnSendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head,
@@ -149,6 +170,7 @@ nghttp2_session_callbacks* Connection::Callbacks::Table() {
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, &OnData);
     nghttp2_session_callbacks_set_on_stream_close_callback(made, &OnStreamClose);
     nghttp2_session_callbacks_set_on_frame_send_callback(made, &OnFrameSent);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(made, &OnFrameNotSent);
     nghttp2_session_callbacks_set_send_data_callback(made, &OnSendData);
     nghttp2_session_callbacks_set_data_source_read_length_callback(made, &MaxFrame);
     return made;

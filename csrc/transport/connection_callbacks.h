@@ -27,6 +27,9 @@ struct Connection::Callbacks {
   // notice of a drain, and not before it as nghttp2 would order them, a ping: its answer says that
   // the client has seen the notice.
   static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user);
+  // Headers or trailers that cannot be: without them the client would wait for ever.
+  static int OnFrameNotSent(nghttp2_session* session, const nghttp2_frame* frame, int error,
+                            void* user);
   static ssize_t OnPlan(nghttp2_session*, int32_t, uint8_t*, size_t length, uint32_t* flags,
                         nghttp2_data_source* source, void*);
   static int OnSendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head, size_t size,

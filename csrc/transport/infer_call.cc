@@ -38,6 +38,7 @@ void InferCall::OnStart() {
   if (!is_stream_) return;
   is_closing_ = io().is_closing();
   if (IsVerified()) Authorize();
+  if (is_closing_) FinishStream();
 }
 
 // A stream is refused at its start, before it has sent anything.
@@ -67,19 +68,20 @@ bool InferCall::IsVerified() {
   return false;
 }
 
-void InferCall::Verified() {
+void InferCall::Verified(const Status& status) {
   if (gate_ != Gate::kVerifying || is_finished()) return;
   gate_ = Gate::kOpen;
+  if (!status.ok()) {
+    Finish(status);
+    Abandon(/*cancels=*/true);
+    return;
+  }
   if (is_stream_ && !is_authorized_) {
     if (!IsVerified()) return;
     Authorize();
   } else if (std::exchange(has_held_, false)) {
     OnMessage(std::move(held_));
     if (gate_ != Gate::kOpen) return;
-    if (!is_stream_ && has_last_) {
-      OnLastMessage();
-      return;
-    }
   }
   Deliver();
 }
@@ -203,6 +205,7 @@ void InferCall::OnMessagesSent(size_t count) {
 
 void InferCall::OnEnd(CallEnd end) {
   if (handle_ != nullptr) handle_->Forget();
+  held_ = MessageBytes();
   // Past its deadline the engine ends a queued request by itself.
   Abandon(/*cancels=*/end == CallEnd::kCancelled);
 }

@@ -28,7 +28,7 @@ class InferCall final : public Call {
   // Sends what is next in order and has been prepared.
   void SendOutcomes();
 
-  void Verified() override;
+  void Verified(const Status& status) override;
   void OnClosing() override;
 
  private:

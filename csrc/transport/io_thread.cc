@@ -1,10 +1,12 @@
 #include "transport/io_thread.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 
 #include <array>
 #include <cerrno>
 #include <exception>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -16,6 +18,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kMillisecondNs = 1'000'000;
+constexpr int64_t kLastMomentNs = 1'000 * kMillisecondNs;  // for a turn that is under way
 
 int MakeEpoll() {
   const int fd = epoll_create1(EPOLL_CLOEXEC);
@@ -62,23 +65,42 @@ IoThread::IoThread(std::shared_ptr<TransportShared> shared, int index)
 }
 
 IoThread::~IoThread() {
-  Stop(0);
+  BeginStop(0);
+  thread_.Join();
   CloseConnections();
 }
 
 void IoThread::Start() {
+  {
+    MutexLock lock(end_mu_);
+    is_running_ = true;
+  }
   thread_ = Thread(StrCat("ps-io-", index_), [this] { Run(); });
 }
 
-bool IoThread::Stop(int64_t timeout_ns) {
-  stop_deadline_ns_ = engine().clock().NowNs() + timeout_ns;
-  if (!is_stopping_.exchange(true)) mailbox_->Post([] {});
+void IoThread::BeginStop(int64_t deadline_ns) {
+  if (is_stopping_.load()) return;
+  stop_deadline_ns_ = deadline_ns;
+  is_stopping_.store(true);
+  mailbox_->Post([] {});
+}
+
+bool IoThread::Stop(int64_t deadline_ns) {
+  BeginStop(deadline_ns);
+  {
+    MutexLock lock(end_mu_);
+    const int64_t last_ns = deadline_ns + kLastMomentNs;
+    while (is_running_) {
+      if (engine().clock().NowNs() >= last_ns) return false;
+      engine().clock().WaitUntil(ended_, end_mu_, last_ns);
+    }
+  }
   thread_.Join();
   return open_requests_.load() == 0;
 }
 
 void IoThread::Run() noexcept {
-  while (!is_stopping_.load(std::memory_order_relaxed)) {
+  while (!is_stopping_.load(std::memory_order_acquire)) {
     try {
       Turn(-1);
     } catch (const std::exception& error) {
@@ -88,6 +110,9 @@ void IoThread::Run() noexcept {
   mailbox_->Close();
   CloseConnections();
   WaitForRequests(stop_deadline_ns_);
+  MutexLock lock(end_mu_);
+  is_running_ = false;
+  ended_.NotifyAll();
 }
 
 void IoThread::Turn(int timeout_ms) {
@@ -102,7 +127,8 @@ void IoThread::Turn(int timeout_ms) {
 }
 
 int IoThread::TimeoutMs(int asked_ms) const {
-  if (!again_.empty()) return 0;
+  // What is left of a turn that failed is done in the next.
+  if (!again_.empty() || !dirty_.empty() || !unflushed_.empty() || !closed_.empty()) return 0;
   if (timer_ns_ == kNever) return asked_ms;
   const int64_t left_ns = std::max<int64_t>(timer_ns_ - engine().clock().NowNs(), 0);
   const auto left_ms = static_cast<int>(
@@ -135,7 +161,7 @@ void IoThread::HandleEvent(void* source, uint32_t events) {
   }
   for (const auto& listener : listeners_) {
     if (source != listener.get()) continue;
-    listener->on_readable();
+    if (listener->socket.is_open()) listener->on_readable(listener->socket.fd());
     return;
   }
   Protect(static_cast<Connection*>(source), [&](Connection& connection) {
@@ -147,7 +173,13 @@ void IoThread::HandleEvent(void* source, uint32_t events) {
 }
 
 void IoThread::RunTasks() {
-  for (const Mailbox::Task& task : mailbox_->Take()) task();
+  for (const Mailbox::Task& task : mailbox_->Take()) {
+    try {
+      task();
+    } catch (const std::exception& error) {
+      Log(LogLevel::kError, "transport", StrCat("what was asked of a call failed: ", error.what()));
+    }
+  }
 }
 
 void IoThread::Infer(const ReplyRef& reply, const Caller* caller) {
@@ -177,14 +209,20 @@ void IoThread::TakeOutcomes() {
   taken_.clear();
 }
 
+// Whatever fails here, the others of the batch get their outcomes.
 void IoThread::OnOutcome(RequestRef ref) {
   InferRequest& request = AsInfer(ref);
   const ReplyRef reply = ReplyRef::Adopt(static_cast<Reply*>(std::exchange(request.tag, nullptr)));
   open_requests_.fetch_sub(1, std::memory_order_relaxed);
   reply->is_done = true;
-  if (reply->call != nullptr) reply->call->Prepare(reply.get());
+  try {
+    if (reply->call != nullptr) reply->call->Prepare(reply.get());
+  } catch (const std::bad_alloc&) {
+    request.status = reply->status = ResourceExhausted("no memory for the response");
+  }
   engine().Release(request);
-  if (reply->call != nullptr) reply->call->SendOutcomes();
+  if (reply->call == nullptr || reply->call->connection() == nullptr) return;
+  Protect(reply->call->connection(), [&](Connection&) { reply->call->SendOutcomes(); });
 }
 
 void IoThread::MarkDirty(Connection* connection) {
@@ -232,24 +270,38 @@ void IoThread::Adopt(Socket socket, std::string peer, std::unique_ptr<TlsSession
 
 void IoThread::Add(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls) {
   const int fd = socket.fd();
-  auto made =
-      std::make_unique<Connection>(*this, std::move(socket), std::move(peer), std::move(tls));
+  std::unique_ptr<Connection> made;
+  try {
+    made = std::make_unique<Connection>(*this, std::move(socket), std::move(peer), std::move(tls));
+  } catch (...) {
+    CountClosed();
+    throw;
+  }
   Connection* const connection = made.get();
   connections_.emplace(connection, std::move(made));
   if (connection->is_closed()) return;
   Control(epoll_.fd(), EPOLL_CTL_ADD, fd, EPOLLIN, connection);
+  if (is_draining_) connection->Drain();
   MarkDirty(connection);
 }
 
-void IoThread::OnConnectionClosed(Connection& connection) { closed_.push_back(&connection); }
+void IoThread::CountClosed() {
+  connection_count_.fetch_sub(1, std::memory_order_relaxed);
+  shared_->counters.open_connections.fetch_sub(1, std::memory_order_relaxed);
+}
+
+// Out of epoll by name: a child of this process may hold the socket open for a moment more.
+void IoThread::OnConnectionClosed(Connection& connection) {
+  epoll_ctl(epoll_.fd(), EPOLL_CTL_DEL, connection.fd(), nullptr);
+  closed_.push_back(&connection);
+}
 
 void IoThread::DeleteClosed() {
   if (closed_.empty()) return;
   for (Connection* connection : closed_) {
     std::erase(again_, connection);
     std::erase(dirty_, connection);
-    connection_count_.fetch_sub(1, std::memory_order_relaxed);
-    shared_->counters.open_connections.fetch_sub(1, std::memory_order_relaxed);
+    CountClosed();
     connections_.erase(connection);
   }
   closed_.clear();
@@ -265,24 +317,29 @@ void IoThread::RunTimers() {
   timer_ns_ = kNever;
   for (const auto& [connection, owned] : connections_) {
     if (connection->due_ns() <= now_ns_) {
-      connection->OnTimer(now_ns_);
+      Protect(connection, [&](Connection& due) { due.OnTimer(now_ns_); });
     } else {
       SetTimer(connection->due_ns());
     }
   }
 }
 
-void IoThread::WatchListener(int fd, std::function<void()> on_readable) {
-  mailbox_->Post([this, fd, on_readable = std::move(on_readable)] {
-    listeners_.push_back(std::make_unique<Listener>(Listener{fd, on_readable}));
+void IoThread::WatchListener(Socket listener, std::function<void(int fd)> on_readable) {
+  // A task is copyable, a socket is not.
+  const auto shared = std::make_shared<Socket>(std::move(listener));
+  mailbox_->Post([this, shared, on_readable = std::move(on_readable)] {
+    const int fd = shared->fd();
+    listeners_.push_back(std::make_unique<Listener>(Listener{std::move(*shared), on_readable}));
     Control(epoll_.fd(), EPOLL_CTL_ADD, fd, EPOLLIN, listeners_.back().get());
   });
 }
 
 void IoThread::Drain() {
   mailbox_->Post([this] {
+    is_draining_ = true;
     for (const auto& listener : listeners_) {
-      epoll_ctl(epoll_.fd(), EPOLL_CTL_DEL, listener->fd, nullptr);
+      shutdown(listener->socket.fd(), SHUT_RDWR);  // also where somebody has a copy of it
+      listener->socket.Close();
     }
     for (const auto& [connection, owned] : connections_) connection->Drain();
   });
@@ -298,9 +355,9 @@ void IoThread::WaitForRequests(int64_t deadline_ns) {
   while (open_requests_.load() != 0) {
     now_ns_ = engine().clock().NowNs();
     if (now_ns_ >= deadline_ns) return;
-    std::array<epoll_event, 1> event;
-    const int64_t left_ms = (deadline_ns - now_ns_) / kMillisecondNs + 1;
-    epoll_wait(epoll_.fd(), event.data(), 1, static_cast<int>(std::min<int64_t>(left_ms, 1000)));
+    const int64_t left_ms = std::min<int64_t>((deadline_ns - now_ns_) / kMillisecondNs + 1, 1000);
+    pollfd outcomes{completions_->fd(), POLLIN, 0};
+    poll(&outcomes, 1, static_cast<int>(left_ms));
     TakeOutcomes();
   }
 }

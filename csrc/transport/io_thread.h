@@ -58,14 +58,17 @@ class IoThread {
   IoThread& operator=(const IoThread&) = delete;
 
   void Start();
-  // Closes every connection and waits for requests that still run, at most `timeout_ns`. False:
-  // some do not end, and hold memory of this thread: it must not be destroyed.
-  bool Stop(int64_t timeout_ns);
+  // Has the thread close every connection and wait for requests that still run, until
+  // `deadline_ns`.
+  void BeginStop(int64_t deadline_ns);
+  // Joins. False: not before `deadline_ns` and a moment more, for a model runs on it that does not
+  // end; or requests still run elsewhere. They use memory of this thread: it must not be destroyed.
+  bool Stop(int64_t deadline_ns);
 
   // Takes a connection over, from another thread. `tls` null: plain text.
   void Adopt(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls);
-  // Watches a listening socket, until Drain: `on_readable` is called on this thread.
-  void WatchListener(int fd, std::function<void()> on_readable);
+  // Watches a listening socket, until Drain closes it: `on_readable` is called on this thread.
+  void WatchListener(Socket listener, std::function<void(int fd)> on_readable);
   // Of all connections, from any thread.
   void Drain();
   void CloseStreams();
@@ -103,8 +106,8 @@ class IoThread {
   static constexpr int kMaxEvents = 256;
 
   struct Listener {
-    int fd;
-    std::function<void()> on_readable;
+    Socket socket;
+    std::function<void(int fd)> on_readable;
   };
 
   template <typename Action>
@@ -120,6 +123,7 @@ class IoThread {
   void FlushConnections();
   void HandleEvent(void* source, uint32_t events);
   void RunTimers();
+  void CountClosed();
   void DeleteClosed();
   void CloseConnections();
   void WaitForRequests(int64_t deadline_ns);
@@ -140,6 +144,7 @@ class IoThread {
   // Only on this thread.
   SessionMemory memory_;
   std::vector<uint8_t> read_buffer_;
+  bool is_draining_ = false;
   int64_t now_ns_;
   int64_t timer_ns_ = kNever;
   std::minstd_rand random_;
@@ -152,7 +157,13 @@ class IoThread {
   std::vector<RequestRef> taken_;
 
   int64_t stop_deadline_ns_ = 0;  // set before is_stopping_
-  Thread thread_;                 // last: it uses everything above
+
+  Mutex end_mu_;
+  CondVar ended_;
+  // Guarded by end_mu_.
+  bool is_running_ GUARDED_BY(end_mu_) = false;
+
+  Thread thread_;  // last: it uses everything above
 };
 
 }  // namespace penstock

@@ -96,6 +96,11 @@ class MessageReader {
   // the flag is neither 0 nor 1. After a failure nothing more can be read.
   Result<bool> Read(std::span<const uint8_t>* data, Message* message);
 
+  // Forgets the message under way, and gives back what it held.
+  void Reset() {
+    message_ = Message();
+    prefix_size_ = received_ = 0;
+  }
   // Whether the stream may end here.
   bool is_between_messages() const { return prefix_size_ == 0; }
 

@@ -9,11 +9,11 @@
 namespace penstock {
 
 std::span<uint8_t> OutQueue::Reserve(size_t size) {
-  if (chunks_.empty() || chunks_.back().size() - used_ < size) {
-    chunks_.push_back(HostPool::Shared().Allocate(std::max(size, kChunkBytes)));
+  if (chunks_.empty() || chunks_.back().bytes.size() - used_ < size) {
+    chunks_.push_back({HostPool::Shared().Allocate(std::max(size, kChunkBytes))});
     used_ = 0;
   }
-  uint8_t* const data = chunks_.back().data() + used_;
+  uint8_t* const data = chunks_.back().bytes.data() + used_;
   const bool continues =
       runs_.size() > first_ && !runs_.back().owner && runs_.back().data + runs_.back().size == data;
   if (continues) {
@@ -21,6 +21,7 @@ std::span<uint8_t> OutQueue::Reserve(size_t size) {
   } else {
     runs_.push_back({data, size, ReplyRef()});
   }
+  chunks_.back().unwritten += size;
   used_ += size;
   size_ += size;
   return {data, size};
@@ -41,19 +42,32 @@ void OutQueue::Drop(size_t size) {
   size_ -= size;
   while (size != 0) {
     Run& run = runs_[first_];
-    const size_t dropped = std::min(run.size, size);
+    size_t dropped = std::min(run.size, size);
+    if (!run.owner) {
+      // A run may go on from one chunk into the next where they lie side by side.
+      while (chunks_.front().unwritten == 0) chunks_.pop_front();
+      dropped = std::min(dropped, chunks_.front().unwritten);
+      chunks_.front().unwritten -= dropped;
+    }
     run.data += dropped;
     run.size -= dropped;
     size -= dropped;
-    if (run.size != 0) return;
+    if (run.size != 0) continue;
     run.owner = ReplyRef();
     ++first_;
   }
+  DropRuns();
+}
+
+// Lets go of what has been written, also where the queue never becomes empty.
+void OutQueue::DropRuns() {
+  while (chunks_.size() > 1 && chunks_.front().unwritten == 0) chunks_.pop_front();
+  if (first_ * 2 >= runs_.size()) {
+    runs_.erase(runs_.begin(), runs_.begin() + static_cast<ptrdiff_t>(first_));
+    first_ = 0;
+  }
   if (size_ != 0) return;
-  runs_.clear();
-  first_ = 0;
-  if (chunks_.size() > 1) chunks_.erase(chunks_.begin(), chunks_.end() - 1);
-  if (!chunks_.empty() && chunks_.back().size() > kChunkBytes) chunks_.clear();
+  if (!chunks_.empty() && chunks_.back().bytes.size() > kChunkBytes) chunks_.clear();
   used_ = 0;
 }
 

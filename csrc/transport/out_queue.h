@@ -27,6 +27,7 @@ class OutQueue {
 
   bool empty() const { return size_ == 0; }
   size_t size() const { return size_; }
+  size_t chunks() const { return chunks_.size(); }  // of memory that it holds now
 
   // The first runs, at most `max_runs`, for one system call.
   template <typename Visit>
@@ -47,11 +48,18 @@ class OutQueue {
     ReplyRef owner;  // none: in a chunk
   };
 
+  struct Chunk {
+    Buffer bytes;
+    size_t unwritten = 0;
+  };
+
+  void DropRuns();
+
   std::vector<Run> runs_;
   size_t first_ = 0;  // the first that is not written
   size_t size_ = 0;
-  std::vector<Buffer> chunks_;  // the last one is being filled; all go when nothing is queued
-  size_t used_ = 0;             // of the last chunk
+  std::deque<Chunk> chunks_;  // in the order of their runs; the last one is being filled
+  size_t used_ = 0;           // of the last chunk
 };
 
 }  // namespace penstock

@@ -37,13 +37,14 @@ Status Reply::MakeReady(size_t max_bytes, Compression compression, int level) {
     SetPrefix(/*is_compressed=*/false);
     return Status::Ok();
   }
-  EncodeNow();
-  PENSTOCK_ASSIGN_OR_RETURN(Buffer compressed,
-                            Compress(compression, bytes_.span(), level, HostPool::Shared()));
-  bytes_ = std::move(compressed);
+  Buffer plain = HostPool::Shared().Allocate(size_);
+  infer.EncodeTo(plain.span());
+  PENSTOCK_ASSIGN_OR_RETURN(bytes_, Compress(compression, plain.span(), level, HostPool::Shared()));
   pieces_.assign(1, bytes_.span());
   size_ = bytes_.size();
   SetPrefix(/*is_compressed=*/true);
+  request = RequestRef();
+  message_ = MessageBytes();
   return Status::Ok();
 }
 
@@ -75,6 +76,7 @@ void Reply::EncodePieces() {
     from = cuts[i];
     if (!infer.outputs[i].data.empty()) pieces_.push_back(infer.outputs[i].data);
   }
+  message_ = MessageBytes();  // outputs lie in memory of their own
 }
 
 void Reply::Take(size_t size, OutQueue* out) {

@@ -51,10 +51,10 @@ Status Transport::Listen(int fd) {
 
 void Transport::Start() {
   for (const auto& thread : threads_) thread->Start();
-  for (const Socket& listener : listeners_) {
-    const int fd = listener.fd();
-    threads_[0]->WatchListener(fd, [this, fd] { Accept(fd); });
+  for (Socket& listener : listeners_) {
+    threads_[0]->WatchListener(std::move(listener), [this](int fd) { Accept(fd); });
   }
+  listeners_.clear();
 }
 
 void Transport::CloseStreams() {
@@ -63,21 +63,19 @@ void Transport::CloseStreams() {
 }
 
 void Transport::Drain() {
-  // At once, and also for those that wait to be taken: in the backlog they would wait in vain.
-  for (const Socket& listener : listeners_) shutdown(listener.fd(), SHUT_RDWR);
   for (const auto& thread : threads_) thread->Drain();
 }
 
 bool Transport::Stop(int64_t timeout_ns) {
   const int64_t deadline_ns = shared_->engine.clock().NowNs() + timeout_ns;
+  for (const auto& thread : threads_) thread->BeginStop(deadline_ns);
   bool have_ended = true;
   for (auto& thread : threads_) {
-    const int64_t left_ns = std::max<int64_t>(deadline_ns - shared_->engine.clock().NowNs(), 0);
-    if (thread->Stop(left_ns)) continue;
+    if (thread->Stop(deadline_ns)) continue;
     have_ended = false;
     // The batch may still end, and then touches what is left behind.
     Log(LogLevel::kError, "transport", "left behind with a request that does not end");
-    thread.release();  // NOLINT(bugprone-unused-return-value): leaked on purpose
+    [[maybe_unused]] const IoThread* const left = thread.release();
   }
   threads_.clear();
   listeners_.clear();

@@ -21,7 +21,7 @@ namespace penstock {
 // handed over by events. One thread takes connections and gives each to the one with the fewest.
 //
 // Threading: control calls on one thread at a time; events() and counters() on any.
-// Ownership: owns the threads and the listening sockets; borrows the engine, which outlives it.
+// Ownership: owns the threads, and they the listening sockets; borrows the engine, which outlives it.
 // Lifecycle: UseTls?, Listen+ -> Start -> CloseStreams?, Drain? -> Stop.
 // Blocking: Stop, for requests that run.
 class Transport {
@@ -55,7 +55,7 @@ class Transport {
   // Constant after Start.
   const std::shared_ptr<TransportShared> shared_;
   std::unique_ptr<TlsContext> tls_;
-  std::vector<Socket> listeners_;
+  std::vector<Socket> listeners_;  // until Start
   std::vector<std::unique_ptr<IoThread>> threads_;
 
   // Only on the thread that takes connections.

@@ -132,12 +132,70 @@ TEST(ForeignCall, TokensOfInferenceAreVerifiedElsewhere) {
   principal.groups.set();
   harness.models.engine.admission().access().Remember(
       *asked.call->caller(), std::make_shared<const Principal>(principal), kNever);
-  asked.call->Verified();
+  asked.call->Verified(Status::Ok());
   EXPECT_EQ(harness.Await(client, unary).status(), "0");
   const int32_t stream = client.Call(kStreamInfer, RowRequest({1}), true, token);
   EXPECT_EQ(harness.Await(client, stream).status(), "0");
   const int32_t nobody = client.Call(kInfer, RowRequest({1}));
   EXPECT_EQ(harness.Await(client, nobody).status(), "16");
+}
+
+TEST(ForeignCall, SecondMessageWhileATokenIsVerifiedIsOneTooMany) {
+  AccessPolicy policy;
+  policy.needs_identity = policy.has_tokens = true;
+  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  harness.models.Serve(IdentitySpec());
+  Http2Client& client = harness.Connect();
+  const int32_t id = client.Call(kInfer, RowRequest({1}) + RowRequest({2}) + RowRequest({3}), true,
+                                 {{"authorization", "Bearer a.b.c"}});
+  while (!client.response(id).is_closed) {
+    harness.Step();
+    if (harness.events.empty()) continue;
+    harness.NextEvent().call->Verified(Status::Ok());
+  }
+  EXPECT_EQ(client.response(id).status(), "12");
+  harness.Settle();
+  EXPECT_EQ(harness.shared->counters.buffered_bytes.load(), 0U);
+}
+
+TEST(ForeignCall, FailedVerificationEndsTheCallWithItsReason) {
+  AccessPolicy policy;
+  policy.needs_identity = policy.has_tokens = true;
+  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  harness.models.Serve(IdentitySpec());
+  Http2Client& client = harness.Connect();
+  for (const char* path : {kInfer, kStreamInfer}) {
+    const int32_t id =
+        client.Call(path, RowRequest({1}), true, {{"authorization", "Bearer a.b.c"}});
+    harness.NextEvent().call->Verified(ResourceExhausted("later").WithRetryAfter(1000));
+    EXPECT_EQ(harness.Await(client, id).status(), "8") << path;
+    EXPECT_EQ(client.response(id)["grpc-retry-pushback-ms"], "1000");
+  }
+}
+
+TEST(ForeignCall, MessagesThatNobodyReadsAreBounded) {
+  TransportHarness harness;
+  Http2Client& client = harness.Connect();
+  std::string messages;
+  for (int i = 0; i < 70'000; ++i) messages += Framed("");
+  const int32_t id = client.Call(kMethod, messages);
+  EXPECT_EQ(harness.Await(client, id).status(), "8");
+}
+
+TEST(ForeignCall, TrailersThatCannotBeSentEndTheCallAllTheSame) {
+  TransportHarness harness;
+  Http2Client& client = harness.Connect();
+  for (const bool has_written : {false, true}) {
+    const int32_t id = client.Call(kMethod, Framed("x"));
+    const auto call = harness.NextEvent().call;
+    if (has_written) {
+      call->Write(BufferOf("reply"));
+      EXPECT_EQ(harness.NextEvent().kind, Kind::kWritten);
+    }
+    call->End(Status::Ok(), {{"x-long", std::string(100'000, 'x')}});
+    EXPECT_EQ(harness.NextEvent().kind, Kind::kClosed);
+    EXPECT_EQ(harness.Await(client, id).error_code, NGHTTP2_INTERNAL_ERROR);
+  }
 }
 
 TEST(ForeignCall, TokenThatNobodyVouchesForIsRefused) {
@@ -153,7 +211,7 @@ TEST(ForeignCall, TokenThatNobodyVouchesForIsRefused) {
       harness.Step();
       if (harness.events.empty()) continue;
       const CallEvent event = harness.NextEvent();
-      if (event.kind == Kind::kVerify) event.call->Verified();
+      if (event.kind == Kind::kVerify) event.call->Verified(Status::Ok());
     }
     EXPECT_EQ(client.response(id).status(), "16") << path;
   }

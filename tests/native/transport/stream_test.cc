@@ -120,6 +120,15 @@ TEST(Stream, ClosingServerAnswersWhatItReadAndSaysSo) {
   EXPECT_THAT(Unframed(response.body), SizeIs(1));
 }
 
+TEST(Stream, BegunWhileTheServerClosesIsEndedAtOnce) {
+  TransportHarness harness;
+  harness.models.Serve(IdentitySpec());
+  harness.shared->is_closing.store(true);
+  Http2Client& client = harness.Connect();
+  const int32_t id = client.Call(kStreamInfer, RowRequest({1}), /*ends=*/false);
+  EXPECT_EQ(harness.Await(client, id).status(), "14");
+}
+
 TEST(Stream, DeadlineEndsIt) {
   TransportHarness harness;
   harness.models.Serve(IdentitySpec());

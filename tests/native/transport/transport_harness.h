@@ -224,7 +224,6 @@ class TransportHarness {
   ~TransportHarness() {
     for (auto& client : clients_) client->Close();
     Until([&] { return shared->counters.open_connections.load() == 0; });
-    io->Stop(kLongNs);
     Until([&] { return AreRequestsDone(); });
   }
 

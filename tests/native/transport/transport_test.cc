@@ -131,6 +131,20 @@ TEST_F(RunningTransport, ConnectionsOverTheLimitAreClosed) {
   EXPECT_LE(transport_.counters().open_connections.load(), 16U);
 }
 
+TEST_F(RunningTransport, DrainClosesTheListeners) {
+  Start();
+  transport_.Drain();
+  sockaddr_in address{};
+  socklen_t size = sizeof(address);
+  getsockname(listener_.fd(), reinterpret_cast<sockaddr*>(&address), &size);
+  int refused = 0;
+  while (refused == 0) {  // the thread hears of it in a moment
+    const Socket socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    refused = connect(socket.fd(), reinterpret_cast<sockaddr*>(&address), sizeof(address));
+  }
+  EXPECT_EQ(errno, ECONNREFUSED);
+}
+
 TEST_F(RunningTransport, StopWaitsForWhatRunsAndAnswersNobody) {
   Gate gate;
   models_.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
