@@ -292,6 +292,7 @@ void Connection::OnPingAck(bool is_drains) {
 
 void Connection::Drain() {
   if (is_closed_ || std::exchange(is_draining_, true)) return;
+  if (is_handshaking_) return Close();  // it has no call yet, and may never end
   drain_ns_ = io_.now_ns();
   // Calls may be on their way: the last stream is named once the client has seen the notice.
   nghttp2_submit_shutdown_notice(session_);

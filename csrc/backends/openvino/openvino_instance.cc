@@ -28,10 +28,14 @@ Status OpenVinoInstance::Run(std::span<const BatchInput> inputs, std::span<const
                              std::vector<BatchOutput>* outputs) {
   CheckShapes(inputs);
   for (const BatchInput& input : inputs) PENSTOCK_RETURN_IF_ERROR(SetInput(input));
-  // Not infer(): on one thread it swallows what a node throws, and the outputs would be those of the
-  // batch before, which are another client's.
-  request_.start_async();
-  request_.wait();
+  if (model_.infers_on_caller()) {
+    request_.infer();
+  } else {
+    // On one thread infer() swallows what a node throws, and the outputs would be those of the batch
+    // before, which are another client's.
+    request_.start_async();
+    request_.wait();
+  }
   for (const size_t index : wanted) {
     PENSTOCK_ASSIGN_OR_RETURN(BatchOutput output, CopyOutput(index));
     outputs->push_back(std::move(output));

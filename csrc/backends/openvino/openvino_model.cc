@@ -20,7 +20,8 @@ namespace {
 
 constexpr const char* kDevice = "CPU";
 
-// Below this a model runs on its caller's thread alone: a second thread gains nothing. Microseconds
+// Below this a second thread gains nothing. It is given one all the same: on a single one batches
+// would have to be handed to it (OpenVinoModel::infers_on_caller), which costs more. Microseconds
 // for batches of 1 / 16 / 64 rows of multi-layer perceptrons on one thread and on two (2 cores, busy
 // with other work, called from Python, best of 25):
 //    32 KiB    11 /  13 /   20    12 /  14 /   22
@@ -103,7 +104,7 @@ ov::AnyMap Properties(ov::Core& core, const ov::Model& model, const Settings& se
   if (settings.streams) properties.insert(ov::num_streams(ToStreams(*settings.streams)));
   std::optional<int> threads = settings.inference_threads;
   if (!threads && settings.hint == Hint::kLatency && !settings.streams && IsTiny(model)) {
-    threads = 1;
+    threads = 2;
   }
   if (threads.value_or(0) > 0) properties.insert(ov::inference_num_threads(*threads));
   return properties;
@@ -138,6 +139,9 @@ Status OpenVinoModel::Compile(ov::Core& core, const std::shared_ptr<ov::Model>& 
   try {
     shape_check_ = std::make_unique<ShapeCheck>(*model);
     compiled_ = core.compile_model(model, kDevice, Properties(core, *model, settings, label_));
+    const auto streams = static_cast<int32_t>(compiled_.get_property(ov::num_streams).num);
+    infers_on_caller_ =
+        compiled_.get_property(ov::inference_num_threads) >= 2 * std::max(streams, 1);
   } catch (const std::exception& error) {
     return LoadError(StrCat(label_, " cannot be compiled by OpenVINO ", PENSTOCK_OPENVINO_VERSION),
                      error, options);

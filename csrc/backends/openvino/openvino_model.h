@@ -29,6 +29,9 @@ class OpenVinoModel : public BackendModel {
   const std::string& label() const { return label_; }
   const GraphSignature& graph() const { return graph_; }
   ShapeCheck& shape_check() const { return *shape_check_; }
+  // Whether a batch may run on its caller's thread: the engine has more than one for it. With one it
+  // swallows there what a node throws.
+  bool infers_on_caller() const { return infers_on_caller_; }
 
  private:
   OpenVinoModel(std::string label, GraphSignature graph)
@@ -42,6 +45,7 @@ class OpenVinoModel : public BackendModel {
   const GraphSignature graph_;
   std::unique_ptr<ShapeCheck> shape_check_;  // synchronised by itself
   ov::CompiledModel compiled_;
+  bool infers_on_caller_ = false;
 };
 
 }  // namespace penstock::openvino
