@@ -20,6 +20,8 @@ __all__ = ["CoreTransport", "NativeTransport", "is_native_chosen"]
 _COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}
 _LOOK_S = 0.02
 """How often a drain looks for calls of the core's own, whose end is no event of ours."""
+_CANCEL_S = 1.0
+"""For handlers that were cancelled, and then for their statuses to go out."""
 _JOIN_S = 1.0
 """For the core's threads, once nothing may go on."""
 
@@ -133,7 +135,7 @@ class NativeTransport:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
         self._core.drain()
         await self._until_idle(grace_s)
-        await self.server.cancel_all()
+        await self.server.cancel_all(_CANCEL_S)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._core.stop, _JOIN_S)
         self.server.detach()
