@@ -106,12 +106,21 @@ class FakeCall:
 
 
 class FakeTransport:
-    """What of `_core.Transport` the face uses; remembers what it was told."""
+    """What of `_core.Transport` the face uses; remembers what it was told.
+
+    Each call that is not over has a connection of its own.
+
+    Attributes:
+        connections: further connections that are open.
+        has_ended: what `stop` answers.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.told: list[Any] = []
         self.active = 0
+        self.connections = 0
+        self.has_ended = True
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self._events: list[tuple[FakeCall, int, Any]] = []
 
@@ -152,12 +161,12 @@ class FakeTransport:
     def drain(self) -> None:
         self.told.append("drain")
 
-    def active_calls(self) -> int:
-        return self.active
+    def stats(self) -> dict[str, int]:
+        return {"open_connections": self.connections + self.active}
 
     def stop(self, timeout_s: float) -> bool:
         self.told.append("stop")
-        return True
+        return self.has_ended
 
     def close(self) -> None:
         os.close(self.event_fd)
