@@ -253,8 +253,11 @@ class ServerCall:
         self, code: int, details: str, trailing_metadata: Sequence[tuple[str, str | bytes]]
     ) -> None:
         """Sends the status, after what was written."""
-    def verified(self) -> None:
-        """The verification has ended, either way: the core decides."""
+    def verified(self, code: int = 0, message: str = "", retry_after_ms: int = -1) -> None:
+        """The verification has ended. A code ends the call; with 0 the core decides.
+
+        retry_after_ms: when to come back; -1 = unknown.
+        """
 
 class Transport:
     """GRPC over HTTP/2 on threads of its own; absent where HAS_TRANSPORT is False.

@@ -265,7 +265,9 @@ class ServerConfig(AccessSettings):
             yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):
             yield "--allow-grpc: neither gRPC nor HTTP would be served"
-        if self.grpc_address in ("unix:", "unix://"):
+        kind, colon, path = self.grpc_address.partition("unix:")
+        has_host = path.startswith("//") and not path.startswith("///")
+        if colon and not kind and (not path or has_host):
             yield f"--grpc-address: expected unix:PATH, got {self.grpc_address!r}"
         for text in self.backend_config:
             backend, _, option = text.partition(",")

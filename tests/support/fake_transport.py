@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.core import CallEvent
+from penstock.core import Caller, CallEvent
 
 LEFT, LATE = 1, 4
 """Why a call was closed before its status was sent."""
@@ -21,7 +21,7 @@ class FakeCall:
     """
 
     transport: "FakeTransport"
-    path: str
+    path: Any
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     peer: str = "ipv4:127.0.0.1:4711"
     peer_common_name: str = ""
@@ -31,7 +31,7 @@ class FakeCall:
     headers: Any = None
     written: list[bytes] = field(default_factory=list)
     status: tuple[int, str, Any] | None = None
-    is_verified: bool = False
+    verdict: tuple[int, str, int] | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
     _sent: list[bytes | None] = field(default_factory=list)
     _is_reading: bool = False
@@ -81,12 +81,15 @@ class FakeCall:
         if self.over.is_set():
             return
         assert self.status is None, "two statuses"
+        details.encode()  # raises where the binding does
         self.status = (code, details, tuple(trailing_metadata))
         self._close(0)
 
-    def verified(self) -> None:
-        self.is_verified = True
-        self._close(0)
+    def verified(self, code: int = 0, message: str = "", retry_after_ms: int = -1) -> None:
+        assert self.verdict is None, "verified twice"
+        self.verdict = (code, message, retry_after_ms)
+        self.transport.active -= 1
+        self.over.set()  # and no event: the call is the core's own
 
     def _answer_read(self) -> None:
         if self._is_reading and self._sent:
@@ -103,12 +106,21 @@ class FakeCall:
 
 
 class FakeTransport:
-    """What of `_core.Transport` the face uses; remembers what it was told."""
+    """What of `_core.Transport` the face uses; remembers what it was told.
+
+    Each call that is not over has a connection of its own.
+
+    Attributes:
+        connections: further connections that are open.
+        has_ended: what `stop` answers.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.told: list[Any] = []
         self.active = 0
+        self.connections = 0
+        self.has_ended = True
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK)
         self._events: list[tuple[FakeCall, int, Any]] = []
 
@@ -149,15 +161,32 @@ class FakeTransport:
     def drain(self) -> None:
         self.told.append("drain")
 
-    def active_calls(self) -> int:
-        return self.active
+    def stats(self) -> dict[str, int]:
+        return {"open_connections": self.connections + self.active}
 
     def stop(self, timeout_s: float) -> bool:
         self.told.append("stop")
-        return True
+        return self.has_ended
 
     def close(self) -> None:
         os.close(self.event_fd)
+
+
+class FakeGate:
+    """Verifies once it is released."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.begun = asyncio.Event()
+        self.release = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def recognise(self, group: str, caller: Caller | None) -> None:
+        self.asked.append((group, caller))
+        self.begun.set()
+        await self.release.wait()
+        if self.failure is not None:
+            raise self.failure
 
 
 def in_seconds(seconds: float) -> int:

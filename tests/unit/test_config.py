@@ -53,6 +53,8 @@ def test_every_fault_is_reported_at_once() -> None:
         ({"backend_config": (",a=b",)}, "expected BACKEND,KEY=VALUE"),
         ({"http_port": 8001}, "--http-port: 8001 is also the port of grpc"),
         ({"grpc_address": "unix:"}, "--grpc-address: expected unix:PATH, got 'unix:'"),
+        ({"grpc_address": "unix://a"}, "--grpc-address: expected unix:PATH, got 'unix://a'"),
+        ({"grpc_address": "unix://"}, "--grpc-address: expected unix:PATH, got 'unix://'"),
         ({"transport": "udp"}, "--transport: expected one of auto, native, grpcio, got 'udp'"),
         ({"max_header_bytes": 1}, "--max-header-bytes: expected at least 1024 bytes, got 1"),
         ({"grpc_io_threads": 999}, "--grpc-io-threads: expected at most 256, got 999"),

@@ -17,6 +17,12 @@ def test_every_promise_has_its_test() -> None:
         assert f"def {name}(" in source, (file, name)
 
 
+def test_every_other_file_of_tests_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.\w+)`", (ROOT / "server" / "README.md").read_text())
+    assert "tests/native/transport/stream_test.cc" in named
+    assert [file for file in named if not (ROOT / file).is_file()] == []
+
+
 def test_every_row_of_the_promises_names_a_test() -> None:
     text = (ROOT / "server" / "README.md").read_text()
     table = text.split("## What the server promises")[1].split("\n## ")[0]

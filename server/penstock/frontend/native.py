@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -19,7 +19,9 @@ __all__ = ["CoreTransport", "NativeTransport", "is_native_chosen"]
 
 _COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}
 _LOOK_S = 0.02
-"""How often a drain looks for calls of the core's own, whose end is no event of ours."""
+"""How often a drain looks for connections that have closed, which is no event of ours."""
+_CANCEL_S = 1.0
+"""For handlers that were cancelled, and then for their statuses to go out."""
 _JOIN_S = 1.0
 """For the core's threads, once nothing may go on."""
 
@@ -66,8 +68,8 @@ class CoreTransport(EventSource, Protocol):
     def drain(self) -> None:
         """Closes the listeners and sends GOAWAY."""
 
-    def active_calls(self) -> int:
-        """On both lanes."""
+    def stats(self) -> Mapping[str, int]:
+        """Counters and gauges by name."""
 
     def stop(self, timeout_s: float) -> bool:
         """Blocking. Ends what is left; whether every thread has ended."""
@@ -94,6 +96,7 @@ class NativeTransport:
         self._core = make(**_options(config))
         self.server = NativeServer(gate, config.max_message_bytes)
         self.port = 0
+        self._is_listening = False
 
     def bind(self) -> None:
         """Takes the port; StartupError when that fails, or when certificates will not do."""
@@ -110,6 +113,7 @@ class NativeTransport:
                 self._use_tls()
             for each in bound:
                 self._core.listen(each.fileno())
+        self._is_listening = True
 
     @property
     def address(self) -> str:
@@ -130,21 +134,29 @@ class NativeTransport:
         self._core.close_streams()
 
     async def stop(self, grace_s: float) -> None:
-        """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
-        self._core.drain()
-        await self._until_idle(grace_s)
-        await self.server.cancel_all()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._core.stop, _JOIN_S)
-        self.server.detach()
-        if self._unix is not None:
-            self._unix.remove()
+        """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest.
 
-    async def _until_idle(self, grace_s: float) -> None:
-        """Returns when no call is under way, or after the time."""
+        Takes little longer than the grace: what does not end then is left, and logged.
+        """
+        if self._unix is not None:
+            self._unix.remove(is_listening=self._is_listening)
+        self._core.drain()
+        await self._until_closed(grace_s)
+        await self.server.cancel_all(_CANCEL_S)
+        await self._until_closed(_CANCEL_S)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace_s
-        while self._core.active_calls() or self.server.tasks:
+        if not await loop.run_in_executor(None, self._core.stop, _JOIN_S):
+            _log.error("the native transport goes on: a thread of it has not ended")
+        self.server.detach()
+
+    async def _until_closed(self, timeout_s: float) -> None:
+        """Returns when every connection has closed and every handler ended, or after the time.
+
+        A connection that drains closes once all is written: also what a slow reader was late for.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self._core.stats()["open_connections"] or self.server.tasks:
             left_s = deadline - loop.time()
             if left_s <= 0:
                 return

@@ -60,8 +60,8 @@ class ServerCall(Protocol):
     def finish(self, code: int, details: str, trailing_metadata: Metadata) -> None:
         """Sends the status, after what was written."""
 
-    def verified(self) -> None:
-        """The verification has ended, either way."""
+    def verified(self, code: int = 0, message: str = "", retry_after_ms: int = -1) -> None:
+        """The verification has ended; a code ends the call, without one the core decides."""
 
 
 class CallPipe:
@@ -117,8 +117,6 @@ class CallPipe:
             grpc.aio.UsageError: another coroutine writes.
             grpc.aio.InternalError: the client has gone.
         """
-        if self._writer is not None:
-            raise grpc.aio.UsageError("a message of this call is being written already")
         await self.idle()
         self.write_last(message)
         await self._written()
@@ -131,7 +129,14 @@ class CallPipe:
         self.call.write(message)
 
     async def idle(self) -> None:
-        """Returns when what was written by somebody who was cancelled since has gone out."""
+        """Returns when what was written by somebody who was cancelled since has gone out.
+
+        Raises:
+            grpc.aio.UsageError: another coroutine writes.
+            grpc.aio.InternalError: the client has gone.
+        """
+        if self._writer is not None:
+            raise grpc.aio.UsageError("a message of this call is being written already")
         if self._is_writing and not self.is_closed:
             await self._written()
 

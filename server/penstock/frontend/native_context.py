@@ -130,8 +130,8 @@ class NativeContext(grpc.aio.ServicerContext[Any, Any]):
 
     def finish(self) -> None:
         """Ends the call with the code, details and metadata that were set."""
+        self._call.finish(_number(self._code), _sendable(self._details), self._trailing)
         self._has_status = True
-        self._call.finish(_number(self._code), self._details, self._trailing)
 
     def raise_if_over(self) -> None:
         """Raises what stops a handler that goes on after the status was sent."""
@@ -248,6 +248,11 @@ def _number(code: Any) -> int:
     if number not in _CODES:
         raise ValueError(f"Invalid status code {code!r}")
     return int(number)
+
+
+def _sendable(details: Any) -> str:
+    """The text of a status, which handlers make of anything, as the wire can carry it."""
+    return str(details).encode(errors="replace").decode()
 
 
 def _checked(metadata: Any) -> Metadata:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from inspect import isasyncgenfunction, iscoroutinefunction
 from typing import Any, Protocol
@@ -17,12 +18,14 @@ from typing import Any, Protocol
 import grpc
 
 from penstock.core import Caller, CallEvent
+from penstock.errors import Code
 from penstock.frontend.native_call import CallPipe, Metadata, ServerCall
 from penstock.frontend.native_context import NativeContext
+from penstock.frontend.status import presentable
+from penstock.frontend.stream import SHUTTING_DOWN
 
 __all__ = ["EventSource", "NativeServer", "Recogniser"]
 
-_UNIMPLEMENTED: int = grpc.StatusCode.UNIMPLEMENTED.value[0]
 _VERIFIED_GROUP = "inference"
 
 _log = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class _Details:
 
 @dataclass(slots=True)
 class _Entry:
-    """A call under way."""
+    """A call that Python answers, until it is closed."""
 
     pipe: CallPipe
     task: asyncio.Task[None] | None = None
@@ -76,6 +79,7 @@ class NativeServer:
         self._registered: dict[str, Any] = {}
         self._generic: list[Any] = []
         self._source: EventSource | None = None
+        self._is_closing = False
         self._calls: dict[ServerCall, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -121,12 +125,22 @@ class NativeServer:
         finally:
             timer.cancel()
 
-    async def cancel_all(self) -> None:
-        """Cancels every handler; returns when all have ended."""
+    async def cancel_all(self, timeout_s: float) -> None:
+        """Cancels every handler and refuses calls that come; what is left after the time is left.
+
+        Returns when all have ended, or after the time: a handler may suppress its cancellation.
+        """
+        self._is_closing = True
         for each in self._tasks:
             each.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self._tasks and (left_s := deadline - loop.time()) > 0:
+            await self.next_end(left_s)
+        for each in self._tasks:
+            _log.error("%s goes on although it was cancelled", each.get_name())
+        for call in self._calls:  # also of handlers cancelled before their first step
+            call.finish(Code.UNAVAILABLE, SHUTTING_DOWN, ())
 
     def detach(self) -> None:
         """Takes the last events; none comes any more."""
@@ -138,15 +152,18 @@ class NativeServer:
     def _on_readable(self) -> None:
         assert self._source is not None
         for call, kind, payload in self._source.take_events():
-            self._on_event(call, kind, payload)
+            try:
+                self._on_event(call, kind, payload)
+            except Exception as error:  # the others of the batch are not to suffer from it
+                self._give_up(call, kind, error)
 
     def _on_event(self, call: ServerCall, kind: int, payload: Any) -> None:
-        if kind in (CallEvent.STARTED, CallEvent.VERIFY):
-            entry = self._calls[call] = _Entry(CallPipe(call))
-            run = self._run(entry.pipe) if kind == CallEvent.STARTED else self._verify(call)
-            entry.task = asyncio.create_task(run, name=f"{CallEvent(kind).name} {call.path}")
-            self._tasks.add(entry.task)
-            entry.task.add_done_callback(self._tasks.discard)
+        if kind == CallEvent.STARTED:
+            self._on_started(call)
+            return
+        if kind == CallEvent.VERIFY:  # its end is the core's, and no event
+            if not self._is_closing:
+                self._begin(f"VERIFY {call.path}", self._verify(call))
             return
         known = self._calls.get(call)
         if known is None:
@@ -158,6 +175,34 @@ class NativeServer:
         else:
             known.pipe.on_message(payload)
 
+    def _on_started(self, call: ServerCall) -> None:
+        if self._is_closing:
+            call.finish(Code.UNAVAILABLE, SHUTTING_DOWN, ())
+            return
+        name = f"STARTED {call.path}"
+        entry = self._calls[call] = _Entry(CallPipe(call))
+        entry.task = self._begin(name, self._run(entry.pipe))
+
+    def _begin(self, name: str, run: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(run, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _give_up(self, call: ServerCall, kind: int, error: Exception) -> None:
+        """Ends a call one of whose events could not be taken; a defect, or a hostile client."""
+        try:
+            shown = presentable(error, f"event {kind} of a call")
+            if kind == CallEvent.VERIFY:
+                call.verified(shown.code, shown.message)
+            else:
+                call.finish(shown.code, shown.message, ())
+        except Exception:
+            _log.exception("a call could not be ended")
+        entry = self._calls.get(call)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
+
     def _on_closed(self, call: ServerCall, has_left: bool) -> None:
         """The call's last event: the status went out, or nobody is there to hear one."""
         entry = self._calls.pop(call)
@@ -166,22 +211,38 @@ class NativeServer:
             entry.task.cancel()
 
     async def _verify(self, call: ServerCall) -> None:
-        """Has the token of a call of the core's own verified; the core then decides."""
+        """Has the token of a call of the core's own verified; the core then decides.
+
+        What keeps the token from being verified ends the call.
+        """
         try:
             await self._gate.recognise(_VERIFIED_GROUP, call.caller)
+        except asyncio.CancelledError:
+            call.verified(Code.UNAVAILABLE, SHUTTING_DOWN)
+            raise
         except Exception as error:
-            _log.debug("a token of %s was not verified: %s", call.path, error)
-        finally:
+            shown = presentable(error, call.path.rpartition("/")[2])
+            retry_ms = -1 if shown.retry_after_ms is None else shown.retry_after_ms
+            call.verified(shown.code, shown.message, retry_ms)
+        else:
             call.verified()
 
     async def _run(self, pipe: CallPipe) -> None:
+        """One call, to a status whatever happens."""
+        try:
+            await self._handle(pipe)
+        except Exception:
+            _log.exception("a call was given up without a reason for its client")
+            pipe.call.finish(Code.UNKNOWN, "", ())
+
+    async def _handle(self, pipe: CallPipe) -> None:
         """One call, from the search for its handler to its status."""
         call = pipe.call
         context = NativeContext(pipe, max_message_bytes=self._max_message_bytes)
         try:
             handler = self._handler_of(call)
             if handler is None:
-                call.finish(_UNIMPLEMENTED, "Method not found!", ())
+                call.finish(Code.UNIMPLEMENTED, "Method not found!", ())
                 return
             context = NativeContext(
                 pipe,
@@ -254,8 +315,9 @@ async def _respond(handler: Any, context: NativeContext, request: Any) -> None:
     if iscoroutinefunction(streaming):
         await streaming(request, context)
     else:
-        async for message in streaming(request, context):
-            await context.write(message)
+        async with aclosing(streaming(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
     context.raise_if_over()
     context.finish()
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ __all__ = ["UnixAddress"]
 
 _PREFIX = "unix:"
 _BACKLOG = 1024
+_LOCK_S = 2.0
+"""For other servers that look into the directory just now; each does for a moment only."""
 
 
 class UnixAddress:
@@ -29,7 +32,7 @@ class UnixAddress:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._inode: tuple[int, int] | None = None
+        self._file: tuple[int, int, int] | None = None
 
     @classmethod
     def of(cls, host: str) -> UnixAddress | None:
@@ -46,14 +49,15 @@ class UnixAddress:
         The socket's file of a server that is dead is removed first.
 
         Raises:
-            StartupError: a server listens there, or something else lies there.
+            StartupError: a server listens there, something else lies there, or somebody has the
+                directory locked for long.
         """
         try:
             folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._refusal(purpose, error.strerror) from error
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX)  # let go of when the folder is closed
+            self._lock(folder, purpose)
             self._free(purpose)
             yield
         finally:
@@ -74,20 +78,44 @@ class UnixAddress:
 
     def adopt(self) -> None:
         """The file that lies there now is this one's to remove."""
-        found = self.path.lstat()
-        self._inode = (found.st_dev, found.st_ino)
+        self._file = _identity(self.path)
 
-    def remove(self) -> None:
-        """Removes the file, where it is still this one's."""
-        if self._inode is None:
+    def remove(self, *, is_listening: bool = False) -> None:
+        """Removes the file, where it is still this one's.
+
+        While its socket listens no other file can have its inode, and a change of its mode, which
+        tells the time of a new file, does not matter.
+        """
+        if self._file is None:
             return
         try:
-            found = self.path.lstat()
-            if (found.st_dev, found.st_ino) == self._inode:
+            found = _identity(self.path)
+            if found == self._file or (is_listening and found[:2] == self._file[:2]):
                 self.path.unlink()
         except FileNotFoundError:
             pass  # somebody has tidied up before
-        self._inode = None
+        self._file = None
+
+    def _lock(self, folder: int, purpose: str) -> None:
+        """Held until the folder is closed."""
+        outcomes: list[str | None] = []
+
+        def wait() -> None:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            except OSError as error:
+                outcomes.append(f"{error.strerror}: locking")
+            else:
+                outcomes.append(None)
+
+        # flock knows no time limit. Given up, the thread lets go of what it gets: the folder is
+        # closed by then.
+        waiting = threading.Thread(target=wait, name="unix-address", daemon=True)
+        waiting.start()
+        waiting.join(_LOCK_S)
+        reason = outcomes[0] if outcomes else "another process holds the lock of"
+        if reason is not None:
+            raise self._refusal(purpose, f"{reason} its directory {self.path.parent}")
 
     def _free(self, purpose: str) -> None:
         try:
@@ -109,3 +137,9 @@ class UnixAddress:
 
     def _refusal(self, purpose: str, reason: str | None) -> StartupError:
         return StartupError(f"cannot listen on {_PREFIX}{self.path} for {purpose}: {reason}")
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Tells a file from another that has its inode since: those are used again at once."""
+    found = path.lstat()
+    return found.st_dev, found.st_ino, found.st_ctime_ns

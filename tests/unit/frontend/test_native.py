@@ -134,14 +134,56 @@ async def test_stop_cancels_what_outlasts_its_time(made: Made) -> None:
     assert call.status[0] == grpc.StatusCode.CANCELLED.value[0]
 
 
-async def test_stop_waits_for_calls_of_the_core(made: Made) -> None:
-    made.core.active = 1
+async def test_stop_waits_until_connections_have_written_all(made: Made) -> None:
+    made.core.connections = 1
     stop = asyncio.create_task(made.transport.stop(60))
     await asyncio.wait({stop}, timeout=0)
     assert not stop.done() and "stop" not in made.core.told
-    made.core.active = 0
+    made.core.connections = 0
     await stop
     assert made.core.told[-1] == "stop"
+
+
+async def test_stop_lets_statuses_go_out_after_it_cancelled(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.core.connections = 1
+    cancel_all = made.transport.server.cancel_all
+    looks: list[list[Any]] = []
+
+    async def cancel(timeout_s: float) -> None:
+        await cancel_all(timeout_s)
+        stats = made.core.stats
+
+        def look() -> dict[str, int]:
+            looks.append(list(made.core.told))
+            made.core.connections = 0
+            return stats()
+
+        monkeypatch.setattr(made.core, "stats", look)
+
+    monkeypatch.setattr(made.transport.server, "cancel_all", cancel)
+    await made.transport.stop(0)
+    assert looks and "stop" not in looks[0]
+
+
+async def test_stop_ends_where_a_connection_or_a_thread_does_not(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.core.connections = 1
+    made.core.has_ended = False
+    await made.transport.stop(0)
+    assert made.core.told[-1] == "stop"
+    assert "a thread of it has not ended" in caplog.text
+
+
+async def test_socket_file_is_removed_before_the_listener_is_closed(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = []
+    monkeypatch.setattr(made.core, "drain", lambda: there.append((tmp_path / "s.sock").exists()))
+    await made.transport.stop(0)
+    assert there == [False]
 
 
 async def test_socket_file_is_removed_at_the_end(made: Made, tmp_path: Path) -> None:

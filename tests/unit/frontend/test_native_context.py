@@ -200,6 +200,20 @@ async def test_write_after_one_that_was_cancelled_waits_for_that_one(core: FakeT
     assert held.call.written == [b"1", b"2"]
 
 
+async def test_last_message_while_another_coroutine_writes_is_an_error(
+    core: FakeTransport,
+) -> None:
+    held = Held(core, is_slow=True)
+    first = asyncio.create_task(held.context.write(b"1"))
+    await turn(first)
+    with pytest.raises(grpc.aio.UsageError, match="being written already"):
+        await held.context.finish_with(b"2")
+    held.call.let_out()
+    held.deliver()
+    await first
+    assert held.call.written == [b"1"]
+
+
 async def test_closed_call_gives_no_message_and_takes_none(core: FakeTransport) -> None:
     held = Held(core, is_slow=True)
     reader = asyncio.create_task(held.context.read())

@@ -8,49 +8,11 @@ import grpc
 import pytest
 from tests.support.fake_transport import LATE, LEFT, FakeCall, FakeTransport, in_seconds
 
-from penstock.core import Caller, CallEvent
-from penstock.errors import UnavailableError
 from penstock.frontend.native_server import NativeServer
 
 Context = Any
-OK, UNKNOWN, UNIMPLEMENTED = 0, 2, 12
+OK, UNKNOWN, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 2, 12, 13, 14
 LIMIT = 1000
-
-
-class Gate:
-    """Verifies once it is released."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, Any]] = []
-        self.release = asyncio.Event()
-        self.failure: Exception | None = None
-
-    async def recognise(self, group: str, caller: Caller | None) -> None:
-        self.asked.append((group, caller))
-        await self.release.wait()
-        if self.failure is not None:
-            raise self.failure
-
-
-@pytest.fixture
-async def core() -> AsyncIterator[FakeTransport]:
-    transport = FakeTransport()
-    yield transport
-    transport.close()
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-async def server(core: FakeTransport, gate: Gate) -> AsyncIterator[NativeServer]:
-    made = NativeServer(gate, LIMIT)
-    made.start(core)
-    yield made
-    await made.cancel_all()
-    made.detach()
 
 
 def serve(server: NativeServer, handler: Any, name: str = "M") -> None:
@@ -277,31 +239,59 @@ async def test_message_to_a_client_that_has_left_is_no_news(
     assert "Traceback" not in caplog.text
 
 
-async def test_cancel_all_ends_every_handler(server: NativeServer, core: FakeTransport) -> None:
+async def test_generator_is_closed_when_its_client_leaves_a_write(
+    server: NativeServer, core: FakeTransport
+) -> None:
     begun = asyncio.Event()
+    order = []
 
-    async def wait(_request: bytes, _context: Context) -> bytes:
-        begun.set()
-        await asyncio.Event().wait()
+    async def endless(_request: bytes, context: Context) -> AsyncIterator[bytes]:
+        context.add_done_callback(lambda _: order.append("done"))
+        try:
+            while True:
+                begun.set()
+                yield b"x"
+        finally:
+            order.append("closed")
+
+    serve(server, grpc.unary_stream_rpc_method_handler(endless))
+    call = core.call("/s.S/M", is_slow=True).send(b"", end=True)
+    await begun.wait()
+    assert call.written
+    (task,) = server.tasks
+    call.leave()
+    await asyncio.wait({task})
+    assert order == ["closed", "done"]
+
+
+@pytest.mark.parametrize("details", ["lone \udc80", 7, b"bytes"])
+async def test_details_that_no_status_can_hold_are_made_to_fit(
+    server: NativeServer, core: FakeTransport, details: Any
+) -> None:
+    async def refuse(_request: bytes, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.NOT_FOUND, details)
         return b""
 
-    serve(server, unary(wait))
-    call = core.call("/s.S/M").send(b"", end=True)
-    await begun.wait()
-    await server.cancel_all()
-    assert (await answer_of(call))[1] == grpc.StatusCode.CANCELLED.value[0]
+    serve(server, unary(refuse))
+    _, code, text = await answer_of(core.call("/s.S/M").send(b"", end=True))
+    assert code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert text == str(details).replace("\udc80", "?")
 
 
-@pytest.mark.parametrize("failure", [None, UnavailableError("no keys"), RuntimeError("defect")])
-async def test_core_hears_of_the_end_of_a_verification_either_way(
-    server: NativeServer, core: FakeTransport, gate: Gate, failure: Exception | None
+async def test_exception_without_a_text_ends_the_call_all_the_same(
+    server: NativeServer, core: FakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate.failure = failure
-    call = core.call("/i.I/ModelInfer", event=CallEvent.VERIFY, caller="somebody")
-    gate.release.set()
-    await call.over.wait()
-    assert gate.asked == [("inference", "somebody")]
-    assert call.is_verified
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    async def fail(_request: bytes, _context: Context) -> bytes:
+        raise Unspeakable
+
+    serve(server, unary(fail))
+    answer = await answer_of(core.call("/s.S/M").send(b"", end=True))
+    assert answer == ([], UNKNOWN, "")
+    assert "given up without a reason" in caplog.text
 
 
 async def test_deadline_is_told(server: NativeServer, core: FakeTransport) -> None:

@@ -1,11 +1,13 @@
 """The file of a Unix-domain socket: taken from the dead only, and removed by whoever made it."""
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 from penstock.errors import StartupError
+from penstock.frontend import unix_address
 from penstock.frontend.unix_address import UnixAddress
 
 
@@ -90,9 +92,37 @@ def test_path_that_cannot_be_is_told(tmp_path: Path) -> None:
         claim(tmp_path / ("x" * 200))
 
 
-def test_file_that_another_has_put_there_since_is_left(path: Path, tmp_path: Path) -> None:
+def test_file_that_another_has_put_there_since_is_left(path: Path) -> None:
     address = claim(path)
-    path.rename(tmp_path / "kept")  # so that its inode is not used again
+    path.unlink()  # most file systems give its inode to the next
     with listening(path):
         address.remove()
         assert path.is_socket()
+
+
+def test_file_whose_mode_was_changed_is_removed_while_it_is_listened_on(path: Path) -> None:
+    address = UnixAddress(path)
+    with address.claimed("gRPC"), address.bind("gRPC"):
+        path.chmod(0o600)
+        address.remove(is_listening=True)
+    assert not path.exists()
+
+
+def test_directory_that_somebody_keeps_locked_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, UnixAddress(path).claimed("gRPC"):
+        patch.setattr(unix_address, "_LOCK_S", 0.01)
+        with pytest.raises(StartupError) as raised:
+            claim(path)
+    reason = f"another process holds the lock of its directory {path.parent}"
+    assert str(raised.value) == f"cannot listen on unix:{path} for gRPC: {reason}"
+
+
+def test_server_that_looks_for_a_moment_is_waited_for(path: Path) -> None:
+    other = UnixAddress(path.parent / "other.sock")
+    claiming = threading.Thread(target=claim, args=(path,))
+    with other.claimed("gRPC"):
+        claiming.start()
+    claiming.join()
+    assert path.is_socket()
