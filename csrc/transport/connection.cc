@@ -101,7 +101,6 @@ void Connection::Handshake() {
       is_handshaking_ = false;
       WantWritable(false);
       io_.ReadAgain(this);  // the preface may have come with it, and lie in OpenSSL
-      io_.MarkDirty(this);
       return;
     case TlsSession::Io::kWantRead:
       WantWritable(false);
@@ -145,8 +144,7 @@ bool Connection::Receive(std::span<const uint8_t> bytes) {
   const size_t queued = nghttp2_session_get_outbound_queue_size(session_);
   if (taken >= 0)
     return queued <= 4 * size_t{io_.options().max_concurrent_streams} + kMaxQueuedFrames;
-  // What is no HTTP/2 gets no answer; what nghttp2 could name has a GOAWAY in its queue.
-  if (taken != NGHTTP2_ERR_BAD_CLIENT_MAGIC) Flush();
+  if (taken != NGHTTP2_ERR_BAD_CLIENT_MAGIC) Flush();  // the GOAWAY that says what was wrong
   return false;
 }
 
@@ -476,10 +474,6 @@ void Connection::Resume(int32_t stream_id) {
 void Connection::Consume(int32_t stream_id, size_t bytes) {
   nghttp2_session_consume_stream(session_, stream_id, bytes);
   io_.MarkDirty(this);
-}
-
-Call* Connection::FindCall(int32_t stream_id) const {
-  return static_cast<Call*>(nghttp2_session_get_stream_user_data(session_, stream_id));
 }
 
 void Connection::Link(Call* call) {

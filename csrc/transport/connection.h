@@ -98,7 +98,9 @@ class Connection {
   void AnswerHttp(const char* status, const char* text);
   void Link(Call* call);
   void Unlink(Call* call);
-  Call* FindCall(int32_t stream_id) const;
+  Call* FindCall(int32_t stream_id) const {
+    return static_cast<Call*>(nghttp2_session_get_stream_user_data(session_, stream_id));
+  }
 
   // Constant after construction.
   IoThread& io_;
