@@ -125,7 +125,7 @@ class Server {
         call.End(NotFound(call.facts().path), call.facts().metadata);
         return;
       case CallEvent::Kind::kVerify:
-        call.Verified();
+        call.Verified(Status::Ok());
         return;
       case CallEvent::Kind::kClosed:
         return;
