@@ -76,6 +76,10 @@ Status Call::Give(MessageReader::Message message) {
     if (encoding_ == Compression::kIdentity) {
       return Internal("a message is compressed, and the header 'grpc-encoding' does not say how");
     }
+    if (!io_.options().compression) {
+      return Unimplemented(
+          StrCat("Compression algorithm '", CompressionName(encoding_), "' is disabled."));
+    }
     PENSTOCK_ASSIGN_OR_RETURN(
         Buffer bytes, Decompress(encoding_, message.bytes.span(), io_.options().max_message_bytes,
                                  HostPool::Shared()));

@@ -178,6 +178,16 @@ TEST(Unary, CompressedRequestsAreTaken) {
   EXPECT_EQ(harness.Await(client, unknown).status(), "12");
 }
 
+TEST(Unary, CompressedRequestsAreRefusedWhereThatIsOff) {
+  TransportHarness harness({.compression = false});
+  harness.models.Serve(IdentitySpec());
+  Http2Client& client = harness.Connect();
+  const int32_t id =
+      client.Call(kInfer, Framed("x", /*is_compressed=*/true), true, {{"grpc-encoding", "gzip"}});
+  EXPECT_EQ(harness.Await(client, id).status(), "12");
+  EXPECT_EQ(client.response(id).message(), "Compression algorithm 'gzip' is disabled.");
+}
+
 TEST(Unary, ResponsesAreCompressedForClientsThatTakeIt) {
   TransportHarness harness({.response_compression_level = 2});
   harness.models.Serve(IdentitySpec());
