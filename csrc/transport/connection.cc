@@ -13,7 +13,6 @@
 #include "transport/foreign_call.h"
 #include "transport/infer_call.h"
 #include "transport/io_thread.h"
-#include "transport/response_head.h"
 
 namespace penstock {
 namespace {
@@ -81,6 +80,11 @@ void Connection::OnReadable() {
   if (is_handshaking_) {
     Handshake();
     if (is_handshaking_ || is_closed_) return;
+  }
+  if (linger_until_ns_ != 0) {
+    const ssize_t got = recv(fd(), io_.read_buffer().data(), io_.read_buffer().size(), 0);
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) Close();
+    return;
   }
   const int most = tls_ != nullptr ? kMaxTlsReadsInARow : kMaxReadsInARow;
   bool may_have_more = true;
@@ -159,7 +163,7 @@ void Connection::OnWritable() {
 }
 
 void Connection::Flush() {
-  if (is_handshaking_) return;
+  if (is_handshaking_ || linger_until_ns_ != 0) return;
   while (!is_closed_ && !wants_writable_) {
     if (!FillFromSession()) {
       Close();
@@ -255,7 +259,14 @@ void Connection::FinishIfIdle() {
   // After the notice of a drain nghttp2 would end it, and calls may be on their way.
   const bool is_noticed = is_draining_ && !has_said_goaway_;
   const bool is_over = nghttp2_session_want_read(session_) == 0 && !is_noticed;
-  if (is_over || (has_said_goaway_ && calls_ == nullptr)) Close();
+  if (is_over || (has_said_goaway_ && calls_ == nullptr)) Linger();
+}
+
+// Closed with bytes unread, a socket takes what it has written back from its peer.
+void Connection::Linger() {
+  linger_until_ns_ = io_.now_ns() + kGoawayNs;
+  shutdown(fd(), SHUT_WR);
+  SetDue(linger_until_ns_);
 }
 
 void Connection::Close() {
@@ -324,6 +335,7 @@ void Connection::SetDue(int64_t when_ns) {
 void Connection::OnTimer(int64_t now_ns) {
   due_ns_ = kNever;
   if (is_closed_) return;
+  if (linger_until_ns_ != 0) return now_ns < linger_until_ns_ ? SetDue(linger_until_ns_) : Close();
   if (!has_begun_) {
     if (now_ns >= opened_ns_ + kHandshakeNs) {
       Close();
@@ -402,8 +414,8 @@ void Connection::CheckKeepalive(int64_t now_ns) {
 }
 
 void Connection::BeginCall() {
-  if (!head_.is_post()) return AnswerHttp("405", "gRPC is asked by POST");
-  if (!head_.is_grpc()) return AnswerHttp("415", "gRPC's content type is application/grpc");
+  if (!head_.is_post()) return AnswerHttp("405");
+  if (!head_.is_grpc()) return AnswerHttp("415");
   io_.counters().calls.fetch_add(1, std::memory_order_relaxed);
   Status fault = head_.fault();
   const size_t most = io_.options().max_header_bytes;
@@ -424,46 +436,6 @@ void Connection::BeginCall() {
     if (next_deadline_ns_ < due_ns_) SetDue(next_deadline_ns_);
   }
   call->Start();
-}
-
-// What is no gRPC is answered as HTTP has it.
-void Connection::AnswerHttp(const char* status, const char* text) {
-  ResponseHead head;
-  head.Add(":status", status);
-  head.Add("content-type", "text/plain");
-  head.Add("x-penstock-reason", text);
-  nghttp2_submit_response(session_, head_.stream_id(), head.data(), head.size(), nullptr);
-}
-
-void Connection::SubmitHeaders(Call* call, Compression compression, const Metadata& metadata) {
-  ResponseHead head;
-  head.AddResponse(io_.options().compression);
-  if (compression != Compression::kIdentity) {
-    head.Add("grpc-encoding", CompressionName(compression));
-  }
-  head.AddMetadata(metadata);
-  nghttp2_data_provider provider;
-  provider.source.ptr = call;
-  provider.read_callback = &Callbacks::OnPlan;
-  nghttp2_submit_response(session_, call->stream_id(), head.data(), head.size(), &provider);
-  io_.MarkDirty(this);
-}
-
-void Connection::SubmitTrailersOnly(int32_t stream_id, const Status& status,
-                                    const Metadata& metadata) {
-  ResponseHead head;
-  head.AddResponse(io_.options().compression);
-  head.AddStatus(status);
-  head.AddMetadata(metadata);
-  nghttp2_submit_response(session_, stream_id, head.data(), head.size(), nullptr);
-  io_.MarkDirty(this);
-}
-
-void Connection::SubmitTrailers(int32_t stream_id, const Status& status, const Metadata& metadata) {
-  ResponseHead head;
-  head.AddStatus(status);
-  head.AddMetadata(metadata);
-  nghttp2_submit_trailer(session_, stream_id, head.data(), head.size());
 }
 
 void Connection::Resume(int32_t stream_id) {

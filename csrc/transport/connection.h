@@ -83,6 +83,7 @@ class Connection {
   bool WriteTls();
   void WantWritable(bool wants);
   void FinishIfIdle();
+  void Linger();
   void Close();
 
   void CheckPing();
@@ -95,7 +96,7 @@ class Connection {
   void SetDue(int64_t when_ns);
 
   void BeginCall();
-  void AnswerHttp(const char* status, const char* text);
+  void AnswerHttp(const char* status);
   void Link(Call* call);
   void Unlink(Call* call);
   Call* FindCall(int32_t stream_id) const {
@@ -128,10 +129,11 @@ class Connection {
   int64_t due_ns_ = kNever;
   int64_t next_deadline_ns_ = kNever;  // not after the first of the calls'
   int64_t last_read_ns_;
-  int64_t idle_since_ns_;     // while there is no call
-  int64_t drain_ns_ = 0;      // when it began
-  int64_t ping_sent_ns_ = 0;  // 0 = none is under way
-  int64_t last_ping_ns_ = 0;  // the client's
+  int64_t idle_since_ns_;        // while there is no call
+  int64_t linger_until_ns_ = 0;  // 0 = it does not: else all is written, the client is to close
+  int64_t drain_ns_ = 0;         // when it began
+  int64_t ping_sent_ns_ = 0;     // 0 = none is under way
+  int64_t last_ping_ns_ = 0;     // the client's
   int ping_strikes_ = 0;
 };
 
