@@ -8,6 +8,7 @@
 #include <atomic>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "base/mutex.h"
 #include "batcher/request.h"
 
@@ -19,13 +20,12 @@ namespace penstock {
 // signal is still unread.
 class CompletionQueue {
  public:
-  CompletionQueue();
-  ~CompletionQueue();
+  CompletionQueue() = default;
   CompletionQueue(const CompletionQueue&) = delete;
   CompletionQueue& operator=(const CompletionQueue&) = delete;
 
   // Readable while completions wait.
-  int fd() const { return fd_; }
+  int fd() const { return event_.fd(); }
 
   void Push(RequestRef request);
   // Makes fd() readable if something was pushed since the last time.
@@ -50,12 +50,12 @@ class CompletionQueue {
 
  private:
   // Constant after construction.
-  const int fd_;
+  const EventFd event_;
 
   // Own synchronisation.
   std::atomic<bool> needs_signal_{false};
   std::atomic<bool> is_in_turn_{false};
-  std::atomic<bool> is_readable_{false};  // fd_ was written and not yet read
+  std::atomic<bool> is_readable_{false};  // event_ was written and not yet read
 
   Mutex mu_;
   // Guarded by mu_.

@@ -66,7 +66,7 @@ py::list Take(const PyLoadClient& self, double timeout_s) {
 void BindLoad(py::module_& module) {
   py::tuple names(load::kOutcomes);
   for (size_t i = 0; i < load::kOutcomes; ++i) {
-    names[i] = py::str(std::string(load::kOutcomeNames[i]));
+    names[i] = py::str(std::string(load::OutcomeName(i)));
   }
   module.attr("LOAD_OUTCOMES") = names;
   py::class_<PyLoadClient>(module, "LoadClient")

@@ -220,8 +220,6 @@ void BindTransport(py::module_& module) {
       .def("set_loaded", [](const PyTransport& self) { self.transport().SetLoaded(); })
       .def("close_streams", [](const PyTransport& self) { self.transport().CloseStreams(); })
       .def("drain", [](const PyTransport& self) { self.transport().Drain(); })
-      .def("active_calls",
-           [](const PyTransport& self) { return self.transport().counters().active_calls.load(); })
       .def(
           "stop",
           [](const PyTransport& self, double timeout_s) {

@@ -36,14 +36,8 @@ Call::Call(Connection& connection, const RequestHead& head)
 
 void Call::DropUnsent() {
   unsent_bytes_ = 0;
-  while (first_unsent_ != nullptr) {
-    const ReplyRef dropped = ReplyRef::Adopt(first_unsent_);
-    first_unsent_ = dropped->next;
-    connection_->CountUnsent(-1);
-  }
+  for (; !unsent_.empty(); unsent_.PopFront()) connection_->CountUnsent(-1);
 }
-
-void Call::Start() { OnStart(); }
 
 void Call::OnData(std::span<const uint8_t> data) {
   unconsumed_ += data.size();
@@ -158,7 +152,6 @@ void Call::EndLane(CallEnd end) {
 void Call::SendHeaders(const Metadata& metadata) {
   if (has_sent_headers_ || connection_ == nullptr) return;
   has_sent_headers_ = true;
-  is_deferred_ = false;
   connection_->SubmitHeaders(this, reply_compression_, metadata);
 }
 
@@ -166,10 +159,7 @@ void Call::Send(ReplyRef reply) {
   if (connection_ == nullptr || is_finished_) return;
   unsent_bytes_ += reply->left();
   connection_->CountUnsent(1);
-  Reply* const added = reply.Release();
-  added->next = nullptr;
-  (first_unsent_ == nullptr ? first_unsent_ : last_unsent_->next) = added;
-  last_unsent_ = added;
+  unsent_.Append(std::move(reply));
   SendHeaders({});
   if (std::exchange(is_deferred_, false)) connection_->Resume(stream_id_);
 }
@@ -203,12 +193,12 @@ ssize_t Call::PlanFrame(size_t length, uint32_t* flags) {
 bool Call::TakeFrame(size_t size, OutQueue* out) {
   unsent_bytes_ -= size;
   while (size != 0) {
-    const size_t part = std::min(size, first_unsent_->left());
-    first_unsent_->Take(part, out);
+    Reply& reply = *unsent_.front();
+    const size_t part = std::min(size, reply.left());
+    reply.Take(part, out);
     size -= part;
-    if (first_unsent_->left() != 0) break;
-    const ReplyRef sent = ReplyRef::Adopt(first_unsent_);
-    first_unsent_ = sent->next;
+    if (reply.left() != 0) break;
+    unsent_.PopFront();
     sent_messages_ += 1;
     connection_->CountUnsent(-1);
   }
@@ -221,7 +211,7 @@ void Call::OnSent() {
 }
 
 void Call::EncodeUnsent() {
-  for (Reply* reply = first_unsent_; reply != nullptr; reply = reply->next) reply->EncodeNow();
+  for (Reply* reply = unsent_.front(); reply != nullptr; reply = reply->next) reply->EncodeNow();
 }
 
 }  // namespace penstock

@@ -33,7 +33,7 @@ enum class CallEnd : uint8_t {
 // Threading: confined to the I/O thread of its connection.
 // Ownership: counted: the stream holds one reference while it is open, its lane what it needs.
 // Borrows the connection, until the stream is closed.
-// Lifecycle: Start -> OnData*, OnHalfClosed -> Finish -> OnStreamClosed; the last from any state.
+// Lifecycle: OnStart -> OnData*, OnHalfClosed -> Finish -> OnStreamClosed; the last from any state.
 class Call {
  public:
   static void* operator new(size_t size, SessionMemory& memory);
@@ -51,7 +51,7 @@ class Call {
   }
 
   // From the connection, in the order of the wire.
-  void Start();
+  virtual void OnStart() = 0;
   void OnData(std::span<const uint8_t> data);
   void OnHalfClosed();
   void OnStreamClosed(CallEnd end);
@@ -69,8 +69,6 @@ class Call {
   Connection* connection() const { return connection_; }  // null once the stream is closed
   int64_t deadline_ns() const { return deadline_ns_; }
   bool is_finished() const { return is_finished_; }
-  bool has_half_closed() const { return has_half_closed_; }
-  bool has_unsent() const { return first_unsent_ != nullptr; }
 
   // What Python asks of a call (ForeignCall), and of one whose caller it has verified (InferCall).
   virtual void Read() {}
@@ -86,7 +84,6 @@ class Call {
 
  protected:
   // The lane.
-  virtual void OnStart() = 0;
   virtual bool WantsMessage() const = 0;
   virtual void OnMessage(MessageBytes message) = 0;
   virtual void OnLastMessage() = 0;     // the client sends no more
@@ -144,8 +141,7 @@ class Call {
   bool is_delivering_ = false;
 
   // Out.
-  Reply* first_unsent_ = nullptr;  // each owns a reference
-  Reply* last_unsent_ = nullptr;
+  ReplyList unsent_;
   size_t unsent_bytes_ = 0;
   size_t sent_messages_ = 0;  // that the lane has not been told of
   bool has_sent_headers_ = false;

@@ -1,10 +1,5 @@
 #include "transport/call_handle.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <system_error>
 #include <utility>
 
 namespace penstock {
@@ -41,12 +36,6 @@ void CallHandle::Verified(Status status) {
   Do([status = std::move(status)](Call& call) { call.Verified(status); });
 }
 
-CallEventQueue::CallEventQueue() : fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
-}
-
-CallEventQueue::~CallEventQueue() { close(fd_); }
-
 void CallEventQueue::Push(CallEvent event) {
   bool is_first = false;
   {
@@ -54,14 +43,11 @@ void CallEventQueue::Push(CallEvent event) {
     is_first = events_.empty();
     events_.push_back(std::move(event));
   }
-  if (!is_first) return;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = write(fd_, &one, sizeof(one));
+  if (is_first) event_.Set();
 }
 
 std::vector<CallEvent> CallEventQueue::Take() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t n = read(fd_, &count, sizeof(count));
+  event_.Clear();
   std::vector<CallEvent> taken;
   MutexLock lock(mu_);
   taken.swap(events_);

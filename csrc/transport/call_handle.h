@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "engine/access.h"
@@ -81,17 +82,16 @@ struct CallEvent {
 // Ownership: owns the eventfd. Shared, as it outlives whoever ends first.
 class CallEventQueue {
  public:
-  CallEventQueue();
-  ~CallEventQueue();
+  CallEventQueue() = default;
   CallEventQueue(const CallEventQueue&) = delete;
   CallEventQueue& operator=(const CallEventQueue&) = delete;
 
-  int fd() const { return fd_; }
+  int fd() const { return event_.fd(); }
   void Push(CallEvent event);
   std::vector<CallEvent> Take();
 
  private:
-  const int fd_;
+  const EventFd event_;
 
   Mutex mu_;
   // Guarded by mu_.

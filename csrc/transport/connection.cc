@@ -31,6 +31,7 @@ constexpr int kMaxPingStrikes = 2;  // as gRPC has it
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
 constexpr int64_t kGoawayNs = kSecondNs;  // for the answer to the ping behind the first GOAWAY
+constexpr int64_t kLingerNs = kSecondNs;  // for the client to close, once all is written
 
 }  // namespace
 
@@ -264,22 +265,28 @@ void Connection::FinishIfIdle() {
 
 // Closed with bytes unread, a socket takes what it has written back from its peer.
 void Connection::Linger() {
-  linger_until_ns_ = io_.now_ns() + kGoawayNs;
+  linger_until_ns_ = io_.now_ns() + kLingerNs;
+  EndCalls();
+  if (tls_ != nullptr) tls_->Shutdown();
   shutdown(fd(), SHUT_WR);
   SetDue(linger_until_ns_);
 }
 
 void Connection::Close() {
   if (std::exchange(is_closed_, true)) return;
+  EndCalls();
+  if (tls_ != nullptr && !is_handshaking_ && linger_until_ns_ == 0) tls_->Shutdown();
+  io_.OnConnectionClosed(*this);
+  socket_.Close();
+}
+
+void Connection::EndCalls() {
   while (calls_ != nullptr) {
     Call* const call = calls_;
     Unlink(call);
     call->OnStreamClosed(CallEnd::kCancelled);
     call->Unref();
   }
-  if (tls_ != nullptr && !is_handshaking_) tls_->Shutdown();
-  io_.OnConnectionClosed(*this);
-  socket_.Close();
 }
 
 // Pings without anything to say in between cost us and not the client.
@@ -435,7 +442,7 @@ void Connection::BeginCall() {
     next_deadline_ns_ = call->deadline_ns();
     if (next_deadline_ns_ < due_ns_) SetDue(next_deadline_ns_);
   }
-  call->Start();
+  call->OnStart();
 }
 
 void Connection::Resume(int32_t stream_id) {

@@ -84,6 +84,7 @@ class Connection {
   void WantWritable(bool wants);
   void FinishIfIdle();
   void Linger();
+  void EndCalls();
   void Close();
 
   void CheckPing();

@@ -111,7 +111,7 @@ void InferCall::OnLastMessage() {
     FinishStream();
   } else if (!has_held_) {
     Finish(Unimplemented("ModelInfer takes one message, and got none"));
-  } else if (gate_ == Gate::kOpen) {
+  } else {
     has_held_ = false;
     Submit(std::move(held_));
   }
@@ -126,11 +126,8 @@ void InferCall::Submit(MessageBytes message) {
   request.is_stream = is_stream_;
   request.deadline_ns = deadline_ns_;
   open_ += 1;
-  Reply* const added = reply.get();
-  (first_pending_ == nullptr ? first_pending_ : last_pending_->next) = added;
-  last_pending_ = added;
+  pending_.Append(reply);
   io().Infer(reply, caller_.get());
-  reply.Release();  // the list's
 }
 
 // A response that cannot be made fails its request; on a stream that is a reply too.
@@ -151,9 +148,8 @@ void InferCall::Prepare(Reply* reply) {
 }
 
 void InferCall::SendOutcomes() {
-  while (first_pending_ != nullptr && first_pending_->is_done) {
-    ReplyRef reply = ReplyRef::Adopt(first_pending_);
-    first_pending_ = reply->next;
+  while (!pending_.empty() && pending_.front()->is_done) {
+    ReplyRef reply = pending_.PopFront();
     reply->call = nullptr;
     if (is_stream_) {
       SendStreamed(std::move(reply));
@@ -184,7 +180,7 @@ void InferCall::SendStreamed(ReplyRef reply) {
 
 // Once everything that was read has been answered.
 void InferCall::FinishStream() {
-  if (first_pending_ != nullptr || is_finished()) return;
+  if (!pending_.empty() || is_finished()) return;
   if (is_closing_) {
     Finish(Unavailable(kShuttingDown));
   } else if (has_last_) {
@@ -211,9 +207,8 @@ void InferCall::OnEnd(CallEnd end) {
 }
 
 void InferCall::Abandon(bool cancels) {
-  while (first_pending_ != nullptr) {
-    const ReplyRef reply = ReplyRef::Adopt(first_pending_);
-    first_pending_ = reply->next;
+  while (!pending_.empty()) {
+    const ReplyRef reply = pending_.PopFront();
     reply->call = nullptr;
     if (cancels && !reply->is_done) io().engine().Cancel(reply->request);
   }

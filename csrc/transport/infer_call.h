@@ -13,8 +13,8 @@ namespace penstock {
 
 // A unary call's one request is submitted when the client has sent all of it. A stream's requests
 // are submitted as they come, at most TransportOptions::max_inflight_per_stream of them not yet
-// answered: beyond that nothing is read, and HTTP/2's flow control tells the client. Answers go in the order of
-// the requests.
+// answered: beyond that nothing is read, and HTTP/2's flow control tells the client. Answers go in
+// the order of the requests.
 //
 // Threading, Lifecycle: as Call.
 // Ownership: a request that the engine has holds a reference on its Reply, not on the call; the call
@@ -63,9 +63,8 @@ class InferCall final : public Call {
   MessageBytes held_;      // a unary call's message, until its end has come
   bool has_held_ = false;
 
-  Reply* first_pending_ = nullptr;  // in order of arrival; a reference each
-  Reply* last_pending_ = nullptr;
-  size_t open_ = 0;  // submitted and not yet sent
+  ReplyList pending_;  // with the engine or not yet sent, in order of arrival
+  size_t open_ = 0;    // submitted and not yet sent
 };
 
 }  // namespace penstock

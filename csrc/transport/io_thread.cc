@@ -118,11 +118,12 @@ void IoThread::Run() noexcept {
 void IoThread::Turn(int timeout_ms) {
   HandleEvents(TimeoutMs(timeout_ms));
   RunTimers();
-  do {
+  FlushConnections();
+  while (!unflushed_.empty() || !dirty_.empty()) {  // what was sent made room for more
     RunInference();
     TakeOutcomes();
     FlushConnections();
-  } while (!unflushed_.empty() || !dirty_.empty());
+  }
   DeleteClosed();
 }
 

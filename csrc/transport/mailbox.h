@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "base/mutex.h"
 
 namespace penstock {
@@ -16,13 +17,12 @@ class Mailbox {
  public:
   using Task = std::function<void()>;
 
-  Mailbox();
-  ~Mailbox();
+  Mailbox() = default;
   Mailbox(const Mailbox&) = delete;
   Mailbox& operator=(const Mailbox&) = delete;
 
   // Readable while tasks wait.
-  int fd() const { return fd_; }
+  int fd() const { return event_.fd(); }
   // Has `task` run on the I/O thread; drops it once the mailbox is closed.
   void Post(Task task);
   // Clears fd() and gives what waits, oldest first.
@@ -31,7 +31,7 @@ class Mailbox {
   void Close();
 
  private:
-  const int fd_;
+  const EventFd event_;
 
   Mutex mu_;
   // Guarded by mu_.

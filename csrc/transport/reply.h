@@ -45,12 +45,12 @@ class Reply {
   RequestRef request;         // null once its outputs are encoded
   bool is_done = false;       // the request has its outcome, and that is:
   Status status;
-  Reply* next = nullptr;  // in its call's list
+  Reply* next = nullptr;  // in its ReplyList
 
   std::span<const uint8_t> message() const { return message_.span(); }
 
-  // Fixes the size of an inference's reply; the request may be gone then. RESOURCE_EXHAUSTED: larger than `max_bytes`; INTERNAL:
-  // than a protobuf message can be. `compression` is applied at once.
+  // Fixes the size of an inference's reply; `compression` is applied at once, and lets the request
+  // go. RESOURCE_EXHAUSTED: larger than `max_bytes`; INTERNAL: than a protobuf message can be.
   Status MakeReady(size_t max_bytes, Compression compression, int level);
 
   // What is left to be taken, with the prefix.
@@ -112,6 +112,37 @@ class ReplyRef {
 
  private:
   Reply* reply_ = nullptr;
+};
+
+// Replies in a row; each is in one list at a time.
+// Threading: thread-compatible.
+// Ownership: a reference on each.
+class ReplyList {
+ public:
+  ReplyList() = default;
+  ~ReplyList() {
+    while (!empty()) PopFront();
+  }
+  ReplyList(const ReplyList&) = delete;
+  ReplyList& operator=(const ReplyList&) = delete;
+
+  bool empty() const { return first_ == nullptr; }
+  Reply* front() const { return first_; }  // null where it is empty
+  void Append(ReplyRef reply) {
+    Reply* const added = reply.Release();
+    added->next = nullptr;
+    (first_ == nullptr ? first_ : last_->next) = added;
+    last_ = added;
+  }
+  ReplyRef PopFront() {
+    ReplyRef popped = ReplyRef::Adopt(first_);
+    first_ = first_->next;
+    return popped;
+  }
+
+ private:
+  Reply* first_ = nullptr;
+  Reply* last_ = nullptr;  // of a list that is not empty
 };
 
 }  // namespace penstock

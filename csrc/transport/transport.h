@@ -6,7 +6,6 @@
 #include <memory>
 #include <vector>
 
-#include "base/mutex.h"
 #include "base/status.h"
 #include "engine/engine.h"
 #include "transport/call_handle.h"

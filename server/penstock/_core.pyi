@@ -303,7 +303,6 @@ class Transport:
         """ModelStreamInfer calls read no further, answer what they read and end UNAVAILABLE."""
     def drain(self) -> None:
         """Stops listening and tells clients to make new calls elsewhere."""
-    def active_calls(self) -> int: ...
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Blocking. Ends what is left and joins the threads; False: a request still runs."""
     @property

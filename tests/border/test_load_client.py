@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -116,7 +117,9 @@ def test_client_dropped_with_requests_under_way_goes() -> None:
     with serve() as (port, _):
         client = _core.LoadClient(host="127.0.0.1", port=port, path=PATH)
         client.submit([(number, b"wait") for number in range(10)])
+        gone = weakref.ref(client)
         del client
+        assert gone() is None
 
 
 def test_server_that_is_not_there_is_unavailable() -> None:

@@ -1,9 +1,5 @@
 #include "load/client.h"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <cassert>
 #include <utility>
 
 #include "base/clock.h"
@@ -13,18 +9,15 @@ namespace penstock::load {
 Result<std::unique_ptr<Client>> Client::Start(FleetOptions options) {
   std::unique_ptr<Client> client(new Client());
   PENSTOCK_ASSIGN_OR_RETURN(client->fleet_, Fleet::Connect(std::move(options), client.get()));
-  client->fleet_->WatchAlso(client->wake_fd_);
+  client->fleet_->WatchAlso(client->wake_.fd());
   const MutexLock lock(client->join_mu_);
   client->thread_ = Thread("ps-load", [client = client.get()]() noexcept { client->Run(); });
   return client;
 }
 
-Client::Client() : wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { assert(wake_fd_ >= 0); }
-
 Client::~Client() {
   Close();
   fleet_.reset();
-  close(wake_fd_);
 }
 
 Status Client::Submit(std::vector<ClientRequest> requests) {
@@ -35,7 +28,7 @@ Status Client::Submit(std::vector<ClientRequest> requests) {
     in_flight_ += requests.size();
     for (auto& request : requests) submitted_.push_back({std::move(request), now_ns});
   }
-  eventfd_write(wake_fd_, 1);
+  wake_.Set();
   return Status::Ok();
 }
 
@@ -55,7 +48,7 @@ void Client::Close() {
     const MutexLock lock(mu_);
     is_closing_ = true;
   }
-  eventfd_write(wake_fd_, 1);
+  wake_.Set();
   const MutexLock lock(join_mu_);
   thread_.Join();
 }
@@ -73,8 +66,7 @@ void Client::Run() noexcept {
     if (is_closing) break;
     Publish();
     fleet_->Poll(kNever);
-    eventfd_t count = 0;
-    eventfd_read(wake_fd_, &count);
+    wake_.Clear();
     Publish();
   }
   fleet_->Abandon(Outcome::kNoAnswer, "the load client was closed");

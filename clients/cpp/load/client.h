@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/thread.h"
@@ -64,7 +65,7 @@ class Client final : private Fleet::Sink {
     int64_t submitted_ns = 0;
   };
 
-  Client();
+  Client() = default;
 
   void Run() noexcept;
   void SendAll(std::deque<Submitted> submitted);
@@ -73,7 +74,7 @@ class Client final : private Fleet::Sink {
   void Publish();
 
   // Constant after Start.
-  const int wake_fd_;
+  const EventFd wake_;
   std::unique_ptr<Fleet> fleet_;  // used by the thread alone
 
   // Only on the client's thread.

@@ -76,8 +76,8 @@ std::string Report::ToText() const {
   if (reconnects > 0) text += StrCat("connections replaced: ", reconnects, "\n");
   for (size_t i = 1; i < outcomes.size(); ++i) {
     if (outcomes[i].count == 0) continue;
-    text += StrCat("failed    ", outcomes[i].count, " x ", kOutcomeNames[i], ": ",
-                   outcomes[i].first, "\n");
+    text += StrCat("failed    ", outcomes[i].count, " x ", OutcomeName(i), ": ", outcomes[i].first,
+                   "\n");
   }
   if (!ended_early.empty()) text += StrCat("ended early: ", ended_early, "\n");
   return text;
@@ -87,7 +87,7 @@ std::string Report::ToJson() const {
   std::string failures;
   for (size_t i = 1; i < outcomes.size(); ++i) {
     if (outcomes[i].count == 0) continue;
-    failures += StrCat(failures.empty() ? "" : ", ", Quoted(kOutcomeNames[i]),
+    failures += StrCat(failures.empty() ? "" : ", ", Quoted(OutcomeName(i)),
                        ": {\"count\": ", outcomes[i].count,
                        ", \"first\": ", Quoted(outcomes[i].first), "}");
   }

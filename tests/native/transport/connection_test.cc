@@ -25,10 +25,7 @@ TEST(Connection, GarbageIsClosedWithoutAnAnswer) {
 TEST(Connection, DrainLetsCallsFinishAndThenCloses) {
   TransportHarness harness;
   Gate gate;
-  harness.models.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  harness.models.Serve(IdentitySpec(), EchoBehind(gate));
   Http2Client& client = harness.Connect();
   const int32_t id = client.Call(kInfer, RowRequest({1}));
   harness.Settle();
@@ -106,6 +103,30 @@ TEST_F(TimedConnection, IsAskedToLeaveAtItsAge) {
   clock_.Advance(2 * kSecondNs);  // nghttp2's client answers no ping when it has no call left
   harness.Until([&] { return !client.Pump(); });
   EXPECT_THAT(client.goaways, ElementsAre(NGHTTP2_NO_ERROR));
+}
+
+// A socket that is closed with bytes unread takes back what it has written.
+TEST_F(TimedConnection, WaitsForTheClientToCloseOnceAllIsWritten) {
+  for (const bool client_closes : {true, false}) {
+    TransportHarness harness({}, WithClock());
+    Http2Client& client = harness.Connect();
+    harness.Settle();
+    harness.io->Drain();
+    harness.Settle();
+    clock_.Advance(2 * kSecondNs);
+    harness.Until([&] { return !client.Pump(); });
+    EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
+    client.SendRaw("late");
+    harness.Settle();
+    EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
+    if (client_closes) {
+      client.Close();
+    } else {
+      clock_.Advance(2 * kSecondNs);
+    }
+    harness.Settle();
+    EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
+  }
 }
 
 TEST_F(TimedConnection, IsAskedToLeaveWhenItIsIdle) {

@@ -117,9 +117,7 @@ TEST(ForeignCall, WriterWaitsForASlowReader) {
 }
 
 TEST(ForeignCall, TokensOfInferenceAreVerifiedElsewhere) {
-  AccessPolicy policy;
-  policy.needs_identity = policy.has_tokens = true;
-  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  TransportHarness harness({}, WithTokens());
   harness.models.Serve(IdentitySpec());
   Http2Client& client = harness.Connect();
   const Http2Client::Headers token = {{"authorization", "Bearer a.b.c"}};
@@ -141,9 +139,7 @@ TEST(ForeignCall, TokensOfInferenceAreVerifiedElsewhere) {
 }
 
 TEST(ForeignCall, SecondMessageWhileATokenIsVerifiedIsOneTooMany) {
-  AccessPolicy policy;
-  policy.needs_identity = policy.has_tokens = true;
-  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  TransportHarness harness({}, WithTokens());
   harness.models.Serve(IdentitySpec());
   Http2Client& client = harness.Connect();
   const int32_t id = client.Call(kInfer, RowRequest({1}) + RowRequest({2}) + RowRequest({3}), true,
@@ -159,9 +155,7 @@ TEST(ForeignCall, SecondMessageWhileATokenIsVerifiedIsOneTooMany) {
 }
 
 TEST(ForeignCall, FailedVerificationEndsTheCallWithItsReason) {
-  AccessPolicy policy;
-  policy.needs_identity = policy.has_tokens = true;
-  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  TransportHarness harness({}, WithTokens());
   harness.models.Serve(IdentitySpec());
   Http2Client& client = harness.Connect();
   for (const char* path : {kInfer, kStreamInfer}) {
@@ -199,9 +193,7 @@ TEST(ForeignCall, TrailersThatCannotBeSentEndTheCallAllTheSame) {
 }
 
 TEST(ForeignCall, TokenThatNobodyVouchesForIsRefused) {
-  AccessPolicy policy;
-  policy.needs_identity = policy.has_tokens = true;
-  TransportHarness harness({}, {.backend_directories = {}, .limits = {}, .access = policy});
+  TransportHarness harness({}, WithTokens());
   harness.models.Serve(IdentitySpec());
   Http2Client& client = harness.Connect();
   for (const char* path : {kInfer, kStreamInfer}) {

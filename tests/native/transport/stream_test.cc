@@ -61,10 +61,7 @@ TEST(Stream, StaysOpenUntilTheClientEndsIt) {
 TEST(Stream, ReadsNoMoreThanItMayHaveUnderWay) {
   TransportHarness harness({.max_inflight_per_stream = 2});
   Gate gate;
-  harness.models.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  harness.models.Serve(IdentitySpec(), EchoBehind(gate));
   Http2Client& client = harness.Connect();
   std::string requests;
   for (int i = 0; i < 20; ++i) requests += RowRequest({static_cast<float>(i)});
@@ -99,10 +96,7 @@ TEST(Stream, ClientThatReadsNothingStopsTheReading) {
 TEST(Stream, ClosingServerAnswersWhatItReadAndSaysSo) {
   TransportHarness harness;
   Gate gate;
-  harness.models.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  harness.models.Serve(IdentitySpec(), EchoBehind(gate));
   Http2Client& client = harness.Connect();
   const int32_t id = client.Call(kStreamInfer, RowRequest({1}), /*ends=*/false);
   const int32_t quiet = client.Call(kStreamInfer, "", /*ends=*/false);

@@ -213,6 +213,21 @@ class Http2Client {
   std::map<int32_t, Response> responses_;
 };
 
+// A model that answers once `gate` is open.
+inline FakeModelSpec::Execute EchoBehind(Gate& gate) {
+  return [&gate](auto inputs, auto wanted, auto* outputs) {
+    gate.Pass();
+    return Echo(inputs, wanted, outputs);
+  };
+}
+
+// An engine that lets nobody in whose token is not known to be good.
+inline Engine::Options WithTokens() {
+  Engine::Options options;
+  options.access.needs_identity = options.access.has_tokens = true;
+  return options;
+}
+
 class TransportHarness {
  public:
   explicit TransportHarness(const TransportOptions& options = {}, Engine::Options engine = {})

@@ -148,10 +148,7 @@ TEST_F(RunningTransport, DrainClosesTheListeners) {
 
 TEST_F(RunningTransport, StopWaitsForWhatRunsAndAnswersNobody) {
   Gate gate;
-  models_.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  models_.Serve(IdentitySpec(), EchoBehind(gate));
   Start();
   const int fd = ConnectTo(listener_);
   Http2Client client(fd);

@@ -119,10 +119,7 @@ TEST(Unary, ResetCancelsAQueuedRequest) {
   Gate gate;
   VersionSpec spec = IdentitySpec();
   spec.max_batch_size = 1;
-  harness.models.Serve(spec, [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  harness.models.Serve(spec, EchoBehind(gate));
   Http2Client& client = harness.Connect();
   const int32_t running = client.Call(kInfer, RowRequest({1}));
   harness.Settle();
@@ -138,10 +135,7 @@ TEST(Unary, ResetCancelsAQueuedRequest) {
 TEST(Unary, ConnectionLostWhileItsBatchRunsLosesNothingElse) {
   TransportHarness harness;
   Gate gate;
-  harness.models.Serve(IdentitySpec(), [&](auto inputs, auto wanted, auto* outputs) {
-    gate.Pass();
-    return Echo(inputs, wanted, outputs);
-  });
+  harness.models.Serve(IdentitySpec(), EchoBehind(gate));
   Http2Client& lost = harness.Connect();
   lost.Call(kInfer, RowRequest({1}));
   harness.Settle();
