@@ -63,7 +63,7 @@ def main() -> None:
         return
     with (
         _measure.digits_repository() as repository,
-        _measure.penstock(repository) as (ours, our_address),
+        _measure.penstock(repository, "--transport=grpcio") as (ours, our_address),
         _measure.server([sys.executable, __file__, "--echo"], r"echo is ready: (\S+)") as (
             bare,
             found,

@@ -71,6 +71,12 @@ def test_no_file_outgrows_its_limit() -> None:
     assert [(p, n) for p, n in lengths.items() if n > allowed_lines(p)] == []
 
 
+def test_nothing_is_a_link() -> None:
+    """A link to somewhere else on the machine that it was made on is nothing in another clone."""
+    ours = [*ROOT.iterdir(), *(path for tree in TREES for path in (ROOT / tree).rglob("*"))]
+    assert [path for path in ours if path.is_symlink()] == []
+
+
 def test_no_python_function_outgrows_a_screen() -> None:
     trees = {p: ast.parse(p.read_text()) for p in sources(*TREES) if p.suffix == ".py"}
     assert {p: long_functions(tree) for p, tree in trees.items() if long_functions(tree)} == {}
