@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -19,6 +20,7 @@
 #include "base/status.h"
 #include "memory/host_pool.h"
 #include "tensor/buffer.h"
+#include "tensor/parameter.h"
 #include "tensor/tensor_view.h"
 
 namespace penstock {
@@ -42,6 +44,7 @@ struct LoadOptions {
   std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
+  std::string config_json;  // the ModelConfig as far as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -63,6 +66,49 @@ struct BatchOutput {
   DataType dtype = DataType::kInvalid;
   Shape shape;
   Buffer data;
+};
+
+// Takes the responses to one request of a model that answers its requests one by one: none, one or
+// many of them, during ExecuteRequests or after it, in any order among the requests.
+// Threading: thread-safe.
+// Ownership: shared by the engine and whoever answers. Dropped without Finish it ends its request
+// INTERNAL.
+// Lifecycle: Send* -> Finish.
+// Blocking: never, nor do callbacks that it is given run under a lock of its caller.
+class ResponseSender {
+ public:
+  virtual ~ResponseSender() = default;
+
+  // Sends one response: its outputs in any order, of the request's own rows (batch dimension
+  // included where the model has one). Not OK: nothing was sent, and the answerer had better end:
+  // CANCELLED, the client has gone; FAILED_PRECONDITION, after Finish; INTERNAL naming the output,
+  // where it does not fit the model's specification: the request has then been failed with it.
+  // Takes what it is given whatever room() says: who ignores that is bounded by an error,
+  // RESOURCE_EXHAUSTED, at some multiple of it.
+  virtual Status Send(std::vector<BatchOutput> outputs) = 0;
+  // Ends the request; only the first call counts. A model that is not decoupled must have sent
+  // exactly one response where `status` is OK.
+  virtual void Finish(const Status& status) = 0;
+
+  // True once the client has gone or the request was failed: nothing is sent any more.
+  virtual bool is_cancelled() const = 0;
+  // How many more responses may be sent before the client has taken some of those before.
+  virtual size_t room() const = 0;
+  // Has `on_room` called once, on any thread, as soon as room() > 0 or is_cancelled(): at once where
+  // that is so already. Replaces one that was not called yet.
+  virtual void NotifyRoom(std::function<void()> on_room) = 0;
+};
+
+// One request of a batch, for backends that answer requests one by one. Its rows in the batch's
+// inputs follow those of the requests before it.
+// Ownership: the views are valid through ExecuteRequests; `responses` as long as it is held.
+struct BatchRequest {
+  uint32_t rows = 1;
+  std::string_view id;                     // the client's; may be empty
+  std::span<const Parameter> parameters;   // the client's, reserved ones left out
+  std::span<const size_t> wanted;          // in ModelSignature::outputs
+  int64_t timeout_us = 0;                  // 0 = none given
+  std::shared_ptr<ResponseSender> responses;
 };
 
 // Runs batches, one at a time.
@@ -87,6 +133,16 @@ class BackendInstance {
   // Blocking: for the length of the computation.
   virtual Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                          std::vector<BatchOutput>* outputs) = 0;
+
+  // True where ExecuteRequests is called in place of Execute.
+  virtual bool answers_requests() const { return false; }
+  // Runs one batch and answers each of its requests through its sender, now or later; a sender that
+  // is kept leaves the instance free for its next batch. Not OK fails what was not finished.
+  virtual Status ExecuteRequests(std::span<const BatchInput> inputs,
+                                 std::span<const BatchRequest> requests) {
+    (void)inputs, (void)requests;
+    return Internal("this backend does not answer requests one by one");
+  }
 };
 
 // A loaded model.
@@ -120,6 +176,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v1";
+inline constexpr const char* kBackendEntry = "penstock_backend_v2";
 
 }  // namespace penstock

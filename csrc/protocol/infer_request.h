@@ -18,11 +18,11 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "base/status.h"
 #include "memory/host_pool.h"
+#include "tensor/parameter.h"
 #include "tensor/tensor_view.h"
 
 namespace penstock {
@@ -31,14 +31,6 @@ namespace penstock {
 // a message of tiny ones from becoming a large allocation.
 inline constexpr size_t kMaxRequestTensors = 4096;     // inputs, and again outputs
 inline constexpr size_t kMaxRequestParameters = 4096;  // of the request and all its tensors
-
-using ParameterValue = std::variant<bool, int64_t, uint64_t, double, std::string_view>;
-
-// A key may come twice (it is a map on the wire): the last one counts.
-struct Parameter {
-  std::string_view key;
-  ParameterValue value;
-};
 
 // A run of InferRequestView::parameters.
 struct ParameterRange {
