@@ -192,6 +192,7 @@ class App:
             versions=self.models.statistics,
             engine=self.core.infer_stats,
             is_ready=lambda: self.readiness.is_ready,
+            transport=lambda: {} if self.grpc is None else self.grpc.stats(),
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port
