@@ -51,7 +51,7 @@ async def test_calls_of_a_connection_of_age_end_with_its_grace(tmp_path: Path) -
     settings = {"grpc_max_connection_age_ms": 50, "grpc_max_connection_age_grace_ms": 50}
     async with run_server(server_config(tmp_path, **settings)) as server:
         async with grpc.aio.insecure_channel(server.grpc_address) as channel:
-            watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+            watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
             with pytest.raises(grpc.aio.AioRpcError) as failure:
                 async with asyncio.timeout(60):
                     async for _ in watch:
