@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +37,9 @@ struct TensorSpec {
 struct ModelSignature {
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
+  // What a model that is code says of itself, for a configuration that does not say.
+  std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
+  bool batches_dynamically = false;                       // requests may share a batch
 };
 
 struct LoadOptions {
@@ -44,7 +48,8 @@ struct LoadOptions {
   std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
-  std::string config_json;  // the ModelConfig as far as it is known at load, for backends that run code
+  std::string
+      config_json;  // the ModelConfig as far as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -104,10 +109,10 @@ class ResponseSender {
 // Ownership: the views are valid through ExecuteRequests; `responses` as long as it is held.
 struct BatchRequest {
   uint32_t rows = 1;
-  std::string_view id;                     // the client's; may be empty
-  std::span<const Parameter> parameters;   // the client's, reserved ones left out
-  std::span<const size_t> wanted;          // in ModelSignature::outputs
-  int64_t timeout_us = 0;                  // 0 = none given
+  std::string_view id;                    // the client's; may be empty
+  std::span<const Parameter> parameters;  // the client's, reserved ones left out
+  std::span<const size_t> wanted;         // in ModelSignature::outputs
+  int64_t timeout_us = 0;                 // 0 = none given
   std::shared_ptr<ResponseSender> responses;
 };
 
@@ -121,6 +126,10 @@ class BackendInstance {
   // quick model is then run by the thread that brings the request, which is cheaper than handing it
   // over.
   virtual bool runs_on_any_thread() const { return false; }
+
+  // False while batches fail whatever is in them, as when a worker is being started again.
+  // Threading: on any thread.
+  virtual bool is_available() const { return true; }
 
   // Memory to gather an input into; a worker's instance hands out its slab here.
   virtual Buffer AllocateInput(size_t size_bytes) {

@@ -152,9 +152,11 @@ class PyEngine {
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
-                        std::map<std::string, std::string> parameters) {
-  const LoadOptions options{std::move(model_name), version, std::move(path),
-                            std::move(model_directory), std::move(parameters)};
+                        std::map<std::string, std::string> parameters,
+                        std::string config_json) {
+  const LoadOptions options{std::move(model_name), version,
+                            std::move(path),       std::move(model_directory),
+                            std::move(parameters), std::move(config_json)};
   Engine& engine = *self.engine();
   auto model = ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options); }));
   // May wait too: for another thread that opens another plug-in.
@@ -219,7 +221,8 @@ void BindModels(py::class_<PyEngine>& engine) {
           },
           py::arg("backend"), py::arg("options"))
       .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
-           py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"))
+           py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"),
+           py::arg("config_json") = "")
       .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
       .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
            py::arg("unready") = std::vector<int64_t>())

@@ -25,6 +25,7 @@ Instance::Instance(std::string name, std::unique_ptr<BackendInstance> backend,
     : name_(std::move(name)),
       environment_(environment),
       may_run_here_(backend->runs_on_any_thread() && environment.spec.has_fixed_sizes()),
+      asked_(*backend),
       backend_(std::move(backend)),
       io_(environment.spec, *backend_) {}
 
@@ -92,7 +93,16 @@ bool Instance::TryRunHere() noexcept {
   return has_batch;
 }
 
+bool Instance::is_available() const {
+  MutexLock lock(close_mu_);
+  return !is_closed_ && asked_.is_available();
+}
+
 void Instance::Close() {
+  {
+    MutexLock lock(close_mu_);
+    is_closed_ = true;
+  }
   MutexLock lock(run_mu_);
   backend_.reset();
 }

@@ -47,6 +47,8 @@ class Instance {
   void Join() { thread_.Join(); }
   // Frees the backend instance. REQUIRES: joined, or never started.
   void Close();
+  // Whether the backend says so. Thread-safe, never blocks.
+  bool is_available() const;
 
   // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
   // batches are quick and the batching policy says now. False: nothing was run.
@@ -67,9 +69,13 @@ class Instance {
   const std::string name_;
   const Environment environment_;
   const bool may_run_here_;
+  const BackendInstance& asked_;  // backend_, until it is closed
 
   // Own synchronisation.
   std::atomic<int64_t> run_ns_{kNever};  // moving average of a batch's time; kNever = not known
+
+  mutable Mutex close_mu_;  // for whoever asks about the backend without run_mu_; a leaf
+  bool is_closed_ GUARDED_BY(close_mu_) = false;
 
   Mutex run_mu_;  // held while a batch runs, by whichever thread
   // Guarded by run_mu_ once started; the creator's alone before (warm-up).

@@ -134,6 +134,11 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   return true;
 }
 
+bool ModelVersion::is_available() const {
+  return std::any_of(instances_.begin(), instances_.end(),
+                     [](const auto& instance) { return instance->is_available(); });
+}
+
 bool ModelVersion::WaitForExit(int64_t deadline_ns) {
   MutexLock lock(mu_);
   while (running_threads_ > 0) {

@@ -66,6 +66,9 @@ class ModelVersion {
   // a later Drain may find the rest ended. Idempotent.
   bool Drain(int64_t timeout_ns);
 
+  // Whether an instance is there to run a batch: see BackendInstance::is_available.
+  // Blocking: never.
+  bool is_available() const;
   const VersionSpec& spec() const { return spec_; }
   const std::string& version_text() const { return version_text_; }
   VersionStatistics statistics() const { return statistics_.Snapshot(); }

@@ -35,6 +35,11 @@ class LoadedModel:
     @property
     def outputs(self) -> list[TensorSpec]: ...
     @property
+    def max_batch_size(self) -> int | None:
+        """What a model that is code says of itself; None: it follows from the tensors."""
+    @property
+    def batches_dynamically(self) -> bool: ...
+    @property
     def backend_description(self) -> str: ...
 
 class InputSpec:
@@ -123,6 +128,8 @@ class Version:
         False when that took longer than timeout_s: what was queued has then been failed
         UNAVAILABLE and running batches are left to end on their own.
         """
+    def is_available(self) -> bool:
+        """Whether an instance is there to run batches."""
     def stats(self) -> dict[str, Any]:
         """Counters since creation; the keys are those of bindings/bind_version.cc."""
 
@@ -345,6 +352,7 @@ class Engine:
         path: str,
         model_directory: str,
         parameters: Mapping[str, str],
+        config_json: str = ...,
     ) -> LoadedModel:
         """Blocking. Opens a model file."""
     def create_version(self, model: LoadedModel, spec: VersionSpec) -> Version:

@@ -54,6 +54,8 @@ _log = logging.getLogger("penstock.app")
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
 _PLUGINS = Path(__file__).parent / "backends"
+_WORKER = Path(__file__).parent / "worker" / "__main__.py"
+"""What the workers of Python models are started with."""
 
 
 class App:
@@ -296,6 +298,9 @@ def _make_core(config: ServerConfig) -> Core:
         library = _package_directory(backend)
         if library is not None:
             options.setdefault(backend, {}).setdefault("library", str(library / folder))
+    python = options.setdefault("python", {})
+    python.setdefault("interpreter", sys.executable)
+    python.setdefault("runtime", str(_WORKER))
     for backend, values in options.items():
         core.engine.set_backend_options(backend, values)
     return core

@@ -31,6 +31,7 @@ class ModelSource:
         path: of the file, or of a directory where the format is one.
         model_directory: nothing outside it is read.
         parameters: for the backend.
+        config_json: the configuration as far as it is known, for backends that run code.
     """
 
     backend: str
@@ -39,6 +40,7 @@ class ModelSource:
     path: str
     model_directory: str
     parameters: Mapping[str, str]
+    config_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,14 @@ class OpenedModel(Protocol):
     def outputs(self) -> Sequence[FileTensor]:
         """What it gives."""
 
+    @property
+    def max_batch_size(self) -> int | None:
+        """What a model that is code says of itself; None: it follows from the tensors."""
+
+    @property
+    def batches_dynamically(self) -> bool:
+        """A model that is code says that its requests may share a batch."""
+
 
 class EngineVersion(Protocol):
     """A version with its queue and instances. Life: warm_up* -> start -> serving -> close.
@@ -110,6 +120,9 @@ class EngineVersion(Protocol):
 
         False when that took longer than timeout_s and requests were failed.
         """
+
+    def is_available(self) -> bool:
+        """Whether an instance is there to run batches; False once closed."""
 
     def stats(self) -> Mapping[str, Any]:
         """Counters since creation; empty once closed."""

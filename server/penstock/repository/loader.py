@@ -7,9 +7,15 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock.codec import ModelConfig, Warmup, read_config_json, read_config_text
+from penstock.codec import (
+    ModelConfig,
+    Warmup,
+    encode_config_json,
+    read_config_json,
+    read_config_text,
+)
 from penstock.errors import ConfigError, CoreError, core_error
-from penstock.repository.backends import choose_backend, find_backends
+from penstock.repository.backends import RUN_CODE, choose_backend, find_backends
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.completion import Signature, complete, with_names
 from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
@@ -118,9 +124,15 @@ class ModelLoader:
             path=str(model_file(plan.model, version, config.default_model_filename)),
             model_directory=str(plan.model.path),
             parameters=backend_parameters(config),
+            config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
         )
         opened = self._engine.open_model(source)
-        signature = Signature(tuple(opened.inputs), tuple(opened.outputs))
+        signature = Signature(
+            tuple(opened.inputs),
+            tuple(opened.outputs),
+            opened.max_batch_size,
+            opened.batches_dynamically,
+        )
         completion = complete(config, signature, self._settings.default_max_batch_size)
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
