@@ -44,7 +44,8 @@ struct LoadOptions {
   std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
-  std::string config_json;  // the ModelConfig as far as it is known at load, for backends that run code
+  std::string config_json =
+      {};  // the ModelConfig as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -95,8 +96,12 @@ class ResponseSender {
   // How many more responses may be sent before the client has taken some of those before.
   virtual size_t room() const = 0;
   // Has `on_room` called once, on any thread, as soon as room() > 0 or is_cancelled(): at once where
-  // that is so already. Replaces one that was not called yet.
+  // that is so already. Replaces one that was not called yet. Called by a transport, which waits:
+  // it is quick, and never throws.
   virtual void NotifyRoom(std::function<void()> on_room) = 0;
+  // The same for is_cancelled() alone, for who waits for something else than room. Dropped at
+  // Finish.
+  virtual void NotifyCancelled(std::function<void()> on_cancelled) = 0;
 };
 
 // One request of a batch, for backends that answer requests one by one. Its rows in the batch's
@@ -104,10 +109,10 @@ class ResponseSender {
 // Ownership: the views are valid through ExecuteRequests; `responses` as long as it is held.
 struct BatchRequest {
   uint32_t rows = 1;
-  std::string_view id;                     // the client's; may be empty
-  std::span<const Parameter> parameters;   // the client's, reserved ones left out
-  std::span<const size_t> wanted;          // in ModelSignature::outputs
-  int64_t timeout_us = 0;                  // 0 = none given
+  std::string_view id;                    // the client's; may be empty
+  std::span<const Parameter> parameters;  // the client's, reserved ones left out
+  std::span<const size_t> wanted;         // in ModelSignature::outputs
+  int64_t timeout_us = 0;                 // 0 = none given
   std::shared_ptr<ResponseSender> responses;
 };
 

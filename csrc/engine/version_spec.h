@@ -47,6 +47,7 @@ struct VersionSpec {
   uint32_t default_priority = 1;
   std::vector<QueuePolicy> queue_policies = {QueuePolicy{}};
   uint32_t instance_count = 1;
+  bool is_decoupled = false;  // none, one or many responses to a request
 
   bool has_batch_dimension() const { return max_batch_size > 0; }
   // True when every request of a version has the same shapes: its batch key is then empty.
