@@ -4,10 +4,10 @@ Run: .venv/bin/python bench/python_models.py [--transport native] [--rounds 5] [
 
 One server has three models, each with an output that is its input, 64 FP32 a row: `native` (a
 class with predict), `triton` (a TritonPythonModel), `onnx` (ONNX Runtime's Identity). Each round
-loads one after the other with one-row requests: 64 in flight on one connection, then 1. Printed are rates,
-their ratio to onnx's in the same round, and the CPU time of the server and of its workers a request:
-the median of the rounds and the spread. The models' success counters must have grown by just what
-was sent.
+loads one after the other with one-row requests: 64 in flight on one connection, then 1. Printed are
+rates, their ratio to onnx's in the same round, and the CPU time of the server and of its workers a
+request: the median of the rounds and the spread. The models' success counters must have grown by
+just what was sent.
 """
 
 from __future__ import annotations

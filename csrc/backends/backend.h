@@ -39,7 +39,8 @@ struct ModelSignature {
   std::vector<TensorSpec> outputs;
   // What a model that is code says of itself, for a configuration that does not say.
   std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
-  bool batches_dynamically = false;                       // requests may share a batch
+  bool is_decoupled = false;         // it answers a request with none, one or many responses
+  bool batches_dynamically = false;  // requests may share a batch
 };
 
 struct LoadOptions {
@@ -48,8 +49,8 @@ struct LoadOptions {
   std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
-  std::string
-      config_json;  // the ModelConfig as far as it is known at load, for backends that run code
+  std::string config_json =
+      {};  // the ModelConfig as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -100,8 +101,12 @@ class ResponseSender {
   // How many more responses may be sent before the client has taken some of those before.
   virtual size_t room() const = 0;
   // Has `on_room` called once, on any thread, as soon as room() > 0 or is_cancelled(): at once where
-  // that is so already. Replaces one that was not called yet.
+  // that is so already. Replaces one that was not called yet. Called by a transport, which waits:
+  // it is quick, and never throws.
   virtual void NotifyRoom(std::function<void()> on_room) = 0;
+  // The same for is_cancelled() alone, for who waits for something else than room. Dropped at
+  // Finish.
+  virtual void NotifyCancelled(std::function<void()> on_cancelled) = 0;
 };
 
 // One request of a batch, for backends that answer requests one by one. Its rows in the batch's

@@ -152,8 +152,7 @@ class PyEngine {
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
-                        std::map<std::string, std::string> parameters,
-                        std::string config_json) {
+                        std::map<std::string, std::string> parameters, std::string config_json) {
   const LoadOptions options{std::move(model_name), version,
                             std::move(path),       std::move(model_directory),
                             std::move(parameters), std::move(config_json)};

@@ -61,8 +61,8 @@ class WorkerStreams {
   virtual void OnLast(uint32_t request) = 0;
   // There is nothing more for any request: the model refused the batch, or its worker has ended.
   virtual void OnEnd(const Status& status) = 0;
-  // Called now and then while a request is not finished. Whether the model can go on: false while
-  // every client has yet to take what there is.
+  // Called now and then while a request is not finished: whether the model can go on, which it
+  // cannot while every client has yet to take what there is.
   virtual bool Look() = 0;
 };
 

@@ -135,7 +135,7 @@ Status Worker::HandleDone(WorkerSession& session, const WorkerPacket& packet) {
   return Status::Ok();
 }
 
-// Whoever has gone is noticed; a model that could go on and says nothing for too long is killed.
+// A model that could go on and says nothing for too long is killed.
 void Worker::LookAtStreams() {
   std::vector<std::shared_ptr<WorkerStreams>> sinks;
   {

@@ -40,6 +40,7 @@ from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
+from penstock.repository.environments import EnvironmentSettings
 from penstock.repository.manager import ModelManager
 from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
@@ -238,17 +239,19 @@ def run(config: ServerConfig) -> int:
     return 0
 
 
-def check(config: ServerConfig) -> CheckReport:
+def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
     """Validates the repositories without serving them; what `penstock check` does.
 
-    Blocking: opens every model file.
+    Blocking: opens every model file. With `prepare` it first builds the environments of Python
+    models.
 
     Raises:
         StartupError: a repository cannot be read.
     """
     core = _make_core(config)
     try:
-        return check_repository(CoreEngine(core), _repository_settings(config))
+        settings = _repository_settings(config)
+        return check_repository(CoreEngine(core), settings, prepare=prepare)
     finally:
         core.engine.shutdown()
 
@@ -342,6 +345,15 @@ def _set_core_logging(settings: LogSettings) -> None:
     )
 
 
+def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
+    """Where environments of Python models are: by default in the user's cache."""
+    interpreter = config.backend_options().get("python", {}).get("interpreter", sys.executable)
+    if config.python_environments:
+        return EnvironmentSettings(Path(config.python_environments), Path(interpreter))
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
+
+
 def _repository_settings(config: ServerConfig) -> RepositorySettings:
     return RepositorySettings(
         paths=config.model_repository,
@@ -352,4 +364,5 @@ def _repository_settings(config: ServerConfig) -> RepositorySettings:
         load_threads=config.model_load_thread_count,
         drain_timeout_s=config.exit_timeout_secs,
         backend_directories=(_PLUGINS, *config.backend_directory),
+        environments=_environment_settings(config),
     )

@@ -189,6 +189,15 @@ async def test_spent_restarts_leave_the_model_unready(tmp_path: Path) -> None:
     assert "load the model again" in str(error)
 
 
+async def test_missing_environment_says_which_command_builds_it(tmp_path: Path) -> None:
+    model = add_python_model(tmp_path / "models", "m", IDENTITY)
+    (model / "requirements.lock").write_text("numpy==2.0 --hash=sha256:00\n")
+    settings = {"exit_on_error": False, "python_environments": str(tmp_path / "environments")}
+    async with serving(tmp_path / "models", **settings) as client:
+        (entry,) = await client.repository_index()
+    assert "requirements.lock was not built: run `penstock check --prepare`" in entry.reason
+
+
 async def test_memory_limit_fails_the_batch(tmp_path: Path) -> None:
     source = native("held = bytearray(4 << 30)\nreturn {'y': batch['x']}")
     add_python_model(tmp_path, "m", source, config=parameters(memory_limit_mb=1024))

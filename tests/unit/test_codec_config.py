@@ -227,3 +227,27 @@ def test_json_of_any_shape_is_read_or_refused(fields: dict[str, Any]) -> None:
     except ConfigError:
         return
     codec.encode_model_config(reading.config)
+
+
+def test_json_has_triton_names_numbers_and_defaults() -> None:
+    text = """
+        backend: "python"
+        input { name: "x" data_type: TYPE_FP32 dims: 9007199254740993 }
+        dynamic_batching { max_queue_delay_microseconds: 5 }
+        parameters { key: "a" value: { string_value: "b" } }
+    """
+    fields = json.loads(codec.encode_config_json(codec.read_config_text(text, "f").config))
+    assert "max_batch_size" not in fields  # nobody said
+    assert fields["output"] == []
+    (tensor,) = fields["input"]
+    assert tensor["data_type"] == "TYPE_FP32"
+    assert tensor["dims"] == [9007199254740993]
+    assert tensor["optional"] is False
+    assert "reshape" not in tensor
+    assert fields["dynamic_batching"]["max_queue_delay_microseconds"] == 5
+    assert fields["parameters"] == {"a": {"string_value": "b"}}
+
+
+def test_json_has_a_written_batch_size() -> None:
+    config = codec.read_config_text("max_batch_size: 0", "f").config
+    assert json.loads(codec.encode_config_json(config))["max_batch_size"] == 0

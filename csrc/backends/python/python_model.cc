@@ -96,7 +96,9 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   WorkerOptions worker;
   worker.label = label;
   worker.log_name = StrCat(options.model_name, "_", options.version);
-  worker.launch = {{backend.interpreter, backend.runtime}, StartDocument(options, *settings)};
+  const std::string& interpreter =
+      settings->interpreter.empty() ? backend.interpreter : settings->interpreter;
+  worker.launch = {{interpreter, backend.runtime}, StartDocument(options, *settings)};
   worker.load_limit_ns = Nanoseconds(settings->load_limit_s);
   worker.execution_limit_ns = Nanoseconds(settings->execution_limit_s);
   worker.restarts.max_restarts = settings->max_restarts;
@@ -109,6 +111,7 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   if (signature.max_batch_size >= 0) {
     model->signature_.max_batch_size = static_cast<uint32_t>(signature.max_batch_size);
   }
+  model->signature_.is_decoupled = signature.is_decoupled;
   model->signature_.batches_dynamically = signature.batches_dynamically;
   MutexLock lock(model->mu_);
   model->spare_ = *std::move(first);

@@ -58,6 +58,9 @@ Result<ModelSettings> ReadModelSettings(const std::map<std::string, std::string>
         "parameters['EXECUTION_ENV_PATH'] is not supported: a model's own environment is made from "
         "a requirements.lock in its directory");
   }
+  if (const auto found = parameters.find("PENSTOCK_INTERPRETER"); found != parameters.end()) {
+    settings.interpreter = found->second;
+  }
   PENSTOCK_RETURN_IF_ERROR(
       Read(parameters, "execution_limit_s", kMaxSeconds, &settings.execution_limit_s));
   PENSTOCK_RETURN_IF_ERROR(Read(parameters, "load_limit_s", kMaxSeconds, &settings.load_limit_s));

@@ -29,6 +29,7 @@ struct ModelSettings {
   uint64_t memory_limit_mb = 0;  // of the worker's own memory, MiB; 0 = no limit
   uint32_t max_restarts = 5;     // within the window below; 0 = a worker that ends stays so
   double restart_window_s = 300;
+  std::string interpreter;  // of the model's own environment; the server says which
 };
 
 // INVALID_ARGUMENT naming a parameter that is not a number or out of range, or that Triton's backend

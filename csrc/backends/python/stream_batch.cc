@@ -33,7 +33,18 @@ uint32_t StreamBatch::FirstRoom(uint32_t request) {
 }
 
 void StreamBatch::Begin() {
-  for (uint32_t i = 0; i < count_; ++i) Refill(i);
+  for (uint32_t i = 0; i < count_; ++i) {
+    std::shared_ptr<ResponseSender> sender;
+    {
+      MutexLock lock(mu_);
+      if (streams_[i].is_finished) continue;
+      sender = streams_[i].sender;
+    }
+    sender->NotifyCancelled([weak = weak_from_this(), i] {
+      if (const auto self = weak.lock()) self->Cancel(i);
+    });
+    Refill(i);
+  }
 }
 
 void StreamBatch::OnResponse(uint32_t request, WorkerAnswer answer) {
@@ -66,18 +77,10 @@ void StreamBatch::OnEnd(const Status& status) {
 }
 
 bool StreamBatch::Look() {
-  bool can_go_on = false;
-  for (uint32_t i = 0; i < count_; ++i) {
-    std::shared_ptr<ResponseSender> sender;
-    {
-      MutexLock lock(mu_);
-      if (streams_[i].is_finished) continue;
-      sender = streams_[i].sender;
-      can_go_on |= streams_[i].credit > 0;
-    }
-    if (sender->is_cancelled()) Cancel(i);
-  }
-  return can_go_on;
+  MutexLock lock(mu_);
+  return std::any_of(streams_.begin(), streams_.end(), [](const Stream& stream) {
+    return !stream.is_finished && (stream.credit > 0 || stream.is_cancelled);
+  });
 }
 
 bool StreamBatch::TakeCredit(uint32_t request) {
@@ -114,14 +117,23 @@ void StreamBatch::Refill(uint32_t request) {
   }
   if (!is_to_wait) return;
   sender->NotifyRoom([weak = weak_from_this(), request] {
-    const auto self = weak.lock();
-    if (self == nullptr) return;
-    {
-      MutexLock lock(self->mu_);
-      self->streams_[request].awaits_room = false;
-    }
-    self->Refill(request);
+    if (const auto self = weak.lock()) self->OnRoom(request);
   });
+}
+
+void StreamBatch::OnRoom(uint32_t request) {
+  std::shared_ptr<ResponseSender> sender;
+  {
+    MutexLock lock(mu_);
+    streams_[request].awaits_room = false;
+    if (streams_[request].is_finished) return;
+    sender = streams_[request].sender;
+  }
+  if (sender->is_cancelled()) {
+    Cancel(request);
+  } else {
+    Refill(request);
+  }
 }
 
 void StreamBatch::Cancel(uint32_t request) {

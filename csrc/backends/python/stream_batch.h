@@ -43,7 +43,7 @@ class StreamBatch final : public WorkerStreams, public std::enable_shared_from_t
   uint32_t FirstRoom(uint32_t request);
   // Where the worker's number of this batch goes.
   std::atomic<uint64_t>* id() { return &id_; }
-  // Watches the senders that had no room at first. After RUN was sent.
+  // Watches the senders: for room, and whether their clients go. After RUN was sent.
   void Begin();
 
   void OnResponse(uint32_t request, WorkerAnswer answer) override;
@@ -61,6 +61,7 @@ class StreamBatch final : public WorkerStreams, public std::enable_shared_from_t
   };
 
   void Refill(uint32_t request) EXCLUDES(mu_);
+  void OnRoom(uint32_t request) EXCLUDES(mu_);
   void Cancel(uint32_t request) EXCLUDES(mu_);
   void Finish(uint32_t request, const Status& status) EXCLUDES(mu_);
   bool TakeCredit(uint32_t request) EXCLUDES(mu_);

@@ -25,6 +25,9 @@ SAFE_PARAMETERS = frozenset({"onnxruntime", "openvino"})
 RUN_CODE = frozenset({"python"})
 """Backends whose models are code that is told its configuration."""
 
+INTERPRETER = "PENSTOCK_INTERPRETER"
+"""The parameter that tells such a backend which interpreter a model's own environment has."""
+
 _BY_SUFFIX = {
     ".onnx": "onnxruntime",
     ".pb": "openvino",

@@ -7,9 +7,9 @@ Pure functions. What is written is checked, never changed; what is not written i
 * max_batch_size: what a model that is code says; else `default_max_batch_size` where the first
   dimension of all that is served is -1, else 0. A configuration that lists shapes in full, batch
   dimension included, also means 0;
-* dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a model
-  that is code says so. A configuration that writes a max_batch_size and no dynamic_batching means
-  that every request is its own batch.
+* dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
+  model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
+  means that every request is its own batch.
 """
 
 from __future__ import annotations
