@@ -38,6 +38,7 @@ from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
+from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.environments import EnvironmentSettings
@@ -77,6 +78,7 @@ class App:
         self.models = ModelManager(
             CoreEngine(self.core), _repository_settings(config), self.readiness.announce
         )
+        self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
@@ -100,6 +102,7 @@ class App:
         if self.poller is not None:
             await self.poller.look()
         await self.models.start()
+        self.availability.start()
         if self.poller is not None:
             self.poller.start()
         if self.grpc is not None:
@@ -131,6 +134,7 @@ class App:
     def withdraw(self) -> None:
         """First rung down: readiness. What is served then stays as it is."""
         self.readiness.withdraw()
+        self.availability.stop()
         if self.poller is not None:
             self.poller.stop()
 

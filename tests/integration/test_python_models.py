@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.models.python_files import (
     IDENTITY,
     TRITON_ADD_SUB,
@@ -187,6 +188,18 @@ async def test_spent_restarts_leave_the_model_unready(tmp_path: Path) -> None:
         error = await failure(client)
     assert error.code.name == "UNAVAILABLE"
     assert "load the model again" in str(error)
+
+
+async def test_watcher_hears_that_the_last_worker_has_gone(tmp_path: Path) -> None:
+    add_python_model(tmp_path, "m", native("os._exit(1)"), config=parameters(max_restarts=0))
+    config = server_config(tmp_path)
+    async with run_server(config) as server, server.client() as client:
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with AsyncClient(server.grpc_address) as caller:
+            await failure(caller)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
 
 
 async def test_missing_environment_says_which_command_builds_it(tmp_path: Path) -> None:

@@ -96,9 +96,11 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   WorkerOptions worker;
   worker.label = label;
   worker.log_name = StrCat(options.model_name, "_", options.version);
-  const std::string& interpreter =
-      settings->interpreter.empty() ? backend.interpreter : settings->interpreter;
-  worker.launch = {{interpreter, backend.runtime}, StartDocument(options, *settings)};
+  worker.launch.start_document = StartDocument(options, *settings);
+  worker.launch.arguments = {backend.interpreter, backend.runtime};
+  if (!settings->interpreter.empty()) {  // an environment of its own, and nothing else: -I
+    worker.launch.arguments = {settings->interpreter, "-I", backend.runtime};
+  }
   worker.load_limit_ns = Nanoseconds(settings->load_limit_s);
   worker.execution_limit_ns = Nanoseconds(settings->execution_limit_s);
   worker.restarts.max_restarts = settings->max_restarts;

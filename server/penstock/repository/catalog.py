@@ -157,6 +157,15 @@ class ModelCatalog:
         versions = record.serving if number is None else {number} & record.serving.keys()
         return any(record.serving[each].handle.is_available() for each in versions)
 
+    def unavailable(self) -> frozenset[tuple[str, int]]:
+        """Versions that serve and have no instance to run a batch: their workers are away."""
+        return frozenset(
+            (name, number)
+            for name, record in self._models.items()
+            for number, served in record.serving.items()
+            if not served.handle.is_available()
+        )
+
     def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """What clients see of a model.
 
