@@ -2,9 +2,9 @@
 
 #include <utility>
 
+#include "base/utf8.h"
 #include "engine/model_version.h"
 #include "engine/response_channel.h"
-#include "protocol/utf8.h"
 
 namespace penstock {
 

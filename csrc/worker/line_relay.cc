@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "base/utf8.h"
 
 namespace penstock {
 namespace {
@@ -58,7 +59,8 @@ void LineRelay::Finish(int64_t now_ns) {
 void LineRelay::EndLine(int64_t now_ns) {
   if (TakeToken(now_ns)) {
     TellLeftOut();
-    std::string_view line = line_;
+    const std::string clean = ReplaceInvalidUtf8(line_);
+    std::string_view line = clean;
     const LogLevel level = TakeLevel(&line);
     if (cut_bytes_ == 0) {
       sink_(level, line);

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "base/strcat.h"
+#include "base/utf8.h"
 
 namespace penstock {
 namespace {
@@ -122,7 +123,8 @@ bool ReadSpec(Reader* reader, WorkerTensorSpec* spec) {
     return false;
   }
   spec->is_optional = (flags & kOptional) != 0;
-  return reader->ReadDims(rank, -1, &spec->dims) && reader->ReadText(name_size, &spec->name);
+  return reader->ReadDims(rank, -1, &spec->dims) && reader->ReadText(name_size, &spec->name) &&
+         IsValidUtf8(spec->name);
 }
 
 bool ReadSpecs(Reader* reader, uint32_t count, std::vector<WorkerTensorSpec>* specs) {

@@ -135,7 +135,7 @@ struct WorkerOutput {
 
 struct WorkerResult {
   StatusCode code = StatusCode::kOk;
-  std::string text;  // UTF-8 as far as the worker is honest
+  std::string text;  // any bytes: the engine makes UTF-8 of it
   std::vector<WorkerOutput> outputs;
 };
 

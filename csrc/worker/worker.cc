@@ -43,10 +43,14 @@ std::string Seconds(int64_t ns) {
 Result<std::unique_ptr<Worker>> Worker::Start(WorkerOptions options) {
   std::unique_ptr<Worker> worker(new Worker(std::move(options)));
   worker->thread_ = Thread("ps-worker", [raw = worker.get()] { raw->Watch(); });
-  MutexLock lock(worker->mu_);
-  while (worker->phase_ == Phase::kStarting) worker->changed_.Wait(worker->mu_);
-  if (worker->phase_ == Phase::kFailed) return worker->status_;
+  PENSTOCK_RETURN_IF_ERROR(worker->AwaitDescribed());
   return worker;
+}
+
+Status Worker::AwaitDescribed() {
+  MutexLock lock(mu_);
+  while (phase_ == Phase::kStarting) changed_.Wait(mu_);
+  return phase_ == Phase::kFailed ? status_ : Status::Ok();
 }
 
 Worker::Worker(WorkerOptions options) : options_(std::move(options)), budget_(options_.restarts) {}
@@ -74,6 +78,11 @@ bool Worker::reads_packets() const { return phase() != Phase::kReady || signatur
 bool Worker::has_streams() const {
   MutexLock lock(mu_);
   return !streams_.empty();
+}
+
+std::string Worker::LogName() const {
+  MutexLock lock(mu_);
+  return instance_.empty() ? options_.log_name : instance_;
 }
 
 bool Worker::is_ready() const { return phase() == Phase::kReady; }
@@ -126,9 +135,8 @@ void Worker::BeginSession(std::shared_ptr<WorkerSession> session) {
 // From a process's start to its end, which it returns.
 std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
   BeginSession(session);
-  LineRelay lines(options_.lines, [this](LogLevel level, std::string_view line) {
-    Log(level, options_.log_name, line);
-  });
+  LineRelay lines(options_.lines,
+                  [this](LogLevel level, std::string_view line) { Log(level, LogName(), line); });
   std::optional<std::string> how;
   while (!(how = session->End())) {
     WaitForEvent(*session, lines.is_flooded());
@@ -285,17 +293,17 @@ bool Worker::AfterEnd(const std::string& how) {
     return false;
   }
   const std::optional<int64_t> delay_ns = budget_.OnEnd(NowNs());
-  if (!failure_.ok()) Log(LogLevel::kError, options_.log_name, failure_.message());
+  if (!failure_.ok()) Log(LogLevel::kError, LogName(), failure_.message());
   if (!delay_ns) {
     const auto& options = budget_.options();
     const std::string text = StrCat(ended, "; it is not started again, for it has ended more than ",
                                     options.max_restarts, " times within ",
                                     Seconds(options.window_ns), " s: load the model again");
-    Log(LogLevel::kError, options_.log_name, text);
+    Log(LogLevel::kError, LogName(), text);
     SetPhase(Phase::kFailed, Unavailable(text));
     return false;
   }
-  Log(LogLevel::kError, options_.log_name,
+  Log(LogLevel::kError, LogName(),
       StrCat(ended, "; it is started again in ", Seconds(*delay_ns), " s"));
   SetPhase(Phase::kDown, Unavailable(StrCat(ended, " and is being started again")));
   return WaitBeforeRestart(*delay_ns);

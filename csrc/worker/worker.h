@@ -29,7 +29,7 @@ namespace penstock {
 
 struct WorkerOptions {
   std::string label;     // "model 'm' version 1", for messages
-  std::string log_name;  // before the lines that it prints
+  std::string log_name;  // before the lines that it prints, until it is activated
   WorkerLaunch launch;
   // From a process's start to DESCRIBED, and from START to READY; 0 = no limit.
   int64_t load_limit_ns = int64_t{600} * 1'000'000'000;
@@ -114,6 +114,8 @@ class Worker {
 
   explicit Worker(WorkerOptions options);
 
+  Status AwaitDescribed() EXCLUDES(mu_);
+
   // On the thread.
   void Watch() noexcept;
   std::string LiveOnce(const std::shared_ptr<WorkerSession>& session);
@@ -138,6 +140,7 @@ class Worker {
   void SetPhase(Phase phase, Status status = Status()) EXCLUDES(mu_);
   Phase phase() const EXCLUDES(mu_);
   bool is_stopping() const EXCLUDES(mu_);
+  std::string LogName() const EXCLUDES(mu_);
   std::string Say(std::string_view what) const;
 
   // In Run and RunStreams.

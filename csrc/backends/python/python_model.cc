@@ -115,9 +115,13 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   }
   model->signature_.is_decoupled = signature.is_decoupled;
   model->signature_.batches_dynamically = signature.batches_dynamically;
-  MutexLock lock(model->mu_);
-  model->spare_ = *std::move(first);
+  model->Keep(*std::move(first));
   return std::unique_ptr<BackendModel>(std::move(model));
+}
+
+void PythonModel::Keep(std::unique_ptr<Worker> worker) {
+  MutexLock lock(mu_);
+  spare_ = std::move(worker);
 }
 
 Result<std::unique_ptr<BackendInstance>> PythonModel::CreateInstance(
@@ -137,9 +141,7 @@ Result<std::shared_ptr<Worker>> PythonModel::TakeWorker(const std::string& name)
   }
   // The spare one may have ended while it waited.
   if (worker != nullptr && worker->Activate(name).ok()) return std::shared_ptr(std::move(worker));
-  WorkerOptions own = worker_options_;
-  own.log_name = name;
-  PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(std::move(own)));
+  PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
   PENSTOCK_RETURN_IF_ERROR(worker->Activate(name));
   return std::shared_ptr(std::move(worker));
 }

@@ -42,6 +42,7 @@ class PythonModel : public BackendModel {
   PythonModel(WorkerOptions worker_options, std::string directory)
       : worker_options_(std::move(worker_options)), directory_(std::move(directory)) {}
 
+  void Keep(std::unique_ptr<Worker> worker) EXCLUDES(mu_);
   Result<std::shared_ptr<Worker>> TakeWorker(const std::string& name) EXCLUDES(mu_);
 
   // Constant after Load.

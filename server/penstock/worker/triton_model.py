@@ -16,6 +16,9 @@ from penstock.worker.source import TRITON_CLASS, Start
 from penstock.worker.specs import specs_of_config
 from penstock.worker.wire import Request, Signature
 
+_GREATEST_CODE = 16
+"""Of gRPC's."""
+
 
 class TritonModel:
     """A model.Model of a user's TritonPythonModel."""
@@ -114,7 +117,8 @@ def _answer(response: object) -> Answer:
         )
     error = response.error()
     if error is not None:
-        return Answer({}, error.code() or INTERNAL, error.message())
+        code = error.code() if 0 < error.code() <= _GREATEST_CODE else INTERNAL
+        return Answer({}, code, error.message())
     return Answer({tensor.name(): tensor.bits() for tensor in response.output_tensors()})
 
 

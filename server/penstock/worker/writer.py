@@ -11,9 +11,13 @@ import numpy.typing as npt
 from penstock.worker.channel import ALIGNMENT, Channel
 from penstock.worker.datatypes import BF16, BYTES, NAMES, NUMPY, number_of_array
 from penstock.worker.elements import encode_elements
-from penstock.worker.failure import MAX_TEXT_BYTES, ModelFault
+from penstock.worker.failure import MAX_TEXT_BYTES, ModelFault, describe
 from penstock.worker.model import Answer
 from penstock.worker.wire import Kind, OutputRecord, ResultRecord, Spec, encode_results
+
+MAX_RANK = 16
+MAX_OUTPUT_BYTES = 2 << 30
+"""Of all outputs of a batch, as far as the server takes them: more than any response can hold."""
 
 
 class Writer:
@@ -83,22 +87,32 @@ class Writer:
             end = -(-end // ALIGNMENT) * ALIGNMENT
             if size:
                 writes.append((end, data))
+            if end + size > MAX_OUTPUT_BYTES:
+                raise ModelFault(f"outputs take more than {MAX_OUTPUT_BYTES} bytes")
             records.append((index, spec.datatype, end, size, dims))
             end += size
         return records, end
 
 
 def _sendable(spec: Spec, value: object) -> tuple[npt.NDArray[Any] | bytes, tuple[int, ...]]:
-    array: npt.NDArray[Any] = np.asarray(value)
+    try:
+        array: npt.NDArray[Any] = np.asarray(value)
+    except Exception as error:  # rows of different lengths, memory of a GPU
+        raise ModelFault(f"output '{spec.name}' is no array: {describe(error)}") from None
     number = number_of_array(array.dtype)
     if spec.datatype == BF16 and array.dtype == np.uint16:
         number = BF16
     if number != spec.datatype:
         got = NAMES[number] if number else f"numpy's {array.dtype}"
         raise ModelFault(f"output '{spec.name}' came as {got}, expected {NAMES[spec.datatype]}")
+    if array.ndim > MAX_RANK:
+        raise ModelFault(
+            f"output '{spec.name}' came with {array.ndim} dimensions, at most {MAX_RANK} are "
+            "supported"
+        )
     if number == BYTES:
         try:
             return encode_elements(array), array.shape
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ModelFault(f"output '{spec.name}': {error}") from None
     return array.astype(NUMPY[number], copy=False), array.shape

@@ -43,6 +43,12 @@ TEST_F(LineRelayTest, LongLine_IsCutAndSaysSo) {
                                   Pair(LogLevel::kInfo, "xy")));
 }
 
+TEST_F(LineRelayTest, BytesThatAreNoText_AreReplaced) {
+  LineRelay relay = Make({});
+  relay.Append(std::string("a\xff\n"), kS);
+  EXPECT_EQ(lines_[0].second, "a\xef\xbf\xbd");
+}
+
 TEST_F(LineRelayTest, Flood_IsLeftOutAndCounted) {
   LineRelay relay = Make({.burst_lines = 2, .lines_per_s = 1});
   relay.Append(std::string("a\nb\nc\nd\n"), kS);

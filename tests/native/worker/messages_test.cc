@@ -86,6 +86,12 @@ TEST(WorkerMessagesTest, DamagedBodies_AreRefusedOrLieInside) {
   }
 }
 
+TEST(WorkerMessagesTest, NameThatIsNotUtf8_IsRefused) {
+  auto body = GoodSignature();
+  body.back() = 0xff;
+  EXPECT_FALSE(DecodeSignature(body).ok());
+}
+
 TEST(WorkerMessagesTest, RunOfOneInput_HasTheLayoutOfTheGrammar) {
   const WorkerInput input{.index = 1,
                           .dtype = DataType::kFp32,

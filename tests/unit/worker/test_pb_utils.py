@@ -11,8 +11,8 @@ def config() -> pb_utils.ModelConfig:
     return pb_utils.ModelConfig({"name": "m", "max_batch_size": 0, "input": [], "output": []})
 
 
-def request(**fields: object) -> pb_utils.InferenceRequest:
-    made = Request(1, 0, 5, "id", (0,), {"k": "v", "n": 2, **fields})  # type: ignore[arg-type]
+def request() -> pb_utils.InferenceRequest:
+    made = Request(1, 0, 5, "id", (0,), {"k": "v", "n": 2})
     inputs = [pb_utils.Tensor("x", np.zeros((1, 2), np.float32))]
     return pb_utils.InferenceRequest.of(made, inputs, ["y"], None, lambda: False)
 

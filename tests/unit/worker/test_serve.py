@@ -101,3 +101,24 @@ def test_triton_requests_are_cut_out_of_the_batch(make_host: MakeHost) -> None:
     np.testing.assert_array_equal(first[2][0], 2 * a[:1])
     np.testing.assert_array_equal(second[2][0], np.zeros((2, 4)))
     np.testing.assert_array_equal(second[2][1], 2 * a[1:])
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("return {'y': [[1], [1, 2]]}", "output 'y' is no array: ValueError"),
+        ("return {'y': np.zeros((1,) * 20, np.float32)}", "came with 20 dimensions, at most 16"),
+        (
+            "return {'y': np.zeros((1, 1), np.complex64)}",
+            "came as numpy's complex64, expected FP32",
+        ),
+        ("return {'z': 1, 'w': 2}", "output 'y' is missing, the model gave 'z', 'w'"),
+    ],
+)
+def test_output_that_cannot_be_sent_is_a_result(make_host: MakeHost, body: str, text: str) -> None:
+    host = make_host(native("np.float32", body))
+    assert host.start().kind is Kind.READY
+    host.run([np.zeros((1, 1), np.float32)])
+    ((code, got, _),) = host.results(host.receive())
+    assert code == 13
+    assert text in got
