@@ -1,7 +1,6 @@
 #include "worker/session.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cstring>
 
@@ -17,7 +16,8 @@ constexpr size_t kMaxBodyBytes = 64 << 20;
 Status Closed() { return Unavailable("the worker's connection is closed"); }
 
 void ReleaseSlab(void* context, void*, size_t) noexcept {
-  delete static_cast<std::shared_ptr<Slab>*>(context);
+  const std::unique_ptr<std::shared_ptr<Slab>> slab(static_cast<std::shared_ptr<Slab>*>(context));
+  (*slab)->LetGo();
 }
 
 bool AreElements(std::span<const uint8_t> rest, int64_t count) {
@@ -91,13 +91,11 @@ void WorkerSession::UnmapUnused() {
 Result<uint32_t> WorkerSession::PrepareOutputs() {
   MutexLock lock(mu_);
   for (auto each = outputs_.begin(); each != outputs_.end();) {
-    const bool is_free = each->use_count() == 1;
-    each = is_free && (*each)->size() > kGreatestKeptBytes ? outputs_.erase(each) : each + 1;
+    each = !(*each)->is_held() && (*each)->size() > kGreatestKeptBytes ? outputs_.erase(each)
+                                                                       : each + 1;
   }
   for (auto each = outputs_.rbegin(); each != outputs_.rend(); ++each) {
-    if (each->use_count() != 1) continue;
-    std::atomic_thread_fence(std::memory_order_acquire);  // its last reader has let go of it
-    return (*each)->id();
+    if (!(*each)->is_held()) return (*each)->id();
   }
   PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(kFirstOutputSlabBytes));
   PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
@@ -113,7 +111,7 @@ Status WorkerSession::Grow(uint64_t size_bytes) {
   PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(std::bit_ceil(size_bytes)));
   MutexLock lock(mu_);
   // What is not handed out is too small now.
-  std::erase_if(outputs_, [](const auto& each) { return each.use_count() == 1; });
+  std::erase_if(outputs_, [](const auto& each) { return !each->is_held(); });
   PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
   outputs_.push_back(std::move(slab));
   return Status::Ok();
@@ -159,7 +157,7 @@ Result<std::vector<WorkerAnswer>> WorkerSession::TakeAnswers(const WorkerPacket&
 bool WorkerSession::HasRoomForHandOut(const std::shared_ptr<Slab>& slab) {
   MutexLock lock(mu_);
   const auto busy = std::count_if(outputs_.begin(), outputs_.end(), [&](const auto& each) {
-    return each != slab && each.use_count() > 1;
+    return each != slab && each->is_held();
   });
   return static_cast<size_t>(busy) + 1 < kMaxOutputSlabs;
 }
@@ -173,6 +171,7 @@ Status WorkerSession::TakeOutput(const std::shared_ptr<Slab>& slab, bool may_han
   uint8_t* data = slab->data() + output.offset;
   const bool is_fixed = output.dtype != DataType::kBytes;
   if (is_fixed && may_hand_out && output.size >= kHandOutBytes) {
+    slab->Hold();
     taken->data = Buffer(data, output.size, output.size, &ReleaseSlab,
                          new std::shared_ptr<Slab>(slab));  // NOLINT: released by the buffer
     return Status::Ok();

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -18,7 +19,7 @@
 
 namespace penstock {
 
-// Threading: thread-compatible; the descriptor and the mapping never change.
+// Threading: thread-safe, but for its contents; the descriptor and the mapping never change.
 // Ownership: owns both. Shared: by the arena or session that uses it and the buffers that lie in it.
 class Slab {
  public:
@@ -36,6 +37,11 @@ class Slab {
   int fd() const { return fd_.get(); }
   uint8_t* data() const { return data_; }
   size_t size() const { return size_bytes_; }
+  // Counts who reads an output where it lies. Once nobody does, what they have read is behind them.
+  void Hold() { holders_.fetch_add(1, std::memory_order_relaxed); }
+  void LetGo() { holders_.fetch_sub(1, std::memory_order_release); }
+  bool is_held() const { return holders_.load(std::memory_order_acquire) > 0; }
+
   // Where `data` lies in the slab, if all of it does.
   std::optional<size_t> OffsetOf(std::span<const uint8_t> data) const;
 
@@ -46,6 +52,7 @@ class Slab {
   const OwnedFd fd_;
   uint8_t* const data_;
   const size_t size_bytes_;
+  std::atomic<uint32_t> holders_{0};
 };
 
 // Where a part of a slab lies.
