@@ -12,26 +12,30 @@ class ModelConfig:
     """A model's configuration as a dict of config.pbtxt's names, with Triton's methods."""
 
     def __init__(self, config: dict[str, Any]) -> None:
+        """Takes a configuration; what it says of max_batch_size, 0 included, is not changed."""
         self._config = config
+        self._is_batch_size_written = "max_batch_size" in config
+        config.setdefault("max_batch_size", 0)
 
     def as_dict(self) -> dict[str, Any]:
         """The dict itself."""
         return self._config
 
     def set_max_batch_size(self, max_batch_size: int) -> None:
-        """Sets it, where nothing larger was written.
+        """Sets it, where none was written.
 
         Raises:
             ValueError: the configuration has a smaller one.
         """
-        written = self._config.get("max_batch_size", 0)
+        written = self._config["max_batch_size"]
         if written > max_batch_size:
             raise ValueError(
                 f"configuration specified max_batch_size {written}, but in auto-complete-config "
                 f"function for model '{self._config['name']}' specified max_batch_size "
                 f"{max_batch_size}"
             )
-        self._config["max_batch_size"] = written or max_batch_size
+        if not self._is_batch_size_written:
+            self._config["max_batch_size"] = max_batch_size
 
     def set_dynamic_batching(self) -> None:
         """Batches dynamically, where no scheduler is written.

@@ -10,6 +10,10 @@ import numpy.typing as npt
 from penstock.worker.datatypes import BF16, BYTES, NAMES, NUMBERS, NUMPY, number_of_array
 from penstock.worker.elements import decode_elements, encode_elements
 
+# Triton counts as the protocol's names go, but for BF16, which came last.
+_TRITON_NAMES = tuple(name for name in NAMES if name != "BF16") + ("BF16",)
+_TRITON_NUMBERS = tuple(_TRITON_NAMES.index(name) for name in NAMES)
+
 
 class TritonModelException(Exception):  # noqa: N818 - Triton's name
     """Raised by a model, or by these utilities, to fail what is being done."""
@@ -104,7 +108,7 @@ class Tensor:
 
     def triton_dtype(self) -> int:
         """The number of its datatype, as Triton counts them."""
-        return self._number
+        return _TRITON_NUMBERS[self._number]
 
     def is_cpu(self) -> bool:
         """Whether it is in the CPU's memory: always."""
@@ -123,7 +127,8 @@ def triton_string_to_numpy(triton_type_string: str) -> Any:
 
 def triton_to_numpy_type(data_type: int) -> Any:
     """The numpy type of a datatype's number."""
-    return _numpy_type(data_type if 0 < data_type < len(NAMES) else 0, data_type)
+    is_known = 0 < data_type < len(_TRITON_NAMES)
+    return _numpy_type(NUMBERS[_TRITON_NAMES[data_type]] if is_known else 0, data_type)
 
 
 def _numpy_type(number: int, given: object) -> Any:
@@ -137,17 +142,22 @@ def numpy_to_triton_type(data_type: Any) -> int:
     number = number_of_array(np.dtype(data_type))
     if not number:
         raise TritonModelException(f"numpy's {np.dtype(data_type)} is no datatype")
-    return number
+    return _TRITON_NUMBERS[number]
 
 
-def serialize_byte_tensor(input_tensor: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """The elements of a tensor of bytes, each behind its length, as one element."""
+def serialize_byte_tensor(input_tensor: npt.NDArray[Any]) -> bytes | tuple[()] | None:
+    """The elements of a tensor of bytes or other objects, each behind its length.
+
+    Returns:
+        () of no elements, None of a tensor of another datatype.
+    """
     array: npt.NDArray[Any] = np.asarray(input_tensor)
     if array.size == 0:
-        return np.empty([0], dtype=np.object_)
+        return ()
     if array.dtype.kind not in "OS":
         return None
-    return np.asarray(encode_elements(array), dtype=np.object_)
+    texts = [each if isinstance(each, bytes) else str(each) for each in array.ravel().tolist()]
+    return encode_elements(np.array(texts, dtype=np.object_))
 
 
 def deserialize_bytes_tensor(encoded_tensor: bytes) -> npt.NDArray[Any]:

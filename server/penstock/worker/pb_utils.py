@@ -61,3 +61,7 @@ __all__ = [
     "triton_to_numpy_type",
     "using_decoupled_model_transaction_policy",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise AttributeError(f"triton_python_backend_utils.{name} is not supported by this server")

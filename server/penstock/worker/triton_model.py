@@ -125,9 +125,9 @@ def _answer(response: object) -> Answer:
 def _complete(cls: Any, written: dict[str, Any]) -> dict[str, Any]:
     """The configuration as the model completes it, and as it will be told it."""
     config = copy.deepcopy(written)
-    config.setdefault("max_batch_size", 0)
+    model_config = ModelConfig(config)
     if hasattr(cls, "auto_complete_config"):
-        completed = cls.auto_complete_config(ModelConfig(config))
+        completed = cls.auto_complete_config(model_config)
         if not isinstance(completed, ModelConfig):
             raise ModelFault(
                 f"auto_complete_config returned a {type(completed).__name__}, expected ModelConfig"

@@ -8,7 +8,7 @@ from penstock.worker.wire import Request
 
 
 def config() -> pb_utils.ModelConfig:
-    return pb_utils.ModelConfig({"name": "m", "max_batch_size": 0, "input": [], "output": []})
+    return pb_utils.ModelConfig({"name": "m", "input": [], "output": []})
 
 
 def request() -> pb_utils.InferenceRequest:
@@ -63,8 +63,28 @@ def test_datatypes_by_their_names(name: str, dtype: type) -> None:
 def test_bytes_are_serialized_and_back() -> None:
     elements = np.array([b"a", b"", b"\0\0"], dtype=np.object_)
     encoded = pb_utils.serialize_byte_tensor(elements)
-    assert encoded is not None
-    assert pb_utils.deserialize_bytes_tensor(encoded.item()).tolist() == elements.tolist()
+    assert isinstance(encoded, bytes)
+    assert pb_utils.deserialize_bytes_tensor(encoded).tolist() == elements.tolist()
+    assert pb_utils.serialize_byte_tensor(np.empty(0, dtype=np.object_)) == ()
+    assert pb_utils.serialize_byte_tensor(np.zeros(1)) is None
+
+
+def test_numbers_of_datatypes_are_tritons() -> None:
+    numbers = {name: pb_utils.numpy_to_triton_type(np.dtype(name)) for name in ("f2", "f4", "f8")}
+    assert numbers == {"f2": 10, "f4": 11, "f8": 12}
+    assert pb_utils.triton_to_numpy_type(13) is np.object_
+    assert pb_utils.triton_to_numpy_type(14) is None  # BF16
+
+
+def test_what_is_not_supported_is_refused_by_name() -> None:
+    with pytest.raises(AttributeError, match="MetricFamily is not supported"):
+        pb_utils.MetricFamily  # noqa: B018
+
+
+def test_written_batch_size_stays() -> None:
+    made = pb_utils.ModelConfig({"name": "m", "max_batch_size": 0})
+    made.set_max_batch_size(8)
+    assert made.as_dict()["max_batch_size"] == 0
 
 
 def test_request_tells_what_the_client_sent() -> None:
