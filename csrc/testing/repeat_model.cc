@@ -90,7 +90,7 @@ class Repeater : public std::enable_shared_from_this<Repeater> {
       if (job->next == job->count || job->sender->is_cancelled()) {
         return job->sender->Finish(Status::Ok());
       }
-    } while (!AwaitRoom(job));
+    } while (AwaitRoom(job));
   }
 
   static bool SendNext(Job* job) {

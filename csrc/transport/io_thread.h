@@ -120,6 +120,7 @@ class IoThread {
   void RunInference();
   void TakeOutcomes();
   void OnOutcome(RequestRef request);
+  bool TakeResponses(InferRequest& request);
   void FlushConnections();
   void HandleEvent(void* source, uint32_t events);
   void RunTimers();
@@ -155,6 +156,7 @@ class IoThread {
   std::vector<Connection*> closed_;
   std::vector<std::shared_ptr<ModelVersion>> unflushed_;
   std::vector<RequestRef> taken_;
+  std::vector<ResponseBlock> blocks_;
 
   int64_t stop_deadline_ns_ = 0;  // set before is_stopping_
 

@@ -106,6 +106,7 @@ class VersionSpec:
         default_priority_level: int = 1,
         queue_policies: Sequence[QueuePolicy] = ...,
         instance_count: int = 1,
+        decoupled: bool = False,
     ) -> None: ...
 
 class Version:
@@ -139,7 +140,16 @@ class Call:
     def cancel(self) -> None:
         """The caller has gone.
 
-        Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends.
+        Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends, or
+        when its model, which is told, finishes it.
+        """
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether its responses are none, one or many, and come before its outcome."""
+    def taken(self, count: int, size_bytes: int) -> None:
+        """The client has taken so many responses: its model may send as many more.
+
+        size_bytes: theirs, with the five bytes of gRPC's prefix for each.
         """
 
     def retry_after_ms(self) -> int:
@@ -225,8 +235,12 @@ class Access:
     def admit(self, group: str, size_bytes: int, caller: Caller | None = None) -> None:
         """The admission check of a message of any group but inference, which `infer` admits."""
 
-Completion = tuple[object, int, bytes | None, str | None]
-"""(tag, code, response bytes or None, error message or None)."""
+Completion = tuple[object, int, bytes | list[bytes] | None, str | None]
+"""(tag, code, response bytes or None, error message or None), the outcome of a request.
+
+A decoupled request's responses come before it, code -1, as a list of bytes; its outcome has bytes
+only where that is a message too: a failure, or the empty response that the request asked for.
+"""
 
 class ServerCall:
     """A call of the native transport that Python answers, or a token of whose caller it verifies.

@@ -29,6 +29,7 @@ dynamic_batching {
     allow_timeout_override: true } }
 }
 parameters { key: "k" value { string_value: "v" } }
+model_transaction_policy { decoupled: true }
 model_warmup [{ name: "w" batch_size: 2 count: 3
   inputs { key: "a" value { data_type: TYPE_FP32 dims: [3, 1, 1] zero_data: true } }
   inputs { key: "b" value { data_type: TYPE_STRING dims: 4 input_data_file: "b" } } }]
@@ -52,6 +53,7 @@ def echo(config: codec.ModelConfig) -> Any:
         "version_policy { latest { num_versions: 2 } }",
         "optimization {}",
         "dynamic_batching {}",
+        "model_transaction_policy {}",
         "",
     ],
 )
@@ -97,7 +99,6 @@ UNSUPPORTED = [
     ("ensemble_scheduling {}", "ensemble_scheduling"),
     ("model_repository_agents { agents { name: 'checksum' } }", "model_repository_agents"),
     ("response_cache { enable: true }", "response_cache"),
-    ("model_transaction_policy { decoupled: true }", "model_transaction_policy"),
     ("cc_model_filenames { key: '8.9' value: 'x' }", "cc_model_filenames"),
     ("metric_tags { key: 'a' value: 'b' }", "metric_tags"),
     ("model_metrics { metric_control {} }", "model_metrics"),

@@ -40,6 +40,9 @@ def config_message(config: ModelConfig) -> pb.ModelConfig:
         message.dynamic_batching.CopyFrom(_dynamic_batching(config.dynamic_batching))
     if config.optimization is not None:
         message.optimization.CopyFrom(_optimization(config.optimization))
+    if config.decoupled is not None:
+        message.model_transaction_policy.decoupled = config.decoupled
+        message.model_transaction_policy.SetInParent()
     for key, value in config.parameters.items():
         message.parameters[key].string_value = value
     return message

@@ -144,4 +144,5 @@ def _version_spec(spec: ServingSpec) -> VersionSpec:
             for queue in spec.queues
         ],
         instance_count=spec.instance_count,
+        decoupled=spec.decoupled,
     )

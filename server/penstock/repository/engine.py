@@ -81,6 +81,7 @@ class ServingSpec:
     default_priority_level: int = 1
     queues: tuple[LevelQueue, ...] = (LevelQueue(),)
     instance_count: int = 1
+    decoupled: bool = False
 
 
 class OpenedModel(Protocol):
