@@ -84,6 +84,9 @@ void BindLoadedModel(py::module_& module) {
           "max_batch_size",
           [](const PyLoadedModel& self) { return self.model->signature().max_batch_size; })
       .def_property_readonly(
+          "is_decoupled",
+          [](const PyLoadedModel& self) { return self.model->signature().is_decoupled; })
+      .def_property_readonly(
           "batches_dynamically",
           [](const PyLoadedModel& self) { return self.model->signature().batches_dynamically; })
       .def_readonly("backend_description", &PyLoadedModel::backend_description);

@@ -61,6 +61,7 @@ class FakeModel:
     outputs: Sequence[FileTensor]
     max_batch_size: int | None = None
     batches_dynamically: bool = False
+    is_decoupled: bool = False
 
 
 @dataclass(eq=False)

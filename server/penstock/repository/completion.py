@@ -9,7 +9,8 @@ Pure functions. What is written is checked, never changed; what is not written i
   dimension included, also means 0;
 * dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
   model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
-  means that every request is its own batch.
+  means that every request is its own batch;
+* model_transaction_policy: decoupled, where a model that is code is.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Signature:
     outputs: tuple[FileTensor, ...]
     max_batch_size: int | None = None
     batches_dynamically: bool = False
+    is_decoupled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
         config,
         max_batch_size=max_batch_size,
         dynamic_batching=batching,
+        decoupled=True if config.decoupled is None and signature.is_decoupled else config.decoupled,
         inputs=_complete_tensors(config.inputs, served.inputs, has_batch),
         outputs=_complete_tensors(config.outputs, served.outputs, has_batch),
     )
@@ -141,6 +144,11 @@ def _complete_tensor(
 
 
 def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
+    if signature.is_decoupled and config.decoupled is False:
+        yield (
+            "model_transaction_policy.decoupled: the model answers requests with any number of "
+            "responses, expected true"
+        )
     if config.max_batch_size:
         yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)

@@ -100,6 +100,10 @@ class OpenedModel(Protocol):
         """What a model that is code says of itself; None: it follows from the tensors."""
 
     @property
+    def is_decoupled(self) -> bool:
+        """A model that is code answers a request with none, one or many responses."""
+
+    @property
     def batches_dynamically(self) -> bool:
         """A model that is code says that its requests may share a batch."""
 

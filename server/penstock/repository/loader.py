@@ -137,6 +137,7 @@ class ModelLoader:
             tuple(opened.outputs),
             opened.max_batch_size,
             opened.batches_dynamically,
+            opened.is_decoupled,
         )
         completion = complete(config, signature, self._settings.default_max_batch_size)
         if completion.faults:

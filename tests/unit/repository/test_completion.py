@@ -207,3 +207,11 @@ def test_code_without_a_batch_dimension_is_not_batched_for_its_open_shapes() -> 
     assert config.max_batch_size == 0
     assert config.dynamic_batching is None
     assert config.inputs[0].dims == (-1, 3)
+
+
+def test_decoupled_code_makes_the_configuration_so_and_nothing_else() -> None:
+    signature = Signature(BATCHED.inputs, BATCHED.outputs, is_decoupled=True)
+    assert completed("", signature).config.decoupled is True
+    assert completed("").config.decoupled is None
+    (fault,) = completed("model_transaction_policy { }", signature).faults
+    assert "model_transaction_policy.decoupled" in fault
