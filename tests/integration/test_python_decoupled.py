@@ -1,6 +1,5 @@
 """Decoupled Python models on the wire: generators and Triton's response senders."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ async def test_client_that_leaves_closes_the_generator(
         await call.read()
         call.cancel()
         while not (tmp_path / "generator" / "closed").exists():
-            await asyncio.sleep(0.01)
+            await client.unary("ServerLive", b"")
         assert len(await replies(client.stream([count("generator", 2)]))) == 2
 
 
