@@ -159,14 +159,14 @@ async def test_wrong_answer_fails_its_batch_only(tmp_path: Path, body: str, text
         ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
         ("ctypes.string_at(0)", "was killed by SIGSEGV"),
         ("os._exit(5)", "exited with code 5"),
-        ("while True: pass", "a batch took longer than 0.3 s"),
+        ("while True: pass", "a batch took longer than 2 s"),
     ],
 )
 async def test_worker_that_ends_fails_its_batch_and_comes_back(
     tmp_path: Path, body: str, how: str
 ) -> None:
     source = native(f"if batch['x'][0, 0] == 0:\n    {body}\nreturn {{'y': batch['x']}}")
-    add_python_model(tmp_path, "m", source, config=parameters(execution_limit_s=0.3))
+    add_python_model(tmp_path, "m", source, config=parameters(execution_limit_s=2))
     async with serving(tmp_path) as client:
         error = await failure(client)
         assert error.code.name == "UNAVAILABLE"

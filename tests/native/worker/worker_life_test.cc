@@ -87,11 +87,11 @@ TEST(WorkerLifeTest, LoadBeyondItsLimit_IsKilled) {
   EXPECT_THAT(std::string(worker.status().message()), HasSubstr("longer than 0.05 s to load"));
 
   options = PuppetOptions("never_ready");
-  options.load_limit_ns = 50 * kMsInNs;
+  options.load_limit_ns = 1000 * kMsInNs;  // it is to get that far on a busy machine, too
   const auto described = Worker::Start(std::move(options));
   ASSERT_TRUE(described.ok()) << described.status().ToString();
   EXPECT_THAT(std::string((*described)->Activate("m_1_0").message()),
-              HasSubstr("longer than 0.05 s to load"));
+              HasSubstr("longer than 1 s to load"));
 }
 
 TEST(WorkerLifeTest, MissingProgram_IsUnavailable) {
@@ -111,7 +111,7 @@ class WorkerTrouble : public testing::TestWithParam<Trouble> {};
 
 TEST_P(WorkerTrouble, InRun_FailsTheBatchAndIsStartedAgain) {
   auto options = PuppetOptions(GetParam().mode);
-  options.execution_limit_ns = 100 * kMsInNs;
+  options.execution_limit_ns = 500 * kMsInNs;
   const auto worker = ReadyPuppet(std::move(options));
   SlabArena arena;
   const auto got = RunFloats(*worker, &arena, kValues);
@@ -125,7 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
     Ends, WorkerTrouble,
     testing::Values(Trouble{"exits", "exited with code 7 while it ran the batch"},
                     Trouble{"crashes", "was killed by SIGSEGV while it ran the batch"},
-                    Trouble{"hangs", "a batch took longer than 0.1 s"},
+                    Trouble{"hangs", "a batch took longer than 0.5 s"},
                     Trouble{"closes", "it closed its connection"}),
     [](const auto& info) { return std::string(info.param.mode); });
 
