@@ -109,6 +109,7 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/transport.py
 	$(BIN)/python bench/openvino_serving.py
+	$(BIN)/python bench/python_models.py
 	$(BIN)/python bench/native_transport.py --rounds 3
 	$(BIN)/python bench/soak.py --minutes 1
 

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,6 +37,10 @@ struct TensorSpec {
 struct ModelSignature {
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
+  // What a model that is code says of itself, for a configuration that does not say.
+  std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
+  bool is_decoupled = false;         // it answers a request with none, one or many responses
+  bool batches_dynamically = false;  // requests may share a batch
 };
 
 struct LoadOptions {
@@ -45,7 +50,7 @@ struct LoadOptions {
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
   std::string config_json =
-      {};  // the ModelConfig as far as it is known at load, for backends that run code
+      {};  // the ModelConfig as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -96,8 +101,12 @@ class ResponseSender {
   // How many more responses may be sent before the client has taken some of those before.
   virtual size_t room() const = 0;
   // Has `on_room` called once, on any thread, as soon as room() > 0 or is_cancelled(): at once where
-  // that is so already. Replaces one that was not called yet.
+  // that is so already. Replaces one that was not called yet. Called by a transport, which waits:
+  // it is quick, and never throws.
   virtual void NotifyRoom(std::function<void()> on_room) = 0;
+  // The same for is_cancelled() alone, for who waits for something else than room. Dropped at
+  // Finish.
+  virtual void NotifyCancelled(std::function<void()> on_cancelled) = 0;
 };
 
 // One request of a batch, for backends that answer requests one by one. Its rows in the batch's
@@ -122,6 +131,10 @@ class BackendInstance {
   // quick model is then run by the thread that brings the request, which is cheaper than handing it
   // over.
   virtual bool runs_on_any_thread() const { return false; }
+
+  // False while batches fail whatever is in them, as when a worker is being started again.
+  // Threading: on any thread.
+  virtual bool is_available() const { return true; }
 
   // Memory to gather an input into; a worker's instance hands out its slab here.
   virtual Buffer AllocateInput(size_t size_bytes) {

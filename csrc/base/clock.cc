@@ -29,6 +29,12 @@ class SystemClock final : public Clock {
 
 }  // namespace
 
+int64_t UnixTimeMs() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
+}
+
 Clock& Clock::System() {
   static auto& clock = *new SystemClock();  // NOLINT: never destroyed, threads may outlive main
   return clock;

@@ -30,4 +30,7 @@ class Clock {
   static Clock& System();
 };
 
+// The wall clock, for people: milliseconds of Unix time.
+int64_t UnixTimeMs();
+
 }  // namespace penstock

@@ -177,24 +177,35 @@ void Batcher::Finish(Batch* batch, std::span<const Status> outcomes) {
   assert(outcomes.size() == batch->requests.size());
   {
     MutexLock lock(mu_);
-    for (const RequestRef& request : batch->requests) {
-      MoveLocked(*request, Request::State::kDone);
-      counters_.cancelled_running += request->is_cancelled() ? 1 : 0;
-    }
-    counters_.running -= batch->requests.size();
+    for (const RequestRef& request : batch->requests) EndRunningLocked(*request);
   }
-  const Status cancelled = Cancelled("");
-  for (size_t i = 0; i < outcomes.size(); ++i) {
-    Request& request = *batch->requests[i];
-    const Status& outcome = request.is_cancelled() ? cancelled : outcomes[i];
-    if (ordered_ != nullptr) {
-      ordered_->Finish(request, outcome);
-    } else {
-      request.OnDone(outcome);
-    }
-  }
+  for (size_t i = 0; i < outcomes.size(); ++i) DeliverRun(*batch->requests[i], outcomes[i]);
   for (const RequestRef& request : batch->requests) request->Wake();
   batch->requests.clear();
+}
+
+void Batcher::FinishOne(Request& request, const Status& outcome) {
+  {
+    MutexLock lock(mu_);
+    EndRunningLocked(request);
+  }
+  DeliverRun(request, outcome);
+  request.Wake();
+}
+
+void Batcher::EndRunningLocked(Request& request) {
+  MoveLocked(request, Request::State::kDone);
+  counters_.cancelled_running += request.is_cancelled() ? 1 : 0;
+  counters_.running -= 1;
+}
+
+void Batcher::DeliverRun(Request& request, const Status& outcome) {
+  const Status delivered = request.is_cancelled() ? Cancelled("") : outcome;
+  if (ordered_ != nullptr) {
+    ordered_->Finish(request, delivered);
+  } else {
+    request.OnDone(delivered);
+  }
 }
 
 void Batcher::Cancel(Request& request) {
@@ -203,11 +214,17 @@ void Batcher::Cancel(Request& request) {
     MutexLock lock(mu_);
     if (request.state_ == Request::State::kDone) return;
     request.is_cancelled_.store(true, std::memory_order_relaxed);
-    if (request.state_ != Request::State::kQueued) return;
-    counters_.cancelled_queued += 1;
-    ended.push_back({EndQueuedLocked(request), Cancelled("")});
-    WakeForWorkLocked(options_.clock->NowNs());
+    if (request.state_ == Request::State::kQueued) {
+      const int64_t now_ns = options_.clock->NowNs();
+      const bool is_late = request.deadline_ns <= now_ns;
+      (is_late ? counters_.deadlines : counters_.cancelled_queued) += 1;
+      counters_.expired_queued += is_late ? 1 : 0;
+      ended.push_back({EndQueuedLocked(request),
+                       is_late ? DeadlineExceeded("Deadline Exceeded") : Cancelled("")});
+      WakeForWorkLocked(now_ns);
+    }
   }
+  if (ended.empty()) request.OnCancelled();
   DeliverUnrun(ended);
 }
 

@@ -110,11 +110,13 @@ class Batcher {
   bool TryNextBatch(Batch* batch, int64_t* wait_until_ns);
 
   // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets
-  // CANCELLED) and clears it. The only way a batched request ends.
+  // CANCELLED) and clears it. With FinishOne the only way a batched request ends.
   void Finish(Batch* batch, std::span<const Status> outcomes);
+  // The same for a request that its batch did not end with, and was taken out of it.
+  void FinishOne(Request& request, const Status& outcome);
 
-  // The caller of `request` has gone. Queued: completed CANCELLED at once. Running: when its batch
-  // ends.
+  // The caller of `request` has gone. Queued: completed CANCELLED at once, or DEADLINE_EXCEEDED if
+  // that is why. Running: when its batch ends, or it is finished.
   void Cancel(Request& request);
 
   // Completes what has expired by now; returns the next expiry (kNever = none).
@@ -138,6 +140,8 @@ class Batcher {
   void CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) REQUIRES(mu_);
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
+  void EndRunningLocked(Request& request) REQUIRES(mu_);
+  void DeliverRun(Request& request, const Status& outcome) EXCLUDES(mu_);
   void DeliverUnrun(std::vector<Ended>& ended) EXCLUDES(mu_);
   void MoveLocked(Request& request, Request::State to) REQUIRES(mu_);
 

@@ -79,6 +79,8 @@ class Request {
   // Wakes whoever waits for the outcome; after OnDone, once all of a batch are delivered, so that a
   // batch costs its receiver one wake-up. Idempotent.
   virtual void Wake() noexcept = 0;
+  // The caller of a running request has gone; is_cancelled() is true. With no lock held.
+  virtual void OnCancelled() noexcept {}
   // The last reference has gone: destroy, or keep for the next use (after ResetForReuse).
   virtual void Dispose() noexcept = 0;
   void ResetForReuse();

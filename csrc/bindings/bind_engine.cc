@@ -16,6 +16,7 @@
 #include "bindings/gil.h"
 #include "bindings/py_access.h"
 #include "bindings/seconds.h"
+#include "engine/response_channel.h"
 
 namespace py = pybind11;
 
@@ -82,19 +83,55 @@ class PyEngine {
 
   py::list TakeCompletions() {
     completions_->Take(&taken_);
-    py::list list(taken_.size());
-    for (size_t i = 0; i < taken_.size(); ++i) list[i] = MakeCompletion(AsInfer(taken_[i]));
+    py::list list;
+    for (const RequestRef& ref : taken_) {
+      InferRequest& request = AsInfer(ref);
+      blocks_.clear();
+      const bool is_done = request.Take(&blocks_);
+      if (!blocks_.empty()) list.append(MakeParts(request));
+      if (is_done) list.append(MakeCompletion(request));
+    }
     taken_.clear();
+    blocks_.clear();
     return list;
   }
 
   int fd() const { return completions_->fd(); }
 
  private:
+  // What a completion of responses has in its code's place.
+  static constexpr int kPartsCode = -1;
+
+  // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
+  py::tuple MakeParts(InferRequest& request) {
+    py::list parts;
+    for (const ResponseBlock& block : blocks_) {
+      for (const std::span<const uint8_t> message : MessagesOf(block)) {
+        PyObject* bytes = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
+                                                    static_cast<Py_ssize_t>(message.size()));
+        if (bytes == nullptr) {
+          PyErr_Clear();
+          const Status status =
+              ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
+          WithoutGil([&] { request.channel->Fail(status); });
+          return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+        }
+        parts.append(py::reinterpret_steal<py::object>(bytes));
+      }
+    }
+    return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+  }
+
+  static const py::object& TagOf(const InferRequest& request) {
+    return static_cast<Tag*>(request.tag)->tag;
+  }
+
   py::tuple MakeCompletion(InferRequest& request) {
     const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
     py::object payload = py::none();
-    if (request.status.ok() || request.is_stream) payload = Encode(&request);
+    if ((request.status.ok() || request.is_stream) && request.has_final_message()) {
+      payload = Encode(&request);
+    }
     py::object message = py::none();
     if (!request.status.ok()) message = py::str(std::string(request.status.message()));
     engine_->Release(request);
@@ -144,7 +181,8 @@ class PyEngine {
   // a cancel or a drain on another thread may still push.
   std::shared_ptr<CompletionQueue> completions_ = std::make_shared<CompletionQueue>();
   std::shared_ptr<Engine> engine_;
-  std::vector<RequestRef> taken_;  // kept for its capacity
+  std::vector<RequestRef> taken_;  // kept for its capacity, as the next
+  std::vector<ResponseBlock> blocks_;
   std::vector<std::shared_ptr<ModelVersion>>
       unflushed_;  // versions with requests since the last Flush
 };
@@ -152,9 +190,10 @@ class PyEngine {
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
-                        std::map<std::string, std::string> parameters) {
-  const LoadOptions options{std::move(model_name), version, std::move(path),
-                            std::move(model_directory), std::move(parameters)};
+                        std::map<std::string, std::string> parameters, std::string config_json) {
+  const LoadOptions options{std::move(model_name), version,
+                            std::move(path),       std::move(model_directory),
+                            std::move(parameters), std::move(config_json)};
   Engine& engine = *self.engine();
   auto model = ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options); }));
   // May wait too: for another thread that opens another plug-in.
@@ -219,7 +258,8 @@ void BindModels(py::class_<PyEngine>& engine) {
           },
           py::arg("backend"), py::arg("options"))
       .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
-           py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"))
+           py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"),
+           py::arg("config_json") = "")
       .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
       .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
            py::arg("unready") = std::vector<int64_t>())
@@ -261,6 +301,15 @@ void BindEngine(py::module_& module) {
   py::class_<PyCall>(module, "Call")
       .def("cancel",
            [](const PyCall& self) { WithoutGil([&] { self.engine->Cancel(self.request); }); })
+      .def_property_readonly("is_decoupled",
+                             [](const PyCall& self) { return AsInfer(self.request).is_decoupled; })
+      .def(
+          "taken",
+          [](const PyCall& self, size_t count, size_t size_bytes) {
+            const auto& channel = AsInfer(self.request).channel;
+            if (channel != nullptr) WithoutGil([&] { channel->Taken(count, size_bytes); });
+          },
+          py::arg("count"), py::arg("size_bytes"))
       .def("retry_after_ms",
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");

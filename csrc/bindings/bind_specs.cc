@@ -87,7 +87,7 @@ void BindSpecs(py::module_& module) {
                        std::vector<uint32_t> preferred_batch_sizes, int64_t max_queue_delay_us,
                        bool preserve_ordering, bool dynamic_batching,
                        uint32_t default_priority_level, std::vector<QueuePolicy> queue_policies,
-                       uint32_t instance_count) {
+                       uint32_t instance_count, bool decoupled) {
              return VersionSpec{std::move(model_name),
                                 version,
                                 std::move(inputs),
@@ -99,7 +99,8 @@ void BindSpecs(py::module_& module) {
                                 dynamic_batching,
                                 default_priority_level,
                                 std::move(queue_policies),
-                                instance_count};
+                                instance_count,
+                                decoupled};
            }),
            py::kw_only(), py::arg("model_name"), py::arg("version"), py::arg("inputs"),
            py::arg("outputs"), py::arg("max_batch_size") = 0,
@@ -107,7 +108,7 @@ void BindSpecs(py::module_& module) {
            py::arg("max_queue_delay_us") = 0, py::arg("preserve_ordering") = false,
            py::arg("dynamic_batching") = true, py::arg("default_priority_level") = 1,
            py::arg("queue_policies") = std::vector<QueuePolicy>{QueuePolicy{}},
-           py::arg("instance_count") = 1);
+           py::arg("instance_count") = 1, py::arg("decoupled") = false);
 }
 
 }  // namespace penstock::bindings

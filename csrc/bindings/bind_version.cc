@@ -80,6 +80,15 @@ void BindLoadedModel(py::module_& module) {
       .def_property_readonly(
           "outputs",
           [](const PyLoadedModel& self) { return py::cast(self.model->signature().outputs); })
+      .def_property_readonly(
+          "max_batch_size",
+          [](const PyLoadedModel& self) { return self.model->signature().max_batch_size; })
+      .def_property_readonly(
+          "is_decoupled",
+          [](const PyLoadedModel& self) { return self.model->signature().is_decoupled; })
+      .def_property_readonly(
+          "batches_dynamically",
+          [](const PyLoadedModel& self) { return self.model->signature().batches_dynamically; })
       .def_readonly("backend_description", &PyLoadedModel::backend_description);
 }
 
@@ -134,6 +143,7 @@ void BindVersion(py::module_& module) {
             return WithoutGil([&] { return self.engine->Drain(self.version, timeout_ns); });
           },
           py::arg("timeout_s"))
+      .def("is_available", [](const PyVersion& self) { return self.version->is_available(); })
       .def("stats", [](const PyVersion& self) { return VersionStatsDict(*self.version); });
 }
 

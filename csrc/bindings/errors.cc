@@ -1,6 +1,6 @@
 #include "bindings/errors.h"
 
-#include "protocol/utf8.h"
+#include "base/utf8.h"
 
 namespace py = pybind11;
 

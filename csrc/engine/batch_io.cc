@@ -6,31 +6,9 @@
 
 #include "base/strcat.h"
 #include "engine/bind_request.h"
-#include "engine/classification.h"
 
 namespace penstock {
 namespace {
-
-// `to` with its open dimensions (-1) taken, in order, from where `from` is open in `actual`.
-Shape Reshape(const Shape& from, std::span<const int64_t> actual, const Shape& to) {
-  Shape result;
-  size_t axis = 0;
-  for (const int64_t dim : to) {
-    if (dim >= 0) {
-      result.Append(dim);
-      continue;
-    }
-    while (axis < from.rank() && from[axis] >= 0) ++axis;
-    result.Append(axis < from.rank() ? actual[axis] : dim);
-    ++axis;
-  }
-  return result;
-}
-
-bool Fits(const Shape& spec, std::span<const int64_t> dims) {
-  return std::equal(spec.begin(), spec.end(), dims.begin(), dims.end(),
-                    [](int64_t expected, int64_t got) { return expected < 0 || expected == got; });
-}
 
 bool IsAligned(const uint8_t* data, DataType dtype) {
   const size_t alignment = std::max<size_t>(DataTypeSize(dtype), 1);
@@ -58,7 +36,7 @@ void BatchIo::PlanInput(const Batch& batch, size_t index) {
   if (first == nullptr) return;
   const InputSpec& spec = spec_.inputs[index];
   const auto dims = first->tensor.shape.dims().subspan(spec_.has_batch_dimension() ? 1 : 0);
-  const Shape shape = spec.reshape ? Reshape(spec.dims, dims, *spec.reshape) : Shape(dims);
+  const Shape shape = spec.reshape ? Reshaped(spec.dims, dims, *spec.reshape) : Shape(dims);
   inputs_.push_back({spec.backend_index, {spec.name, spec.dtype, shape, first->tensor.data}});
   if (batch.requests.size() == 1 && request.SharedInput(index) == nullptr &&
       IsAligned(first->tensor.data.data(), spec.dtype)) {
@@ -144,8 +122,8 @@ Status BatchIo::Scatter(const Batch& batch, const std::shared_ptr<const BatchOut
       return Internal(StrCat(spec_.DisplayName(), " gave another output where '",
                              spec_.outputs[spec_index].name, "' was expected"));
     }
-    PENSTOCK_RETURN_IF_ERROR(
-        PrepareCut(spec_.outputs[spec_index], outputs->tensors[i], rows_, &cuts_[spec_index]));
+    PENSTOCK_RETURN_IF_ERROR(CutOutput(spec_, spec_.outputs[spec_index], outputs->tensors[i], rows_,
+                                       &cuts_[spec_index]));
   }
   uint32_t first_row = 0;
   for (size_t i = 0; i < batch.requests.size(); ++i) {
@@ -158,105 +136,12 @@ Status BatchIo::Scatter(const Batch& batch, const std::shared_ptr<const BatchOut
   return Status::Ok();
 }
 
-Status BatchIo::PrepareCut(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
-                           Cut* cut) const {
-  const std::string where = StrCat(spec_.DisplayName(), " output '", spec.name, "'");
-  if (output.dtype != spec.dtype) {
-    return Internal(StrCat(where, " came as ", DataTypeName(output.dtype), ", expected ",
-                           DataTypeName(spec.dtype)));
-  }
-  const bool batched = spec_.has_batch_dimension();
-  if (batched && (output.shape.empty() || output.shape[0] != rows)) {
-    return Internal(StrCat(where, " came with shape ", output.shape.ToString(),
-                           ", expected a first dimension of ", rows));
-  }
-  const auto dims = output.shape.dims().subspan(batched ? 1 : 0);
-  const Shape& expected = spec.reshape ? *spec.reshape : spec.dims;
-  if (!Fits(expected, dims)) {
-    return Internal(StrCat(where, " came with shape ", output.shape.ToString(), ", expected ",
-                           (batched ? expected.WithFirst(rows) : expected).ToString()));
-  }
-  cut->output = &output;
-  cut->dims = spec.reshape ? Reshape(*spec.reshape, dims, spec.dims) : Shape(dims);
-  return MeasureRows(spec, output, rows, cut);
-}
-
-Status BatchIo::MeasureRows(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
-                            Cut* cut) const {
-  const std::optional<int64_t> count = output.shape.NumElements();
-  const auto data = output.data.span();
-  cut->row_ends.clear();
-  if (count.has_value() && output.dtype != DataType::kBytes &&
-      data.size() == static_cast<uint64_t>(*count) * DataTypeSize(output.dtype)) {
-    cut->row_bytes = data.size() / rows;
-    return Status::Ok();
-  }
-  if (count.has_value() && output.dtype == DataType::kBytes) {
-    const int64_t per_row = *count / rows;
-    size_t offset = 0;
-    bool fits = true;
-    for (uint32_t row = 0; row < rows && fits; ++row) {
-      for (int64_t i = 0; i < per_row && fits; ++i) {
-        uint32_t length = 0;
-        fits = data.size() - offset >= sizeof(length);
-        if (!fits) break;
-        std::memcpy(&length, data.data() + offset, sizeof(length));
-        offset += sizeof(length);
-        fits = data.size() - offset >= length;
-        offset += length;
-      }
-      cut->row_ends.push_back(offset);
-    }
-    if (fits && offset == data.size()) return Status::Ok();
-  }
-  return Internal(StrCat(spec_.DisplayName(), " output '", spec.name, "' came with ", data.size(),
-                         " bytes, which do not fit its shape ", output.shape.ToString()));
-}
-
-TensorView BatchIo::CutRows(const OutputSpec& spec, const Cut& cut, uint32_t first_row,
-                            uint32_t rows) const {
-  const auto data = cut.output->data.span();
-  size_t begin = first_row * cut.row_bytes;
-  size_t end = begin + rows * cut.row_bytes;
-  if (spec.dtype == DataType::kBytes) {
-    begin = first_row == 0 ? 0 : cut.row_ends[first_row - 1];
-    end = cut.row_ends[first_row + rows - 1];
-  }
-  const Shape shape = spec_.has_batch_dimension() ? cut.dims.WithFirst(rows) : cut.dims;
-  return {spec.name, spec.dtype, shape, data.subspan(begin, end - begin)};
-}
-
 Status BatchIo::FillResponse(uint32_t first_row, InferRequest* request) const {
   for (size_t i = 0; i < request->wanted.size(); ++i) {
-    const WantedOutput& wanted = request->wanted[i];
-    const OutputSpec& spec = spec_.outputs[wanted.index];
-    TensorView view = CutRows(spec, cuts_[wanted.index], first_row, request->rows);
-    if (const SharedTensor* shared = request->SharedOutput(i); shared != nullptr) {
-      // A caller that has gone may use its memory for something else by now.
-      if (!request->is_cancelled()) PENSTOCK_RETURN_IF_ERROR(StoreShared(*shared, view));
-      view.data = {};
-    } else if (wanted.classification > 0) {
-      Buffer classes;
-      view =
-          Classify(view, spec_.has_batch_dimension(), wanted.classification, spec.labels, &classes);
-      request->owned_outputs.push_back(std::move(classes));
-    }
-    request->outputs.push_back(view);
+    PENSTOCK_RETURN_IF_ERROR(AppendOutput(spec_, cuts_[request->wanted[i].index], first_row,
+                                          *request, i, {request->outputs, request->owned_outputs}));
   }
   return Status::Ok();
-}
-
-Status BatchIo::StoreShared(const SharedTensor& shared, const TensorView& output) const {
-  if (output.data.size() > shared.size_bytes) {
-    return Internal(StrCat("shared memory size specified with the request for output '",
-                           output.name, "' (", shared.size_bytes, " bytes) should be at least ",
-                           output.data.size(), " bytes to hold the results of model '",
-                           spec_.model_name, "'"));
-  }
-  const Status status = shared.region->Write(shared.offset, output.data);
-  if (status.ok()) return status;
-  return {status.code(), StrCat("output '", output.name, "' of model '", spec_.model_name,
-                                "': ", status.message())};
 }
 
 void BatchIo::Clear() {

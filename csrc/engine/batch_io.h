@@ -21,6 +21,7 @@
 #include "base/status.h"
 #include "batcher/batcher.h"
 #include "engine/infer_request.h"
+#include "engine/output_cut.h"
 #include "engine/version_spec.h"
 
 namespace penstock {
@@ -56,27 +57,13 @@ class BatchIo {
     size_t slab_index = 0;   // in slabs_
     size_t used_bytes = 0;   // by requests so far
   };
-  // How one output of the batch is divided.
-  struct Cut {
-    const BatchOutput* output = nullptr;
-    Shape dims;                    // as clients see them, batch dimension left out
-    size_t row_bytes = 0;          // fixed-size types
-    std::vector<size_t> row_ends;  // BYTES: where each row's bytes end
-  };
 
   void PlanInput(const Batch& batch, size_t index);
   Status GatherRequest(const InferRequest& request);
   Status GatherShared(const InferRequest& request, size_t index, std::span<uint8_t> out) const;
   void FinishInputs();
   void ChooseOutputs(const Batch& batch, std::span<const Status> outcomes);
-  Status PrepareCut(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
-                    Cut* cut) const;
-  Status MeasureRows(const OutputSpec& spec, const BatchOutput& output, uint32_t rows,
-                     Cut* cut) const;
-  TensorView CutRows(const OutputSpec& spec, const Cut& cut, uint32_t first_row,
-                     uint32_t rows) const;
   Status FillResponse(uint32_t first_row, InferRequest* request) const;
-  Status StoreShared(const SharedTensor& shared, const TensorView& output) const;
 
   // Constant after construction.
   const VersionSpec& spec_;
@@ -90,7 +77,7 @@ class BatchIo {
   std::vector<size_t> wanted_;       // backend indices, in the order of spec_.outputs
   std::vector<size_t> wanted_spec_;  // the same outputs, as indices of spec_.outputs
   std::vector<bool> is_wanted_;      // by index of spec_.outputs
-  std::vector<Cut> cuts_;            // by index of spec_.outputs
+  std::vector<OutputCut> cuts_;      // by index of spec_.outputs
 };
 
 }  // namespace penstock

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/strcat.h"
-#include "protocol/utf8.h"
+#include "base/utf8.h"
 
 namespace penstock {
 namespace {
@@ -36,8 +36,10 @@ Status ReadRequestParameters(InferRequest* request) {
       request->priority = static_cast<uint32_t>(std::min<int64_t>(value, UINT32_MAX));
     } else if (parameter.key == "timeout") {
       PENSTOCK_ASSIGN_OR_RETURN(request->timeout_us, WholeNumber(parameter));
-    } else if (parameter.key.substr(0, kReservedPrefix.size()) == kReservedPrefix &&
-               parameter.key != kEmptyFinalResponse) {
+    } else if (parameter.key == kEmptyFinalResponse) {
+      const auto* const wants = std::get_if<bool>(&parameter.value);
+      request->wants_empty_final = wants != nullptr && *wants;
+    } else if (parameter.key.starts_with(kReservedPrefix)) {
       return InvalidArgument(
           StrCat("parameter keys starting with 'triton_' are reserved for Triton usage. Only the "
                  "following keys starting with 'triton_' are allowed: ",
@@ -355,6 +357,10 @@ Status BindRequest(const VersionSpec& spec, const SharedMemory& shared_memory,
   }
   MakeKey(spec, request);
   return Status::Ok();
+}
+
+bool IsReservedParameter(std::string_view key) {
+  return key == "priority" || key == "timeout" || key.starts_with(kReservedPrefix);
 }
 
 Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count) {

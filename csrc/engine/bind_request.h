@@ -20,6 +20,9 @@ namespace penstock {
 Status BindRequest(const VersionSpec& spec, const SharedMemory& shared_memory,
                    InferRequest* request);
 
+// Whether a request's parameter of that name is the server's, and not passed to the model.
+bool IsReservedParameter(std::string_view key);
+
 // Checks what a tensor's bytes say: exactly `count` elements of BYTES fill them, BOOLs are 0 or 1.
 Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count);
 

@@ -6,8 +6,8 @@
 
 #include "base/log.h"
 #include "base/strcat.h"
+#include "base/utf8.h"
 #include "engine/bind_request.h"
-#include "protocol/utf8.h"
 
 namespace penstock {
 namespace {

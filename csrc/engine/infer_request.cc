@@ -2,20 +2,28 @@
 
 #include <utility>
 
+#include "base/utf8.h"
 #include "engine/model_version.h"
-#include "protocol/utf8.h"
+#include "engine/response_channel.h"
 
 namespace penstock {
 
 InferResponseView InferRequest::ResponseView() const {
+  return ResponseViewOf(
+      status.ok() ? std::span<const TensorView>(outputs) : std::span<const TensorView>(),
+      /*is_final=*/true);
+}
+
+InferResponseView InferRequest::ResponseViewOf(std::span<const TensorView> other,
+                                               bool is_final) const {
   InferResponseView response;
   response.id = view.id;
   if (version != nullptr) {
     response.model_name = version->spec().model_name;
     response.model_version = version->version_text();
   }
-  if (status.ok()) response.outputs = outputs;
-  if (is_stream) response.final_response = true;
+  response.outputs = other;
+  if (is_stream) response.final_response = is_final;
   return response;
 }
 
@@ -53,6 +61,19 @@ void InferRequest::ReleaseSharedMemory() {
   if (std::exchange(holds_shared_memory_, false)) version->RemoveSharedMemoryRequest();
 }
 
+bool InferRequest::Take(std::vector<ResponseBlock>* blocks) {
+  return !is_decoupled || channel->Take(blocks);
+}
+
+// A warm-up has no version, and who waits for it looks at the channel.
+void InferRequest::FinishKept(const BatchTimes& times, const Status& outcome) {
+  if (version != nullptr) version->FinishKept(*this, times, outcome);
+}
+
+void InferRequest::OnCancelled() noexcept {
+  if (channel != nullptr) channel->OnCancelled();
+}
+
 void InferRequest::ResetBinding() {
   ReleaseSharedMemory();
   key.clear();
@@ -61,13 +82,20 @@ void InferRequest::ResetBinding() {
   timeout_us = 0;
   inputs.clear();
   wanted.clear();
+  channel.reset();
+  is_decoupled = false;
+  wants_empty_final = false;
 }
 
 void InferRequest::OnDone(const Status& outcome) noexcept {
   // A backend says what it likes; what goes to clients and to Python is UTF-8.
   const bool is_text = IsValidUtf8(outcome.message());
   status = is_text ? outcome : Status(outcome.code(), ReplaceInvalidUtf8(outcome.message()));
-  completions->Push(RequestRef(this));
+  if (is_decoupled) {
+    channel->PushDone(*this);
+  } else {
+    completions->Push(RequestRef(this));
+  }
 }
 
 void InferRequest::Dispose() noexcept {
@@ -87,6 +115,7 @@ void InferRequest::Clear() {
   is_stream = false;
   is_admitted = false;
   completions = nullptr;
+  max_response_bytes = 0;
   received_ns = 0;
   view.Clear();
   ResetBinding();

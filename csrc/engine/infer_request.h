@@ -20,6 +20,9 @@ namespace penstock {
 
 class InferRequestPool;
 class ModelVersion;
+class ResponseChannel;
+struct BatchTimes;
+struct ResponseBlock;
 
 // The outputs of one batch, shared by the responses cut from it: a response borrows from the slab
 // until it is encoded, on another thread.
@@ -46,6 +49,7 @@ class InferRequest final : public Request {
   bool is_stream = false;    // the response is a ModelStreamInferResponse
   bool is_admitted = false;  // counted in flight: Engine::Release gives the place back
   CompletionQueue* completions = nullptr;  // where the outcome goes; outlives the request
+  size_t max_response_bytes = 0;           // of one of several responses; 0 = no bound
 
   // Set by the engine before it is queued.
   int64_t received_ns = 0;
@@ -53,6 +57,10 @@ class InferRequest final : public Request {
   std::shared_ptr<ModelVersion> version;      // pin: null when refused before it was found
   std::vector<const InferInputView*> inputs;  // one per VersionSpec input; null = left out
   std::vector<WantedOutput> wanted;           // in the order asked for, or all
+  std::shared_ptr<ResponseChannel>
+      channel;                     // where the model answers requests one by one, else null
+  bool is_decoupled = false;       // the model's responses are none, one or many: see Take
+  bool wants_empty_final = false;  // of those, an empty one behind the last, which says so
   // Where tensors lie in shared memory: by VersionSpec input, and in the order of `wanted`. Empty
   // where none of them does.
   std::vector<SharedTensor> shared_inputs;
@@ -80,11 +88,22 @@ class InferRequest final : public Request {
   // Also lets go of the regions: their last reference closes a file.
   void ReleaseSharedMemory();
 
+  // For whoever found the request in its completion queue. A decoupled request is found there each
+  // time that it has responses, which are appended to `blocks`, and when it is done; any other once,
+  // when it is done. True: it is done, and has its status.
+  bool Take(std::vector<ResponseBlock>* blocks);
+  // Whether the outcome is a message too: always, but for a success that was said in responses.
+  bool has_final_message() const { return !status.ok() || !is_decoupled || wants_empty_final; }
+  // The last act of a request whose batch was over before it was finished.
+  void FinishKept(const BatchTimes& times, const Status& outcome);
+
   // Undoes a BindRequest, so that the request can be bound to another version.
   void ResetBinding();
 
   // The response as the encoder takes it: an error where !status.ok() (only on streams).
   InferResponseView ResponseView() const;
+  // The same with other outputs, as one of several responses.
+  InferResponseView ResponseViewOf(std::span<const TensorView> other, bool is_final) const;
   std::string_view ErrorText() const;
   // Size and bytes of the encoded response. REQUIRES: status.ok() || is_stream; it is done.
   size_t EncodedSize() const;
@@ -107,6 +126,7 @@ class InferRequest final : public Request {
 
   void OnDone(const Status& outcome) noexcept override;
   void Wake() noexcept override { completions->Signal(); }
+  void OnCancelled() noexcept override;
   void Dispose() noexcept override;
   void Clear();
   static const SharedTensor* At(const std::vector<SharedTensor>& tensors, size_t index) {

@@ -1,30 +1,23 @@
 #include "engine/instance.h"
 
-#include <sys/time.h>
-
 #include <algorithm>
 #include <exception>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/strcat.h"
+#include "engine/response_channel.h"
 
 namespace penstock {
-namespace {
-
-int64_t UnixMs() {
-  timeval now;
-  gettimeofday(&now, nullptr);
-  return now.tv_sec * int64_t{1000} + now.tv_usec / 1000;
-}
-
-}  // namespace
 
 Instance::Instance(std::string name, std::unique_ptr<BackendInstance> backend,
                    Environment environment)
     : name_(std::move(name)),
       environment_(environment),
       may_run_here_(backend->runs_on_any_thread() && environment.spec.has_fixed_sizes()),
+      answers_requests_(backend->answers_requests()),
+      asked_(*backend),
       backend_(std::move(backend)),
       io_(environment.spec, *backend_) {}
 
@@ -43,8 +36,12 @@ void Instance::Execute(const Batch& batch, BatchTimes* times,
     status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
   }
   io_.Clear();
+  if (!status.ok()) times->end_ns = environment_.clock.NowNs();  // what threw took its time too
+  if (answers_requests_) {
+    answers_.Settle(batch, status, *times, *outcomes, &environment_.kept);
+    return;
+  }
   if (status.ok()) return;
-  times->end_ns = environment_.clock.NowNs();  // what threw took its time too
   for (Status& outcome : *outcomes) {
     if (outcome.ok()) outcome = status;
   }
@@ -56,6 +53,7 @@ Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span
   io_.Gather(batch, outcomes);
   times->gathered_ns = times->computed_ns = times->end_ns = clock.NowNs();
   if (io_.rows() == 0) return Status::Ok();
+  if (answers_requests_) return AnswerOrThrow(batch, times, outcomes);
   const auto outputs = std::make_shared<BatchOutputs>();
   const Status executed = backend_->Execute(io_.inputs(), io_.wanted(), &outputs->tensors);
   times->computed_ns = times->end_ns = clock.NowNs();
@@ -63,6 +61,34 @@ Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span
   PENSTOCK_RETURN_IF_ERROR(io_.Scatter(batch, outputs, outcomes));
   times->end_ns = clock.NowNs();
   return Status::Ok();
+}
+
+Status Instance::AnswerOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes) {
+  answers_.Open(batch, outcomes, environment_.spec);
+  const Status executed = backend_->ExecuteRequests(io_.inputs(), answers_.requests());
+  times->computed_ns = times->end_ns = environment_.clock.NowNs();
+  return executed;
+}
+
+Status Instance::WarmUp(const RequestRef& request) {
+  Batch batch;
+  batch.requests.push_back(request);
+  batch.rows = request->rows;
+  BatchTimes times;
+  std::vector<Status> outcomes;
+  Execute(batch, &times, &outcomes);
+  if (!answers_requests_ || !answers_.was_kept()[0]) return outcomes[0];
+  ResponseChannel& channel = *AsInfer(request).channel;
+  const int64_t deadline_ns = environment_.clock.NowNs() + kWarmUpNs;
+  std::optional<Status> outcome = channel.WaitFinished(environment_.clock, deadline_ns);
+  if (!outcome.has_value()) {
+    outcome =
+        DeadlineExceeded(StrCat(environment_.spec.DisplayName(), " did not finish a request in ",
+                                kWarmUpNs / 1'000'000'000, " s"));
+    channel.Fail(*outcome);
+  }
+  environment_.kept.Remove(AsInfer(request));
+  return *outcome;
 }
 
 void Instance::Start(std::function<void()> on_exit) {
@@ -92,7 +118,16 @@ bool Instance::TryRunHere() noexcept {
   return has_batch;
 }
 
+bool Instance::is_available() const {
+  MutexLock lock(close_mu_);
+  return !is_closed_ && asked_.is_available();
+}
+
 void Instance::Close() {
+  {
+    MutexLock lock(close_mu_);
+    is_closed_ = true;
+  }
   MutexLock lock(run_mu_);
   backend_.reset();
 }
@@ -110,10 +145,31 @@ void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   BatchTimes times;
   Execute(*batch, &times, outcomes);
   LearnRunTime(times.end_ns - times.start_ns);
-  environment_.statistics.RecordBatch(*batch, times, *outcomes, UnixMs());
+  const uint32_t kept_rows = answers_requests_ ? TakeKeptOut(batch, outcomes) : 0;
+  environment_.statistics.RecordBatch(*batch, times, *outcomes, kept_rows, UnixTimeMs());
   // Before anybody else can have them: the last to use a region closes its file, which takes time.
   for (const RequestRef& request : batch->requests) AsInfer(request).ReleaseSharedMemory();
   environment_.batcher.Finish(batch, *outcomes);
+}
+
+// Leaves those in `batch` that have ended with it; returns the rows of the others.
+uint32_t Instance::TakeKeptOut(Batch* batch, std::vector<Status>* outcomes) const {
+  uint32_t kept_rows = 0;
+  size_t left = 0;
+  for (size_t i = 0; i < batch->requests.size(); ++i) {
+    if (answers_.was_kept()[i]) {
+      kept_rows += batch->requests[i]->rows;
+      continue;
+    }
+    if (left != i) {
+      batch->requests[left] = std::move(batch->requests[i]);
+      (*outcomes)[left] = std::move((*outcomes)[i]);
+    }
+    left += 1;
+  }
+  batch->requests.resize(left);
+  outcomes->resize(left);
+  return kept_rows;
 }
 
 }  // namespace penstock

@@ -6,6 +6,7 @@
 
 #include "base/strcat.h"
 #include "engine/bind_request.h"
+#include "engine/response_channel.h"
 
 namespace penstock {
 namespace {
@@ -41,11 +42,11 @@ Result<std::shared_ptr<ModelVersion>> ModelVersion::Create(std::shared_ptr<Backe
 
 ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec,
                            Environment environment)
-    : spec_(std::move(spec)),
-      version_text_(std::to_string(spec_.version)),
+    : spec_(std::make_shared<const VersionSpec>(std::move(spec))),
+      version_text_(std::to_string(spec_->version)),
       environment_(environment),
       batcher_(
-          std::make_shared<Batcher>(BatcherOptions(spec_, environment.clock, environment.timer))),
+          std::make_shared<Batcher>(BatcherOptions(*spec_, environment.clock, environment.timer))),
       model_(std::move(model)) {}
 
 ModelVersion::~ModelVersion() {
@@ -58,32 +59,41 @@ ModelVersion::~ModelVersion() {
 
 Status ModelVersion::MakeInstances() {
   MutexLock control(control_mu_);
-  for (uint32_t i = 0; i < spec_.instance_count; ++i) {
-    const std::string name = StrCat(spec_.model_name, "_", spec_.version, "_", i);
+  for (uint32_t i = 0; i < spec_->instance_count; ++i) {
+    const std::string name = StrCat(spec_->model_name, "_", spec_->version, "_", i);
     PENSTOCK_ASSIGN_OR_RETURN(auto backend, model_->CreateInstance({.name = name}));
     instances_.push_back(std::make_unique<Instance>(
         name, std::move(backend),
-        Instance::Environment{spec_, *batcher_, statistics_, environment_.clock}));
+        Instance::Environment{*spec_, *batcher_, statistics_, kept_, environment_.clock}));
+  }
+  if (spec_->is_decoupled && !instances_[0]->answers_requests()) {
+    return InvalidArgument(StrCat(spec_->DisplayName(),
+                                  ": model_transaction_policy.decoupled is not supported by its ",
+                                  "backend, which gives one response to each request"));
   }
   return Status::Ok();
+}
+
+// Null where the model answers whole batches.
+std::shared_ptr<ResponseChannel> ModelVersion::MakeChannel(bool is_warm_up) const {
+  using Use = ResponseChannel::Use;
+  if (!instances_[0]->answers_requests()) return nullptr;
+  const Use use = spec_->is_decoupled ? Use::kBlocks : Use::kOutputs;
+  return std::make_shared<ResponseChannel>(spec_, is_warm_up ? Use::kNone : use);
 }
 
 Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
   MutexLock control(control_mu_);
   if (phase_ != Phase::kCreated) {
-    return FailedPrecondition(spec_.DisplayName() + " is warmed up before it is started");
+    return FailedPrecondition(spec_->DisplayName() + " is warmed up before it is started");
   }
   for (const auto& instance : instances_) {
-    Batch batch;
-    batch.requests.push_back(InferRequestPool::Shared().Get());
-    InferRequest& request = AsInfer(batch.requests[0]);
+    const RequestRef ref = InferRequestPool::Shared().Get();
+    InferRequest& request = AsInfer(ref);
     PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(message, HostPool::Shared(), &request.view));
-    PENSTOCK_RETURN_IF_ERROR(BindRequest(spec_, environment_.shared_memory, &request));
-    batch.rows = request.rows;
-    BatchTimes times;
-    std::vector<Status> outcomes;
-    instance->Execute(batch, &times, &outcomes);
-    PENSTOCK_RETURN_IF_ERROR(outcomes[0]);
+    PENSTOCK_RETURN_IF_ERROR(BindRequest(*spec_, environment_.shared_memory, &request));
+    request.channel = MakeChannel(/*is_warm_up=*/true);
+    PENSTOCK_RETURN_IF_ERROR(instance->WarmUp(ref));
   }
   return Status::Ok();
 }
@@ -105,8 +115,16 @@ void ModelVersion::Start() {
 
 Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
-  Status status = BindRequest(spec_, environment_.shared_memory, &request);
+  Status status = Status::Ok();
+  if (spec_->is_decoupled && !request.is_stream) {
+    status =
+        Unimplemented("ModelInfer RPC doesn't support models with decoupled transaction policy");
+  } else {
+    status = BindRequest(*spec_, environment_.shared_memory, &request);
+  }
   if (status.ok()) {
+    request.channel = MakeChannel(/*is_warm_up=*/false);
+    request.is_decoupled = spec_->is_decoupled;
     request.HoldSharedMemory();
     status = batcher_->Enqueue(ref, wake);
   }
@@ -116,15 +134,26 @@ Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
   return status;
 }
 
+void ModelVersion::FinishKept(InferRequest& request, BatchTimes times, const Status& outcome) {
+  times.computed_ns = times.end_ns = environment_.clock.NowNs();
+  const Status final_outcome = request.is_cancelled() ? Cancelled("") : outcome;
+  statistics_.RecordKept(request, times, final_outcome, UnixTimeMs());
+  request.ReleaseSharedMemory();
+  batcher_->FinishOne(request, final_outcome);
+  kept_.Remove(request);
+}
+
 bool ModelVersion::Drain(int64_t timeout_ns) {
+  const int64_t deadline_ns = environment_.clock.NowNs() + timeout_ns;
+  const Status unloaded = Unavailable(StrCat(spec_->DisplayName(), " was unloaded"));
   batcher_->Close();
-  if (!WaitForExit(environment_.clock.NowNs() + timeout_ns)) {
-    batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
-    return false;
-  }
+  const bool has_exited = WaitForExit(deadline_ns);
   // A version that was never started may hold requests: no thread is there to run them.
-  batcher_->FailQueued(Unavailable(StrCat(spec_.DisplayName(), " was unloaded")));
-  MutexLock control(control_mu_);  // a reload's drain and the shutdown's may meet
+  batcher_->FailQueued(unloaded);
+  if (!kept_.WaitEmpty(environment_.clock, deadline_ns)) kept_.FailAll(unloaded);
+  if (!has_exited) return false;
+  kept_.WaitEmpty(environment_.clock, kNever);  // for those that end on other threads right now
+  MutexLock control(control_mu_);               // a reload's drain and the shutdown's may meet
   phase_ = Phase::kDrained;
   for (const auto& instance : instances_) {
     instance->Join();
@@ -132,6 +161,11 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   }
   model_.reset();  // here, not with the last request's reference: freeing weights may take a while
   return true;
+}
+
+bool ModelVersion::is_available() const {
+  return std::any_of(instances_.begin(), instances_.end(),
+                     [](const auto& instance) { return instance->is_available(); });
 }
 
 bool ModelVersion::WaitForExit(int64_t deadline_ns) {

@@ -15,6 +15,7 @@
 #include "engine/deadline_timer.h"
 #include "engine/infer_request.h"
 #include "engine/instance.h"
+#include "engine/kept_requests.h"
 #include "engine/statistics.h"
 #include "engine/version_spec.h"
 #include "memory/shared_memory.h"
@@ -60,13 +61,19 @@ class ModelVersion {
   void AddSharedMemoryRequest() { shared_memory_requests_.fetch_add(1); }
   void RemoveSharedMemoryRequest() { shared_memory_requests_.fetch_sub(1); }
   void Cancel(Request& request) { batcher_->Cancel(request); }
+  // Completes a request that went on behind its batch, whose times are given.
+  void FinishKept(InferRequest& request, BatchTimes times, const Status& outcome);
 
   // Takes nothing new, lets the instances finish what is queued and running, joins them and frees
   // the model. False: not done after `timeout_ns`; what was queued has been failed UNAVAILABLE, and
-  // a later Drain may find the rest ended. Idempotent.
+  // a later Drain may find the rest ended. Requests that go on behind their batches are waited for,
+  // and failed UNAVAILABLE in the end. Idempotent.
   bool Drain(int64_t timeout_ns);
 
-  const VersionSpec& spec() const { return spec_; }
+  // Whether an instance is there to run a batch: see BackendInstance::is_available.
+  // Blocking: never.
+  bool is_available() const;
+  const VersionSpec& spec() const { return *spec_; }
   const std::string& version_text() const { return version_text_; }
   VersionStatistics statistics() const { return statistics_.Snapshot(); }
   BatcherCounters counters() const { return batcher_->counters(); }
@@ -75,16 +82,18 @@ class ModelVersion {
   ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec, Environment environment);
 
   Status MakeInstances();
+  std::shared_ptr<ResponseChannel> MakeChannel(bool is_warm_up) const;
   bool WaitForExit(int64_t deadline_ns) EXCLUDES(mu_);
 
   // Constant after construction.
-  const VersionSpec spec_;
+  const std::shared_ptr<const VersionSpec> spec_;
   const std::string version_text_;
   const Environment environment_;
 
   // Own synchronisation.
   const std::shared_ptr<Batcher> batcher_;
   StatisticsRecorder statistics_;
+  KeptRequests kept_;
   std::atomic<uint64_t> shared_memory_requests_{0};  // that have not been run yet
 
   // The control calls, one at a time. Before mu_ and every lock of an instance or the batcher.

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/strcat.h"
-#include "protocol/utf8.h"
+#include "base/utf8.h"
 
 namespace penstock {
 namespace {

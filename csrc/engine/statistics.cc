@@ -15,7 +15,8 @@ void Histogram::Add(int64_t value_ns, uint64_t n) {
 }
 
 void StatisticsRecorder::RecordBatch(const Batch& batch, const BatchTimes& times,
-                                     std::span<const Status> outcomes, int64_t unix_ms) {
+                                     std::span<const Status> outcomes, uint32_t kept_rows,
+                                     int64_t unix_ms) {
   uint64_t requests = 0;
   uint32_t rows = 0;
   MutexLock lock(mu_);
@@ -27,9 +28,21 @@ void StatisticsRecorder::RecordBatch(const Batch& batch, const BatchTimes& times
     requests += 1;
     rows += request.rows;
   }
-  if (requests == 0) return;
+  if (requests == 0 && kept_rows == 0) return;
   statistics_.last_inference_ms = unix_ms;
-  AddBatch(times, requests, rows, &statistics_);
+  statistics_.inference_count += rows;
+  AddPhases(times, requests, &statistics_);
+  AddBatch(times, rows + kept_rows, &statistics_);
+}
+
+void StatisticsRecorder::RecordKept(const InferRequest& request, const BatchTimes& times,
+                                    const Status& outcome, int64_t unix_ms) {
+  MutexLock lock(mu_);
+  AddRequest(request, times, outcome, &statistics_);
+  if (!outcome.ok()) return;
+  statistics_.last_inference_ms = unix_ms;
+  statistics_.inference_count += request.rows;
+  AddPhases(times, 1, &statistics_);
 }
 
 void StatisticsRecorder::AddRequest(const InferRequest& request, const BatchTimes& times,
@@ -47,22 +60,22 @@ void StatisticsRecorder::AddRequest(const InferRequest& request, const BatchTime
   statistics->request_us.Add(total_ns);
 }
 
-void StatisticsRecorder::AddBatch(const BatchTimes& times, uint64_t requests, uint32_t rows,
-                                  VersionStatistics* statistics) {
-  const int64_t input_ns = times.gathered_ns - times.start_ns;
-  const int64_t infer_ns = times.computed_ns - times.gathered_ns;
-  const int64_t output_ns = times.end_ns - times.computed_ns;
-  statistics->execution_count += 1;
-  statistics->inference_count += rows;
-  statistics->compute_input.Add(requests, input_ns);
-  statistics->compute_infer.Add(requests, infer_ns);
-  statistics->compute_output.Add(requests, output_ns);
+void StatisticsRecorder::AddPhases(const BatchTimes& times, uint64_t requests,
+                                   VersionStatistics* statistics) {
+  statistics->compute_input.Add(requests, times.gathered_ns - times.start_ns);
+  statistics->compute_infer.Add(requests, times.computed_ns - times.gathered_ns);
+  statistics->compute_output.Add(requests, times.end_ns - times.computed_ns);
   statistics->compute_us.Add(times.end_ns - times.start_ns, requests);
+}
+
+void StatisticsRecorder::AddBatch(const BatchTimes& times, uint32_t rows,
+                                  VersionStatistics* statistics) {
+  statistics->execution_count += 1;
   BatchSizeStatistics& by_size = statistics->batches[rows];
   by_size.count += 1;
-  by_size.compute_input_ns += static_cast<uint64_t>(input_ns);
-  by_size.compute_infer_ns += static_cast<uint64_t>(infer_ns);
-  by_size.compute_output_ns += static_cast<uint64_t>(output_ns);
+  by_size.compute_input_ns += static_cast<uint64_t>(times.gathered_ns - times.start_ns);
+  by_size.compute_infer_ns += static_cast<uint64_t>(times.computed_ns - times.gathered_ns);
+  by_size.compute_output_ns += static_cast<uint64_t>(times.end_ns - times.computed_ns);
 }
 
 void StatisticsRecorder::RecordRefusal(StatusCode code, int64_t waited_ns) {

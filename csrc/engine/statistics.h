@@ -75,9 +75,13 @@ struct BatchTimes {
 class StatisticsRecorder {
  public:
   // A batch ended; `outcomes`: of its requests. One that nobody was served by counts as failures
-  // only. `unix_ms`: the wall clock. Before its requests are finished.
+  // only. `unix_ms`: the wall clock. Before its requests are finished. `kept_rows`: of requests
+  // that were taken out of the batch, as they go on behind it.
   void RecordBatch(const Batch& batch, const BatchTimes& times, std::span<const Status> outcomes,
-                   int64_t unix_ms);
+                   uint32_t kept_rows, int64_t unix_ms);
+  // One of those has ended, at `times.end_ns`; the other times are its batch's.
+  void RecordKept(const InferRequest& request, const BatchTimes& times, const Status& outcome,
+                  int64_t unix_ms);
   // A request failed without having been in a batch.
   void RecordRefusal(StatusCode code, int64_t waited_ns);
 
@@ -86,8 +90,8 @@ class StatisticsRecorder {
  private:
   static void AddRequest(const InferRequest& request, const BatchTimes& times,
                          const Status& outcome, VersionStatistics* statistics);
-  static void AddBatch(const BatchTimes& times, uint64_t requests, uint32_t rows,
-                       VersionStatistics* statistics);
+  static void AddPhases(const BatchTimes& times, uint64_t requests, VersionStatistics* statistics);
+  static void AddBatch(const BatchTimes& times, uint32_t rows, VersionStatistics* statistics);
 
   mutable Mutex mu_;
   // Guarded by mu_.

@@ -42,6 +42,10 @@ Status CheckRank(const VersionSpec& version, const Spec& spec, std::string_view 
 // place among the requests in flight meanwhile.
 Status CheckOrdering(const VersionSpec& spec) {
   if (!spec.preserves_ordering) return Status::Ok();
+  if (spec.is_decoupled) {
+    return InvalidArgument(StrCat(spec.DisplayName(), ": preserve_ordering is not allowed with ",
+                                  "model_transaction_policy.decoupled"));
+  }
   if (spec.queue_policies.size() > 1) {
     return InvalidArgument(
         StrCat(spec.DisplayName(), ": only one priority level is allowed with preserve_ordering"));
@@ -97,6 +101,7 @@ std::string VersionSpec::DisplayName() const {
 }
 
 Status BindToSignature(const ModelSignature& signature, VersionSpec* spec) {
+  spec->is_decoupled |= signature.is_decoupled;
   PENSTOCK_RETURN_IF_ERROR(CheckNumbers(*spec));
   const std::string model = spec->DisplayName();
   for (InputSpec& input : spec->inputs) {

@@ -47,6 +47,7 @@ struct VersionSpec {
   uint32_t default_priority = 1;
   std::vector<QueuePolicy> queue_policies = {QueuePolicy{}};
   uint32_t instance_count = 1;
+  bool is_decoupled = false;  // none, one or many responses to a request
 
   bool has_batch_dimension() const { return max_batch_size > 0; }
   // True when every request of a version has the same shapes: its batch key is then empty.
@@ -57,7 +58,8 @@ struct VersionSpec {
   std::string DisplayName() const;
 };
 
-// Finds each input and output of `spec` in the file's signature and sets backend_index.
+// Finds each input and output of `spec` in the file's signature and sets backend_index; a file that
+// says it is decoupled makes `spec` so.
 // FAILED_PRECONDITION naming the tensor where one is missing, has another type, or a required input
 // of the file is not in the spec; INVALID_ARGUMENT where a number is out of range.
 Status BindToSignature(const ModelSignature& signature, VersionSpec* spec);

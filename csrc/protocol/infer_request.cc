@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "base/utf8.h"
 #include "protocol/field_reader.h"
 #include "protocol/typed_contents.h"
-#include "protocol/utf8.h"
 
 namespace penstock {
 namespace {

@@ -51,6 +51,10 @@ struct FakeModelSpec {
   Execute execute;
   std::atomic<int>* live_models = nullptr;  // counts models that exist, when given
   bool runs_on_any_thread = false;          // as BackendInstance's
+  // Where it is set, the model answers requests one by one, and `execute` is not called.
+  using Answer = std::function<Status(std::span<const BatchInput> inputs,
+                                      std::span<const BatchRequest> requests)>;
+  Answer answer = nullptr;
 };
 
 // Threading: as BackendModel.
@@ -64,24 +68,26 @@ class FakeModel final : public BackendModel {
   }
   const ModelSignature& signature() const override { return spec_.signature; }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    return std::unique_ptr<BackendInstance>(
-        std::make_unique<Instance>(spec_.execute, spec_.runs_on_any_thread));
+    return std::unique_ptr<BackendInstance>(std::make_unique<Instance>(spec_));
   }
 
  private:
   class Instance final : public BackendInstance {
    public:
-    Instance(FakeModelSpec::Execute execute, bool runs_on_any_thread)
-        : execute_(std::move(execute)), runs_on_any_thread_(runs_on_any_thread) {}
-    bool runs_on_any_thread() const override { return runs_on_any_thread_; }
+    explicit Instance(const FakeModelSpec& spec) : spec_(spec) {}
+    bool runs_on_any_thread() const override { return spec_.runs_on_any_thread; }
     Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                    std::vector<BatchOutput>* outputs) override {
-      return execute_(inputs, wanted, outputs);
+      return spec_.execute(inputs, wanted, outputs);
+    }
+    bool answers_requests() const override { return spec_.answer != nullptr; }
+    Status ExecuteRequests(std::span<const BatchInput> inputs,
+                           std::span<const BatchRequest> requests) override {
+      return spec_.answer(inputs, requests);
     }
 
    private:
-    const FakeModelSpec::Execute execute_;
-    const bool runs_on_any_thread_;
+    const FakeModelSpec spec_;
   };
 
   const FakeModelSpec spec_;

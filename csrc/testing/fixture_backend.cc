@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/strcat.h"
+#include "testing/repeat_model.h"
 
 namespace penstock {
 namespace {
@@ -23,7 +24,18 @@ constexpr int64_t kFilePollNs = 2 * kMsInNs;
 
 using Keys = std::map<std::string, std::string>;
 
-enum class Kind { kIdentity, kSimple, kFail, kThrow, kFailLoad, kWrongShape, kWrongBytes, kBlock };
+enum class Kind {
+  kIdentity,
+  kSimple,
+  kFail,
+  kThrow,
+  kFailLoad,
+  kWrongShape,
+  kWrongBytes,
+  kBlock,
+  kRepeat,
+  kSquare
+};
 
 const std::map<std::string, Kind>& Kinds() {
   static const auto& kinds = *new std::map<std::string, Kind>{{"identity", Kind::kIdentity},
@@ -33,7 +45,9 @@ const std::map<std::string, Kind>& Kinds() {
                                                               {"fail_load", Kind::kFailLoad},
                                                               {"wrong_shape", Kind::kWrongShape},
                                                               {"wrong_bytes", Kind::kWrongBytes},
-                                                              {"block_until_file", Kind::kBlock}};
+                                                              {"block_until_file", Kind::kBlock},
+                                                              {"repeat_int32", Kind::kRepeat},
+                                                              {"square_int32", Kind::kSquare}};
   return kinds;
 }
 
@@ -230,6 +244,8 @@ class FixtureBackend : public Backend {
     const std::string label = StrCat("model '", options.model_name, "' version ", options.version);
     PENSTOCK_ASSIGN_OR_RETURN(Script script, ReadScript(options, label));
     if (script.kind == Kind::kFailLoad) return Internal(StrCat(label, ": ", script.message));
+    if (script.kind == Kind::kRepeat) return MakeRepeatModel();
+    if (script.kind == Kind::kSquare) return MakeSquareModel();
     return std::unique_ptr<BackendModel>(std::make_unique<FixtureModel>(std::move(script)));
   }
 };

@@ -13,6 +13,8 @@
 //     wrong_shape       identity whose output claims one row too many; its bytes are the input's
 //     wrong_bytes       identity whose output lacks its last byte
 //     block_until_file  identity that first waits until `file` exists
+//     repeat_int32      decoupled, see repeat_model.h
+//     square_int32      likewise
 //   datatype          of the identities' tensors: FP32 (default), any protocol name
 //   dims              of the identities' tensors with the batch dimension: "-1,-1" (default)
 //   execute_delay_ms  Execute takes at least this long (any kind); 0 by default

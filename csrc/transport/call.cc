@@ -198,16 +198,24 @@ bool Call::TakeFrame(size_t size, OutQueue* out) {
     reply.Take(part, out);
     size -= part;
     if (reply.left() != 0) break;
-    unsent_.PopFront();
-    sent_messages_ += 1;
+    ReplyRef sent = unsent_.PopFront();
+    if (sent->whole) {
+      sent_parts_.Append(std::move(sent));
+    } else {
+      sent_messages_ += 1;
+    }
     connection_->CountUnsent(-1);
   }
-  return sent_messages_ != 0;
+  return sent_messages_ != 0 || !sent_parts_.empty();
 }
 
 void Call::OnSent() {
   const size_t count = std::exchange(sent_messages_, 0);
   if (count != 0 && !has_ended_) OnMessagesSent(count);
+  while (!sent_parts_.empty()) {
+    const ReplyRef part = sent_parts_.PopFront();
+    if (!has_ended_) OnPartSent(*part);
+  }
 }
 
 void Call::EncodeUnsent() {

@@ -90,6 +90,8 @@ class Call {
   virtual void OnEnd(CallEnd end) = 0;  // once; nothing comes after it
   // `count` messages were moved to the socket's queue.
   virtual void OnMessagesSent(size_t count) = 0;
+  // The same of some responses of a decoupled request.
+  virtual void OnPartSent(const Reply& /*part*/) {}
 
   // Hands over what has come, as far as the lane wants it.
   void Deliver();
@@ -144,6 +146,7 @@ class Call {
   ReplyList unsent_;
   size_t unsent_bytes_ = 0;
   size_t sent_messages_ = 0;  // that the lane has not been told of
+  ReplyList sent_parts_;      // likewise
   bool has_sent_headers_ = false;
   bool is_deferred_ = false;  // nghttp2 waits for Resume
   bool is_finished_ = false;

@@ -125,9 +125,18 @@ void InferCall::Submit(MessageBytes message) {
   request.message = reply->message();
   request.is_stream = is_stream_;
   request.deadline_ns = deadline_ns_;
+  request.max_response_bytes = io().options().max_message_bytes;
   open_ += 1;
-  pending_.Append(reply);
+  if (!is_stream_) {
+    pending_.Append(reply);
+    io().Infer(reply, caller_.get());
+    return;
+  }
+  decoupled_.push_back(reply);  // whether it is, the engine says
   io().Infer(reply, caller_.get());
+  if (request.is_decoupled) return;
+  decoupled_.pop_back();
+  pending_.Append(std::move(reply));
 }
 
 // A response that cannot be made fails its request; on a stream that is a reply too.
@@ -160,6 +169,51 @@ void InferCall::SendOutcomes() {
   if (is_stream_) FinishStream();
 }
 
+void InferCall::SendResponses(const ReplyRef& reply, std::vector<ResponseBlock>* blocks) {
+  for (ResponseBlock& block : *blocks) {
+    if (is_finished()) return;
+    const Status sent = SendBlock(reply, std::move(block));
+    if (sent.ok()) continue;
+    AsInfer(reply->request).channel->Fail(sent);
+    return;
+  }
+}
+
+Status InferCall::SendBlock(const ReplyRef& reply, ResponseBlock block) {
+  if (reply_compression() != Compression::kIdentity) {
+    PENSTOCK_ASSIGN_OR_RETURN(
+        block.bytes,
+        CompressBlock(block, reply_compression(), io().options().response_compression_level));
+  }
+  const size_t held_bytes = block.bytes.size();
+  if (reply_compression() == Compression::kIdentity) block.bytes.Truncate(block.size_bytes);
+  MessageBytes bytes(std::move(block.bytes), io().budget());
+  if (!bytes.HoldFor(held_bytes)) return ByteBudgetExceeded(io().budget());
+  ReplyRef part(new (io().memory()) Reply(reply, AsInfer(reply->request).channel, std::move(bytes),
+                                          block.count, block.size_bytes));
+  reply->unsent_parts += 1;
+  Send(std::move(part));
+  return Status::Ok();
+}
+
+void InferCall::EndResponses(const ReplyRef& reply) {
+  std::erase_if(decoupled_, [&](const ReplyRef& other) { return other.get() == reply.get(); });
+  reply->call = nullptr;
+  if (!reply->ends_by_parts) {
+    SendStreamed(reply);
+  } else if (reply->unsent_parts == 0) {
+    OnMessagesSent(1);
+  }
+  FinishStream();
+}
+
+void InferCall::OnPartSent(const Reply& part) {
+  Reply& whole = *part.whole;
+  whole.unsent_parts -= 1;
+  part.channel->Taken(part.count, part.room_bytes);
+  if (whole.ends_by_parts && whole.unsent_parts == 0) OnMessagesSent(1);
+}
+
 void InferCall::SendUnary(ReplyRef reply) {
   Status status = reply->status;
   if (status.code() == StatusCode::kNotFound && !io().has_loaded()) {
@@ -180,7 +234,7 @@ void InferCall::SendStreamed(ReplyRef reply) {
 
 // Once everything that was read has been answered.
 void InferCall::FinishStream() {
-  if (!pending_.empty() || is_finished()) return;
+  if (!pending_.empty() || !decoupled_.empty() || is_finished()) return;
   if (is_closing_) {
     Finish(Unavailable(kShuttingDown));
   } else if (has_last_) {
@@ -211,6 +265,13 @@ void InferCall::Abandon(bool cancels) {
     const ReplyRef reply = pending_.PopFront();
     reply->call = nullptr;
     if (cancels && !reply->is_done) io().engine().Cancel(reply->request);
+  }
+  // These may run on for as long as they like: their model is told in any case.
+  while (!decoupled_.empty()) {
+    const ReplyRef reply = std::move(decoupled_.back());
+    decoupled_.pop_back();
+    reply->call = nullptr;
+    io().engine().Cancel(reply->request);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <vector>
 
 #include "engine/access.h"
 #include "transport/call.h"
@@ -14,7 +15,8 @@ namespace penstock {
 // A unary call's one request is submitted when the client has sent all of it. A stream's requests
 // are submitted as they come, at most TransportOptions::max_inflight_per_stream of them not yet
 // answered: beyond that nothing is read, and HTTP/2's flow control tells the client. Answers go in
-// the order of the requests.
+// the order of the requests, but for decoupled models: their responses go as they come, and a
+// response that the client does not take stops its model (ResponseChannel).
 //
 // Threading, Lifecycle: as Call.
 // Ownership: a request that the engine has holds a reference on its Reply, not on the call; the call
@@ -27,6 +29,9 @@ class InferCall final : public Call {
   void Prepare(Reply* reply);
   // Sends what is next in order and has been prepared.
   void SendOutcomes();
+  // A decoupled request has responses, or its outcome, which was prepared if it is a message too.
+  void SendResponses(const ReplyRef& reply, std::vector<ResponseBlock>* blocks);
+  void EndResponses(const ReplyRef& reply);
 
   void Verified(const Status& status) override;
   void OnClosing() override;
@@ -40,10 +45,12 @@ class InferCall final : public Call {
   void OnLastMessage() override;
   void OnEnd(CallEnd end) override;
   void OnMessagesSent(size_t count) override;
+  void OnPartSent(const Reply& part) override;
 
   bool IsVerified();
   void Authorize();
   void Submit(MessageBytes message);
+  Status SendBlock(const ReplyRef& reply, ResponseBlock block);
   void SendUnary(ReplyRef reply);
   void SendStreamed(ReplyRef reply);
   void FinishStream();
@@ -63,8 +70,9 @@ class InferCall final : public Call {
   MessageBytes held_;      // a unary call's message, until its end has come
   bool has_held_ = false;
 
-  ReplyList pending_;  // with the engine or not yet sent, in order of arrival
-  size_t open_ = 0;    // submitted and not yet sent
+  ReplyList pending_;                // with the engine or not yet sent, in order of arrival
+  std::vector<ReplyRef> decoupled_;  // with the engine, and in no order
+  size_t open_ = 0;                  // submitted and not yet sent
 };
 
 }  // namespace penstock

@@ -216,17 +216,38 @@ void IoThread::TakeOutcomes() {
 // Whatever fails here, the others of the batch get their outcomes.
 void IoThread::OnOutcome(RequestRef ref) {
   InferRequest& request = AsInfer(ref);
+  if (request.is_decoupled && !TakeResponses(request)) return;
   const ReplyRef reply = ReplyRef::Adopt(static_cast<Reply*>(std::exchange(request.tag, nullptr)));
   open_requests_.fetch_sub(1, std::memory_order_relaxed);
   reply->is_done = true;
+  reply->ends_by_parts = !request.has_final_message();
   try {
-    if (reply->call != nullptr) reply->call->Prepare(reply.get());
+    if (reply->call != nullptr && !reply->ends_by_parts) reply->call->Prepare(reply.get());
   } catch (const std::bad_alloc&) {
     request.status = reply->status = ResourceExhausted("no memory for the response");
   }
   engine().Release(request);
   if (reply->call == nullptr || reply->call->connection() == nullptr) return;
-  Protect(reply->call->connection(), [&](Connection&) { reply->call->SendOutcomes(); });
+  Protect(reply->call->connection(), [&](Connection&) {
+    if (request.is_decoupled) {
+      reply->call->EndResponses(reply);
+    } else {
+      reply->call->SendOutcomes();
+    }
+  });
+}
+
+// True: the decoupled request is done.
+bool IoThread::TakeResponses(InferRequest& request) {
+  blocks_.clear();
+  const bool is_done = request.Take(&blocks_);
+  const ReplyRef reply(static_cast<Reply*>(request.tag));
+  if (!blocks_.empty() && reply->call != nullptr && reply->call->connection() != nullptr) {
+    Protect(reply->call->connection(),
+            [&](Connection&) { reply->call->SendResponses(reply, &blocks_); });
+  }
+  blocks_.clear();  // what nobody waits for any more
+  return is_done;
 }
 
 void IoThread::MarkDirty(Connection* connection) {

@@ -122,6 +122,7 @@ class IoThread {
   void RunInference();
   void TakeOutcomes();
   void OnOutcome(RequestRef request);
+  bool TakeResponses(InferRequest& request);
   void FlushConnections();
   void HandleEvent(void* source, uint32_t events);
   void Rest(Listener* listener);
@@ -159,6 +160,7 @@ class IoThread {
   std::vector<Connection*> closed_;
   std::vector<std::shared_ptr<ModelVersion>> unflushed_;
   std::vector<RequestRef> taken_;
+  std::vector<ResponseBlock> blocks_;
 
   int64_t stop_deadline_ns_ = 0;  // set before is_stopping_
 

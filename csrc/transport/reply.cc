@@ -23,6 +23,18 @@ void* Reply::operator new(size_t size, SessionMemory& memory) {
   throw std::bad_alloc();
 }
 
+Reply::Reply(ReplyRef whole, std::shared_ptr<ResponseChannel> channel, MessageBytes responses,
+             size_t count, size_t room_bytes)
+    : whole(std::move(whole)),
+      channel(std::move(channel)),
+      count(count),
+      room_bytes(room_bytes),
+      message_(std::move(responses)),
+      size_(message_.span().size()),
+      taken_(kPrefixBytes) {  // each response brings its own
+  pieces_.push_back(std::as_const(message_).span());
+}
+
 Status Reply::MakeReady(size_t max_bytes, Compression compression, int level) {
   const InferRequest& infer = AsInfer(request);
   size_ = infer.EncodedSize();
@@ -48,10 +60,31 @@ Status Reply::MakeReady(size_t max_bytes, Compression compression, int level) {
   return Status::Ok();
 }
 
-void Reply::SetPrefix(bool is_compressed) {
-  prefix_ = {static_cast<uint8_t>(is_compressed), static_cast<uint8_t>(size_ >> 24),
-             static_cast<uint8_t>(size_ >> 16), static_cast<uint8_t>(size_ >> 8),
-             static_cast<uint8_t>(size_)};
+void Reply::SetPrefix(bool is_compressed) { prefix_ = PrefixOf(is_compressed, size_); }
+
+std::array<uint8_t, Reply::kPrefixBytes> Reply::PrefixOf(bool is_compressed, size_t size) {
+  return {static_cast<uint8_t>(is_compressed), static_cast<uint8_t>(size >> 24),
+          static_cast<uint8_t>(size >> 16), static_cast<uint8_t>(size >> 8),
+          static_cast<uint8_t>(size)};
+}
+
+Result<Buffer> CompressBlock(const ResponseBlock& block, Compression compression, int level) {
+  std::vector<Buffer> compressed;
+  size_t total = 0;
+  for (const std::span<const uint8_t> message : MessagesOf(block)) {
+    PENSTOCK_ASSIGN_OR_RETURN(Buffer bytes,
+                              Compress(compression, message, level, HostPool::Shared()));
+    total += Reply::kPrefixBytes + bytes.size();
+    compressed.push_back(std::move(bytes));
+  }
+  Buffer joined = HostPool::Shared().Allocate(total);
+  uint8_t* out = joined.data();
+  for (const Buffer& bytes : compressed) {
+    const auto prefix = Reply::PrefixOf(/*is_compressed=*/true, bytes.size());
+    out = std::copy(prefix.begin(), prefix.end(), out);
+    out = std::copy_n(bytes.data(), bytes.size(), out);
+  }
+  return joined;
 }
 
 void Reply::EncodeNow() {

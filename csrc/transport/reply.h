@@ -6,11 +6,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "engine/infer_request.h"
+#include "engine/response_channel.h"
 #include "tensor/buffer.h"
 #include "transport/compression.h"
 #include "transport/message_reader.h"
@@ -20,7 +22,39 @@ namespace penstock {
 
 class InferCall;
 class OutQueue;
+class Reply;
 
+// A counted reference, within one thread.
+class ReplyRef {
+ public:
+  ReplyRef() = default;
+  explicit ReplyRef(Reply* reply);
+  ReplyRef(const ReplyRef& other) : ReplyRef(other.reply_) {}
+  ReplyRef(ReplyRef&& other) noexcept : reply_(std::exchange(other.reply_, nullptr)) {}
+  ReplyRef& operator=(ReplyRef other) noexcept {
+    std::swap(reply_, other.reply_);
+    return *this;
+  }
+  ~ReplyRef();
+
+  Reply* get() const { return reply_; }
+  Reply* operator->() const { return reply_; }
+  Reply& operator*() const { return *reply_; }
+  explicit operator bool() const { return reply_ != nullptr; }
+  // Gives the reference away as a plain pointer, which ReplyRef::Adopt takes back.
+  Reply* Release() { return std::exchange(reply_, nullptr); }
+  static ReplyRef Adopt(Reply* reply) {
+    ReplyRef ref;
+    ref.reply_ = reply;
+    return ref;
+  }
+
+ private:
+  Reply* reply_ = nullptr;
+};
+
+// One gRPC message, or several responses of one decoupled request, which came together.
+//
 // Lifecycle: for inference made with the request's message, ready once the request has its outcome;
 // for other messages made with their bytes. Then Take until all of it was taken.
 // Threading: confined to its I/O thread; while its request is with the engine nobody touches it.
@@ -28,6 +62,9 @@ class OutQueue;
 // request, whose batch's output slab a large reply points into until it has been written.
 class Reply {
  public:
+  static constexpr size_t kPrefixBytes = 5;
+  static std::array<uint8_t, kPrefixBytes> PrefixOf(bool is_compressed, size_t size);
+
   static void* operator new(size_t size, SessionMemory& memory);
   static void operator delete(void* block) { SessionMemory::Free(block); }
   static void operator delete(void* block, SessionMemory&) { SessionMemory::Free(block); }
@@ -41,11 +78,24 @@ class Reply {
     SetPrefix(/*is_compressed=*/false);
   }
 
+  // Some of the responses to the request behind `whole`: each with its prefix, as they are sent.
+  Reply(ReplyRef whole, std::shared_ptr<ResponseChannel> channel, MessageBytes responses,
+        size_t count, size_t room_bytes);
+
   InferCall* call = nullptr;  // null once the call has gone
   RequestRef request;         // null once its outputs are encoded
   bool is_done = false;       // the request has its outcome, and that is:
   Status status;
   Reply* next = nullptr;  // in its ReplyList
+
+  // A decoupled request's, whose responses are replies of their own.
+  size_t unsent_parts = 0;     // of those
+  bool ends_by_parts = false;  // it is done and has no message of its own
+  // Of such a part.
+  const ReplyRef whole;                            // else null
+  const std::shared_ptr<ResponseChannel> channel;  // gets the room back
+  const size_t count = 1;                          // responses
+  const size_t room_bytes = 0;
 
   std::span<const uint8_t> message() const { return message_.span(); }
 
@@ -62,7 +112,6 @@ class Reply {
 
  private:
   friend class ReplyRef;
-  static constexpr size_t kPrefixBytes = 5;
   // From here on tensors are sent from where they lie.
   static constexpr size_t kLargeBytes = 32 << 10;
 
@@ -81,38 +130,16 @@ class Reply {
   std::array<uint8_t, kPrefixBytes> prefix_{};
 };
 
-// A counted reference, within one thread.
-class ReplyRef {
- public:
-  ReplyRef() = default;
-  explicit ReplyRef(Reply* reply) : reply_(reply) {
-    if (reply_ != nullptr) reply_->references_ += 1;
-  }
-  ReplyRef(const ReplyRef& other) : ReplyRef(other.reply_) {}
-  ReplyRef(ReplyRef&& other) noexcept : reply_(std::exchange(other.reply_, nullptr)) {}
-  ReplyRef& operator=(ReplyRef other) noexcept {
-    std::swap(reply_, other.reply_);
-    return *this;
-  }
-  ~ReplyRef() {
-    if (reply_ != nullptr && --reply_->references_ == 0) delete reply_;
-  }
+// The messages of a block, compressed, each behind a prefix that says so.
+Result<Buffer> CompressBlock(const ResponseBlock& block, Compression compression, int level);
 
-  Reply* get() const { return reply_; }
-  Reply* operator->() const { return reply_; }
-  Reply& operator*() const { return *reply_; }
-  explicit operator bool() const { return reply_ != nullptr; }
-  // Gives the reference away as a plain pointer, which ReplyRef::Adopt takes back.
-  Reply* Release() { return std::exchange(reply_, nullptr); }
-  static ReplyRef Adopt(Reply* reply) {
-    ReplyRef ref;
-    ref.reply_ = reply;
-    return ref;
-  }
+inline ReplyRef::ReplyRef(Reply* reply) : reply_(reply) {
+  if (reply_ != nullptr) reply_->references_ += 1;
+}
 
- private:
-  Reply* reply_ = nullptr;
-};
+inline ReplyRef::~ReplyRef() {
+  if (reply_ != nullptr && --reply_->references_ == 0) delete reply_;
+}
 
 // Replies in a row; each is in one list at a time.
 // Threading: thread-compatible.

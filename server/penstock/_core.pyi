@@ -35,6 +35,13 @@ class LoadedModel:
     @property
     def outputs(self) -> list[TensorSpec]: ...
     @property
+    def max_batch_size(self) -> int | None:
+        """What a model that is code says of itself; None: it follows from the tensors."""
+    @property
+    def is_decoupled(self) -> bool: ...
+    @property
+    def batches_dynamically(self) -> bool: ...
+    @property
     def backend_description(self) -> str: ...
 
 class InputSpec:
@@ -101,6 +108,7 @@ class VersionSpec:
         default_priority_level: int = 1,
         queue_policies: Sequence[QueuePolicy] = ...,
         instance_count: int = 1,
+        decoupled: bool = False,
     ) -> None: ...
 
 class Version:
@@ -123,6 +131,8 @@ class Version:
         False when that took longer than timeout_s: what was queued has then been failed
         UNAVAILABLE and running batches are left to end on their own.
         """
+    def is_available(self) -> bool:
+        """Whether an instance is there to run batches."""
     def stats(self) -> dict[str, Any]:
         """Counters since creation; the keys are those of bindings/bind_version.cc."""
 
@@ -132,7 +142,16 @@ class Call:
     def cancel(self) -> None:
         """The caller has gone.
 
-        Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends.
+        Queued: completed CANCELLED at once, never run. Running: CANCELLED when its batch ends, or
+        when its model, which is told, finishes it.
+        """
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether its responses are none, one or many, and come before its outcome."""
+    def taken(self, count: int, size_bytes: int) -> None:
+        """The client has taken so many responses: its model may send as many more.
+
+        size_bytes: theirs, with the five bytes of gRPC's prefix for each.
         """
 
     def retry_after_ms(self) -> int:
@@ -218,8 +237,12 @@ class Access:
     def admit(self, group: str, size_bytes: int, caller: Caller | None = None) -> None:
         """The admission check of a message of any group but inference, which `infer` admits."""
 
-Completion = tuple[object, int, bytes | None, str | None]
-"""(tag, code, response bytes or None, error message or None)."""
+Completion = tuple[object, int, bytes | list[bytes] | None, str | None]
+"""(tag, code, response bytes or None, error message or None), the outcome of a request.
+
+A decoupled request's responses come before it, code -1, as a list of bytes; its outcome has bytes
+only where that is a message too: a failure, or the empty response that the request asked for.
+"""
 
 class ServerCall:
     """A call of the native transport that Python answers, or a token of whose caller it verifies.
@@ -346,6 +369,7 @@ class Engine:
         path: str,
         model_directory: str,
         parameters: Mapping[str, str],
+        config_json: str = ...,
     ) -> LoadedModel:
         """Blocking. Opens a model file."""
     def create_version(self, model: LoadedModel, spec: VersionSpec) -> Version:

@@ -38,8 +38,10 @@ from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
+from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
+from penstock.repository.environments import EnvironmentSettings
 from penstock.repository.manager import ModelManager
 from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
@@ -54,6 +56,8 @@ _log = logging.getLogger("penstock.app")
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
 _PLUGINS = Path(__file__).parent / "backends"
+_WORKER = Path(__file__).parent / "worker" / "__main__.py"
+"""What the workers of Python models are started with."""
 
 
 class App:
@@ -74,6 +78,7 @@ class App:
         self.models = ModelManager(
             CoreEngine(self.core), _repository_settings(config), self.readiness.announce
         )
+        self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
@@ -97,6 +102,7 @@ class App:
         if self.poller is not None:
             await self.poller.look()
         await self.models.start()
+        self.availability.start()
         if self.poller is not None:
             self.poller.start()
         if self.grpc is not None:
@@ -128,6 +134,7 @@ class App:
     def withdraw(self) -> None:
         """First rung down: readiness. What is served then stays as it is."""
         self.readiness.withdraw()
+        self.availability.stop()
         if self.poller is not None:
             self.poller.stop()
 
@@ -237,17 +244,19 @@ def run(config: ServerConfig) -> int:
     return 0
 
 
-def check(config: ServerConfig) -> CheckReport:
+def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
     """Validates the repositories without serving them; what `penstock check` does.
 
-    Blocking: opens every model file.
+    Blocking: opens every model file. With `prepare` it first builds the environments of Python
+    models.
 
     Raises:
         StartupError: a repository cannot be read.
     """
     core = _make_core(config)
     try:
-        return check_repository(CoreEngine(core), _repository_settings(config))
+        settings = _repository_settings(config)
+        return check_repository(CoreEngine(core), settings, prepare=prepare)
     finally:
         core.engine.shutdown()
 
@@ -297,6 +306,9 @@ def _make_core(config: ServerConfig) -> Core:
         library = _package_directory(backend)
         if library is not None:
             options.setdefault(backend, {}).setdefault("library", str(library / folder))
+    python = options.setdefault("python", {})
+    python.setdefault("interpreter", sys.executable)
+    python.setdefault("runtime", str(_WORKER))
     for backend, values in options.items():
         core.engine.set_backend_options(backend, values)
     return core
@@ -338,6 +350,15 @@ def _set_core_logging(settings: LogSettings) -> None:
     )
 
 
+def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
+    """Where environments of Python models are: by default in the user's cache."""
+    interpreter = config.backend_options().get("python", {}).get("interpreter", sys.executable)
+    if config.python_environments:
+        return EnvironmentSettings(Path(config.python_environments), Path(interpreter))
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
+
+
 def _repository_settings(config: ServerConfig) -> RepositorySettings:
     return RepositorySettings(
         paths=config.model_repository,
@@ -348,4 +369,5 @@ def _repository_settings(config: ServerConfig) -> RepositorySettings:
         load_threads=config.model_load_thread_count,
         drain_timeout_s=config.exit_timeout_secs,
         backend_directories=(_PLUGINS, *config.backend_directory),
+        environments=_environment_settings(config),
     )

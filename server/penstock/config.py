@@ -81,6 +81,12 @@ class ServerConfig(AccessSettings):
         group="Models",
     )
 
+    python_environments: str = _setting(
+        "",
+        "Directory of Python models' environments; empty = in the user's cache.",
+        group="Models",
+    )
+
     host: str = _setting("127.0.0.1", "Address to listen on.", group="Addresses")
     grpc_address: str = _setting(
         "",

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ __all__ = [
     "OutputSpec",
     "Principal",
     "QueuePolicy",
+    "Responses",
     "StreamReply",
     "TensorSpec",
     "Version",
@@ -78,6 +80,9 @@ _QUIET_TURNS = 6
 _MAX_HELD = 16
 
 
+_PREFIX_BYTES = 5  # of gRPC, before each message
+
+
 @dataclass(frozen=True, slots=True)
 class StreamReply:
     """One reply on a ModelStreamInfer stream.
@@ -87,12 +92,74 @@ class StreamReply:
         code: gRPC canonical code of the request; 0 = OK.
         message: why it failed; empty when OK.
         retry_after_ms: when to try again; negative = unknown.
+        is_outcome: the request's last; else more replies to it may follow.
     """
 
     payload: bytes
     code: int
     message: str
     retry_after_ms: int = -1
+    is_outcome: bool = True
+
+
+class Responses:
+    """The replies to one request of a stream, as they come: an asynchronous iterator, for one user.
+
+    A decoupled request has any number of them; a failure is the last. Whoever takes one says so
+    when the client has it (`taken`): a model stops that is too far ahead of its client.
+    """
+
+    __slots__ = ("_call", "_is_done", "_loop", "_replies", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._call: Call | None = None
+        self._replies: deque[StreamReply] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_done = False
+
+    def __aiter__(self) -> Responses:
+        return self
+
+    async def __anext__(self) -> StreamReply:
+        while not self._replies:
+            if self._is_done:
+                raise StopAsyncIteration
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._replies.popleft()
+
+    def taken(self, reply: StreamReply) -> None:
+        """The client has it."""
+        if self._call is not None and not reply.is_outcome:
+            self._call.taken(1, _PREFIX_BYTES + len(reply.payload))
+
+    def cancel(self) -> None:
+        """The client has gone; nothing where the request has ended."""
+        if self._call is not None and not self._is_done:
+            self._call.cancel()
+
+    def began(self, call: Call) -> bool:
+        """The core has the request; whether it is decoupled."""
+        self._call = call
+        return call.is_decoupled
+
+    def put(self, code: int, payload: bytes | list[bytes] | None, message: str | None) -> None:
+        """Takes a completion."""
+        if isinstance(payload, list):
+            self._replies += [StreamReply(part, 0, "", is_outcome=False) for part in payload]
+        else:
+            self._is_done = True
+            if payload is not None or code != 0:
+                self._replies.append(self._outcome(code, payload or b"", message or ""))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _outcome(self, code: int, payload: bytes, message: str) -> StreamReply:
+        after_ms = -1
+        if code == Code.RESOURCE_EXHAUSTED and self._call is not None:
+            after_ms = self._call.retry_after_ms()
+        return StreamReply(payload, code, message, after_ms)
 
 
 def deadline_ns(time_remaining_s: float | None) -> int:
@@ -174,17 +241,37 @@ class Core:
         Raises:
             CoreError: why there is none.
         """
-        outcome = await self._submit(request, deadline, False, caller)
+        assert self._loop is not None, "Core.start comes first"
+        future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
+        call = self._start(request, deadline, future, False, caller)
+        try:
+            outcome = await future
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
         if isinstance(outcome, bytes):
             return outcome
-        raise core_error(outcome.code, outcome.message, outcome.retry_after_ms)
+        is_exhausted = outcome.code == Code.RESOURCE_EXHAUSTED
+        after_ms = call.retry_after_ms() if is_exhausted else -1
+        raise core_error(outcome.code, outcome.message, after_ms)
 
     async def stream_infer(
         self, request: bytes, deadline: int = 0, caller: Caller | None = None
-    ) -> StreamReply:
-        """Runs one request of a stream; a failure is a reply, not an exception."""
-        outcome = await self._submit(request, deadline, True, caller)
-        return StreamReply(outcome, 0, "") if isinstance(outcome, bytes) else outcome
+    ) -> StreamReply | Responses:
+        """Runs one request of a stream; a failure is a reply, not an exception.
+
+        Returns:
+            The reply, once it is there; for a decoupled model the replies, at once.
+        """
+        assert self._loop is not None, "Core.start comes first"
+        responses = Responses(self._loop)
+        if responses.began(self._start(request, deadline, responses, True, caller)):
+            return responses
+        try:
+            return await anext(responses)
+        except asyncio.CancelledError:
+            responses.cancel()
+            raise
 
     def make_transport(self, **options: Any) -> _core.Transport:
         """Serves this engine; only where HAS_TRANSPORT."""
@@ -211,25 +298,17 @@ class Core:
         """(name, key, offset, byte_size) of every registered region, or of the one of the name."""
         return self.engine.shared_memory.regions(name)
 
-    async def _submit(
-        self, request: bytes, deadline: int, stream: bool, caller: Caller | None
-    ) -> bytes | StreamReply:
-        """The response's bytes, or why there is none."""
-        assert self._loop is not None, "Core.start comes first"
-        future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
-        call = self.engine.infer(request, deadline, future, stream, caller)
+    def _start(
+        self, request: bytes, deadline: int, tag: object, stream: bool, caller: Caller | None
+    ) -> Call:
+        """Hands a request over, to be run when the loop is quiet."""
+        assert self._loop is not None
+        call = self.engine.infer(request, deadline, tag, stream, caller)
         self._held += 1
         self._quiet_turns = 0
         if self._held == 1:
             self._loop.call_soon(self._turn)
-        try:
-            outcome = await future
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-        if isinstance(outcome, StreamReply) and outcome.code == Code.RESOURCE_EXHAUSTED:
-            return replace(outcome, retry_after_ms=call.retry_after_ms())
-        return outcome
+        return call
 
     def _turn(self) -> None:
         """Flushes once the loop has gone quiet or has brought in enough for one batch."""
@@ -247,7 +326,11 @@ class Core:
 
     def _deliver(self, completions: Sequence[_core.Completion]) -> None:
         for tag, code, payload, message in completions:
+            if isinstance(tag, Responses):
+                tag.put(code, payload, message)
+                continue
             future: asyncio.Future[bytes | StreamReply] = tag  # type: ignore[assignment]
+            assert not isinstance(payload, list)
             if future.done():  # its caller has gone
                 continue
             if code == 0:

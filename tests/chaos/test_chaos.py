@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.support.chaos import control, gone, noise, right, shared, wrong
+from tests.support.chaos import control, decoupled, gone, noise, right, shared, wrong
 from tests.support.chaos.world import (
     MAX_MESSAGE_BYTES,
     SERVED,
@@ -53,6 +53,9 @@ TROUBLEMAKERS: dict[Actor, int] = {
     gone.stream_left: 2,
     gone.stream_first_failure_ends: 1,
     gone.frames: 2,
+    decoupled.read_all: 2,
+    decoupled.read_little: 2,
+    decoupled.hang_up: 1,
     shared.share: 3,
     noise.scan: 1,
     noise.babble: 1,

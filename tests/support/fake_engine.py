@@ -59,6 +59,9 @@ class FakeModel:
     source: ModelSource
     inputs: Sequence[FileTensor]
     outputs: Sequence[FileTensor]
+    max_batch_size: int | None = None
+    batches_dynamically: bool = False
+    is_decoupled: bool = False
 
 
 @dataclass(eq=False)
@@ -74,6 +77,9 @@ class FakeVersion:
         self.engine.enter("warm_up", self.spec.model_name)
         self.log.append("warm_up")
         self.warm_ups.append(request)
+
+    def is_available(self) -> bool:
+        return True
 
     def start(self) -> None:
         self.log.append("start")

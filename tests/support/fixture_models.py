@@ -46,6 +46,18 @@ def write_identity(
     return write_model(repository, name, config=config, version=1, **{"kind": "identity", **keys})
 
 
+def write_repeat(repository: Path, name: str = "repeat_int32") -> Path:
+    """Decoupled: IN INT32[-1], DELAY UINT32[-1] ms, WAIT UINT32[1] ms -> OUT INT32[1], IDX."""
+    config = "max_batch_size: 0\nmodel_transaction_policy { decoupled: true }"
+    return write_model(repository, name, config=config, kind="repeat_int32")
+
+
+def write_square(repository: Path, name: str = "square_int32") -> Path:
+    """Decoupled: IN INT32[1] -> as many OUT INT32[1] as it says, each of them IN."""
+    config = "max_batch_size: 0\nmodel_transaction_policy { decoupled: true }"
+    return write_model(repository, name, config=config, kind="square_int32")
+
+
 def write_blocked(repository: Path, gate: Path, name: str = "blocked", *, config: str = "") -> Path:
     """An identity that runs only once the file `gate` exists, one row at a time."""
     config = f"max_batch_size: 1\n{config}"

@@ -29,6 +29,7 @@ dynamic_batching {
     allow_timeout_override: true } }
 }
 parameters { key: "k" value { string_value: "v" } }
+model_transaction_policy { decoupled: true }
 model_warmup [{ name: "w" batch_size: 2 count: 3
   inputs { key: "a" value { data_type: TYPE_FP32 dims: [3, 1, 1] zero_data: true } }
   inputs { key: "b" value { data_type: TYPE_STRING dims: 4 input_data_file: "b" } } }]
@@ -52,6 +53,7 @@ def echo(config: codec.ModelConfig) -> Any:
         "version_policy { latest { num_versions: 2 } }",
         "optimization {}",
         "dynamic_batching {}",
+        "model_transaction_policy {}",
         "",
     ],
 )
@@ -97,7 +99,6 @@ UNSUPPORTED = [
     ("ensemble_scheduling {}", "ensemble_scheduling"),
     ("model_repository_agents { agents { name: 'checksum' } }", "model_repository_agents"),
     ("response_cache { enable: true }", "response_cache"),
-    ("model_transaction_policy { decoupled: true }", "model_transaction_policy"),
     ("cc_model_filenames { key: '8.9' value: 'x' }", "cc_model_filenames"),
     ("metric_tags { key: 'a' value: 'b' }", "metric_tags"),
     ("model_metrics { metric_control {} }", "model_metrics"),
@@ -227,3 +228,27 @@ def test_json_of_any_shape_is_read_or_refused(fields: dict[str, Any]) -> None:
     except ConfigError:
         return
     codec.encode_model_config(reading.config)
+
+
+def test_json_has_triton_names_numbers_and_defaults() -> None:
+    text = """
+        backend: "python"
+        input { name: "x" data_type: TYPE_FP32 dims: 9007199254740993 }
+        dynamic_batching { max_queue_delay_microseconds: 5 }
+        parameters { key: "a" value: { string_value: "b" } }
+    """
+    fields = json.loads(codec.encode_config_json(codec.read_config_text(text, "f").config))
+    assert "max_batch_size" not in fields  # nobody said
+    assert fields["output"] == []
+    (tensor,) = fields["input"]
+    assert tensor["data_type"] == "TYPE_FP32"
+    assert tensor["dims"] == [9007199254740993]
+    assert tensor["optional"] is False
+    assert "reshape" not in tensor
+    assert fields["dynamic_batching"]["max_queue_delay_microseconds"] == 5
+    assert fields["parameters"] == {"a": {"string_value": "b"}}
+
+
+def test_json_has_a_written_batch_size() -> None:
+    config = codec.read_config_text("max_batch_size: 0", "f").config
+    assert json.loads(codec.encode_config_json(config))["max_batch_size"] == 0

@@ -18,7 +18,8 @@ CXX_LEVELS = [
     ["tensor"],
     ["memory"],  # hands out tensor/buffer.h's buffers
     ["gpu"],
-    ["batcher", "backends", "worker", "protocol"],
+    ["worker"],  # the protocol of backends whose models run in another process
+    ["batcher", "backends", "protocol"],
     ["engine"],
     ["transport"],
     ["bindings"],

@@ -77,6 +77,7 @@ struct Connection::Call {
   std::deque<Sending> sending;
   size_t left_bytes = 0;          // of `sending`
   std::deque<uint64_t> awaiting;  // tokens, oldest first
+  size_t responses = 0;           // to the first of them, so far
   MessageCutter received;
 };
 
@@ -86,7 +87,7 @@ Result<std::unique_ptr<Connection>> Connection::Connect(const Target& target, An
 }
 
 Connection::Connection(int fd, const Target& target, AnswerSink* sink)
-    : fd_(fd), sink_(sink), buffer_(kReceiveBytes) {
+    : fd_(fd), responses_(target.responses), sink_(sink), buffer_(kReceiveBytes) {
   header_texts_ = {{":method", "POST"},
                    {":scheme", "http"},
                    {":path", target.path},
@@ -288,6 +289,8 @@ void Connection::TakeMessages(Call* call) {
       going_away_ = true;  // whatever this server answers is not to be trusted
       return;
     }
+    if (++call->responses < responses_) continue;
+    call->responses = 0;
     const uint64_t token = call->awaiting.front();
     call->awaiting.pop_front();
     sink_->OnAnswer(call->lane, token, {Outcome::kOk, "", *message});
@@ -341,6 +344,7 @@ void Connection::Release(Call* call) {
   call->grpc_message.clear();
   call->sending.clear();
   call->left_bytes = 0;
+  call->responses = 0;
   call->is_deferred = false;
   call->received.Clear();
   idle_.push_back(call);

@@ -28,6 +28,7 @@ struct Target {
   std::string path = "";
   int64_t timeout_ms = 0;  // sent as grpc-timeout; 0 = none
   std::vector<std::pair<std::string, std::string>> metadata = {};
+  size_t responses = 1;  // messages that answer one on a stream; the last is the answer
 };
 
 // A message to send: `body`, and behind it `tail` (an id, in most cases "").
@@ -105,6 +106,7 @@ class Connection {
   void Release(Call* call);
 
   const int fd_;
+  const size_t responses_;
   AnswerSink* const sink_;
   std::deque<std::pair<std::string, std::string>> header_texts_;  // stay where they are
   std::vector<nghttp2_nv> headers_;

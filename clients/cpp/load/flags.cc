@@ -108,6 +108,10 @@ const std::vector<Flag>& TargetFlags() {
        [](const auto& text, Flags* f) {
          return ParseNumber<size_t>(text, 1, &f->run.fleet.streams);
        }},
+      {"--responses", "N", "messages that answer one on a stream: of decoupled models (1)",
+       [](const auto& text, Flags* f) {
+         return ParseNumber<size_t>(text, 1, &f->run.fleet.target.responses);
+       }},
       {"--timeout", "SECONDS", "deadline of each call, told to the server (none)",
        [](const auto& text, Flags* f) {
          PENSTOCK_RETURN_IF_ERROR(ParseSeconds(text, &f->run.fleet.target.timeout_ms));
@@ -188,6 +192,10 @@ Status Complete(Flags* flags) {
   PacerOptions& pacer = run.pacer;
   if (pacer.rate > 0 && pacer.max_in_flight > 1) {
     return InvalidArgument("--rate and --concurrency exclude each other");
+  }
+  if (run.fleet.target.responses > 1 &&
+      (pacer.rate > 0 || pacer.max_in_flight > run.fleet.streams)) {
+    return InvalidArgument("--responses needs --streams, and a --concurrency of at most as many");
   }
   if (pacer.rate > 0) pacer.max_in_flight = 65'536;
   if (pacer.requests == 0 && pacer.duration_ns == 0) pacer.duration_ns = 10'000'000'000;

@@ -8,6 +8,7 @@ inference are not read here: they pass through as bytes that the native core rea
 
 from penstock._messages import DESCRIPTORS, METHODS, POOL, SERVICE_NAME, Method
 from penstock.codec._config_reader import read_config_json, read_config_text
+from penstock.codec._config_writer import encode_config_json
 from penstock.codec._control import (
     EXTENSIONS,
     build_infer_request,
@@ -91,6 +92,7 @@ __all__ = [
     "WarmupInput",
     "build_infer_request",
     "check_request",
+    "encode_config_json",
     "encode_done",
     "encode_index",
     "encode_load_response",

@@ -29,7 +29,8 @@ from penstock.errors import ConfigError
 _SUPPORTED: dict[str, frozenset[str]] = {
     "ModelConfig": frozenset(
         """name platform backend version_policy max_batch_size input output instance_group
-        default_model_filename dynamic_batching optimization parameters model_warmup""".split()
+        default_model_filename dynamic_batching optimization parameters model_warmup
+        model_transaction_policy""".split()
     ),
     "ModelInput": frozenset("name data_type format dims reshape optional".split()),
     "ModelOutput": frozenset("name data_type dims label_filename reshape".split()),
@@ -156,6 +157,11 @@ def _model_config(message: pb.ModelConfig, has_batch_size: bool) -> ModelConfig:
         ),
         parameters={key: value.string_value for key, value in sorted(message.parameters.items())},
         warmups=tuple(_warmup(warmup) for warmup in message.model_warmup),
+        decoupled=(
+            message.model_transaction_policy.decoupled
+            if message.HasField("model_transaction_policy")
+            else None
+        ),
     )
 
 

@@ -1,6 +1,11 @@
-"""ModelConfig -> message: what the ModelConfig RPC answers."""
+"""ModelConfig -> message for the ModelConfig RPC, and -> JSON for models that are code."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf.message import Message
 
 from penstock._messages import pb
 from penstock.codec._records import (
@@ -35,9 +40,50 @@ def config_message(config: ModelConfig) -> pb.ModelConfig:
         message.dynamic_batching.CopyFrom(_dynamic_batching(config.dynamic_batching))
     if config.optimization is not None:
         message.optimization.CopyFrom(_optimization(config.optimization))
+    if config.decoupled is not None:
+        message.model_transaction_policy.decoupled = config.decoupled
+        message.model_transaction_policy.SetInParent()
     for key, value in config.parameters.items():
         message.parameters[key].string_value = value
     return message
+
+
+def encode_config_json(config: ModelConfig) -> str:
+    """The configuration as Triton tells it to a Python model: JSON, names as in config.pbtxt.
+
+    Fields without presence are all there, with their defaults; but for max_batch_size, which is
+    left out where the configuration does not say.
+    """
+    fields = _plain(config_message(config))
+    if config.max_batch_size is None:
+        del fields["max_batch_size"]
+    return json.dumps(fields)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Plain values: numbers as numbers, enumerators by name; messages that are unset left out."""
+    fields: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            of_value = field.message_type.fields_by_name["value"]
+            fields[field.name] = {str(key): _plain_value(of_value, value[key]) for key in value}
+        elif field.is_repeated:
+            fields[field.name] = [_plain_value(field, item) for item in value]
+        else:
+            fields[field.name] = _plain_value(field, value)
+    return fields
+
+
+def _plain_value(field: Any, value: Any) -> Any:
+    if isinstance(value, Message):
+        return _plain(value)
+    if field.enum_type is not None:
+        number = field.enum_type.values_by_number.get(value)
+        return value if number is None else number.name
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def datatype_number(datatype: str) -> int:

@@ -105,7 +105,8 @@ class ModelConfig:
     """The configuration of a model: every field that this server supports.
 
     As read it holds what is written; `penstock.repository.completion` fills in the rest.
-    max_batch_size is None only where the configuration does not say.
+    max_batch_size is None only where the configuration does not say, as decoupled is where it has
+    no model_transaction_policy.
     """
 
     name: str = ""
@@ -121,6 +122,7 @@ class ModelConfig:
     optimization: Optimization | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     warmups: tuple[Warmup, ...] = ()
+    decoupled: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from penstock.errors import ConfigError
 if TYPE_CHECKING:
     from penstock.repository.check import CheckReport
 
-_SETTINGS = ("model_repository", "backend_directory", "backend_config")
+_SETTINGS = ("model_repository", "backend_directory", "backend_config", "python_environments")
 
 Repositories = Annotated[
     list[str] | None, typer.Argument(metavar="REPOSITORY", help="Directories of models.")
@@ -33,6 +33,13 @@ BackendConfig = Annotated[
     list[str] | None,
     typer.Option(metavar="TEXT", help="BACKEND,KEY=VALUE: an option of a backend; repeatable."),
 ]
+Environments = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Directory of Python models' environments.")
+]
+Prepare = Annotated[
+    bool,
+    typer.Option("--prepare", help="First build the environments of Python models' lock files."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -46,18 +53,22 @@ def check(
     model_repository: Repeated = None,
     backend_directory: BackendDirectory = None,
     backend_config: BackendConfig = None,
+    python_environments: Environments = None,
+    prepare: Prepare = False,
     as_json: Json = False,
 ) -> None:
     """Validate repositories without serving them.
 
-    Every model file is opened, nothing is run. Prints the models found, and on stderr every fault
-    with its file and field; exits 1 if there is one, or no model at all.
+    Every model file is opened, nothing is run, but for what Python files do when imported. Prints
+    the models found, and on stderr every fault with its file and field; exits 1 if there is one, or
+    no model at all.
     """
     flags = {
         "repositories": repositories,
         "model_repository": model_repository,
         "backend_directory": backend_directory,
         "backend_config": backend_config,
+        "python_environments": python_environments,
     }
     given = {name: values for name, values in flags.items() if values}
     try:
@@ -65,7 +76,7 @@ def check(
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    found = _check(config)
+    found = _check(config, prepare)
     _show(found, as_json)
     faults = found.faults if found.models else [_no_models(config)]
     report(faults)
@@ -77,10 +88,10 @@ def _no_models(config: ServerConfig) -> str:
     return f"no model found in {places}: expected a directory per model, with versions in it"
 
 
-def _check(config: ServerConfig) -> CheckReport:
+def _check(config: ServerConfig, prepare: bool) -> CheckReport:
     from penstock.app import check as check_models
 
-    return check_models(config)
+    return check_models(config, prepare=prepare)
 
 
 def _show(found: CheckReport, as_json: bool) -> None:

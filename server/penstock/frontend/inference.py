@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from penstock.core import Caller, StreamReply, deadline_ns, encode_stream_error
+from penstock.core import Caller, Responses, StreamReply, deadline_ns, encode_stream_error
 from penstock.errors import Code, CoreError, UnavailableError
 from penstock.frontend.gate import Gate
 from penstock.frontend.readiness import Readiness
@@ -23,8 +23,8 @@ class InferenceCore(Protocol):
 
     def stream_infer(
         self, request: bytes, deadline: int = 0, caller: Caller | None = None
-    ) -> Coroutine[Any, Any, StreamReply]:
-        """The reply to one request of a stream."""
+    ) -> Coroutine[Any, Any, StreamReply | Responses]:
+        """The reply to one request of a stream, or its replies."""
 
 
 class InferenceHandlers:
@@ -68,10 +68,10 @@ class InferenceHandlers:
 
     def _stream_infer(
         self, deadline: int, caller: Caller | None
-    ) -> Callable[[bytes], Coroutine[Any, Any, StreamReply]]:
+    ) -> Callable[[bytes], Coroutine[Any, Any, StreamReply | Responses]]:
         """How one request of a stream is run; a token may have to be verified again meanwhile."""
 
-        async def infer(request: bytes) -> StreamReply:
+        async def infer(request: bytes) -> StreamReply | Responses:
             try:
                 await self._gate.recognise("inference", caller)
             except CoreError as error:

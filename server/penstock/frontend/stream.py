@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from penstock.core import StreamReply
+from penstock.core import Responses, StreamReply
 from penstock.errors import UnavailableError, core_error
 
 __all__ = ["SHUTTING_DOWN", "InferStream", "StreamContext"]
@@ -30,10 +30,12 @@ class StreamContext(Protocol):
 
 
 class InferStream:
-    """Reads requests, starts each at once, writes the replies in order.
+    """Reads requests, starts each at once, writes the replies.
 
-    At most `max_inflight` requests are read and not yet answered: a client that does not read its
-    replies, or a slow model, stops the reading, and HTTP/2 flow control tells the client.
+    Replies go in the order of the requests, but those of decoupled models, which go as they come:
+    a request's in their order. At most `max_inflight` requests are read and not yet answered: a
+    client that does not read its replies, or a slow model, stops the reading, and HTTP/2 flow
+    control tells the client. A decoupled model is told what the client has taken.
 
     Threading: confined to the event loop.
     Ownership: the tasks of its requests; none outlives `run`, whichever way it ends.
@@ -43,7 +45,7 @@ class InferStream:
     def __init__(
         self,
         *,
-        infer: Callable[[bytes], Coroutine[Any, Any, StreamReply]],
+        infer: Callable[[bytes], Coroutine[Any, Any, StreamReply | Responses]],
         context: StreamContext,
         max_inflight: int,
         closing: Callable[[], Coroutine[Any, Any, None]],
@@ -52,7 +54,11 @@ class InferStream:
         self._context = context
         self._closing = closing
         self._slots = asyncio.Semaphore(max_inflight)
-        self._replies: asyncio.Queue[asyncio.Task[StreamReply] | None] = asyncio.Queue()
+        self._writing = asyncio.Lock()  # the context has one writer at a time
+        # Each gives the reply that is next, or None where a relay has it.
+        self._replies: asyncio.Queue[asyncio.Task[StreamReply | None] | None] = asyncio.Queue()
+        self._relays: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []  # of relays
         self._ends_at_error = ("triton_grpc_error", "true") in {
             (pair[0], pair[1]) for pair in context.invocation_metadata() or ()
         }
@@ -67,9 +73,13 @@ class InferStream:
         reader = asyncio.create_task(self._read())
         closer = asyncio.create_task(self._stop_reading_on_close(reader))
         try:
-            while (reply := await self._replies.get()) is not None:
-                await self._answer(await reply)
-            await asyncio.wait({reader})
+            while (task := await self._replies.get()) is not None:
+                if (reply := await task) is not None:
+                    await self._write(reply)
+                    self._slots.release()
+                self._raise_failure()
+            await asyncio.wait({reader, *self._relays}, return_when=asyncio.FIRST_EXCEPTION)
+            self._raise_failure()
             if reader.cancelled():
                 raise UnavailableError(SHUTTING_DOWN)
             reader.result()
@@ -85,7 +95,7 @@ class InferStream:
                 request = await self._context.read()
                 if request is grpc.aio.EOF:  # type: ignore[attr-defined]
                     return
-                self._replies.put_nowait(asyncio.create_task(self._infer(request)))
+                self._replies.put_nowait(asyncio.create_task(self._start(request)))
         finally:
             self._replies.put_nowait(None)
 
@@ -93,14 +103,49 @@ class InferStream:
         await self._closing()
         reader.cancel()
 
-    async def _answer(self, reply: StreamReply) -> None:
+    async def _start(self, request: bytes) -> StreamReply | None:
+        reply = await self._infer(request)
+        if isinstance(reply, StreamReply):
+            return reply
+        relay = asyncio.create_task(self._relay(reply))
+        self._relays.add(relay)
+        relay.add_done_callback(self._on_relayed)
+        return None
+
+    async def _relay(self, responses: Responses) -> None:
+        try:
+            async for reply in responses:
+                await self._write(reply)
+                responses.taken(reply)
+        finally:
+            responses.cancel()
+
+    def _on_relayed(self, relay: asyncio.Task[None]) -> None:
+        self._relays.discard(relay)
+        self._slots.release()
+        failure = None if relay.cancelled() else relay.exception()
+        if failure is not None:
+            self._failures.append(failure)
+            self._replies.put_nowait(asyncio.create_task(_nothing()))  # wakes `run`
+
+    def _raise_failure(self) -> None:
+        if self._failures:
+            raise self._failures[0]
+
+    async def _write(self, reply: StreamReply) -> None:
         if reply.code != 0 and self._ends_at_error:
             raise core_error(reply.code, reply.message, reply.retry_after_ms)
-        await self._context.write(reply.payload)
-        self._slots.release()
+        async with self._writing:
+            await self._context.write(reply.payload)
 
     def _abandon(self) -> None:
+        for relay in self._relays:
+            relay.cancel()
         while not self._replies.empty():
             task = self._replies.get_nowait()
             if task is not None:
                 task.cancel()
+
+
+async def _nothing() -> None:
+    return None

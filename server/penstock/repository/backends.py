@@ -12,11 +12,21 @@ from penstock.errors import ConfigError
 PLATFORMS = {"onnxruntime_onnx": "onnxruntime"}
 """Triton's older way to name a backend, with the framework's format."""
 
-DEFAULT_FILENAMES = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
+DEFAULT_FILENAMES = {
+    "onnxruntime": "model.onnx",
+    "openvino": "model.xml",
+    "python": "model.py",
+}
 """What a version directory holds; a backend that is not here is given the directory itself."""
 
 SAFE_PARAMETERS = frozenset({"onnxruntime", "openvino"})
 """Backends whose parameters name no file and load no code, so that a load request may set them."""
+
+RUN_CODE = frozenset({"python"})
+"""Backends whose models are code that is told its configuration."""
+
+INTERPRETER = "PENSTOCK_INTERPRETER"
+"""The parameter that tells such a backend which interpreter a model's own environment has."""
 
 _BY_SUFFIX = {
     ".onnx": "onnxruntime",
@@ -86,12 +96,15 @@ def _backend_of_platform(platform: str, backend: str) -> str:
 
 
 def _backend_of_files(names: Iterable[str]) -> str:
-    for name in names:
+    given = list(names)
+    for name in given:
         if Path(name).suffix in _BY_SUFFIX and name:
             return _BY_SUFFIX[Path(name).suffix]
+    if DEFAULT_FILENAMES["python"] in given:  # other Python files may lie beside any model
+        return "python"
     raise ConfigError(
         [
-            "backend: none is named and no version holds a model.onnx or model.xml "
+            "backend: none is named and no version holds a model.onnx, model.xml or model.py "
             "that would tell which to use"
         ]
     )

@@ -99,7 +99,11 @@ class ModelRecord:
 
     def is_healthy(self) -> bool:
         """Whether strict readiness accepts it."""
-        return not self.fault and all(state.is_healthy() for state in self.states.values())
+        return (
+            not self.fault
+            and all(state.is_healthy() for state in self.states.values())
+            and all(served.handle.is_available() for served in self.serving.values())
+        )
 
     def index_entries(self, name: str) -> list[IndexEntry]:
         """Its lines in the index."""
@@ -150,7 +154,17 @@ class ModelCatalog:
         record = self._models.get(name)
         if record is None:
             return False
-        return bool(record.serving) if number is None else number in record.serving
+        versions = record.serving if number is None else {number} & record.serving.keys()
+        return any(record.serving[each].handle.is_available() for each in versions)
+
+    def unavailable(self) -> frozenset[tuple[str, int]]:
+        """Versions that serve and have no instance to run a batch: their workers are away."""
+        return frozenset(
+            (name, number)
+            for name, record in self._models.items()
+            for number, served in record.serving.items()
+            if not served.handle.is_available()
+        )
 
     def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """What clients see of a model.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from penstock.repository.engine import ModelEngine
 from penstock.repository.layout import list_models
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.settings import RepositorySettings
+
+_log = logging.getLogger("penstock.repository")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ class CheckReport:
         return tuple(f"{model.name}: {fault}" for model in self.models for fault in model.faults)
 
 
-def check_repository(engine: ModelEngine, settings: RepositorySettings) -> CheckReport:
+def check_repository(
+    engine: ModelEngine, settings: RepositorySettings, *, prepare: bool = False
+) -> CheckReport:
     """Checks every model; opens the model files, makes no instance and runs nothing.
 
     Blocking: for as long as it takes to open every model file, one after the other.
@@ -49,17 +54,22 @@ def check_repository(engine: ModelEngine, settings: RepositorySettings) -> Check
     Args:
         engine: opens the files.
         settings: names the repositories; what to load at start does not matter.
+        prepare: first builds the environments of models that bring locked requirements.
 
     Raises:
         StartupError: a repository cannot be read.
     """
     loader = ModelLoader(engine, settings)
-    return CheckReport(tuple(_check_model(loader, name) for name in list_models(settings.paths)))
+    return CheckReport(
+        tuple(_check_model(loader, name, prepare) for name in list_models(settings.paths))
+    )
 
 
-def _check_model(loader: ModelLoader, name: str) -> CheckedModel:
+def _check_model(loader: ModelLoader, name: str, prepare: bool) -> CheckedModel:
     try:
         plan = loader.plan(name)
+        if prepare and loader.prepare_environment(plan):
+            _log.info("model '%s': its environment was built", name)
     except (ConfigError, CoreError) as error:
         return CheckedModel(name, faults=tuple(_faults_of(error, name)))
     faults = [fault for version in plan.versions for fault in _check_version(loader, plan, version)]

@@ -4,10 +4,13 @@ Pure functions. What is written is checked, never changed; what is not written i
 
 * inputs and outputs, and the datatype and dims of those that lack them. Optional inputs are served
   only if they are listed: in an ONNX file they are mostly weights that may be overridden;
-* max_batch_size: `default_max_batch_size` where the first dimension of all that is served is -1,
-  else 0. A configuration that lists shapes in full, batch dimension included, also means 0;
-* dynamic batching: on, with no delay, where max_batch_size was filled in. A configuration that
-  writes a max_batch_size and no dynamic_batching means that every request is its own batch.
+* max_batch_size: what a model that is code says; else `default_max_batch_size` where the first
+  dimension of all that is served is -1, else 0. A configuration that lists shapes in full, batch
+  dimension included, also means 0;
+* dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
+  model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
+  means that every request is its own batch;
+* model_transaction_policy: decoupled, where a model that is code is.
 """
 
 from __future__ import annotations
@@ -23,10 +26,13 @@ from penstock.repository.policy import DEFAULT_POLICY
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the model file declares."""
+    """What the model file declares; a model that is code may also say how it is batched."""
 
     inputs: tuple[FileTensor, ...]
     outputs: tuple[FileTensor, ...]
+    max_batch_size: int | None = None
+    batches_dynamically: bool = False
+    is_decoupled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,10 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
     max_batch_size = config.max_batch_size
     batching = config.dynamic_batching
     served = _served(config, signature)
+    if batching is None and signature.batches_dynamically:
+        batching = DynamicBatching()
+    if max_batch_size is None:
+        max_batch_size = signature.max_batch_size
     if max_batch_size is None:
         can_batch = _can_batch(served) and not _lists_full_shapes(config, served)
         max_batch_size = default_max_batch_size if can_batch else 0
@@ -77,6 +87,7 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
         config,
         max_batch_size=max_batch_size,
         dynamic_batching=batching,
+        decoupled=True if config.decoupled is None and signature.is_decoupled else config.decoupled,
         inputs=_complete_tensors(config.inputs, served.inputs, has_batch),
         outputs=_complete_tensors(config.outputs, served.outputs, has_batch),
     )
@@ -133,6 +144,11 @@ def _complete_tensor(
 
 
 def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
+    if signature.is_decoupled and config.decoupled is False:
+        yield (
+            "model_transaction_policy.decoupled: the model answers requests with any number of "
+            "responses, expected true"
+        )
     if config.max_batch_size:
         yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)

@@ -36,6 +36,9 @@ class CoreModel:
         self.model = model
         self.inputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.inputs)
         self.outputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.outputs)
+        self.max_batch_size = model.max_batch_size
+        self.is_decoupled = model.is_decoupled
+        self.batches_dynamically = model.batches_dynamically
 
 
 class CoreVersion:
@@ -61,6 +64,11 @@ class CoreVersion:
         version = self._open()
         self.version = None
         return version.drain(timeout_s)
+
+    def is_available(self) -> bool:
+        """Whether an instance is there to run batches; False once closed."""
+        version = self.version
+        return version is not None and version.is_available()
 
     def stats(self) -> Mapping[str, Any]:
         """Counters since creation; empty once closed."""
@@ -88,6 +96,7 @@ class CoreEngine:
             path=source.path,
             model_directory=source.model_directory,
             parameters=source.parameters,
+            config_json=source.config_json,
         )
         return CoreModel(model)
 
@@ -136,4 +145,5 @@ def _version_spec(spec: ServingSpec) -> VersionSpec:
             for queue in spec.queues
         ],
         instance_count=spec.instance_count,
+        decoupled=spec.decoupled,
     )

@@ -31,6 +31,7 @@ class ModelSource:
         path: of the file, or of a directory where the format is one.
         model_directory: nothing outside it is read.
         parameters: for the backend.
+        config_json: the configuration as far as it is known, for backends that run code.
     """
 
     backend: str
@@ -39,6 +40,7 @@ class ModelSource:
     path: str
     model_directory: str
     parameters: Mapping[str, str]
+    config_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class ServingSpec:
     default_priority_level: int = 1
     queues: tuple[LevelQueue, ...] = (LevelQueue(),)
     instance_count: int = 1
+    decoupled: bool = False
 
 
 class OpenedModel(Protocol):
@@ -91,6 +94,18 @@ class OpenedModel(Protocol):
     @property
     def outputs(self) -> Sequence[FileTensor]:
         """What it gives."""
+
+    @property
+    def max_batch_size(self) -> int | None:
+        """What a model that is code says of itself; None: it follows from the tensors."""
+
+    @property
+    def is_decoupled(self) -> bool:
+        """A model that is code answers a request with none, one or many responses."""
+
+    @property
+    def batches_dynamically(self) -> bool:
+        """A model that is code says that its requests may share a batch."""
 
 
 class EngineVersion(Protocol):
@@ -110,6 +125,9 @@ class EngineVersion(Protocol):
 
         False when that took longer than timeout_s and requests were failed.
         """
+
+    def is_available(self) -> bool:
+        """Whether an instance is there to run batches; False once closed."""
 
     def stats(self) -> Mapping[str, Any]:
         """Counters since creation; empty once closed."""

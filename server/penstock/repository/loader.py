@@ -7,12 +7,19 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from penstock.codec import ModelConfig, Warmup, read_config_json, read_config_text
+from penstock.codec import (
+    ModelConfig,
+    Warmup,
+    encode_config_json,
+    read_config_json,
+    read_config_text,
+)
 from penstock.errors import ConfigError, CoreError, core_error
-from penstock.repository.backends import choose_backend, find_backends
+from penstock.repository.backends import INTERPRETER, RUN_CODE, choose_backend, find_backends
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.completion import Signature, complete, with_names
 from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
+from penstock.repository.environments import Environments
 from penstock.repository.faults import Faults
 from penstock.repository.layout import (
     CONFIG_FILENAME,
@@ -65,6 +72,7 @@ class ModelLoader:
     def __init__(self, engine: ModelEngine, settings: RepositorySettings) -> None:
         self._engine = engine
         self._settings = settings
+        self._environments = Environments(settings.environments) if settings.environments else None
 
     def check_exists(self, name: str) -> None:
         """Raises CoreError unless a repository has the model."""
@@ -111,20 +119,52 @@ class ModelLoader:
             CoreError: the file is missing or its backend refused it.
         """
         config = plan.config
+        parameters = backend_parameters(config)
+        if config.backend in RUN_CODE:
+            parameters |= self._environment(plan)
         source = ModelSource(
             backend=config.backend,
             model_name=plan.model.name,
             version=version,
             path=str(model_file(plan.model, version, config.default_model_filename)),
             model_directory=str(plan.model.path),
-            parameters=backend_parameters(config),
+            parameters=parameters,
+            config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
         )
         opened = self._engine.open_model(source)
-        signature = Signature(tuple(opened.inputs), tuple(opened.outputs))
+        signature = Signature(
+            tuple(opened.inputs),
+            tuple(opened.outputs),
+            opened.max_batch_size,
+            opened.batches_dynamically,
+            opened.is_decoupled,
+        )
         completion = complete(config, signature, self._settings.default_max_batch_size)
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
         return opened, completion.config
+
+    def prepare_environment(self, plan: LoadPlan) -> bool:
+        """Builds the environment of a model that brings locked requirements, if it is not there.
+
+        Returns:
+            Whether one was built.
+
+        Raises:
+            ConfigError: it cannot be built.
+        """
+        if plan.config.backend not in RUN_CODE or self._environments is None:
+            return False
+        return self._environments.prepare(plan.model)
+
+    def _environment(self, plan: LoadPlan) -> dict[str, str]:
+        """What a model that is code is run by, as the parameter that its backend reads."""
+        if INTERPRETER in plan.config.parameters:
+            raise ConfigError([f"{plan.source}: parameters['{INTERPRETER}'] is the server's own"])
+        if self._environments is None:
+            return {}
+        python = self._environments.interpreter_of(plan.model)
+        return {} if python is None else {INTERPRETER: str(python)}
 
     def prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
         """Opens a version, makes its instances and warms them up; it is ready to be started.

@@ -35,6 +35,7 @@ def serving_spec(config: ModelConfig, version: int, labels: Labels) -> ServingSp
         default_priority_level=max(batching.default_priority_level, 1),
         queues=_queues(batching),
         instance_count=sum(group.count for group in config.instance_groups),
+        decoupled=bool(config.decoupled),
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from penstock.repository.environments import EnvironmentSettings
+
 DEFAULT_MAX_BATCH_SIZE = 64
 """max_batch_size of a model that can batch and whose configuration does not say."""
 
@@ -26,6 +28,7 @@ class RepositorySettings:
         drain_timeout_s: how long replaced versions may take to finish their requests.
         default_max_batch_size: for models that can batch and do not say how far.
         backend_directories: where plug-ins are; only to name those that exist.
+        environments: of Python models; None: a model that brings locked requirements is refused.
     """
 
     paths: tuple[Path, ...]
@@ -37,3 +40,4 @@ class RepositorySettings:
     drain_timeout_s: float = 30.0
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     backend_directories: tuple[Path, ...] = ()
+    environments: EnvironmentSettings | None = None

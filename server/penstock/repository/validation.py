@@ -49,6 +49,11 @@ def _all_faults(config: ModelConfig, model_name: str) -> Iterator[str]:
     yield from _instance_faults(config.instance_groups)
     if config.dynamic_batching is not None:
         yield from _batching_faults(config.dynamic_batching, config.max_batch_size)
+        if config.decoupled and config.dynamic_batching.preserve_ordering:
+            yield (
+                "dynamic_batching.preserve_ordering: not allowed with "
+                "model_transaction_policy.decoupled"
+            )
     if config.optimization is not None:
         yield from _optimization_faults(config.optimization, config.parameters)
     for index, warmup in enumerate(config.warmups):

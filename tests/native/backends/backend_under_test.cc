@@ -153,6 +153,60 @@ BackendUnderTest OpenVinoOnnx() {
 }
 #endif
 
+#ifdef PENSTOCK_TEST_PYTHON
+Result<Backend*> OpenPython() {
+  static auto& registry = *new BackendRegistry({PENSTOCK_PLUGIN_DIRECTORY});
+  registry.SetOptions(
+      "python", {{"interpreter", PENSTOCK_TEST_PYTHON}, {"runtime", PENSTOCK_WORKER_RUNTIME}});
+  return registry.Get("python");
+}
+
+// A tensor as a class declares it: without the batch dimension, where there is one.
+std::string PythonTensor(DataType dtype, const Shape& dims) {
+  const bool has_batch = !dims.empty() && dims[0] < 0;
+  std::string text = "('" + std::string(DataTypeName(dtype)) + "', (";
+  for (size_t i = has_batch ? 1 : 0; i < dims.rank(); ++i) text += std::to_string(dims[i]) + ",";
+  return text + "))";
+}
+
+void WritePython(const std::string& path, DataType dtype, const Shape& dims, int tensors,
+                 const std::string& predict) {
+  std::ofstream file(path);
+  file << "class Model:\n";
+  for (const char* kind : {"input", "output"}) {
+    file << "  " << kind << "s = {";
+    for (int i = 0; i < tensors; ++i) {
+      const char* name = kind[0] == 'i' ? "INPUT" : "OUTPUT";
+      file << "'" << name << i << "': " << PythonTensor(dtype, dims) << ",";
+    }
+    file << "}\n";
+  }
+  if (dims.empty() || dims[0] >= 0) file << "  max_batch_size = 0\n";
+  file << "  def predict(self, batch):\n    x = batch['INPUT0']\n" << predict;
+}
+
+BackendUnderTest Python() {
+  BackendUnderTest row;
+  row.name = "python";
+  row.open = &OpenPython;
+  row.model_filename = "model.py";
+  row.write_identity = [](const std::string& path, DataType dtype, const Shape& dims) {
+    WritePython(path, dtype, dims, 1, "    return {'OUTPUT0': x}\n");
+  };
+  row.write_simple = [](const std::string& path) {
+    WritePython(path, DataType::kInt32, Shape{-1, 16}, 2,
+                "    y = batch['INPUT1']\n    return {'OUTPUT0': x + y, 'OUTPUT1': x - y}\n");
+  };
+  row.write_picky = [](const std::string& path) {
+    WritePython(path, DataType::kFp32, Shape{-1, -1}, 1,
+                "    return {'OUTPUT0': {3: x}[len(x[0])]}\n");
+  };
+  row.bad_shape = Shape{2, 4};
+  row.good_shape = Shape{2, 3};
+  return row;
+}
+#endif
+
 }  // namespace
 
 TempDir::TempDir() {
@@ -173,8 +227,10 @@ const std::vector<BackendUnderTest>& BackendsUnderTest() {
       OnnxRuntime(),
 #endif
 #ifdef PENSTOCK_TEST_OPENVINO
-      OpenVinoIr(),
-      OpenVinoOnnx(),
+      OpenVinoIr(),  OpenVinoOnnx(),
+#endif
+#ifdef PENSTOCK_TEST_PYTHON
+      Python(),
 #endif
   };
   return rows;

@@ -42,7 +42,7 @@ class StatisticsTest : public testing::Test {
 };
 
 TEST_F(StatisticsTest, SuccessfulBatch_CountsRequestsRowsAndPhases) {
-  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2), 1234);
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2), 0, 1234);
   const VersionStatistics s = recorder_.Snapshot();
   EXPECT_EQ(s.execution_count, 1U);
   EXPECT_EQ(s.inference_count, 5U);
@@ -60,7 +60,7 @@ TEST_F(StatisticsTest, SuccessfulBatch_CountsRequestsRowsAndPhases) {
 }
 
 TEST_F(StatisticsTest, FailedBatch_CountsFailuresOnly) {
-  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2, Internal("x")), 1234);
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2, Internal("x")), 0, 1234);
   const VersionStatistics s = recorder_.Snapshot();
   EXPECT_EQ(s.fail.count, 2U);
   EXPECT_EQ(s.failures.at(StatusCode::kInternal), 2U);
@@ -72,7 +72,8 @@ TEST_F(StatisticsTest, FailedBatch_CountsFailuresOnly) {
 }
 
 TEST_F(StatisticsTest, BatchThatServedSome_CountsEachRequestAsItEnded) {
-  recorder_.RecordBatch(batch_, times_, std::vector<Status>{Status(), InvalidArgument("x")}, 1234);
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>{Status(), InvalidArgument("x")}, 0,
+                        1234);
   const VersionStatistics s = recorder_.Snapshot();
   EXPECT_EQ(s.success.count, 1U);
   EXPECT_EQ(s.fail.count, 1U);

@@ -63,6 +63,13 @@ TEST_F(FlagsTest, PathFollowsFromTheKindOfCall) {
   EXPECT_EQ(ParseFlags(stream)->workload.path, "/inference.GRPCInferenceService/ModelStreamInfer");
 }
 
+TEST_F(FlagsTest, ResponsesOfARequestAreCounted) {
+  const auto flags = ParseFlags({"--address", "h:1", "--request", path_, "--streams", "2",
+                                 "--concurrency", "2", "--responses", "50"});
+  ASSERT_TRUE(flags.ok()) << flags.status().ToString();
+  EXPECT_EQ(flags->run.fleet.target.responses, 50u);
+}
+
 TEST_F(FlagsTest, WhatWillNotDoIsNamed) {
   EXPECT_THAT(Refusal({"--fast"}), HasSubstr("no flag --fast"));
   EXPECT_THAT(Refusal({"--rate"}), HasSubstr("--rate needs a value"));
@@ -75,6 +82,9 @@ TEST_F(FlagsTest, WhatWillNotDoIsNamed) {
   EXPECT_THAT(Refusal({"--metadata", "=v"}), HasSubstr("KEY=VALUE"));
   EXPECT_THAT(Refusal({"--request", path_ + "/no"}), HasSubstr("cannot be read"));
   EXPECT_THAT(Refusal({"--rate", "5", "--concurrency", "2"}), HasSubstr("exclude"));
+  EXPECT_THAT(Refusal({"--responses", "2"}), HasSubstr("needs --streams"));
+  EXPECT_THAT(Refusal({"--responses", "2", "--streams", "1", "--concurrency", "2"}),
+              HasSubstr("a --concurrency of at most"));
   EXPECT_EQ(Refusal({}), "");
   EXPECT_THAT(std::string(ParseFlags({"--address", "h:1"}).status().message()),
               HasSubstr("--request is missing"));

@@ -12,7 +12,13 @@ import grpc
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from tests.support.fixture_models import write_identity, write_model, write_simple
+from tests.support.fixture_models import (
+    write_identity,
+    write_model,
+    write_repeat,
+    write_simple,
+    write_square,
+)
 from tests.support.models import classical, onnx_files
 from tests.support.raw_grpc import RawClient, raw_client
 from tests.support.run_server import ServerProcess
@@ -32,6 +38,7 @@ dynamic_batching {
 SERVED = (
     *("simple", "identity", "words", "halves", "digits", "slow"),
     *("fails", "throws", "wrong_shape", "wrong_bytes", "picky", "moving", "reloaded"),
+    *("repeat_int32", "square_int32"),
 )
 """The models that serve from the start; `broken` never does."""
 
@@ -58,6 +65,8 @@ def write_repository(root: Path) -> Digits:
     write_model(root, "fails", kind="fail", config=BATCHED, message="not today")
     write_model(root, "throws", kind="throw", config=BATCHED, message="torn apart")
     write_model(root, "broken", kind="fail_load", message="no such luck")
+    write_repeat(root)
+    write_square(root)
     for name in ("moving", "reloaded"):
         write_simple(root, name, config=BATCHED)
     model, images = classical.digits()

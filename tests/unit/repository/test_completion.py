@@ -185,3 +185,33 @@ def test_completing_twice_changes_nothing() -> None:
 def test_backend_without_a_platform_is_its_own() -> None:
     config = with_names(ModelConfig(), "m", "fixture")
     assert (config.platform, config.default_model_filename) == ("fixture", "")
+
+
+CODE = Signature(BATCHED.inputs, BATCHED.outputs, max_batch_size=8, batches_dynamically=True)
+
+
+def test_model_that_is_code_says_how_it_is_batched() -> None:
+    config = completed("", CODE).config
+    assert config.max_batch_size == 8
+    assert config.dynamic_batching is not None
+
+
+def test_configuration_goes_before_what_code_says() -> None:
+    config = completed("max_batch_size: 4", CODE).config
+    assert config.max_batch_size == 4
+
+
+def test_code_without_a_batch_dimension_is_not_batched_for_its_open_shapes() -> None:
+    signature = Signature(BATCHED.inputs, BATCHED.outputs, max_batch_size=0)
+    config = completed("", signature).config
+    assert config.max_batch_size == 0
+    assert config.dynamic_batching is None
+    assert config.inputs[0].dims == (-1, 3)
+
+
+def test_decoupled_code_makes_the_configuration_so_and_nothing_else() -> None:
+    signature = Signature(BATCHED.inputs, BATCHED.outputs, is_decoupled=True)
+    assert completed("", signature).config.decoupled is True
+    assert completed("").config.decoupled is None
+    (fault,) = completed("model_transaction_policy { }", signature).faults
+    assert "model_transaction_policy.decoupled" in fault

@@ -1,0 +1,149 @@
+#include "backends/python/python_model.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "backends/python/python_instance.h"
+#include "base/strcat.h"
+
+namespace penstock::python {
+namespace {
+
+constexpr double kNsPerS = 1e9;
+
+void PutJsonString(std::string_view text, std::string* out) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  out->push_back('"');
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out->push_back('\\');
+      out->push_back(c);
+    } else if (byte < 0x20) {
+      out->append("\\u00");
+      out->push_back(kHex[byte >> 4]);
+      out->push_back(kHex[byte & 15]);
+    } else {
+      out->push_back(c);
+    }
+  }
+  out->push_back('"');
+}
+
+// What server/penstock/worker/source.py reads.
+std::string StartDocument(const LoadOptions& options, const ModelSettings& settings) {
+  std::string text = StrCat("{\"version\":", options.version,
+                            ",\"memory_limit_bytes\":", settings.memory_limit_mb << 20);
+  for (const auto& [name, value] :
+       {std::pair<const char*, std::string_view>{"model_name", options.model_name},
+        {"path", options.path},
+        {"model_directory", options.model_directory},
+        {"config", options.config_json}}) {
+    text += StrCat(",\"", name, "\":");
+    PutJsonString(value, &text);
+  }
+  return text + "}";
+}
+
+int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * kNsPerS); }
+
+// The text without the places of this machine that the model lies in.
+Status WithoutPath(const Status& status, const std::string& directory) {
+  std::string text(status.message());
+  const std::string prefix = directory + "/";
+  for (size_t at = text.find(prefix); at != std::string::npos; at = text.find(prefix, at)) {
+    text.erase(at, prefix.size());
+  }
+  return {status.code(), std::move(text)};
+}
+
+std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
+  std::vector<TensorSpec> made;
+  for (const WorkerTensorSpec& spec : specs) {
+    made.push_back({spec.name, spec.dtype, spec.dims, spec.is_optional});
+  }
+  return made;
+}
+
+}  // namespace
+
+void WorkerRoster::Add(const std::shared_ptr<Worker>& worker) {
+  MutexLock lock(mu_);
+  std::erase_if(workers_, [](const auto& each) { return each.expired(); });
+  workers_.push_back(worker);
+}
+
+std::shared_ptr<Worker> WorkerRoster::FindReady() const {
+  MutexLock lock(mu_);
+  for (const auto& each : workers_) {
+    auto worker = each.lock();
+    if (worker != nullptr && worker->is_ready()) return worker;
+  }
+  return nullptr;
+}
+
+Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& backend,
+                                                        const LoadOptions& options) {
+  const std::string label = StrCat("model '", options.model_name, "' version ", options.version);
+  const Result<ModelSettings> settings = ReadModelSettings(options.parameters);
+  if (!settings.ok()) {
+    return Status(settings.status().code(), StrCat(label, ": ", settings.status().message()));
+  }
+  if (access(options.path.c_str(), R_OK) != 0) {
+    return NotFound(label + " cannot be loaded: its file cannot be read");
+  }
+  WorkerOptions worker;
+  worker.label = label;
+  worker.log_name = StrCat(options.model_name, "_", options.version);
+  worker.launch.start_document = StartDocument(options, *settings);
+  worker.launch.arguments = {backend.interpreter, backend.runtime};
+  if (!settings->interpreter.empty()) {  // an environment of its own, and nothing else: -I
+    worker.launch.arguments = {settings->interpreter, "-I", backend.runtime};
+  }
+  worker.load_limit_ns = Nanoseconds(settings->load_limit_s);
+  worker.execution_limit_ns = Nanoseconds(settings->execution_limit_s);
+  worker.restarts.max_restarts = settings->max_restarts;
+  worker.restarts.window_ns = Nanoseconds(settings->restart_window_s);
+  std::unique_ptr<PythonModel> model(new PythonModel(std::move(worker), options.model_directory));
+  auto first = Worker::Start(model->worker_options_);
+  if (!first.ok()) return WithoutPath(first.status(), options.model_directory);
+  const WorkerSignature& signature = (*first)->signature();
+  model->signature_ = {ToSpecs(signature.inputs), ToSpecs(signature.outputs)};
+  if (signature.max_batch_size >= 0) {
+    model->signature_.max_batch_size = static_cast<uint32_t>(signature.max_batch_size);
+  }
+  model->signature_.is_decoupled = signature.is_decoupled;
+  model->signature_.batches_dynamically = signature.batches_dynamically;
+  model->Keep(*std::move(first));
+  return std::unique_ptr<BackendModel>(std::move(model));
+}
+
+void PythonModel::Keep(std::unique_ptr<Worker> worker) {
+  MutexLock lock(mu_);
+  spare_ = std::move(worker);
+}
+
+Result<std::unique_ptr<BackendInstance>> PythonModel::CreateInstance(
+    const InstanceOptions& options) {
+  auto worker = TakeWorker(options.name);
+  if (!worker.ok()) return WithoutPath(worker.status(), directory_);
+  roster_->Add(*worker);
+  return std::unique_ptr<BackendInstance>(
+      std::make_unique<PythonInstance>(label(), signature_, *std::move(worker), roster_));
+}
+
+Result<std::shared_ptr<Worker>> PythonModel::TakeWorker(const std::string& name) {
+  std::unique_ptr<Worker> worker;
+  {
+    MutexLock lock(mu_);
+    worker = std::move(spare_);
+  }
+  // The spare one may have ended while it waited.
+  if (worker != nullptr && worker->Activate(name).ok()) return std::shared_ptr(std::move(worker));
+  PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+  PENSTOCK_RETURN_IF_ERROR(worker->Activate(name));
+  return std::shared_ptr(std::move(worker));
+}
+
+}  // namespace penstock::python

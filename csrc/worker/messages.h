@@ -1,0 +1,157 @@
+// What the server and a worker say to each other.
+//
+// Over one SOCK_SEQPACKET socket go packets of a fixed size; what varies in length lies in slabs
+// (slab.h), and a packet says where. All numbers are little-endian and packed.
+//
+//   packet   = kind u32, slab u32, batch u64, request u32, value u32, offset u64, size u64
+//   (the body of a packet is the `size` bytes at `offset` of `slab`)
+//
+//   server -> worker
+//     MAP       slab of `size` bytes, its descriptor attached; value 1: write outputs there
+//               from now on
+//     UNMAP     slab: not used any more
+//     START     body = the instance's name; the worker makes its model ready
+//     RUN       batch; body = run; value = the slab for its outputs
+//     CREDIT    batch, request: `value` more responses may be sent
+//     CANCEL    batch, request: its client has gone
+//     TAKEN     the body of the last RESPONSE is not needed any more
+//   worker -> server
+//     DESCRIBED body = signature; the model is imported, and waits for START
+//     READY     the model takes batches
+//     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends
+//     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1
+//     RESPONSE  of a decoupled model: batch, request; body = results, one. value 1: it is the last of
+//               its request; 3: there is no body, only that. After a body the worker waits for TAKEN
+//     DONE      batch; body = results: one for the batch, or one for each request of RUN's; of a
+//               decoupled model one without outputs: whether it takes the batch. That one waits for
+//               TAKEN, too
+//
+//   signature = flags u32 (1 decoupled, 2 answers requests one by one, 4 batches dynamically),
+//               max_batch_size i32 (-1: not said), inputs u32, outputs u32, spec*
+//   spec      = dtype u32, flags u32 (1 optional), rank u32, name_size u32, dims i64*, name
+//   run       = inputs u32, wanted u32, requests u32, input*, wanted index u32*, request*
+//   input     = index u32, dtype u32, slab u32, rank u32, offset u64, size u64, dims i64*
+//   request   = rows u32, room u32, timeout_us i64, wanted u32, parameters u32, id_size u32,
+//               wanted index u32*, id, parameter*
+//   parameter = type u32 (0 bool, 1 int64, 2 uint64, 3 double, 4 string), key_size u32, key, value:
+//               8 bytes, or size u32 and text
+//   results   = count u32, result*
+//   result    = code u32, text_size u32, outputs u32, text, output*
+//   output    = index u32, dtype u32, rank u32, offset u64, size u64, dims i64*; data in the body's
+//               slab
+//
+// Every index counts from 0; dtype numbers are DataType's.
+//
+// Trust: none in what a worker sends. Bodies are copied out of the slab before they are read, and
+// every number is checked.
+
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/dtype.h"
+#include "tensor/parameter.h"
+#include "tensor/shape.h"
+
+namespace penstock {
+
+enum class WorkerPacketKind : uint32_t {
+  kMap = 1,
+  kUnmap = 2,
+  kStart = 3,
+  kRun = 4,
+  kCredit = 5,
+  kCancel = 6,
+  kTaken = 7,
+  kDescribed = 32,
+  kReady = 33,
+  kFailed = 34,
+  kGrow = 35,
+  kResponse = 36,
+  kDone = 37,
+};
+
+struct WorkerPacket {
+  WorkerPacketKind kind{};
+  uint32_t slab = 0;
+  uint64_t batch = 0;
+  uint32_t request = 0;
+  uint32_t value = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+static_assert(sizeof(WorkerPacket) == 40 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "packets are copied as they lie in memory");
+
+struct WorkerTensorSpec {
+  std::string name;
+  DataType dtype = DataType::kInvalid;
+  Shape dims;  // batch dimension included; -1 = any
+  bool is_optional = false;
+};
+
+// What a model says of itself.
+struct WorkerSignature {
+  bool is_decoupled = false;
+  bool answers_requests = false;  // RUN carries the requests of its batch
+  bool batches_dynamically = false;
+  int32_t max_batch_size = -1;  // -1: it does not say
+  std::vector<WorkerTensorSpec> inputs;
+  std::vector<WorkerTensorSpec> outputs;
+};
+
+// An input of a batch, where it lies.
+struct WorkerInput {
+  uint32_t index = 0;
+  DataType dtype = DataType::kInvalid;
+  Shape shape;
+  uint32_t slab = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+
+// A request of a batch; borrows.
+struct WorkerRequest {
+  uint32_t rows = 1;
+  uint32_t room = 0;
+  int64_t timeout_us = 0;
+  std::string_view id;
+  std::span<const Parameter> parameters;
+  std::span<const size_t> wanted;
+};
+
+struct WorkerOutput {
+  uint32_t index = 0;
+  DataType dtype = DataType::kInvalid;
+  Shape shape;
+  uint64_t offset = 0;  // in the slab of the body
+  uint64_t size = 0;
+};
+
+struct WorkerResult {
+  StatusCode code = StatusCode::kOk;
+  std::string text;  // any bytes: the engine makes UTF-8 of it
+  std::vector<WorkerOutput> outputs;
+};
+
+// The body of RUN.
+void EncodeRun(std::span<const WorkerInput> inputs, std::span<const size_t> wanted,
+               std::span<const WorkerRequest> requests, std::string* body);
+
+// Bounds of what is read from a worker.
+inline constexpr size_t kMaxWorkerTensors = 4096;
+inline constexpr size_t kMaxWorkerTextBytes = 16 << 10;  // what is longer is cut
+
+// INVALID_ARGUMENT with what is wrong, for a body that is not what its name says.
+Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body);
+// `slab_bytes`: of the slab that the outputs lie in; they lie inside it, and hold the bytes of their
+// shapes (BYTES: to be checked once copied).
+Result<std::vector<WorkerResult>> DecodeResults(std::span<const uint8_t> body, uint64_t slab_bytes,
+                                                size_t expected_results);
+
+}  // namespace penstock

@@ -1,0 +1,119 @@
+#include "worker/messages.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <vector>
+
+namespace penstock {
+namespace {
+
+template <typename T>
+void Put(T value, std::vector<uint8_t>* out) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
+  out->insert(out->end(), bytes, bytes + sizeof(value));
+}
+
+// One result with one FP32 output of shape [2], at 64.
+std::vector<uint8_t> GoodResults() {
+  std::vector<uint8_t> body;
+  for (const uint32_t number : {1U, 0U, 0U, 1U, 0U, 12U, 1U}) Put(number, &body);
+  Put(uint64_t{64}, &body);
+  Put(uint64_t{8}, &body);
+  Put(int64_t{2}, &body);
+  return body;
+}
+
+std::vector<uint8_t> GoodSignature() {
+  std::vector<uint8_t> body;
+  for (const uint32_t number : {5U, 8U, 1U, 1U}) Put(number, &body);
+  for (int i = 0; i < 2; ++i) {
+    for (const uint32_t number : {12U, 1U, 2U, 1U}) Put(number, &body);
+    Put(int64_t{-1}, &body);
+    Put(int64_t{4}, &body);
+    body.push_back('a');
+  }
+  return body;
+}
+
+TEST(WorkerMessagesTest, Results_AreRead) {
+  const auto results = DecodeResults(GoodResults(), 72, 1);
+  ASSERT_TRUE(results.ok()) << results.status().ToString();
+  const WorkerOutput& output = results->at(0).outputs.at(0);
+  EXPECT_EQ(output.dtype, DataType::kFp32);
+  EXPECT_EQ(output.shape, Shape{2});
+  EXPECT_EQ(output.offset, 64U);
+}
+
+TEST(WorkerMessagesTest, OutputBeyondTheSlab_IsRefused) {
+  EXPECT_FALSE(DecodeResults(GoodResults(), 71, 1).ok());
+}
+
+TEST(WorkerMessagesTest, Signature_IsRead) {
+  const auto signature = DecodeSignature(GoodSignature());
+  ASSERT_TRUE(signature.ok());
+  EXPECT_TRUE(signature->is_decoupled && signature->batches_dynamically);
+  EXPECT_FALSE(signature->answers_requests);
+  EXPECT_EQ(signature->max_batch_size, 8);
+  EXPECT_EQ(signature->inputs.at(0).dims, (Shape{-1, 4}));
+  EXPECT_TRUE(signature->outputs.at(0).is_optional);
+}
+
+TEST(WorkerMessagesTest, EveryPrefix_IsRefused) {
+  const auto results = GoodResults();
+  for (size_t size = 0; size < results.size(); ++size) {
+    EXPECT_FALSE(DecodeResults(std::span(results).first(size), 72, 1).ok()) << size;
+  }
+  const auto signature = GoodSignature();
+  for (size_t size = 0; size < signature.size(); ++size) {
+    EXPECT_FALSE(DecodeSignature(std::span(signature).first(size)).ok()) << size;
+  }
+}
+
+TEST(WorkerMessagesTest, DamagedBodies_AreRefusedOrLieInside) {
+  std::mt19937 random(7);  // NOLINT: the same damage each time
+  for (int round = 0; round < 20'000; ++round) {
+    auto body = GoodResults();
+    for (int i = 0; i < 3; ++i) body[random() % body.size()] = static_cast<uint8_t>(random());
+    const auto results = DecodeResults(body, 72, 1);
+    if (!results.ok()) continue;
+    for (const WorkerOutput& output : results->at(0).outputs) {
+      ASSERT_LE(output.offset, 72U);
+      ASSERT_LE(output.size, 72U - output.offset);
+      ASSERT_TRUE(output.shape.NumElements().has_value());
+    }
+  }
+}
+
+TEST(WorkerMessagesTest, NameThatIsNotUtf8_IsRefused) {
+  auto body = GoodSignature();
+  body.back() = 0xff;
+  EXPECT_FALSE(DecodeSignature(body).ok());
+}
+
+TEST(WorkerMessagesTest, RunOfOneInput_HasTheLayoutOfTheGrammar) {
+  const WorkerInput input{.index = 1,
+                          .dtype = DataType::kFp32,
+                          .shape = Shape{3, 2},
+                          .slab = 9,
+                          .offset = 64,
+                          .size = 24};
+  const size_t wanted[] = {2};
+  const Parameter parameters[] = {{"k", std::string_view("v")}, {"b", true}};
+  const WorkerRequest request{.rows = 3,
+                              .room = 4,
+                              .timeout_us = 5,
+                              .id = "id",
+                              .parameters = parameters,
+                              .wanted = wanted};
+  std::string body;
+  EncodeRun({&input, 1}, wanted, {&request, 1}, &body);
+  const size_t input_bytes = 16 + 16 + 16;
+  const size_t request_bytes = 4 + 4 + 8 + 12 + 4 + 2 + (8 + 1 + 4 + 1) + (8 + 1 + 8);
+  EXPECT_EQ(body.size(), 12 + input_bytes + 4 + request_bytes);
+  EXPECT_EQ(body.substr(12 + input_bytes + 4 + 28 + 4, 2), "id");
+}
+
+}  // namespace
+}  // namespace penstock

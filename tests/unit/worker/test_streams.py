@@ -1,0 +1,129 @@
+"""Decoupled models in this process: credit, ends, failures, cancellation."""
+
+import numpy as np
+import pytest
+from tests.support.worker_host import MakeHost, Reply, WorkerHost, make_host, request_bytes
+
+from penstock.worker.wire import Kind
+
+__all__ = ["make_host"]
+
+LAST, LAST_WITHOUT_BODY = 1, 3
+
+COUNTER = """
+    import numpy as np
+    class Model:
+        inputs = {"n": ("INT32", (1,))}
+        outputs = {"i": ("INT32", (1,))}
+        def predict(self, batch):
+            try:
+                for i in range(int(batch["n"][0, 0])):
+                    yield {"i": np.array([[i]], np.int32)}
+                if batch["n"][0, 0] == 0:
+                    raise ValueError("nothing")
+            except GeneratorExit:
+                print("told")
+                raise
+"""
+
+TRITON = """
+    import threading
+    import numpy as np
+    import triton_python_backend_utils as pb_utils
+    class TritonPythonModel:
+        @staticmethod
+        def auto_complete_config(config):
+            config.add_input({"name": "n", "data_type": "TYPE_INT32", "dims": [1]})
+            config.add_output({"name": "i", "data_type": "TYPE_INT32", "dims": [1]})
+            config.set_model_transaction_policy({"decoupled": True})
+            return config
+        def execute(self, requests):
+            for request in requests:
+                threading.Thread(target=self.answer, args=(request,)).start()
+        def answer(self, request):
+            sender = request.get_response_sender()
+            n = pb_utils.get_input_tensor_by_name(request, "n").as_numpy()[0]
+            for i in range(n):
+                tensor = pb_utils.Tensor("i", np.array([i], np.int32))
+                sender.send(pb_utils.InferenceResponse(output_tensors=[tensor]))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
+
+
+def receive(host: WorkerHost) -> Reply:
+    """The next packet; it is taken at once."""
+    reply = host.receive()
+    if reply.body:
+        host.send(Kind.TAKEN)
+    return reply
+
+
+def run(host: WorkerHost, *counts: int, room: int = 100) -> None:
+    requests = [request_bytes(1, room=room) for _ in counts]
+    array = np.array(counts, np.int32).reshape(-1, 1)
+    host.run([array], (0,), requests)
+
+
+def test_generators_of_a_batch_answer_in_turn(make_host: MakeHost) -> None:
+    host = make_host(COUNTER)
+    assert host.start().kind is Kind.READY
+    run(host, 3, 2)
+    seen: list[tuple[int, int]] = []
+    while [value for _, value in seen].count(LAST_WITHOUT_BODY) < 2:
+        reply = receive(host)
+        if reply.kind is Kind.RESPONSE:
+            seen.append((reply.request, reply.value))
+    assert [request for request, value in seen if value == 0] == [0, 1, 0, 1, 0]
+
+
+def test_model_waits_for_credit(make_host: MakeHost) -> None:
+    host = make_host(COUNTER)
+    assert host.start().kind is Kind.READY
+    run(host, 5, room=2)
+    replies = [receive(host) for _ in range(3)]
+    assert [reply.kind for reply in replies] == [Kind.DONE, Kind.RESPONSE, Kind.RESPONSE]
+    host.send(Kind.CREDIT, batch=1, request=0, value=1)
+    assert receive(host).kind is Kind.RESPONSE
+    host.send(Kind.CREDIT, batch=1, request=0, value=9)
+    assert [receive(host).value for _ in range(3)] == [0, 0, LAST_WITHOUT_BODY]
+
+
+def test_cancellation_reaches_the_generator(
+    make_host: MakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host = make_host(COUNTER)
+    assert host.start().kind is Kind.READY
+    run(host, 1000, room=1)
+    assert [receive(host).kind for _ in range(2)] == [Kind.DONE, Kind.RESPONSE]
+    host.send(Kind.CANCEL, batch=1, request=0)
+    assert receive(host).value == LAST_WITHOUT_BODY
+    assert "told" in capfd.readouterr().out
+
+
+def test_exception_ends_its_stream_with_a_failure(make_host: MakeHost) -> None:
+    host = make_host(COUNTER)
+    assert host.start().kind is Kind.READY
+    run(host, 0)
+    assert receive(host).kind is Kind.DONE
+    reply = host.receive()
+    assert reply.value == LAST
+    assert "ValueError: nothing" in host.results(reply)[0][1]
+    host.send(Kind.TAKEN)
+    run(host, 1)
+    assert [receive(host).value for _ in range(3)] == [0, 0, LAST_WITHOUT_BODY]
+
+
+def test_triton_senders_answer_from_their_threads(make_host: MakeHost) -> None:
+    host = make_host(TRITON)
+    assert host.start().kind is Kind.READY
+    host.run([np.array([3], np.int32)], (0,), [request_bytes(1, room=1)])
+    got = []
+    for _ in range(5):
+        reply = host.receive()
+        if reply.kind is Kind.RESPONSE and reply.body:
+            got.append(int(host.results(reply)[0][2][0][0]))
+            host.send(Kind.CREDIT, batch=1, request=0, value=1)
+        if reply.body:
+            host.send(Kind.TAKEN)
+    assert got == [0, 1, 2]
+    assert reply.value == LAST_WITHOUT_BODY or reply.kind is Kind.DONE
