@@ -117,7 +117,7 @@ def first_responses(address: str, responses: int, count: int) -> Iterator[float]
     body = request_bytes(responses)
     requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     with grpc.insecure_channel(address) as channel:
-        call = channel.stream_stream(STREAM, None, None)(iter(requests.get, None))
+        call = iter(channel.stream_stream(STREAM, None, None)(iter(requests.get, None)))
         for _ in range(count):
             start_s = time.perf_counter()
             requests.put(body)

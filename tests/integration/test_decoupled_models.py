@@ -171,7 +171,7 @@ async def test_client_that_cancels_ends_its_requests_at_once(server: RunningServ
         call.cancel()
         await until_idle(server)
         assert len(await replies(client.stream([square(2)]))) == 2
-    stats = server.app.core.infer_stats()  # type: ignore[union-attr]
+    stats = server.app.core.infer_stats()
     assert stats["completed"]["CANCELLED"] == 3
 
 

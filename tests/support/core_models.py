@@ -58,7 +58,7 @@ def request(model: str = "m", rows: int = 1) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def take(engine: _core.Engine, count: int) -> list[_core.Completion]:
+def take(engine: _core.Engine, count: int) -> "list[_core.Completion]":
     """Waits for `count` completions, as the event loop does."""
     taken = list(engine.flush())
     while len(taken) < count:

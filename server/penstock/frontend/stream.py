@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -109,18 +110,16 @@ class InferStream:
             return reply
         relay = asyncio.create_task(self._relay(reply))
         self._relays.add(relay)
-        relay.add_done_callback(self._on_relayed)
+        relay.add_done_callback(partial(self._on_relayed, reply))
         return None
 
     async def _relay(self, responses: Responses) -> None:
-        try:
-            async for reply in responses:
-                await self._write(reply)
-                responses.taken(reply)
-        finally:
-            responses.cancel()
+        async for reply in responses:
+            await self._write(reply)
+            responses.taken(reply)
 
-    def _on_relayed(self, relay: asyncio.Task[None]) -> None:
+    def _on_relayed(self, responses: Responses, relay: asyncio.Task[None]) -> None:
+        responses.cancel()  # here: a task that is cancelled before it began runs nothing
         self._relays.discard(relay)
         self._slots.release()
         failure = None if relay.cancelled() else relay.exception()

@@ -51,7 +51,10 @@ async def read_little(world: World, rng: random.Random) -> None:
     await a_while(rng, stream)
     stream.cancel()
     code = await stream.code()
-    assert code is CANCELLED or (code is DEADLINE and timeout is not None), code
+    text = await stream.details()
+    # grpc.aio loses the status of a stream whose deadline passes while it sends.
+    is_late = code is DEADLINE or text == "Internal error from Core"
+    assert code is CANCELLED or (is_late and timeout is not None), f"{code} {text!r}"
     world.count("decoupled: left", code)
 
 

@@ -133,6 +133,20 @@ async def test_client_that_goes_cancels_what_runs() -> None:
     assert not requests.calls[b"b"].is_cancelled
 
 
+async def test_client_that_goes_before_the_first_response_is_awaited() -> None:
+    requests = FakeRequests()
+
+    async def infer(request: bytes) -> StreamReply | Responses:
+        run.cancel()  # ends it before anything that follows from the request has begun
+        return await requests.infer(request)
+
+    run = asyncio.create_task(stream(FakeContext(b"a"), infer=infer).run())
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    await assert_alone()
+    assert requests.calls[b"a"].is_cancelled
+
+
 @pytest.mark.parametrize("half_closes", [False, True])
 async def test_failure_ends_the_stream_when_asked_for_statuses(half_closes: bool) -> None:
     requests = FakeRequests()
