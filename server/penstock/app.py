@@ -68,11 +68,11 @@ class App:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.lifecycle = Lifecycle()
-        self.core = _make_core(config)
+        self.core = make_core(config)
         self.door = Door(config, self.core.access)
         self.readiness = Readiness(lambda: self.models.all_ready())
         self.models = ModelManager(
-            CoreEngine(self.core), _repository_settings(config), self.readiness.announce
+            CoreEngine(self.core), repository_settings(config), self.readiness.announce
         )
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
@@ -244,9 +244,9 @@ def check(config: ServerConfig) -> CheckReport:
     Raises:
         StartupError: a repository cannot be read.
     """
-    core = _make_core(config)
+    core = make_core(config)
     try:
-        return check_repository(CoreEngine(core), _repository_settings(config))
+        return check_repository(CoreEngine(core), repository_settings(config))
     finally:
         core.engine.shutdown()
 
@@ -282,7 +282,8 @@ def _end_by_force() -> NoReturn:
     os._exit(EXIT_FAILURE)
 
 
-def _make_core(config: ServerConfig) -> Core:
+def make_core(config: ServerConfig) -> Core:
+    """The core with its backends and engines at hand."""
     directories = [str(_PLUGINS), *(str(each) for each in config.backend_directory)]
     core = Core(
         backend_directories=directories,
@@ -337,7 +338,8 @@ def _set_core_logging(settings: LogSettings) -> None:
     )
 
 
-def _repository_settings(config: ServerConfig) -> RepositorySettings:
+def repository_settings(config: ServerConfig) -> RepositorySettings:
+    """What the model manager needs to know."""
     return RepositorySettings(
         paths=config.model_repository,
         control_mode=config.model_control_mode,

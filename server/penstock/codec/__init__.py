@@ -7,6 +7,7 @@ inference are not read here: they pass through as bytes that the native core rea
 """
 
 from penstock._messages import DESCRIPTORS, METHODS, POOL, SERVICE_NAME, Method
+from penstock.codec._batch import infer_request_head, join_infer_request, parse_infer_response
 from penstock.codec._config_reader import read_config_json, read_config_text
 from penstock.codec._control import (
     EXTENSIONS,
@@ -105,7 +106,10 @@ __all__ = [
     "encode_statistics",
     "encode_trace_settings",
     "encode_unload_response",
+    "infer_request_head",
+    "join_infer_request",
     "parse_index_request",
+    "parse_infer_response",
     "parse_load_request",
     "parse_log_request",
     "parse_model_request",

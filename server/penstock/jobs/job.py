@@ -1,0 +1,281 @@
+"""A job that is planned, from where an earlier run left it to its manifest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from penstock import __version__
+from penstock.jobs.failures import PlanError, StoppedError
+from penstock.jobs.ledger import (
+    MANIFEST,
+    WORK,
+    Ledger,
+    PartRecord,
+    differences,
+    part_name,
+    totals,
+)
+from penstock.jobs.model import Engine
+from penstock.jobs.parts import PartOptions, PartWriter
+from penstock.jobs.pieces import Cut, pieces
+from penstock.jobs.planning import PlannedJob
+from penstock.jobs.requests import Sender
+from penstock.jobs.runner import Runner
+from penstock.jobs.storage import Storage, only_one
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: rows of parts done earlier included.
+
+    Attributes:
+        rows: input rows that are done.
+        rejected: those of them that were rejected.
+        total: all of them; None = unknown.
+        resumed: rows that an earlier run had done.
+    """
+
+    rows: int = 0
+    rejected: int = 0
+    total: int | None = None
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended well.
+
+    Attributes:
+        state: done; nothing was left to do; or this shard is done and others are not.
+        rows_in: input rows of the whole output; of the shard where others are not done.
+        rows_out: rows that were answered.
+        rows_rejected: rows that were not.
+        resumed_rows: input rows that earlier runs had done.
+        parts: output files.
+        seconds: of this run.
+        manifest: where it is; "" while other shards are not done.
+    """
+
+    state: Literal["done", "already done", "shard done"]
+    rows_in: int
+    rows_out: int
+    rows_rejected: int
+    resumed_rows: int
+    parts: int
+    seconds: float
+    manifest: str
+
+
+OnProgress = Callable[[Progress], None]
+
+
+async def run_job(
+    engine: Engine, job: PlannedJob, on_progress: OnProgress = lambda progress: None
+) -> JobResult:
+    """Does what is left of a job.
+
+    Args:
+        engine: what answers.
+        job: as planned with the same engine.
+        on_progress: called on the loop as parts grow.
+
+    Raises:
+        JobError: why the job stopped; what is committed stays, and a further run goes on from it.
+    """
+    began = time.monotonic()
+    storage = Storage(job.options.output_uri)
+    ledger = Ledger(storage)
+    done = await asyncio.to_thread(ledger.manifest)
+    if done is not None and done["job"] == job.identity and job.options.resume:
+        if not job.options.overwrite:
+            return _already_done(storage, done, time.monotonic() - began)
+    with ExitStack() as stack:
+        await asyncio.to_thread(_begin, job, ledger, done)
+        lock = only_one(storage, f"{WORK}/.lock-{job.options.shard[0]}")
+        await asyncio.to_thread(stack.enter_context, lock)
+        parts = await asyncio.to_thread(_committed, storage, ledger)
+        mine = {n: part for n, part in parts.items() if _is_mine(job, n)}
+        await _run_rest(engine, job, storage, mine, on_progress)
+        return await asyncio.to_thread(_finish, job, storage, mine, began)
+
+
+def _already_done(storage: Storage, manifest: Mapping[str, Any], seconds: float) -> JobResult:
+    counts = manifest["counts"]
+    return JobResult(
+        "already done",
+        counts["rows_in"],
+        counts["rows_out"],
+        counts["rows_rejected"],
+        counts["rows_in"],
+        len(manifest["outputs"]),
+        seconds,
+        f"{storage.uri}/{MANIFEST}",
+    )
+
+
+def _begin(job: PlannedJob, ledger: Ledger, manifest: Mapping[str, Any] | None) -> None:
+    """Makes the output this job's, or finds that it is.
+
+    Raises:
+        PlanError: it is another's.
+    """
+    found = manifest["job"] if manifest is not None else ledger.job()
+    is_ours = found == job.identity
+    is_new = found is None
+    if not is_new and not is_ours and not job.options.overwrite:
+        raise PlanError(
+            f"{job.options.output_uri} holds outputs of another job; --overwrite replaces them",
+            *differences(job.identity, found or {}),
+        )
+    # A shard that finds its own job leaves alone what the others have done.
+    starts_over = (job.options.overwrite or not job.options.resume) and job.options.shard[1] == 1
+    if not is_ours or starts_over:
+        ledger.clear()
+        ledger.begin(job.identity)
+
+
+def _committed(storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:
+    """The parts whose files are there."""
+    names = set(storage.names())
+    return {n: part for n, part in ledger.parts().items() if part.output.name in names}
+
+
+def _is_mine(job: PlannedJob, part: int) -> bool:
+    index, count = job.options.shard
+    return part % count == index
+
+
+async def _run_rest(
+    engine: Engine,
+    job: PlannedJob,
+    storage: Storage,
+    mine: dict[int, PartRecord],
+    on_progress: OnProgress,
+) -> None:
+    """Runs the parts of this shard that are not committed, and adds them to `mine`."""
+    before = totals(mine.values())
+    writer = PartWriter(
+        storage,
+        job.plan,
+        PartOptions(
+            job.output_format,
+            job.sizes.part_rows,
+            job.options.max_rejects,
+            before["rows_rejected"],
+        ),
+    )
+    _check_rejects(before["rows_rejected"], job.options.max_rejects)
+    cut = Cut(
+        job.sizes.part_rows,
+        lambda part: part not in mine and _is_mine(job, part),
+        job.options.limit,
+        job.sizes.request_rows,
+    )
+    names = [column.name for column in job.plan.columns]
+    blocks = job.source.blocks(names, cut.skips, job.sizes.block_rows)
+    progress = _Counted(job, before, on_progress)
+    runner = Runner(
+        Sender(engine, job.plan.model, job.options.retry_s),
+        writer,
+        request_rows=job.sizes.request_rows,
+        in_flight=job.sizes.in_flight,
+        on_rows=progress.add,
+    )
+    await runner.run(pieces(blocks, job.plan, cut))
+    mine.update((part.number, part) for part in writer.committed)
+
+
+def _check_rejects(rejected: int, limit: int | None) -> None:
+    if limit is not None and rejected > limit:
+        raise StoppedError(f"{rejected} rows were rejected, more than --max-rejects {limit}")
+
+
+class _Counted:
+    """Adds progress up and tells of it."""
+
+    def __init__(self, job: PlannedJob, before: Mapping[str, int], on_progress: OnProgress) -> None:
+        self._rows = self._resumed = before["rows_in"]
+        self._rejected = before["rows_rejected"]
+        self._total = job.rows if job.options.shard[1] == 1 else None
+        self._on_progress = on_progress
+        self._tell()
+
+    def add(self, rows: int, rejected: int) -> None:
+        self._rows += rows
+        self._rejected += rejected
+        self._tell()
+
+    def _tell(self) -> None:
+        self._on_progress(Progress(self._rows, self._rejected, self._total, self._resumed))
+
+
+def _finish(
+    job: PlannedJob, storage: Storage, mine: Mapping[int, PartRecord], began: float
+) -> JobResult:
+    """Says that this shard is done and, if it is the last, that the job is."""
+    ledger = Ledger(storage)
+    index, count = job.options.shard
+    seconds = time.monotonic() - began
+    ledger.finish_shard(index, count, {"parts": len(mine), "seconds": round(seconds, 3)})
+    finished = ledger.finished_shards(count)
+    is_last = len(finished) == count
+    parts = dict(mine)
+    if is_last:
+        parts = _all_parts(job, storage, ledger)
+        ledger.publish(_manifest(job, parts, finished))
+    counts = totals(parts.values())
+    return JobResult(
+        "done" if is_last else "shard done",
+        counts["rows_in"],
+        counts["rows_out"],
+        counts["rows_rejected"],
+        max(0, counts["rows_in"] - sum(part.rows for part in mine.values())) if is_last else 0,
+        len(parts),
+        seconds,
+        f"{storage.uri}/{MANIFEST}" if is_last else "",
+    )
+
+
+def _all_parts(job: PlannedJob, storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:
+    """Every part of the job; an input without rows has one, which is empty."""
+    parts = ledger.parts()
+    if not parts:
+        options = PartOptions(job.output_format, job.sizes.part_rows)
+        PartWriter(storage, job.plan, options).write_empty()
+        parts = ledger.parts()
+    missing = sorted(set(range(max(parts) + 1)) - set(parts))
+    if missing:
+        raise PlanError(f"{storage.uri}: parts are missing: {', '.join(map(part_name, missing))}")
+    return parts
+
+
+def _manifest(
+    job: PlannedJob, parts: Mapping[int, PartRecord], shards: list[dict[str, Any]]
+) -> dict[str, Any]:
+    seconds = max((each["seconds"] for each in shards), default=0.0)
+    counts = totals(parts.values())
+    rejects = [part.rejects for part in parts.values() if part.rejects]
+    return {
+        "penstock_version": __version__,
+        "job": job.identity,
+        "counts": counts,
+        "outputs": [_file_entry(part.output) for part in parts.values()],
+        "rejects": [_file_entry(file) for file in rejects],
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds_of_last_run": seconds,
+    }
+
+
+def _file_entry(file: Any) -> dict[str, Any]:
+    return {
+        "name": file.name,
+        "rows": file.rows,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+    }
