@@ -134,6 +134,7 @@ class CsvReader:
             for batch in reader:
                 yield from _cut(batch, first, self._block_rows)
                 first += batch.num_rows
+        self.rows = first
 
     def _header(self) -> list[str]:
         from pyarrow import csv
@@ -198,6 +199,8 @@ def _load(filesystem: Any, path: str, sole_input: str) -> dict[str, Any]:
 
 def arrow_of(array: Any) -> Any:
     """An array as an Arrow column: a row of [a, b] is a list of a lists of b values."""
+    if 0 in array.shape[1:]:
+        raise ValueError(f"rows of no values: shape {list(array.shape)}")
     if array.dtype.kind in "SU":
         kind = pa.binary() if array.dtype.kind == "S" else pa.string()
         values = pa.array(array.reshape(-1).tolist(), kind)

@@ -6,19 +6,19 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from penstock import __version__
-from penstock.jobs.failures import PlanError, StoppedError
+from penstock.jobs.failures import JobError, PlanError, StoppedError
 from penstock.jobs.ledger import (
+    LOCK_PREFIX,
     MANIFEST,
     WORK,
     Ledger,
     PartRecord,
     differences,
-    part_name,
     totals,
 )
 from penstock.jobs.model import Engine
@@ -28,6 +28,8 @@ from penstock.jobs.planning import PlannedJob
 from penstock.jobs.requests import Sender
 from penstock.jobs.runner import Runner
 from penstock.jobs.storage import Storage, only_one
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,54 +92,69 @@ async def run_job(
     """
     began = time.monotonic()
     storage = Storage(job.options.output_uri)
-    ledger = Ledger(storage)
-    done = await asyncio.to_thread(ledger.manifest)
-    if done is not None and done["job"] == job.identity and job.options.resume:
-        if not job.options.overwrite:
-            return _already_done(storage, done, time.monotonic() - began)
     with ExitStack() as stack:
-        await asyncio.to_thread(_begin, job, ledger, done)
-        lock = only_one(storage, f"{WORK}/.lock-{job.options.shard[0]}")
-        await asyncio.to_thread(stack.enter_context, lock)
-        parts = await asyncio.to_thread(_committed, storage, ledger)
+        done = await asyncio.to_thread(_begin, job, storage, stack)
+        if done is not None:
+            return _finished("already done", storage, done, time.monotonic() - began)
+        parts = await asyncio.to_thread(_committed, storage, Ledger(storage))
         mine = {n: part for n, part in parts.items() if _is_mine(job, n)}
+        resumed = totals(mine.values())["rows_in"]
         await _run_rest(engine, job, storage, mine, on_progress)
-        return await asyncio.to_thread(_finish, job, storage, mine, began)
+        result = await asyncio.to_thread(_finish, job, storage, mine, began)
+        return replace(result, resumed_rows=resumed)
 
 
-def _already_done(storage: Storage, manifest: Mapping[str, Any], seconds: float) -> JobResult:
+def _finished(
+    state: Literal["done", "already done"],
+    storage: Storage,
+    manifest: Mapping[str, Any],
+    seconds: float,
+) -> JobResult:
     counts = manifest["counts"]
     return JobResult(
-        "already done",
+        state,
         counts["rows_in"],
         counts["rows_out"],
         counts["rows_rejected"],
-        counts["rows_in"],
+        counts["rows_in"] if state == "already done" else 0,
         len(manifest["outputs"]),
         seconds,
         f"{storage.uri}/{MANIFEST}",
     )
 
 
-def _begin(job: PlannedJob, ledger: Ledger, manifest: Mapping[str, Any] | None) -> None:
-    """Makes the output this job's, or finds that it is.
+def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any] | None:
+    """Makes the output this job's, or finds that it is; keeps others from this shard.
+
+    Returns:
+        The manifest where nothing is left to do.
 
     Raises:
-        PlanError: it is another's.
+        PlanError: it is another job's.
+        JobError: another process is at it.
     """
-    found = manifest["job"] if manifest is not None else ledger.job()
-    is_ours = found == job.identity
-    is_new = found is None
-    if not is_new and not is_ours and not job.options.overwrite:
-        raise PlanError(
-            f"{job.options.output_uri} holds outputs of another job; --overwrite replaces them",
-            *differences(job.identity, found or {}),
-        )
-    # A shard that finds its own job leaves alone what the others have done.
-    starts_over = (job.options.overwrite or not job.options.resume) and job.options.shard[1] == 1
-    if not is_ours or starts_over:
-        ledger.clear()
-        ledger.begin(job.identity)
+    ledger, options = Ledger(storage), job.options
+    with only_one(storage, _LOCK, wait=True):
+        manifest = ledger.manifest()
+        found = manifest["job"] if manifest is not None else ledger.job()
+        is_ours = found == job.identity
+        # A shard that finds its own job leaves alone what the others have done.
+        starts_over = (options.overwrite or not options.resume) and options.shard[1] == 1
+        if manifest is not None and is_ours and not starts_over:
+            return manifest
+        if found is not None and not is_ours and not options.overwrite:
+            raise PlanError(
+                f"{storage.uri} holds outputs of another job; --overwrite replaces them",
+                *differences(job.identity, found),
+            )
+        if not is_ours or starts_over:
+            with ExitStack() as others:  # nobody's work is taken away while it goes on
+                for name in ledger.locks():
+                    others.enter_context(only_one(storage, name))
+                ledger.clear()
+            ledger.begin(job.identity)
+        stack.enter_context(only_one(storage, f"{WORK}/{LOCK_PREFIX}{options.shard[0]}"))
+        return None
 
 
 def _committed(storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:
@@ -222,37 +239,44 @@ def _finish(
     ledger = Ledger(storage)
     index, count = job.options.shard
     seconds = time.monotonic() - began
-    ledger.finish_shard(index, count, {"parts": len(mine), "seconds": round(seconds, 3)})
-    finished = ledger.finished_shards(count)
-    is_last = len(finished) == count
-    parts = dict(mine)
-    if is_last:
-        parts = _all_parts(job, storage, ledger)
-        ledger.publish(_manifest(job, parts, finished))
-    counts = totals(parts.values())
+    with only_one(storage, _LOCK, wait=True):
+        ledger.finish_shard(index, count, {"parts": len(mine), "seconds": round(seconds, 3)})
+        shards = ledger.finished_shards(count)
+        if len(shards) == count:
+            manifest = _publish(job, storage, shards)
+            return _finished("done", storage, manifest, seconds)
+    counts = totals(mine.values())
     return JobResult(
-        "done" if is_last else "shard done",
+        "shard done",
         counts["rows_in"],
         counts["rows_out"],
         counts["rows_rejected"],
-        max(0, counts["rows_in"] - sum(part.rows for part in mine.values())) if is_last else 0,
-        len(parts),
+        0,
+        len(mine),
         seconds,
-        f"{storage.uri}/{MANIFEST}" if is_last else "",
+        "",
     )
 
 
-def _all_parts(job: PlannedJob, storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:
-    """Every part of the job; an input without rows has one, which is empty."""
+def _publish(job: PlannedJob, storage: Storage, shards: list[dict[str, Any]]) -> Mapping[str, Any]:
+    """Writes the manifest; in an object store another shard may have done so at the same time."""
+    ledger = Ledger(storage)
     parts = ledger.parts()
-    if not parts:
+    if not parts and not any(shard["parts"] for shard in shards):
         options = PartOptions(job.output_format, job.sizes.part_rows)
         PartWriter(storage, job.plan, options).write_empty()
-        parts = ledger.parts()
-    missing = sorted(set(range(max(parts) + 1)) - set(parts))
-    if missing:
-        raise PlanError(f"{storage.uri}: parts are missing: {', '.join(map(part_name, missing))}")
-    return parts
+        manifest = _manifest(job, ledger.parts(), shards)
+    elif len(parts) == sum(shard["parts"] for shard in shards):
+        manifest = _manifest(job, parts, shards)
+    else:
+        others = ledger.manifest()
+        if others is None or others["job"] != job.identity:
+            raise JobError(
+                f"{storage.uri}: parts are missing, {len(parts)} are there; run it again"
+            )
+        return others
+    ledger.publish(manifest)
+    return manifest
 
 
 def _manifest(

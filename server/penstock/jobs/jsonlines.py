@@ -44,6 +44,7 @@ class JsonLinesReader:
                 if not skip(first, first + len(piece)):
                     yield _block(piece, first, schema)
                 first += len(piece)
+        self.rows = first
 
     def _lines(self) -> Iterator[list[bytes]]:
         """Lines with something in them, a few megabytes at a time."""

@@ -27,6 +27,7 @@ from penstock.jobs.storage import Storage
 
 WORK = "_work"
 MANIFEST = "manifest.json"
+LOCK_PREFIX = ".lock-"
 _RECORD = re.compile(r"part-(\d{5,})\.json")
 
 
@@ -128,6 +129,13 @@ class Ledger:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         self._storage.write(MANIFEST, text.encode())
         self._storage.remove_folder(WORK)
+
+    def locks(self) -> list[str]:
+        """The files by which shards keep others from their work."""
+        root = self._storage.local_root
+        if root is None:
+            return []
+        return [f"{WORK}/{path.name}" for path in (root / WORK).glob(f"{LOCK_PREFIX}*")]
 
     def clear(self) -> None:
         """Removes what an earlier job left, the manifest first: without it nothing counts."""

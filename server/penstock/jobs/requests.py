@@ -90,12 +90,14 @@ class Sender:
             JobError: no request of this job can succeed.
         """
         answer = Answer()
-        await self._solve(request.run, request.start, request.stop, answer)
+        await self._solve(request.run, (request.start, request.stop), answer, self._successes)
         return answer
 
-    async def _solve(self, run: Run, start: int, stop: int, answer: Answer) -> None:
+    async def _solve(self, run: Run, rows: tuple[int, int], answer: Answer, successes: int) -> None:
+        """Answers some rows of a request; so many requests had succeeded when it began."""
+        start, stop = rows
         try:
-            outputs = await self._infer_patiently(run, start, stop)
+            outputs = await self._infer_patiently(run, rows, successes)
         except EngineError as error:
             if error.kind is FailureKind.FATAL:
                 raise JobError(f"model '{self._model.name}': {error.reason}") from None
@@ -103,14 +105,17 @@ class Sender:
                 answer.rejects.append(Reject(int(run.rows[start]), error.reason))
                 return
             middle = (start + stop) // 2
-            await self._solve(run, start, middle, answer)
-            await self._solve(run, middle, stop, answer)
+            await self._solve(run, (start, middle), answer, successes)
+            await self._solve(run, (middle, stop), answer, successes)
             return
         answer.segments.append((run.rows[start:stop], outputs))
 
-    async def _infer_patiently(self, run: Run, start: int, stop: int) -> Mapping[str, Array]:
+    async def _infer_patiently(
+        self, run: Run, rows: tuple[int, int], successes: int
+    ) -> Mapping[str, Array]:
+        start, stop = rows
         loop = asyncio.get_running_loop()
-        give_up, successes, wait_s = loop.time() + self._retry_s, self._successes, _FIRST_WAIT_S
+        give_up, wait_s = loop.time() + self._retry_s, _FIRST_WAIT_S
         inputs = [tensor.slice(start, stop) for tensor in run.inputs]
         while True:
             try:

@@ -64,7 +64,7 @@ class Reader(Protocol):
 
     columns: tuple[Column, ...]
     rows: int | None
-    """How many there are; None = known at the end only."""
+    """How many there are; None = not known before `blocks` has ended."""
 
     def blocks(self, names: Sequence[str], skip: Skip) -> Iterator[Block]:
         """The rows, numbered from 0, without those that are skipped whole."""
@@ -150,23 +150,12 @@ class Source:
             if known.rows is not None and skip(first, first + known.rows):
                 first += known.rows
                 continue
-            stop = first
-            for block in self._read(file, names, skip, first, options):
-                stop = block.first + block.count
-                yield block
-            first = stop if known.rows is None else first + known.rows
-
-    def _read(
-        self, file: FoundFile, names: Sequence[str], skip: Skip, first: int, options: ReadOptions
-    ) -> Iterator[Block]:
-        reader = self._make(self._filesystem, file, options)
-        try:
-            for block in reader.blocks(
-                names, lambda start, stop: skip(first + start, first + stop)
-            ):
-                yield moved(block, first)
-        except (OSError, pa.ArrowException, ValueError, EOFError) as error:
-            raise JobError(f"cannot read {file.path}: {reason_of(error)}") from None
+            try:
+                reader = self._make(self._filesystem, file, options)
+                yield from _numbered(reader, names, skip, first)
+            except (OSError, pa.ArrowException, ValueError, EOFError) as error:
+                raise JobError(f"cannot read {file.path}: {reason_of(error)}") from None
+            first += reader.rows or 0
 
     def _open(self, file: FoundFile) -> Reader:
         try:
@@ -200,6 +189,12 @@ class Source:
             column.nulls for known in self._known for column in known.columns if column.name == name
         ]
         return _sum(counts)
+
+
+def _numbered(reader: Reader, names: Sequence[str], skip: Skip, first: int) -> Iterator[Block]:
+    """A file's blocks as those of the input that has its first row there."""
+    for block in reader.blocks(names, lambda start, stop: skip(first + start, first + stop)):
+        yield moved(block, first)
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

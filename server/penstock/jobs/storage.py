@@ -8,6 +8,7 @@ does not have.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import posixpath
@@ -307,23 +308,26 @@ def _flush_directory(path: Path) -> None:
 
 
 @contextmanager
-def only_one(storage: Storage, name: str) -> Iterator[None]:
-    """Keeps a second process on this machine from the same work.
+def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from the same work; object stores have no locks, and are not kept.
+
+    Args:
+        storage: where the lock's file is.
+        name: of the file; it stays.
+        wait: until whoever has it lets go. Blocking, then.
 
     Raises:
         JobError: somebody is at it.
     """
     root = storage.local_root
-    if root is None:  # an object store has no locks: parts are the same whoever writes them
+    if root is None:
         yield
         return
-    import fcntl
-
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
             raise JobError(f"another process works on {storage.uri}") from None
         yield

@@ -251,10 +251,10 @@ def columns_of(array: Any, kind: Any) -> Any:
     sizes = array.shape[1 : 1 + len(kinds)]
     counts = np.cumprod([array.shape[0], *sizes])
     for at in reversed(range(len(kinds))):
-        if pt.is_fixed_size_list(kinds[at]):
+        if sizes[at] == 0:  # the values tell no number of lists, and pyarrow divides by their size
+            values = pa.array([[]] * int(counts[at]), kinds[at])
+        elif pt.is_fixed_size_list(kinds[at]):
             values = pa.FixedSizeListArray.from_arrays(values, type=kinds[at])
-            if len(values) != counts[at]:  # of lists of none, the values tell no number
-                values = pa.array([[]] * int(counts[at]), kinds[at])
         else:
             step = sizes[at]
             offsets = np.arange(int(counts[at]) + 1, dtype=np.int32) * np.int32(step)
