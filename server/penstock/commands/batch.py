@@ -140,13 +140,14 @@ def _engine(
         raise typer.BadParameter("--server and --repository: say one of them")
     if connection.url:
         return made(lambda: remote_engine(connection.url, connection.settings, timeout_s))
+    settings = given_settings(given, os.environ, _SETTINGS)
+    if "model_repository" not in settings:
+        raise typer.BadParameter("say --repository DIR or --server HOST:PORT")
     try:
-        config = ServerConfig.from_text(given_settings(given, os.environ, _SETTINGS))
+        config = ServerConfig.from_text(settings)
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    if not config.model_repository:
-        raise typer.BadParameter("say --repository DIR or --server HOST:PORT")
     return local_engine(config, model, timeout_s)
 
 

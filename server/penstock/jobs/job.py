@@ -271,9 +271,7 @@ def _publish(job: PlannedJob, storage: Storage, shards: list[dict[str, Any]]) ->
     else:
         others = ledger.manifest()
         if others is None or others["job"] != job.identity:
-            raise JobError(
-                f"{storage.uri}: parts are missing, {len(parts)} are there; run it again"
-            )
+            raise JobError(f"{storage.uri}: only {len(parts)} parts are there; run it again")
         return others
     ledger.publish(manifest)
     return manifest

@@ -142,9 +142,8 @@ def test_several_columns_become_one_row() -> None:
     model = info(inputs=[WireTensor("X", "FP32", (-1, 2))])
     columns = [Column("a", pa.float32()), Column("b", pa.int8())]
     plan = make_plan(model, columns, PlanOptions(maps={"X": ("b", "a")}))
-    batch = pa.record_batch(
-        [pa.array([1.5, None], pa.float32()), pa.array([2, 3], pa.int8())], ["a", "b"]
-    )
+    values = [pa.array([1.5, None], pa.float32()), pa.array([2, 3], pa.int8())]
+    batch = pa.record_batch(values, ["a", "b"])
     (run,), rejects = convert(batch, plan)
     assert run.inputs[0].values.tolist() == [[2, 1.5]]
     assert [(each.row, "column 'a'" in each.reason) for each in rejects] == [(1, True)]
