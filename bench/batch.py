@@ -131,13 +131,17 @@ async def measure(root: Path, model: str, source: Path, rounds: int) -> None:
     """Prints a line per model."""
     config = ServerConfig(model_repository=(root,))
     rows = pq.ParquetFile(source).metadata.num_rows
-    alone, whole = [], []
+    alone, whole, cpu = [], [], []
     async with local_engine(config, model, 60.0) as engine:
         options = JobOptions(model, str(source), str(root / f".{model}-out"))
         for _ in range(rounds):
             job = await plan_job(engine, replace(options, overwrite=True))
+            used = [time.process_time()]
             alone.append(await engine_rate(engine, job, rows))
+            used.append(time.process_time())
             result = await run_job(engine, job)
+            used.append(time.process_time())
+            cpu.append((used[2] - used[1]) / (used[1] - used[0]))
             if (result.rows_out, result.rows_rejected) != (rows, 0):
                 raise SystemExit(f"{model}: {result}")
             whole.append(rows / result.seconds)
@@ -146,7 +150,8 @@ async def measure(root: Path, model: str, source: Path, rounds: int) -> None:
     print(f"{model}: {rows} rows, {job.sizes}")
     print(f"  engine alone  {Spread(tuple(alone))} rows/s")
     print(f"  batch job     {Spread(tuple(whole))} rows/s")
-    print(f"  ratio         {ratios}", flush=True)
+    print(f"  ratio         {ratios}")
+    print(f"  CPU, job to engine alone, {Spread(tuple(cpu))}", flush=True)
 
 
 def main() -> None:

@@ -12,13 +12,15 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvloop
 
 from penstock import __version__
 from penstock.access.door import Door, access_policy
+from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
 from penstock.errors import StartupError
@@ -29,6 +31,7 @@ from penstock.frontend.health import register_health
 from penstock.frontend.http import health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.jobs import register_jobs
 from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
@@ -44,6 +47,9 @@ from penstock.repository.manager import ModelManager
 from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.snapshot import RepositoryScanner
+
+if TYPE_CHECKING:
+    from penstock.jobs.manager import JobManager
 
 __all__ = ["EXIT_FAILURE", "App", "check", "run"]
 
@@ -74,6 +80,7 @@ class App:
         self.models = ModelManager(
             CoreEngine(self.core), repository_settings(config), self.readiness.announce
         )
+        self.jobs = self._make_jobs() if config.jobs_root else None
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
@@ -99,6 +106,8 @@ class App:
         await self.models.start()
         if self.poller is not None:
             self.poller.start()
+        if self.jobs is not None:
+            await self.jobs.start()
         if self.grpc is not None:
             self.grpc.set_loaded()
         self.readiness.start()
@@ -139,7 +148,10 @@ class App:
             self.grpc.close_streams()
 
     async def stop_transport(self, timeout_s: float) -> None:
-        """Third rung: gRPC."""
+        """Third rung: jobs, which go on when the server is started again, and gRPC."""
+        if self.jobs is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.jobs.close(), timeout_s)
         if self.grpc is not None:
             await self.grpc.stop(timeout_s)
 
@@ -176,8 +188,17 @@ class App:
         )
         register(transport.server, method_handlers(inference, control, gate))
         register_health(transport.server, self.readiness, gate)
-        register_reflection(transport.server, self.readiness, gate)
+        services = []
+        if self.jobs is not None:
+            register_jobs(transport.server, self.jobs, self.readiness, gate)
+            services.append(JOBS_SERVICE_NAME)
+        register_reflection(transport.server, self.readiness, gate, services)
         return transport
+
+    def _make_jobs(self) -> JobManager:
+        from penstock.batch import make_jobs  # pyarrow is for those who want jobs
+
+        return make_jobs(self.config, self.core, self.models)
 
     def _make_poller(self) -> RepositoryPoller:
         scanner = RepositoryScanner(self.config.model_repository)
@@ -192,6 +213,7 @@ class App:
             versions=self.models.statistics,
             engine=self.core.infer_stats,
             is_ready=lambda: self.readiness.is_ready,
+            jobs=self.jobs.stats if self.jobs is not None else None,
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port

@@ -1,4 +1,4 @@
-"""`penstock batch` as a process: with a core of its own, and against a server on both transports."""
+"""`penstock batch` as a process: with a core of its own, and against a server."""
 
 import asyncio
 import json

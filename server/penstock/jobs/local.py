@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from penstock import codec
-from penstock.core import Core, deadline_ns
+from penstock.core import Caller, Core, deadline_ns
 from penstock.errors import CoreError
 from penstock.jobs.failures import EngineError, FailureKind, JobError, engine_error
 from penstock.jobs.model import NUMPY_TYPES, Array, ModelInfo, TensorRows, WireTensor, model_info
@@ -30,7 +30,9 @@ class LocalEngine:
         metadata: Callable[[str, str], codec.ModelMetadata],
         config: Callable[[str, str], codec.ModelConfig],
         digest: Callable[[str, str], str],
+        *,
         timeout_s: float = 60.0,
+        caller: Caller | None = None,
     ) -> None:
         """Runs nothing yet.
 
@@ -40,12 +42,14 @@ class LocalEngine:
             config: of a model and version.
             digest: what identifies a version's content.
             timeout_s: for each request.
+            caller: who asks, where the core wants to know.
         """
         self._core = core
         self._metadata = metadata
         self._config = config
         self._digest = digest
         self._timeout_s = timeout_s
+        self._caller = caller
         self._heads: dict[Any, bytes] = {}
 
     async def describe(self, model: str, version: str) -> ModelInfo:
@@ -64,7 +68,7 @@ class LocalEngine:
         """Runs one request."""
         request = self._request(model, inputs)
         try:
-            response = await self._core.infer(request, deadline_ns(self._timeout_s))
+            response = await self._core.infer(request, deadline_ns(self._timeout_s), self._caller)
         except CoreError as error:
             may_retry = error.retry_after_ms is not None and error.retry_after_ms >= 0
             raise engine_error(error.code, error.message, may_retry=may_retry) from None

@@ -70,7 +70,9 @@ class _ParquetWriter:
     def __init__(self, sink: Sink, schema: Any) -> None:
         import pyarrow.parquet as pq
 
-        self._writer = pq.ParquetWriter(sink, schema)
+        # Floats hardly ever repeat: a dictionary of them takes longer than all else, and more room.
+        plain = [f.name for f in schema if not is_list(f.type) and not pt.is_floating(f.type)]
+        self._writer = pq.ParquetWriter(sink, schema, use_dictionary=plain or False)
 
     def write(self, batch: Any) -> None:
         self._writer.write_batch(batch)
