@@ -202,15 +202,15 @@ async def test_watch_ends_when_the_server_closes(
         await jobs.submit("blocked", "j")
         stream = jobs.watch("j")
         await stream.read()
-        (tmp_path / "gate").touch()
         stopping = asyncio.ensure_future(server.app.stop())
         seen = await code_of(_to_the_end(stream))
+        (tmp_path / "gate").touch()  # the stop waits for the model, the watcher did not
         assert seen == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         await stopping
 
 
 async def _to_the_end(stream: Any) -> None:
-    async for job in stream:
+    while (job := await stream.read()) is not grpc.aio.EOF:
         assert state(job) in ("QUEUED", "RUNNING")
 
 

@@ -86,3 +86,17 @@ Shard = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|server|ray",
+        help="What answers; default: server with --server, else local.",
+    ),
+]
+RayAddress = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="The Ray cluster; auto = this machine's.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Workers on the cluster, each with a core.")
+]

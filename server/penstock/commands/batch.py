@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,7 +21,7 @@ from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
     from penstock.jobs.job import JobResult
-    from penstock.jobs.model import Engine
+    from penstock.jobs.on_ray import MakeEngine
     from penstock.jobs.planning import JobOptions, PlannedJob
 
 _SETTINGS = ("model_repository", "backend_directory", "backend_config")
@@ -32,6 +32,8 @@ class _Run:
     """What to do with the job, once it is planned."""
 
     options: JobOptions
+    make_engine: MakeEngine
+    cluster: tuple[str, int] | None
     is_dry: bool
     as_json: bool
 
@@ -67,10 +69,13 @@ def batch(
     resume: flags.Resume = True,
     overwrite: flags.Overwrite = False,
     shard: flags.Shard = "0/1",
+    engine: flags.EngineName = "",
+    ray_address: flags.RayAddress = "auto",
+    workers: flags.Workers = 1,
     dry_run: flags.DryRun = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Run a model over files of rows, here (--repository) or on a server (--server).
+    """Run a model over files of rows, here (--repository), on a server, or on a Ray cluster.
 
     Columns become inputs by name. Outputs are parts in a directory, complete once manifest.json is
     there; rows that fail are in its folder rejects, with the reason. A job that was stopped goes on
@@ -87,8 +92,9 @@ def batch(
     }
     settings = {name: values for name, values in given.items() if values}
     options = _options(dict(locals()))
-    engine = _engine(settings, connection, model, timeout_s)
-    _finish(_Run(options, dry_run, as_json), engine, connection)
+    make_engine = _engine_maker(engine, settings, connection, model, timeout_s)
+    cluster = (ray_address, workers) if engine == "ray" else None
+    _finish(_Run(options, make_engine, cluster, dry_run, as_json), connection)
 
 
 def _options(given: Mapping[str, Any]) -> JobOptions:
@@ -129,17 +135,21 @@ def _shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _engine(
-    given: dict[str, list[str]], connection: Connection, model: str, timeout_s: float
-) -> AbstractAsyncContextManager[Engine]:
-    """What answers; nothing is started yet."""
+def _engine_maker(
+    name: str, given: dict[str, list[str]], connection: Connection, model: str, timeout_s: float
+) -> MakeEngine:
+    """What makes the engine; nothing is started yet."""
     from penstock.batch import local_engine
     from penstock.jobs.remote import remote_engine
 
+    if name not in ("", "local", "server", "ray"):
+        raise typer.BadParameter(f"--engine: expected local, server or ray, got '{name}'")
     if connection.url and "model_repository" in given:
         raise typer.BadParameter("--server and --repository: say one of them")
-    if connection.url:
-        return made(lambda: remote_engine(connection.url, connection.settings, timeout_s))
+    if (name or "server") == "server" and connection.url:
+        return partial(remote_engine, connection.url, connection.settings, timeout_s)
+    if name == "server" or connection.url:
+        raise typer.BadParameter("--engine server and --server HOST:PORT go together")
     settings = given_settings(given, os.environ, _SETTINGS)
     if "model_repository" not in settings:
         raise typer.BadParameter("say --repository DIR or --server HOST:PORT")
@@ -148,10 +158,10 @@ def _engine(
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    return local_engine(config, model, timeout_s)
+    return partial(local_engine, config, model, timeout_s)
 
 
-def _finish(run: _Run, engine: AbstractAsyncContextManager[Engine], connection: Connection) -> None:
+def _finish(run: _Run, connection: Connection) -> None:
     import uvloop
 
     from penstock.jobs.failures import JobError
@@ -159,7 +169,7 @@ def _finish(run: _Run, engine: AbstractAsyncContextManager[Engine], connection: 
     try:
         with client_errors(connection.url):
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                result = runner.run(_until_done(run, engine))
+                result = runner.run(_until_done(run))
     except JobError as error:
         report(error.lines)
         raise typer.Exit(error.exit_code) from None
@@ -167,11 +177,11 @@ def _finish(run: _Run, engine: AbstractAsyncContextManager[Engine], connection: 
         _show(result, run)
 
 
-async def _until_done(run: _Run, engine: AbstractAsyncContextManager[Engine]) -> JobResult | None:
+async def _until_done(run: _Run) -> JobResult | None:
     """The job's end; SIGTERM stops it as a crash would, but in order."""
     from penstock.jobs.failures import TemporaryError
 
-    task = asyncio.ensure_future(_run(run, engine))
+    task = asyncio.ensure_future(_run(run))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await task
@@ -182,18 +192,23 @@ async def _until_done(run: _Run, engine: AbstractAsyncContextManager[Engine]) ->
         raise TemporaryError("stopped by SIGTERM; run the job again to go on") from None
 
 
-async def _run(run: _Run, engine: AbstractAsyncContextManager[Engine]) -> JobResult | None:
+async def _run(run: _Run) -> JobResult | None:
     from penstock.commands._batch_progress import progress_bar
     from penstock.jobs.job import run_job
     from penstock.jobs.planning import plan_job
 
-    async with engine as opened:
+    async with made(run.make_engine) as opened:
         job = await plan_job(opened, run.options)
         if run.is_dry:
             _show_plan(job, run.as_json)
             return None
-        with progress_bar(job) as on_progress:
-            return await run_job(opened, job, on_progress)
+        if run.cluster is None:
+            with progress_bar(job) as on_progress:
+                return await run_job(opened, job, on_progress)
+    from penstock.jobs.on_ray import RayOptions, run_job_on_ray
+
+    with progress_bar(job) as on_progress:
+        return await run_job_on_ray(run.make_engine, job, RayOptions(*run.cluster), on_progress)
 
 
 def _show_plan(job: PlannedJob, as_json: bool) -> None:

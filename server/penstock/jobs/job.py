@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -77,6 +77,10 @@ class JobResult:
 OnProgress = Callable[[Progress], None]
 
 
+RunMissing = Callable[[PlannedJob, Mapping[int, PartRecord]], Awaitable[Sequence[PartRecord]]]
+"""Does the parts of a job that are not committed yet, and returns them."""
+
+
 async def run_job(
     engine: Engine, job: PlannedJob, on_progress: OnProgress = lambda progress: None
 ) -> JobResult:
@@ -90,6 +94,18 @@ async def run_job(
     Raises:
         JobError: why the job stopped; what is committed stays, and a further run goes on from it.
     """
+
+    async def run_missing(job: PlannedJob, done: Mapping[int, PartRecord]) -> Sequence[PartRecord]:
+        def is_wanted(part: int) -> bool:
+            return part not in done and _is_mine(job, part)
+
+        return await run_parts(engine, job, done, is_wanted, on_progress)
+
+    return await run_job_by(run_missing, job)
+
+
+async def run_job_by(run_missing: RunMissing, job: PlannedJob) -> JobResult:
+    """`run_job`, where the parts are done by something else."""
     began = time.monotonic()
     storage = Storage(job.options.output_uri)
     with ExitStack() as stack:
@@ -99,7 +115,7 @@ async def run_job(
         parts = await asyncio.to_thread(_committed, storage, Ledger(storage))
         mine = {n: part for n, part in parts.items() if _is_mine(job, n)}
         resumed = totals(mine.values())["rows_in"]
-        await _run_rest(engine, job, storage, mine, on_progress)
+        mine.update((part.number, part) for part in await run_missing(job, mine))
         result = await asyncio.to_thread(_finish, job, storage, mine, began)
         return replace(result, resumed_rows=resumed)
 
@@ -168,47 +184,48 @@ def _is_mine(job: PlannedJob, part: int) -> bool:
     return part % count == index
 
 
-async def _run_rest(
+async def run_parts(
     engine: Engine,
     job: PlannedJob,
-    storage: Storage,
-    mine: dict[int, PartRecord],
-    on_progress: OnProgress,
-) -> None:
-    """Runs the parts of this shard that are not committed, and adds them to `mine`."""
-    before = totals(mine.values())
+    done: Mapping[int, PartRecord],
+    is_wanted: Callable[[int], bool],
+    on_progress: OnProgress = lambda progress: None,
+) -> Sequence[PartRecord]:
+    """Runs parts and commits them.
+
+    Args:
+        engine: what answers.
+        job: as planned with the same engine.
+        done: parts that are committed; they count for progress and the limit of rejects.
+        is_wanted: whether a part, by number, is to be run.
+        on_progress: called on the loop.
+    """
+    before, options = totals(done.values()), job.options
+    check_rejects(before["rows_rejected"], options.max_rejects)
     writer = PartWriter(
-        storage,
+        Storage(options.output_uri),
         job.plan,
         PartOptions(
-            job.output_format,
-            job.sizes.part_rows,
-            job.options.max_rejects,
-            before["rows_rejected"],
+            job.output_format, job.sizes.part_rows, options.max_rejects, before["rows_rejected"]
         ),
     )
-    _check_rejects(before["rows_rejected"], job.options.max_rejects)
-    cut = Cut(
-        job.sizes.part_rows,
-        lambda part: part not in mine and _is_mine(job, part),
-        job.options.limit,
-        job.sizes.request_rows,
-    )
+    cut = Cut(job.sizes.part_rows, is_wanted, options.limit, job.sizes.request_rows)
     names = [column.name for column in job.plan.columns]
     blocks = job.source.blocks(names, cut.skips, job.sizes.block_rows)
     progress = _Counted(job, before, on_progress)
     runner = Runner(
-        Sender(engine, job.plan.model, job.options.retry_s),
+        Sender(engine, job.plan.model, options.retry_s),
         writer,
         request_rows=job.sizes.request_rows,
         in_flight=job.sizes.in_flight,
         on_rows=progress.add,
     )
     await runner.run(pieces(blocks, job.plan, cut))
-    mine.update((part.number, part) for part in writer.committed)
+    return writer.committed
 
 
-def _check_rejects(rejected: int, limit: int | None) -> None:
+def check_rejects(rejected: int, limit: int | None) -> None:
+    """Raises StoppedError where there are more than allowed."""
     if limit is not None and rejected > limit:
         raise StoppedError(f"{rejected} rows were rejected, more than --max-rejects {limit}")
 
