@@ -26,7 +26,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         yield cluster
     finally:
@@ -75,9 +75,7 @@ async def test_parts_of_a_node_that_is_lost_are_done_by_another(
     cluster.add_node(num_cpus=1)
     lost = cluster.add_node(num_cpus=1)
     flags = ("--part-rows", "100", "--batch-size", "1", "--in-flight", "1")
-    command = arguments(
-        source, tmp_path / "out", cluster.address, *flags, execute_delay_ms="10"
-    )
+    command = arguments(source, tmp_path / "out", cluster.address, *flags, execute_delay_ms="10")
     async with started(*command) as process:
         while len(list((tmp_path / "out").glob("part-*"))) < 4:
             assert process.returncode is None, await finished(process)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from tests.support.fake_batch import FakeEngine, run
 
 # Forked from a process that has imported everything and runs no threads: starts in milliseconds.
@@ -51,4 +52,6 @@ def run_killed(source: Path, output: Path, seeds: Iterator[int], calls: int, **o
             return deaths
         assert process.exitcode == -signal.SIGKILL, process.exitcode
         deaths += 1
+        for part in output.glob("part-*.parquet"):
+            pq.read_table(part)  # whole, or not there at all
         calls = calls * 21 // 20  # it gets through in the end, wherever a part takes longest
