@@ -44,7 +44,8 @@ struct LoadOptions {
   std::string path;             // the model file (or directory, where the format is one)
   std::string model_directory;  // the model's own directory: nothing outside it may be read
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
-  std::string config_json;  // the ModelConfig as far as it is known at load, for backends that run code
+  std::string config_json =
+      {};  // the ModelConfig as far as it is known at load, for backends that run code
 };
 
 struct InstanceOptions {
@@ -104,10 +105,10 @@ class ResponseSender {
 // Ownership: the views are valid through ExecuteRequests; `responses` as long as it is held.
 struct BatchRequest {
   uint32_t rows = 1;
-  std::string_view id;                     // the client's; may be empty
-  std::span<const Parameter> parameters;   // the client's, reserved ones left out
-  std::span<const size_t> wanted;          // in ModelSignature::outputs
-  int64_t timeout_us = 0;                  // 0 = none given
+  std::string_view id;                    // the client's; may be empty
+  std::span<const Parameter> parameters;  // the client's, reserved ones left out
+  std::span<const size_t> wanted;         // in ModelSignature::outputs
+  int64_t timeout_us = 0;                 // 0 = none given
   std::shared_ptr<ResponseSender> responses;
 };
 

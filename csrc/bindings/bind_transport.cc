@@ -48,7 +48,8 @@ std::unique_ptr<PyTransport> MakeTransport(
     uint32_t max_concurrent_streams, size_t max_inflight_per_stream, size_t max_header_bytes,
     bool compression, int response_compression_level, int64_t keepalive_time_ms,
     int64_t keepalive_timeout_ms, int64_t min_ping_interval_ms, int64_t max_connection_age_ms,
-    int64_t max_connection_idle_ms, size_t max_buffered_bytes) {
+    int64_t max_connection_age_grace_ms, int64_t max_connection_idle_ms,
+    size_t max_buffered_bytes) {
   TransportOptions options;
   options.io_threads = io_threads;
   options.max_message_bytes = max_message_bytes;
@@ -63,6 +64,7 @@ std::unique_ptr<PyTransport> MakeTransport(
   options.keepalive_timeout_ns = keepalive_timeout_ms * kMillisecondNs;
   options.min_ping_interval_ns = min_ping_interval_ms * kMillisecondNs;
   options.max_connection_age_ns = max_connection_age_ms * kMillisecondNs;
+  options.max_connection_age_grace_ns = max_connection_age_grace_ms * kMillisecondNs;
   options.max_connection_idle_ns = max_connection_idle_ms * kMillisecondNs;
   return std::make_unique<PyTransport>(engine.attr("access").cast<PyAccess>().engine, options);
 }
@@ -200,8 +202,8 @@ void BindTransport(py::module_& module) {
            py::arg("max_header_bytes") = 16384, py::arg("compression") = true,
            py::arg("response_compression_level") = 0, py::arg("keepalive_time_ms"),
            py::arg("keepalive_timeout_ms"), py::arg("min_ping_interval_ms"),
-           py::arg("max_connection_age_ms") = 0, py::arg("max_connection_idle_ms") = 0,
-           py::arg("max_buffered_bytes") = 0)
+           py::arg("max_connection_age_ms") = 0, py::arg("max_connection_age_grace_ms") = 0,
+           py::arg("max_connection_idle_ms") = 0, py::arg("max_buffered_bytes") = 0)
       .def(
           "use_tls",
           [](const PyTransport& self, std::string certificate, std::string key,

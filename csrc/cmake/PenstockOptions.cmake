@@ -36,4 +36,7 @@ endif()
 if(PENSTOCK_SANITIZE)
   add_compile_options(-fsanitize=${PENSTOCK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${PENSTOCK_SANITIZE})
+  if(PENSTOCK_SANITIZE MATCHES address)
+    add_compile_definitions(PENSTOCK_ADDRESS_SANITIZER)  # pools keep nothing: what is freed is to be seen
+  endif()
 endif()

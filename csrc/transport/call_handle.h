@@ -88,6 +88,8 @@ class CallEventQueue {
 
   int fd() const { return event_.fd(); }
   void Push(CallEvent event);
+  // Makes fd() readable without an event.
+  void Signal() { event_.Set(); }
   std::vector<CallEvent> Take();
 
  private:

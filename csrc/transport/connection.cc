@@ -1,5 +1,6 @@
 #include "transport/connection.h"
 
+#include <sys/epoll.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -46,11 +47,11 @@ Connection::Connection(IoThread& io, Socket socket, std::string peer,
       is_handshaking_(tls_ != nullptr),
       last_read_ns_(opened_ns_),
       idle_since_ns_(opened_ns_) {
-  SetDue(opened_ns_ + kHandshakeNs);
   if (const Status status = StartSession(); !status.ok()) {
     Log(LogLevel::kError, "transport", StrCat(peer_, ": ", status.message()));
     Close();
   }
+  OnTimer(opened_ns_);  // for what is due first
 }
 
 Connection::~Connection() {
@@ -104,14 +105,14 @@ void Connection::Handshake() {
   switch (tls_->Handshake()) {
     case TlsSession::Io::kDone:
       is_handshaking_ = false;
-      WantWritable(false);
+      Watch({});
       io_.ReadAgain(this);  // the preface may have come with it, and lie in OpenSSL
       return;
     case TlsSession::Io::kWantRead:
-      WantWritable(false);
+      Watch({});
       return;
     case TlsSession::Io::kWantWrite:
-      WantWritable(true);
+      Watch({.to_write = true});
       return;
     default:
       Close();
@@ -127,7 +128,7 @@ bool Connection::ReadOnce(bool* may_have_more) {
     *may_have_more = result == TlsSession::Io::kDone;
     if (result == TlsSession::Io::kWantRead) return true;
     if (result == TlsSession::Io::kWantWrite) {
-      WantWritable(true);
+      Watch({.to_write = true, .to_read = false});
       return true;
     }
     if (result != TlsSession::Io::kDone) return false;
@@ -158,14 +159,14 @@ void Connection::OnWritable() {
     Handshake();
     return;
   }
-  WantWritable(false);
+  Watch({});
   if (tls_ != nullptr) io_.ReadAgain(this);  // what stopped a read may have been this
   io_.MarkDirty(this);
 }
 
 void Connection::Flush() {
   if (is_handshaking_ || linger_until_ns_ != 0) return;
-  while (!is_closed_ && !wants_writable_) {
+  while (!is_closed_ && !waits_.to_write) {
     if (!FillFromSession()) {
       Close();
       return;
@@ -226,7 +227,7 @@ bool Connection::WritePlain() {
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
-      WantWritable(true);
+      Watch({.to_write = true});
       return true;
     }
     out_.Drop(static_cast<size_t>(sent));
@@ -243,16 +244,16 @@ bool Connection::WriteTls() {
       out_.Drop(sent);
       continue;
     }
-    if (result == TlsSession::Io::kWantWrite) WantWritable(true);
+    if (result == TlsSession::Io::kWantWrite) Watch({.to_write = true});
     // Else it waits for bytes of the client, which make it readable, and dirty.
     return result == TlsSession::Io::kWantWrite || result == TlsSession::Io::kWantRead;
   }
   return true;
 }
 
-void Connection::WantWritable(bool wants) {
-  if (std::exchange(wants_writable_, wants) == wants) return;
-  io_.Watch(*this, wants);
+void Connection::Watch(Waits waits) {
+  if (std::exchange(waits_, waits) == waits) return;
+  io_.Watch(*this, (waits.to_write ? EPOLLOUT : 0U) | (waits.to_read ? EPOLLIN : 0U));
 }
 
 void Connection::FinishIfIdle() {
@@ -374,7 +375,12 @@ void Connection::CheckDeadlines(int64_t now_ns) {
 }
 
 void Connection::CheckAgeAndIdle(int64_t now_ns) {
+  if (now_ns >= last_call_ns_) {
+    Close();
+    return;
+  }
   if (is_draining_) {
+    if (last_call_ns_ != kNever) SetDue(last_call_ns_);
     if (has_said_goaway_) return;
     if (now_ns < drain_ns_ + kGoawayNs) {
       SetDue(drain_ns_ + kGoawayNs);
@@ -383,16 +389,19 @@ void Connection::CheckAgeAndIdle(int64_t now_ns) {
     }
     return;
   }
-  const auto check = [&](int64_t since_ns, int64_t limit_ns) {
-    if (limit_ns == 0) return;
-    if (now_ns >= since_ns + limit_ns) {
-      Drain();
-    } else {
-      SetDue(since_ns + limit_ns);
-    }
+  // Whether something is over that may last for `limit_ns`.
+  const auto is_over = [&](int64_t since_ns, int64_t limit_ns) {
+    if (limit_ns != 0 && now_ns < since_ns + limit_ns) SetDue(since_ns + limit_ns);
+    return limit_ns != 0 && now_ns >= since_ns + limit_ns;
   };
-  check(opened_ns_, max_age_ns_);
-  if (calls_ == nullptr) check(idle_since_ns_, io_.options().max_connection_idle_ns);
+  if (is_over(opened_ns_, max_age_ns_)) {
+    const int64_t grace_ns = io_.options().max_connection_age_grace_ns;
+    if (grace_ns != 0) last_call_ns_ = now_ns + grace_ns;
+    Drain();
+    if (grace_ns != 0) SetDue(last_call_ns_);
+  } else if (calls_ == nullptr && is_over(idle_since_ns_, io_.options().max_connection_idle_ns)) {
+    Drain();
+  }
 }
 
 void Connection::CheckKeepalive(int64_t now_ns) {

@@ -72,6 +72,14 @@ class Connection {
   struct Callbacks;
   friend struct Callbacks;
 
+  // What of the socket it waits for.
+  struct Waits {
+    bool to_write = false;  // it takes no more for now
+    bool to_read = true;    // not while TLS must write before it can read: what has come would be
+                            // told of again and again
+    bool operator==(const Waits&) const = default;
+  };
+
   Status StartSession();
   void Handshake();
   bool ReadOnce(bool* may_have_more);
@@ -81,7 +89,7 @@ class Connection {
   bool WriteOut();
   bool WritePlain();
   bool WriteTls();
-  void WantWritable(bool wants);
+  void Watch(Waits waits);
   void FinishIfIdle();
   void Linger();
   void EndCalls();
@@ -123,18 +131,19 @@ class Connection {
   bool is_handshaking_;
   bool has_begun_ = false;  // a frame has come: the client speaks HTTP/2
   bool is_closed_ = false;
-  bool wants_writable_ = false;  // the socket takes no more for now
+  Waits waits_;
   bool is_draining_ = false;
   bool has_said_goaway_ = false;  // the last one, which names the last stream
 
   int64_t due_ns_ = kNever;
   int64_t next_deadline_ns_ = kNever;  // not after the first of the calls'
   int64_t last_read_ns_;
-  int64_t idle_since_ns_;        // while there is no call
-  int64_t linger_until_ns_ = 0;  // 0 = it does not: else all is written, the client is to close
-  int64_t drain_ns_ = 0;         // when it began
-  int64_t ping_sent_ns_ = 0;     // 0 = none is under way
-  int64_t last_ping_ns_ = 0;     // the client's
+  int64_t idle_since_ns_;          // while there is no call
+  int64_t linger_until_ns_ = 0;    // 0 = it does not: else all is written, the client is to close
+  int64_t drain_ns_ = 0;           // when it began
+  int64_t last_call_ns_ = kNever;  // when its age ends what calls are left
+  int64_t ping_sent_ns_ = 0;       // 0 = none is under way
+  int64_t last_ping_ns_ = 0;       // the client's
   int ping_strikes_ = 0;
 };
 

@@ -118,10 +118,10 @@ int Connection::Callbacks::OnFrameSent(nghttp2_session* session, const nghttp2_f
 
 int Connection::Callbacks::OnFrameNotSent(nghttp2_session* session, const nghttp2_frame* frame,
                                           int error, void*) {
-  if (frame->hd.type != NGHTTP2_HEADERS || error == NGHTTP2_ERR_STREAM_CLOSED ||
-      error == NGHTTP2_ERR_STREAM_CLOSING) {
-    return 0;
-  }
+  // What goes with its stream or its connection is the client's own doing.
+  const bool is_gone = error == NGHTTP2_ERR_STREAM_CLOSED || error == NGHTTP2_ERR_STREAM_CLOSING ||
+                       error == NGHTTP2_ERR_SESSION_CLOSING;
+  if (frame->hd.type != NGHTTP2_HEADERS || is_gone) return 0;
   Log(LogLevel::kError, "transport",
       StrCat("headers of a response cannot be sent: ", nghttp2_strerror(error)));
   return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,

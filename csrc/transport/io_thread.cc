@@ -18,6 +18,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kMillisecondNs = 1'000'000;
+constexpr int64_t kListenerRestNs = 100 * kMillisecondNs;
 constexpr int64_t kLastMomentNs = 1'000 * kMillisecondNs;  // for a turn that is under way
 
 int MakeEpoll() {
@@ -162,7 +163,9 @@ void IoThread::HandleEvent(void* source, uint32_t events) {
   }
   for (const auto& listener : listeners_) {
     if (source != listener.get()) continue;
-    if (listener->socket.is_open()) listener->on_readable(listener->socket.fd());
+    if (listener->socket.is_open() && !listener->on_readable(listener->socket.fd())) {
+      Rest(listener.get());
+    }
     return;
   }
   Protect(static_cast<Connection*>(source), [&](Connection& connection) {
@@ -242,8 +245,7 @@ void IoThread::FlushConnections() {
   dirty_.clear();
 }
 
-void IoThread::Watch(Connection& connection, bool wants_writable) {
-  const uint32_t events = wants_writable ? EPOLLIN | EPOLLOUT : EPOLLIN;
+void IoThread::Watch(Connection& connection, uint32_t events) {
   Control(epoll_.fd(), EPOLL_CTL_MOD, connection.fd(), events, &connection);
 }
 
@@ -288,7 +290,9 @@ void IoThread::Add(Socket socket, std::string peer, std::unique_ptr<TlsSession> 
 
 void IoThread::CountClosed() {
   connection_count_.fetch_sub(1, std::memory_order_relaxed);
-  shared_->counters.open_connections.fetch_sub(1, std::memory_order_relaxed);
+  const bool was_last =
+      shared_->counters.open_connections.fetch_sub(1, std::memory_order_relaxed) == 1;
+  if (was_last) events().Signal();  // whoever stops the server waits for it
 }
 
 // Out of epoll by name: a child of this process may hold the socket open for a moment more.
@@ -313,9 +317,29 @@ void IoThread::CloseConnections() {
   DeleteClosed();
 }
 
+// What waits in it would be told of again and again.
+void IoThread::Rest(Listener* listener) {
+  listener->rests_until_ns = now_ns_ + kListenerRestNs;
+  Control(epoll_.fd(), EPOLL_CTL_MOD, listener->socket.fd(), 0, listener);
+  SetTimer(listener->rests_until_ns);
+}
+
+void IoThread::WakeListeners() {
+  for (const auto& listener : listeners_) {
+    if (listener->rests_until_ns == kNever || !listener->socket.is_open()) continue;
+    if (listener->rests_until_ns <= now_ns_) {
+      listener->rests_until_ns = kNever;
+      Control(epoll_.fd(), EPOLL_CTL_MOD, listener->socket.fd(), EPOLLIN, listener.get());
+    } else {
+      SetTimer(listener->rests_until_ns);
+    }
+  }
+}
+
 void IoThread::RunTimers() {
   if (now_ns_ < timer_ns_) return;
   timer_ns_ = kNever;
+  WakeListeners();
   for (const auto& [connection, owned] : connections_) {
     if (connection->due_ns() <= now_ns_) {
       Protect(connection, [&](Connection& due) { due.OnTimer(now_ns_); });
@@ -325,12 +349,13 @@ void IoThread::RunTimers() {
   }
 }
 
-void IoThread::WatchListener(Socket listener, std::function<void(int fd)> on_readable) {
+void IoThread::WatchListener(Socket listener, std::function<bool(int fd)> on_readable) {
   // A task is copyable, a socket is not.
   const auto shared = std::make_shared<Socket>(std::move(listener));
   mailbox_->Post([this, shared, on_readable = std::move(on_readable)] {
     const int fd = shared->fd();
-    listeners_.push_back(std::make_unique<Listener>(Listener{std::move(*shared), on_readable}));
+    listeners_.push_back(std::make_unique<Listener>(
+        Listener{.socket = std::move(*shared), .on_readable = on_readable}));
     Control(epoll_.fd(), EPOLL_CTL_ADD, fd, EPOLLIN, listeners_.back().get());
   });
 }

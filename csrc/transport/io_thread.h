@@ -67,8 +67,9 @@ class IoThread {
 
   // Takes a connection over, from another thread. `tls` null: plain text.
   void Adopt(Socket socket, std::string peer, std::unique_ptr<TlsSession> tls);
-  // Watches a listening socket, until Drain closes it: `on_readable` is called on this thread.
-  void WatchListener(Socket listener, std::function<void(int fd)> on_readable);
+  // Watches a listening socket, until Drain closes it: `on_readable` is called on this thread. False
+  // from it: nothing can be taken for now, and the socket rests for a moment.
+  void WatchListener(Socket listener, std::function<bool(int fd)> on_readable);
   // Of all connections, from any thread.
   void Drain();
   void CloseStreams();
@@ -97,7 +98,7 @@ class IoThread {
   void Infer(const ReplyRef& reply, const Caller* caller);
   void MarkDirty(Connection* connection);
   void ReadAgain(Connection* connection);
-  void Watch(Connection& connection, bool wants_writable);
+  void Watch(Connection& connection, uint32_t events);
   void SetTimer(int64_t when_ns) { timer_ns_ = std::min(timer_ns_, when_ns); }
   void OnConnectionClosed(Connection& connection);
 
@@ -107,7 +108,8 @@ class IoThread {
 
   struct Listener {
     Socket socket;
-    std::function<void(int fd)> on_readable;
+    std::function<bool(int fd)> on_readable;
+    int64_t rests_until_ns = kNever;  // not watched until then; kNever = it is
   };
 
   template <typename Action>
@@ -122,6 +124,8 @@ class IoThread {
   void OnOutcome(RequestRef request);
   void FlushConnections();
   void HandleEvent(void* source, uint32_t events);
+  void Rest(Listener* listener);
+  void WakeListeners();
   void RunTimers();
   void CountClosed();
   void DeleteClosed();

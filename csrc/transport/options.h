@@ -23,11 +23,12 @@ struct TransportOptions {
   bool compression = true;
   int response_compression_level = 0;
 
-  // Connections; 0 = never, for the last two.
+  // Connections; 0 = never, for the last three.
   int64_t keepalive_time_ns = int64_t{7200} * 1'000'000'000;
   int64_t keepalive_timeout_ns = int64_t{20} * 1'000'000'000;
   int64_t min_ping_interval_ns = int64_t{5} * 1'000'000'000;
   int64_t max_connection_age_ns = 0;
+  int64_t max_connection_age_grace_ns = 0;  // for its calls, once a connection is of age
   int64_t max_connection_idle_ns = 0;
 };
 

@@ -29,7 +29,11 @@ class SessionMemory {
  private:
   static constexpr size_t kMinClassBits = 5;
   static constexpr size_t kMaxClassBits = 12;
+#ifdef PENSTOCK_ADDRESS_SANITIZER
+  static constexpr size_t kMaxIdleBytes = 0;  // a block used after its end is to be seen
+#else
   static constexpr size_t kMaxIdleBytes = size_t{1} << 20;
+#endif
 
   struct Header;
   static void* Reallocate(void* block, size_t size, void* memory);

@@ -52,7 +52,7 @@ Status Transport::Listen(int fd) {
 void Transport::Start() {
   for (const auto& thread : threads_) thread->Start();
   for (Socket& listener : listeners_) {
-    threads_[0]->WatchListener(std::move(listener), [this](int fd) { Accept(fd); });
+    threads_[0]->WatchListener(std::move(listener), [this](int fd) { return Accept(fd); });
   }
   listeners_.clear();
 }
@@ -82,7 +82,8 @@ bool Transport::Stop(int64_t timeout_ns) {
   return have_ended;
 }
 
-void Transport::Accept(int listener) {
+// False: the system lacks something, such as memory, and would say so again at once.
+bool Transport::Accept(int listener) {
   for (int i = 0; i < kMaxAcceptsInARow; ++i) {
     sockaddr_storage address{};
     socklen_t size = sizeof(address);
@@ -93,9 +94,14 @@ void Transport::Accept(int listener) {
       continue;
     }
     if (errno == EINTR || errno == ECONNABORTED) continue;
-    if (errno != EMFILE && errno != ENFILE) return;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
+    if (errno != EMFILE && errno != ENFILE) {
+      LogShortage(strerror(errno));
+      return false;
+    }
     ShedOne(listener);
   }
+  return true;
 }
 
 void Transport::AcceptOne(Socket socket, const sockaddr_storage& address) {
@@ -129,10 +135,13 @@ void Transport::ShedOne(int listener) {
   Socket(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC)).Close();
   spare_ = Socket(OpenSpare());
   shared_->counters.refused_connections.fetch_add(1, std::memory_order_relaxed);
-  if (!std::exchange(has_logged_shortage_, true)) {
-    Log(LogLevel::kError, "transport",
-        "connections are refused: the process has no more file descriptors");
-  }
+  LogShortage("the process has no more file descriptors");
+}
+
+// Once: it may come with every connection.
+void Transport::LogShortage(std::string_view what) {
+  if (std::exchange(has_logged_shortage_, true)) return;
+  Log(LogLevel::kError, "transport", StrCat("connections cannot be taken: ", what));
 }
 
 }  // namespace penstock

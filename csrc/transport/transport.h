@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -47,9 +48,10 @@ class Transport {
   const TransportCounters& counters() const { return shared_->counters; }
 
  private:
-  void Accept(int listener);
+  bool Accept(int listener);
   void AcceptOne(Socket socket, const sockaddr_storage& address);
   void ShedOne(int listener);
+  void LogShortage(std::string_view what);
 
   // Constant after Start.
   const std::shared_ptr<TransportShared> shared_;

@@ -285,6 +285,7 @@ class Transport:
         keepalive_timeout_ms: int,
         min_ping_interval_ms: int,
         max_connection_age_ms: int = 0,
+        max_connection_age_grace_ms: int = 0,
         max_connection_idle_ms: int = 0,
         max_buffered_bytes: int = 0,
     ) -> None: ...

@@ -214,6 +214,7 @@ class App:
             engine=self.core.infer_stats,
             is_ready=lambda: self.readiness.is_ready,
             jobs=self.jobs.stats if self.jobs is not None else None,
+            transport=lambda: {} if self.grpc is None else self.grpc.stats(),
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port

@@ -184,7 +184,12 @@ class ServerConfig(AccessSettings):
         unit="ms",
         flags=("--grpc-max-connection-age",),
     )
-
+    grpc_max_connection_age_grace_ms: int = _limit(
+        0,
+        "Time for the calls of a connection of that age to end before it is closed; 0 = no limit.",
+        unit="ms",
+        flags=("--grpc-max-connection-age-grace",),
+    )
     grpc_max_connection_idle_ms: int = _limit(
         0,
         "Time without calls after which a connection is told to reconnect; 0 = never.",

@@ -11,6 +11,7 @@ from tests.support.access_files import key_entry, write_keys
 from tests.support.certificates import Authority
 from tests.support.fake_frontend import FakeServer, serve_frontend
 from tests.support.fixture_models import write_simple
+from tests.support.http import ask
 from tests.support.raw_grpc import raw_client
 from tests.support.requests import simple_request
 from tests.support.run_server import run_server, serve_process, server_config
@@ -42,6 +43,35 @@ async def test_connection_of_age_is_told_to_reconnect() -> None:
         frames = await frames_until_the_end(server)
     # The last stream, then the code: NO_ERROR.
     assert [payload for kind, payload in frames if kind == GOAWAY and not any(payload[4:8])]
+
+
+@pytest.mark.lengthy
+async def test_calls_of_a_connection_of_age_end_with_its_grace(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    settings = {"grpc_max_connection_age_ms": 50, "grpc_max_connection_age_grace_ms": 50}
+    async with run_server(server_config(tmp_path, **settings)) as server:
+        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+            watch = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                async with asyncio.timeout(60):
+                    async for _ in watch:
+                        pass
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.transport("native")
+async def test_connections_and_calls_are_told_of_in_the_metrics(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    request = simple_request().SerializeToString()
+    async with run_server(server_config(tmp_path)) as server:
+        async with raw_client(server.grpc_address) as client:
+            await client.unary("ModelInfer", request)
+            text = (await ask(server.metrics_port, "/metrics")).body.decode()
+    told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert told["penstock_connections"] == "1"
+    assert told["penstock_connections_accepted_total"] == "1"
+    assert told["penstock_calls_total"] == "1"
+    assert float(told["penstock_received_bytes_total"]) > len(request)
 
 
 @pytest.mark.lengthy

@@ -161,6 +161,11 @@ class FakeTransport:
     def drain(self) -> None:
         self.told.append("drain")
 
+    def close_connections(self) -> None:
+        """The further connections close, which is told as the core tells it: without an event."""
+        self.connections = 0
+        os.eventfd_write(self.event_fd, 1)
+
     def stats(self) -> dict[str, int]:
         return {"open_connections": self.connections + self.active}
 

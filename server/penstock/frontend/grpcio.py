@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -90,6 +91,10 @@ class GrpcioTransport:
     def close_streams(self) -> None:
         """Nothing: the handlers hear of it from `Readiness`."""
 
+    def stats(self) -> Mapping[str, int]:
+        """Nothing: gRPC does not tell."""
+        return {}
+
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""
         await self.server.stop(grace_s)
@@ -121,6 +126,9 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         options.append(("grpc.max_allowed_incoming_connections", config.max_connections))
     if config.grpc_max_connection_age_ms:
         options.append(("grpc.max_connection_age_ms", config.grpc_max_connection_age_ms))
+    if config.grpc_max_connection_age_grace_ms:
+        grace_ms = config.grpc_max_connection_age_grace_ms
+        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
     if config.grpc_max_connection_idle_ms:
         options.append(("grpc.max_connection_idle_ms", config.grpc_max_connection_idle_ms))
     return options

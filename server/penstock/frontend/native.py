@@ -18,8 +18,6 @@ from penstock.frontend.unix_address import UnixAddress
 __all__ = ["CoreTransport", "NativeTransport", "is_native_chosen"]
 
 _COMPRESSION_LEVELS = {"none": 0, "low": 1, "medium": 2, "high": 3}
-_LOOK_S = 0.02
-"""How often a drain looks for connections that have closed, which is no event of ours."""
 _CANCEL_S = 1.0
 """For handlers that were cancelled, and then for their statuses to go out."""
 _JOIN_S = 1.0
@@ -133,6 +131,10 @@ class NativeTransport:
         """Streams of inference end once they have answered what they read."""
         self._core.close_streams()
 
+    def stats(self) -> Mapping[str, int]:
+        """Counters and gauges by name."""
+        return self._core.stats()
+
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest.
 
@@ -160,7 +162,7 @@ class NativeTransport:
             left_s = deadline - loop.time()
             if left_s <= 0:
                 return
-            await self.server.next_end(min(left_s, _LOOK_S))
+            await self.server.next_event(left_s)
 
     def _use_tls(self) -> None:
         config = self._config
@@ -191,6 +193,7 @@ def _options(config: ServerConfig) -> dict[str, Any]:
         "keepalive_timeout_ms": config.grpc_keepalive_timeout_ms,
         "min_ping_interval_ms": config.grpc_min_ping_interval_ms,
         "max_connection_age_ms": config.grpc_max_connection_age_ms,
+        "max_connection_age_grace_ms": config.grpc_max_connection_age_grace_ms,
         "max_connection_idle_ms": config.grpc_max_connection_idle_ms,
         "max_buffered_bytes": config.max_buffered_bytes,
     }

@@ -82,6 +82,7 @@ class NativeServer:
         self._is_closing = False
         self._calls: dict[ServerCall, _Entry] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told: asyncio.Future[None] | None = None
 
     # What generated code calls
 
@@ -115,15 +116,19 @@ class NativeServer:
         """Of the handlers that run."""
         return frozenset(self._tasks)
 
-    async def next_end(self, timeout_s: float) -> None:
-        """Returns when a handler has ended, or after the time."""
-        ended = asyncio.get_running_loop().create_future()
-        timer = ended.get_loop().call_later(timeout_s, _settle, ended)
-        waiting = [ended, *self._tasks]
+    async def next_event(self, timeout_s: float) -> None:
+        """Returns when a handler has ended, the core had something to tell, or after the time.
+
+        The core tells of events, and that its last connection has closed.
+        """
+        self._told = told = asyncio.get_running_loop().create_future()
+        timer = told.get_loop().call_later(timeout_s, _settle, told)
+        waiting = [told, *self._tasks]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
+            self._told = None
 
     async def cancel_all(self, timeout_s: float) -> None:
         """Cancels every handler and refuses calls that come; what is left after the time is left.
@@ -136,7 +141,7 @@ class NativeServer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while self._tasks and (left_s := deadline - loop.time()) > 0:
-            await self.next_end(left_s)
+            await self.next_event(left_s)
         for each in self._tasks:
             _log.error("%s goes on although it was cancelled", each.get_name())
         for call in self._calls:  # also of handlers cancelled before their first step
@@ -156,6 +161,8 @@ class NativeServer:
                 self._on_event(call, kind, payload)
             except Exception as error:  # the others of the batch are not to suffer from it
                 self._give_up(call, kind, error)
+        if self._told is not None:
+            _settle(self._told)
 
     def _on_event(self, call: ServerCall, kind: int, payload: Any) -> None:
         if kind == CallEvent.STARTED:

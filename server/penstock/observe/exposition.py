@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["CONTENT_TYPE", "Family", "render"]
+__all__ = ["CONTENT_TYPE", "Family", "Kind", "render"]
+
+Kind = Literal["counter", "gauge", "histogram"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -35,7 +37,7 @@ class Family:
 
     name: str
     help: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Kind
     samples: list[tuple[str, Mapping[str, str], float]] = field(default_factory=list)
 
     def add(self, labels: Mapping[str, str], value: float) -> None:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from penstock.codec import VersionStatistics
-from penstock.observe.exposition import CONTENT_TYPE, Family, render
+from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
 from penstock.observe.process import process_families
 
 __all__ = ["Metrics", "model_families"]
@@ -41,6 +41,28 @@ _GAUGES = {
     "penstock_running_requests": ("running", "Requests in a batch that runs"),
     "penstock_instances": ("instances", "Instances of the version"),
 }
+_TRANSPORT: Mapping[str, tuple[str, Kind, str]] = {
+    "penstock_connections": ("open_connections", "gauge", "Connections of gRPC clients"),
+    "penstock_connections_accepted_total": (
+        "accepted_connections",
+        "counter",
+        "Connections taken",
+    ),
+    "penstock_connections_refused_total": (
+        "refused_connections",
+        "counter",
+        "Connections refused: over the limit, or for want of descriptors",
+    ),
+    "penstock_calls_total": ("calls", "counter", "gRPC calls begun"),
+    "penstock_active_calls": ("active_calls", "gauge", "gRPC calls under way"),
+    "penstock_received_bytes_total": ("bytes_read", "counter", "Bytes read from connections"),
+    "penstock_sent_bytes_total": ("bytes_written", "counter", "Bytes written to connections"),
+    "penstock_buffered_bytes": (
+        "buffered_bytes",
+        "gauge",
+        "Bytes of requests that are being received or not yet answered",
+    ),
+}
 # Triton's reasons; what is not here is OTHER.
 _TRITON_REASONS = {"UNAVAILABLE": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}
 
@@ -59,9 +81,11 @@ class Metrics:
         engine: Callable[[], Stats],
         is_ready: Callable[[], bool],
         jobs: Callable[[], Stats] | None = None,
+        transport: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._jobs = jobs
         self._versions = versions
+        self._transport = transport
         self._engine = engine
         self._is_ready = is_ready
 
@@ -70,6 +94,7 @@ class Metrics:
         families = [
             *model_families([each for each in self._versions() if each.counters]),
             *_engine_families(self._engine()),
+            *_transport_families(self._transport()),
             _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready())),
             *(_job_families(self._jobs()) if self._jobs is not None else ()),
             *process_families(),
@@ -185,6 +210,15 @@ def _job_families(stats: Stats) -> Iterator[Family]:
     for state, count in stats["ended"].items():
         ended.add({"state": state.lower()}, count)
     yield ended
+
+
+def _transport_families(stats: Mapping[str, int]) -> Iterator[Family]:
+    """Those of the native transport; grpcio counts nothing of the kind."""
+    for name, (key, kind, text) in _TRANSPORT.items():
+        if key in stats:
+            family = Family(name, text, kind)
+            family.add({}, stats[key])
+            yield family
 
 
 def _per_version(

@@ -11,6 +11,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::Not;
 
 constexpr int64_t kSecondNs = 1'000'000'000;
 
@@ -105,6 +106,35 @@ TEST_F(TimedConnection, IsAskedToLeaveAtItsAge) {
   EXPECT_THAT(client.goaways, ElementsAre(NGHTTP2_NO_ERROR));
 }
 
+// Also where its time is up sooner than that of the handshake, which is what is looked at first.
+TEST_F(TimedConnection, OfFewSecondsOfAgeIsAskedToLeaveAtThem) {
+  TransportHarness harness({.max_connection_age_ns = 2 * kSecondNs}, WithClock());
+  Http2Client& client = harness.Connect();
+  client.Call("/a.B/C", "", false);
+  harness.Settle();
+  clock_.Advance(3 * kSecondNs);
+  harness.Settle();
+  EXPECT_THAT(client.goaways, Not(IsEmpty()));
+}
+
+TEST_F(TimedConnection, OfAgeIsClosedWithItsCallsAfterTheGrace) {
+  TransportHarness harness(
+      {.max_connection_age_ns = 100 * kSecondNs, .max_connection_age_grace_ns = 30 * kSecondNs},
+      WithClock());
+  Http2Client& client = harness.Connect();
+  client.Call("/a.B/C", "", false);
+  harness.Settle();
+  clock_.Advance(120 * kSecondNs);
+  harness.Settle();
+  EXPECT_THAT(client.goaways, Not(IsEmpty()));
+  clock_.Advance(25 * kSecondNs);
+  harness.Settle();
+  EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
+  clock_.Advance(10 * kSecondNs);
+  harness.Settle();
+  EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
+}
+
 // A socket that is closed with bytes unread takes back what it has written.
 TEST_F(TimedConnection, WaitsForTheClientToCloseOnceAllIsWritten) {
   for (const bool client_closes : {true, false}) {
@@ -127,6 +157,25 @@ TEST_F(TimedConnection, WaitsForTheClientToCloseOnceAllIsWritten) {
     harness.Settle();
     EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
   }
+}
+
+// A socket that stays readable and of which nothing can be taken must not keep the thread busy.
+TEST_F(TimedConnection, ListenerThatCannotBeServedRestsForAMoment) {
+  TransportHarness harness({}, WithClock());
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+  const Socket other(ends[1]);
+  ASSERT_EQ(write(other.fd(), "x", 1), 1);
+  int asked = 0;
+  harness.io->WatchListener(Socket(ends[0]), [&](int) {
+    asked += 1;
+    return asked > 1;
+  });
+  harness.Settle();
+  EXPECT_EQ(asked, 1);
+  clock_.Advance(kSecondNs);
+  harness.Settle();
+  EXPECT_GT(asked, 2);
 }
 
 TEST_F(TimedConnection, IsAskedToLeaveWhenItIsIdle) {

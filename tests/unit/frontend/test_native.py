@@ -139,7 +139,7 @@ async def test_stop_waits_until_connections_have_written_all(made: Made) -> None
     stop = asyncio.create_task(made.transport.stop(60))
     await asyncio.wait({stop}, timeout=0)
     assert not stop.done() and "stop" not in made.core.told
-    made.core.connections = 0
+    made.core.close_connections()
     await stop
     assert made.core.told[-1] == "stop"
 

@@ -1,0 +1,77 @@
+// A connection with TLS, turned by hand, and a client that OpenSSL drives.
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+
+#include "tls_peers.h"
+#include "transport_harness.h"
+
+namespace penstock {
+namespace {
+
+class TlsConnection : public testing::Test {
+ protected:
+  void SetUp() override {
+    const Identity server = MakeIdentity({.common_name = "server"});
+    auto context = TlsContext::Create({.certificate = directory_.Put("c", CertificatePem(server)),
+                                       .key = directory_.Put("k", KeyPem(server))});
+    ASSERT_TRUE(context.ok()) << context.status().ToString();
+    context_ = *std::move(context);
+  }
+
+  // Hands the server's end over, and shakes hands.
+  void Connect(TlsClient& client) {
+    const int fd = dup(client.server_fd());
+    auto session = context_->Accept(fd);
+    ASSERT_TRUE(session.ok());
+    harness_.io->Adopt(Socket(fd), "unix:", *std::move(session));
+    harness_.Until([&] { return SSL_do_handshake(client.ssl()) == 1; });
+  }
+
+  TransportHarness harness_;
+  TemporaryDirectory directory_;
+  std::unique_ptr<TlsContext> context_;
+};
+
+// Each of these updates asks for one in return, which the client does not read: the server can
+// read no further before it has written, and must not turn in circles over what is readable.
+TEST_F(TlsConnection, ReadThatMustWriteFirstWaitsWithoutTurningInCircles) {
+  TlsClient client;
+  Connect(client);
+  bool is_pending = false;  // one that did not get out whole
+  const auto update = [&] {
+    if (!is_pending) SSL_key_update(client.ssl(), SSL_KEY_UPDATE_REQUESTED);
+    is_pending = SSL_do_handshake(client.ssl()) != 1;
+    return !is_pending;
+  };
+  int updates = 0;
+  harness_.Until([&] {  // the server's side of the socket is full, then the client's
+    const int before = updates;
+    while (update()) updates += 1;
+    return updates == before;
+  });
+  harness_.Settle();
+  const auto begin = std::chrono::steady_clock::now();
+  harness_.io->Turn(200);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(150));
+  EXPECT_EQ(harness_.shared->counters.open_connections.load(), 1U);
+
+  // Once what it has written is taken, it reads on: the client, which OpenSSL lets read no sooner
+  // than write, gets its next update out.
+  const int before = updates;
+  std::array<char, 65536> taken;
+  harness_.Until([&] {
+    while (recv(client.fd(), taken.data(), taken.size(), 0) > 0) {
+    }
+    updates += static_cast<int>(update());
+    return updates > before;
+  });
+  client.Close();
+  harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
+}
+
+}  // namespace
+}  // namespace penstock
