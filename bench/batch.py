@@ -4,9 +4,9 @@ Run: .venv/bin/python bench/batch.py [--rounds 5] [--rows 1000000] [--wide-rows 
 
 Two models: the demo's digits classifier (rows of 256 bytes), and ResNet-50 in FP32 (rows of 600
 KB). For each, in one process with one core: the engine alone is the job's own requests, made
-beforehand, with as many in flight; then the whole job runs, from Parquet to Parquet. Prints rows per
-second of both, the ratio of each round, and that of the CPU time, which other work on the machine
-disturbs less. Every row of each job must have been answered.
+beforehand, with as many in flight; then the whole job runs, from Parquet to Parquet. Prints rows
+per second of both, the ratio of each round, and that of the CPU time, which other work on the
+machine disturbs less. Every row of each job must have been answered.
 """
 
 from __future__ import annotations

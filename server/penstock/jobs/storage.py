@@ -281,7 +281,9 @@ def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}{suffix}")
     try:
-        with scratch.open("wb") as file:
+        # A link of that name would have it written elsewhere.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(scratch, flags, 0o666), "wb") as file:
             yield Sink(file.write)
             file.flush()
             os.fsync(file.fileno())

@@ -171,6 +171,16 @@ async def test_object_store_gets_whole_parts_and_the_manifest_last(tmp_path: Pat
     assert again.state == "already done"
 
 
+async def test_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 30)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "out" / ".part-00000.parquet.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(TemporaryError, match=r"cannot write .*part-00000.parquet"):
+        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 async def test_full_disk_is_temporary_and_leaves_what_is_committed(tmp_path: Path) -> None:
     import resource
 
