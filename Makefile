@@ -24,7 +24,7 @@ export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
-SLOW_PACKAGES := libb64-0d
+SLOW_PACKAGES := libb64-0d slurm-wlm
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14

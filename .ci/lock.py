@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"penstock", "penstock-client"}
+OWN = {"penstock", "penstock-client", "penstock[batch]"}
 
 
 def requirements(pyproject: Path) -> set[str]:

@@ -1,7 +1,8 @@
-"""Compiles proto/inference into what the server and the client load at run time.
+"""Compiles the proto files into what the server and the client load at run time.
 
 Run as ``python proto/generate.py``; grpcio-tools in the running interpreter is all it needs. Each
-package gets a folder ``_proto`` (git-ignored) with
+package gets a folder ``_proto`` (git-ignored) with, of inference/ (and, the server only, of
+penstock/v1/ as jobs.binpb and jobs_pb.pyi)
 
 * ``inference.binpb``: a FileDescriptorSet with imports, from which the package builds its message
   classes in a descriptor pool of its own (see proto/README.md for why not ``*_pb2`` modules);
@@ -29,8 +30,9 @@ from google.protobuf.descriptor_pb2 import (
 from grpc_tools import protoc
 
 PROTO_ROOT = Path(__file__).resolve().parent
-PACKAGE = "inference"
-OUTPUT_FOLDERS = ("server/penstock/_proto", "clients/python/penstock_client/_proto")
+SERVER, CLIENT = "server/penstock/_proto", "clients/python/penstock_client/_proto"
+PACKAGES = {"inference": ("inference", (SERVER, CLIENT)), "penstock/v1": ("jobs", (SERVER,))}
+"""By folder of sources: the name of the products, and where they go."""
 
 _SCALARS = {
     FieldDescriptorProto.TYPE_DOUBLE: "float",
@@ -41,7 +43,7 @@ _SCALARS = {
 }
 
 _STUB_HEAD = '''\
-"""Types of the message classes in inference.binpb. Written by proto/generate.py."""
+"""Types of message classes. Written by proto/generate.py."""
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
@@ -57,9 +59,9 @@ from google.protobuf.message import Message
 '''
 
 
-def compile_descriptors(proto_root: Path) -> FileDescriptorSet:
+def compile_descriptors(proto_root: Path, package: str) -> FileDescriptorSet:
     """Compiles every file of the package; raises SystemExit after protoc has said why it failed."""
-    sources = sorted(str(path) for path in (proto_root / PACKAGE).glob("*.proto"))
+    sources = sorted(str(path) for path in (proto_root / package).glob("*.proto"))
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "set.binpb")
         status = protoc.main(
@@ -72,7 +74,7 @@ def compile_descriptors(proto_root: Path) -> FileDescriptorSet:
             ]
         )
         if status != 0:
-            raise SystemExit(f"protoc failed with status {status} on {proto_root / PACKAGE}")
+            raise SystemExit(f"protoc failed with status {status} on {proto_root / package}")
         return FileDescriptorSet.FromString(out.read_bytes())
 
 
@@ -106,22 +108,24 @@ def write_if_changed(path: Path, data: bytes) -> bool:
 
 def generate(repository_root: Path) -> list[Path]:
     """Brings the products in both packages up to date; returns the files that were written."""
-    descriptors = compile_descriptors(repository_root / "proto")
-    products = {
-        "inference.binpb": descriptors.SerializeToString(deterministic=True),
-        "inference_pb.pyi": render_stub(descriptors).encode(),
-    }
-    targets = [
-        (repository_root / folder / name, data)
-        for folder in OUTPUT_FOLDERS
-        for name, data in products.items()
-    ]
-    return [path for path, data in targets if write_if_changed(path, data)]
+    written = []
+    for package, (name, folders) in PACKAGES.items():
+        descriptors = compile_descriptors(repository_root / "proto", package)
+        products = {
+            f"{name}.binpb": descriptors.SerializeToString(deterministic=True),
+            f"{name}_pb.pyi": render_stub(descriptors).encode(),
+        }
+        targets = [
+            (repository_root / folder / n, d) for folder in folders for n, d in products.items()
+        ]
+        written += [path for path, data in targets if write_if_changed(path, data)]
+    return written
 
 
 def _python_name(type_name: str) -> str:
     """`.inference.A.B` as it is called inside the flat stub."""
-    return type_name.removeprefix(f".{PACKAGE}.")
+    packages = [f".{package.replace('/', '.')}." for package in PACKAGES]
+    return next(type_name.removeprefix(p) for p in packages if type_name.startswith(p))
 
 
 def _value_type(field: FieldDescriptorProto) -> str:

@@ -132,9 +132,13 @@ int64_t PyAccess::After(double seconds) const {
 }
 
 void BindAccess(py::module_& module) {
-  py::class_<Caller>(module, "Caller").def_property_readonly("credential", [](const Caller& self) {
-    return self.credential;
-  });
+  py::class_<Caller>(module, "Caller")
+      .def_property_readonly("credential", [](const Caller& self) { return self.credential; })
+      .def_static("server", [] {
+        Caller caller;
+        caller.is_server = true;
+        return caller;
+      });
   py::class_<Principal, std::shared_ptr<Principal>>(module, "Principal")
       .def(py::init(&MakePrincipal), py::kw_only(), py::arg("name"), py::arg("groups"),
            py::arg("per_second") = 0.0, py::arg("burst") = 1.0, py::arg("max_request_bytes") = 0);

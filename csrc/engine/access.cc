@@ -151,7 +151,7 @@ Verdict AccessControl::Recognise(const Caller& caller) const {
 
 std::optional<Refused> AccessControl::Authorize(const Caller* caller, CallGroup group,
                                                 PrincipalRef* who) const {
-  if (!is_active_) return std::nullopt;
+  if (!is_active_ || (caller != nullptr && caller->is_server)) return std::nullopt;
   static const Caller kNobody;
   if (caller == nullptr) caller = &kNobody;
   const auto bit = static_cast<size_t>(group);
@@ -173,7 +173,8 @@ std::optional<Refused> AccessControl::Authorize(const Caller* caller, CallGroup 
 }
 
 std::optional<Refused> AccessControl::TakeConnectionRate(const Caller* caller, CallGroup group) {
-  if (!is_active_ || caller == nullptr || group == CallGroup::kHealth) return std::nullopt;
+  const bool is_counted = caller != nullptr && !caller->is_server && group != CallGroup::kHealth;
+  if (!is_active_ || !is_counted) return std::nullopt;
   const RateLimit& each = policy_.connection_rate;
   const int64_t wait_ns = connections_.Take(caller->connection, each, clock_.NowNs());
   if (wait_ns <= 0) return std::nullopt;

@@ -49,6 +49,7 @@ struct Caller {
   std::string credential;  // where the policy has tokens; for whom verifies them
   std::string fault;       // why the credential cannot be read
   std::string connection;  // the peer's address: the same for all calls of a connection
+  bool is_server = false;  // the server itself, for work that it let in before; never of headers
 };
 
 using CallHeader = std::pair<std::string_view, std::string_view>;

@@ -1,4 +1,4 @@
-// The groups of calls that access is given or limited by: Triton's.
+// The groups of calls that access is given or limited by: Triton's, and one for batch jobs.
 
 #pragma once
 
@@ -21,11 +21,12 @@ enum class CallGroup : uint8_t {
   kStatistics,
   kTrace,
   kLogging,
+  kJobs,
 };
 
-inline constexpr std::array<std::string_view, 9> kCallGroupNames = {
+inline constexpr std::array<std::string_view, 10> kCallGroupNames = {
     "health",           "metadata",   "inference", "shared-memory", "model-config",
-    "model-repository", "statistics", "trace",     "logging"};
+    "model-repository", "statistics", "trace",     "logging",       "jobs"};
 
 // One bit per group.
 using CallGroups = std::bitset<kCallGroupNames.size()>;

@@ -177,6 +177,9 @@ class Caller:
     @property
     def credential(self) -> str:
         """The key or token it sent, where the policy has tokens, else empty. A secret."""
+    @staticmethod
+    def server() -> Caller:
+        """The server itself: for the requests of work that it let in before, as of a batch job."""
 
 class Principal:
     """Who a caller turned out to be, and what that allows.

@@ -18,18 +18,29 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING
 
-from google.protobuf import message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
-__all__ = ["DESCRIPTORS", "METHODS", "POOL", "SERVICE_NAME", "Method", "pb"]
+__all__ = [
+    "DESCRIPTORS",
+    "JOBS_DESCRIPTORS",
+    "JOBS_SERVICE_NAME",
+    "METHODS",
+    "POOL",
+    "SERVICE_NAME",
+    "Method",
+    "jobs_pb",
+    "pb",
+]
 
 SERVICE_NAME = "inference.GRPCInferenceService"
+JOBS_SERVICE_NAME = "penstock.v1.JobService"
 
-_SET_PATH = Path(__file__).parent / "_proto" / "inference.binpb"
+_FOLDER = Path(__file__).parent / "_proto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +59,19 @@ class Method:
         return f"/{SERVICE_NAME}/{self.name}"
 
 
-def _read_descriptors() -> FileDescriptorSet:
+def _read_descriptors(name: str) -> FileDescriptorSet:
+    path = _FOLDER / name
     try:
-        return FileDescriptorSet.FromString(_SET_PATH.read_bytes())
+        return FileDescriptorSet.FromString(path.read_bytes())
     except FileNotFoundError as error:
         raise ImportError(
-            f"{_SET_PATH} is missing: the package is not built; run `python proto/generate.py`"
+            f"{path} is missing: the package is not built; run `python proto/generate.py`"
         ) from error
 
 
-def _fill_pool(descriptors: FileDescriptorSet) -> DescriptorPool:
-    pool = DescriptorPool()
+def _fill_pool(descriptors: FileDescriptorSet, pool: DescriptorPool) -> DescriptorPool:
     for file in descriptors.file:  # protoc lists a file after its imports
-        pool.Add(file)
+        pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
@@ -92,16 +103,23 @@ def _build_methods(pool: DescriptorPool) -> Mapping[str, Method]:
     return MappingProxyType({method.name: _as_method(method) for method in service.methods})
 
 
-DESCRIPTORS: FileDescriptorSet = _read_descriptors()
+DESCRIPTORS: FileDescriptorSet = _read_descriptors("inference.binpb")
 """The compiled files, imports first; for server reflection."""
 
-POOL: DescriptorPool = _fill_pool(DESCRIPTORS)
+POOL: DescriptorPool = _fill_pool(DESCRIPTORS, DescriptorPool())
 """The private pool; server reflection is given it in place of the default one."""
 
 METHODS: Mapping[str, Method] = _build_methods(POOL)
 """The RPCs of the service by name, in the order of the proto file."""
 
+JOBS_DESCRIPTORS: FileDescriptorSet = _read_descriptors("jobs.binpb")
+"""Penstock's own services; nobody else has their names, so they are in the default pool."""
+
 if TYPE_CHECKING:
     from penstock._proto import inference_pb as pb
+    from penstock._proto import jobs_pb
 else:
+    jobs_pb = _build_namespace(
+        JOBS_DESCRIPTORS, _fill_pool(JOBS_DESCRIPTORS, descriptor_pool.Default())
+    )
     pb = _build_namespace(DESCRIPTORS, POOL)

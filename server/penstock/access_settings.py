@@ -24,8 +24,9 @@ GROUPS = (
     "statistics",
     "trace",
     "logging",
+    "jobs",
 )
-"""Triton's groups of RPCs."""
+"""Triton's groups of RPCs, and batch jobs: who may call those reads and writes files."""
 
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),

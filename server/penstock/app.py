@@ -12,13 +12,15 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import uvloop
 
 from penstock import __version__
 from penstock.access.door import Door, access_policy
+from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
 from penstock.errors import StartupError
@@ -29,6 +31,7 @@ from penstock.frontend.health import register_health
 from penstock.frontend.http import health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.inference import InferenceHandlers
+from penstock.frontend.jobs import register_jobs
 from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
@@ -46,6 +49,9 @@ from penstock.repository.manager import ModelManager
 from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.snapshot import RepositoryScanner
+
+if TYPE_CHECKING:
+    from penstock.jobs.manager import JobManager
 
 __all__ = ["EXIT_FAILURE", "App", "check", "run"]
 
@@ -72,13 +78,14 @@ class App:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.lifecycle = Lifecycle()
-        self.core = _make_core(config)
+        self.core = make_core(config)
         self.door = Door(config, self.core.access)
         self.readiness = Readiness(lambda: self.models.all_ready())
         self.models = ModelManager(
-            CoreEngine(self.core), _repository_settings(config), self.readiness.announce
+            CoreEngine(self.core), repository_settings(config), self.readiness.announce
         )
         self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
+        self.jobs = self._make_jobs() if config.jobs_root else None
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
@@ -105,6 +112,8 @@ class App:
         self.availability.start()
         if self.poller is not None:
             self.poller.start()
+        if self.jobs is not None:
+            await self.jobs.start()
         if self.grpc is not None:
             self.grpc.set_loaded()
         self.readiness.start()
@@ -146,7 +155,10 @@ class App:
             self.grpc.close_streams()
 
     async def stop_transport(self, timeout_s: float) -> None:
-        """Third rung: gRPC."""
+        """Third rung: jobs, which go on when the server is started again, and gRPC."""
+        if self.jobs is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.jobs.close(), timeout_s)
         if self.grpc is not None:
             await self.grpc.stop(timeout_s)
 
@@ -183,8 +195,17 @@ class App:
         )
         register(transport.server, method_handlers(inference, control, gate))
         register_health(transport.server, self.readiness, gate)
-        register_reflection(transport.server, self.readiness, gate)
+        services = []
+        if self.jobs is not None:
+            register_jobs(transport.server, self.jobs, self.readiness, gate)
+            services.append(JOBS_SERVICE_NAME)
+        register_reflection(transport.server, self.readiness, gate, services)
         return transport
+
+    def _make_jobs(self) -> JobManager:
+        from penstock.batch import make_jobs  # pyarrow is for those who want jobs
+
+        return make_jobs(self.config, self.core, self.models)
 
     def _make_poller(self) -> RepositoryPoller:
         scanner = RepositoryScanner(self.config.model_repository)
@@ -199,6 +220,7 @@ class App:
             versions=self.models.statistics,
             engine=self.core.infer_stats,
             is_ready=lambda: self.readiness.is_ready,
+            jobs=self.jobs.stats if self.jobs is not None else None,
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
         )
         host = self.config.metrics_address or self.config.host
@@ -253,9 +275,9 @@ def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
     Raises:
         StartupError: a repository cannot be read.
     """
-    core = _make_core(config)
+    core = make_core(config)
     try:
-        settings = _repository_settings(config)
+        settings = repository_settings(config)
         return check_repository(CoreEngine(core), settings, prepare=prepare)
     finally:
         core.engine.shutdown()
@@ -292,7 +314,8 @@ def _end_by_force() -> NoReturn:
     os._exit(EXIT_FAILURE)
 
 
-def _make_core(config: ServerConfig) -> Core:
+def make_core(config: ServerConfig) -> Core:
+    """The core with its backends and engines at hand."""
     directories = [str(_PLUGINS), *(str(each) for each in config.backend_directory)]
     core = Core(
         backend_directories=directories,
@@ -359,7 +382,8 @@ def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
     return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
 
 
-def _repository_settings(config: ServerConfig) -> RepositorySettings:
+def repository_settings(config: ServerConfig) -> RepositorySettings:
+    """What the model manager needs to know."""
     return RepositorySettings(
         paths=config.model_repository,
         control_mode=config.model_control_mode,

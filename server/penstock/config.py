@@ -114,6 +114,16 @@ class ServerConfig(AccessSettings):
         group="Addresses",
     )
 
+    jobs_root: tuple[str, ...] = _setting(
+        (),
+        "Directory or URI that batch jobs may read and write; may be repeated; none = no jobs.",
+        separator=";",
+        group="Batch jobs",
+    )
+    jobs_max_running: int = _setting(
+        1, "Batch jobs that run at the same time.", minimum=1, maximum=1024, group="Batch jobs"
+    )
+
     allow_client_shm: bool = _setting(
         False,
         "Clients on this machine may register shared memory: its objects are opened and written.",

@@ -51,6 +51,14 @@ def test_key_is_found_by_the_digest_that_hashlib_makes() -> None:
     assert caller.credential == "", "kept only where somebody verifies tokens"
 
 
+def test_server_itself_is_let_in_without_a_key() -> None:
+    access = door(needs_identity=True, connection_rate=0.5, connection_burst=1)
+    for _ in range(3):
+        access.admit("jobs", 1, _core.Caller.server())
+    with pytest.raises(UnauthenticatedError):
+        access.admit("jobs", 1)
+
+
 def test_refusal_by_rate_carries_its_wait() -> None:
     access = door(connection_rate=0.5, connection_burst=1)
     caller = access.identify((), "c")

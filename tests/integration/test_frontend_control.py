@@ -14,6 +14,7 @@ from penstock import codec
 from penstock.access_settings import GROUPS
 from penstock.errors import InternalError, UnavailableError
 from penstock.frontend.gate import RPC_GROUPS
+from penstock.frontend.jobs import JOBS_GROUP
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ async def test_every_control_rpc_passes_admission(server: FakeServer) -> None:
 
 async def test_every_rpc_has_a_group_and_every_group_an_rpc() -> None:
     assert set(RPC_GROUPS) == set(codec.METHODS)
-    assert set(RPC_GROUPS.values()) == set(GROUPS)
+    assert {*RPC_GROUPS.values(), JOBS_GROUP} == set(GROUPS)
 
 
 async def test_defect_is_internal_and_its_text_stays_in_the_log(

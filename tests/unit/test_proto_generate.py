@@ -26,7 +26,8 @@ generate = _load_generate()
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    shutil.copytree(REPOSITORY_ROOT / "proto" / "inference", tmp_path / "proto" / "inference")
+    for package in generate.PACKAGES:
+        shutil.copytree(REPOSITORY_ROOT / "proto" / package, tmp_path / "proto" / package)
     return tmp_path
 
 
@@ -38,6 +39,8 @@ def test_products_of_both_packages_are_equal(tree: Path) -> None:
         "server/penstock/_proto/inference_pb.pyi",
         "clients/python/penstock_client/_proto/inference.binpb",
         "clients/python/penstock_client/_proto/inference_pb.pyi",
+        "server/penstock/_proto/jobs.binpb",
+        "server/penstock/_proto/jobs_pb.pyi",
     ]
     assert written[0].read_bytes() == written[2].read_bytes()
     assert written[1].read_bytes() == written[3].read_bytes()
@@ -58,7 +61,7 @@ def test_changed_source_is_written_whole_and_leaves_no_scratch_file(tree: Path) 
 
     assert len(written) == 4
     assert "class Added(Message):\n    def __init__(self) -> None: ..." in written[1].read_text()
-    assert sorted(os.listdir(written[0].parent)) == ["inference.binpb", "inference_pb.pyi"]
+    assert sorted(os.listdir(written[2].parent)) == ["inference.binpb", "inference_pb.pyi"]
 
 
 def test_broken_source_ends_with_protocs_status_and_keeps_the_products(tree: Path) -> None:

@@ -6,7 +6,16 @@ inference are not read here: they pass through as bytes that the native core rea
 `METHODS` tells the RPCs of the service by name; `DESCRIPTORS` and `POOL` serve server reflection.
 """
 
-from penstock._messages import DESCRIPTORS, METHODS, POOL, SERVICE_NAME, Method
+from penstock._messages import (
+    DESCRIPTORS,
+    JOBS_DESCRIPTORS,
+    JOBS_SERVICE_NAME,
+    METHODS,
+    POOL,
+    SERVICE_NAME,
+    Method,
+)
+from penstock.codec._batch import infer_request_head, join_infer_request, parse_infer_response
 from penstock.codec._config_reader import read_config_json, read_config_text
 from penstock.codec._config_writer import encode_config_json
 from penstock.codec._control import (
@@ -31,6 +40,19 @@ from penstock.codec._control import (
     parse_region_name,
     parse_register_request,
     parse_unload_request,
+)
+from penstock.codec._jobs import (
+    JOB_METHODS,
+    JobSpec,
+    JobState,
+    JobView,
+    check_list_request,
+    encode_job,
+    encode_jobs,
+    job_from_dict,
+    job_to_dict,
+    parse_job_request,
+    parse_submit,
 )
 from penstock.codec._records import (
     ConfigReading,
@@ -65,6 +87,9 @@ from penstock.codec._settings import (
 __all__ = [
     "DESCRIPTORS",
     "EXTENSIONS",
+    "JOBS_DESCRIPTORS",
+    "JOBS_SERVICE_NAME",
+    "JOB_METHODS",
     "METHODS",
     "POOL",
     "SERVICE_NAME",
@@ -73,6 +98,9 @@ __all__ = [
     "IndexEntry",
     "IndexRequest",
     "InstanceGroup",
+    "JobSpec",
+    "JobState",
+    "JobView",
     "LoadRequest",
     "Method",
     "ModelConfig",
@@ -91,10 +119,13 @@ __all__ = [
     "Warmup",
     "WarmupInput",
     "build_infer_request",
+    "check_list_request",
     "check_request",
     "encode_config_json",
     "encode_done",
     "encode_index",
+    "encode_job",
+    "encode_jobs",
     "encode_load_response",
     "encode_log_settings",
     "encode_model_config",
@@ -107,13 +138,20 @@ __all__ = [
     "encode_statistics",
     "encode_trace_settings",
     "encode_unload_response",
+    "infer_request_head",
+    "job_from_dict",
+    "job_to_dict",
+    "join_infer_request",
     "parse_index_request",
+    "parse_infer_response",
+    "parse_job_request",
     "parse_load_request",
     "parse_log_request",
     "parse_model_request",
     "parse_trace_request",
     "parse_region_name",
     "parse_register_request",
+    "parse_submit",
     "parse_unload_request",
     "read_config_json",
     "read_config_text",

@@ -77,10 +77,21 @@ def _options(
     return Connection(url, settings)
 
 
-def with_connection(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with these options in place of its parameter `connection`."""
+def with_connection(
+    command: Callable[..., None], *, flag: str = "--url", default_url: str = DEFAULT_URL
+) -> Callable[..., None]:
+    """The command with these options in place of its parameter `connection`.
+
+    Args:
+        command: takes a Connection.
+        flag: the option that names the server.
+        default_url: without it.
+    """
     own = inspect.signature(command, eval_str=True).parameters.values()
-    shared = inspect.signature(_options, eval_str=True).parameters.values()
+    shared = [
+        _named(each, flag, default_url) if each.name == "url" else each
+        for each in inspect.signature(_options, eval_str=True).parameters.values()
+    ]
     parameters = [
         each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for each in (*(each for each in own if each.name != _NAME), *shared)
@@ -95,6 +106,11 @@ def with_connection(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
+
+
+def _named(parameter: inspect.Parameter, flag: str, default: str) -> inspect.Parameter:
+    option = typer.Option(flag, metavar="HOST:PORT", help="The server.")
+    return parameter.replace(default=default, annotation=Annotated[str, option])
 
 
 def _token(file: Path | None) -> str:

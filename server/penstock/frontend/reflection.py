@@ -7,7 +7,7 @@ reflection gets a pool that holds them beside the services of the default one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -27,9 +27,18 @@ _ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 _STABLE = "grpc.reflection.v1.ServerReflection"
 
 
-def register_reflection(server: Any, readiness: Readiness, gate: Gate) -> None:
-    """Adds both versions of the service to a server of either transport."""
-    names = (codec.SERVICE_NAME, "grpc.health.v1.Health", _ALPHA, _STABLE)
+def register_reflection(
+    server: Any, readiness: Readiness, gate: Gate, services: Sequence[str] = ()
+) -> None:
+    """Adds both versions of the service to a server of either transport.
+
+    Args:
+        server: of either transport.
+        readiness: tells when it closes.
+        gate: asked before each answer.
+        services: names of further services that there are.
+    """
+    names = (codec.SERVICE_NAME, "grpc.health.v1.Health", _ALPHA, _STABLE, *services)
     servicer = ReflectionServicer(names, pool=_pool())
 
     async def answer(requests: AsyncIterator[Any], context: Any) -> None:
@@ -79,7 +88,8 @@ async def _answer_until_closing(
 
 def _pool() -> Any:
     pool = type(codec.POOL)()
-    files = [file.SerializeToString() for file in codec.DESCRIPTORS.file]
+    ours = (*codec.DESCRIPTORS.file, *codec.JOBS_DESCRIPTORS.file)
+    files = [file.SerializeToString() for file in ours]
     files += [module.DESCRIPTOR.serialized_pb for module in (health_pb2, reflection_pb2)]
     for serialized in files:
         pool.AddSerializedFile(serialized)

@@ -80,8 +80,10 @@ class Metrics:
         versions: Callable[[], Iterable[VersionStatistics]],
         engine: Callable[[], Stats],
         is_ready: Callable[[], bool],
+        jobs: Callable[[], Stats] | None = None,
         transport: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        self._jobs = jobs
         self._versions = versions
         self._transport = transport
         self._engine = engine
@@ -94,6 +96,7 @@ class Metrics:
             *_engine_families(self._engine()),
             *_transport_families(self._transport()),
             _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready())),
+            *(_job_families(self._jobs()) if self._jobs is not None else ()),
             *process_families(),
         ]
         return CONTENT_TYPE, render(families)
@@ -190,6 +193,23 @@ def _engine_families(stats: Stats) -> Iterator[Family]:
         refused.add({"reason": reason}, count)
     yield refused
     yield _gauge("penstock_inflight_requests", "Accepted, not yet answered", stats["inflight"])
+
+
+def _job_families(stats: Stats) -> Iterator[Family]:
+    """What is counted of batch jobs: of this process, not of the jobs' whole lives."""
+    for name, key, text in (
+        ("penstock_job_rows_total", "rows", "Input rows of batch jobs that are done"),
+        ("penstock_job_rejected_rows_total", "rejected", "Rows of batch jobs that were rejected"),
+    ):
+        family = Family(name, text, "counter")
+        family.add({}, stats[key])
+        yield family
+    yield _gauge("penstock_jobs_running", "Batch jobs that run", stats["running"])
+    yield _gauge("penstock_jobs_queued", "Batch jobs that wait", stats["queued"])
+    ended = Family("penstock_jobs_ended_total", "Batch jobs that ended, by how", "counter")
+    for state, count in stats["ended"].items():
+        ended.add({"state": state.lower()}, count)
+    yield ended
 
 
 def _transport_families(stats: Mapping[str, int]) -> Iterator[Family]:

@@ -111,6 +111,18 @@ TEST_F(AccessTest, BadCredentials_AreUnauthenticatedAndNotEchoed) {
   EXPECT_EQ(admission.refused(Refusal::kUnauthenticated), cases.size() + 1);
 }
 
+TEST_F(AccessTest, TheServerItself_IsAskedNothingAndCountsForNobody) {
+  AccessPolicy policy = WithKeys();
+  policy.connection_rate = RateLimit{1.0, 1.0};
+  Admission admission({}, policy, clock_);
+  Caller server;
+  server.is_server = true;
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_TRUE(admission.Admit(&server, CallGroup::kMetadata, 1).ok());
+  }
+  EXPECT_FALSE(admission.Admit(nullptr, CallGroup::kMetadata, 1).ok());
+}
+
 TEST_F(AccessTest, OpenGroups_NeedNoKey) {
   AccessPolicy policy = WithKeys();
   policy.open_groups.set(static_cast<size_t>(CallGroup::kHealth));

@@ -1,0 +1,160 @@
+"""The core in this process as the engine of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock import codec
+from penstock.core import Caller, Core, deadline_ns
+from penstock.errors import CoreError
+from penstock.jobs.failures import EngineError, FailureKind, JobError, engine_error
+from penstock.jobs.model import NUMPY_TYPES, Array, ModelInfo, TensorRows, WireTensor, model_info
+
+
+class LocalEngine:
+    """Runs requests in the core.
+
+    Threading: confined to the core's event loop.
+    Ownership: borrows the core, which serves the model.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        metadata: Callable[[str, str], codec.ModelMetadata],
+        config: Callable[[str, str], codec.ModelConfig],
+        digest: Callable[[str, str], str],
+        *,
+        timeout_s: float = 60.0,
+        caller: Caller | None = None,
+    ) -> None:
+        """Runs nothing yet.
+
+        Args:
+            core: it serves the models.
+            metadata: of a model and version; raises CoreError for what is not served.
+            config: of a model and version.
+            digest: what identifies a version's content.
+            timeout_s: for each request.
+            caller: who asks, where the core wants to know.
+        """
+        self._core = core
+        self._metadata = metadata
+        self._config = config
+        self._digest = digest
+        self._timeout_s = timeout_s
+        self._caller = caller
+        self._heads: dict[Any, bytes] = {}
+
+    async def describe(self, model: str, version: str) -> ModelInfo:
+        """The model as it is served; JobError where it is not."""
+        try:
+            versions = self._metadata(model, version).versions
+            chosen = version or max(versions, key=int)
+            found, config = self._metadata(model, chosen), self._config(model, chosen)
+        except CoreError as error:
+            raise JobError(str(error)) from None
+        digest = await asyncio.to_thread(self._digest, model, chosen)
+        tensors = (_wire_tensors(found.inputs, config), _wire_tensors(found.outputs, config))
+        return model_info(model, chosen, tensors, config.max_batch_size or 0, digest)
+
+    async def infer(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> Mapping[str, Array]:
+        """Runs one request."""
+        request = self._request(model, inputs)
+        try:
+            response = await self._core.infer(request, deadline_ns(self._timeout_s), self._caller)
+        except CoreError as error:
+            may_retry = error.retry_after_ms is not None and error.retry_after_ms >= 0
+            raise engine_error(error.code, error.message, may_retry=may_retry) from None
+        return {
+            name: _array(model, name, datatype, shape, raw)
+            for name, datatype, shape, raw in codec.parse_infer_response(response)
+        }
+
+    def _request(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> bytes:
+        described = tuple((each.name, each.datatype, _shape(model, each)) for each in inputs)
+        key = (model.name, model.version, described)
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) > 1000:  # of shapes that never come again
+                self._heads.clear()
+            head = codec.infer_request_head(model.name, model.version, described)
+            self._heads[key] = head
+        return codec.join_infer_request(head, [each.raw() for each in inputs])
+
+
+def _wire_tensors(tensors: Sequence[Any], config: codec.ModelConfig) -> list[WireTensor]:
+    optional = {tensor.name for tensor in config.inputs if tensor.optional}
+    return [
+        WireTensor(each.name, each.datatype, tuple(each.shape), each.name in optional)
+        for each in tensors
+    ]
+
+
+def _shape(model: ModelInfo, tensor: TensorRows) -> tuple[int, ...]:
+    if not model.has_batch:
+        return tensor.shape
+    if tensor.datatype != "BYTES":
+        return (len(tensor.values), *tensor.shape)
+    size = math.prod(tensor.shape)
+    return (len(tensor.values) // size if size else 0, *tensor.shape)
+
+
+def _array(model: ModelInfo, name: str, datatype: str, shape: tuple[int, ...], raw: bytes) -> Array:
+    if not model.has_batch:
+        shape = (1, *shape)
+    try:
+        if datatype == "BYTES":
+            return _bytes_array(raw, shape)
+        if datatype == "BF16":
+            bits = np.frombuffer(raw, "<u2").astype("<u4") << 16
+            return bits.view("<f4").reshape(shape)
+        return np.frombuffer(raw, NUMPY_TYPES[datatype]).reshape(shape)
+    except (ValueError, KeyError):
+        raise EngineError(
+            FailureKind.ROWS,
+            f"output '{name}' of model '{model.name}': {len(raw)} bytes are no {datatype} "
+            f"{list(shape)}",
+        ) from None
+
+
+def _bytes_array(raw: bytes, shape: tuple[int, ...]) -> Array:
+    values = []
+    at = 0
+    while at < len(raw):
+        end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
+        if end > len(raw):
+            raise ValueError
+        values.append(raw[at + 4 : end])
+        at = end
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def directory_digest(root: Path, folders: Sequence[str]) -> str:
+    """SHA-256 over the sorted listing, with the SHA-256 of each file.
+
+    Args:
+        root: the model's directory.
+        folders: names in it that count, each a file or a directory.
+
+    Blocking: reads every file.
+    """
+    import hashlib
+
+    listing = []
+    for folder in folders:
+        path = root / folder
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            listing.append(f"{digest}  {file.relative_to(root).as_posix()}\n")
+    return hashlib.sha256("".join(sorted(listing)).encode()).hexdigest()

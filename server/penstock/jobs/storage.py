@@ -1,0 +1,335 @@
+"""Where inputs are read and outputs are written: a local directory or an object store.
+
+A file appears whole or not at all. Locally it is written under a name that begins with a dot,
+flushed to the disk and renamed, and the directory is flushed too; in an object store it is an
+upload that becomes visible when it ends. Filesystems are pyarrow's, and fsspec's for what pyarrow
+does not have.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs as pafs
+
+from penstock.jobs.failures import JobError, PlanError, TemporaryError
+
+_OURS = {"az": "adlfs", "memory": "fsspec"}
+"""Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file of an input.
+
+    Attributes:
+        path: within its filesystem.
+        size_bytes: of the file.
+        changed_ns: time of the last write; 0 = unknown.
+    """
+
+    path: str
+    size_bytes: int
+    changed_ns: int
+
+
+def open_filesystem(uri: str) -> tuple[Any, str]:
+    """The filesystem of a URI or local path, and the path in it.
+
+    Raises:
+        PlanError: nothing serves the scheme, or its package is missing.
+    """
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return pafs.LocalFileSystem(), os.path.abspath(uri)
+    if scheme not in _OURS:
+        try:
+            return pafs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
+        except (ValueError, OSError, NotImplementedError) as error:
+            reason = str(error)
+            if "nrecognized" not in reason and "not built" not in reason:
+                raise PlanError(f"cannot open {uri}: {reason}") from None
+    return _with_fsspec(uri, scheme)
+
+
+def _with_fsspec(uri: str, scheme: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise PlanError(f"{uri} needs fsspec: pip install 'penstock[batch]'") from None
+    try:
+        found, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        package = _OURS.get(scheme, "")
+        hint = f": pip install {package}" if package and isinstance(error, ImportError) else ""
+        raise PlanError(f"cannot open {uri}: {error}{hint}") from None
+    return pafs.PyFileSystem(pafs.FSSpecHandler(found)), path
+
+
+def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
+    """The files that a URI means: one, all in a directory, or those that fit a pattern; by name.
+
+    Names that begin with a dot or an underscore are left out of directories.
+
+    Raises:
+        PlanError: there are none.
+    """
+    filesystem, path = open_filesystem(uri)
+    pattern = posixpath.basename(path) if set("*?[") & set(posixpath.basename(path)) else ""
+    folder = posixpath.dirname(path) if pattern else path
+    try:
+        (info,) = filesystem.get_file_info([folder])
+        if info.type == pafs.FileType.NotFound:
+            raise PlanError(f"no file found at {uri}")
+        if info.type == pafs.FileType.File:
+            return filesystem, [_found(info)]
+        selector = pafs.FileSelector(folder, recursive=not pattern)
+        listed = filesystem.get_file_info(selector)
+    except OSError as error:
+        raise PlanError(f"cannot read {uri}: {reason_of(error)}") from None
+    files = [
+        _found(info)
+        for info in listed
+        if info.type == pafs.FileType.File and _is_wanted(info.path, folder, pattern)
+    ]
+    if not files:
+        raise PlanError(f"no file found at {uri}")
+    return filesystem, sorted(files, key=lambda file: file.path)
+
+
+def _is_wanted(path: str, folder: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    if pattern:
+        return fnmatchcase(posixpath.basename(path), pattern)
+    parts = path[len(folder) :].strip("/").split("/")
+    return not any(part.startswith((".", "_")) for part in parts)
+
+
+def _found(info: Any) -> FoundFile:
+    return FoundFile(info.path, info.size or 0, info.mtime_ns or 0)
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, on one line, without a number."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())
+
+
+class Sink:
+    """A file that is being written, with its digest.
+
+    Threading: one thread at a time.
+    """
+
+    def __init__(self, write: Callable[[Any], Any]) -> None:
+        self._write = write
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self.closed = False
+        self.mode = "wb"
+
+    def write(self, data: Any) -> int:
+        """Appends."""
+        view = memoryview(data).cast("B")
+        self._write(view)
+        self._digest.update(view)
+        self._size += len(view)
+        return len(view)
+
+    def read(self, size: int = -1) -> bytes:
+        """Not possible; it is here because numpy takes what cannot be read for a name."""
+        raise OSError("the file is written only")
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    def discard(self) -> None:
+        """What is written from now on goes nowhere: the file is given up."""
+        self._write = lambda data: None
+
+    def flush(self) -> None:
+        """Nothing: `Storage.create` flushes to the disk once, at the end."""
+
+    def close(self) -> None:
+        """Nothing: the file is `Storage.create`'s."""
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def readable(self) -> bool:
+        """It is not."""
+        return False
+
+    def seekable(self) -> bool:
+        """It is not."""
+        return False
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was written."""
+        return self._digest.hexdigest()
+
+
+class Storage:
+    """A directory of outputs.
+
+    Threading: thread-compatible.
+    Blocking: everything.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Opens nothing yet; PlanError where nothing serves the URI."""
+        self.uri = uri
+        self._filesystem, self._root = open_filesystem(uri)
+        self._is_local = isinstance(self._filesystem, pafs.LocalFileSystem)
+
+    @property
+    def local_root(self) -> Path | None:
+        """The directory, where it is one of this machine."""
+        return Path(self._root) if self._is_local else None
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of files directly in a folder; none where there is no folder."""
+        selector = pafs.FileSelector(self._path(folder), allow_not_found=True)
+        with self._failures("list", folder):
+            infos = self._filesystem.get_file_info(selector)
+        files = [info.base_name for info in infos if info.type == pafs.FileType.File]
+        return sorted(name for name in files if not name.startswith("."))
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is no such file."""
+        try:
+            with self._filesystem.open_input_stream(self._path(name)) as stream:
+                content: bytes = stream.read()
+                return content
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TemporaryError(f"cannot read {self.uri}/{name}: {reason_of(error)}") from None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Puts a file there at once; several processes may write the same."""
+        with self.create(name, scratch=f".{os.getpid()}") as sink:
+            sink.write(content)
+
+    @contextmanager
+    def create(self, name: str, scratch: str = ".tmp") -> Iterator[Sink]:
+        """A file that appears when the block ends well, and not at all when it raises.
+
+        Args:
+            name: of the file.
+            scratch: suffix of the name it has meanwhile, behind a dot before. What a process that
+                was killed leaves is replaced by the next that writes the file.
+
+        Raises:
+            TemporaryError: it cannot be written: the disk is full, say.
+        """
+        with self._failures("write", name):
+            if self._is_local:
+                yield from _create_local(Path(self._path(name)), scratch)
+            else:
+                yield from self._create_remote(self._path(name))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes files; those that are not there are no fault."""
+        for name in names:
+            with self._failures("remove", name):
+                try:
+                    self._filesystem.delete_file(self._path(name))
+                except FileNotFoundError:
+                    pass
+
+    def remove_folder(self, folder: str) -> None:
+        """Removes a folder with all in it."""
+        with self._failures("remove", folder):
+            try:
+                self._filesystem.delete_dir(self._path(folder))
+            except FileNotFoundError:
+                pass
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._root, name) if name else self._root
+
+    @contextmanager
+    def _failures(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TemporaryError(f"cannot {verb} {self.uri}/{name}: {reason_of(error)}") from None
+
+    def _create_remote(self, path: str) -> Iterator[Sink]:
+        stream = self._filesystem.open_output_stream(path)
+        try:
+            yield Sink(stream.write)
+        except BaseException:
+            _abort(stream)
+            raise
+        stream.close()
+
+
+def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}{suffix}")
+    try:
+        # A link of that name would have it written elsewhere.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(scratch, flags, 0o666), "wb") as file:
+            yield Sink(file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    _flush_directory(path.parent)
+
+
+def _abort(stream: Any) -> None:
+    """Gives an upload up, where the filesystem can; else what is left is overwritten later."""
+    abort = getattr(stream, "abort", None)
+    if abort is not None:
+        abort()
+
+
+def _flush_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from the same work; object stores have no locks, and are not kept.
+
+    Args:
+        storage: where the lock's file is.
+        name: of the file; it stays.
+        wait: until whoever has it lets go. Blocking, then.
+
+    Raises:
+        JobError: somebody is at it.
+    """
+    root = storage.local_root
+    if root is None:
+        yield
+        return
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise JobError(f"another process works on {storage.uri}") from None
+        yield

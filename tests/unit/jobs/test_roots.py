@@ -1,0 +1,74 @@
+"""Names that callers give: within the roots, or refused."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock.errors import InvalidArgumentError
+from penstock.jobs.roots import JobRoots
+from penstock.jobs.storage import find_files
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "jobs" / "in").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.parquet").write_text("")
+    (tmp_path / "jobs" / "way-out").symlink_to(tmp_path / "secret")
+    (tmp_path / "jobs" / "in" / "a.parquet").symlink_to(tmp_path / "secret" / "a.parquet")
+    return tmp_path / "jobs"
+
+
+def test_names_within_the_roots_are_taken(root: Path) -> None:
+    roots = JobRoots((str(root), "s3://bucket/prefix/"))
+    assert roots.resolve("in/x.parquet", "input") == str(root / "in" / "x.parquet")
+    assert roots.resolve("in/*.parquet", "input") == str(root / "in" / "*.parquet")
+    assert roots.resolve(str(root / "new" / "out"), "output") == str(root / "new" / "out")
+    assert roots.resolve("s3://bucket/prefix/a", "input") == "s3://bucket/prefix/a"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "../secret/a.parquet",
+        "in/../../secret",
+        "/etc/passwd",
+        "way-out/a.parquet",
+        "way-out",
+        "way-out/*",
+        "in/a.parquet",
+        "s3://bucket/prefix2/a",
+        "s3://bucket/prefix/../a",
+        "s3://other/a",
+        "file:///etc/passwd",
+        "in/\0",
+        "in\\..\\..\\secret",
+    ],
+)
+def test_names_that_lead_out_are_refused(root: Path, name: str) -> None:
+    roots = JobRoots((str(root), "s3://bucket/prefix"))
+    with pytest.raises(InvalidArgumentError, match="input"):
+        roots.resolve(name, "input")
+
+
+def test_files_of_a_directory_that_lead_out_are_refused(root: Path) -> None:
+    roots = JobRoots((str(root),))
+    _, files = find_files(roots.resolve("in", "input"))
+    with pytest.raises(InvalidArgumentError, match="'a.parquet' leads out of the roots of jobs"):
+        roots.check_files(files, "in")
+
+
+def test_output_whose_folders_are_links_is_refused(root: Path) -> None:
+    roots = JobRoots((str(root),))
+    (root / "out").mkdir()
+    (root / "out" / "rejects").symlink_to(root)
+    with pytest.raises(InvalidArgumentError, match="output 'out': 'rejects' is a link"):
+        roots.check_output(str(root / "out"), "out")
+
+
+def test_relative_names_are_within_the_first_root_that_is_a_uri() -> None:
+    roots = JobRoots(("s3://bucket/prefix", "/data"))
+    assert roots.resolve("a/b", "input") == "s3://bucket/prefix/a/b"
+    with pytest.raises(InvalidArgumentError):
+        roots.resolve("/etc/x", "input")
