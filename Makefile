@@ -23,10 +23,9 @@ export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
-TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14
+TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-14-dev
 SLOW_PACKAGES := libb64-0d slurm-wlm
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
-FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 TIDY_PACKAGES := clang-tidy-14
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
@@ -35,7 +34,7 @@ TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
-CTEST = mkdir -p $(REPORTS) && $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error --output-junit $(REPORTS)/$@.xml $(ARGS)
+CTEST = rm -rf $(REPORTS)/$@ && GTEST_OUTPUT=xml:$(REPORTS)/$@/ GTEST_BRIEF=1 $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error $(ARGS)
 
 .PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
 
@@ -45,10 +44,10 @@ demo: build
 	$(BIN)/penstock demo $(ARGS)
 
 test: $(VENV)/locked $(STAMPS)/test-packages
-	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration
+	@$(BIN)/python .ci/tier.py dev lint unit native asan fuzz tsan border integration
 
 test-all: $(VENV)/locked $(STAMPS)/test-packages
-	@$(BIN)/python .ci/tier.py dev lint unit native asan tsan border integration border-asan ubsan tidy fuzz slow
+	@$(BIN)/python .ci/tier.py dev lint unit native asan fuzz tsan border integration border-asan ubsan tidy slow
 
 # ---- building ---------------------------------------------------------------------------------
 
@@ -96,12 +95,14 @@ OVERLAY = $(abspath build/asan/overlay)
 border-asan: build
 	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
 	@cp -rs $(abspath server/penstock) $(OVERLAY) && cp -rsf $(abspath build/asan/penstock)/. $(OVERLAY)/penstock
-	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=$(ASAN_OPTIONS):detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)"; $(PYTEST) tests/border
+	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=$(ASAN_OPTIONS):detect_leaks=0 LD_PRELOAD="$$(clang++-14 -print-file-name=libclang_rt.asan-x86_64.so) $$(g++ -print-file-name=libstdc++.so)"; $(PYTEST) tests/border
 
-fuzz: $(VENV)/locked $(STAMPS)/fuzz-packages
-	@cmake --preset fuzz >/dev/null && cmake --build build/fuzz -j $(JOBS) --target tests/fuzz/all
-	for name in $$(cd tests/fuzz && basename -s .cc *.cc); do \
-	    mkdir -p build/fuzz/corpus/$$name && build/fuzz/tests/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) build/fuzz/corpus/$$name tests/fuzz/seeds/$$name || exit 1; done
+# Two logs at a time would be unreadable: each goes to a file, of which the end is shown.
+fuzz: $(VENV)/locked $(STAMPS)/test-packages
+	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) --target tests/fuzz/all
+	@mkdir -p $(REPORTS) && basename -s .cc tests/fuzz/*.cc | xargs -P $(JOBS) -I @ sh -c 'mkdir -p build/asan/corpus/@; \
+	    build/asan/tests/fuzz/@ -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/asan/@- build/asan/corpus/@ tests/fuzz/seeds/@ \
+	    >$(REPORTS)/@.log 2>&1 || { tail -n 60 $(REPORTS)/@.log; exit 255; }; echo "@: $$(tail -n 1 $(REPORTS)/@.log)"'
 
 bench: build $(STAMPS)/bench-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
@@ -137,7 +138,6 @@ $(STAMPS)/build-packages: PACKAGES = $(BUILD_PACKAGES)
 $(STAMPS)/test-packages: PACKAGES = $(TEST_PACKAGES)
 $(STAMPS)/slow-packages: PACKAGES = $(SLOW_PACKAGES)
 $(STAMPS)/bench-packages: PACKAGES = $(BENCH_PACKAGES)
-$(STAMPS)/fuzz-packages: PACKAGES = $(FUZZ_PACKAGES)
 $(STAMPS)/tidy-packages: PACKAGES = $(TIDY_PACKAGES)
 $(STAMPS)/%-packages: .ci/debian-packages Makefile
 	@.ci/debian-packages $(PACKAGES) && mkdir -p $(STAMPS) && touch $@

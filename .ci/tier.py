@@ -1,10 +1,11 @@
 """Runs make targets one after another and closes with one line, `N passed, N failed`.
 
-Used by `make test`. A target that leaves a JUnit report in build/reports/ counts its test cases;
-one that does not (lint, say) counts as one. A failing target does not stop the next, except `dev`:
+Used by `make test`. A target that leaves JUnit reports (build/reports/<target>.xml, or in the folder
+of its name) counts their test cases; one that does not (lint, say) counts as one. A failing target does not stop the next, except `dev`:
 without a build there is nothing to test.
 """
 
+import shutil
 import subprocess
 import sys
 import time
@@ -28,22 +29,24 @@ class Outcome(NamedTuple):
 
 def run(target: str) -> Outcome:
     """Runs one target and counts from its report."""
-    report = REPORTS / f"{target}.xml"
-    report.unlink(missing_ok=True)
+    (REPORTS / f"{target}.xml").unlink(missing_ok=True)
+    shutil.rmtree(REPORTS / target, ignore_errors=True)
     print(f"\n==== make {target}", flush=True)
     began = time.monotonic()
     status = subprocess.run(["make", "--no-print-directory", target], cwd=ROOT).returncode
     seconds = time.monotonic() - began
-    passed, failed, skipped = count(report) if report.exists() else (0, 0, 0)
+    reports = [*REPORTS.glob(f"{target}.xml"), *(REPORTS / target).glob("*.xml")]
+    counts = [count(report) for report in reports]
+    passed, failed, skipped = (sum(each) for each in zip(*counts)) if counts else (0, 0, 0)
     if status != 0 and failed == 0:
         failed = 1  # it failed outside its test cases: a build, a crash of the runner
-    elif status == 0 and not report.exists():
+    elif status == 0 and not reports:
         passed = 1
     return Outcome(target, passed, failed, skipped, seconds)
 
 
 def count(report: Path) -> tuple[int, int, int]:
-    """Passed, failed and skipped test cases of a JUnit file (pytest's or ctest's)."""
+    """Passed, failed and skipped test cases of a JUnit file (pytest's or GoogleTest's)."""
     cases = list(ElementTree.parse(report).iter("testcase"))
     failed = sum(has(case, "failure") or has(case, "error") for case in cases)
     skipped = sum(has(case, "skipped") for case in cases)
