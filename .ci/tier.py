@@ -1,8 +1,8 @@
 """Runs make targets one after another and closes with one line, `N passed, N failed`.
 
-Used by `make test`. A target that leaves JUnit reports (build/reports/<target>.xml, or in the folder
-of its name) counts their test cases; one that does not (lint, say) counts as one. A failing target does not stop the next, except `dev`:
-without a build there is nothing to test.
+Used by `make test`. A target that leaves JUnit reports (build/reports/<target>.xml, or in the
+folder of its name) counts their test cases; one that does not (lint, say) counts as one. A failing
+target does not stop the next, except `dev`: without a build there is nothing to test.
 """
 
 import shutil
@@ -36,8 +36,9 @@ def run(target: str) -> Outcome:
     status = subprocess.run(["make", "--no-print-directory", target], cwd=ROOT).returncode
     seconds = time.monotonic() - began
     reports = [*REPORTS.glob(f"{target}.xml"), *(REPORTS / target).glob("*.xml")]
-    counts = [count(report) for report in reports]
-    passed, failed, skipped = (sum(each) for each in zip(*counts)) if counts else (0, 0, 0)
+    passed = failed = skipped = 0
+    for counted in map(count, reports):
+        passed, failed, skipped = passed + counted[0], failed + counted[1], skipped + counted[2]
     if status != 0 and failed == 0:
         failed = 1  # it failed outside its test cases: a build, a crash of the runner
     elif status == 0 and not reports:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2 as wire
 
 import penstock
-from penstock.core import Core, InputSpec, OutputSpec, VersionSpec
+from penstock.core import Core, InputSpec, OutputSpec, StreamReply, VersionSpec
 from penstock.errors import InvalidArgumentError, NotFoundError
 
 # Datatype -> (ONNX type, typed field or None, values, their memory layout).
@@ -164,6 +164,7 @@ async def test_stream_response_is_wrapped_and_marked_final(core: Core, tmp_path:
 
     reply = await core.stream_infer(request.SerializeToString())
 
+    assert isinstance(reply, StreamReply)
     response = wire.ModelStreamInferResponse.FromString(reply.payload)
     assert response.error_message == ""
     assert response.infer_response.parameters["triton_final_response"].bool_param is True
@@ -179,6 +180,7 @@ async def test_stream_failure_carries_message_and_id_and_no_outputs(
 
     reply = await core.stream_infer(request.SerializeToString())
 
+    assert isinstance(reply, StreamReply)
     response = wire.ModelStreamInferResponse.FromString(reply.payload)
     assert "input byte size mismatch for input 'IN' for model 'identity'" in response.error_message
     assert response.infer_response.id == "request-1"

@@ -38,6 +38,7 @@ PY_HOMES = {
     "penstock_client": ("commands.", "scaling.", "jobs."),
 }
 # Not everybody's need: imported where they are used. (gRPC's own import costs the frontend enough.)
+PY_LAZY: tuple[str, ...]
 PY_LAZY = ("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography")
 PY_LAZY += ("pyarrow", "fsspec", "ray", "penstock.jobs")
 # Jobs are made of columns and arrays through and through: who imports `penstock.jobs` pays, lazily.
