@@ -181,6 +181,7 @@ async def test_client_that_vanishes_leaves_nothing(server: RunningServer) -> Non
             call = client.stream()
             await call.write(square(1_000_000))
             await call.read()
+            del call  # while somebody holds it, grpc.aio holds the connection
     await until_idle(server)
 
 
