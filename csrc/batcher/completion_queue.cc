@@ -12,7 +12,6 @@ void CompletionQueue::Push(RequestRef request) {
 
 void CompletionQueue::Signal() {
   if (!needs_signal_.load() || is_in_turn_.load()) return;
-  if (is_readable_.load()) return;  // who reads it takes what was pushed before this look
   if (!needs_signal_.exchange(false)) return;
   event_.Set();
   // After that: a Take in between leaves the descriptor readable, and the next one reads it.

@@ -120,7 +120,8 @@ class Repeater : public std::enable_shared_from_this<Repeater> {
   void Queue(const JobRef& job) {
     MutexLock lock(mu_);
     if (is_stopping_) return;  // the sender's end is the request's
-    queue_.emplace(job->due_ns, job);
+    // Hurry may have come before this, and found nothing.
+    queue_.emplace(job->sender->is_cancelled() ? 0 : job->due_ns, job);
     changed_.NotifyAll();
   }
 

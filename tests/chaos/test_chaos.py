@@ -55,7 +55,6 @@ TROUBLEMAKERS: dict[Actor, int] = {
     gone.frames: 2,
     decoupled.read_all: 2,
     decoupled.read_little: 2,
-    decoupled.hang_up: 1,
     shared.share: 3,
     noise.scan: 1,
     noise.babble: 1,

@@ -175,6 +175,16 @@ async def test_client_that_cancels_ends_its_requests_at_once(server: RunningServ
     assert stats["completed"]["CANCELLED"] == 3
 
 
+async def test_client_that_vanishes_leaves_nothing(server: RunningServer) -> None:
+    for _ in range(10):
+        async with server.client() as client:
+            call = client.stream()
+            await call.write(square(1_000_000))
+            await call.read()
+            del call  # while somebody holds it, grpc.aio holds the connection
+    await until_idle(server)
+
+
 async def test_deadline_ends_the_stream_and_its_requests(server: RunningServer) -> None:
     async with server.client() as client:
         call = client.stream([repeat([1, 2], [0, HOUR_MS])], timeout=0.3)

@@ -1,4 +1,4 @@
-"""Clients of decoupled models: those that read, those that do not, those that vanish."""
+"""Clients of decoupled models: those that read, and those that do not."""
 
 import random
 
@@ -56,13 +56,3 @@ async def read_little(world: World, rng: random.Random) -> None:
     is_late = code is DEADLINE or text == "Internal error from Core"
     assert code is CANCELLED or (is_late and timeout is not None), f"{code} {text!r}"
     world.count("decoupled: left", code)
-
-
-async def hang_up(world: World, rng: random.Random) -> None:
-    """A connection that closes over what it was being sent."""
-    async with world.passing_client() as client:
-        stream = client.stream()
-        await stream.write(square(UNREADABLE))
-        for _ in range(rng.randint(0, 100)):
-            await stream.read()
-    world.tally["decoupled: hung up"] += 1
