@@ -37,8 +37,10 @@ PY_HOMES = {
     "penstock_client": ("commands.", "scaling.", "jobs."),
 }
 # Not everybody's need: imported where they are used. (gRPC's own import costs the frontend enough.)
-PY_LAZY = ("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography")
-PY_LAZY += ("pyarrow", "fsspec", "ray", "penstock.jobs")
+PY_LAZY = (
+    *("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography"),
+    *("pyarrow", "fsspec", "ray", "penstock.jobs"),
+)
 # Jobs are made of columns and arrays through and through: who imports `penstock.jobs` pays, lazily.
 PY_EAGER_HOMES = {"numpy": "jobs.", "pyarrow": "jobs.", "penstock.jobs": "jobs."}
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
