@@ -210,7 +210,7 @@ async def test_watch_ends_when_the_server_closes(
 
 
 async def _to_the_end(stream: Any) -> None:
-    while (job := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+    while isinstance(job := await stream.read(), jobs_pb.Job):
         assert state(job) in ("QUEUED", "RUNNING")
 
 
