@@ -42,6 +42,9 @@ Connection::Connection(IoThread& io, Socket socket, std::string peer,
       peer_(std::move(peer)),
       opened_ns_(io.now_ns()),
       max_age_ns_(io.Jittered(io.options().max_connection_age_ns)),
+      end_ns_(max_age_ns_ == 0 || io.options().max_connection_age_grace_ns == 0
+                  ? kNever
+                  : opened_ns_ + max_age_ns_ + io.options().max_connection_age_grace_ns),
       socket_(std::move(socket)),
       tls_(std::move(tls)),
       is_handshaking_(tls_ != nullptr),
@@ -353,7 +356,7 @@ void Connection::OnTimer(int64_t now_ns) {
   }
   CheckDeadlines(now_ns);
   CheckAgeAndIdle(now_ns);
-  CheckKeepalive(now_ns);
+  if (!is_closed_) CheckKeepalive(now_ns);
 }
 
 void Connection::CheckDeadlines(int64_t now_ns) {
@@ -375,12 +378,12 @@ void Connection::CheckDeadlines(int64_t now_ns) {
 }
 
 void Connection::CheckAgeAndIdle(int64_t now_ns) {
-  if (now_ns >= last_call_ns_) {
+  if (now_ns >= end_ns_) {
     Close();
     return;
   }
+  if (end_ns_ != kNever) SetDue(end_ns_);
   if (is_draining_) {
-    if (last_call_ns_ != kNever) SetDue(last_call_ns_);
     if (has_said_goaway_) return;
     if (now_ns < drain_ns_ + kGoawayNs) {
       SetDue(drain_ns_ + kGoawayNs);
@@ -394,14 +397,10 @@ void Connection::CheckAgeAndIdle(int64_t now_ns) {
     if (limit_ns != 0 && now_ns < since_ns + limit_ns) SetDue(since_ns + limit_ns);
     return limit_ns != 0 && now_ns >= since_ns + limit_ns;
   };
-  if (is_over(opened_ns_, max_age_ns_)) {
-    const int64_t grace_ns = io_.options().max_connection_age_grace_ns;
-    if (grace_ns != 0) last_call_ns_ = now_ns + grace_ns;
-    Drain();
-    if (grace_ns != 0) SetDue(last_call_ns_);
-  } else if (calls_ == nullptr && is_over(idle_since_ns_, io_.options().max_connection_idle_ns)) {
-    Drain();
-  }
+  const bool is_of_age = is_over(opened_ns_, max_age_ns_);
+  const bool is_idle =
+      calls_ == nullptr && is_over(idle_since_ns_, io_.options().max_connection_idle_ns);
+  if (is_of_age || is_idle) Drain();
 }
 
 void Connection::CheckKeepalive(int64_t now_ns) {

@@ -117,6 +117,7 @@ class Connection {
   const std::string peer_;
   const int64_t opened_ns_;
   const int64_t max_age_ns_;  // with a little of chance, so that not all reconnect at once
+  const int64_t end_ns_;      // when what calls are left of one of age are ended
 
   Socket socket_;
   std::unique_ptr<TlsSession> tls_;
@@ -138,12 +139,11 @@ class Connection {
   int64_t due_ns_ = kNever;
   int64_t next_deadline_ns_ = kNever;  // not after the first of the calls'
   int64_t last_read_ns_;
-  int64_t idle_since_ns_;          // while there is no call
-  int64_t linger_until_ns_ = 0;    // 0 = it does not: else all is written, the client is to close
-  int64_t drain_ns_ = 0;           // when it began
-  int64_t last_call_ns_ = kNever;  // when its age ends what calls are left
-  int64_t ping_sent_ns_ = 0;       // 0 = none is under way
-  int64_t last_ping_ns_ = 0;       // the client's
+  int64_t idle_since_ns_;        // while there is no call
+  int64_t linger_until_ns_ = 0;  // 0 = it does not: else all is written, the client is to close
+  int64_t drain_ns_ = 0;         // when it began
+  int64_t ping_sent_ns_ = 0;     // 0 = none is under way
+  int64_t last_ping_ns_ = 0;     // the client's
   int ping_strikes_ = 0;
 };
 

@@ -93,13 +93,14 @@ bool Transport::Accept(int listener) {
       AcceptOne(std::move(socket), address);
       continue;
     }
-    if (errno == EINTR || errno == ECONNABORTED) continue;
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
-    if (errno != EMFILE && errno != ENFILE) {
+    if (errno == EMFILE || errno == ENFILE) {
+      ShedOne(listener);
+    } else if (errno == ENOMEM || errno == ENOBUFS) {
       LogShortage(strerror(errno));
       return false;
-    }
-    ShedOne(listener);
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+      return true;
+    }  // what is left are errors of the connection that was to be taken
   }
   return true;
 }

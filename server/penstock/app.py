@@ -153,6 +153,8 @@ class App:
         self.readiness.close()
         if self.grpc is not None:
             self.grpc.close_streams()
+        if self.lifecycle.state is State.DRAINING:
+            _log.info("new requests are refused; those in flight may finish")
 
     async def stop_transport(self, timeout_s: float) -> None:
         """Third rung: jobs, which go on when the server is started again, and gRPC."""

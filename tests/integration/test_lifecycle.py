@@ -148,7 +148,7 @@ async def test_request_in_flight_is_finished_and_new_ones_are_refused(
             call = client.unary("ModelInfer", stuck())
             await until_running(server)
             server.process.send_signal(number)
-            await server.next_line("draining")
+            await server.next_line("new requests are refused")
             async with raw_client(server.addresses["gRPC"]) as late:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await late.unary("ModelInfer", stuck())
