@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
     ["errors", "setting", "access_settings", "config", "codec", "core", "_messages"],
+    ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access"],
     ["frontend"],
     ["lifecycle", "app", "batch"],
@@ -24,7 +25,7 @@ PY_LEVELS = [
     ["__main__"],
 ]
 PY_LEVEL = {module: level for level, names in enumerate(PY_LEVELS) for module in names}
-LEVELS_OF_NEIGHBOURS = {0, 3}
+LEVELS_OF_NEIGHBOURS = {0, 4}
 
 # Modules with few homes: name -> the only modules of penstock that may import it ("x." = package).
 PY_HOMES = {
@@ -98,6 +99,7 @@ def server_faults(package: Path) -> list[str]:
             f"{name.rstrip('.')} imports {imported}: in a function only, or each start pays"
             for imported in eager_imports(tree)
             if any(is_within(imported, lazy) and not may_be_eager(name, lazy) for lazy in PY_LAZY)
+            and not name.startswith("worker.")
         ]
     return faults
 
@@ -128,6 +130,17 @@ def python_import_fault(name: str, imported: str) -> str | None:
     return None
 
 
+def worker_faults(package: Path) -> list[str]:
+    """A worker's interpreter may have nothing but numpy and the standard library."""
+    allowed = {"numpy", *sys.stdlib_module_names}
+    return [
+        f"{path.name} imports {imported}"
+        for path in sorted(package.rglob("*.py"))
+        for imported in sorted(set(imports(ast.parse(path.read_text()))))
+        if imported.split(".")[0] not in allowed and not is_within(imported, "penstock.worker")
+    ]
+
+
 def client_faults(package: Path) -> list[str]:
     """The client knows gRPC, protobuf, numpy and the standard library; never the server."""
     allowed = {"penstock_client", "grpc", "google", "numpy", "ml_dtypes", *sys.stdlib_module_names}
@@ -147,6 +160,24 @@ def test_every_server_module_has_a_level() -> None:
     package = ROOT / "server" / "penstock"
     names = {module_name(package, path).split(".")[0] for path in package.rglob("*.py")}
     assert names - {"__init__", "_proto"} <= set(PY_LEVEL)
+
+
+def test_worker_needs_numpy_and_nothing_else() -> None:
+    package = ROOT / "server" / "penstock" / "worker"
+    assert list(package.rglob("*.py"))
+    assert worker_faults(package) == []
+
+
+def test_nothing_of_the_server_imports_the_worker() -> None:
+    package = ROOT / "server" / "penstock"
+    modules = (path for path in package.rglob("*.py") if "worker" not in path.parts)
+    imported = {name for path in modules for name in imports(ast.parse(path.read_text()))}
+    assert {name for name in imported if is_within(name, "penstock.worker")} == set()
+
+
+def test_worker_checker_reports_the_server(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import penstock.errors\nimport penstock.worker.wire")
+    assert worker_faults(tmp_path) == ["a.py imports penstock.errors"]
 
 
 def test_client_never_imports_the_server() -> None:
