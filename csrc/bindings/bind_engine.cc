@@ -88,7 +88,7 @@ class PyEngine {
       InferRequest& request = AsInfer(ref);
       blocks_.clear();
       const bool is_done = request.Take(&blocks_);
-      if (!blocks_.empty()) list.append(MakeParts(request));
+      if (!blocks_.empty() && TagOf(request).failure.ok()) list.append(MakeParts(request));
       if (is_done) list.append(MakeCompletion(request));
     }
     taken_.clear();
@@ -104,6 +104,7 @@ class PyEngine {
 
   // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
   py::tuple MakeParts(InferRequest& request) {
+    Tag& tag = TagOf(request);
     py::list parts;
     for (const ResponseBlock& block : blocks_) {
       for (const std::span<const uint8_t> message : MessagesOf(block)) {
@@ -113,21 +114,21 @@ class PyEngine {
           PyErr_Clear();
           const Status status =
               ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
+          tag.failure = status;  // its model may have finished long before
           WithoutGil([&] { request.channel->Fail(status); });
-          return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+          return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
         }
         parts.append(py::reinterpret_steal<py::object>(bytes));
       }
     }
-    return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+    return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
   }
 
-  static const py::object& TagOf(const InferRequest& request) {
-    return static_cast<Tag*>(request.tag)->tag;
-  }
+  static Tag& TagOf(const InferRequest& request) { return *static_cast<Tag*>(request.tag); }
 
   py::tuple MakeCompletion(InferRequest& request) {
     const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
+    if (request.status.ok()) request.status = tag->failure;
     py::object payload = py::none();
     if ((request.status.ok() || request.is_stream) && request.has_final_message()) {
       payload = Encode(&request);
