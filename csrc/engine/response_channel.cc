@@ -312,6 +312,10 @@ void ResponseChannel::PushDone(InferRequest& request) {
 bool ResponseChannel::Take(std::vector<ResponseBlock>* blocks) {
   MutexLock lock(mu_);
   is_pushed_ = false;
+  if (blocks->empty()) {  // which cannot fail
+    blocks->swap(blocks_);
+    return is_done_;
+  }
   std::move(blocks_.begin(), blocks_.end(), std::back_inserter(*blocks));
   blocks_.clear();
   return is_done_;
