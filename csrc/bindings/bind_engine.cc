@@ -28,8 +28,10 @@ namespace {
 class PyEngine {
  public:
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
-           size_t max_request_bytes, bool allow_client_shm, const AccessPolicy* access)
-      : engine_(std::make_shared<Engine>(
+           size_t max_request_bytes, size_t max_response_bytes, bool allow_client_shm,
+           const AccessPolicy* access)
+      : max_response_bytes_(max_response_bytes),
+        engine_(std::make_shared<Engine>(
             Engine::Options{.backend_directories = std::move(backend_directories),
                             .limits = {max_inflight_requests, max_request_bytes},
                             .access = access == nullptr ? AccessPolicy() : *access,
@@ -61,6 +63,7 @@ class PyEngine {
     request.completions = completions_.get();
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
+    request.max_response_bytes = max_response_bytes_;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
     engine_->Infer(ref, {caller, Wake::kLater});
     // A refused request may have no version; one that is being replaced is flushed for nothing.
@@ -177,6 +180,9 @@ class PyEngine {
   static constexpr size_t kMaxMessageBytes = (size_t{1} << 31) - 1;
 
   static constexpr int64_t kLastShutdownNs = int64_t{60} * 1'000'000'000;
+
+  // Constant after construction.
+  const size_t max_response_bytes_;  // of one of several; 0 = no bound
 
   // Before the engine: instances push to it until they are joined. Shared with calls and versions:
   // a cancel or a drain on another thread may still push.
@@ -314,10 +320,11 @@ void BindEngine(py::module_& module) {
       .def("retry_after_ms",
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(py::init<std::vector<std::string>, size_t, size_t, bool, const AccessPolicy*>(),
-             py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
-             py::arg("max_request_bytes") = 0, py::arg("allow_client_shm") = false,
-             py::arg("access") = nullptr);
+  engine.def(
+      py::init<std::vector<std::string>, size_t, size_t, size_t, bool, const AccessPolicy*>(),
+      py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+      py::arg("max_request_bytes") = 0, py::arg("max_response_bytes") = 0,
+      py::arg("allow_client_shm") = false, py::arg("access") = nullptr);
   engine.def_property_readonly("shared_memory",
                                [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);
