@@ -91,6 +91,23 @@ TEST_F(DecoupledTest, EmptyFinalResponse_OnlyWhereItIsAskedFor) {
   }
 }
 
+TEST_F(DecoupledTest, LastResponseSaysSoItself_AndNothingFollows) {
+  for (const bool asks : {false, true}) {
+    Http2Client& client = harness_.Connect();
+    const int32_t id = client.Call(kStreamInfer, Request("a", asks));
+    const auto sender = Arrived();
+    EXPECT_TRUE(sender->Send(OneRow(1)).ok());
+    EXPECT_TRUE(sender->SendLast(OneRow(2)).ok());
+    const auto& response = harness_.Await(client, id);
+    EXPECT_EQ(response.status(), "0");
+    const std::vector<std::string> replies = Unframed(response.body);
+    ASSERT_THAT(replies, SizeIs(2));
+    EXPECT_FALSE(IsFinal(replies[0]));
+    EXPECT_TRUE(IsFinal(replies[1]));
+    EXPECT_THAT(replies[1], EndsWith(RawOf<float>({2})));
+  }
+}
+
 TEST_F(DecoupledTest, FailureIsOneReplyAndTheStreamGoesOn) {
   Http2Client& client = harness_.Connect();
   const int32_t id = client.Call(kStreamInfer, Request("a"), /*ends=*/false);
