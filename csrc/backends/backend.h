@@ -79,7 +79,7 @@ struct BatchOutput {
 // Threading: thread-safe.
 // Ownership: shared by the engine and whoever answers. Dropped without Finish it ends its request
 // INTERNAL.
-// Lifecycle: Send* -> Finish.
+// Lifecycle: Send* -> Finish or SendLast.
 // Blocking: never, nor do callbacks that it is given run under a lock of its caller.
 class ResponseSender {
  public:
@@ -92,6 +92,9 @@ class ResponseSender {
   // Takes what it is given whatever room() says: who ignores that is bounded by an error,
   // RESOURCE_EXHAUSTED, at some multiple of it.
   virtual Status Send(std::vector<BatchOutput> outputs) = 0;
+  // The same, and ends the request OK: the response itself says that it is the last, which after
+  // Finish(OK) only a client learns that asked for an empty one behind it.
+  virtual Status SendLast(std::vector<BatchOutput> outputs) = 0;
   // Ends the request; only the first call counts. A model that is not decoupled must have sent
   // exactly one response where `status` is OK.
   virtual void Finish(const Status& status) = 0;

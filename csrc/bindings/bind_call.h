@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "base/status.h"
 #include "engine/engine.h"
 
 namespace penstock::bindings {
@@ -15,6 +16,7 @@ namespace penstock::bindings {
 struct Tag {
   pybind11::object tag;
   pybind11::bytes message;
+  Status failure = Status::Ok();  // why responses were dropped: all are, from that one on
 };
 
 // Threading: under the GIL.

@@ -28,8 +28,10 @@ namespace {
 class PyEngine {
  public:
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
-           size_t max_request_bytes, bool allow_client_shm, const AccessPolicy* access)
-      : engine_(std::make_shared<Engine>(
+           size_t max_request_bytes, size_t max_response_bytes, bool allow_client_shm,
+           const AccessPolicy* access)
+      : max_response_bytes_(max_response_bytes),
+        engine_(std::make_shared<Engine>(
             Engine::Options{.backend_directories = std::move(backend_directories),
                             .limits = {max_inflight_requests, max_request_bytes},
                             .access = access == nullptr ? AccessPolicy() : *access,
@@ -61,6 +63,7 @@ class PyEngine {
     request.completions = completions_.get();
     request.is_stream = stream;
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
+    request.max_response_bytes = max_response_bytes_;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
     engine_->Infer(ref, {caller, Wake::kLater});
     // A refused request may have no version; one that is being replaced is flushed for nothing.
@@ -88,7 +91,7 @@ class PyEngine {
       InferRequest& request = AsInfer(ref);
       blocks_.clear();
       const bool is_done = request.Take(&blocks_);
-      if (!blocks_.empty()) list.append(MakeParts(request));
+      if (!blocks_.empty() && TagOf(request).failure.ok()) list.append(MakeParts(request));
       if (is_done) list.append(MakeCompletion(request));
     }
     taken_.clear();
@@ -104,6 +107,7 @@ class PyEngine {
 
   // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
   py::tuple MakeParts(InferRequest& request) {
+    Tag& tag = TagOf(request);
     py::list parts;
     for (const ResponseBlock& block : blocks_) {
       for (const std::span<const uint8_t> message : MessagesOf(block)) {
@@ -113,21 +117,21 @@ class PyEngine {
           PyErr_Clear();
           const Status status =
               ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
+          tag.failure = status;  // its model may have finished long before
           WithoutGil([&] { request.channel->Fail(status); });
-          return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+          return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
         }
         parts.append(py::reinterpret_steal<py::object>(bytes));
       }
     }
-    return py::make_tuple(TagOf(request), kPartsCode, std::move(parts), py::none());
+    return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
   }
 
-  static const py::object& TagOf(const InferRequest& request) {
-    return static_cast<Tag*>(request.tag)->tag;
-  }
+  static Tag& TagOf(const InferRequest& request) { return *static_cast<Tag*>(request.tag); }
 
   py::tuple MakeCompletion(InferRequest& request) {
     const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
+    if (request.status.ok()) request.status = tag->failure;
     py::object payload = py::none();
     if ((request.status.ok() || request.is_stream) && request.has_final_message()) {
       payload = Encode(&request);
@@ -176,6 +180,9 @@ class PyEngine {
   static constexpr size_t kMaxMessageBytes = (size_t{1} << 31) - 1;
 
   static constexpr int64_t kLastShutdownNs = int64_t{60} * 1'000'000'000;
+
+  // Constant after construction.
+  const size_t max_response_bytes_;  // of one of several; 0 = no bound
 
   // Before the engine: instances push to it until they are joined. Shared with calls and versions:
   // a cancel or a drain on another thread may still push.
@@ -313,10 +320,11 @@ void BindEngine(py::module_& module) {
       .def("retry_after_ms",
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(py::init<std::vector<std::string>, size_t, size_t, bool, const AccessPolicy*>(),
-             py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
-             py::arg("max_request_bytes") = 0, py::arg("allow_client_shm") = false,
-             py::arg("access") = nullptr);
+  engine.def(
+      py::init<std::vector<std::string>, size_t, size_t, size_t, bool, const AccessPolicy*>(),
+      py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+      py::arg("max_request_bytes") = 0, py::arg("max_response_bytes") = 0,
+      py::arg("allow_client_shm") = false, py::arg("access") = nullptr);
   engine.def_property_readonly("shared_memory",
                                [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);

@@ -85,6 +85,7 @@ void InferRequest::ResetBinding() {
   channel.reset();
   is_decoupled = false;
   wants_empty_final = false;
+  has_sent_final = false;
 }
 
 void InferRequest::OnDone(const Status& outcome) noexcept {

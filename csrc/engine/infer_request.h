@@ -61,6 +61,7 @@ class InferRequest final : public Request {
       channel;                     // where the model answers requests one by one, else null
   bool is_decoupled = false;       // the model's responses are none, one or many: see Take
   bool wants_empty_final = false;  // of those, an empty one behind the last, which says so
+  bool has_sent_final = false;     // the last of them says it itself; written by the channel
   // Where tensors lie in shared memory: by VersionSpec input, and in the order of `wanted`. Empty
   // where none of them does.
   std::vector<SharedTensor> shared_inputs;
@@ -93,7 +94,9 @@ class InferRequest final : public Request {
   // when it is done. True: it is done, and has its status.
   bool Take(std::vector<ResponseBlock>* blocks);
   // Whether the outcome is a message too: always, but for a success that was said in responses.
-  bool has_final_message() const { return !status.ok() || !is_decoupled || wants_empty_final; }
+  bool has_final_message() const {
+    return !status.ok() || !is_decoupled || (wants_empty_final && !has_sent_final);
+  }
   // The last act of a request whose batch was over before it was finished.
   void FinishKept(const BatchTimes& times, const Status& outcome);
 

@@ -31,6 +31,9 @@ class Sender final : public ResponseSender {
   Status Send(std::vector<BatchOutput> outputs) override {
     return channel_->Send(std::move(outputs));
   }
+  Status SendLast(std::vector<BatchOutput> outputs) override {
+    return channel_->Send(std::move(outputs), /*is_last=*/true);
+  }
   void Finish(const Status& status) override { channel_->Finish(status); }
   bool is_cancelled() const override { return channel_->is_cancelled(); }
   size_t room() const override { return channel_->room(); }
@@ -92,23 +95,26 @@ std::optional<Status> ResponseChannel::Settle(const BatchTimes& times) {
   return outcome_;
 }
 
-Status ResponseChannel::Send(std::vector<BatchOutput> outputs) {
+Status ResponseChannel::Send(std::vector<BatchOutput> outputs, bool is_last) {
   Status sent;
   {
     MutexLock sending(send_mu_);
     if (is_cancelled_.load()) return Cancelled("the client has gone");
-    if (is_finished_.load()) return FailedPrecondition("the request was finished before");
+    if (is_finished_.load() || has_last_) {
+      return FailedPrecondition("the request was finished before");
+    }
     try {
-      sent = Deliver(std::move(outputs));
+      sent = Deliver(std::move(outputs), is_last);
+      has_last_ = is_last && sent.ok();
     } catch (const std::bad_alloc&) {
       sent = ResourceExhausted("no memory for the response");
     }
   }
-  if (!sent.ok()) End(sent, By::kModel);
+  if (!sent.ok() || is_last) End(sent, By::kModel);
   return sent;
 }
 
-Status ResponseChannel::Deliver(std::vector<BatchOutput> outputs) {
+Status ResponseChannel::Deliver(std::vector<BatchOutput> outputs, bool is_last) {
   InferRequest& request = AsInfer(request_);
   sent_ += 1;
   if (use_ == Use::kOutputs) {
@@ -118,7 +124,7 @@ Status ResponseChannel::Deliver(std::vector<BatchOutput> outputs) {
   views_.clear();
   owned_.clear();
   PENSTOCK_RETURN_IF_ERROR(CutAll(request, outputs, {views_, owned_}));
-  return use_ == Use::kBlocks ? Encode(request) : Status::Ok();
+  return use_ == Use::kBlocks ? Encode(request, is_last) : Status::Ok();
 }
 
 // A decoupled model may leave outputs out of a response; no other may.
@@ -147,13 +153,13 @@ Status ResponseChannel::KeepOutputs(InferRequest& request, std::vector<BatchOutp
   return CutAll(request, kept->tensors, {request.outputs, request.owned_outputs});
 }
 
-Status ResponseChannel::Encode(InferRequest& request) {
+Status ResponseChannel::Encode(InferRequest& request, bool is_last) {
   if (IsOverrun()) {
     return ResourceExhausted(StrCat(spec_->DisplayName(),
                                     " sent on without room: ", untaken_.load(), " responses of ",
                                     untaken_bytes_.load(), " bytes wait for the client"));
   }
-  const InferResponseView response = request.ResponseViewOf(views_, /*is_final=*/false);
+  const InferResponseView response = request.ResponseViewOf(views_, /*is_final=*/is_last);
   const size_t size = StreamInferResponseSize(response);
   if (size > kMaxProtobufBytes) {
     return Internal("the response is larger than a protobuf message can be (2 GiB)");
@@ -162,7 +168,9 @@ Status ResponseChannel::Encode(InferRequest& request) {
     return ResourceExhausted(
         StrCat("Sent message larger than max (", size, " vs. ", request.max_response_bytes, ")"));
   }
-  if (Append(response, kPrefixBytes + size)) {
+  const bool is_first = Append(response, kPrefixBytes + size);
+  request.has_sent_final = is_last;
+  if (is_first) {
     request.completions->Push(RequestRef(&request));
     request.completions->Signal();
   }
@@ -312,6 +320,10 @@ void ResponseChannel::PushDone(InferRequest& request) {
 bool ResponseChannel::Take(std::vector<ResponseBlock>* blocks) {
   MutexLock lock(mu_);
   is_pushed_ = false;
+  if (blocks->empty()) {  // which cannot fail
+    blocks->swap(blocks_);
+    return is_done_;
+  }
   std::move(blocks_.begin(), blocks_.end(), std::back_inserter(*blocks));
   blocks_.clear();
   return is_done_;

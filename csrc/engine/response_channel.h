@@ -75,7 +75,7 @@ class ResponseChannel {
   std::optional<Status> Settle(const BatchTimes& times);
 
   // The backend, see ResponseSender.
-  Status Send(std::vector<BatchOutput> outputs) EXCLUDES(send_mu_, mu_);
+  Status Send(std::vector<BatchOutput> outputs, bool is_last = false) EXCLUDES(send_mu_, mu_);
   void Finish(const Status& status) EXCLUDES(send_mu_, mu_);
   bool is_cancelled() const { return is_cancelled_.load() || is_finished(); }
   bool is_finished() const { return is_finished_.load(); }
@@ -111,11 +111,11 @@ class ResponseChannel {
   enum class By { kModel, kEngine };
 
   void End(const Status& status, By by) EXCLUDES(send_mu_, mu_);
-  Status Deliver(std::vector<BatchOutput> outputs) REQUIRES(send_mu_);
+  Status Deliver(std::vector<BatchOutput> outputs, bool is_last) REQUIRES(send_mu_);
   Status CutAll(const InferRequest& request, const std::vector<BatchOutput>& outputs,
                 const CutOutputs& to) REQUIRES(send_mu_);
   Status KeepOutputs(InferRequest& request, std::vector<BatchOutput> outputs) REQUIRES(send_mu_);
-  Status Encode(InferRequest& request) REQUIRES(send_mu_);
+  Status Encode(InferRequest& request, bool is_last) REQUIRES(send_mu_);
   bool Append(const InferResponseView& response, size_t size_bytes) EXCLUDES(mu_);
   bool IsOverrun() const;
   void TellRoom() noexcept EXCLUDES(mu_);
@@ -140,6 +140,7 @@ class ResponseChannel {
   Phase phase_ GUARDED_BY(send_mu_) = Phase::kNew;
   RequestRef request_ GUARDED_BY(send_mu_);
   size_t sent_ GUARDED_BY(send_mu_) = 0;
+  bool has_last_ GUARDED_BY(send_mu_) = false;  // a response that is the last has been sent
   Status outcome_ GUARDED_BY(send_mu_);
   BatchTimes times_ GUARDED_BY(send_mu_);
   OutputCut cut_ GUARDED_BY(send_mu_);  // scratch, as the next two

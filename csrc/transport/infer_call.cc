@@ -171,24 +171,23 @@ void InferCall::SendOutcomes() {
 
 void InferCall::SendResponses(const ReplyRef& reply, std::vector<ResponseBlock>* blocks) {
   for (ResponseBlock& block : *blocks) {
-    if (is_finished()) return;
-    const Status sent = SendBlock(reply, std::move(block));
-    if (sent.ok()) continue;
-    AsInfer(reply->request).channel->Fail(sent);
-    return;
+    if (is_finished() || !reply->failure.ok()) return;
+    reply->failure = SendBlock(reply, std::move(block));
+    // Its model may have finished long before: then the failure counts when the outcome comes.
+    if (!reply->failure.ok()) AsInfer(reply->request).channel->Fail(reply->failure);
   }
 }
 
 Status InferCall::SendBlock(const ReplyRef& reply, ResponseBlock block) {
+  size_t sent_bytes = block.size_bytes;
   if (reply_compression() != Compression::kIdentity) {
     PENSTOCK_ASSIGN_OR_RETURN(
         block.bytes,
         CompressBlock(block, reply_compression(), io().options().response_compression_level));
+    sent_bytes = block.bytes.size();
   }
-  const size_t held_bytes = block.bytes.size();
-  if (reply_compression() == Compression::kIdentity) block.bytes.Truncate(block.size_bytes);
-  MessageBytes bytes(std::move(block.bytes), io().budget());
-  if (!bytes.HoldFor(held_bytes)) return ByteBudgetExceeded(io().budget());
+  MessageBytes bytes(std::move(block.bytes), sent_bytes, io().budget());
+  if (!bytes.HoldAll()) return ByteBudgetExceeded(io().budget());
   ReplyRef part(new (io().memory()) Reply(reply, AsInfer(reply->request).channel, std::move(bytes),
                                           block.count, block.size_bytes));
   reply->unsent_parts += 1;

@@ -220,6 +220,7 @@ void IoThread::OnOutcome(RequestRef ref) {
   const ReplyRef reply = ReplyRef::Adopt(static_cast<Reply*>(std::exchange(request.tag, nullptr)));
   open_requests_.fetch_sub(1, std::memory_order_relaxed);
   reply->is_done = true;
+  if (request.status.ok()) request.status = reply->failure;
   reply->ends_by_parts = !request.has_final_message();
   try {
     if (reply->call != nullptr && !reply->ends_by_parts) reply->call->Prepare(reply.get());

@@ -29,9 +29,16 @@ MessageBytes::MessageBytes(size_t size, ByteBudget& budget) : budget_(&budget) {
 MessageBytes::MessageBytes(Buffer storage, ByteBudget& budget)
     : storage_(std::move(storage)), bytes_(storage_.span()), budget_(&budget) {}
 
+MessageBytes::MessageBytes(Buffer storage, size_t size, ByteBudget& budget)
+    : storage_(std::move(storage)), bytes_(storage_.span().first(size)), budget_(&budget) {}
+
 bool MessageBytes::HoldFor(size_t received) {
   if (received <= held_) return true;
-  const size_t wanted = std::min(bytes_.size(), (received / kChargeStep + 1) * kChargeStep);
+  return Hold(std::min(bytes_.size(), (received / kChargeStep + 1) * kChargeStep));
+}
+
+bool MessageBytes::Hold(size_t wanted) {
+  if (wanted <= held_) return true;
   if (!budget_->Take(wanted - held_)) return false;
   held_ = wanted;
   return true;

@@ -50,6 +50,8 @@ class MessageBytes {
   MessageBytes(size_t size, ByteBudget& budget);
   // What was not received but made: decompressed.
   MessageBytes(Buffer storage, ByteBudget& budget);
+  // The first `size` bytes of what may be larger.
+  MessageBytes(Buffer storage, size_t size, ByteBudget& budget);
   MessageBytes(MessageBytes&& other) noexcept { Swap(other); }
   MessageBytes& operator=(MessageBytes&& other) noexcept {
     MessageBytes taken(std::move(other));
@@ -64,8 +66,11 @@ class MessageBytes {
   std::span<uint8_t> span() { return bytes_; }
   // Takes what `received` bytes of it cost; false: the budget is used up.
   bool HoldFor(size_t received);
+  // Takes what all of its memory costs, with what is left empty.
+  bool HoldAll() { return Hold(storage_.size()); }
 
  private:
+  bool Hold(size_t wanted);
   void Swap(MessageBytes& other) noexcept {
     std::swap(storage_, other.storage_);
     std::swap(bytes_, other.bytes_);

@@ -91,6 +91,7 @@ class Reply {
   // A decoupled request's, whose responses are replies of their own.
   size_t unsent_parts = 0;     // of those
   bool ends_by_parts = false;  // it is done and has no message of its own
+  Status failure;              // why responses could not be sent: none is, from that one on
   // Of such a part.
   const ReplyRef whole;                            // else null
   const std::shared_ptr<ResponseChannel> channel;  // gets the room back

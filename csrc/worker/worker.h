@@ -56,7 +56,7 @@ class WorkerStreams {
  public:
   virtual ~WorkerStreams() = default;
   // A response; a failed one has a code.
-  virtual void OnResponse(uint32_t request, WorkerAnswer answer) = 0;
+  virtual void OnResponse(uint32_t request, WorkerAnswer answer, bool is_last) = 0;
   // There is nothing more for a request.
   virtual void OnLast(uint32_t request) = 0;
   // There is nothing more for any request: the model refused the batch, or its worker has ended.

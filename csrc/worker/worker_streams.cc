@@ -97,7 +97,7 @@ Status Worker::HandleResponse(WorkerSession& session, const WorkerPacket& packet
       MutexLock lock(mu_);
       pending_.push_back({.kind = WorkerPacketKind::kTaken});
     }
-    sink->OnResponse(packet.request, std::move(answers[0]));
+    sink->OnResponse(packet.request, std::move(answers[0]), (packet.value & kLast) != 0);
   }
   if ((packet.value & kLast) == 0) return Status::Ok();
   {

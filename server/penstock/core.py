@@ -189,6 +189,7 @@ class Core:
         backend_directories: Sequence[str],
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
+        max_response_bytes: int = 0,
         allow_client_shm: bool = False,
         access: AccessPolicy | None = None,
     ) -> None:
@@ -196,6 +197,7 @@ class Core:
             backend_directories=backend_directories,
             max_inflight_requests=max_inflight_requests,
             max_request_bytes=max_request_bytes,
+            max_response_bytes=max_response_bytes,
             allow_client_shm=allow_client_shm,
             access=access,
         )

@@ -59,11 +59,25 @@ SENDERS = """
                 if sender.is_cancelled():
                     break
                 tensor = pb_utils.Tensor("i", np.array([[i]], np.int32))
-                sender.send(pb_utils.InferenceResponse(output_tensors=[tensor]))
+                response = pb_utils.InferenceResponse(output_tensors=[tensor])
+                if (n, i) == (4, 3):
+                    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                    return
+                sender.send(response)
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         def finalize(self):
             for thread in self.threads:
                 thread.join()
+"""
+
+WIDE = """
+    import numpy as np
+    class Model:
+        inputs = {"n": ("INT32", (1,))}
+        outputs = {"i": ("INT32", (-1,))}
+        def predict(self, batch):
+            for size in (1, int(batch["n"][0, 0])):
+                yield {"i": np.zeros((1, size), np.int32)}
 """
 
 
@@ -102,6 +116,37 @@ async def test_any_number_of_responses_come_in_order(server: RunningServer, mode
     assert numbers(found, "a") == list(range(500))
     assert numbers(found, "b") == []
     assert numbers(found, "c") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("empty_final", [False, True])
+async def test_response_that_is_sent_as_the_last_is_final(
+    server: RunningServer, empty_final: bool
+) -> None:
+    request = wire.ModelInferRequest.FromString(count("senders", 4))
+    request.parameters["triton_enable_empty_final_response"].bool_param = empty_final
+    async with server.client() as client:
+        found = await replies(client.stream([request.SerializeToString()]))
+    assert numbers(found) == [0, 1, 2, 3]
+    assert [
+        reply.infer_response.parameters["triton_final_response"].bool_param for reply in found
+    ] == [False, False, False, True]
+
+
+async def test_response_over_the_limit_fails_its_request_and_the_stream_goes_on(
+    tmp_path: Path,
+) -> None:
+    add_python_model(tmp_path, "wide", WIDE)
+    config = server_config(tmp_path, max_message_bytes=2048)
+    async with run_server(config) as server, server.client() as client:
+        call = client.stream()
+        await call.write(count("wide", 1000, "f"))
+        await call.read()
+        failed = wire.ModelStreamInferResponse.FromString(await call.read())
+        await call.write(count("wide", 2, "g"))
+        found = [wire.ModelStreamInferResponse.FromString(await call.read()) for _ in range(2)]
+        call.cancel()
+    assert "Sent message larger than max" in failed.error_message
+    assert numbers(found, "g") == [0, 0]
 
 
 async def test_exception_is_one_reply_and_the_stream_goes_on(server: RunningServer) -> None:

@@ -47,7 +47,7 @@ void StreamBatch::Begin() {
   }
 }
 
-void StreamBatch::OnResponse(uint32_t request, WorkerAnswer answer) {
+void StreamBatch::OnResponse(uint32_t request, WorkerAnswer answer, bool is_last) {
   std::shared_ptr<ResponseSender> sender;
   {
     MutexLock lock(mu_);
@@ -63,10 +63,12 @@ void StreamBatch::OnResponse(uint32_t request, WorkerAnswer answer) {
   for (auto& output : answer.outputs) {
     outputs.push_back({output.index, output.dtype, output.shape, std::move(output.data)});
   }
-  if (sender->Send(std::move(outputs)).ok()) {
-    Refill(request);
-  } else {
+  const Status sent =
+      is_last ? sender->SendLast(std::move(outputs)) : sender->Send(std::move(outputs));
+  if (!sent.ok()) {
     Cancel(request);
+  } else if (!is_last) {
+    Refill(request);
   }
 }
 

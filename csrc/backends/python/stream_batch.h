@@ -46,7 +46,7 @@ class StreamBatch final : public WorkerStreams, public std::enable_shared_from_t
   // Watches the senders: for room, and whether their clients go. After RUN was sent.
   void Begin();
 
-  void OnResponse(uint32_t request, WorkerAnswer answer) override;
+  void OnResponse(uint32_t request, WorkerAnswer answer, bool is_last) override;
   void OnLast(uint32_t request) override;
   void OnEnd(const Status& status) override;
   bool Look() override;

@@ -60,6 +60,7 @@ class InferStream:
         self._replies: asyncio.Queue[asyncio.Task[StreamReply | None] | None] = asyncio.Queue()
         self._relays: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []  # of relays
+        self._awaited: asyncio.Task[StreamReply | None] | None = None  # by `run`
         self._ends_at_error = ("triton_grpc_error", "true") in {
             (pair[0], pair[1]) for pair in context.invocation_metadata() or ()
         }
@@ -75,7 +76,7 @@ class InferStream:
         closer = asyncio.create_task(self._stop_reading_on_close(reader))
         try:
             while (task := await self._replies.get()) is not None:
-                if (reply := await task) is not None:
+                if (reply := await self._outcome(task)) is not None:
                     await self._write(reply)
                     self._slots.release()
                 self._raise_failure()
@@ -88,6 +89,17 @@ class InferStream:
             closer.cancel()
             reader.cancel()
             self._abandon()
+
+    async def _outcome(self, task: asyncio.Task[StreamReply | None]) -> StreamReply | None:
+        """What the task gives; a relay that fails meanwhile does not wait for it."""
+        self._awaited = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self._raise_failure()
+            raise
+        finally:
+            self._awaited = None
 
     async def _read(self) -> None:
         try:
@@ -125,6 +137,8 @@ class InferStream:
         failure = None if relay.cancelled() else relay.exception()
         if failure is not None:
             self._failures.append(failure)
+            if self._awaited is not None:
+                self._awaited.cancel()
             self._replies.put_nowait(asyncio.create_task(_nothing()))  # wakes `run`
 
     def _raise_failure(self) -> None:

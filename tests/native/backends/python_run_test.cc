@@ -33,6 +33,7 @@ class FakeSender final : public ResponseSender {
     changed_.NotifyAll();
     return Status::Ok();
   }
+  Status SendLast(std::vector<BatchOutput> outputs) override { return Send(std::move(outputs)); }
   void Finish(const Status& status) override {
     MutexLock lock(mu_);
     finishes_ += 1;

@@ -36,6 +36,24 @@ TEST_F(AnswerManyTest, ManyResponses_ThenTheEnd) {
   EXPECT_EQ(harness_.engine.admission().inflight(), 0U);
 }
 
+TEST_F(AnswerManyTest, LastResponse_EndsTheRequest) {
+  const auto sender = SendOne();
+  EXPECT_TRUE(sender->Send(OneRow(1)).ok());
+  EXPECT_TRUE(sender->SendLast(OneRow(1)).ok());
+  EXPECT_EQ(sender->Send(OneRow(1)).code(), StatusCode::kFailedPrecondition);
+  sender->Finish(Unavailable("too late"));
+  EXPECT_TRUE(harness_.Await().status.ok());
+  EXPECT_EQ(harness_.Await().responses, 2U);
+  EXPECT_EQ(harness_.Await().times_done, 1);
+}
+
+TEST_F(AnswerManyTest, LastResponseThatDoesNotFit_IsAFailure) {
+  const auto sender = SendOne();
+  EXPECT_EQ(sender->SendLast(OneRow(1, 2)).code(), StatusCode::kInternal);
+  EXPECT_EQ(harness_.Await().status.code(), StatusCode::kInternal);
+  EXPECT_TRUE(AsInfer(sent_[0]).has_final_message());
+}
+
 TEST_F(AnswerManyTest, NoResponse_IsASuccess) {
   SendOne()->Finish(Status::Ok());
   EXPECT_TRUE(harness_.Await().status.ok());

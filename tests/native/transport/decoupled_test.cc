@@ -91,6 +91,23 @@ TEST_F(DecoupledTest, EmptyFinalResponse_OnlyWhereItIsAskedFor) {
   }
 }
 
+TEST_F(DecoupledTest, LastResponseSaysSoItself_AndNothingFollows) {
+  for (const bool asks : {false, true}) {
+    Http2Client& client = harness_.Connect();
+    const int32_t id = client.Call(kStreamInfer, Request("a", asks));
+    const auto sender = Arrived();
+    EXPECT_TRUE(sender->Send(OneRow(1)).ok());
+    EXPECT_TRUE(sender->SendLast(OneRow(2)).ok());
+    const auto& response = harness_.Await(client, id);
+    EXPECT_EQ(response.status(), "0");
+    const std::vector<std::string> replies = Unframed(response.body);
+    ASSERT_THAT(replies, SizeIs(2));
+    EXPECT_FALSE(IsFinal(replies[0]));
+    EXPECT_TRUE(IsFinal(replies[1]));
+    EXPECT_THAT(replies[1], EndsWith(RawOf<float>({2})));
+  }
+}
+
 TEST_F(DecoupledTest, FailureIsOneReplyAndTheStreamGoesOn) {
   Http2Client& client = harness_.Connect();
   const int32_t id = client.Call(kStreamInfer, Request("a"), /*ends=*/false);
@@ -213,6 +230,25 @@ TEST_F(SmallStreamTest, RequestsHoldTheirPlacesUntilTheirResponsesAreSent) {
   EXPECT_EQ(harness_.Await(client, id).status(), "0");
 }
 
+TEST_F(DecoupledTest, UnsentResponsesAreChargedWithTheMemoryThatTheyHold) {
+  Http2Client& client = harness_.Connect(/*window_bytes=*/10);
+  client.SetReads(false);
+  const int32_t id = client.Call(kStreamInfer, Request("a"), /*ends=*/true);
+  const auto sender = Arrived();
+  harness_.Settle();
+  const uint64_t before = harness_.shared->counters.buffered_bytes.load();
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(sender->Send(OneRow(1)).ok());
+    harness_.Settle();  // so that each comes in a block of its own, of a kilobyte
+  }
+  EXPECT_GE(harness_.shared->counters.buffered_bytes.load(), before + 10 * 1024);
+  sender->Finish(Status::Ok());
+  client.SetReads(true);
+  client.Consume(id, 10);
+  EXPECT_EQ(harness_.Await(client, id).status(), "0");
+  EXPECT_EQ(harness_.shared->counters.buffered_bytes.load(), 0U);
+}
+
 class SmallBudgetTest : public DecoupledTest {
  protected:
   SmallBudgetTest() : DecoupledTest({.max_buffered_bytes = 2000}) {}
@@ -226,6 +262,21 @@ TEST_F(SmallBudgetTest, ResponsesThatNobodyReadsAreBoundedForAll) {
   while (sender->Send(OneRow(1)).ok()) harness_.Settle();
   EXPECT_TRUE(sender->is_cancelled());
   harness_.Until([&] { return harness_.Completed(StatusCode::kResourceExhausted) == 1; });
+}
+
+TEST_F(SmallBudgetTest, ResponsesThatCannotBeSentFailARequestThatItsModelHasFinished) {
+  Http2Client& client = harness_.Connect();
+  const int32_t id = client.Call(kStreamInfer, Request("a"));
+  const auto sender = Arrived();
+  for (int i = 0; i < 60; ++i) EXPECT_TRUE(sender->Send(OneRow(1)).ok());
+  sender->Finish(Status::Ok());
+  const auto& response = harness_.Await(client, id);
+  const std::vector<std::string> replies = Unframed(response.body);
+  ASSERT_FALSE(replies.empty());
+  EXPECT_LT(replies.size(), 60U);
+  EXPECT_THAT(replies.back(), HasSubstr("the server holds requests of 2000 bytes"));
+  EXPECT_TRUE(IsFinal(replies.back()));
+  EXPECT_EQ(harness_.Completed(StatusCode::kResourceExhausted), 1U);
 }
 
 class CompressingTest : public DecoupledTest {

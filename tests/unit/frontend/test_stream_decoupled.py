@@ -162,6 +162,30 @@ async def test_failure_ends_the_stream_when_asked_for_statuses(half_closes: bool
     assert requests.calls[b"b"].is_cancelled
 
 
+async def test_failure_does_not_wait_for_a_slow_request_before_it() -> None:
+    requests = FakeRequests()
+    is_slow_cancelled = asyncio.Event()
+
+    async def infer(request: bytes) -> StreamReply | Responses:
+        if request != b"slow":
+            return await requests.infer(request)
+        try:
+            never: asyncio.Future[StreamReply] = asyncio.get_running_loop().create_future()
+            return await never
+        finally:
+            is_slow_cancelled.set()
+
+    context = FakeContext(b"slow", b"a", metadata=(("triton_grpc_error", "true"),))
+    run = asyncio.create_task(stream(context, infer=infer).run())
+    await requests.came(1)
+    requests.responses[b"a"].put(14, b"e", "out of tokens")
+    async with asyncio.timeout(10):
+        with pytest.raises(UnavailableError, match="out of tokens"):
+            await run
+    assert is_slow_cancelled.is_set()
+    await assert_alone()
+
+
 async def test_write_that_fails_ends_the_stream() -> None:
     requests, context = FakeRequests(), FakeContext(b"a")
     context.write_failure = RuntimeError("gone")
