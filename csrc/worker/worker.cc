@@ -87,6 +87,8 @@ std::string Worker::LogName() const {
 
 bool Worker::is_ready() const { return phase() == Phase::kReady; }
 
+bool Worker::has_failed() const { return phase() == Phase::kFailed; }
+
 std::string Worker::Say(std::string_view what) const { return StrCat(options_.label, ": ", what); }
 
 Worker::Phase Worker::phase() const {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import select
 import socket
 import struct
 import threading
@@ -95,6 +96,10 @@ class WorkerHost:
         if packet[6]:
             body = self._slabs[packet[1]][packet[5] : packet[5] + packet[6]]
         return Reply(packet, body)
+
+    def is_silent(self) -> bool:
+        """Whether nothing has come that was not received."""
+        return not select.select([self._socket], [], [], 0.01)[0]
 
     def start(self) -> Reply:
         """Takes DESCRIBED and has the model made ready; READY or FAILED."""

@@ -68,17 +68,17 @@ std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
 
 }  // namespace
 
-void WorkerRoster::Add(const std::shared_ptr<Worker>& worker) {
+void WorkerRoster::Add(const std::shared_ptr<LinkedWorker>& worker) {
   MutexLock lock(mu_);
   std::erase_if(workers_, [](const auto& each) { return each.expired(); });
   workers_.push_back(worker);
 }
 
-std::shared_ptr<Worker> WorkerRoster::FindReady() const {
+std::shared_ptr<LinkedWorker> WorkerRoster::FindReady() const {
   MutexLock lock(mu_);
   for (const auto& each : workers_) {
     auto worker = each.lock();
-    if (worker != nullptr && worker->is_ready()) return worker;
+    if (worker != nullptr && worker->worker().is_ready()) return worker;
   }
   return nullptr;
 }
@@ -133,17 +133,18 @@ Result<std::unique_ptr<BackendInstance>> PythonModel::CreateInstance(
       std::make_unique<PythonInstance>(label(), signature_, *std::move(worker), roster_));
 }
 
-Result<std::shared_ptr<Worker>> PythonModel::TakeWorker(const std::string& name) {
+Result<std::shared_ptr<LinkedWorker>> PythonModel::TakeWorker(const std::string& name) {
   std::unique_ptr<Worker> worker;
   {
     MutexLock lock(mu_);
     worker = std::move(spare_);
   }
   // The spare one may have ended while it waited.
-  if (worker != nullptr && worker->Activate(name).ok()) return std::shared_ptr(std::move(worker));
-  PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+  if (worker == nullptr || worker->has_failed()) {
+    PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+  }
   PENSTOCK_RETURN_IF_ERROR(worker->Activate(name));
-  return std::shared_ptr(std::move(worker));
+  return std::make_shared<LinkedWorker>(std::move(worker));
 }
 
 }  // namespace penstock::python
