@@ -83,7 +83,7 @@ Status WorkerSession::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_o
 void WorkerSession::UnmapUnused() {
   for (auto each = mapped_.begin(); each != mapped_.end();) {
     const bool is_gone = each->second.expired();
-    if (is_gone) process_->Send({.kind = WorkerPacketKind::kUnmap, .slab = each->first});
+    if (is_gone && !process_->Send({.kind = WorkerPacketKind::kUnmap, .slab = each->first})) return;
     each = is_gone ? mapped_.erase(each) : std::next(each);
   }
 }

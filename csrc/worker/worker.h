@@ -133,6 +133,8 @@ class Worker {
   void WaitForEvent(WorkerSession& session, bool is_flooded) const;
   void ReadLog(WorkerSession& session, LineRelay* lines);
   void ReadPackets(WorkerSession& session);
+  void TakeTurn(WorkerSession& session, LineRelay* lines);
+  void ReadRest(WorkerSession& session, LineRelay* lines, const std::string& how);
   Status HandlePacket(WorkerSession& session, const WorkerPacket& packet);
   Status Describe(WorkerSession& session, const WorkerPacket& packet);
   void TakeStep(WorkerSession& session);
@@ -194,6 +196,7 @@ class Worker {
   bool is_log_open_ = false;     // until its end was read
   bool is_socket_open_ = false;  // likewise
   Status failure_;               // what FAILED said
+  bool has_changed_ = false;     // the model's file describes another model
   bool is_socket_full_ = false;
   int64_t silent_since_ns_ = 0;  // a decoupled model could go on, and has said nothing; 0 = not so
 

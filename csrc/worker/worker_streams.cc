@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kLast = 1;
 constexpr uint32_t kNoBody = 2;
+constexpr size_t kMaxPending = 64 << 10;  // packets that a worker does not take
 
 }  // namespace
 
@@ -68,6 +69,10 @@ bool Worker::SendPending(WorkerSession& session) {
 
 Status Worker::HandleStreamPacket(WorkerSession& session, const WorkerPacket& packet) {
   silent_since_ns_ = 0;
+  {
+    MutexLock lock(mu_);
+    if (pending_.size() > kMaxPending) return InvalidArgument("it sends, and takes nothing");
+  }
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
       return session.Grow(packet.size);

@@ -290,6 +290,32 @@ TEST_F(PythonRunTest, StreamsOfADeadWorker_GoToAnother) {
   EXPECT_TRUE(senders_[0]->AwaitFinish().ok());
 }
 
+TEST_F(PythonRunTest, FileThatDescribesAnotherModel_IsNotServedAfterARestart) {
+  Load(kCounter);
+  std::string changed = kCounter;
+  changed.replace(changed.find("INT32"), 5, "INT64");
+  std::ofstream(directory_.Path("model.py")) << changed;
+  ASSERT_TRUE(Run({77}, 2).ok());
+  Status status = senders_[0]->AwaitFinish();
+  while (status.message().find("load it again") == std::string::npos) {
+    ASSERT_EQ(status.code(), StatusCode::kUnavailable);
+    status = Run({5}, 2);
+  }
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the model's file has changed"));
+}
+
+TEST_F(PythonRunTest, FailedLoad_NamesNoPlaceOfTheServer) {
+  for (const BackendUnderTest& row : BackendsUnderTest()) {
+    if (row.name != "python") continue;
+    const LoadOptions options = MakeLoadOptions(directory_, row);
+    std::ofstream(options.path)
+        << "raise ValueError('/srv/secret/w.bin', __file__, 'http://h/a/b 1/2 /')";
+    const auto loaded = (*row.open())->Load(options);
+    EXPECT_THAT(std::string(loaded.status().message()),
+                HasSubstr("ValueError: ('w.bin', 'model.py', 'http://h/a/b 1/2 /')"));
+  }
+}
+
 TEST_F(PythonRunTest, ClientThatHoldsUpExecute_IsGivenUpAtTheLimit) {
   Load(kInline, {{"execution_limit_s", "0.5"}});
   ASSERT_TRUE(Run({5, 3}, 2).ok());
