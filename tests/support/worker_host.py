@@ -173,7 +173,7 @@ def make_host(tmp_path: Path) -> Iterator[MakeHost]:
 
     def make(source: str, config: dict[str, Any] | None = None) -> WorkerHost:
         directory = tmp_path / "m" / "1"
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "model.py").write_text(dedent(source))
         hosts.append(WorkerHost(directory / "model.py", config))
         return hosts[-1]

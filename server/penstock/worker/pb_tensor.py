@@ -76,6 +76,7 @@ class Tensor:
         """A tensor that shares the memory of another library's, which is on the CPU.
 
         Args:
+            name: what it is called.
             tensor: a tensor of another library, or the capsule of one.
         """
         if type(tensor).__name__ == "PyCapsule":

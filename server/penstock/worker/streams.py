@@ -63,7 +63,12 @@ class StreamLoop:
         self._name = model_name
         self._inputs = [spec.name for spec in model.signature.inputs]
         self._outputs = [spec.name for spec in model.signature.outputs]
-        self._writer = Writer(channel, model.signature.outputs, partial(fault_text, model_name))
+        self._writer = Writer(
+            channel,
+            model.signature.outputs,
+            partial(fault_text, model_name),
+            may_leave_out=True,
+        )
         self._generators: deque[tuple[OpenStream, Iterator[dict[str, Any]]]] = deque()
         self._sending = threading.Lock()  # before _changed
         self._changed = threading.Condition()

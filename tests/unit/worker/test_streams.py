@@ -209,3 +209,14 @@ def test_batch_that_cannot_be_taken_fails_and_the_next_one_runs(make_host: MakeH
     host.send(Kind.TAKEN)
     run(host, 1)
     assert [receive(host).value for _ in range(3)] == [0, 0, LAST_WITHOUT_BODY]
+
+
+def test_response_may_leave_outputs_out(make_host: MakeHost) -> None:
+    source = COUNTER.replace('"i": ("INT32", (1,))', '"i": ("INT32", (1,)), "j": ("INT32", (1,))')
+    host = make_host(source)
+    assert host.start().kind is Kind.READY
+    requests = [request_bytes(1, (0, 1), room=9)]
+    host.run([np.array([[1]], np.int32)], (0, 1), requests)
+    assert receive(host).kind is Kind.DONE
+    ((code, _, outputs),) = host.results(receive(host))
+    assert (code, len(outputs)) == (0, 1)
