@@ -26,7 +26,7 @@ namespace {
 
 constexpr int kLowestOwnFd = 10;  // above every number that the child's descriptors get
 constexpr int kLogPipeBytes = 1 << 20;
-constexpr timeval kSendLimit{5, 0};
+constexpr timeval kSendLimit{2, 0};
 constexpr int64_t kNsPerS = 1'000'000'000;
 
 Status CannotStart(int error) {
