@@ -152,6 +152,7 @@ std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
   ReadRest(*session, &lines, *how);
   MutexLock lock(mu_);
   session_.reset();
+  if (phase_ == Phase::kReady) phase_ = Phase::kDown;  // before anybody is told that it has ended
   last_end_ = *how;
   changed_.NotifyAll();
   return *std::move(how);

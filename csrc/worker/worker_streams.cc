@@ -1,8 +1,10 @@
 // Worker, as far as decoupled models go: the thread takes their answers, at any time.
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
+#include "base/log.h"
 #include "base/strcat.h"
 #include "worker/worker.h"
 
@@ -179,7 +181,13 @@ void Worker::EndStreams(const std::string& how) {
   }
   silent_since_ns_ = 0;
   const Status status = Unavailable(Say(StrCat("its worker ", how, " while it ran the request")));
-  for (auto& [batch, streams] : ended) streams.sink->OnEnd(status);
+  for (auto& [batch, streams] : ended) {
+    try {
+      streams.sink->OnEnd(status);
+    } catch (const std::exception& error) {  // the others are told all the same
+      Log(LogLevel::kError, options_.log_name, error.what());
+    }
+  }
 }
 
 }  // namespace penstock

@@ -139,6 +139,7 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   }
   model->signature_.is_decoupled = signature.is_decoupled;
   model->signature_.batches_dynamically = signature.batches_dynamically;
+  model->described_ = signature;
   model->Keep(*std::move(first));
   return std::unique_ptr<BackendModel>(std::move(model));
 }
@@ -166,6 +167,9 @@ Result<std::shared_ptr<LinkedWorker>> PythonModel::TakeWorker(const std::string&
   // The spare one may have ended while it waited.
   if (worker == nullptr || worker->has_failed()) {
     PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+    if (!(worker->signature() == described_)) {
+      return FailedPrecondition(label() + ": the model's file has changed: load it again");
+    }
   }
   PENSTOCK_RETURN_IF_ERROR(worker->Activate(name));
   return std::make_shared<LinkedWorker>(std::move(worker));

@@ -50,6 +50,7 @@ class PythonModel : public BackendModel {
   const WorkerOptions worker_options_;
   const std::string directory_;
   ModelSignature signature_;
+  WorkerSignature described_;  // what it was made of
   const std::shared_ptr<WorkerRoster> roster_ = std::make_shared<WorkerRoster>();
 
   Mutex mu_;

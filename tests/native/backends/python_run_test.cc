@@ -295,6 +295,7 @@ TEST_F(PythonRunTest, FileThatDescribesAnotherModel_IsNotServedAfterARestart) {
   std::string changed = kCounter;
   changed.replace(changed.find("INT32"), 5, "INT64");
   std::ofstream(directory_.Path("model.py")) << changed;
+  EXPECT_EQ(model_->CreateInstance({"m_7_1"}).status().code(), StatusCode::kFailedPrecondition);
   ASSERT_TRUE(Run({77}, 2).ok());
   Status status = senders_[0]->AwaitFinish();
   while (status.message().find("load it again") == std::string::npos) {
