@@ -51,6 +51,10 @@ void LineRelay::Append(std::span<const char> text, int64_t now_ns) {
   }
 }
 
+void LineRelay::Tick(int64_t now_ns) {
+  if (left_out_ > 0 && MayPass(now_ns)) TellLeftOut();
+}
+
 void LineRelay::Finish(int64_t now_ns) {
   if (!line_.empty()) EndLine(now_ns);
   TellLeftOut();
@@ -75,16 +79,20 @@ void LineRelay::EndLine(int64_t now_ns) {
   cut_bytes_ = 0;
 }
 
-// While lines are left out a whole second's worth is saved up first: what passes then reads as one.
 bool LineRelay::TakeToken(int64_t now_ns) {
+  if (!MayPass(now_ns)) return false;
+  tokens_ -= 1;
+  return true;
+}
+
+// While lines are left out a whole second's worth is saved up first: what passes then reads as one.
+bool LineRelay::MayPass(int64_t now_ns) {
   if (filled_ns_ != 0) {
     tokens_ += static_cast<double>(now_ns - filled_ns_) / kNsPerS * options_.lines_per_s;
   }
   tokens_ = std::min<double>(tokens_, options_.burst_lines);
   filled_ns_ = now_ns;
-  if (tokens_ < (left_out_ > 0 ? std::max<double>(options_.lines_per_s, 1) : 1)) return false;
-  tokens_ -= 1;
-  return true;
+  return tokens_ >= (left_out_ > 0 ? std::max<double>(options_.lines_per_s, 1) : 1);
 }
 
 void LineRelay::TellLeftOut() {

@@ -31,6 +31,8 @@ class LineRelay {
 
   // Takes what was printed.
   void Append(std::span<const char> text, int64_t now_ns);
+  // Time passes: what was left out is told once lines may pass again.
+  void Tick(int64_t now_ns);
   // Nothing more will be printed: an unfinished line is one, and what was left out is told.
   void Finish(int64_t now_ns);
   // Lines are being left out now: there is no hurry to read on.
@@ -39,6 +41,7 @@ class LineRelay {
  private:
   void EndLine(int64_t now_ns);
   bool TakeToken(int64_t now_ns);
+  bool MayPass(int64_t now_ns);
   void TellLeftOut();
 
   const LineRelayOptions options_;

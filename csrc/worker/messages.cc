@@ -153,7 +153,8 @@ bool ReadOutput(Reader* reader, uint64_t slab_bytes, WorkerOutput* output) {
          output->size <= slab_bytes - output->offset && HoldsItsShape(*output);
 }
 
-bool ReadResult(Reader* reader, uint64_t slab_bytes, WorkerResult* result) {
+// `left_bytes`: of what outputs may take together, so that none lie on one another.
+bool ReadResult(Reader* reader, uint64_t slab_bytes, uint64_t* left_bytes, WorkerResult* result) {
   uint32_t code = 0;
   uint32_t text_size = 0;
   uint32_t outputs = 0;
@@ -165,7 +166,9 @@ bool ReadResult(Reader* reader, uint64_t slab_bytes, WorkerResult* result) {
   result->code = static_cast<StatusCode>(code);
   result->text.resize(std::min(result->text.size(), kMaxWorkerTextBytes));
   for (uint32_t i = 0; i < outputs; ++i) {
-    if (!ReadOutput(reader, slab_bytes, &result->outputs.emplace_back())) return false;
+    WorkerOutput& output = result->outputs.emplace_back();
+    if (!ReadOutput(reader, slab_bytes, &output) || output.size > *left_bytes) return false;
+    *left_bytes -= output.size;
   }
   return true;
 }
@@ -209,8 +212,9 @@ Result<std::vector<WorkerResult>> DecodeResults(std::span<const uint8_t> body, u
     return InvalidArgument(StrCat("results for ", count, ", expected ", expected_results));
   }
   std::vector<WorkerResult> results(count);
+  uint64_t left_bytes = slab_bytes;
   for (WorkerResult& result : results) {
-    if (!ReadResult(&reader, slab_bytes, &result)) {
+    if (!ReadResult(&reader, slab_bytes, &left_bytes, &result)) {
       return InvalidArgument("a result that cannot be read");
     }
   }

@@ -93,6 +93,8 @@ struct WorkerTensorSpec {
   DataType dtype = DataType::kInvalid;
   Shape dims;  // batch dimension included; -1 = any
   bool is_optional = false;
+
+  bool operator==(const WorkerTensorSpec&) const = default;
 };
 
 // What a model says of itself.
@@ -103,6 +105,8 @@ struct WorkerSignature {
   int32_t max_batch_size = -1;  // -1: it does not say
   std::vector<WorkerTensorSpec> inputs;
   std::vector<WorkerTensorSpec> outputs;
+
+  bool operator==(const WorkerSignature&) const = default;
 };
 
 // An input of a batch, where it lies.
@@ -150,7 +154,7 @@ inline constexpr size_t kMaxWorkerTextBytes = 16 << 10;  // what is longer is cu
 // INVALID_ARGUMENT with what is wrong, for a body that is not what its name says.
 Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body);
 // `slab_bytes`: of the slab that the outputs lie in; they lie inside it, and hold the bytes of their
-// shapes (BYTES: to be checked once copied).
+// shapes (BYTES: to be checked once copied). Together they take no more than the slab has.
 Result<std::vector<WorkerResult>> DecodeResults(std::span<const uint8_t> body, uint64_t slab_bytes,
                                                 size_t expected_results);
 

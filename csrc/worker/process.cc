@@ -26,6 +26,7 @@ namespace {
 
 constexpr int kLowestOwnFd = 10;  // above every number that the child's descriptors get
 constexpr int kLogPipeBytes = 1 << 20;
+constexpr timeval kSendLimit{2, 0};
 constexpr int64_t kNsPerS = 1'000'000'000;
 
 Status CannotStart(int error) {
@@ -160,6 +161,7 @@ Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const WorkerLaunch& 
   }
   process->pid_fd_ = OwnedFd(OpenPidFd(process->pid_));
   process->socket_ = std::move(socket.ours);
+  setsockopt(process->socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &kSendLimit, sizeof(kSendLimit));
   process->lifeline_ = std::move(lifeline.ours);
   process->log_ = std::move(log.ours);
   if (process->pid_fd_.get() < 0) return CannotStart(errno);  // the destructor ends it
@@ -220,7 +222,6 @@ WorkerProcess::Received WorkerProcess::Receive(bool wait, WorkerPacket* packet) 
 void WorkerProcess::SetTimeout(int64_t timeout_ns) const {
   const timeval timeout{timeout_ns / kNsPerS, timeout_ns % kNsPerS / 1000};
   setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-  setsockopt(socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 }
 
 void WorkerProcess::CloseSocket() const { shutdown(socket_.get(), SHUT_RDWR); }

@@ -32,7 +32,8 @@ inline constexpr int kWorkerStartFd = 5;
 
 // Threading: thread-safe, but for ReapIfEnded and Kill: those exclude each other.
 // Ownership: owns the descriptors, and the child: the destructor kills it and waits for its end.
-// Blocking: Receive, up to the time-out that was set; the destructor, for the end of a process that
+// Blocking: Receive, up to the time-out that was set; Send, for seconds where the worker does not
+// read; the destructor, for the end of a process that
 // was killed.
 class WorkerProcess {
  public:
@@ -52,7 +53,7 @@ class WorkerProcess {
   enum class Received { kPacket, kNothing, kClosed, kGarbage };
   // kNothing: the time-out passed, or `wait` is false and nothing is there.
   Received Receive(bool wait, WorkerPacket* packet) const;
-  // For Send and Receive; 0 = wait for ever.
+  // For Receive; 0 = wait for ever. Send waits for some seconds only: a worker always reads.
   void SetTimeout(int64_t timeout_ns) const;
   // Whoever is in Receive or Send returns at once.
   void CloseSocket() const;

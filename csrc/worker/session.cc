@@ -69,7 +69,7 @@ Status WorkerSession::Map(const std::shared_ptr<Slab>& slab) {
 }
 
 Status WorkerSession::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) {
-  UnmapUnused();
+  if (!UnmapUnused()) return Closed();
   const WorkerPacket packet{.kind = WorkerPacketKind::kMap,
                             .slab = slab->id(),
                             .value = is_for_outputs ? 1U : 0U,
@@ -79,13 +79,16 @@ Status WorkerSession::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_o
   return Status::Ok();
 }
 
-// A slab that is gone here lives on in the worker until it is told.
-void WorkerSession::UnmapUnused() {
+// A slab that is gone here lives on in the worker until it is told. False: it takes nothing.
+bool WorkerSession::UnmapUnused() {
   for (auto each = mapped_.begin(); each != mapped_.end();) {
     const bool is_gone = each->second.expired();
-    if (is_gone) process_->Send({.kind = WorkerPacketKind::kUnmap, .slab = each->first});
+    if (is_gone && !process_->Send({.kind = WorkerPacketKind::kUnmap, .slab = each->first})) {
+      return false;
+    }
     each = is_gone ? mapped_.erase(each) : std::next(each);
   }
+  return true;
 }
 
 Result<uint32_t> WorkerSession::PrepareOutputs() {

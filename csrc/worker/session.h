@@ -78,7 +78,7 @@ class WorkerSession {
 
   std::shared_ptr<Slab> FindOutputs(uint32_t id) EXCLUDES(mu_);
   Status MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) REQUIRES(mu_);
-  void UnmapUnused() REQUIRES(mu_);
+  bool UnmapUnused() REQUIRES(mu_);
   bool HasRoomForHandOut(const std::shared_ptr<Slab>& slab) EXCLUDES(mu_);
   Status TakeOutput(const std::shared_ptr<Slab>& slab, bool may_hand_out,
                     const WorkerOutput& output, WorkerAnswer::Output* taken);

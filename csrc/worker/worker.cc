@@ -25,6 +25,7 @@ constexpr int64_t kKillGraceNs = 10'000 * kNsPerMs;  // of a process that the ke
 constexpr int64_t kLookMs = 250;  // between looks at whether a decoupled model is silent
 constexpr size_t kLogReadBytes = 64 << 10;
 constexpr int kLogReadsAtOnce = 16;
+constexpr int kPacketsAtOnce = 64;
 constexpr int kMaxGrowsOfABatch = 64;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
@@ -87,6 +88,8 @@ std::string Worker::LogName() const {
 
 bool Worker::is_ready() const { return phase() == Phase::kReady; }
 
+bool Worker::has_failed() const { return phase() == Phase::kFailed; }
+
 std::string Worker::Say(std::string_view what) const { return StrCat(options_.label, ": ", what); }
 
 Worker::Phase Worker::phase() const {
@@ -139,24 +142,44 @@ std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
                   [this](LogLevel level, std::string_view line) { Log(level, LogName(), line); });
   std::optional<std::string> how;
   while (!(how = session->End())) {
-    WaitForEvent(*session, lines.is_flooded());
-    ReadLog(*session, &lines);
-    ReadPackets(*session);
-    LookAtStreams();
-    is_socket_full_ = !SendPending(*session);
-    TakeStep(*session);
-    if (NowNs() >= limit_ns_) session->Kill(late_how_);
+    try {
+      TakeTurn(*session, &lines);
+    } catch (const std::exception&) {  // out of memory: whoever waits is told all the same
+      session->Kill("was killed, for the server could not handle what it sent");
+    }
   }
   session->process().CloseSocket();  // wakes Run, where something else holds the worker's end open
-  ReadPackets(*session);             // FAILED may be its last word
-  ReadLog(*session, &lines);
-  lines.Finish(NowNs());
-  EndStreams(*how);
+  ReadRest(*session, &lines, *how);
   MutexLock lock(mu_);
   session_.reset();
+  if (phase_ == Phase::kReady) phase_ = Phase::kDown;  // before anybody is told that it has ended
   last_end_ = *how;
   changed_.NotifyAll();
   return *std::move(how);
+}
+
+void Worker::TakeTurn(WorkerSession& session, LineRelay* lines) {
+  WaitForEvent(session, lines->is_flooded());
+  ReadLog(session, lines);
+  lines->Tick(NowNs());
+  ReadPackets(session);
+  LookAtStreams();
+  is_socket_full_ = !SendPending(session);
+  TakeStep(session);
+  if (NowNs() < limit_ns_) return;
+  session.Kill(late_how_);
+  limit_ns_ = kNever;
+}
+
+void Worker::ReadRest(WorkerSession& session, LineRelay* lines, const std::string& how) {
+  try {
+    ReadPackets(session);  // FAILED may be its last word
+    ReadLog(session, lines);
+    lines->Finish(NowNs());
+  } catch (const std::exception& error) {
+    Log(LogLevel::kError, options_.log_name, error.what());
+  }
+  EndStreams(how);
 }
 
 void Worker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
@@ -192,7 +215,8 @@ void Worker::ReadLog(WorkerSession& session, LineRelay* lines) {
 
 void Worker::ReadPackets(WorkerSession& session) {
   WorkerPacket packet;
-  while (reads_packets() && is_socket_open_) {
+  // No more at once: whatever it sends, it can be stopped and its limits hold.
+  for (int i = 0; i < kPacketsAtOnce && reads_packets() && is_socket_open_; ++i) {
     const auto received = session.process().Receive(/*wait=*/false, &packet);
     if (received == WorkerProcess::Received::kNothing) return;
     if (received == WorkerProcess::Received::kClosed) {
@@ -245,7 +269,12 @@ Status Worker::Describe(WorkerSession& session, const WorkerPacket& packet) {
   PENSTOCK_ASSIGN_OR_RETURN(WorkerSignature signature, DecodeSignature(body));
   limit_ns_ = kNever;
   MutexLock lock(mu_);
-  if (phase_ == Phase::kStarting) signature_ = std::move(signature);
+  if (phase_ == Phase::kStarting) {
+    signature_ = std::move(signature);
+  } else if (!(signature == signature_)) {
+    has_changed_ = true;  // what it is given is checked against the first description
+    return InvalidArgument("it describes another model than before");
+  }
   phase_ = Phase::kDescribed;
   changed_.NotifyAll();
   return Status::Ok();
@@ -290,6 +319,12 @@ bool Worker::AfterEnd(const std::string& how) {
   if (!was_ready) {
     SetPhase(Phase::kFailed,
              failure_.ok() ? Unavailable(StrCat(ended, " while it loaded the model")) : failure_);
+    return false;
+  }
+  if (has_changed_) {
+    const std::string text = Say("the model's file has changed: load it again");
+    Log(LogLevel::kError, LogName(), text);
+    SetPhase(Phase::kFailed, Unavailable(text));
     return false;
   }
   const std::optional<int64_t> delay_ns = budget_.OnEnd(NowNs());

@@ -50,20 +50,29 @@ struct WorkerBatch {
   std::span<const WorkerRequest> requests;  // where the model answers them one by one; else empty
 };
 
+// What a look at the streams of a batch is told.
+struct StreamsLook {
+  bool is_executing = false;  // the model has not handed the batch back yet
+  int64_t now_ns = 0;
+  int64_t limit_ns = 0;  // the execution limit; 0 = none
+};
+
 // Takes what a decoupled model answers to the requests of a batch.
-// Threading: called on the worker's thread, one call at a time; must not block.
+// Threading: called on the worker's thread, one call at a time, but for OnSent; must not block.
 class WorkerStreams {
  public:
   virtual ~WorkerStreams() = default;
+  // The batch was sent; called in RunStreams, maybe after the first of its answers.
+  virtual void OnSent() = 0;
   // A response; a failed one has a code.
   virtual void OnResponse(uint32_t request, WorkerAnswer answer, bool is_last) = 0;
   // There is nothing more for a request.
   virtual void OnLast(uint32_t request) = 0;
   // There is nothing more for any request: the model refused the batch, or its worker has ended.
   virtual void OnEnd(const Status& status) = 0;
-  // Called now and then while a request is not finished: whether the model can go on, which it
-  // cannot while every client has yet to take what there is.
-  virtual bool Look() = 0;
+  // Called now and then while a request is not finished, or the batch is executed: whether the model
+  // can go on, which it cannot while every client has yet to take what there is.
+  virtual bool Look(const StreamsLook& look) = 0;
 };
 
 // Threading: thread-safe; one batch at a time runs, others wait for it.
@@ -86,6 +95,8 @@ class Worker {
   Status Activate(const std::string& name) EXCLUDES(mu_);
   // Whether Run would find a worker.
   bool is_ready() const EXCLUDES(mu_);
+  // Whether it has ended for good.
+  bool has_failed() const EXCLUDES(mu_);
 
   // Runs a batch whose inputs lie in `arena`, or are copied into it. One answer for the batch, or
   // one for each request. UNAVAILABLE where there is no worker, or it ended meanwhile: with how.
@@ -122,6 +133,8 @@ class Worker {
   void WaitForEvent(WorkerSession& session, bool is_flooded) const;
   void ReadLog(WorkerSession& session, LineRelay* lines);
   void ReadPackets(WorkerSession& session);
+  void TakeTurn(WorkerSession& session, LineRelay* lines);
+  void ReadRest(WorkerSession& session, LineRelay* lines, const std::string& how);
   Status HandlePacket(WorkerSession& session, const WorkerPacket& packet);
   Status Describe(WorkerSession& session, const WorkerPacket& packet);
   void TakeStep(WorkerSession& session);
@@ -183,6 +196,7 @@ class Worker {
   bool is_log_open_ = false;     // until its end was read
   bool is_socket_open_ = false;  // likewise
   Status failure_;               // what FAILED said
+  bool has_changed_ = false;     // the model's file describes another model
   bool is_socket_full_ = false;
   int64_t silent_since_ns_ = 0;  // a decoupled model could go on, and has said nothing; 0 = not so
 

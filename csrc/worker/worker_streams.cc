@@ -1,8 +1,10 @@
 // Worker, as far as decoupled models go: the thread takes their answers, at any time.
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
+#include "base/log.h"
 #include "base/strcat.h"
 #include "worker/worker.h"
 
@@ -11,6 +13,7 @@ namespace {
 
 constexpr uint32_t kLast = 1;
 constexpr uint32_t kNoBody = 2;
+constexpr size_t kMaxPending = 64 << 10;  // packets that a worker does not take
 
 }  // namespace
 
@@ -27,6 +30,7 @@ Status Worker::RunStreams(const WorkerBatch& batch, SlabArena* arena,
   }
   wake_.Set();  // from now on it looks at them
   const Status sent = Send(*session, batch, arena);
+  if (sent.ok()) streams->OnSent();  // the model may be told of a client that goes from now on
   MutexLock lock(mu_);
   const auto found = streams_.find(id);
   if (!sent.ok()) {
@@ -67,6 +71,10 @@ bool Worker::SendPending(WorkerSession& session) {
 
 Status Worker::HandleStreamPacket(WorkerSession& session, const WorkerPacket& packet) {
   silent_since_ns_ = 0;
+  {
+    MutexLock lock(mu_);
+    if (pending_.size() > kMaxPending) return InvalidArgument("it sends, and takes nothing");
+  }
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
       return session.Grow(packet.size);
@@ -103,6 +111,7 @@ Status Worker::HandleResponse(WorkerSession& session, const WorkerPacket& packet
   {
     MutexLock lock(mu_);
     const auto found = streams_.find(packet.batch);
+    if (found == streams_.end()) return InvalidArgument("a response to a batch that is finished");
     auto& streams = found->second;
     streams.is_finished[packet.request] = true;
     const bool is_over = std::find(streams.is_finished.begin(), streams.is_finished.end(), false) ==
@@ -137,15 +146,23 @@ Status Worker::HandleDone(WorkerSession& session, const WorkerPacket& packet) {
 
 // A model that could go on and says nothing for too long is killed.
 void Worker::LookAtStreams() {
-  std::vector<std::shared_ptr<WorkerStreams>> sinks;
+  const int64_t now_ns = Clock::System().NowNs();
+  std::vector<std::pair<std::shared_ptr<WorkerStreams>, StreamsLook>> sinks;
   {
     MutexLock lock(mu_);
     if (phase_ != Phase::kReady || is_stopping_) return;
-    for (const auto& [batch, streams] : streams_) sinks.push_back(streams.sink);
+    for (const auto& [batch, streams] : streams_) {
+      sinks.push_back({streams.sink, {!streams.is_taken, now_ns, options_.execution_limit_ns}});
+    }
   }
   bool can_go_on = false;
-  for (const auto& sink : sinks) can_go_on |= sink->Look();
-  const int64_t now_ns = Clock::System().NowNs();
+  bool is_held_up = false;
+  for (const auto& [sink, look] : sinks) {
+    const bool may = sink->Look(look);
+    can_go_on |= may;
+    is_held_up |= look.is_executing && !may;
+  }
+  can_go_on &= !is_held_up;  // while execute waits for a client nobody else's turn comes
   if (!can_go_on) silent_since_ns_ = 0;
   if (can_go_on && silent_since_ns_ == 0) silent_since_ns_ = now_ns;
   const bool is_late = can_go_on && options_.execution_limit_ns > 0 &&
@@ -164,7 +181,13 @@ void Worker::EndStreams(const std::string& how) {
   }
   silent_since_ns_ = 0;
   const Status status = Unavailable(Say(StrCat("its worker ", how, " while it ran the request")));
-  for (auto& [batch, streams] : ended) streams.sink->OnEnd(status);
+  for (auto& [batch, streams] : ended) {
+    try {
+      streams.sink->OnEnd(status);
+    } catch (const std::exception& error) {  // the others are told all the same
+      Log(LogLevel::kError, options_.log_name, error.what());
+    }
+  }
 }
 
 }  // namespace penstock

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import select
 import socket
 import struct
 import threading
@@ -96,6 +97,10 @@ class WorkerHost:
             body = self._slabs[packet[1]][packet[5] : packet[5] + packet[6]]
         return Reply(packet, body)
 
+    def is_silent(self) -> bool:
+        """Whether nothing has come that was not received."""
+        return not select.select([self._socket], [], [], 0.01)[0]
+
     def start(self) -> Reply:
         """Takes DESCRIBED and has the model made ready; READY or FAILED."""
         reply = self.receive()
@@ -168,7 +173,7 @@ def make_host(tmp_path: Path) -> Iterator[MakeHost]:
 
     def make(source: str, config: dict[str, Any] | None = None) -> WorkerHost:
         directory = tmp_path / "m" / "1"
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "model.py").write_text(dedent(source))
         hosts.append(WorkerHost(directory / "model.py", config))
         return hosts[-1]

@@ -34,17 +34,17 @@ void PythonInstance::SetTensors(std::span<const BatchInput> inputs) {
 }
 
 // While its worker is away an instance would be the quickest, and take every batch to fail it.
-Worker& PythonInstance::ChooseWorker(std::shared_ptr<Worker>* other) const {
-  if (!worker_->is_ready()) *other = roster_->FindReady();
-  return *other == nullptr ? *worker_ : **other;
+std::shared_ptr<LinkedWorker> PythonInstance::ChooseWorker() const {
+  if (worker_->worker().is_ready()) return worker_;
+  auto other = roster_->FindReady();
+  return other == nullptr ? worker_ : other;
 }
 
 Status PythonInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                                std::vector<BatchOutput>* outputs) {
   SetTensors(inputs);
-  std::shared_ptr<Worker> other;
-  PENSTOCK_ASSIGN_OR_RETURN(auto answers,
-                            ChooseWorker(&other).Run({tensors_, wanted, {}}, &arena_));
+  const auto chosen = ChooseWorker();
+  PENSTOCK_ASSIGN_OR_RETURN(auto answers, chosen->worker().Run({tensors_, wanted, {}}, &arena_));
   return TakeOutputs(wanted, std::move(answers[0]), outputs);
 }
 
@@ -52,10 +52,9 @@ Status PythonInstance::ExecuteRequests(std::span<const BatchInput> inputs,
                                        std::span<const BatchRequest> requests) {
   SetTensors(inputs);
   SetRequests(requests);
-  if (worker_->signature().is_decoupled) return Stream(requests);
-  std::shared_ptr<Worker> other;
-  PENSTOCK_ASSIGN_OR_RETURN(auto answers,
-                            ChooseWorker(&other).Run({tensors_, {}, requests_}, &arena_));
+  if (worker_->worker().signature().is_decoupled) return Stream(requests);
+  const auto chosen = ChooseWorker();
+  PENSTOCK_ASSIGN_OR_RETURN(auto answers, chosen->worker().Run({tensors_, {}, requests_}, &arena_));
   for (size_t i = 0; i < requests.size(); ++i) {
     std::vector<BatchOutput> outputs;
     Status status = TakeOutputs(requests[i].wanted, std::move(answers[i]), &outputs);
@@ -77,12 +76,10 @@ void PythonInstance::SetRequests(std::span<const BatchRequest> requests) {
 }
 
 Status PythonInstance::Stream(std::span<const BatchRequest> requests) {
-  const auto batch = std::make_shared<StreamBatch>(label_, link_, requests);
+  const auto chosen = ChooseWorker();
+  const auto batch = std::make_shared<StreamBatch>(label_, chosen->link(), requests);
   for (uint32_t i = 0; i < requests_.size(); ++i) requests_[i].room = batch->FirstRoom(i);
-  PENSTOCK_RETURN_IF_ERROR(
-      worker_->RunStreams({tensors_, {}, requests_}, &arena_, batch, batch->id()));
-  batch->Begin();
-  return Status::Ok();
+  return chosen->worker().RunStreams({tensors_, {}, requests_}, &arena_, batch, batch->id());
 }
 
 Status PythonInstance::TakeOutputs(std::span<const size_t> wanted, WorkerAnswer answer,

@@ -18,20 +18,18 @@ namespace penstock::python {
 // Ownership: owns its worker. Memory of AllocateInput is borrowed from it until released.
 class PythonInstance : public BackendInstance {
  public:
-  PythonInstance(std::string label, const ModelSignature& signature, std::shared_ptr<Worker> worker,
-                 std::shared_ptr<WorkerRoster> roster)
+  PythonInstance(std::string label, const ModelSignature& signature,
+                 std::shared_ptr<LinkedWorker> worker, std::shared_ptr<WorkerRoster> roster)
       : label_(std::move(label)),
         signature_(signature),
         worker_(std::move(worker)),
-        roster_(std::move(roster)),
-        link_(std::make_shared<WorkerLink>(worker_.get())) {}
-  ~PythonInstance() override { link_->Drop(); }
+        roster_(std::move(roster)) {}
 
-  bool is_available() const override { return worker_->is_ready(); }
+  bool is_available() const override { return worker_->worker().is_ready(); }
   Buffer AllocateInput(size_t size_bytes) override;
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override;
-  bool answers_requests() const override { return worker_->signature().answers_requests; }
+  bool answers_requests() const override { return worker_->worker().signature().answers_requests; }
   Status ExecuteRequests(std::span<const BatchInput> inputs,
                          std::span<const BatchRequest> requests) override;
 
@@ -40,7 +38,7 @@ class PythonInstance : public BackendInstance {
   void BeginBatch();
   void SetTensors(std::span<const BatchInput> inputs);
   void SetRequests(std::span<const BatchRequest> requests);
-  Worker& ChooseWorker(std::shared_ptr<Worker>* other) const;
+  std::shared_ptr<LinkedWorker> ChooseWorker() const;
   Status Stream(std::span<const BatchRequest> requests);
   // In the order that they are wanted in, which is the one that a worker gives them in.
   Status TakeOutputs(std::span<const size_t> wanted, WorkerAnswer answer,
@@ -49,9 +47,8 @@ class PythonInstance : public BackendInstance {
   // Constant after construction.
   const std::string label_;
   const ModelSignature& signature_;
-  const std::shared_ptr<Worker> worker_;
+  const std::shared_ptr<LinkedWorker> worker_;
   const std::shared_ptr<WorkerRoster> roster_;
-  const std::shared_ptr<WorkerLink> link_;
 
   // Of the current batch.
   SlabArena arena_;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cctype>
 #include <utility>
 
 #include "backends/python/python_instance.h"
@@ -48,14 +49,37 @@ std::string StartDocument(const LoadOptions& options, const ModelSettings& setti
 
 int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * kNsPerS); }
 
-// The text without the places of this machine that the model lies in.
-Status WithoutPath(const Status& status, const std::string& directory) {
+bool IsOfPath(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+         static_cast<unsigned char>(c) >= 0x80 ||
+         std::string_view("/._-+~@%#=$").find(c) != std::string_view::npos;
+}
+
+// The text without the places of this machine: of the model's files what lies in its directory is
+// left, of other absolute paths the last part.
+Status WithoutPaths(const Status& status, const std::string& directory) {
   std::string text(status.message());
   const std::string prefix = directory + "/";
   for (size_t at = text.find(prefix); at != std::string::npos; at = text.find(prefix, at)) {
     text.erase(at, prefix.size());
   }
-  return {status.code(), std::move(text)};
+  std::string kept;
+  for (size_t at = 0; at < text.size();) {
+    // Behind a colon it is the rest of a URL, or another entry of a search path.
+    const bool begins =
+        text[at] == '/' && (at == 0 || text[at - 1] == '=' || !IsOfPath(text[at - 1]));
+    if (!begins || text.compare(at, 2, "//") == 0) {
+      kept.push_back(text[at++]);
+      continue;
+    }
+    size_t end = at;
+    while (end < text.size() && IsOfPath(text[end])) ++end;
+    size_t last = text.rfind('/', end - 1);
+    if (last + 1 == end && last > at) last = text.rfind('/', last - 1);
+    kept.append(text, last + (last + 1 < end), end - last - (last + 1 < end));
+    at = end;
+  }
+  return {status.code(), std::move(kept)};
 }
 
 std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
@@ -68,17 +92,17 @@ std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
 
 }  // namespace
 
-void WorkerRoster::Add(const std::shared_ptr<Worker>& worker) {
+void WorkerRoster::Add(const std::shared_ptr<LinkedWorker>& worker) {
   MutexLock lock(mu_);
   std::erase_if(workers_, [](const auto& each) { return each.expired(); });
   workers_.push_back(worker);
 }
 
-std::shared_ptr<Worker> WorkerRoster::FindReady() const {
+std::shared_ptr<LinkedWorker> WorkerRoster::FindReady() const {
   MutexLock lock(mu_);
   for (const auto& each : workers_) {
     auto worker = each.lock();
-    if (worker != nullptr && worker->is_ready()) return worker;
+    if (worker != nullptr && worker->worker().is_ready()) return worker;
   }
   return nullptr;
 }
@@ -107,7 +131,7 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   worker.restarts.window_ns = Nanoseconds(settings->restart_window_s);
   std::unique_ptr<PythonModel> model(new PythonModel(std::move(worker), options.model_directory));
   auto first = Worker::Start(model->worker_options_);
-  if (!first.ok()) return WithoutPath(first.status(), options.model_directory);
+  if (!first.ok()) return WithoutPaths(first.status(), options.model_directory);
   const WorkerSignature& signature = (*first)->signature();
   model->signature_ = {ToSpecs(signature.inputs), ToSpecs(signature.outputs)};
   if (signature.max_batch_size >= 0) {
@@ -115,6 +139,7 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   }
   model->signature_.is_decoupled = signature.is_decoupled;
   model->signature_.batches_dynamically = signature.batches_dynamically;
+  model->described_ = signature;
   model->Keep(*std::move(first));
   return std::unique_ptr<BackendModel>(std::move(model));
 }
@@ -127,23 +152,27 @@ void PythonModel::Keep(std::unique_ptr<Worker> worker) {
 Result<std::unique_ptr<BackendInstance>> PythonModel::CreateInstance(
     const InstanceOptions& options) {
   auto worker = TakeWorker(options.name);
-  if (!worker.ok()) return WithoutPath(worker.status(), directory_);
+  if (!worker.ok()) return WithoutPaths(worker.status(), directory_);
   roster_->Add(*worker);
   return std::unique_ptr<BackendInstance>(
       std::make_unique<PythonInstance>(label(), signature_, *std::move(worker), roster_));
 }
 
-Result<std::shared_ptr<Worker>> PythonModel::TakeWorker(const std::string& name) {
+Result<std::shared_ptr<LinkedWorker>> PythonModel::TakeWorker(const std::string& name) {
   std::unique_ptr<Worker> worker;
   {
     MutexLock lock(mu_);
     worker = std::move(spare_);
   }
   // The spare one may have ended while it waited.
-  if (worker != nullptr && worker->Activate(name).ok()) return std::shared_ptr(std::move(worker));
-  PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+  if (worker == nullptr || worker->has_failed()) {
+    PENSTOCK_ASSIGN_OR_RETURN(worker, Worker::Start(worker_options_));
+    if (!(worker->signature() == described_)) {
+      return FailedPrecondition(label() + ": the model's file has changed: load it again");
+    }
+  }
   PENSTOCK_RETURN_IF_ERROR(worker->Activate(name));
-  return std::shared_ptr(std::move(worker));
+  return std::make_shared<LinkedWorker>(std::move(worker));
 }
 
 }  // namespace penstock::python

@@ -8,6 +8,7 @@
 
 #include "backends/backend.h"
 #include "backends/python/settings.h"
+#include "backends/python/stream_batch.h"
 #include "base/mutex.h"
 #include "worker/worker.h"
 
@@ -17,14 +18,14 @@ namespace penstock::python {
 // Threading: thread-safe. Ownership: shared by the model and its instances; owns no worker.
 class WorkerRoster {
  public:
-  void Add(const std::shared_ptr<Worker>& worker);
+  void Add(const std::shared_ptr<LinkedWorker>& worker);
   // A worker that is ready; null where none is.
-  std::shared_ptr<Worker> FindReady() const;
+  std::shared_ptr<LinkedWorker> FindReady() const;
 
  private:
   mutable Mutex mu_;
   // Guarded by mu_.
-  std::vector<std::weak_ptr<Worker>> workers_ GUARDED_BY(mu_);
+  std::vector<std::weak_ptr<LinkedWorker>> workers_ GUARDED_BY(mu_);
 };
 
 // Threading: thread-safe. Ownership: owns the worker that no instance has taken yet.
@@ -43,12 +44,13 @@ class PythonModel : public BackendModel {
       : worker_options_(std::move(worker_options)), directory_(std::move(directory)) {}
 
   void Keep(std::unique_ptr<Worker> worker) EXCLUDES(mu_);
-  Result<std::shared_ptr<Worker>> TakeWorker(const std::string& name) EXCLUDES(mu_);
+  Result<std::shared_ptr<LinkedWorker>> TakeWorker(const std::string& name) EXCLUDES(mu_);
 
   // Constant after Load.
   const WorkerOptions worker_options_;
   const std::string directory_;
   ModelSignature signature_;
+  WorkerSignature described_;  // what it was made of
   const std::shared_ptr<WorkerRoster> roster_ = std::make_shared<WorkerRoster>();
 
   Mutex mu_;

@@ -32,7 +32,7 @@ uint32_t StreamBatch::FirstRoom(uint32_t request) {
   return static_cast<uint32_t>(stream.credit);
 }
 
-void StreamBatch::Begin() {
+void StreamBatch::OnSent() {
   for (uint32_t i = 0; i < count_; ++i) {
     std::shared_ptr<ResponseSender> sender;
     {
@@ -78,11 +78,36 @@ void StreamBatch::OnEnd(const Status& status) {
   for (uint32_t i = 0; i < count_; ++i) Finish(i, status);
 }
 
-bool StreamBatch::Look() {
-  MutexLock lock(mu_);
-  return std::any_of(streams_.begin(), streams_.end(), [](const Stream& stream) {
-    return !stream.is_finished && (stream.credit > 0 || stream.is_cancelled);
-  });
+// Where execute sends by itself it waits for a client that reads slowly, and all others for it.
+bool StreamBatch::Look(const StreamsLook& look) {
+  std::vector<uint32_t> late;
+  bool is_stalled = false;
+  bool may_send = false;
+  {
+    MutexLock lock(mu_);
+    for (uint32_t i = 0; i < count_; ++i) {
+      Stream& stream = streams_[i];
+      if (stream.is_finished) continue;
+      const bool waits = stream.credit == 0 && !stream.is_cancelled;
+      may_send |= !waits;
+      if (!waits || !look.is_executing) {
+        stream.stalled_ns = 0;
+        continue;
+      }
+      is_stalled = true;
+      if (stream.stalled_ns == 0) stream.stalled_ns = look.now_ns;
+      if (look.limit_ns > 0 && look.now_ns - stream.stalled_ns >= look.limit_ns) late.push_back(i);
+    }
+  }
+  for (const uint32_t request : late) GiveUp(request, look.limit_ns);
+  return look.is_executing ? !is_stalled : may_send;
+}
+
+void StreamBatch::GiveUp(uint32_t request, int64_t limit_ns) {
+  Cancel(request);
+  Finish(request, Cancelled(StrCat(
+                      label_, " waits in execute for the client to take a response: longer than ",
+                      limit_ns / 1'000'000, " ms, its execution limit")));
 }
 
 bool StreamBatch::TakeCredit(uint32_t request) {
@@ -110,6 +135,7 @@ void StreamBatch::Refill(uint32_t request) {
     if (stream.credit <= room / 2 && room > stream.credit) {
       given = room - stream.credit;
       stream.credit = room;
+      stream.stalled_ns = 0;
     }
     is_to_wait = stream.credit == 0 && !stream.awaits_room;
     stream.awaits_room |= is_to_wait;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backends/backend.h"
@@ -28,6 +29,24 @@ class WorkerLink {
   Worker* worker_ GUARDED_BY(mu_);
 };
 
+// A worker and the link to it, which ends with it.
+// Threading: thread-safe. Ownership: owns the worker.
+class LinkedWorker {
+ public:
+  explicit LinkedWorker(std::unique_ptr<Worker> worker)
+      : worker_(std::move(worker)), link_(std::make_shared<WorkerLink>(worker_.get())) {}
+  ~LinkedWorker() { link_->Drop(); }
+  LinkedWorker(const LinkedWorker&) = delete;
+  LinkedWorker& operator=(const LinkedWorker&) = delete;
+
+  Worker& worker() const { return *worker_; }
+  const std::shared_ptr<WorkerLink>& link() const { return link_; }
+
+ private:
+  const std::unique_ptr<Worker> worker_;
+  const std::shared_ptr<WorkerLink> link_;
+};
+
 // Gives the worker as much credit as the senders have room, and the senders what it answers.
 // Threading: thread-safe.
 // Ownership: shared by the worker, as long as requests are not finished, and the senders' callbacks.
@@ -43,18 +62,19 @@ class StreamBatch final : public WorkerStreams, public std::enable_shared_from_t
   uint32_t FirstRoom(uint32_t request);
   // Where the worker's number of this batch goes.
   std::atomic<uint64_t>* id() { return &id_; }
-  // Watches the senders: for room, and whether their clients go. After RUN was sent.
-  void Begin();
 
+  // Watches the senders: for room, and whether their clients go.
+  void OnSent() override;
   void OnResponse(uint32_t request, WorkerAnswer answer, bool is_last) override;
   void OnLast(uint32_t request) override;
   void OnEnd(const Status& status) override;
-  bool Look() override;
+  bool Look(const StreamsLook& look) override;
 
  private:
   struct Stream {
     std::shared_ptr<ResponseSender> sender;
-    size_t credit = 0;          // what the worker may still send
+    size_t credit = 0;       // what the worker may still send
+    int64_t stalled_ns = 0;  // since when it waits for the client, which holds up execute; 0 = not
     bool awaits_room = false;   // NotifyRoom was called
     bool is_cancelled = false;  // the worker was told
     bool is_finished = false;
@@ -63,6 +83,7 @@ class StreamBatch final : public WorkerStreams, public std::enable_shared_from_t
   void Refill(uint32_t request) EXCLUDES(mu_);
   void OnRoom(uint32_t request) EXCLUDES(mu_);
   void Cancel(uint32_t request) EXCLUDES(mu_);
+  void GiveUp(uint32_t request, int64_t limit_ns) EXCLUDES(mu_);
   void Finish(uint32_t request, const Status& status) EXCLUDES(mu_);
   bool TakeCredit(uint32_t request) EXCLUDES(mu_);
 

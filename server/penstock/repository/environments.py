@@ -26,6 +26,7 @@ LOCK_FILENAME = "requirements.lock"
 
 _IDENTITY = "import sys, sysconfig; print(sys.version, sysconfig.get_platform(), sys.base_prefix)"
 _TAIL_LINES = 20
+_PROBE_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +127,21 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigError([f"{LOCK_FILENAME}: the interpreter cannot be run: {error}"]) from error
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=_PROBE_LIMIT_S
+        )
+    except OSError as error:
+        raise _cannot_be_run(error.strerror or type(error).__name__) from error
+    except subprocess.CalledProcessError as error:
+        raise _cannot_be_run(f"it ended with code {error.returncode}") from error
+    except subprocess.TimeoutExpired as error:
+        raise _cannot_be_run(f"it took longer than {_PROBE_LIMIT_S:.0f} s") from error
     return done.stdout
+
+
+def _cannot_be_run(why: str) -> ConfigError:
+    """A client may read it: no paths."""
+    return ConfigError([f"{LOCK_FILENAME}: the interpreter cannot be run: {why}"])
 
 
 def _run(command: list[str], what: str) -> None:

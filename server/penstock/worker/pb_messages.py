@@ -12,13 +12,15 @@ from penstock.worker.wire import Request
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 TRITONSERVER_REQUEST_RELEASE_ALL = 1
 TRITONSERVER_REQUEST_RELEASE_RESCHEDULE = 2
+TRITONSERVER_MEMORY_GPU = 0
+TRITONSERVER_MEMORY_CPU = 1
 
 
 class PreferredMemory:
     """Where a response's outputs had better be; here always in the CPU's memory."""
 
-    TRITONSERVER_MEMORY_GPU = 0
-    TRITONSERVER_MEMORY_CPU = 1
+    TRITONSERVER_MEMORY_GPU = TRITONSERVER_MEMORY_GPU
+    TRITONSERVER_MEMORY_CPU = TRITONSERVER_MEMORY_CPU
 
     def __init__(self, preferred_memory_type: int, preferred_device_id: int = 0) -> None:
         self.preferred_memory_type = preferred_memory_type

@@ -47,7 +47,7 @@ class TritonError:
 class Tensor:
     """A named tensor of this process's memory.
 
-    BF16 has no numpy type: `as_numpy` refuses it, DLPack passes it.
+    BF16 has no numpy type: `as_numpy` refuses it, DLPack gives its bits as UINT16.
     """
 
     def __init__(self, name: str, numpy_array: npt.ArrayLike) -> None:
@@ -73,20 +73,31 @@ class Tensor:
 
     @staticmethod
     def from_dlpack(name: str, tensor: Any) -> Tensor:
-        """A tensor that shares the memory of another library's, which is on the CPU."""
+        """A tensor that shares the memory of another library's, which is on the CPU.
+
+        Args:
+            name: what it is called.
+            tensor: a tensor of another library, or the capsule of one.
+        """
+        if type(tensor).__name__ == "PyCapsule":
+            tensor = _Capsule(tensor)
         if hasattr(tensor, "__dlpack_device__") and tensor.__dlpack_device__()[0] not in (1, 3):
             raise TritonModelException(f"tensor '{name}' is not in the CPU's memory")
         if not hasattr(tensor, "__dlpack__"):
             raise TritonModelException(
                 f"tensor '{name}': {type(tensor).__name__} has no __dlpack__"
             )
-        return Tensor(name, np.from_dlpack(tensor))
+        try:
+            array: npt.NDArray[Any] = np.from_dlpack(tensor)
+        except Exception as error:  # of a datatype that numpy has not, of a GPU, used before
+            raise TritonModelException(f"tensor '{name}' cannot be taken: {error}") from error
+        return Tensor(name, array)
 
     def to_dlpack(self) -> Any:
         """A capsule that another library's from_dlpack takes."""
         return self._array.__dlpack__()
 
-    def __dlpack__(self, *, stream: object = None) -> Any:
+    def __dlpack__(self, **_: object) -> Any:
         return self._array.__dlpack__()
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -117,6 +128,19 @@ class Tensor:
     def bits(self) -> npt.NDArray[Any]:
         """Its elements, of BF16 the bits."""
         return self._array
+
+
+class _Capsule:
+    """A capsule as numpy takes it; which device it is of numpy reads in the capsule."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **_: object) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
 
 
 def triton_string_to_numpy(triton_type_string: str) -> Any:

@@ -13,7 +13,6 @@ from typing import Any
 from penstock.worker.failure import ModelFault
 from penstock.worker.model import Model
 
-_MODULE = "model"
 NATIVE_CLASS = "Model"
 TRITON_CLASS = "TritonPythonModel"
 
@@ -59,7 +58,7 @@ def load_model(start: Start) -> Model:
         ModelFault: the file holds no model, or one that says too little of itself.
         BaseException: what the file itself raised.
     """
-    module = _import(start.path)
+    module = _import(start)
     native, triton = getattr(module, NATIVE_CLASS, None), getattr(module, TRITON_CLASS, None)
     if triton is not None:
         from penstock.worker.triton_model import TritonModel
@@ -75,15 +74,26 @@ def load_model(start: Start) -> Model:
     )
 
 
-def _import(path: str) -> ModuleType:
+def _import(start: Start) -> ModuleType:
+    """Imports the file as Triton does: as a module of a package that is its version's directory.
+
+    What lies beside it may be imported with a dot or without one, and what lies in the model's
+    directory without.
+    """
     from penstock.worker import pb_utils
 
+    directory, filename = os.path.split(start.path)
     sys.modules["triton_python_backend_utils"] = pb_utils
-    sys.path[:0] = [os.path.dirname(path)]  # a model's own modules lie beside it
-    spec = importlib.util.spec_from_file_location(_MODULE, path)
+    sys.path[:0] = [directory]
+    sys.path.append(start.model_directory)
+    package = ModuleType(str(start.version))
+    package.__path__ = [directory]
+    name = f"{package.__name__}.{os.path.splitext(filename)[0]}"
+    spec = importlib.util.spec_from_file_location(name, start.path)
     if spec is None or spec.loader is None:
-        raise ModelFault(f"{os.path.basename(path)} is not a Python file")
+        raise ModelFault(f"{filename} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[_MODULE] = module
+    sys.modules[package.__name__] = package
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

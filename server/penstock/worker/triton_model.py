@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,7 +55,7 @@ class TritonModel:
     def run(self, batch: Batch) -> list[Answer]:
         """Executes the requests."""
         requests = self._requests(batch)
-        responses = self._model.execute(requests)
+        responses = self._execute(requests)
         if not isinstance(responses, list | tuple):
             raise ModelFault(
                 f"execute returned a {type(responses).__name__}, expected a list of "
@@ -65,12 +67,16 @@ class TritonModel:
         self, batch: Batch, streams: Sequence[Stream]
     ) -> Sequence[Iterator[dict[str, Any]]]:
         """Executes the requests, which the model answers through their senders."""
-        returned = self._model.execute(self._requests(batch, streams))
+        returned = self._execute(self._requests(batch, streams))
         if returned is not None:
             raise ModelFault(
                 f"execute of a decoupled model returned a {type(returned).__name__}, expected None"
             )
         return ()
+
+    def _execute(self, requests: list[InferenceRequest]) -> object:
+        returned = self._model.execute(requests)
+        return asyncio.run(returned) if inspect.iscoroutine(returned) else returned
 
     def stop(self) -> None:
         """Finalizes the object."""

@@ -24,11 +24,18 @@ class Writer:
     """Writes answers to the slab for outputs and tells the server."""
 
     def __init__(
-        self, channel: Channel, specs: Sequence[Spec], fault: Callable[[str], Answer]
+        self,
+        channel: Channel,
+        specs: Sequence[Spec],
+        fault: Callable[[str], Answer],
+        *,
+        may_leave_out: bool = False,
     ) -> None:
+        """Args: may_leave_out: an answer may have some of the outputs only."""
         self._channel = channel
         self._specs = specs
         self._fault = fault
+        self._may_leave_out = may_leave_out
 
     def write(
         self,
@@ -53,10 +60,11 @@ class Writer:
             mark = len(writes), end
             try:
                 records, end = self._plan(answer, wanted[index], writes, end)
-            except ModelFault as error:
+            except (ModelFault, MemoryError) as error:
                 del writes[mark[0] :]
                 end = mark[1]
-                answer, records = self._fault(str(error)), []
+                text = str(error) if isinstance(error, ModelFault) else describe(error)
+                answer, records = self._fault(text), []
                 are_sendable = False
             results.append(
                 (answer.code, answer.text.encode(errors="replace")[:MAX_TEXT_BYTES], records)
@@ -80,6 +88,8 @@ class Writer:
         for index in wanted:
             spec = self._specs[index]
             if spec.name not in answer.outputs:
+                if self._may_leave_out:
+                    continue
                 given = ", ".join(f"'{name}'" for name in answer.outputs) or "none"
                 raise ModelFault(f"output '{spec.name}' is missing, the model gave {given}")
             data, dims = _sendable(spec, answer.outputs[spec.name])

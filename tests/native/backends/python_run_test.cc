@@ -5,6 +5,8 @@
 
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <thread>
 #include <utility>
 
 #include "backend_under_test.h"
@@ -19,9 +21,16 @@ using testing::HasSubstr;
 // Takes responses of INT32, as many as it has room for.
 class FakeSender final : public ResponseSender {
  public:
-  explicit FakeSender(size_t room) : room_(room) {}
+  // With `goes_at_once` its client takes one response and goes.
+  explicit FakeSender(size_t room, bool goes_at_once = false)
+      : goes_at_once_(goes_at_once), room_(room) {}
 
   Status Send(std::vector<BatchOutput> outputs) override {
+    const Status status = Take(outputs);
+    if (status.ok() && goes_at_once_) GiveRoom(0, /*is_cancelled=*/true);
+    return status;
+  }
+  Status Take(const std::vector<BatchOutput>& outputs) {
     MutexLock lock(mu_);
     if (is_cancelled_) return Cancelled("the client has gone");
     const Buffer& data = outputs.at(0).data;
@@ -60,8 +69,14 @@ class FakeSender final : public ResponseSender {
   }
 
   void NotifyCancelled(std::function<void()> on_cancelled) override {
-    MutexLock lock(mu_);
-    on_cancelled_ = std::move(on_cancelled);
+    {
+      MutexLock lock(mu_);
+      if (!is_cancelled_) {
+        on_cancelled_ = std::move(on_cancelled);
+        return;
+      }
+    }
+    on_cancelled();
   }
 
   void GiveRoom(size_t room, bool is_cancelled = false) {
@@ -91,6 +106,7 @@ class FakeSender final : public ResponseSender {
   }
 
  private:
+  const bool goes_at_once_;
   mutable Mutex mu_;
   CondVar changed_;
   size_t room_ GUARDED_BY(mu_);
@@ -142,12 +158,37 @@ class TritonPythonModel:
         return responses
 )";
 
+// Sends in execute: as many as it is asked for; of -1 one, and then waits for its client to go.
+constexpr const char* kInline = R"(
+import time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "n", "data_type": "TYPE_INT32", "dims": [1]})
+        config.add_output({"name": "i", "data_type": "TYPE_INT32", "dims": [1]})
+        config.set_max_batch_size(8)
+        config.set_model_transaction_policy({"decoupled": True})
+        return config
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            n = request.inputs()[0].as_numpy()
+            for i in range(abs(n[0, 0])):
+                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("i", n * 0 + i)]))
+            while n[0, 0] < 0 and not sender.is_cancelled():
+                time.sleep(0.01)
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+)";
+
 class PythonRunTest : public testing::Test {
  protected:
-  void Load(const char* source) {
+  void Load(const char* source, const std::map<std::string, std::string>& parameters = {}) {
     for (const BackendUnderTest& row : BackendsUnderTest()) {
       if (row.name != "python") continue;
       LoadOptions options = MakeLoadOptions(directory_, row);
+      options.parameters = parameters;
       std::ofstream(options.path) << source;
       auto loaded = (*row.open())->Load(options);
       ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
@@ -159,14 +200,14 @@ class PythonRunTest : public testing::Test {
   }
 
   // One request for each number; room for each of their senders.
-  Status Run(const std::vector<int32_t>& numbers, size_t room) {
+  Status Run(const std::vector<int32_t>& numbers, size_t room, bool goes_at_once = false) {
     const auto bytes = BytesOf(numbers);
     const Shape shape{static_cast<int64_t>(numbers.size()), 1};
     const BatchInput input{0, {"n", DataType::kInt32, shape, bytes}};
     std::vector<BatchRequest> requests;
     senders_.clear();
     for (size_t i = 0; i < numbers.size(); ++i) {
-      senders_.push_back(std::make_shared<FakeSender>(room));
+      senders_.push_back(std::make_shared<FakeSender>(room, goes_at_once));
       requests.push_back(
           {.id = "r", .parameters = {}, .wanted = wanted_, .responses = senders_[i]});
     }
@@ -235,6 +276,64 @@ TEST_F(PythonRunTest, WorkerThatEnds_FailsItsStreams) {
     EXPECT_EQ(status.code(), StatusCode::kUnavailable);
     EXPECT_THAT(std::string(status.message()), HasSubstr("exited with code 4"));
   }
+}
+
+TEST_F(PythonRunTest, StreamsOfADeadWorker_GoToAnother) {
+  Load(kCounter, {{"max_restarts", "0"}});
+  const auto other = model_->CreateInstance({"m_7_1"});
+  ASSERT_TRUE(other.ok());
+  ASSERT_TRUE(Run({77}, 2).ok());
+  EXPECT_EQ(senders_[0]->AwaitFinish().code(), StatusCode::kUnavailable);
+  while (instance_->is_available()) std::this_thread::yield();
+  ASSERT_TRUE(Run({5}, 2).ok());
+  EXPECT_EQ(senders_[0]->AwaitValues(2).size(), 2U);
+  senders_[0]->GiveRoom(100);
+  EXPECT_TRUE(senders_[0]->AwaitFinish().ok());
+}
+
+TEST_F(PythonRunTest, FileThatDescribesAnotherModel_IsNotServedAfterARestart) {
+  Load(kCounter);
+  std::string changed = kCounter;
+  changed.replace(changed.find("INT32"), 5, "INT64");
+  std::ofstream(directory_.Path("model.py")) << changed;
+  EXPECT_EQ(model_->CreateInstance({"m_7_1"}).status().code(), StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(Run({77}, 2).ok());
+  Status status = senders_[0]->AwaitFinish();
+  while (status.message().find("load it again") == std::string::npos) {
+    ASSERT_EQ(status.code(), StatusCode::kUnavailable);
+    status = Run({5}, 2);
+  }
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the model's file has changed"));
+}
+
+TEST_F(PythonRunTest, FailedLoad_NamesNoPlaceOfTheServer) {
+  for (const BackendUnderTest& row : BackendsUnderTest()) {
+    if (row.name != "python") continue;
+    const LoadOptions options = MakeLoadOptions(directory_, row);
+    std::ofstream(options.path)
+        << "raise ValueError('/srv/secret/w.bin', __file__, 'http://h/a/b 1/2 /')";
+    const auto loaded = (*row.open())->Load(options);
+    EXPECT_THAT(std::string(loaded.status().message()),
+                HasSubstr("ValueError: ('w.bin', 'model.py', 'http://h/a/b 1/2 /')"));
+  }
+}
+
+TEST_F(PythonRunTest, ClientThatHoldsUpExecute_IsGivenUpAtTheLimit) {
+  Load(kInline, {{"execution_limit_s", "0.5"}});
+  ASSERT_TRUE(Run({5, 3}, 2).ok());
+  for (const auto& sender : senders_) {
+    const Status status = sender->AwaitFinish();
+    EXPECT_EQ(status.code(), StatusCode::kCancelled);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("waits in execute for the client"));
+  }
+  ASSERT_TRUE(Run({5}, 9).ok());  // by the same worker
+  EXPECT_TRUE(senders_[0]->AwaitFinish().ok());
+}
+
+TEST_F(PythonRunTest, ClientThatGoes_IsToldToExecuteWhileItRuns) {
+  Load(kInline, {{"execution_limit_s", "20"}});
+  ASSERT_TRUE(Run({-1}, 9, /*goes_at_once=*/true).ok());
+  EXPECT_TRUE(senders_[0]->AwaitFinish().ok());
 }
 
 TEST_F(PythonRunTest, UnloadedModel_FailsItsStreams) {

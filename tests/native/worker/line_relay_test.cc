@@ -60,6 +60,16 @@ TEST_F(LineRelayTest, Flood_IsLeftOutAndCounted) {
   EXPECT_FALSE(relay.is_flooded());
 }
 
+TEST_F(LineRelayTest, Tick_TellsOnceLinesMayPassAgain) {
+  LineRelay relay = Make({.burst_lines = 2, .lines_per_s = 2});
+  relay.Append(std::string("a\nb\nc\n"), kS);
+  relay.Tick(kS + kS / 2);
+  EXPECT_TRUE(relay.is_flooded());
+  relay.Tick(2 * kS);
+  EXPECT_FALSE(relay.is_flooded());
+  EXPECT_THAT(lines_.back(), Pair(LogLevel::kWarning, HasSubstr("1 lines (1 bytes)")));
+}
+
 TEST_F(LineRelayTest, Finish_TellsWhatWasLeftOut) {
   LineRelay relay = Make({.burst_lines = 1, .lines_per_s = 1});
   relay.Append(std::string("a\nb\n"), kS);

@@ -50,6 +50,17 @@ TEST(WorkerMessagesTest, OutputBeyondTheSlab_IsRefused) {
   EXPECT_FALSE(DecodeResults(GoodResults(), 71, 1).ok());
 }
 
+TEST(WorkerMessagesTest, OutputsThatTakeMoreThanTheSlabTogether_AreRefused) {
+  std::vector<uint8_t> body;
+  for (const uint32_t number : {1U, 0U, 0U, 2U}) Put(number, &body);
+  const std::vector<uint8_t> one = GoodResults();
+  for (int i = 0; i < 2; ++i) body.insert(body.end(), one.begin() + 16, one.end());
+  EXPECT_TRUE(DecodeResults(body, 72, 1).ok());
+  for (int i = 0; i < 8; ++i) body.insert(body.end(), one.begin() + 16, one.end());
+  body[12] = 10;
+  EXPECT_FALSE(DecodeResults(body, 72, 1).ok());
+}
+
 TEST(WorkerMessagesTest, Signature_IsRead) {
   const auto signature = DecodeSignature(GoodSignature());
   ASSERT_TRUE(signature.ok());

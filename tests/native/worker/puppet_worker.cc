@@ -214,6 +214,12 @@ int main(int argc, char** argv) {
   if (mode == "never_describes") {
     for (;;) pause();
   }
+  if (mode == "fails_for_ever") {
+    for (;;) SendBody(WorkerPacketKind::kFailed, "ValueError: no weights");
+  }
+  if (mode == "grows_and_reads_nothing") {
+    for (;;) SendPacket(WorkerPacketKind::kGrow, 0, 0, 8192);
+  }
   if (mode == "fails") {
     SendBody(WorkerPacketKind::kFailed, "ValueError: no weights");
     return 1;

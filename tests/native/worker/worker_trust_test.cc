@@ -37,6 +37,18 @@ TEST(WorkerTrustTest, DeathInTheMiddleOfAnAnswer_FailsTheBatch) {
   EXPECT_EQ(RunFloats(*worker, &arena, {1}).status().code(), StatusCode::kUnavailable);
 }
 
+TEST(WorkerTrustTest, PacketsWithoutEnd_DoNotOutlastTheLoadLimit) {
+  WorkerOptions options = PuppetOptions("fails_for_ever");
+  options.load_limit_ns = 100 * kMsInNs;
+  const auto worker = Worker::Start(std::move(options));
+  EXPECT_EQ(worker.status().code(), StatusCode::kInvalidArgument);
+}
+
+TEST(WorkerTrustTest, WorkerThatTakesNoPackets_IsKilled) {
+  const auto worker = Worker::Start(PuppetOptions("grows_and_reads_nothing"));
+  EXPECT_THAT(std::string(worker.status().message()), HasSubstr("was killed"));
+}
+
 TEST(WorkerTrustTest, UnreadableSignature_FailsTheLoad) {
   const auto worker = Worker::Start(PuppetOptions("bad_signature"));
   EXPECT_EQ(worker.status().code(), StatusCode::kUnavailable);

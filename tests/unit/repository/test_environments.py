@@ -89,8 +89,9 @@ def test_failed_installation_says_why_and_leaves_nothing(world: World) -> None:
 def test_interpreter_that_cannot_be_run_is_a_fault(world: World) -> None:
     world.lock()
     settings = EnvironmentSettings(world.folder, Path("/nowhere/python"))
-    with pytest.raises(ConfigError, match="cannot be run"):
+    with pytest.raises(ConfigError, match="cannot be run: No such file") as raised:
         Environments(settings).prepare(world.model)
+    assert "nowhere" not in str(raised.value)
 
 
 def test_environment_without_numpy_is_refused(world: World) -> None:

@@ -185,3 +185,15 @@ def test_logger_writes_levels(capfd: pytest.CaptureFixture[str]) -> None:
     pb_utils.Logger.log_error("d")
     pb_utils.Logger.log_verbose("e")
     assert capfd.readouterr().err.splitlines() == ["<6>a", "<6>b", "<4>c", "<3>d", "<7>e"]
+
+
+def test_from_dlpack_takes_tensors_and_capsules() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    tensor = pb_utils.Tensor("x", array)
+    for source in (tensor, tensor.to_dlpack(), array, array.__dlpack__()):
+        taken = pb_utils.Tensor.from_dlpack("y", source)
+        assert np.shares_memory(taken.as_numpy(), array)
+    used = tensor.to_dlpack()
+    pb_utils.Tensor.from_dlpack("y", used)
+    with pytest.raises(pb_utils.TritonModelException, match="tensor 'y' cannot be taken"):
+        pb_utils.Tensor.from_dlpack("y", used)

@@ -122,3 +122,18 @@ def test_output_that_cannot_be_sent_is_a_result(make_host: MakeHost, body: str, 
     ((code, got, _),) = host.results(host.receive())
     assert code == 13
     assert text in got
+
+
+def test_output_there_is_no_memory_for_is_a_result_and_the_next_batch_runs(
+    make_host: MakeHost,
+) -> None:
+    body = (
+        "class Hog:\n      def __array__(self, *_, **__): raise MemoryError('hog')\n"
+        "    return {'y': Hog() if batch['x'][0, 0] else batch['x']}"
+    )
+    host = make_host(native("np.float32", body))
+    assert host.start().kind is Kind.READY
+    host.run([np.ones((1, 1), np.float32)])
+    assert "MemoryError: hog" in host.results(host.receive())[0][1]
+    host.run([np.zeros((1, 1), np.float32)])
+    assert host.results(host.receive())[0][0] == 0

@@ -1,5 +1,6 @@
 """What a TritonPythonModel may return, and what it is told when it returns something else."""
 
+from pathlib import Path
 from textwrap import dedent, indent
 
 import numpy as np
@@ -86,3 +87,39 @@ def test_class_that_says_too_little_is_refused(make_host: MakeHost, source: str,
     reply = make_host(source).start()
     assert reply.kind is Kind.FAILED
     assert text in reply.body.decode()
+
+
+def test_execute_may_be_async(make_host: MakeHost) -> None:
+    host = make_host(
+        MODEL.replace("    def execute", "    async def execute")
+        + indent(
+            dedent("""
+                import asyncio
+                await asyncio.sleep(0)
+                tensor = pb_utils.Tensor("y", np.ones((1, 1), np.float32))
+                return [pb_utils.InferenceResponse([tensor]) for _ in requests]
+            """),
+            " " * 8,
+        )
+    )
+    assert host.start().kind is Kind.READY
+    host.run([np.zeros((1, 1), np.float32)], (0,), [request_bytes(1)])
+    assert host.results(host.receive())[0][:2] == (0, "")
+
+
+def test_model_imports_what_lies_beside_it_and_in_its_directory(
+    make_host: MakeHost, tmp_path: Path
+) -> None:
+    files = {"1/helper_beside": "ONE = 1", "1/plain_beside": "TWO = 2", "lib_above": "THREE = 3"}
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "m" / f"{name}.py").write_text(text)
+    source = (
+        "from .helper_beside import ONE\nfrom plain_beside import TWO\nimport lib_above\n"
+        "class Model:\n  inputs = outputs = {'x': ('INT32', (1,))}\n"
+        "  def predict(self, batch): return {'x': batch['x'] * 0 + ONE + TWO + lib_above.THREE}\n"
+    )
+    host = make_host(source)
+    assert host.start().kind is Kind.READY
+    host.run([np.zeros((1, 1), np.int32)])
+    assert host.results(host.receive())[0][2][0].tolist() == [[6]]
