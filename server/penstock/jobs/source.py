@@ -17,7 +17,7 @@ import pyarrow as pa
 from penstock.jobs.convert import Reject
 from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.plan import Column
-from penstock.jobs.storage import FoundFile, find_files, reason_of
+from penstock.jobs.storage import FoundFile, find_files, reason_of, redacted
 
 Skip = Callable[[int, int], bool]
 """Whether nobody wants the rows from start to stop."""
@@ -101,7 +101,7 @@ class Source:
         Raises:
             PlanError: files that cannot be read, or whose columns differ; a line each.
         """
-        self.uri = uri
+        self.uri = redacted(uri)
         self.format = format_name
         self._filesystem, self.files = opened
         self._make = make
@@ -246,7 +246,9 @@ def open_source(uri: str, format_name: str, options: ReadOptions) -> Source:
                 f"{', '.join(READERS)}"
             )
         if len(known) > 1:
-            raise PlanError(f"{uri} holds files of several formats: {', '.join(sorted(known))}")
+            raise PlanError(
+                f"{redacted(uri)} holds files of several formats: {', '.join(sorted(known))}"
+            )
         (format_name,) = known
     if format_name not in READERS:
         raise PlanError(f"no input format '{format_name}', only {', '.join(READERS)}")

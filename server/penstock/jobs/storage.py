@@ -12,11 +12,13 @@ import fcntl
 import hashlib
 import os
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
@@ -41,6 +43,27 @@ class FoundFile:
     changed_ns: int
 
 
+def redacted(uri: str) -> str:
+    """A URI as messages show it: without user, password and query, which may be secrets."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    # A password may hold a slash that should have been escaped.
+    bare = re.sub(r"^(?:[^/@]*:[^@]*|[^/@]*)@", "", re.split(r"[?#]", rest, maxsplit=1)[0])
+    return f"{scheme}://{bare}"
+
+
+def local_path(uri: str) -> str | None:
+    """The path that a URI of this machine means, or a path itself; None for other URIs."""
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() not in ("file", "local"):
+        return None
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.netloc in ("", "localhost") else None
+
+
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The filesystem of a URI or local path, and the path in it.
 
@@ -56,7 +79,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         except (ValueError, OSError, NotImplementedError) as error:
             reason = str(error)
             if "nrecognized" not in reason and "not built" not in reason:
-                raise PlanError(f"cannot open {uri}: {reason}") from None
+                raise _not_opened(uri, reason) from None
     return _with_fsspec(uri, scheme)
 
 
@@ -64,14 +87,18 @@ def _with_fsspec(uri: str, scheme: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise PlanError(f"{uri} needs fsspec: pip install 'penstock[batch]'") from None
+        raise PlanError(f"{redacted(uri)} needs fsspec: pip install 'penstock[batch]'") from None
     try:
         found, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         package = _OURS.get(scheme, "")
         hint = f": pip install {package}" if package and isinstance(error, ImportError) else ""
-        raise PlanError(f"cannot open {uri}: {error}{hint}") from None
+        raise _not_opened(uri, f"{error}{hint}") from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(found)), path
+
+
+def _not_opened(uri: str, reason: str) -> PlanError:
+    return PlanError(f"cannot open {redacted(uri)}: {reason.replace(uri, redacted(uri))}")
 
 
 def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
@@ -88,20 +115,20 @@ def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
     try:
         (info,) = filesystem.get_file_info([folder])
         if info.type == pafs.FileType.NotFound:
-            raise PlanError(f"no file found at {uri}")
+            raise PlanError(f"no file found at {redacted(uri)}")
         if info.type == pafs.FileType.File:
             return filesystem, [_found(info)]
         selector = pafs.FileSelector(folder, recursive=not pattern)
         listed = filesystem.get_file_info(selector)
     except OSError as error:
-        raise PlanError(f"cannot read {uri}: {reason_of(error)}") from None
+        raise PlanError(f"cannot read {redacted(uri)}: {reason_of(error)}") from None
     files = [
         _found(info)
         for info in listed
         if info.type == pafs.FileType.File and _is_wanted(info.path, folder, pattern)
     ]
     if not files:
-        raise PlanError(f"no file found at {uri}")
+        raise PlanError(f"no file found at {redacted(uri)}")
     return filesystem, sorted(files, key=lambda file: file.path)
 
 
@@ -189,7 +216,7 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         """Opens nothing yet; PlanError where nothing serves the URI."""
-        self.uri = uri
+        self.uri = redacted(uri)
         self._filesystem, self._root = open_filesystem(uri)
         self._is_local = isinstance(self._filesystem, pafs.LocalFileSystem)
 
