@@ -151,6 +151,10 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
     """
     ledger, options = Ledger(storage), job.options
     with only_one(storage, _LOCK, wait=True):
+        if ledger.has_foreign_parts() and not options.overwrite:
+            raise PlanError(f"{storage.uri} holds parts of no known job; --overwrite replaces them")
+        if ledger.is_clearing():
+            _clear(storage, ledger)
         manifest = ledger.manifest()
         found = manifest["job"] if manifest is not None else ledger.job()
         is_ours = found == job.identity
@@ -164,13 +168,17 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
                 *differences(job.identity, found),
             )
         if not is_ours or starts_over:
-            with ExitStack() as others:  # nobody's work is taken away while it goes on
-                for name in ledger.locks():
-                    others.enter_context(only_one(storage, name))
-                ledger.clear()
+            _clear(storage, ledger)
             ledger.begin(job.identity)
         stack.enter_context(only_one(storage, f"{WORK}/{LOCK_PREFIX}{options.shard[0]}"))
         return None
+
+
+def _clear(storage: Storage, ledger: Ledger) -> None:
+    with ExitStack() as others:  # nobody's work is taken away while it goes on
+        for name in ledger.locks():
+            others.enter_context(only_one(storage, name))
+        ledger.clear()
 
 
 def _committed(storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:

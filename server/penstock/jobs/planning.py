@@ -14,7 +14,7 @@ from penstock.jobs.images import image_rows
 from penstock.jobs.model import NUMPY_TYPES, Engine, ModelInfo
 from penstock.jobs.plan import Plan, PlanOptions, make_plan, wanted_type
 from penstock.jobs.source import ReadOptions, Source, open_source
-from penstock.jobs.storage import find_files
+from penstock.jobs.storage import find_files, overlap
 
 _BLOCK_BYTES = 8 << 20
 _PART_BYTES = 256 << 20
@@ -138,6 +138,8 @@ def _plan(model: ModelInfo, options: JobOptions) -> PlannedJob:
             source.format in formats.TEXT_FORMATS,
         ),
     )
+    if fault := overlap(options.input_uri, source.files, options.output_uri):
+        raise PlanError(fault)
     output_format = options.output_format or _default_format(source.format, plan)
     faults = writers.schema_faults(output_format, plan.schema)
     if model.max_batch_size == 0 and options.request_rows > 1:

@@ -1,0 +1,77 @@
+"""Outputs in the way: the input itself, what others left, what a crash left half removed."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.fake_batch import FakeEngine, info, outputs, run, write_rows
+
+from penstock.jobs.failures import PlanError
+from penstock.jobs.ledger import Ledger
+from penstock.jobs.storage import Storage
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("data", "data"),
+        ("data", "data/out"),
+        ("data/in.parquet", "data"),
+        ("data/*.parquet", "data"),
+        ("data", "."),
+        ("data/in.parquet", "link"),
+        ("link", "data/out"),
+        ("data/in.parquet", "data/in.parquet"),
+    ],
+)
+async def test_output_that_overlaps_the_input_is_refused(
+    tmp_path: Path, source: str, output: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    write_rows(tmp_path / "data" / "in.parquet", 30)
+    with pytest.raises(PlanError, match="the input .*use another directory"):
+        await run(FakeEngine(), tmp_path / source, tmp_path / output, overwrite=True)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["in.parquet"]
+
+
+async def test_output_beside_the_files_of_a_pattern_is_taken(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 30)
+    await run(FakeEngine(), tmp_path / "*.parquet", tmp_path / "out")
+    assert len(outputs(tmp_path / "out")) == 30
+
+
+async def test_parts_of_no_known_job_are_kept_unless_said_otherwise(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 30)
+    foreign = tmp_path / "out" / "part-00007.parquet"
+    foreign.parent.mkdir()
+    foreign.write_text("precious")
+    with pytest.raises(PlanError, match="holds parts of no known job; --overwrite"):
+        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out", resume=False)
+    assert foreign.read_text() == "precious"
+    await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out", overwrite=True)
+    assert [path.name for path in (tmp_path / "out").glob("part-*")] == ["part-00000.parquet"]
+
+
+async def test_clearing_that_a_crash_ended_is_finished_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "in.parquet", 300)
+    source, output = tmp_path / "in.parquet", tmp_path / "out"
+    await run(FakeEngine(), source, output, part_rows=50)
+    remove, calls = Storage.remove, 0
+
+    def die_after_the_manifest(storage: Storage, names: list[str]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyError("the process died")
+        remove(storage, names)
+
+    other = FakeEngine(info(version="2"))
+    with monkeypatch.context() as patch, pytest.raises(KeyError):
+        patch.setattr(Storage, "remove", die_after_the_manifest)
+        await run(other, source, output, part_rows=200, overwrite=True)
+    assert Ledger(Storage(str(output))).is_clearing()
+    await run(other, source, output, part_rows=200)
+    assert len(list(output.glob("part-*"))) == 2
+    assert len(outputs(output)) == 300
