@@ -29,6 +29,8 @@ from penstock.jobs.storage import Storage
 WORK = "_work"
 MANIFEST = "manifest.json"
 LOCK_PREFIX = ".lock-"
+MOST_PARTS = 100_000
+"""Of a job: each is two files at least, and all are listed at once."""
 _CLEARING = "clearing.json"
 _RECORD = re.compile(r"part-(\d{5,})\.json")
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.jobs.convert import Reject, Rows
-from penstock.jobs.failures import StoppedError
-from penstock.jobs.ledger import Ledger, OutputFile, PartRecord, part_name
+from penstock.jobs.failures import JobError, StoppedError
+from penstock.jobs.ledger import MOST_PARTS, Ledger, OutputFile, PartRecord, part_name
 from penstock.jobs.pieces import Piece
 from penstock.jobs.plan import Plan, output_type
 from penstock.jobs.requests import Answer
@@ -140,6 +140,10 @@ class PartWriter:
         self._output = self._rejects = None
 
     def _open(self, number: int) -> None:
+        if number >= MOST_PARTS:  # of an input that does not say how many rows it has
+            raise JobError(
+                f"parts of {self._options.part_rows} rows are more than {MOST_PARTS} parts"
+            )
         name = part_name(number) + SUFFIXES[self._options.format]
         self._output = _OpenFile(self._storage, name, self._options.format, self._plan.schema)
         self._number = number

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.fake_batch import FakeEngine, info, outputs, run, write_rows
 
-from penstock.jobs.failures import PlanError
+from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.ledger import Ledger
 from penstock.jobs.storage import Storage
 
@@ -75,3 +75,30 @@ async def test_clearing_that_a_crash_ended_is_finished_by_the_next_run(
     await run(other, source, output, part_rows=200)
     assert len(list(output.glob("part-*"))) == 2
     assert len(outputs(output)) == 300
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "fragment"),
+    [
+        ("in_flight", 1025, "1025 requests in flight: expected 0 to 1024"),
+        ("in_flight", -1, "-1 requests in flight"),
+        ("part_rows", 2, "300 rows in parts of 2 are more than 100 parts"),
+        ("part_rows", 1 << 50, "rows per part"),
+    ],
+)
+async def test_numbers_without_measure_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, fragment: str
+) -> None:
+    monkeypatch.setattr("penstock.jobs.planning.MOST_PARTS", 100)
+    write_rows(tmp_path / "in.parquet", 300)
+    with pytest.raises(PlanError, match=fragment):
+        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out", **{name: number})
+
+
+async def test_too_many_parts_of_an_input_of_unknown_length_end_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.jobs.parts.MOST_PARTS", 100)
+    (tmp_path / "in.jsonl").write_text('{"X": [1, 0, 0, 0]}\n' * 300)
+    with pytest.raises(JobError, match="parts of 2 rows are more than 100 parts"):
+        await run(FakeEngine(), tmp_path / "in.jsonl", tmp_path / "out", part_rows=2)
