@@ -227,6 +227,7 @@ async def run_parts(
         request_rows=job.sizes.request_rows,
         in_flight=job.sizes.in_flight,
         on_rows=progress.add,
+        on_stop=cut.stopped.set,
     )
     await runner.run(pieces(blocks, job.plan, cut))
     return writer.committed
