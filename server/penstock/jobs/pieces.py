@@ -14,6 +14,9 @@ from penstock.jobs.convert import Reject, Rows, Run, convert
 from penstock.jobs.plan import Plan
 from penstock.jobs.source import Block
 
+_PIECE_BYTES = 16 << 20
+"""More than that is cut: how long rows of text and of free shapes are, no plan knows."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
@@ -102,8 +105,20 @@ def _within_parts(blocks: Iterable[Block], cut: Cut) -> Iterator[Block]:
             part = start // cut.part_rows
             end = min(stop, (part + 1) * cut.part_rows)
             if cut.is_wanted(part):
-                yield _slice(block, start, end)
+                yield from _of_some_bytes(_slice(block, start, end), cut.least_rows)
             start = end
+
+
+def _of_some_bytes(block: Block, rows: int) -> Iterator[Block]:
+    """The block, cut into such of several times so many rows if it is large."""
+    share = -(-block.batch.nbytes // _PIECE_BYTES)
+    if share <= 1:
+        yield block
+        return
+    step = max(1, block.count // share // rows) * rows
+    stop = block.first + block.count
+    for start in range(block.first, stop, step):
+        yield _slice(block, start, min(start + step, stop))
 
 
 def _slice(block: Block, start: int, stop: int) -> Block:

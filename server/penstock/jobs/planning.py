@@ -47,7 +47,7 @@ class JobOptions:
         request_rows: rows per request; 0 = as many as the model takes.
         in_flight: requests at a time, at most 1024; 0 = as many as fit 64 MiB, at most 16.
         part_rows: input rows per output part, so that there are at most 100000; 0 = as many as take
-            about 256 MiB.
+            about 256 MiB, inputs and outputs.
         limit: rows of the input that count; None = all.
         max_rejects: more rejects stop the job; None = no limit.
         retry_s: how long a request is tried anew before the job stops.
@@ -207,10 +207,9 @@ def _default_format(input_format: str, plan: Plan) -> str:
 
 
 def row_bytes(plan: Plan) -> int:
-    """About what a row of tensors takes."""
+    """About what a row of tensors takes, inputs and outputs."""
     total = 0
-    for binding in plan.bindings:
-        tensor = binding.tensor
+    for tensor in (*(binding.tensor for binding in plan.bindings), *plan.model.outputs):
         dtype = NUMPY_TYPES.get(tensor.datatype)
         if dtype is None or -1 in tensor.wire_shape:
             total += _FREE_ROW_BYTES

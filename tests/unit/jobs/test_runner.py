@@ -5,11 +5,17 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tests.support.fake_batch import FakeEngine, info
 
+from penstock.jobs.model import WireTensor
+from penstock.jobs.pieces import Cut, pieces
+from penstock.jobs.plan import Column, PlanOptions, make_plan
+from penstock.jobs.planning import row_bytes
 from penstock.jobs.requests import Sender
 from penstock.jobs.runner import Runner
+from penstock.jobs.source import Block
 
 
 class SlowWriter:
@@ -55,3 +61,19 @@ async def test_cancelled_job_that_reads_and_gives_up_slowly_does_not_block_the_l
     with pytest.raises(asyncio.CancelledError):
         await task
     assert writer.is_abandoned
+
+
+def test_rows_of_many_bytes_make_small_pieces_of_whole_requests() -> None:
+    texts = WireTensor("X", "BYTES", (-1, 1))
+    plan = make_plan(info([texts]), [Column("X", pa.string())], PlanOptions())
+    batch = pa.record_batch({"X": ["a" * (1 << 20)] * 100})
+    found = list(pieces([Block(0, batch, 100)], plan, Cut(1000, lambda part: True, least_rows=8)))
+    assert [piece.count for piece in found] == [8] * 12 + [4]
+    assert [piece.first for piece in found] == list(range(0, 100, 8))
+
+
+def test_outputs_count_for_the_size_of_a_row() -> None:
+    outputs = [WireTensor("Y", "FP32", (-1, 1000))]
+    kind = pa.list_(pa.float32(), 4)
+    plan = make_plan(info(outputs=outputs), [Column("X", kind)], PlanOptions())
+    assert row_bytes(plan) == 16 + 4000
