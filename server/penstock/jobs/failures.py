@@ -5,7 +5,9 @@
     JobError            the job cannot do what was asked; `.lines`, one fault each
     ├── PlanError       found before the first row: wrong usage, or rows that cannot fit the model
     ├── StoppedError    more rejects than allowed
+    ├── NotServedError  the model is not there, or not yet
     └── TemporaryError  may pass by itself: run the job again, it goes on where it was
+        └── BusyError   another process is at it
     EngineError         one request failed; `.kind` says what follows
 """
 
@@ -57,6 +59,14 @@ class TemporaryError(JobError):
     """The job stopped for a reason that may pass; what is committed stays."""
 
     exit_code = ExitCode.TEMPORARY
+
+
+class BusyError(TemporaryError):
+    """Another process works on the same output."""
+
+
+class NotServedError(JobError):
+    """The model is not served, or not yet."""
 
 
 class FailureKind(Enum):

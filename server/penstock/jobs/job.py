@@ -147,7 +147,7 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
 
     Raises:
         PlanError: it is another job's.
-        JobError: another process is at it.
+        BusyError: another process is at it.
     """
     ledger, options = Ledger(storage), job.options
     with only_one(storage, _LOCK, wait=True):
@@ -159,7 +159,7 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
         found = manifest["job"] if manifest is not None else ledger.job()
         is_ours = found == job.identity
         # A shard that finds its own job leaves alone what the others have done.
-        starts_over = (options.overwrite or not options.resume) and options.shard[1] == 1
+        starts_over = not options.resume and options.shard[1] == 1
         if manifest is not None and is_ours and not starts_over:
             return manifest
         if found is not None and not is_ours and not options.overwrite:

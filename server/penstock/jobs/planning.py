@@ -13,9 +13,10 @@ from penstock.jobs.failures import PlanError
 from penstock.jobs.images import image_rows
 from penstock.jobs.ledger import MOST_PARTS
 from penstock.jobs.model import NUMPY_TYPES, Engine, ModelInfo
+from penstock.jobs.overlap import overlap
 from penstock.jobs.plan import Plan, PlanOptions, make_plan, wanted_type
 from penstock.jobs.source import ReadOptions, Source, open_source
-from penstock.jobs.storage import find_files, overlap
+from penstock.jobs.storage import find_files
 
 _BLOCK_BYTES = 8 << 20
 _PART_BYTES = 256 << 20

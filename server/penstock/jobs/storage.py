@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import posixpath
 import re
@@ -22,10 +23,12 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
-from penstock.jobs.failures import JobError, PlanError, TemporaryError
+from penstock.jobs.failures import BusyError, PlanError, TemporaryError
 
 _OURS = {"az": "adlfs", "memory": "fsspec"}
 """Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
+
+_WRITES = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,49 +148,6 @@ def _found(info: Any) -> FoundFile:
     return FoundFile(info.path, info.size or 0, info.mtime_ns or 0)
 
 
-def overlap(input_uri: str, files: Sequence[FoundFile], output_uri: str) -> str:
-    """Why an output would be in its own input's way; "" if it is not. Blocking.
-
-    Args:
-        input_uri: the input.
-        files: what it means.
-        output_uri: a directory, which need not be there.
-    """
-    (reading, source), (writing, target) = open_filesystem(input_uri), open_filesystem(output_uri)
-    if reading.type_name != writing.type_name:
-        return ""
-    real = _RealPaths(is_local=isinstance(reading, pafs.LocalFileSystem))
-    output, shown = real.of(target), f"output {redacted(output_uri)}"
-    if any(_is_within(real.of(file.path), output) for file in files):
-        return f"{shown} is or contains the input {redacted(input_uri)}: use another directory"
-    is_folder = files[0].path != source and files[0].path.startswith(f"{source.rstrip('/')}/")
-    if is_folder and _is_within(output, real.of(source)):
-        return f"{shown} lies within the input {redacted(input_uri)}: use another directory"
-    return ""
-
-
-class _RealPaths:
-    """Paths without links; each folder is looked up once."""
-
-    def __init__(self, *, is_local: bool) -> None:
-        self._is_local = is_local
-        self._folders: dict[str, str] = {}
-
-    def of(self, path: str) -> str:
-        if not self._is_local:
-            return posixpath.normpath(path)
-        if os.path.islink(path):
-            return os.path.realpath(path)
-        folder, name = posixpath.split(path.rstrip("/"))
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return posixpath.join(self._folders[folder], name)
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder.rstrip('/')}/")
-
-
 def reason_of(error: Exception) -> str:
     """What went wrong, on one line, without a number."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -289,7 +249,7 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file there at once; several processes may write the same."""
-        with self.create(name, scratch=f".{os.getpid()}") as sink:
+        with self.create(name, scratch=f".{os.getpid()}-{next(_WRITES)}") as sink:
             sink.write(content)
 
     @contextmanager
@@ -389,7 +349,7 @@ def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[Non
         wait: until whoever has it lets go. Blocking, then.
 
     Raises:
-        JobError: somebody is at it.
+        BusyError: somebody is at it.
     """
     root = storage.local_root
     if root is None:
@@ -401,5 +361,5 @@ def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[Non
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise JobError(f"another process works on {storage.uri}") from None
+            raise BusyError(f"another process works on {storage.uri}") from None
         yield

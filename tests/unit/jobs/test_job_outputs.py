@@ -1,12 +1,15 @@
 """Outputs in the way: the input itself, what others left, what a crash left half removed."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.fake_batch import FakeEngine, info, outputs, run, write_rows
 
-from penstock.jobs.failures import JobError, PlanError
+from penstock.jobs.failures import JobError, PlanError, engine_error
 from penstock.jobs.ledger import Ledger
+from penstock.jobs.model import TensorRows
 from penstock.jobs.storage import Storage
 
 
@@ -102,3 +105,20 @@ async def test_too_many_parts_of_an_input_of_unknown_length_end_the_job(
     (tmp_path / "in.jsonl").write_text('{"X": [1, 0, 0, 0]}\n' * 300)
     with pytest.raises(JobError, match="parts of 2 rows are more than 100 parts"):
         await run(FakeEngine(), tmp_path / "in.jsonl", tmp_path / "out", part_rows=2)
+
+
+async def test_overwrite_replaces_other_jobs_and_goes_on_with_the_same(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 300)
+    options: dict[str, Any] = {"part_rows": 100, "overwrite": True, "in_flight": 1}
+
+    def fail_late(inputs: Sequence[TensorRows]) -> None:
+        if (inputs[0].values[:, 0] >= 380).any():
+            raise engine_error(5, "no such model")
+
+    with pytest.raises(JobError, match="no such model"):
+        await run(FakeEngine(None, fail_late), tmp_path / "in.parquet", tmp_path / "out", **options)
+    engine = FakeEngine()
+    result = await run(engine, tmp_path / "in.parquet", tmp_path / "out", **options)
+    assert (result.state, result.resumed_rows > 0) == ("done", True)
+    again = await run(engine, tmp_path / "in.parquet", tmp_path / "out", **options)
+    assert again.state == "already done"
