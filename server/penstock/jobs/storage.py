@@ -15,7 +15,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ def _not_opened(uri: str, reason: str) -> PlanError:
 def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
     """The files that a URI means: one, all in a directory, or those that fit a pattern; by name.
 
-    Names that begin with a dot or an underscore are left out of directories.
+    Names that begin with a dot or an underscore are left out of directories, and so are the rejects
+    of a job whose outputs a directory is.
 
     Raises:
         PlanError: there are none.
@@ -130,6 +131,9 @@ def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
         for info in listed
         if info.type == pafs.FileType.File and _is_wanted(info.path, folder, pattern)
     ]
+    if any(file.path == posixpath.join(folder, "manifest.json") for file in files):
+        rejects = re.compile(re.escape(posixpath.join(folder, "rejects/part-")) + r"\d+\.\w+")
+        files = [file for file in files if not rejects.fullmatch(file.path)]
     if not files:
         raise PlanError(f"no file found at {redacted(uri)}")
     return filesystem, sorted(files, key=lambda file: file.path)
@@ -350,16 +354,22 @@ def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[Non
 
     Raises:
         BusyError: somebody is at it.
+        TemporaryError: the file cannot be made: the disk is full, say.
     """
     root = storage.local_root
     if root is None:
         yield
         return
     path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with ExitStack() as stack:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A link of that name would have a file elsewhere made.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+            file = stack.enter_context(os.fdopen(os.open(path, flags, 0o666), "wb"))
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise BusyError(f"another process works on {storage.uri}") from None
+        except OSError as error:
+            raise TemporaryError(f"cannot lock {storage.uri}/{name}: {reason_of(error)}") from None
         yield

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tests.support.fake_batch import FakeEngine, info, outputs, run, write_rows
 
-from penstock.jobs.failures import JobError, PlanError, engine_error
+from penstock.jobs.failures import JobError, PlanError, TemporaryError, engine_error
 from penstock.jobs.ledger import Ledger
 from penstock.jobs.model import TensorRows
 from penstock.jobs.storage import Storage
@@ -122,3 +124,54 @@ async def test_overwrite_replaces_other_jobs_and_goes_on_with_the_same(tmp_path:
     assert (result.state, result.resumed_rows > 0) == ("done", True)
     again = await run(engine, tmp_path / "in.parquet", tmp_path / "out", **options)
     assert again.state == "already done"
+
+
+async def test_outputs_of_a_job_are_read_without_its_rejects(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 100)
+    out = tmp_path / "out"
+    await run(FakeEngine(), tmp_path / "in.parquet", out, keep=("X",))
+    (out / "rejects").mkdir()
+    write_rows(out / "rejects" / "part-00000.parquet", 3)
+    result = await run(FakeEngine(), out, tmp_path / "again")
+    assert result.rows_in == 100
+    result = await run(FakeEngine(), out / "rejects", tmp_path / "rejected")
+    assert result.rows_in == 3
+
+
+async def test_lock_that_cannot_be_made_is_temporary(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 100)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TemporaryError, match=r"cannot lock .*/out/\.lock"):
+        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_what_pyarrow_cannot_write_ends_the_job_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(arrays: Any, kind: Any) -> Any:
+        raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")
+
+    monkeypatch.setattr("penstock.jobs.parts._column", fail)
+    write_rows(tmp_path / "in.parquet", 100)
+    with pytest.raises(JobError, match="cannot write part-00000.parquet: array cannot contain"):
+        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out")
+
+
+@pytest.mark.parametrize("cut", [20, 300, -30])
+async def test_truncated_archive_of_arrays_is_told(tmp_path: Path, cut: int) -> None:
+    np.savez_compressed(tmp_path / "in.npz", X=np.random.default_rng(1).random((99, 4), np.float32))
+    content = (tmp_path / "in.npz").read_bytes()
+    (tmp_path / "in.npz").write_bytes(content[:cut])
+    with pytest.raises(PlanError, match="cannot read .*in.npz as npz"):
+        await run(FakeEngine(), tmp_path / "in.npz", tmp_path / "out")
+
+
+async def test_damaged_archive_of_arrays_is_told(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "in.npz", X=np.random.default_rng(1).random((99, 4), np.float32))
+    content = bytearray((tmp_path / "in.npz").read_bytes())
+    content[80:120] = bytes(40)
+    (tmp_path / "in.npz").write_bytes(content)
+    with pytest.raises(PlanError, match="cannot read .*in.npz as npz"):
+        await run(FakeEngine(), tmp_path / "in.npz", tmp_path / "out")
