@@ -22,7 +22,7 @@ from penstock.jobs.ledger import (
     totals,
 )
 from penstock.jobs.model import Engine
-from penstock.jobs.parts import PartOptions, PartWriter
+from penstock.jobs.parts import REJECTS, PartOptions, PartWriter
 from penstock.jobs.pieces import Cut, pieces
 from penstock.jobs.planning import PlannedJob
 from penstock.jobs.requests import Sender
@@ -171,7 +171,13 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
             _clear(storage, ledger)
             ledger.begin(job.identity)
         stack.enter_context(only_one(storage, f"{WORK}/{LOCK_PREFIX}{options.shard[0]}"))
+        _remove_scratch(storage, lambda part: _is_mine(job, part))
         return None
+
+
+def _remove_scratch(storage: Storage, is_mine: Callable[[int], bool]) -> None:
+    for folder in ("", REJECTS):
+        storage.remove_scratch(folder, is_mine)
 
 
 def _clear(storage: Storage, ledger: Ledger) -> None:
@@ -299,6 +305,7 @@ def _publish(job: PlannedJob, storage: Storage, shards: list[dict[str, Any]]) ->
         if others is None or others["job"] != job.identity:
             raise JobError(f"{storage.uri}: only {len(parts)} parts are there; run it again")
         return others
+    _remove_scratch(storage, lambda part: True)
     ledger.publish(manifest)
     return manifest
 

@@ -14,6 +14,7 @@ import itertools
 import os
 import posixpath
 import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ _OURS = {"az": "adlfs", "memory": "fsspec"}
 """Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
 
 _WRITES = itertools.count()
+_PROCESS = secrets.token_hex(4)
+"""Processes of other machines may have the same number."""
+_SCRATCH = re.compile(r"\.part-(\d+)\..*\.tmp.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,24 +257,25 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file there at once; several processes may write the same."""
-        with self.create(name, scratch=f".{os.getpid()}-{next(_WRITES)}") as sink:
+        with self.create(name, f".{os.getpid()}-{_PROCESS}-{next(_WRITES)}") as sink:
             sink.write(content)
 
     @contextmanager
-    def create(self, name: str, scratch: str = ".tmp") -> Iterator[Sink]:
+    def create(self, name: str, scratch: str = "") -> Iterator[Sink]:
         """A file that appears when the block ends well, and not at all when it raises.
 
         Args:
             name: of the file.
-            scratch: suffix of the name it has meanwhile, behind a dot before. What a process that
-                was killed leaves is replaced by the next that writes the file.
+            scratch: suffix of the name it has meanwhile, behind a dot before; "" = one of this
+                process.
 
         Raises:
             TemporaryError: it cannot be written: the disk is full, say.
         """
+        suffix = scratch or f".tmp-{os.getpid()}-{_PROCESS}"
         with self._failures("write", name):
             if self._is_local:
-                yield from _create_local(Path(self._path(name)), scratch)
+                yield from _create_local(Path(self._path(name)), suffix)
             else:
                 yield from self._create_remote(self._path(name))
 
@@ -282,6 +287,16 @@ class Storage:
                     self._filesystem.delete_file(self._path(name))
                 except FileNotFoundError:
                     pass
+
+    def remove_scratch(self, folder: str, is_mine: Callable[[int], bool]) -> None:
+        """Removes what processes that were killed left of parts, by number, in a folder."""
+        if not self._is_local:
+            return
+        with self._failures("remove", folder):
+            for path in Path(self._path(folder)).glob(".part-*"):
+                found = _SCRATCH.fullmatch(path.name)
+                if found and is_mine(int(found[1])):
+                    path.unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder with all in it."""
