@@ -63,14 +63,16 @@ def make_jobs(config: ServerConfig, core: Core, models: ModelManager) -> JobMana
         from penstock.jobs.local import LocalEngine
         from penstock.jobs.manager import JobManager
         from penstock.jobs.roots import JobRoots
+        from penstock.jobs.storage import local_path, redacted
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--jobs-root needs {package}: pip install 'penstock[batch]'") from None
     digests = model_digests(config.model_repository)
     engine = LocalEngine(core, models.metadata, models.config, digests, caller=Caller.server())
     for root in config.jobs_root:
-        if "://" not in root and not Path(root).is_dir():
-            raise StartupError(f"--jobs-root '{root}' is no directory")
+        path = local_path(root)
+        if path is not None and not Path(path).is_dir():
+            raise StartupError(f"--jobs-root '{redacted(root)}' is no directory")
     try:
         return JobManager(engine, JobRoots(config.jobs_root), config.jobs_max_running)
     except JobError as error:

@@ -61,10 +61,11 @@ BatchSize = Annotated[
     int, typer.Option(min=0, metavar="N", help="Rows per request; 0 = the most the model takes.")
 ]
 InFlight = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Requests under way at a time; 0 = by their size.")
+    int,
+    typer.Option(min=0, max=1024, metavar="N", help="Requests under way at a time; 0 = by size."),
 ]
 PartRows = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Input rows per output part; 0 = by their size.")
+    int, typer.Option(min=0, metavar="N", help="Rows per part, of at most 100000; 0 = by size.")
 ]
 Limit = Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the first N rows.")]
 MaxRejects = Annotated[

@@ -1,16 +1,17 @@
 """Rows of Arrow columns to tensors, without a loop over rows.
 
 A column that is as the tensor wants it is not copied. What does not fit is found by a look at whole
-columns, and raised as `_BadRows`; the rows it names are taken out and the rest is tried again, so
-that blocks without faults pay nothing for those that have some.
+columns, and raised as `_BadRows`, all runs and columns together; the rows it names are taken out
+and the rest is tried again, so that blocks without faults pay nothing for those that have some.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import pyarrow.types as pt
 from penstock.jobs.model import NUMPY_TYPES, Array, TensorInfo, TensorRows
 from penstock.jobs.plan import Binding, Plan, is_list, is_string
 
+_T = TypeVar("_T")
 Rows = npt.NDArray[np.int64]
 
 _EXACT_BITS = {"FP16": 11, "FP32": 24, "FP64": 53}
@@ -89,10 +91,24 @@ def convert(batch: Any, plan: Plan) -> tuple[list[Run], list[Reject]]:
 def _runs(batch: Any, rows: Rows, plan: Plan) -> list[Run]:
     free = [each for each in plan.bindings if -1 in each.tensor.shape and len(each.columns) == 1]
     bounds = _bounds(batch, free, plan)
-    return [
-        Run(rows[start:stop], _inputs(batch.slice(start, stop - start), plan, start))
-        for start, stop in bounds
-    ]
+    inputs = _all(
+        partial(_inputs, batch.slice(start, stop - start), plan, start) for start, stop in bounds
+    )
+    return [Run(rows[start:stop], made) for (start, stop), made in zip(bounds, inputs, strict=True)]
+
+
+def _all(makers: Iterable[Callable[[], _T]]) -> list[_T]:
+    """What each of them makes; the bad rows of all at once, each with what was found first."""
+    made, reasons = [], dict[int, Callable[[int], str]]()
+    for make in makers:
+        try:
+            made.append(make())
+        except _BadRows as bad:
+            for row in bad.rows.tolist():
+                reasons.setdefault(row, bad.reason)
+    if reasons:
+        raise _BadRows(np.array(list(reasons), np.int64), lambda row: reasons[row](row))
+    return made
 
 
 def _inputs(batch: Any, plan: Plan, first: int) -> tuple[TensorRows, ...]:
@@ -132,10 +148,10 @@ def _input(batch: Any, binding: Binding, plan: Plan) -> TensorRows:
             for size, own in zip(tensor.wire_shape, _padded(shape, tensor), strict=True)
         )
     else:
-        parts = [
-            _converted(_leaf(_plain(batch.column(name)), binding, at, plan), 1, binding, at, plan)
+        parts = _all(
+            partial(_column, batch.column(name), binding, at, plan)
             for at, name in enumerate(binding.columns)
-        ]
+        )
         converted = _interleaved(parts, count)
         wire_shape = (len(parts),)
     if tensor.datatype != "BYTES":
@@ -160,9 +176,11 @@ def _plain(column: Any) -> Any:
     return column.dictionary_decode() if pt.is_dictionary(column.type) else column
 
 
-def _leaf(column: Any, binding: Binding, at: int, plan: Plan) -> Any:
-    _check_nulls(column, binding, plan, at)
-    return column
+def _column(column: Any, binding: Binding, at: int, plan: Plan) -> Any:
+    """One of the columns that make a tensor."""
+    values = _plain(column)
+    _check_nulls(values, binding, plan, at)
+    return _converted(values, 1, binding, at, plan)
 
 
 def _flat(column: Any, binding: Binding, plan: Plan) -> tuple[Any, tuple[int, ...]]:

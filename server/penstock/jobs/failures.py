@@ -5,7 +5,9 @@
     JobError            the job cannot do what was asked; `.lines`, one fault each
     ├── PlanError       found before the first row: wrong usage, or rows that cannot fit the model
     ├── StoppedError    more rejects than allowed
+    ├── NotServedError  the model is not there, or not yet
     └── TemporaryError  may pass by itself: run the job again, it goes on where it was
+        └── BusyError   another process is at it
     EngineError         one request failed; `.kind` says what follows
 """
 
@@ -59,6 +61,14 @@ class TemporaryError(JobError):
     exit_code = ExitCode.TEMPORARY
 
 
+class BusyError(TemporaryError):
+    """Another process works on the same output."""
+
+
+class NotServedError(JobError):
+    """The model is not served, or not yet."""
+
+
 class FailureKind(Enum):
     """What follows from the failure of a request."""
 
@@ -80,14 +90,15 @@ class EngineError(PenstockError):
     Attributes:
         kind: what follows.
         reason: one sentence with the code's name.
-        is_timeout: it took too long.
+        is_suspect: its rows may be why, though it may be tried again: it took too long, or what
+            was to answer is gone.
     """
 
-    def __init__(self, kind: FailureKind, reason: str, *, is_timeout: bool = False) -> None:
+    def __init__(self, kind: FailureKind, reason: str, *, is_suspect: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
-        self.is_timeout = is_timeout
+        self.is_suspect = is_suspect
 
 
 def engine_error(code: int, message: str, *, may_retry: bool = False) -> EngineError:
@@ -107,5 +118,5 @@ def engine_error(code: int, message: str, *, may_retry: bool = False) -> EngineE
         kind = FailureKind.RETRY
     elif known in _FATAL:
         kind = FailureKind.FATAL
-    is_timeout = known is Code.DEADLINE_EXCEEDED
-    return EngineError(kind, f"{known.name}: {message}", is_timeout=is_timeout)
+    is_suspect = known in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE) and not may_retry
+    return EngineError(kind, f"{known.name}: {message}", is_suspect=is_suspect)

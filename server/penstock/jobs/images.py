@@ -69,6 +69,11 @@ def image_rows(model: ModelInfo, scale: float) -> ImageRows:
             f"model '{model.name}', input '{tensor.name}' takes {tensor.describe()}, expected "
             "numbers of a shape [h, w], [h, w, channels], [channels, h, w] or a square number"
         )
+    if dtype == np.int8:  # the others hold 0 to 255; pixels would wrap
+        raise PlanError(
+            f"model '{model.name}', input '{tensor.name}' takes INT8, which cannot hold pixels of "
+            "0 to 255: write the images as arrays of the values that it expects"
+        )
     if dtype.kind in "iu" and scale != 1.0:
         raise PlanError(f"input '{tensor.name}' takes {tensor.datatype}: pixels cannot be scaled")
     width, height, channels, order = layout

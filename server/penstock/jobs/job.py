@@ -22,7 +22,7 @@ from penstock.jobs.ledger import (
     totals,
 )
 from penstock.jobs.model import Engine
-from penstock.jobs.parts import PartOptions, PartWriter
+from penstock.jobs.parts import REJECTS, PartOptions, PartWriter
 from penstock.jobs.pieces import Cut, pieces
 from penstock.jobs.planning import PlannedJob
 from penstock.jobs.requests import Sender
@@ -147,15 +147,19 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
 
     Raises:
         PlanError: it is another job's.
-        JobError: another process is at it.
+        BusyError: another process is at it.
     """
     ledger, options = Ledger(storage), job.options
     with only_one(storage, _LOCK, wait=True):
+        if ledger.has_foreign_parts() and not options.overwrite:
+            raise PlanError(f"{storage.uri} holds parts of no known job; --overwrite replaces them")
+        if ledger.is_clearing():
+            _clear(storage, ledger)
         manifest = ledger.manifest()
         found = manifest["job"] if manifest is not None else ledger.job()
         is_ours = found == job.identity
         # A shard that finds its own job leaves alone what the others have done.
-        starts_over = (options.overwrite or not options.resume) and options.shard[1] == 1
+        starts_over = not options.resume and options.shard[1] == 1
         if manifest is not None and is_ours and not starts_over:
             return manifest
         if found is not None and not is_ours and not options.overwrite:
@@ -164,13 +168,23 @@ def _begin(job: PlannedJob, storage: Storage, stack: ExitStack) -> dict[str, Any
                 *differences(job.identity, found),
             )
         if not is_ours or starts_over:
-            with ExitStack() as others:  # nobody's work is taken away while it goes on
-                for name in ledger.locks():
-                    others.enter_context(only_one(storage, name))
-                ledger.clear()
+            _clear(storage, ledger)
             ledger.begin(job.identity)
         stack.enter_context(only_one(storage, f"{WORK}/{LOCK_PREFIX}{options.shard[0]}"))
+        _remove_scratch(storage, lambda part: _is_mine(job, part))
         return None
+
+
+def _remove_scratch(storage: Storage, is_mine: Callable[[int], bool]) -> None:
+    for folder in ("", REJECTS):
+        storage.remove_scratch(folder, is_mine)
+
+
+def _clear(storage: Storage, ledger: Ledger) -> None:
+    with ExitStack() as others:  # nobody's work is taken away while it goes on
+        for name in ledger.locks():
+            others.enter_context(only_one(storage, name))
+        ledger.clear()
 
 
 def _committed(storage: Storage, ledger: Ledger) -> dict[int, PartRecord]:
@@ -219,6 +233,7 @@ async def run_parts(
         request_rows=job.sizes.request_rows,
         in_flight=job.sizes.in_flight,
         on_rows=progress.add,
+        on_stop=cut.stopped.set,
     )
     await runner.run(pieces(blocks, job.plan, cut))
     return writer.committed
@@ -290,6 +305,7 @@ def _publish(job: PlannedJob, storage: Storage, shards: list[dict[str, Any]]) ->
         if others is None or others["job"] != job.identity:
             raise JobError(f"{storage.uri}: only {len(parts)} parts are there; run it again")
         return others
+    _remove_scratch(storage, lambda part: True)
     ledger.publish(manifest)
     return manifest
 

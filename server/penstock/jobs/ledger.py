@@ -11,6 +11,7 @@ without a lock. Each record holds a checksum of itself; one that is damaged does
     _work/job.json               what the job is: model, input, options
     _work/part-00003.json        a record
     _work/shard-1-of-4.json      the shard has nothing left to do
+    _work/clearing.json          what an earlier job left is being removed
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from penstock.jobs.storage import Storage
 WORK = "_work"
 MANIFEST = "manifest.json"
 LOCK_PREFIX = ".lock-"
+MOST_PARTS = 100_000
+"""Of a job: each is two files at least, and all are listed at once."""
+_CLEARING = "clearing.json"
 _RECORD = re.compile(r"part-(\d{5,})\.json")
 
 
@@ -137,14 +141,29 @@ class Ledger:
             return []
         return [f"{WORK}/{path.name}" for path in (root / WORK).glob(f"{LOCK_PREFIX}*")]
 
+    def is_clearing(self) -> bool:
+        """Whether a process died while it removed what an earlier job had left."""
+        return _CLEARING in self._storage.names(WORK)
+
+    def has_foreign_parts(self) -> bool:
+        """Whether there are parts here, and nothing that says of which job."""
+        if self._storage.names(WORK) or self._storage.read(MANIFEST) is not None:
+            return False
+        return any(name.startswith("part-") for name in self._storage.names())
+
     def clear(self) -> None:
-        """Removes what an earlier job left, the manifest first: without it nothing counts."""
-        manifest = self._storage.read(MANIFEST)
+        """Removes what an earlier job left, the manifest first: without it nothing counts.
+
+        If the process dies meanwhile, `is_clearing` is true until it is done again.
+        """
+        self._write(_CLEARING, {})
         self._storage.remove([MANIFEST])
         names = [name for name in self._storage.names() if name.startswith("part-")]
         rejects = [f"rejects/{n}" for n in self._storage.names("rejects") if n.startswith("part-")]
-        if manifest is not None or self._storage.names(WORK):
-            self._storage.remove([*names, *rejects])
+        self._storage.remove([*names, *rejects])
+        # A marker that outlives the records would do no harm; records that outlive it would.
+        records = [f"{WORK}/{n}" for n in self._storage.names(WORK) if n != _CLEARING]
+        self._storage.remove(records)
         self._storage.remove_folder(WORK)
 
     def _write(self, name: str, content: Mapping[str, Any]) -> None:

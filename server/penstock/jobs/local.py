@@ -13,7 +13,7 @@ import numpy as np
 from penstock import codec
 from penstock.core import Caller, Core, deadline_ns
 from penstock.errors import CoreError
-from penstock.jobs.failures import EngineError, FailureKind, JobError, engine_error
+from penstock.jobs.failures import EngineError, FailureKind, NotServedError, engine_error
 from penstock.jobs.model import NUMPY_TYPES, Array, ModelInfo, TensorRows, WireTensor, model_info
 
 
@@ -53,13 +53,13 @@ class LocalEngine:
         self._heads: dict[Any, bytes] = {}
 
     async def describe(self, model: str, version: str) -> ModelInfo:
-        """The model as it is served; JobError where it is not."""
+        """The model as it is served; NotServedError where it is not."""
         try:
             versions = self._metadata(model, version).versions
             chosen = version or max(versions, key=int)
             found, config = self._metadata(model, chosen), self._config(model, chosen)
         except CoreError as error:
-            raise JobError(str(error)) from None
+            raise NotServedError(str(error)) from None
         digest = await asyncio.to_thread(self._digest, model, chosen)
         tensors = (_wire_tensors(found.inputs, config), _wire_tensors(found.outputs, config))
         return model_info(model, chosen, tensors, config.max_batch_size or 0, digest)

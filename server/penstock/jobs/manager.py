@@ -14,7 +14,8 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from penstock.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from penstock.jobs.failures import JobError
+from penstock.jobs.failures import BusyError, JobError, NotServedError
 from penstock.jobs.job import Progress, run_job
 from penstock.jobs.model import Engine
 from penstock.jobs.planning import JobOptions, PlannedJob, plan_job
@@ -39,18 +40,35 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_WAITING = 1000
 _MAX_KEPT = 1000
 """Jobs that have ended and are remembered; the oldest are forgotten first."""
+_FIRST_WAIT_S = 0.2
+_LONGEST_WAIT_S = 30.0
+_PATIENCE_S = 3600.0
+"""For how long a job of an earlier process waits for its model and for that process to let go."""
 
 _log = logging.getLogger("penstock.jobs")
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A job, who runs it, and who waits for a change of it."""
+    """A job, who runs it, and who waits for a change of it.
+
+    Attributes:
+        view: as callers see it.
+        patience_s: how long it waits for what is not there yet.
+        task: runs it.
+        changed: set when there is another view.
+        keeping: held while the view is written, so that the last one is written last.
+        was_cancelled: by a caller.
+        is_ending: what it ended with is being written; too late to cancel it.
+    """
 
     view: JobView
+    patience_s: float = 0.0
     task: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     was_cancelled: bool = False
+    is_ending: bool = False
 
 
 class JobManager:
@@ -75,25 +93,30 @@ class JobManager:
         self._storage = Storage(roots.first)
         self._entries: dict[str, _Entry] = {}
         self._submitting = asyncio.Lock()
-        self._is_closing = False
+        self._closing = asyncio.Event()
+        self._writes: set[asyncio.Task[None]] = set()
         self._rows = self._rejected = 0
         self._ended: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Takes up the jobs of an earlier process."""
         for view in await asyncio.to_thread(self._kept):
-            entry = self._entries[view.id] = _Entry(view)
+            entry = self._entries[view.id] = _Entry(view, _PATIENCE_S)
             if not view.has_ended:
                 _log.info("job '%s' goes on", view.id)
                 self._launch(entry)
 
     async def close(self) -> None:
         """Stops what runs; a later process goes on with it."""
-        self._is_closing = True
-        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
-        for task in tasks:
-            task.cancel()
+        self._closing.set()
+        tasks = []
+        for entry in self._entries.values():
+            if entry.task is not None:
+                tasks.append(entry.task)
+                if not entry.is_ending:
+                    entry.task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._writes, return_exceptions=True)
         for entry in self._entries.values():
             self._tell(entry)
 
@@ -104,9 +127,9 @@ class JobManager:
             InvalidArgumentError: it cannot be run as asked; a line for every problem.
             AlreadyExistsError: the id is another job's.
             ResourceExhaustedError: too many wait.
-            UnavailableError: the server is shutting down.
+            UnavailableError: the server is shutting down, or cannot write the job down.
         """
-        if self._is_closing:
+        if self._closing.is_set():
             raise UnavailableError("the server is shutting down")
         if job_id and _ID.fullmatch(job_id) is None:
             raise InvalidArgumentError("id: expected at most 64 letters, digits, '-' and '_'")
@@ -127,10 +150,29 @@ class JobManager:
             raise InvalidArgumentError("\n".join(error.lines)) from None
         view = JobView(job_id or secrets.token_hex(8), spec, submitted_ms=_now_ms())
         entry = self._entries[view.id] = _Entry(view)
-        await self._keep(view)
-        self._launch(entry)
-        await self._forget_oldest()
+        # A caller that goes away meanwhile leaves a job that runs, not one that nobody runs.
+        await self._shielded(self._register(entry, known))
         return view
+
+    async def _register(self, entry: _Entry, known: _Entry | None) -> None:
+        try:
+            await self._keep(entry, entry.view)
+        except BaseException as error:
+            if known is None:
+                del self._entries[entry.view.id]
+            else:
+                self._entries[entry.view.id] = known
+            entry.view = replace(entry.view, state="FAILED", message="it could not be written down")
+            self._tell(entry)
+            if not isinstance(error, JobError):
+                raise
+            _log.error("job '%s': %s", entry.view.id, error)
+            raise UnavailableError("the job cannot be written down; the log has why") from None
+        if entry.was_cancelled:
+            await self._end(entry, state="CANCELLED", message="it was cancelled")
+        elif not self._closing.is_set():
+            self._launch(entry)
+        await self._forget_oldest()
 
     def get(self, job_id: str) -> JobView:
         """The job; NotFoundError for an unknown id."""
@@ -144,9 +186,13 @@ class JobManager:
     async def cancel(self, job_id: str) -> JobView:
         """Stops a job; one that has ended stays as it is."""
         entry = self._entry(job_id)
-        if entry.task is not None and not entry.view.has_ended:
+        if entry.view.has_ended:
+            return entry.view
+        if not entry.is_ending:
             entry.was_cancelled = True
-            entry.task.cancel()
+        if entry.task is not None:
+            if not entry.is_ending:
+                entry.task.cancel()
             await asyncio.wait({entry.task})
         return entry.view
 
@@ -156,7 +202,7 @@ class JobManager:
         while True:
             changed, view = entry.changed, entry.view
             yield view
-            if view.has_ended or self._is_closing:
+            if view.has_ended or self._closing.is_set():
                 return
             if entry.view is view:
                 await changed.wait()
@@ -213,17 +259,7 @@ class JobManager:
 
     async def _run(self, entry: _Entry) -> None:
         try:
-            async with self._slots:
-                await self._change(entry, state="RUNNING")
-                planned = await self._plan(entry.view.spec)
-                result = await run_job(self._engine, planned, self._listener(entry))
-                await self._end(
-                    entry,
-                    state="DONE",
-                    rows=result.rows_in,
-                    rows_rejected=result.rows_rejected,
-                    rows_total=result.rows_in,
-                )
+            await self._run_patiently(entry)
         except asyncio.CancelledError:
             if entry.was_cancelled:
                 await self._end(entry, state="CANCELLED", message="it was cancelled")
@@ -233,6 +269,35 @@ class JobManager:
         except Exception:
             _log.exception("job '%s' failed", entry.view.id)
             await self._end(entry, state="FAILED", message="internal error; the log has it")
+
+    async def _run_patiently(self, entry: _Entry) -> None:
+        loop = asyncio.get_running_loop()
+        give_up, wait_s = loop.time() + entry.patience_s, _FIRST_WAIT_S
+        while True:
+            try:
+                async with self._slots:
+                    await self._run_once(entry)
+                    return
+            except (BusyError, NotServedError) as error:
+                if loop.time() + wait_s > give_up:
+                    raise
+                _log.warning("job '%s' waits: %s", entry.view.id, error)
+                await self._change(entry, state="QUEUED")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), wait_s)
+            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+
+    async def _run_once(self, entry: _Entry) -> None:
+        await self._change(entry, state="RUNNING")
+        planned = await self._plan(entry.view.spec)
+        result = await run_job(self._engine, planned, self._listener(entry))
+        await self._end(
+            entry,
+            state="DONE",
+            rows=result.rows_in,
+            rows_rejected=result.rows_rejected,
+            rows_total=result.rows_in,
+        )
 
     def _listener(self, entry: _Entry) -> Any:
         last: Progress | None = None
@@ -254,6 +319,7 @@ class JobManager:
         return hear
 
     async def _end(self, entry: _Entry, **changes: Any) -> None:
+        entry.is_ending = True
         self._ended[changes["state"]] += 1
         await self._change(entry, ended_ms=_now_ms(), **changes)
         _log.info("job '%s' ended: %s %s", entry.view.id, entry.view.state, entry.view.message)
@@ -261,7 +327,7 @@ class JobManager:
     async def _change(self, entry: _Entry, **changes: Any) -> None:
         view = replace(entry.view, **changes)
         try:
-            await self._keep(view)
+            await self._keep(entry, view)
         except JobError as error:  # what it has done is kept by its output all the same
             _log.error("job '%s': %s", view.id, error)
         entry.view = view
@@ -277,9 +343,20 @@ class JobManager:
             del self._entries[view.id]
             await asyncio.to_thread(self._storage.remove, [f"{_FOLDER}/{view.id}.json"])
 
-    async def _keep(self, view: JobView) -> None:
+    async def _keep(self, entry: _Entry, view: JobView) -> None:
+        await self._shielded(self._write(entry, view))
+
+    async def _write(self, entry: _Entry, view: JobView) -> None:
         content = json.dumps(job_to_dict(view)).encode()
-        await asyncio.to_thread(self._storage.write, f"{_FOLDER}/{view.id}.json", content)
+        async with entry.keeping:
+            await asyncio.to_thread(self._storage.write, f"{_FOLDER}/{view.id}.json", content)
+
+    async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits what goes on to its end even if the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        await asyncio.shield(task)
 
     def _kept(self) -> list[JobView]:
         found = []

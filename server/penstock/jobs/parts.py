@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.jobs.convert import Reject, Rows
-from penstock.jobs.failures import StoppedError
-from penstock.jobs.ledger import Ledger, OutputFile, PartRecord, part_name
+from penstock.jobs.failures import JobError, StoppedError
+from penstock.jobs.ledger import MOST_PARTS, Ledger, OutputFile, PartRecord, part_name
 from penstock.jobs.pieces import Piece
 from penstock.jobs.plan import Plan, output_type
 from penstock.jobs.requests import Answer
-from penstock.jobs.storage import Sink, Storage
+from penstock.jobs.storage import Sink, Storage, reason_of
 from penstock.jobs.writers import (
     SUFFIXES,
     Writer,
@@ -41,12 +41,14 @@ class _OpenFile:
     def write(self, batch: Any) -> None:
         """Appends."""
         if batch.num_rows:
-            self._writer.write(batch)
+            with _told(self.name):
+                self._writer.write(batch)
             self._rows += batch.num_rows
 
     def finish(self) -> OutputFile:
         """The file is whole and there."""
-        self._writer.close()
+        with _told(self.name):
+            self._writer.close()
         self._stack.close()
         return OutputFile(self.name, self._rows, self._sink.tell(), self._sink.hexdigest())
 
@@ -102,7 +104,9 @@ class PartWriter:
             self.finish()
             self._open(piece.part)
         assert self._output is not None
-        self._output.write(self._outputs(piece, answers))
+        with _told(self._output.name):
+            outputs = self._outputs(piece, answers)
+        self._output.write(outputs)
         self._rows += piece.count
         self._add_rejects(piece, answers)
 
@@ -140,6 +144,10 @@ class PartWriter:
         self._output = self._rejects = None
 
     def _open(self, number: int) -> None:
+        if number >= MOST_PARTS:  # of an input that does not say how many rows it has
+            raise JobError(
+                f"parts of {self._options.part_rows} rows are more than {MOST_PARTS} parts"
+            )
         name = part_name(number) + SUFFIXES[self._options.format]
         self._output = _OpenFile(self._storage, name, self._options.format, self._plan.schema)
         self._number = number
@@ -165,7 +173,8 @@ class PartWriter:
         rejects = [*piece.rejects, *(each for answer in answers for each in answer.rejects)]
         if not rejects and not piece.unreadable:
             return
-        batch = _reject_rows(piece, rejects, self._plan.key)
+        with _told(self._rejects_name()):
+            batch = _reject_rows(piece, rejects, self._plan.key)
         if self._rejects is None:
             self._rejects = _OpenFile(
                 self._storage, self._rejects_name(), self._reject_format, batch.schema
@@ -179,6 +188,15 @@ class PartWriter:
                 f"{self.rejected} rows were rejected, more than --max-rejects {limit}; "
                 f"the last: {last}"
             )
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Makes what pyarrow cannot do with some values an end of the job that says so."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise JobError(f"cannot write {name}: {reason_of(error)}") from None
 
 
 def _reject_rows(piece: Piece, rejects: Iterable[Reject], key: str) -> Any:

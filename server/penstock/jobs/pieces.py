@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import pyarrow as pa
 from penstock.jobs.convert import Reject, Rows, Run, convert
 from penstock.jobs.plan import Plan
 from penstock.jobs.source import Block
+
+_PIECE_BYTES = 16 << 20
+"""More than that is cut: how long rows of text and of free shapes are, no plan knows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,15 +52,19 @@ class Cut:
         is_wanted: whether a part, by number, is still to be done here.
         limit: rows of the input that count; None = all.
         least_rows: smaller blocks of a part are put together to as many.
+        stopped: nothing is wanted any more; set from any thread.
     """
 
     part_rows: int
     is_wanted: Callable[[int], bool]
     limit: int | None = None
     least_rows: int = 1
+    stopped: Event = field(default_factory=Event)
 
     def skips(self, start: int, stop: int) -> bool:
         """Whether nobody wants any of the rows."""
+        if self.stopped.is_set():
+            return True
         stop = stop if self.limit is None else min(stop, self.limit)
         parts = range(start // self.part_rows, -(-stop // self.part_rows)) if stop > start else ()
         return not any(self.is_wanted(part) for part in parts)
@@ -86,6 +94,8 @@ def _belongs(held: list[Block], block: Block, cut: Cut) -> bool:
 def _within_parts(blocks: Iterable[Block], cut: Cut) -> Iterator[Block]:
     """The blocks without what nobody wants, none of them in two parts."""
     for block in blocks:
+        if cut.stopped.is_set():
+            return
         start, stop = block.first, block.first + block.count
         if cut.limit is not None:
             if start >= cut.limit:
@@ -95,8 +105,20 @@ def _within_parts(blocks: Iterable[Block], cut: Cut) -> Iterator[Block]:
             part = start // cut.part_rows
             end = min(stop, (part + 1) * cut.part_rows)
             if cut.is_wanted(part):
-                yield _slice(block, start, end)
+                yield from _of_some_bytes(_slice(block, start, end), cut.least_rows)
             start = end
+
+
+def _of_some_bytes(block: Block, rows: int) -> Iterator[Block]:
+    """The block, cut into such of several times so many rows if it is large."""
+    share = -(-block.batch.nbytes // _PIECE_BYTES)
+    if share <= 1:
+        yield block
+        return
+    step = max(1, block.count // share // rows) * rows
+    stop = block.first + block.count
+    for start in range(block.first, stop, step):
+        yield _slice(block, start, min(start + step, stop))
 
 
 def _slice(block: Block, start: int, stop: int) -> Block:

@@ -11,7 +11,9 @@ from typing import Any
 from penstock.jobs import formats, writers
 from penstock.jobs.failures import PlanError
 from penstock.jobs.images import image_rows
+from penstock.jobs.ledger import MOST_PARTS
 from penstock.jobs.model import NUMPY_TYPES, Engine, ModelInfo
+from penstock.jobs.overlap import overlap
 from penstock.jobs.plan import Plan, PlanOptions, make_plan, wanted_type
 from penstock.jobs.source import ReadOptions, Source, open_source
 from penstock.jobs.storage import find_files
@@ -22,6 +24,7 @@ _IN_FLIGHT_BYTES = 64 << 20
 _MOST_BLOCK_ROWS = 16384
 _MOST_PART_ROWS = 1 << 20
 _MOST_IN_FLIGHT = 16
+_LIMIT_IN_FLIGHT = 1024
 _FREE_ROW_BYTES = 1024
 """What a row of unknown size is taken for."""
 
@@ -43,8 +46,9 @@ class JobOptions:
         may_round: floats may be rounded to the tensor's type.
         scale: what pixels of images are multiplied with.
         request_rows: rows per request; 0 = as many as the model takes.
-        in_flight: requests at a time; 0 = as many as fit 64 MiB, at most 16.
-        part_rows: input rows per output part; 0 = about 256 MiB of input.
+        in_flight: requests at a time, at most 1024; 0 = as many as fit 64 MiB, at most 16.
+        part_rows: input rows per output part, so that there are at most 100000; 0 = as many as take
+            about 256 MiB, inputs and outputs.
         limit: rows of the input that count; None = all.
         max_rejects: more rejects stop the job; None = no limit.
         retry_s: how long a request is tried anew before the job stops.
@@ -138,6 +142,8 @@ def _plan(model: ModelInfo, options: JobOptions) -> PlannedJob:
             source.format in formats.TEXT_FORMATS,
         ),
     )
+    if fault := overlap(options.input_uri, source.files, options.output_uri):
+        raise PlanError(fault)
     output_format = options.output_format or _default_format(source.format, plan)
     faults = writers.schema_faults(output_format, plan.schema)
     if model.max_batch_size == 0 and options.request_rows > 1:
@@ -147,11 +153,31 @@ def _plan(model: ModelInfo, options: JobOptions) -> PlannedJob:
             f"{options.request_rows} rows per request are more than model '{model.name}' takes: "
             f"{model.max_batch_size}"
         )
+    faults += _option_faults(options)
     if faults:
         raise PlanError(*faults)
     sizes = _sizes(plan, options)
     identity = _identity(plan, source, options, output_format, sizes)
-    return PlannedJob(options, plan, source, output_format, sizes, identity)
+    job = PlannedJob(options, plan, source, output_format, sizes, identity)
+    if job.rows is not None and job.rows > sizes.part_rows * MOST_PARTS:
+        raise PlanError(
+            f"{job.rows} rows in parts of {sizes.part_rows} are more than {MOST_PARTS} parts"
+        )
+    return job
+
+
+def _option_faults(options: JobOptions) -> list[str]:
+    """Numbers that nothing could be done with; callers over a network send any."""
+    limits = (
+        ("requests in flight", options.in_flight, _LIMIT_IN_FLIGHT),
+        ("rows per request", options.request_rows, _MOST_PART_ROWS),
+        ("rows per part", options.part_rows, 1 << 40),
+    )
+    return [
+        f"{given} {what}: expected 0 to {most}"
+        for what, given, most in limits
+        if not 0 <= given <= most
+    ]
 
 
 def _reading(model: ModelInfo, options: JobOptions) -> ReadOptions:
@@ -182,10 +208,9 @@ def _default_format(input_format: str, plan: Plan) -> str:
 
 
 def row_bytes(plan: Plan) -> int:
-    """About what a row of tensors takes."""
+    """About what a row of tensors takes, inputs and outputs."""
     total = 0
-    for binding in plan.bindings:
-        tensor = binding.tensor
+    for tensor in (*(binding.tensor for binding in plan.bindings), *plan.model.outputs):
         dtype = NUMPY_TYPES.get(tensor.datatype)
         if dtype is None or -1 in tensor.wire_shape:
             total += _FREE_ROW_BYTES

@@ -1,4 +1,10 @@
-"""The requests of a piece: sent, tried again, halved until only the rows at fault are left."""
+"""The requests of a piece: sent, tried again, halved until only the rows at fault are left.
+
+A request that ends in a timeout, or kills what runs it, looks as one of an outage does. It is held
+to be its rows' fault when, tried for long enough, it fails twice in a row and others are answered
+each time: within the attempt or, where there are no others, right after it, when a row that was
+answered before is sent again.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +18,13 @@ import numpy as np
 
 from penstock.jobs.convert import Reject, Rows, Run
 from penstock.jobs.failures import EngineError, FailureKind, JobError, TemporaryError
-from penstock.jobs.model import NUMPY_TYPES, Array, Engine, ModelInfo, TensorInfo
+from penstock.jobs.model import NUMPY_TYPES, Array, Engine, ModelInfo, TensorInfo, TensorRows
 from penstock.jobs.pieces import Piece
 
 _FIRST_WAIT_S = 0.05
 _LONGEST_WAIT_S = 5.0
+_LONGEST_PROOF_S = 10.0
+"""For how long a sign of life is waited for: a worker that was killed takes a while to be back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +84,7 @@ class Sender:
             for tensor in model.outputs
         ]
         self._successes = 0
+        self._answered: list[TensorRows] = []  # a row that was, and should be again
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -90,14 +99,14 @@ class Sender:
             JobError: no request of this job can succeed.
         """
         answer = Answer()
-        await self._solve(request.run, (request.start, request.stop), answer, self._successes)
+        await self._solve(request.run, (request.start, request.stop), answer)
         return answer
 
-    async def _solve(self, run: Run, rows: tuple[int, int], answer: Answer, successes: int) -> None:
-        """Answers some rows of a request; so many requests had succeeded when it began."""
+    async def _solve(self, run: Run, rows: tuple[int, int], answer: Answer) -> None:
+        """Answers some rows of a request."""
         start, stop = rows
         try:
-            outputs = await self._infer_patiently(run, rows, successes)
+            outputs = await self._infer_patiently(run, rows)
         except EngineError as error:
             if error.kind is FailureKind.FATAL:
                 raise JobError(f"model '{self._model.name}': {error.reason}") from None
@@ -105,34 +114,61 @@ class Sender:
                 answer.rejects.append(Reject(int(run.rows[start]), error.reason))
                 return
             middle = (start + stop) // 2
-            await self._solve(run, (start, middle), answer, successes)
-            await self._solve(run, (middle, stop), answer, successes)
+            await self._solve(run, (start, middle), answer)
+            await self._solve(run, (middle, stop), answer)
             return
         answer.segments.append((run.rows[start:stop], outputs))
 
-    async def _infer_patiently(
-        self, run: Run, rows: tuple[int, int], successes: int
-    ) -> Mapping[str, Array]:
+    async def _infer_patiently(self, run: Run, rows: tuple[int, int]) -> Mapping[str, Array]:
         start, stop = rows
         loop = asyncio.get_running_loop()
         give_up, wait_s = loop.time() + self._retry_s, _FIRST_WAIT_S
         inputs = [tensor.slice(start, stop) for tensor in run.inputs]
+        is_blamed = False
         while True:
+            before = self._successes
             try:
-                outputs = await self._engine.infer(self._model, inputs)
-                self._successes += 1
-                return self._checked(outputs, stop - start)
+                outputs = self._checked(await self._engine.infer(self._model, inputs), stop - start)
             except EngineError as error:
                 if error.kind is not FailureKind.RETRY:
                     raise
                 if loop.time() >= give_up:
-                    if error.is_timeout and self._successes > successes:  # others are answered
+                    await self._check_others_are_answered(error, before)
+                    if is_blamed:
                         raise EngineError(FailureKind.ROWS, error.reason) from None
-                    raise TemporaryError(
-                        f"model '{self._model.name}': no answer for {self._retry_s:g} s: "
-                        f"{error.reason}"
-                    ) from None
+                    is_blamed = True
+            else:
+                self._successes += 1
+                self._answered = [tensor.slice(start, start + 1) for tensor in run.inputs]
+                return outputs
             await self._pause(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+
+    async def _check_others_are_answered(self, error: EngineError, before: int) -> None:
+        """Raises TemporaryError unless this failure can be that of the request's own rows."""
+        if error.is_suspect and (self._successes > before or await self._gives_sign_of_life()):
+            return
+        raise TemporaryError(
+            f"model '{self._model.name}': no answer for {self._retry_s:g} s: {error.reason}"
+        ) from None
+
+    async def _gives_sign_of_life(self) -> bool:
+        """Whether a row that was answered before is answered again, or others are."""
+        if not self._answered:
+            return False
+        loop = asyncio.get_running_loop()
+        give_up, wait_s = loop.time() + min(self._retry_s, _LONGEST_PROOF_S), _FIRST_WAIT_S
+        before = self._successes
+        while True:
+            try:
+                await self._engine.infer(self._model, self._answered)
+                return True
+            except EngineError:
+                if self._successes > before:
+                    return True
+                if loop.time() >= give_up:
+                    return False
+            await self._pause(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
     async def _pause(self, seconds: float) -> None:

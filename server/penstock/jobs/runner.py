@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.jobs.parts import PartWriter
 from penstock.jobs.pieces import Piece
@@ -45,6 +46,7 @@ class Runner:
         request_rows: int,
         in_flight: int,
         on_rows: OnRows = lambda rows, rejected: None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         """Runs nothing yet.
 
@@ -54,12 +56,14 @@ class Runner:
             request_rows: rows per request at most.
             in_flight: requests under way at a time.
             on_rows: hears of progress.
+            on_stop: called when no further piece is wanted; should end one that is being read.
         """
         self._sender = sender
         self._writer = writer
         self._request_rows = request_rows
         self._in_flight = in_flight
         self._on_rows = on_rows
+        self._on_stop = on_stop
         self._waiting: deque[tuple[Request, _OpenPiece]] = deque()
         self._filling = asyncio.Lock()
         self._room = asyncio.Semaphore(_OPEN_PIECES)
@@ -73,22 +77,35 @@ class Runner:
         Raises:
             JobError: why not; what is committed stays.
         """
-        with (
-            ThreadPoolExecutor(1, "read") as reading,
-            ThreadPoolExecutor(1, "write") as writing,
-        ):
-            works = [self._work(pieces, reading) for _ in range(self._in_flight)]
-            tasks = [asyncio.ensure_future(work) for work in (*works, self._write(writing))]
-            try:
-                await asyncio.gather(*tasks)
-                await asyncio.get_running_loop().run_in_executor(writing, self._writer.finish)
-            except BaseException as error:
-                self._sender.stop()
-                for task in tasks:
-                    task.cancel()
+        reading, writing = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+        try:
+            await self._run(pieces, reading, writing)
+        finally:
+            self._on_stop()
+            await _to_its_end(asyncio.to_thread(_shut_down, reading, writing))
+
+    async def _run(
+        self, pieces: Iterator[Piece], reading: ThreadPoolExecutor, writing: ThreadPoolExecutor
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        works = [self._work(pieces, reading) for _ in range(self._in_flight)]
+        tasks = [asyncio.ensure_future(work) for work in (*works, self._write(writing))]
+        try:
+            await asyncio.gather(*tasks)
+            await loop.run_in_executor(writing, self._writer.finish)
+        except BaseException as error:
+            reason = error
+            self._on_stop()
+            self._sender.stop()
+            for task in tasks:
+                task.cancel()
+
+            async def abandon() -> None:
                 await asyncio.gather(*tasks, return_exceptions=True)
-                writing.submit(self._writer.abandon, error).result()
-                raise
+                await loop.run_in_executor(writing, self._writer.abandon, reason)
+
+            await _to_its_end(abandon())
+            raise
 
     async def _work(self, pieces: Iterator[Piece], reading: ThreadPoolExecutor) -> None:
         while True:
@@ -133,3 +150,22 @@ class Runner:
             await loop.run_in_executor(writing, self._writer.add, owner.piece, owner.answers)
             self._room.release()
             self._on_rows(owner.piece.count, self._writer.rejected - before)
+
+
+def _shut_down(*pools: ThreadPoolExecutor) -> None:
+    for pool in pools:
+        pool.shutdown()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Awaits what has to be done although the job is being cancelled, again and again maybe."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

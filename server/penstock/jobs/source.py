@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +19,17 @@ import pyarrow as pa
 from penstock.jobs.convert import Reject
 from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.plan import Column
-from penstock.jobs.storage import FoundFile, find_files, reason_of
+from penstock.jobs.storage import FoundFile, find_files, reason_of, redacted
+
+_UNREADABLE = (
+    OSError,
+    pa.ArrowException,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What readers of damaged files raise."""
 
 Skip = Callable[[int, int], bool]
 """Whether nobody wants the rows from start to stop."""
@@ -101,7 +113,7 @@ class Source:
         Raises:
             PlanError: files that cannot be read, or whose columns differ; a line each.
         """
-        self.uri = uri
+        self.uri = redacted(uri)
         self.format = format_name
         self._filesystem, self.files = opened
         self._make = make
@@ -153,14 +165,14 @@ class Source:
             try:
                 reader = self._make(self._filesystem, file, options)
                 yield from _numbered(reader, names, skip, first)
-            except (OSError, pa.ArrowException, ValueError, EOFError) as error:
+            except _UNREADABLE as error:
                 raise JobError(f"cannot read {file.path}: {reason_of(error)}") from None
             first += reader.rows or 0
 
     def _open(self, file: FoundFile) -> Reader:
         try:
             return self._make(self._filesystem, file, self._options)
-        except (OSError, pa.ArrowException, ValueError, EOFError) as error:
+        except _UNREADABLE as error:
             raise PlanError(
                 f"cannot read {file.path} as {self.format}: {reason_of(error)}"
             ) from None
@@ -246,7 +258,9 @@ def open_source(uri: str, format_name: str, options: ReadOptions) -> Source:
                 f"{', '.join(READERS)}"
             )
         if len(known) > 1:
-            raise PlanError(f"{uri} holds files of several formats: {', '.join(sorted(known))}")
+            raise PlanError(
+                f"{redacted(uri)} holds files of several formats: {', '.join(sorted(known))}"
+            )
         (format_name,) = known
     if format_name not in READERS:
         raise PlanError(f"no input format '{format_name}', only {', '.join(READERS)}")

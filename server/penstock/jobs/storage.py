@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import posixpath
+import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs as pafs
 
-from penstock.jobs.failures import JobError, PlanError, TemporaryError
+from penstock.jobs.failures import BusyError, PlanError, TemporaryError
 
 _OURS = {"az": "adlfs", "memory": "fsspec"}
 """Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
+
+_WRITES = itertools.count()
+_PROCESS = secrets.token_hex(4)
+"""Processes of other machines may have the same number."""
+_SCRATCH = re.compile(r"\.part-(\d+)\..*\.tmp.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,27 @@ class FoundFile:
     changed_ns: int
 
 
+def redacted(uri: str) -> str:
+    """A URI as messages show it: without user, password and query, which may be secrets."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    # A password may hold a slash that should have been escaped.
+    bare = re.sub(r"^(?:[^/@]*:[^@]*|[^/@]*)@", "", re.split(r"[?#]", rest, maxsplit=1)[0])
+    return f"{scheme}://{bare}"
+
+
+def local_path(uri: str) -> str | None:
+    """The path that a URI of this machine means, or a path itself; None for other URIs."""
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return uri
+    if scheme.lower() not in ("file", "local"):
+        return None
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.netloc in ("", "localhost") else None
+
+
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The filesystem of a URI or local path, and the path in it.
 
@@ -56,7 +86,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
         except (ValueError, OSError, NotImplementedError) as error:
             reason = str(error)
             if "nrecognized" not in reason and "not built" not in reason:
-                raise PlanError(f"cannot open {uri}: {reason}") from None
+                raise _not_opened(uri, reason) from None
     return _with_fsspec(uri, scheme)
 
 
@@ -64,20 +94,25 @@ def _with_fsspec(uri: str, scheme: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise PlanError(f"{uri} needs fsspec: pip install 'penstock[batch]'") from None
+        raise PlanError(f"{redacted(uri)} needs fsspec: pip install 'penstock[batch]'") from None
     try:
         found, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         package = _OURS.get(scheme, "")
         hint = f": pip install {package}" if package and isinstance(error, ImportError) else ""
-        raise PlanError(f"cannot open {uri}: {error}{hint}") from None
+        raise _not_opened(uri, f"{error}{hint}") from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(found)), path
+
+
+def _not_opened(uri: str, reason: str) -> PlanError:
+    return PlanError(f"cannot open {redacted(uri)}: {reason.replace(uri, redacted(uri))}")
 
 
 def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
     """The files that a URI means: one, all in a directory, or those that fit a pattern; by name.
 
-    Names that begin with a dot or an underscore are left out of directories.
+    Names that begin with a dot or an underscore are left out of directories, and so are the rejects
+    of a job whose outputs a directory is.
 
     Raises:
         PlanError: there are none.
@@ -88,20 +123,23 @@ def find_files(uri: str) -> tuple[Any, list[FoundFile]]:
     try:
         (info,) = filesystem.get_file_info([folder])
         if info.type == pafs.FileType.NotFound:
-            raise PlanError(f"no file found at {uri}")
+            raise PlanError(f"no file found at {redacted(uri)}")
         if info.type == pafs.FileType.File:
             return filesystem, [_found(info)]
         selector = pafs.FileSelector(folder, recursive=not pattern)
         listed = filesystem.get_file_info(selector)
     except OSError as error:
-        raise PlanError(f"cannot read {uri}: {reason_of(error)}") from None
+        raise PlanError(f"cannot read {redacted(uri)}: {reason_of(error)}") from None
     files = [
         _found(info)
         for info in listed
         if info.type == pafs.FileType.File and _is_wanted(info.path, folder, pattern)
     ]
+    if any(file.path == posixpath.join(folder, "manifest.json") for file in files):
+        rejects = re.compile(re.escape(posixpath.join(folder, "rejects/part-")) + r"\d+\.\w+")
+        files = [file for file in files if not rejects.fullmatch(file.path)]
     if not files:
-        raise PlanError(f"no file found at {uri}")
+        raise PlanError(f"no file found at {redacted(uri)}")
     return filesystem, sorted(files, key=lambda file: file.path)
 
 
@@ -189,7 +227,7 @@ class Storage:
 
     def __init__(self, uri: str) -> None:
         """Opens nothing yet; PlanError where nothing serves the URI."""
-        self.uri = uri
+        self.uri = redacted(uri)
         self._filesystem, self._root = open_filesystem(uri)
         self._is_local = isinstance(self._filesystem, pafs.LocalFileSystem)
 
@@ -219,24 +257,25 @@ class Storage:
 
     def write(self, name: str, content: bytes) -> None:
         """Puts a file there at once; several processes may write the same."""
-        with self.create(name, scratch=f".{os.getpid()}") as sink:
+        with self.create(name, f".{os.getpid()}-{_PROCESS}-{next(_WRITES)}") as sink:
             sink.write(content)
 
     @contextmanager
-    def create(self, name: str, scratch: str = ".tmp") -> Iterator[Sink]:
+    def create(self, name: str, scratch: str = "") -> Iterator[Sink]:
         """A file that appears when the block ends well, and not at all when it raises.
 
         Args:
             name: of the file.
-            scratch: suffix of the name it has meanwhile, behind a dot before. What a process that
-                was killed leaves is replaced by the next that writes the file.
+            scratch: suffix of the name it has meanwhile, behind a dot before; "" = one of this
+                process.
 
         Raises:
             TemporaryError: it cannot be written: the disk is full, say.
         """
+        suffix = scratch or f".tmp-{os.getpid()}-{_PROCESS}"
         with self._failures("write", name):
             if self._is_local:
-                yield from _create_local(Path(self._path(name)), scratch)
+                yield from _create_local(Path(self._path(name)), suffix)
             else:
                 yield from self._create_remote(self._path(name))
 
@@ -248,6 +287,16 @@ class Storage:
                     self._filesystem.delete_file(self._path(name))
                 except FileNotFoundError:
                     pass
+
+    def remove_scratch(self, folder: str, is_mine: Callable[[int], bool]) -> None:
+        """Removes what processes that were killed left of parts, by number, in a folder."""
+        if not self._is_local:
+            return
+        with self._failures("remove", folder):
+            for path in Path(self._path(folder)).glob(".part-*"):
+                found = _SCRATCH.fullmatch(path.name)
+                if found and is_mine(int(found[1])):
+                    path.unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder with all in it."""
@@ -319,17 +368,23 @@ def only_one(storage: Storage, name: str, *, wait: bool = False) -> Iterator[Non
         wait: until whoever has it lets go. Blocking, then.
 
     Raises:
-        JobError: somebody is at it.
+        BusyError: somebody is at it.
+        TemporaryError: the file cannot be made: the disk is full, say.
     """
     root = storage.local_root
     if root is None:
         yield
         return
     path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with ExitStack() as stack:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A link of that name would have a file elsewhere made.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+            file = stack.enter_context(os.fdopen(os.open(path, flags, 0o666), "wb"))
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise JobError(f"another process works on {storage.uri}") from None
+            raise BusyError(f"another process works on {storage.uri}") from None
+        except OSError as error:
+            raise TemporaryError(f"cannot lock {storage.uri}/{name}: {reason_of(error)}") from None
         yield

@@ -4,7 +4,7 @@ parquet, feather  columns as they are; BYTES is binary
 csv               rows of a fixed shape as columns name_0, name_1, ...; BYTES as UTF-8 text
 jsonl             nested lists; BYTES as UTF-8 text; NaN and infinities as strings
 npy               the only output, without carried columns
-npz               an array per column; rows of a fixed shape only
+npz               an array per column; rows of a fixed shape only, and no nulls
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from penstock.jobs.convert import Rows
-from penstock.jobs.failures import PlanError
+from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.plan import is_list, leaf_type
 from penstock.jobs.storage import Sink
 
@@ -127,6 +127,12 @@ class _NumpyWriter:
         self._batches = [pa.RecordBatch.from_pylist([], schema=schema)]
 
     def write(self, batch: Any) -> None:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if _has_nulls(column):  # numpy would make NaN of them, and floats of all integers
+                raise JobError(
+                    f"column '{name}' has nulls, which npy and npz cannot hold: use another "
+                    "--output-format"
+                )
         self._batches.append(batch)
 
     def _arrays(self) -> dict[str, Any]:
@@ -177,6 +183,15 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _has_nulls(column: Any) -> bool:
+    while True:
+        if column.null_count:
+            return True
+        if not is_list(column.type):
+            return False
+        column = column.flatten()
 
 
 def _has_free_list(kind: Any) -> bool:

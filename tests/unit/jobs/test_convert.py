@@ -152,3 +152,33 @@ def test_several_columns_become_one_row() -> None:
 def test_bfloat16_is_rounded_to_even() -> None:
     (run,), _ = converted(pa.array([1.0, 1.00390625], pa.float32()), "BF16", [1], may_round=True)
     assert bytes(run.inputs[0].raw()) == b"\x80\x3f\x80\x3f"
+
+
+def test_bad_rows_of_all_runs_and_columns_are_found_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a block with many of them would be converted as often as there are."""
+    from penstock.jobs import convert as module
+
+    tries = 0
+    runs_of = module._runs
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return runs_of(*arguments)
+
+    monkeypatch.setattr(module, "_runs", counted)
+    lists = [[0] * (1 + row % 3) if row % 2 else [1 << 40] * (1 + row % 3) for row in range(60)]
+    _, rejects = converted(pa.array(lists, pa.list_(pa.int64())), "INT32", [-1])
+    assert [row for row, _ in rejects] == list(range(0, 60, 2))
+    assert tries == 2
+
+    names = [f"c{at}" for at in range(20)]
+    columns = [pa.array([None if row == at else 1 for row in range(21)]) for at in range(20)]
+    described = [Column(name, pa.int64()) for name in names]
+    maps = {"X": tuple(names)}
+    plan = make_plan(info([WireTensor("X", "INT32", (-1, 20))]), described, PlanOptions(maps))
+    (run,), found = convert(pa.record_batch(columns, names), plan)
+    assert (run.rows.tolist(), len(found), tries) == ([20], 20, 4)
+    assert "column 'c7'" in found[7].reason

@@ -79,6 +79,7 @@ async def test_file_that_is_no_image_is_rejected_and_the_rest_goes_on(
         ("FP32", (7,), {}, "a square number"),
         ("BYTES", (4, 6, 3), {}, "expected numbers of a shape"),
         ("UINT8", (4, 6, 3), {"scale": 0.5}, "pixels cannot be scaled"),
+        ("INT8", (4, 6, 3), {}, "takes INT8, which cannot hold pixels of 0 to 255"),
     ],
 )
 async def test_model_that_takes_no_images_is_told(

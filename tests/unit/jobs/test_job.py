@@ -175,10 +175,31 @@ async def test_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path) -> No
     write_rows(tmp_path / "in.parquet", 30)
     (tmp_path / "out").mkdir()
     (tmp_path / "victim").write_text("precious")
-    (tmp_path / "out" / ".part-00000.parquet.tmp").symlink_to(tmp_path / "victim")
+    scratch = tmp_path / "out" / ".part-00000.parquet.tmp-1"
+    scratch.symlink_to(tmp_path / "victim")
     with pytest.raises(TemporaryError, match=r"cannot write .*part-00000.parquet"):
-        await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out")
+        with Storage(str(tmp_path / "out")).create("part-00000.parquet", ".tmp-1"):
+            pass
+    scratch.symlink_to(tmp_path / "victim")  # as what a killed process left
+    await run(FakeEngine(), tmp_path / "in.parquet", tmp_path / "out")
+    assert not scratch.is_symlink()
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+async def test_what_a_killed_process_left_of_its_shard_is_removed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 300)
+    names = [f".part-0000{part}.parquet.tmp-1-host" for part in range(2)]
+    for folder in ("out", "out/rejects"):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_text("half a part")
+    options: dict[str, Any] = {"part_rows": 100}
+    for index in range(2):
+        await run(
+            FakeEngine(), tmp_path / "in.parquet", tmp_path / "out", shard=(index, 2), **options
+        )
+        left = [path.name for path in (tmp_path / "out").rglob(".part-*")]
+        assert left == [] if index else left == [names[1]] * 2
 
 
 async def test_full_disk_is_temporary_and_leaves_what_is_committed(tmp_path: Path) -> None:

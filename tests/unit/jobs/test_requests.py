@@ -93,24 +93,44 @@ async def test_no_answer_for_too_long_is_temporary(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob(".part-*"))
 
 
-async def test_rows_that_always_take_too_long_are_rejected_where_others_are_answered(
-    tmp_path: Path,
+@pytest.mark.parametrize("code", [DEADLINE, UNAVAILABLE])
+@pytest.mark.parametrize("in_flight", [1, 8])
+async def test_row_that_always_takes_too_long_or_kills_its_worker_is_rejected(
+    tmp_path: Path, code: int, in_flight: int
 ) -> None:
     write_rows(tmp_path / "in.parquet", 40)
 
     def behaviour(inputs: Sequence[TensorRows]) -> None:
-        if (inputs[0].values[:, 0] == 117).any():
-            raise engine_error(DEADLINE, "too slow")
+        if (inputs[0].values[:, 0] == 137).any():
+            raise engine_error(code, "too much")
 
     result = await run(
         FakeEngine(behaviour=behaviour),
         tmp_path / "in.parquet",
         tmp_path / "out",
-        retry_s=0.2,
-        in_flight=8,
+        retry_s=0.01,
+        in_flight=in_flight,
     )
-    assert result.rows_rejected <= 8
-    assert 17 in [row["row"] for row in rejects(tmp_path / "out")]
+    assert (result.rows_out, [row["row"] for row in rejects(tmp_path / "out")]) == (39, [37])
+
+
+@pytest.mark.parametrize("code", [DEADLINE, UNAVAILABLE])
+async def test_outage_rejects_no_row(tmp_path: Path, code: int) -> None:
+    """Each request fails once it is past its time, while others are answered again."""
+    write_rows(tmp_path / "in.parquet", 40)
+    seen: set[float] = set()
+
+    def behaviour(inputs: Sequence[TensorRows]) -> None:
+        first = float(inputs[0].values[0, 0])
+        if first >= 105 and first not in seen:
+            seen.add(first)
+            raise engine_error(code, "away")
+
+    options: dict[str, Any] = {"retry_s": 0.0, "in_flight": 5}
+    engine = FakeEngine(info(max_batch_size=1), behaviour)
+    result = await run(engine, tmp_path / "in.parquet", tmp_path / "out", **options)
+    assert len(seen) == 35
+    assert (result.rows_out, result.rows_rejected) == (40, 0)
 
 
 async def test_failure_that_no_request_survives_ends_the_job(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import InvalidArgumentError
+from penstock.jobs.failures import PlanError
 from penstock.jobs.roots import JobRoots
-from penstock.jobs.storage import find_files
+from penstock.jobs.storage import find_files, open_filesystem, redacted
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ def test_names_within_the_roots_are_taken(root: Path) -> None:
         "s3://bucket/prefix/../a",
         "s3://other/a",
         "file:///etc/passwd",
+        "local:///etc/passwd",
+        "s3://bucket/prefix/a?endpoint_override=evil.example",
+        "s3://bucket/prefix/%2e%2e/a",
+        "s3://bucket/prefix/a#b",
+        "s3://bucket/prefix/a::file:///etc/passwd",
+        "s3://key:secret@bucket/prefix/a",
+        "in/\n",
         "in/\0",
         "in\\..\\..\\secret",
     ],
@@ -72,3 +80,31 @@ def test_relative_names_are_within_the_first_root_that_is_a_uri() -> None:
     assert roots.resolve("a/b", "input") == "s3://bucket/prefix/a/b"
     with pytest.raises(InvalidArgumentError):
         roots.resolve("/etc/x", "input")
+
+
+@pytest.mark.parametrize("name", ["a?region=x", "%2e%2e/other", "a#b", "a\\b", "a\x07", "a::file:"])
+def test_relative_names_in_a_uri_are_names_of_objects_and_no_more(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="input"):
+        JobRoots(("s3://bucket/prefix",)).resolve(name, "input")
+
+
+def test_user_and_query_of_a_root_are_its_own_and_shown_to_nobody() -> None:
+    roots = JobRoots(("s3://key:secret@bucket/prefix?region=x",))
+    assert roots.resolve("a/b", "input") == "s3://key:secret@bucket/prefix/a/b?region=x"
+    whole = roots.resolve("s3://bucket/prefix/a", "input")
+    assert whole == "s3://key:secret@bucket/prefix/a?region=x"
+    assert redacted(whole) == "s3://bucket/prefix/a"
+    assert redacted("s3://key:se/cret@bucket/a@b") == "s3://bucket/a@b"
+    with pytest.raises(PlanError) as caught:
+        open_filesystem("s3://key:secret@/ no uri?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_root_of_the_scheme_file_is_a_local_one(root: Path) -> None:
+    roots = JobRoots((f"file://{root}",))
+    assert roots.resolve("in/x", "input") == str(root / "in" / "x")
+    assert roots.resolve(f"file://{root}/in/x", "input") == str(root / "in" / "x")
+    assert roots.is_local(roots.resolve("in", "input"))
+    for name in ("way-out", f"file://{root}/way-out/a.parquet", "file:///etc/passwd"):
+        with pytest.raises(InvalidArgumentError, match="not within the roots"):
+            roots.resolve(name, "input")

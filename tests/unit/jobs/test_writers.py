@@ -11,7 +11,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.jobs.failures import PlanError
+from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.storage import Sink, Storage
 from penstock.jobs.writers import SUFFIXES, columns_of, make_writer, schema_faults
 
@@ -120,3 +120,20 @@ def test_arrays_become_columns_of_lists(shape: tuple[int, ...], kind: Any) -> No
 def test_bytes_become_a_binary_column() -> None:
     array = np.array([[b"a", b""], [b"\x00", b"d"]], object)
     assert columns_of(array, pa.list_(pa.binary(), 2)).to_pylist() == array.tolist()
+
+
+@pytest.mark.parametrize("format_name", ["npy", "npz"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1 << 60, None], pa.int64()),
+        ([[1, 2], [3, None]], pa.list_(pa.int64(), 2)),
+        ([[1, 2], None], pa.list_(pa.int64(), 2)),
+    ],
+)
+def test_nulls_that_numpy_cannot_hold_are_refused(
+    tmp_path: Path, format_name: str, values: list[Any], kind: Any
+) -> None:
+    batch = pa.record_batch({"id": pa.array(values, kind)})
+    with pytest.raises(JobError, match="column 'id' has nulls, which npy and npz cannot hold"):
+        written(format_name, tmp_path, [batch], batch.schema)
