@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,18 @@ from tritonclient.utils import InferenceServerException
 pytestmark = pytest.mark.any_transport
 
 NOT_BY_ITSELF = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def quick_turns() -> Iterator[None]:
+    """The loop asks and answers without a pause; the thread that looks at files wants the GIL too.
+
+    By default it would wait up to 5 ms for it, each time.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(usual)
 
 
 async def answer(
