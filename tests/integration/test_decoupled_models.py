@@ -183,6 +183,9 @@ async def test_client_that_vanishes_leaves_nothing(server: RunningServer) -> Non
             await call.read()
             del call  # while somebody holds it, grpc.aio holds the connection
     await until_idle(server)
+    stats = server.app.core.infer_stats()
+    assert stats["inflight"] == 0
+    assert stats["accepted"] == sum(stats["completed"].values()) == 10
 
 
 async def test_deadline_ends_the_stream_and_its_requests(server: RunningServer) -> None:

@@ -118,6 +118,8 @@ async def test_running_requests_hold_their_places() -> None:
     for name in (b"b", b"c"):
         requests.responses[name].put(0, None, None)
     await run
+    assert list(requests.responses) == [b"a", b"b", b"c"]
+    assert context.inbox.empty()
 
 
 async def test_client_that_goes_cancels_what_runs() -> None:
