@@ -5,10 +5,12 @@ Run: .venv/bin/python bench/openvino_serving.py [--rounds 5] [--images 48] [--re
 ResNet-50 v1.5 has seeded random weights (what it says is worthless, what it costs is not). Each
 round drives the same model with the same settings in this process, one image and eight images at a
 time, then the server with eight one-image requests in flight, and takes the ratio to the better of
-the two in-process figures. The models' configuration lets a batch wait 20 ms for the rest of the
-eight, as who has a fixed number in flight would: without it batches of two and six take turns,
-which the engine runs slower than batches of eight. The digits model is a 64-64-10 perceptron of
-plain ONNX operators, which both backends can run; each round loads one, then the other.
+the two in-process figures. penstock-load sends the images: h2load copies each body twice, which on
+two cores costs the engine one image in thirty. The models' configuration lets a batch wait 20 ms
+for the rest of the eight, as who has a fixed number in flight would: without it batches of two and
+six take turns, which the engine runs slower than batches of eight. The digits model is a 64-64-10
+perceptron of plain ONNX operators, which both backends can run; each round loads one, then the
+other.
 """
 
 from __future__ import annotations
@@ -118,12 +120,12 @@ def write_repository(root: Path) -> None:
 
 
 def request(model: str, name: str, shape: list[int]) -> bytes:
-    """The body of a one-row request, as h2load sends it."""
+    """A one-row request, serialised."""
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name=name, datatype="FP32", shape=shape)
     data = np.random.default_rng(1).random(shape, np.float32)
     message.raw_input_contents.append(data.tobytes())
-    return _measure.grpc_frame(message.SerializeToString())
+    return message.SerializeToString()
 
 
 def compiled(model: Path, precision: str) -> ov.CompiledModel:
@@ -161,12 +163,14 @@ def measure_resnet(root: Path, address: str, precision: str, rounds: int, images
     bare: list[float] = []
     with tempfile.NamedTemporaryFile() as body:
         Path(body.name).write_bytes(request(name, "image", [1, 3, 224, 224]))
+        flags = ["--concurrency", str(IN_FLIGHT), "--requests", str(images)]
+        flags += ["--request", body.name]
         for round_ in range(rounds + 1):
             alone = max(in_process(model, 1, images), in_process(model, IN_FLIGHT, images))
-            rate = _measure.h2load(address, INFER, Path(body.name), images, 1, IN_FLIGHT)
+            report = _measure.penstock_load(address, *flags)
             if round_ > 0:
                 bare.append(alone)
-                served.append(rate)
+                served.append(report["rate"])
     show(f"{name} in process", bare, "images/s")
     show(f"{name} served", served, "images/s")
     show(f"{name} ratio", [a / b for a, b in zip(served, bare, strict=True)], "")
@@ -178,7 +182,7 @@ def measure_digits(address: str, rounds: int, requests: int) -> None:
     for round_ in range(rounds + 1):
         for name, values in rates.items():
             with tempfile.NamedTemporaryFile() as body:
-                Path(body.name).write_bytes(request(name, "X", [1, 64]))
+                Path(body.name).write_bytes(_measure.grpc_frame(request(name, "X", [1, 64])))
                 rate = _measure.h2load(address, INFER, Path(body.name), requests, 1, 64)
             if round_ > 0:
                 values.append(rate)

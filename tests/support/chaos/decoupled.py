@@ -1,5 +1,6 @@
 """Clients of decoupled models: those that read, and those that do not."""
 
+import asyncio
 import random
 
 import grpc
@@ -46,8 +47,8 @@ async def read_little(world: World, rng: random.Random) -> None:
         for _ in range(rng.randint(0, len(sent))):  # each has one at once, at least
             if await stream.read() is END:
                 break
-    except (grpc.aio.AioRpcError, grpc.aio.UsageError):  # its deadline has passed meanwhile
-        assert timeout is not None
+    except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        assert timeout is not None  # it has passed meanwhile
     await a_while(rng, stream)
     stream.cancel()
     code = await stream.code()
