@@ -66,10 +66,10 @@ class AnswerHarness {
  public:
   explicit AnswerHarness(FakeModelSpec::Answer answer, VersionSpec spec = IdentitySpec(),
                          Engine::Options options = {})
+      : AnswerHarness(MakeModel(std::move(answer)), std::move(spec), std::move(options)) {}
+  AnswerHarness(std::shared_ptr<BackendModel> model, VersionSpec spec, Engine::Options options = {})
       : engine(std::move(options)) {
-    FakeModelSpec model{IdentitySignature(), &Echo};
-    model.answer = std::move(answer);
-    version = *engine.CreateVersion(std::make_shared<FakeModel>(std::move(model)), std::move(spec));
+    version = *engine.CreateVersion(std::move(model), std::move(spec));
     engine.Start(version);
     engine.SetServing("m", {version}, {});
   }
@@ -129,6 +129,12 @@ class AnswerHarness {
   std::vector<std::unique_ptr<Answered>> answered;
 
  private:
+  static std::shared_ptr<BackendModel> MakeModel(FakeModelSpec::Answer answer) {
+    FakeModelSpec model{IdentitySignature(), &Echo};
+    model.answer = std::move(answer);
+    return std::make_shared<FakeModel>(std::move(model));
+  }
+
   std::list<std::string> messages_;
 };
 

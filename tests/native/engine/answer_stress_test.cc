@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "answer_harness.h"
+#include "testing/repeat_model.h"
 
 namespace penstock {
 namespace {
@@ -87,6 +88,37 @@ TEST(AnswerStressTest, EveryRequestEndsExactlyOnce) {
   EXPECT_EQ(counters.pending, 0U);
   const VersionStatistics statistics = harness.version->statistics();
   EXPECT_LE(statistics.success.count + statistics.fail.count, kRequests);
+}
+
+// A model that sends whenever there is room, from whichever thread brings it.
+TEST(AnswerStressTest, SquareModel_SendsAllThatIsTaken) {
+  constexpr int32_t kResponses = 2000;
+  VersionSpec spec;
+  spec.model_name = "m";
+  spec.version = 1;
+  spec.inputs = {{.name = "IN", .dtype = DataType::kInt32, .dims = {1}, .reshape = {}}};
+  spec.outputs = {
+      {.name = "OUT", .dtype = DataType::kInt32, .dims = {1}, .reshape = {}, .labels = {}}};
+  spec.is_decoupled = true;
+  AnswerHarness harness(MakeSquareModel(), spec);
+  std::vector<RequestRef> sent;
+  for (size_t i = 0; i < 12; ++i) {
+    const std::string count = RawOf<int32_t>({kResponses});
+    sent.push_back(harness.Send(InferMessage().Input("IN", "INT32", {1}, count)));
+  }
+  std::thread canceller([&] {
+    for (size_t i = 0; i < sent.size(); i += 3) harness.engine.Cancel(sent[i]);
+  });
+  for (size_t i = 0; i < sent.size(); ++i) {
+    const Answered& answered = harness.Await(i);
+    EXPECT_LE(answered.responses, size_t{kResponses});
+    if (i % 3 != 0) {
+      EXPECT_TRUE(answered.status.ok());
+      EXPECT_EQ(answered.responses, size_t{kResponses});
+    }
+  }
+  canceller.join();
+  EXPECT_TRUE(harness.engine.Drain(harness.version, kLongNs));
 }
 
 }  // namespace
