@@ -24,12 +24,20 @@ int64_t AddClamped(int64_t now_ns, int64_t delta_us) {
   return sum;
 }
 
+BatchPolicy BackgroundPolicy(BatchPolicy policy) {
+  policy.max_batch_size = BackgroundRows(policy);
+  policy.preferred_batch_sizes.clear();
+  return policy;
+}
+
 }  // namespace
 
 Batcher::Batcher(Options options)
     : options_(std::move(options)),
+      background_policy_(BackgroundPolicy(options_.policy)),
       ordered_(options_.preserves_ordering ? std::make_unique<OrderedRelease>() : nullptr),
-      queue_(2 * options_.levels.size()) {
+      queue_(2 * options_.levels.size()),
+      background_(2) {
   assert(!options_.levels.empty());
   assert(options_.default_priority >= 1 && options_.default_priority <= options_.levels.size());
   assert(options_.policy.max_batch_size >= 1);
@@ -53,39 +61,41 @@ Status Batcher::Enqueue(const RequestRef& request, Wake wake) {
 
 void Batcher::Flush() {
   MutexLock lock(mu_);
-  if (!queue_.empty()) WakeForWorkLocked(options_.clock->NowNs());
+  if (!queue_.empty() || !background_.empty()) WakeForWorkLocked(options_.clock->NowNs());
 }
 
 Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* told_ns) {
   assert(request->rows >= 1 && request->rows <= options_.policy.max_batch_size);
   if (is_closed_) return FailedPrecondition("the model version is being drained");
   if (request->is_cancelled()) return Cancelled("");
+  RequestCounters& counters = CountersOf(*request);
   if (request->deadline_ns <= now_ns) {
-    counters_.deadlines += 1;
+    counters.deadlines += 1;
     return DeadlineExceeded("Deadline Exceeded");
   }
   const bool has_level = request->priority >= 1 && request->priority <= options_.levels.size();
   const uint32_t priority = has_level ? request->priority : options_.default_priority;
-  request->level_ = 2 * (priority - 1);
-  const QueuePolicy& policy = options_.levels[priority - 1];
-  const size_t queued = queue_.level_size(request->level_) + queue_.level_size(request->level_ + 1);
+  request->level_ = request->is_background ? 0 : 2 * (priority - 1);
+  const QueuePolicy& policy = PolicyOf(*request);
+  RequestQueue& queue = QueueOf(*request);
+  const size_t queued = queue.level_size(request->level_) + queue.level_size(request->level_ + 1);
   if (policy.max_queue_size != 0 && queued >= policy.max_queue_size) {
-    counters_.queue_full += 1;
+    counters.queue_full += 1;
     return Unavailable("Exceeds maximum queue size");
   }
   request->enqueue_ns_ = now_ns;
   ArmExpiry(*request, now_ns);
-  queue_.MakeRoom(*request);  // what may throw comes before what changes anything
-  if (ordered_ != nullptr) ordered_->Add(*request);
+  queue.MakeRoom(*request);  // what may throw comes before what changes anything
+  if (OrderedRelease* const order = OrderOf(*request)) order->Add(*request);
   MoveLocked(*request, Request::State::kQueued);
-  queue_.Push(request);
-  counters_.accepted += 1;
+  queue.Push(request);
+  counters.accepted += 1;
   if (request->expiry_ns_ < told_expiry_ns_) *told_ns = told_expiry_ns_ = request->expiry_ns_;
   return Status::Ok();
 }
 
 void Batcher::ArmExpiry(Request& request, int64_t now_ns) const {
-  const int64_t timeout_us = TimeoutUs(options_.levels[request.level_ / 2], request);
+  const int64_t timeout_us = TimeoutUs(PolicyOf(request), request);
   const int64_t timeout_at_ns = timeout_us == 0 ? kNever : AddClamped(now_ns, timeout_us);
   request.expires_by_timeout_ = timeout_at_ns < request.deadline_ns;
   request.expiry_ns_ = std::min(timeout_at_ns, request.deadline_ns);
@@ -94,7 +104,7 @@ void Batcher::ArmExpiry(Request& request, int64_t now_ns) const {
 // Wakes one instance if there is something for it to do now, or to wait for sooner than it does.
 void Batcher::WakeForWorkLocked(int64_t now_ns) {
   if (waiting_ == 0) return;
-  const Decision decision = Decide(options_.policy, queue_.Look(options_.policy), now_ns);
+  const Decision decision = DecideLocked(now_ns, Background::kRuns);
   if (decision.close || decision.wait_until_ns < wake_ns_) work_.NotifyOne();
 }
 
@@ -107,7 +117,7 @@ bool Batcher::NextBatch(Batch* batch) {
       CollectExpiredLocked(now_ns, &ended);
       int64_t wait_until_ns = kNever;
       if (ended.empty()) {
-        if (FormLocked(batch, now_ns, &wait_until_ns)) return true;
+        if (FormLocked(batch, now_ns, &wait_until_ns, Background::kRuns)) return true;
         if (is_closed_) return false;
         waiting_ += 1;
         wake_ns_ = std::min(wake_ns_, wait_until_ns);
@@ -122,7 +132,7 @@ bool Batcher::NextBatch(Batch* batch) {
   }
 }
 
-bool Batcher::TryNextBatch(Batch* batch, int64_t* wait_until_ns) {
+bool Batcher::TryNextBatch(Batch* batch, int64_t* wait_until_ns, Background background) {
   std::vector<Ended> ended;
   bool formed = false;
   *wait_until_ns = kNever;
@@ -130,44 +140,76 @@ bool Batcher::TryNextBatch(Batch* batch, int64_t* wait_until_ns) {
     MutexLock lock(mu_);
     const int64_t now_ns = options_.clock->NowNs();
     CollectExpiredLocked(now_ns, &ended);
-    formed = FormLocked(batch, now_ns, wait_until_ns);
+    formed = FormLocked(batch, now_ns, wait_until_ns, background);
   }
   DeliverUnrun(ended);
   return formed;
 }
 
-bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns) {
-  Candidate candidate = queue_.Look(options_.policy);
-  candidate.is_draining = is_closed_;
-  const Decision decision = Decide(options_.policy, candidate, now_ns);
+bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns,
+                         Background background) {
+  const Decision decision = DecideLocked(now_ns, background);
   *wait_until_ns = decision.wait_until_ns;
   if (!decision.close) return false;
-  batch->requests.clear();
-  queue_.Take(decision.rows, &batch->requests);
-  for (const RequestRef& request : batch->requests) MoveLocked(*request, Request::State::kRunning);
-  batch->rows = decision.rows;
+  TakeLocked(decision, batch);
+  for (const RequestRef& request : batch->requests) {
+    MoveLocked(*request, Request::State::kRunning);
+    CountersOf(*request).running += 1;
+  }
   batch->reason = decision.reason;
   batch->formed_ns = now_ns;
-  counters_.running += batch->requests.size();
   counters_.closed[static_cast<size_t>(decision.reason)] += 1;
   WakeForWorkLocked(now_ns);  // what is left may be a batch for another instance
   return true;
 }
 
+Decision Batcher::DecideLocked(int64_t now_ns, Background background) const {
+  Candidate candidate = queue_.Look(options_.policy);
+  candidate.is_draining = is_closed_;
+  if (background == Background::kLeaves) return Decide(options_.policy, candidate, now_ns);
+  return DecideShared(options_.policy, candidate, LookBackgroundLocked(), now_ns);
+}
+
+Candidate Batcher::LookBackgroundLocked() const {
+  Candidate candidate = background_.Look(background_policy_);
+  // One that is larger than they may be together runs alone.
+  if (candidate.rows == 0 && !background_.empty()) candidate.rows = background_.front()->rows;
+  return candidate;
+}
+
+void Batcher::TakeLocked(const Decision& decision, Batch* batch) {
+  batch->requests.clear();
+  batch->rows = decision.rows;
+  if (decision.reason == CloseReason::kBackground) {
+    background_.Take(decision.rows, &batch->requests);
+    return;
+  }
+  queue_.Take(decision.rows, &batch->requests);
+  if (decision.background_room == 0) return;
+  batch->rows +=
+      background_.TakeFitting(batch->requests[0]->key, decision.background_room, &batch->requests);
+}
+
+void Batcher::CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) {
+  CollectExpiredOf(queue_, now_ns, ended);
+  CollectExpiredOf(background_, now_ns, ended);
+}
+
 // Under the DELAY policy a request whose timeout has passed goes behind the others of its priority;
 // only the caller's deadline ends it then.
-void Batcher::CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) {
-  while (queue_.next_expiry_ns() <= now_ns) {
-    Request& request = *queue_.next_to_expire();
+void Batcher::CollectExpiredOf(RequestQueue& queue, int64_t now_ns, std::vector<Ended>* ended) {
+  while (queue.next_expiry_ns() <= now_ns) {
+    Request& request = *queue.next_to_expire();
+    RequestCounters& counters = CountersOf(request);
     if (!request.expires_by_timeout_) {
-      counters_.deadlines += 1;
-      counters_.expired_queued += 1;
+      counters.deadlines += 1;
+      counters.expired_queued += 1;
       ended->push_back({EndQueuedLocked(request), DeadlineExceeded("Deadline Exceeded")});
-    } else if (options_.levels[request.level_ / 2].delays_on_timeout) {
+    } else if (PolicyOf(request).delays_on_timeout) {
       request.expires_by_timeout_ = false;
-      queue_.Move(request, request.level_ | 1, request.deadline_ns);
+      queue.Move(request, request.level_ | 1, request.deadline_ns);
     } else {
-      counters_.queue_timeouts += 1;
+      counters.queue_timeouts += 1;
       ended->push_back({EndQueuedLocked(request), Unavailable("Request timeout expired")});
     }
   }
@@ -195,14 +237,15 @@ void Batcher::FinishOne(Request& request, const Status& outcome) {
 
 void Batcher::EndRunningLocked(Request& request) {
   MoveLocked(request, Request::State::kDone);
-  counters_.cancelled_running += request.is_cancelled() ? 1 : 0;
-  counters_.running -= 1;
+  RequestCounters& counters = CountersOf(request);
+  counters.cancelled_running += request.is_cancelled() ? 1 : 0;
+  counters.running -= 1;
 }
 
 void Batcher::DeliverRun(Request& request, const Status& outcome) {
   const Status delivered = request.is_cancelled() ? Cancelled("") : outcome;
-  if (ordered_ != nullptr) {
-    ordered_->Finish(request, delivered);
+  if (OrderedRelease* const order = OrderOf(request)) {
+    order->Finish(request, delivered);
   } else {
     request.OnDone(delivered);
   }
@@ -217,8 +260,9 @@ void Batcher::Cancel(Request& request) {
     if (request.state_ == Request::State::kQueued) {
       const int64_t now_ns = options_.clock->NowNs();
       const bool is_late = request.deadline_ns <= now_ns;
-      (is_late ? counters_.deadlines : counters_.cancelled_queued) += 1;
-      counters_.expired_queued += is_late ? 1 : 0;
+      RequestCounters& counters = CountersOf(request);
+      (is_late ? counters.deadlines : counters.cancelled_queued) += 1;
+      counters.expired_queued += is_late ? 1 : 0;
       ended.push_back({EndQueuedLocked(request),
                        is_late ? DeadlineExceeded("Deadline Exceeded") : Cancelled("")});
       WakeForWorkLocked(now_ns);
@@ -234,13 +278,17 @@ int64_t Batcher::ExpireDue() {
   {
     MutexLock lock(mu_);
     const int64_t now_ns = options_.clock->NowNs();
-    const bool is_due = queue_.next_expiry_ns() <= now_ns;
+    const bool is_due = NextExpiryLocked() <= now_ns;
     CollectExpiredLocked(now_ns, &ended);
     if (is_due) WakeForWorkLocked(now_ns);  // those who stay may make a batch now
-    next_ns = told_expiry_ns_ = queue_.next_expiry_ns();
+    next_ns = told_expiry_ns_ = NextExpiryLocked();
   }
   DeliverUnrun(ended);
   return next_ns;
+}
+
+int64_t Batcher::NextExpiryLocked() const {
+  return std::min(queue_.next_expiry_ns(), background_.next_expiry_ns());
 }
 
 void Batcher::Close() {
@@ -253,9 +301,11 @@ void Batcher::FailQueued(const Status& status) {
   std::vector<Ended> ended;
   {
     MutexLock lock(mu_);
-    while (Request* request = queue_.front()) {
-      counters_.drained += 1;
-      ended.push_back({EndQueuedLocked(*request), status});
+    for (RequestQueue* queue : {&queue_, &background_}) {
+      while (Request* request = queue->front()) {
+        CountersOf(*request).drained += 1;
+        ended.push_back({EndQueuedLocked(*request), status});
+      }
     }
     work_.NotifyAll();
   }
@@ -266,19 +316,20 @@ BatcherCounters Batcher::counters() const {
   MutexLock lock(mu_);
   BatcherCounters counters = counters_;
   counters.pending = queue_.size();
+  counters.background.pending = background_.size();
   return counters;
 }
 
 RequestRef Batcher::EndQueuedLocked(Request& request) {
   MoveLocked(request, Request::State::kDone);
-  return queue_.Remove(request);
+  return QueueOf(request).Remove(request);
 }
 
 void Batcher::DeliverUnrun(std::vector<Ended>& ended) {
   for (Ended& end : ended) {
     end.request->OnDone(end.outcome);
     end.request->Wake();
-    if (ordered_ != nullptr) ordered_->Skip(*end.request);
+    if (OrderedRelease* const order = OrderOf(*end.request)) order->Skip(*end.request);
   }
   ended.clear();
 }

@@ -37,13 +37,15 @@ struct QueuePolicy {
 
 // A batch under way. Reuse one object: its vector keeps its capacity.
 struct Batch {
-  std::vector<RequestRef> requests;
+  std::vector<RequestRef> requests;  // background requests behind the others
   uint32_t rows = 0;
   CloseReason reason = CloseReason::kIdleInstance;
   int64_t formed_ns = 0;
+
+  bool has_background() const { return !requests.empty() && requests.back()->is_background; }
 };
 
-struct BatcherCounters {
+struct RequestCounters {
   size_t pending = 0;  // queued now
   size_t running = 0;  // in a batch now
   uint64_t accepted = 0;
@@ -54,11 +56,19 @@ struct BatcherCounters {
   uint64_t cancelled_queued = 0;
   uint64_t cancelled_running = 0;
   uint64_t drained = 0;  // failed in the queue because a drain ran out of time
-  std::array<uint64_t, kCloseReasonCount> closed{};
+};
+
+// What is counted of requests leaves out background requests, which have counters of their own.
+struct BatcherCounters : RequestCounters {
+  RequestCounters background;
+  std::array<uint64_t, kCloseReasonCount> closed{};  // batches, those of background requests too
 };
 
 // When Enqueue tells an idle instance.
 enum class Wake { kNow, kLater };
+
+// Whether a thread that asks for a batch runs background requests too: an instance's own does.
+enum class Background { kRuns, kLeaves };
 
 // Told when a queued request will expire earlier than any told before, so that a timer can be set.
 // Threading: called on submitters' threads, no lock held.
@@ -69,6 +79,10 @@ class ExpiryObserver {
   virtual void OnEarlierExpiry(int64_t expiry_ns) = 0;
 };
 
+// Background requests (Request::is_background) have a queue of their own and run in what the others
+// leave, see DecideShared. While others never stop they wait, for ever if need be: their deadlines,
+// Cancel and FailQueued complete them at once all the same.
+//
 // Threading: thread-safe.
 // Ownership: holds references on queued requests; borrows the clock and the observer, which outlive
 // it.
@@ -81,6 +95,7 @@ class Batcher {
     BatchPolicy policy;
     std::vector<QueuePolicy> levels = {QueuePolicy{}};  // one per priority level, highest first
     uint32_t default_priority = 1;                      // for requests that give none: 1 = highest
+    QueuePolicy background;                             // of background requests
     bool preserves_ordering = false;
     Clock* clock = &Clock::System();
     ExpiryObserver* expiry_observer = nullptr;
@@ -107,7 +122,8 @@ class Batcher {
   bool NextBatch(Batch* batch);
   // NextBatch without the wait, for schedulers without threads. False: not now; `*wait_until_ns`
   // then says when to ask again (kNever = after the next Enqueue).
-  bool TryNextBatch(Batch* batch, int64_t* wait_until_ns);
+  bool TryNextBatch(Batch* batch, int64_t* wait_until_ns,
+                    Background background = Background::kRuns);
 
   // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets
   // CANCELLED) and clears it. With FinishOne the only way a batched request ends.
@@ -134,10 +150,30 @@ class Batcher {
     Status outcome;
   };
 
+  const QueuePolicy& PolicyOf(const Request& request) const {
+    return request.is_background ? options_.background : options_.levels[request.level_ / 2];
+  }
+  // Null for background requests: they wait long, and would hold up others.
+  OrderedRelease* OrderOf(const Request& request) const {
+    return request.is_background ? nullptr : ordered_.get();
+  }
+  RequestQueue& QueueOf(const Request& request) REQUIRES(mu_) {
+    return request.is_background ? background_ : queue_;
+  }
+  RequestCounters& CountersOf(const Request& request) REQUIRES(mu_) {
+    return request.is_background ? counters_.background : counters_;
+  }
+  Candidate LookBackgroundLocked() const REQUIRES(mu_);
+  Decision DecideLocked(int64_t now_ns, Background background) const REQUIRES(mu_);
+  void TakeLocked(const Decision& decision, Batch* batch) REQUIRES(mu_);
+  int64_t NextExpiryLocked() const REQUIRES(mu_);
   Status AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* expiry_ns) REQUIRES(mu_);
   void ArmExpiry(Request& request, int64_t now_ns) const;
-  bool FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns) REQUIRES(mu_);
+  bool FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns, Background background)
+      REQUIRES(mu_);
   void CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) REQUIRES(mu_);
+  void CollectExpiredOf(RequestQueue& queue, int64_t now_ns, std::vector<Ended>* ended)
+      REQUIRES(mu_);
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
   void EndRunningLocked(Request& request) REQUIRES(mu_);
@@ -147,12 +183,14 @@ class Batcher {
 
   // Constant after construction.
   const Options options_;
+  const BatchPolicy background_policy_;            // of batches of background requests alone
   const std::unique_ptr<OrderedRelease> ordered_;  // null unless preserves_ordering
 
   mutable Mutex mu_;
   CondVar work_;  // an instance may have something to do
   // Guarded by mu_.
   RequestQueue queue_ GUARDED_BY(mu_);
+  RequestQueue background_ GUARDED_BY(mu_);
   bool is_closed_ GUARDED_BY(mu_) = false;
   size_t waiting_ GUARDED_BY(mu_) = 0;        // threads in NextBatch with nothing to do
   int64_t wake_ns_ GUARDED_BY(mu_) = kNever;  // the earliest time at which one of them looks again

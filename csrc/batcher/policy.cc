@@ -1,5 +1,7 @@
 #include "batcher/policy.h"
 
+#include <algorithm>
+
 namespace penstock {
 namespace {
 
@@ -23,6 +25,8 @@ std::string_view CloseReasonName(CloseReason reason) {
       return "shape_change";
     case CloseReason::kDrain:
       return "drain";
+    case CloseReason::kBackground:
+      return "background";
   }
   return "unknown";
 }
@@ -42,6 +46,26 @@ Decision Decide(const BatchPolicy& policy, const Candidate& candidate, int64_t n
   }
   if (now_ns >= due_ns) return Close(candidate.rows, CloseReason::kDelay);
   return {.wait_until_ns = due_ns};
+}
+
+uint32_t BackgroundRows(const BatchPolicy& policy) {
+  if (policy.max_background_rows == 0) return policy.max_batch_size;
+  return std::min(policy.max_background_rows, policy.max_batch_size);
+}
+
+uint32_t JoiningRows(const BatchPolicy& policy) { return BackgroundRows(policy) / 4; }
+
+Decision DecideShared(const BatchPolicy& policy, const Candidate& candidate,
+                      const Candidate& background, int64_t now_ns) {
+  Decision decision = Decide(policy, candidate, now_ns);
+  if (background.rows == 0) return decision;
+  if (decision.close) {
+    const uint32_t open = policy.max_batch_size - std::min(decision.rows, policy.max_batch_size);
+    if (policy.combines_requests) decision.background_room = std::min(open, JoiningRows(policy));
+    return decision;
+  }
+  if (candidate.rows != 0) return decision;
+  return Close(background.rows, CloseReason::kBackground);
 }
 
 }  // namespace penstock

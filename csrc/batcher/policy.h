@@ -20,10 +20,11 @@ enum class CloseReason : uint8_t {
   kIdleInstance,  // no delay configured and an instance was free
   kShapeChange,   // requests of another shape are waiting behind it
   kDrain,         // the version is being drained: nothing more will come
+  kBackground,    // an instance was free, and none but background requests were there
 };
-inline constexpr size_t kCloseReasonCount = 6;
+inline constexpr size_t kCloseReasonCount = 7;
 
-// "full", "preferred", "delay", "idle_instance", "shape_change", "drain".
+// "full", "preferred", "delay", "idle_instance", "shape_change", "drain", "background".
 std::string_view CloseReasonName(CloseReason reason);
 
 struct BatchPolicy {
@@ -32,6 +33,8 @@ struct BatchPolicy {
   int64_t max_queue_delay_ns = 0;
   bool combines_requests =
       true;  // false: every request is a batch of its own (no dynamic_batching)
+  // Of a batch of background requests alone: for how long another request may have to wait.
+  uint32_t max_background_rows = 0;  // 0 = max_batch_size
 };
 
 // The batch that could be formed now: whole requests of one key, oldest and most urgent first.
@@ -46,8 +49,10 @@ struct Candidate {
 
 struct Decision {
   bool close = false;
-  // When close: rows of the batch and why.
+  // When close: rows of the batch and why, and how many rows of background requests of its key may
+  // join. With kBackground the rows are theirs.
   uint32_t rows = 0;
+  uint32_t background_room = 0;
   CloseReason reason = CloseReason::kIdleInstance;
   // When not: ask again then (kNever = when something is queued).
   int64_t wait_until_ns = kNever;
@@ -56,5 +61,17 @@ struct Decision {
 // Triton's rules for dynamic_batching, with two differences: a full batch and a lone request with
 // delay 0 are never held, and waiting requests of another shape end the wait at once.
 Decision Decide(const BatchPolicy& policy, const Candidate& candidate, int64_t now_ns);
+
+// The same beside background requests, of which `background` could be a batch. They fill what
+// others leave open of a batch, and run by themselves only where no other request waits, not even for
+// its delay: nobody waits for one of them but for the end of a batch that runs.
+Decision DecideShared(const BatchPolicy& policy, const Candidate& candidate,
+                      const Candidate& background, int64_t now_ns);
+
+// The most rows of a batch of background requests alone.
+uint32_t BackgroundRows(const BatchPolicy& policy);
+// The most rows of background requests that join a batch of others. Fewer: those may have waited
+// for a batch of background requests before, and now share theirs with these.
+uint32_t JoiningRows(const BatchPolicy& policy);
 
 }  // namespace penstock

@@ -102,6 +102,21 @@ void RequestQueue::Take(uint32_t rows, std::vector<RequestRef>* out) {
   }
 }
 
+uint32_t RequestQueue::TakeFitting(const BatchKey& key, uint32_t room,
+                                   std::vector<RequestRef>* out) {
+  const auto found = buckets_.find(key);
+  if (found == buckets_.end()) return 0;
+  uint32_t taken = 0;
+  Request* next = FirstIn(found->second);
+  while (next != nullptr && next->rows <= room - taken) {
+    Request& request = *next;
+    next = NextInBucket(request);
+    taken += request.rows;
+    out->push_back(Remove(request));
+  }
+  return taken;
+}
+
 Request* RequestQueue::front() const {
   if (size_ == 0) return nullptr;
   for (size_t level = 0; level < level_count_; ++level) {

@@ -80,6 +80,8 @@ class RequestQueue {
   Candidate Look(const BatchPolicy& policy) const;
   // Takes the first whole requests of the most urgent request's key that make up `rows` rows.
   void Take(uint32_t rows, std::vector<RequestRef>* out);
+  // Takes the first whole requests of `key` as long as they fit into `room` rows; returns theirs.
+  uint32_t TakeFitting(const BatchKey& key, uint32_t room, std::vector<RequestRef>* out);
 
   // The earliest expiry of all; kNever when nothing expires.
   int64_t next_expiry_ns() const { return heap_.empty() ? kNever : heap_[0]->expiry_ns_; }

@@ -8,6 +8,7 @@ void Request::ResetForReuse() {
   priority = 0;
   timeout_us = 0;
   deadline_ns = kNever;
+  is_background = false;
   is_cancelled_.store(false, std::memory_order_relaxed);
   state_ = State::kNew;
   expires_by_timeout_ = false;

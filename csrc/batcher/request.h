@@ -60,6 +60,7 @@ class Request {
   uint32_t priority = 0;         // 1 = highest; 0 or out of range = the model's default level
   int64_t timeout_us = 0;        // the request's own queue timeout; 0 = none given
   int64_t deadline_ns = kNever;  // the caller's deadline (gRPC), on the batcher's clock
+  bool is_background = false;    // runs in what others leave: batch work; `priority` says nothing
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;

@@ -55,7 +55,7 @@ class PyEngine {
   const std::shared_ptr<CompletionQueue>& completions() const { return completions_; }
 
   PyCall Infer(py::bytes message, int64_t deadline_ns, py::object tag, bool stream,
-               const Caller* caller) {
+               const Caller* caller, bool background) {
     RequestRef ref = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref);
     const std::string_view bytes = message;
@@ -65,7 +65,7 @@ class PyEngine {
     request.deadline_ns = deadline_ns > 0 ? deadline_ns : kNever;
     request.max_response_bytes = max_response_bytes_;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
-    engine_->Infer(ref, {caller, Wake::kLater});
+    engine_->Infer(ref, {caller, Wake::kLater, background});
     // A refused request may have no version; one that is being replaced is flushed for nothing.
     const auto& version = request.version;
     if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
@@ -280,7 +280,7 @@ void BindRequests(py::class_<PyEngine>& engine) {
   engine
       .def_property_readonly("access", [](const PyEngine& self) { return PyAccess{self.engine()}; })
       .def("infer", &PyEngine::Infer, py::arg("request"), py::arg("deadline_ns"), py::arg("tag"),
-           py::arg("stream"), py::arg("caller") = nullptr)
+           py::arg("stream"), py::arg("caller") = nullptr, py::arg("background") = false)
       .def("flush", &PyEngine::Flush)
       .def_property_readonly("completion_fd", &PyEngine::fd)
       .def("take_completions", &PyEngine::TakeCompletions);

@@ -82,33 +82,36 @@ void BindSpecs(py::module_& module) {
   BindTensors(module);
   BindPolicy(module);
   py::class_<VersionSpec>(module, "VersionSpec")
-      .def(py::init([](std::string model_name, int64_t version, std::vector<InputSpec> inputs,
-                       std::vector<OutputSpec> outputs, uint32_t max_batch_size,
-                       std::vector<uint32_t> preferred_batch_sizes, int64_t max_queue_delay_us,
-                       bool preserve_ordering, bool dynamic_batching,
-                       uint32_t default_priority_level, std::vector<QueuePolicy> queue_policies,
-                       uint32_t instance_count, bool decoupled) {
-             return VersionSpec{std::move(model_name),
-                                version,
-                                std::move(inputs),
-                                std::move(outputs),
-                                max_batch_size,
-                                std::move(preferred_batch_sizes),
-                                max_queue_delay_us,
-                                preserve_ordering,
-                                dynamic_batching,
-                                default_priority_level,
-                                std::move(queue_policies),
-                                instance_count,
-                                decoupled};
-           }),
-           py::kw_only(), py::arg("model_name"), py::arg("version"), py::arg("inputs"),
-           py::arg("outputs"), py::arg("max_batch_size") = 0,
-           py::arg("preferred_batch_sizes") = std::vector<uint32_t>(),
-           py::arg("max_queue_delay_us") = 0, py::arg("preserve_ordering") = false,
-           py::arg("dynamic_batching") = true, py::arg("default_priority_level") = 1,
-           py::arg("queue_policies") = std::vector<QueuePolicy>{QueuePolicy{}},
-           py::arg("instance_count") = 1, py::arg("decoupled") = false);
+      .def(
+          py::init([](std::string model_name, int64_t version, std::vector<InputSpec> inputs,
+                      std::vector<OutputSpec> outputs, uint32_t max_batch_size,
+                      std::vector<uint32_t> preferred_batch_sizes, int64_t max_queue_delay_us,
+                      bool preserve_ordering, bool dynamic_batching,
+                      uint32_t default_priority_level, std::vector<QueuePolicy> queue_policies,
+                      uint32_t instance_count, bool decoupled, uint32_t max_background_batch_size) {
+            return VersionSpec{std::move(model_name),
+                               version,
+                               std::move(inputs),
+                               std::move(outputs),
+                               max_batch_size,
+                               std::move(preferred_batch_sizes),
+                               max_queue_delay_us,
+                               preserve_ordering,
+                               dynamic_batching,
+                               default_priority_level,
+                               std::move(queue_policies),
+                               instance_count,
+                               decoupled,
+                               max_background_batch_size};
+          }),
+          py::kw_only(), py::arg("model_name"), py::arg("version"), py::arg("inputs"),
+          py::arg("outputs"), py::arg("max_batch_size") = 0,
+          py::arg("preferred_batch_sizes") = std::vector<uint32_t>(),
+          py::arg("max_queue_delay_us") = 0, py::arg("preserve_ordering") = false,
+          py::arg("dynamic_batching") = true, py::arg("default_priority_level") = 1,
+          py::arg("queue_policies") = std::vector<QueuePolicy>{QueuePolicy{}},
+          py::arg("instance_count") = 1, py::arg("decoupled") = false,
+          py::arg("max_background_batch_size") = 0);
 }
 
 }  // namespace penstock::bindings

@@ -72,6 +72,22 @@ void AddFailures(const VersionStatistics& statistics, const BatcherCounters& cou
   dict["fail"] = ToDict(fail);
 }
 
+// Of background requests, which is counted nowhere else but in busy_ns and batch_close.
+py::dict BackgroundDict(const BackgroundStatistics& statistics, const RequestCounters& counters) {
+  const uint64_t ended_queued = counters.queue_timeouts + counters.expired_queued +
+                                counters.cancelled_queued + counters.drained;
+  py::dict dict;
+  dict["pending"] = counters.pending;
+  dict["running"] = counters.running;
+  dict["accepted"] = counters.accepted;
+  dict["success"] = statistics.success;
+  dict["fail"] = statistics.fail + ended_queued;
+  dict["rows"] = statistics.rows;
+  dict["batches"] = statistics.batches;
+  dict["busy_ns"] = statistics.busy_ns;
+  return dict;
+}
+
 void BindLoadedModel(py::module_& module) {
   py::class_<PyLoadedModel>(module, "LoadedModel")
       .def_property_readonly(
@@ -116,6 +132,7 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   dict["queue_hist_us"] = ToDict(statistics.queue_us);
   dict["compute_hist_us"] = ToDict(statistics.compute_us);
   dict["request_hist_us"] = ToDict(statistics.request_us);
+  dict["background"] = BackgroundDict(statistics.background, counters.background);
   return dict;
 }
 

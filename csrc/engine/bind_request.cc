@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kReservedPrefix = "triton_";
 constexpr std::string_view kEmptyFinalResponse = "triton_enable_empty_final_response";
+constexpr std::string_view kBackground = "penstock_background";
 constexpr size_t kMaxNameListBytes = 1024;  // what of a client's names it gets back in a message
 
 // A whole number from an int64 or uint64 parameter.
@@ -39,6 +40,13 @@ Status ReadRequestParameters(InferRequest* request) {
     } else if (parameter.key == kEmptyFinalResponse) {
       const auto* const wants = std::get_if<bool>(&parameter.value);
       request->wants_empty_final = wants != nullptr && *wants;
+    } else if (parameter.key == kBackground) {
+      const auto* const is_background = std::get_if<bool>(&parameter.value);
+      if (is_background == nullptr) {
+        return InvalidArgument(
+            StrCat("invalid value for parameter '", kBackground, "': expected a bool_param"));
+      }
+      request->is_background |= *is_background;
     } else if (parameter.key.starts_with(kReservedPrefix)) {
       return InvalidArgument(
           StrCat("parameter keys starting with 'triton_' are reserved for Triton usage. Only the "
@@ -132,6 +140,11 @@ Status CheckRows(const VersionSpec& spec, InferRequest* request) {
                                   spec.model_name, "', got ", std::max<int64_t>(rows, 0)));
   }
   request->rows = static_cast<uint32_t>(rows);
+  const uint32_t most = spec.max_background_rows;
+  if (request->is_background && most != 0 && request->rows > most) {
+    return InvalidArgument(StrCat("a background request for '", spec.model_name, "' has at most ",
+                                  most, " rows (--background-batch-size), got ", rows));
+  }
   return Status::Ok();
 }
 
@@ -360,7 +373,8 @@ Status BindRequest(const VersionSpec& spec, const SharedMemory& shared_memory,
 }
 
 bool IsReservedParameter(std::string_view key) {
-  return key == "priority" || key == "timeout" || key.starts_with(kReservedPrefix);
+  return key == "priority" || key == "timeout" || key == kBackground ||
+         key.starts_with(kReservedPrefix);
 }
 
 Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count) {

@@ -112,7 +112,8 @@ bool Instance::TryRunHere() noexcept {
   if (!run_mu_.TryLock()) return false;
   int64_t wait_until_ns = 0;
   const bool has_batch =
-      backend_ != nullptr && environment_.batcher.TryNextBatch(&batch_here_, &wait_until_ns);
+      backend_ != nullptr &&
+      environment_.batcher.TryNextBatch(&batch_here_, &wait_until_ns, Background::kLeaves);
   if (has_batch) RunBatch(&batch_here_, &outcomes_here_);
   run_mu_.Unlock();
   return has_batch;
@@ -144,7 +145,8 @@ void Instance::LearnRunTime(int64_t run_ns) {
 void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   BatchTimes times;
   Execute(*batch, &times, outcomes);
-  LearnRunTime(times.end_ns - times.start_ns);
+  // Those with background requests are larger, and never run on a submitter's thread.
+  if (!batch->has_background()) LearnRunTime(times.end_ns - times.start_ns);
   const uint32_t kept_rows = answers_requests_ ? TakeKeptOut(batch, outcomes) : 0;
   environment_.statistics.RecordBatch(*batch, times, *outcomes, kept_rows, UnixTimeMs());
   // Before anybody else can have them: the last to use a region closes its file, which takes time.

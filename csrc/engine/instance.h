@@ -57,7 +57,8 @@ class Instance {
   bool is_available() const;
 
   // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
-  // batches are quick and the batching policy says now. False: nothing was run.
+  // batches are quick and the batching policy says now; background requests are left to the
+  // instance's thread. False: nothing was run.
   bool TryRunHere() noexcept;
 
  private:

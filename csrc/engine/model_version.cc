@@ -11,15 +11,20 @@
 namespace penstock {
 namespace {
 
+// Requests of a version: more than jobs have in flight, and no more than is good for the server.
+constexpr size_t kMaxQueuedBackground = 4096;
+
 Batcher::Options BatcherOptions(const VersionSpec& spec, Clock& clock, DeadlineTimer& timer) {
   Batcher::Options options;
   options.policy.max_batch_size = std::max(spec.max_batch_size, 1U);
   options.policy.preferred_batch_sizes = spec.preferred_batch_sizes;
+  options.policy.max_background_rows = spec.max_background_rows;
   options.policy.max_queue_delay_ns = std::min(spec.max_queue_delay_us, kNever / 1000) * 1000;
   // Without a batch dimension there is nothing to join requests along.
   options.policy.combines_requests = spec.combines_requests && spec.has_batch_dimension();
   options.levels = spec.queue_policies;
   options.default_priority = spec.default_priority;
+  options.background.max_queue_size = kMaxQueuedBackground;
   options.preserves_ordering = spec.preserves_ordering;
   options.clock = &clock;
   options.expiry_observer = &timer;
@@ -125,11 +130,12 @@ Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
   if (status.ok()) {
     request.channel = MakeChannel(/*is_warm_up=*/false);
     request.is_decoupled = spec_->is_decoupled;
-    request.HoldSharedMemory();
+    if (!request.is_background) request.HoldSharedMemory();  // it runs on no submitter's thread
     status = batcher_->Enqueue(ref, wake);
   }
   if (!status.ok() && status.code() != StatusCode::kFailedPrecondition) {
-    statistics_.RecordRefusal(status.code(), environment_.clock.NowNs() - request.received_ns);
+    statistics_.RecordRefusal(request, status.code(),
+                              environment_.clock.NowNs() - request.received_ns);
   }
   return status;
 }

@@ -19,34 +19,49 @@ void StatisticsRecorder::RecordBatch(const Batch& batch, const BatchTimes& times
                                      int64_t unix_ms) {
   uint64_t requests = 0;
   uint32_t rows = 0;
+  uint32_t joined_rows = 0;
+  const uint64_t busy_ns = static_cast<uint64_t>(times.end_ns - times.start_ns);
   MutexLock lock(mu_);
-  statistics_.busy_ns += static_cast<uint64_t>(times.end_ns - times.start_ns);
+  statistics_.busy_ns += busy_ns;
   for (size_t i = 0; i < batch.requests.size(); ++i) {
     const InferRequest& request = AsInfer(batch.requests[i]);
     AddRequest(request, times, outcomes[i], &statistics_);
     if (!outcomes[i].ok()) continue;
-    requests += 1;
-    rows += request.rows;
+    requests += request.is_background ? 0 : 1;
+    (request.is_background ? joined_rows : rows) += request.rows;
+  }
+  if (batch.reason == CloseReason::kBackground) {
+    statistics_.background.batches += 1;
+    statistics_.background.busy_ns += busy_ns;
+    return;
   }
   if (requests == 0 && kept_rows == 0) return;
   statistics_.last_inference_ms = unix_ms;
   statistics_.inference_count += rows;
   AddPhases(times, requests, &statistics_);
-  AddBatch(times, rows + kept_rows, &statistics_);
+  AddBatch(times, rows + joined_rows + kept_rows, &statistics_);
 }
 
 void StatisticsRecorder::RecordKept(const InferRequest& request, const BatchTimes& times,
                                     const Status& outcome, int64_t unix_ms) {
   MutexLock lock(mu_);
   AddRequest(request, times, outcome, &statistics_);
-  if (!outcome.ok()) return;
+  if (!outcome.ok() || request.is_background) return;
   statistics_.last_inference_ms = unix_ms;
   statistics_.inference_count += request.rows;
   AddPhases(times, 1, &statistics_);
 }
 
+void StatisticsRecorder::AddBackground(const InferRequest& request, bool has_succeeded,
+                                       VersionStatistics* statistics) {
+  BackgroundStatistics& background = statistics->background;
+  (has_succeeded ? background.success : background.fail) += 1;
+  if (has_succeeded) background.rows += request.rows;
+}
+
 void StatisticsRecorder::AddRequest(const InferRequest& request, const BatchTimes& times,
                                     const Status& outcome, VersionStatistics* statistics) {
+  if (request.is_background) return AddBackground(request, outcome.ok(), statistics);
   const int64_t total_ns = times.end_ns - request.received_ns;
   if (!outcome.ok()) {
     statistics->failures[outcome.code()] += 1;
@@ -78,8 +93,10 @@ void StatisticsRecorder::AddBatch(const BatchTimes& times, uint32_t rows,
   by_size.compute_output_ns += static_cast<uint64_t>(times.end_ns - times.computed_ns);
 }
 
-void StatisticsRecorder::RecordRefusal(StatusCode code, int64_t waited_ns) {
+void StatisticsRecorder::RecordRefusal(const InferRequest& request, StatusCode code,
+                                       int64_t waited_ns) {
   MutexLock lock(mu_);
+  if (request.is_background) return AddBackground(request, /*has_succeeded=*/false, &statistics_);
   statistics_.failures[code] += 1;
   statistics_.fail.Add(1, waited_ns);
 }

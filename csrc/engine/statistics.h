@@ -45,6 +45,15 @@ struct BatchSizeStatistics {
   uint64_t compute_output_ns = 0;
 };
 
+// Of background requests, which all else leaves out.
+struct BackgroundStatistics {
+  uint64_t success = 0;  // requests
+  uint64_t fail = 0;
+  uint64_t rows = 0;     // of successful requests
+  uint64_t batches = 0;  // of background requests alone, and
+  uint64_t busy_ns = 0;  // how long they took: a part of VersionStatistics::busy_ns
+};
+
 struct VersionStatistics {
   CountAndTime success;  // per request: from arrival to outcome
   CountAndTime fail;
@@ -56,11 +65,12 @@ struct VersionStatistics {
   uint64_t execution_count = 0;                     // batches that served somebody
   int64_t last_inference_ms = 0;                    // Unix time
   uint64_t busy_ns = 0;                             // instances, from a batch's start to its end
-  std::map<uint32_t, BatchSizeStatistics> batches;  // by rows served
+  std::map<uint32_t, BatchSizeStatistics> batches;  // by rows served, those that joined too
   std::map<StatusCode, uint64_t> failures;          // requests by code
   Histogram queue_us;
   Histogram compute_us;
   Histogram request_us;
+  BackgroundStatistics background;
 };
 
 // When the phases of a batch began and ended, on the batcher's clock.
@@ -83,11 +93,13 @@ class StatisticsRecorder {
   void RecordKept(const InferRequest& request, const BatchTimes& times, const Status& outcome,
                   int64_t unix_ms);
   // A request failed without having been in a batch.
-  void RecordRefusal(StatusCode code, int64_t waited_ns);
+  void RecordRefusal(const InferRequest& request, StatusCode code, int64_t waited_ns);
 
   VersionStatistics Snapshot() const;
 
  private:
+  static void AddBackground(const InferRequest& request, bool has_succeeded,
+                            VersionStatistics* statistics);
   static void AddRequest(const InferRequest& request, const BatchTimes& times,
                          const Status& outcome, VersionStatistics* statistics);
   static void AddPhases(const BatchTimes& times, uint64_t requests, VersionStatistics* statistics);

@@ -47,7 +47,8 @@ struct VersionSpec {
   uint32_t default_priority = 1;
   std::vector<QueuePolicy> queue_policies = {QueuePolicy{}};
   uint32_t instance_count = 1;
-  bool is_decoupled = false;  // none, one or many responses to a request
+  bool is_decoupled = false;         // none, one or many responses to a request
+  uint32_t max_background_rows = 0;  // of a batch of background requests; 0 = max_batch_size
 
   bool has_batch_dimension() const { return max_batch_size > 0; }
   // True when every request of a version has the same shapes: its batch key is then empty.

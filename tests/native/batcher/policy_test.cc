@@ -94,6 +94,88 @@ TEST_P(DecideTest, Decides) {
 INSTANTIATE_TEST_SUITE_P(Table, DecideTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
 
+struct SharedCase {
+  std::string name;
+  uint32_t max_background_rows;
+  int64_t delay_ns;
+  uint32_t rows;             // that others could make a batch of
+  uint32_t background_rows;  // likewise
+  Decision expected;
+};
+
+void PrintTo(const SharedCase& c, std::ostream* os) { *os << c.name; }
+
+Decision Filled(uint32_t rows, uint32_t room) {
+  return {.close = true, .rows = rows, .background_room = room};
+}
+
+std::vector<SharedCase> SharedCases() {
+  return {
+      {"nothing_waits", 0, 0, 0, 0, WaitsUntil(kNever)},
+      {"others_alone_are_as_ever", 0, 0, 3, 0, Filled(3, 0)},
+      {"background_joins_with_a_quarter_of_its_bound", 0, 0, 3, 6, Filled(3, 2)},
+      {"background_joins_with_a_quarter_of_a_bound_that_is_set", 4, 0, 3, 6, Filled(3, 1)},
+      {"background_joins_with_what_is_open_at_most", 0, 0, 7, 6, Filled(7, 1)},
+      {"nothing_joins_where_a_quarter_is_no_row", 3, 0, 3, 6, Filled(3, 0)},
+      {"nothing_joins_a_full_batch", 0, 0, 8, 6, Filled(8, 0)},
+      {"background_runs_on_an_idle_instance", 0, 0, 0, 6, Closes(6, CloseReason::kBackground)},
+      {"background_waits_for_no_delay", 0, 100, 0, 6, Closes(6, CloseReason::kBackground)},
+      {"background_does_not_get_in_the_way_of_a_delay", 0, 100, 2, 6, WaitsUntil(kNow + 100)},
+      {"background_runs_in_as_many_rows_as_it_has", 2, 0, 0, 2,
+       Closes(2, CloseReason::kBackground)},
+  };
+}
+
+class DecideSharedTest : public testing::TestWithParam<SharedCase> {};
+
+TEST_P(DecideSharedTest, Decides) {
+  const SharedCase& c = GetParam();
+  BatchPolicy policy = Policy(c.delay_ns);
+  policy.max_background_rows = c.max_background_rows;
+  const Decision decision = DecideShared(policy, Of(c.rows), Of(c.background_rows), kNow);
+  EXPECT_EQ(decision.close, c.expected.close);
+  EXPECT_EQ(decision.rows, c.expected.rows);
+  EXPECT_EQ(decision.background_room, c.expected.background_room);
+  EXPECT_EQ(decision.wait_until_ns, c.expected.wait_until_ns);
+  EXPECT_EQ(decision.reason == CloseReason::kBackground,
+            c.expected.reason == CloseReason::kBackground);
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, DecideSharedTest, testing::ValuesIn(SharedCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(PolicyTest, WithoutBatching_NothingJoins) {
+  BatchPolicy policy = Policy(0);
+  policy.combines_requests = false;
+  EXPECT_EQ(DecideShared(policy, Of(1), Of(1), kNow).background_room, 0U);
+}
+
+TEST(PolicyTest, BackgroundRows_AreBoundedByTheBatch) {
+  BatchPolicy policy = Policy(0);
+  EXPECT_EQ(BackgroundRows(policy), 8U);
+  policy.max_background_rows = 3;
+  EXPECT_EQ(BackgroundRows(policy), 3U);
+  policy.max_background_rows = 30;
+  EXPECT_EQ(BackgroundRows(policy), 8U);
+}
+
+TEST(PolicyTest, JoiningRows_AreAQuarterOfThose) {
+  BatchPolicy policy = Policy(0);
+  EXPECT_EQ(JoiningRows(policy), 2U);
+  policy.max_background_rows = 7;
+  EXPECT_EQ(JoiningRows(policy), 1U);
+  policy.max_background_rows = 1;
+  EXPECT_EQ(JoiningRows(policy), 0U);
+}
+
+TEST(PolicyTest, DrainingBatch_IsJoinedToo) {
+  Candidate candidate = Of(3);
+  candidate.is_draining = true;
+  const Decision decision = DecideShared(Policy(100), candidate, Of(6), kNow);
+  EXPECT_EQ(decision.reason, CloseReason::kDrain);
+  EXPECT_EQ(decision.background_room, 2U);
+}
+
 TEST(PolicyTest, LongestDelay_DoesNotOverflow) {
   const Decision decision = Decide(Policy(kNever), Of(1), kNow);
   EXPECT_FALSE(decision.close);
@@ -101,8 +183,8 @@ TEST(PolicyTest, LongestDelay_DoesNotOverflow) {
 }
 
 TEST(PolicyTest, EveryReason_HasItsName) {
-  const std::vector<std::string> names = {"full",          "preferred",    "delay",
-                                          "idle_instance", "shape_change", "drain"};
+  const std::vector<std::string> names = {"full",         "preferred", "delay",     "idle_instance",
+                                          "shape_change", "drain",     "background"};
   ASSERT_EQ(names.size(), kCloseReasonCount);
   for (size_t i = 0; i < names.size(); ++i) {
     EXPECT_EQ(CloseReasonName(static_cast<CloseReason>(i)), names[i]);

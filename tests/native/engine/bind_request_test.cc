@@ -106,6 +106,12 @@ TEST_F(BindRequestTest, PriorityAndTimeout_AsEitherNumber) {
   EXPECT_EQ(bind(2).timeout_us, 50);
 }
 
+TEST_F(BindRequestTest, ParametersOfOurOwn_AreNotTheModels) {
+  EXPECT_TRUE(IsReservedParameter("penstock_background"));
+  EXPECT_TRUE(IsReservedParameter("priority"));
+  EXPECT_FALSE(IsReservedParameter("penstock_other"));
+}
+
 TEST_F(BindRequestTest, HugePriority_IsNoSmallOne) {
   const uint64_t huge = (uint64_t{1} << 32) + 1;  // 1 in the lower half
   EXPECT_EQ(Bind(IdentitySpec(), InferMessage().Row({1}).Parameter("priority", 5, huge)).priority,

@@ -72,13 +72,21 @@ class EngineHarness {
   // Sends `message`; it is kept until the harness goes.
   RequestRef Send(const InferMessage& message, int64_t deadline_ns = kNever,
                   Wake wake = Wake::kNow) {
+    return SendAs({.wake = wake}, message, deadline_ns);
+  }
+  RequestRef SendInBackground(const InferMessage& message, int64_t deadline_ns = kNever,
+                              Wake wake = Wake::kNow) {
+    return SendAs({.wake = wake, .is_background = true}, message, deadline_ns);
+  }
+  RequestRef SendAs(const Engine::InferOptions& options, const InferMessage& message,
+                    int64_t deadline_ns) {
     messages_.push_back(message.bytes());
     RequestRef ref = InferRequestPool::Shared().Get();
     InferRequest& request = AsInfer(ref);
     request.message = SpanOf(messages_.back());
     request.completions = &completions;
     request.deadline_ns = deadline_ns;
-    engine.Infer(ref, {0, wake});
+    engine.Infer(ref, options);
     return ref;
   }
 

@@ -195,6 +195,46 @@ TEST_F(RunHereTest, DelayNotOver_WaitsAsThePolicySays) {
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
 }
 
+TEST_F(RunHereTest, BackgroundRequest_IsLeftToTheInstanceAndOthersRunHereWithoutIt) {
+  Serve(FixedSpec());
+  RunOnce();
+  harness_.SendInBackground(Message(), kNever, Wake::kLater);
+  EXPECT_FALSE(version_->TryRunHere());
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());  // and wakes the instance for the other
+  EXPECT_EQ(version_->statistics().batches.at(1).count, 2U);
+  for (const Outcome& outcome : harness_.Await(2)) EXPECT_TRUE(outcome.status.ok());
+  EXPECT_EQ(version_->counters().background.accepted, 1U);
+  clock_.AwaitWaiters(2);
+  EXPECT_NE(ran_on_, std::this_thread::get_id());
+}
+
+TEST_F(RunHereTest, TimeOfBackgroundBatches_SaysNothingAboutOthers) {
+  Serve(FixedSpec());
+  RunOnce();
+  for (int i = 0; i < 20; ++i) {
+    once_ns_ = 1'000'000'000;
+    harness_.SendInBackground(Message());
+    harness_.Await(1);
+    clock_.AwaitWaiters(2);
+  }
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
+TEST_F(RunHereTest, BackgroundRequestInSharedMemory_KeepsNobodyFromRunningHere) {
+  Serve(FixedSpec());
+  RunOnce();
+  ShmObject object(RawOf<float>({5}));
+  ASSERT_TRUE(harness_.engine.shared_memory().Register(object.Region("r", 4)).ok());
+  harness_.SendInBackground(InferMessage().SharedInput("IN", "FP32", {1, 1}, {.byte_size = 4}),
+                            kNever, Wake::kLater);
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+  for (const Outcome& outcome : harness_.Await(2)) EXPECT_TRUE(outcome.status.ok());
+}
+
 TEST_F(RunHereTest, BusyInstance_IsNotRunTwiceAtATime) {
   Gate gate;
   Serve(FixedSpec());

@@ -86,9 +86,36 @@ TEST_F(StatisticsTest, BatchThatServedSome_CountsEachRequestAsItEnded) {
 }
 
 TEST_F(StatisticsTest, Refusal_CountsByCode) {
-  recorder_.RecordRefusal(StatusCode::kUnavailable, 7);
+  recorder_.RecordRefusal(AsInfer(batch_.requests[0]), StatusCode::kUnavailable, 7);
   EXPECT_EQ(recorder_.Snapshot().fail.ns, 7U);
   EXPECT_EQ(recorder_.Snapshot().failures.at(StatusCode::kUnavailable), 1U);
+}
+
+TEST_F(StatisticsTest, Background_IsCountedApart) {
+  batch_.requests[1]->is_background = true;  // of 3 rows, behind one of 2
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>(2), 0, 1234);
+  VersionStatistics s = recorder_.Snapshot();
+  EXPECT_EQ(s.success.count, 1U);
+  EXPECT_EQ(s.queue_us.counts[0], 1U);
+  EXPECT_EQ(s.compute_infer.count, 1U);
+  EXPECT_EQ(s.inference_count, 2U);
+  EXPECT_EQ(s.batches.at(5).count, 1U);
+  EXPECT_EQ(s.background.rows, 3U);
+  EXPECT_EQ(s.background.batches, 0U);
+  batch_.requests[0]->is_background = true;
+  batch_.reason = CloseReason::kBackground;
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>{Status(), Internal("x")}, 0, 5678);
+  recorder_.RecordRefusal(AsInfer(batch_.requests[0]), StatusCode::kUnavailable, 7);
+  s = recorder_.Snapshot();
+  EXPECT_EQ(s.success.count + s.fail.count + s.failures.size(), 1U);
+  EXPECT_EQ(s.execution_count, 1U);
+  EXPECT_EQ(s.last_inference_ms, 1234);
+  EXPECT_EQ(s.busy_ns, 120U);
+  EXPECT_EQ(s.background.success, 2U);
+  EXPECT_EQ(s.background.fail, 2U);
+  EXPECT_EQ(s.background.rows, 5U);
+  EXPECT_EQ(s.background.batches, 1U);
+  EXPECT_EQ(s.background.busy_ns, 60U);
 }
 
 TEST(VersionCountersTest, RequestsOfEveryKind_Balance) {
