@@ -109,6 +109,7 @@ class VersionSpec:
         queue_policies: Sequence[QueuePolicy] = ...,
         instance_count: int = 1,
         decoupled: bool = False,
+        max_background_batch_size: int = 0,
     ) -> None: ...
 
 class Version:
@@ -397,6 +398,7 @@ class Engine:
         tag: object,
         stream: bool,
         caller: Caller | None = None,
+        background: bool = False,
     ) -> Call:
         """Parses, admits and queues a ModelInferRequest; never raises for a bad request.
 
@@ -404,7 +406,8 @@ class Engine:
 
         deadline_ns: on time.monotonic_ns(), 0 = none. The outcome is a completion carrying `tag`.
         With stream, payloads are ModelStreamInferResponse bytes, for failures too (code says
-        which it is).
+        which it is). With background the request is batch work: it fills batches that other
+        requests leave open, and runs by itself where no other waits. It never runs in `flush`.
         """
     def flush(self) -> list[Completion]:
         """Runs what `infer` queued since the last flush: here, or on the models' instances.

@@ -352,9 +352,8 @@ def _make_transport(
 def _package_directory(package: str) -> Path | None:
     """Where a wheel lies. It is found and not imported: engines are heavy."""
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
+    locations = spec.submodule_search_locations if spec is not None else None
+    return Path(locations[0]) if locations else None
 
 
 def _log_settings(config: ServerConfig) -> LogSettings:
@@ -395,6 +394,7 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         strict_readiness=config.strict_readiness,
         load_threads=config.model_load_thread_count,
         drain_timeout_s=config.exit_timeout_secs,
+        background_batch_size=config.background_batch_size,
         backend_directories=(_PLUGINS, *config.backend_directory),
         environments=_environment_settings(config),
     )

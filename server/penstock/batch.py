@@ -68,7 +68,14 @@ def make_jobs(config: ServerConfig, core: Core, models: ModelManager) -> JobMana
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--jobs-root needs {package}: pip install 'penstock[batch]'") from None
     digests = model_digests(config.model_repository)
-    engine = LocalEngine(core, models.metadata, models.config, digests, caller=Caller.server())
+    engine = LocalEngine(
+        core,
+        models.metadata,
+        models.config,
+        digests,
+        caller=Caller.server(),
+        background_batch_size=config.background_batch_size,
+    )
     for root in config.jobs_root:
         path = local_path(root)
         if path is not None and not Path(path).is_dir():

@@ -203,6 +203,13 @@ class ServerConfig(AccessSettings):
         flags=("--grpc-max-connection-idle",),
     )
 
+    background_batch_size: int = _limit(
+        0,
+        "Most rows of a batch of background requests: other requests may have to wait for one; "
+        "0 = the model's max_batch_size.",
+        unit="rows",
+    )
+
     shutdown_grace_secs: float = _setting(
         5.0,
         "Time to go on serving after SIGTERM with readiness false; SIGINT has none.",

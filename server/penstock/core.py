@@ -229,13 +229,21 @@ class Core:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, partial(function, *args, **kwargs))
 
-    async def infer(self, request: bytes, deadline: int = 0, caller: Caller | None = None) -> bytes:
+    async def infer(
+        self,
+        request: bytes,
+        deadline: int = 0,
+        caller: Caller | None = None,
+        *,
+        background: bool = False,
+    ) -> bytes:
         """Runs a ModelInferRequest.
 
         Args:
             request: its bytes.
             deadline: as `deadline_ns` gives it; 0 = none.
             caller: who asks, where an access policy wants to know.
+            background: batch work: it runs in what other requests leave, if need be never.
 
         Returns:
             Bytes of the ModelInferResponse.
@@ -245,7 +253,7 @@ class Core:
         """
         assert self._loop is not None, "Core.start comes first"
         future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
-        call = self._start(request, deadline, future, False, caller)
+        call = self._start(request, deadline, future, False, caller, background)
         try:
             outcome = await future
         except asyncio.CancelledError:
@@ -301,11 +309,17 @@ class Core:
         return self.engine.shared_memory.regions(name)
 
     def _start(
-        self, request: bytes, deadline: int, tag: object, stream: bool, caller: Caller | None
+        self,
+        request: bytes,
+        deadline: int,
+        tag: object,
+        stream: bool,
+        caller: Caller | None,
+        background: bool = False,
     ) -> Call:
         """Hands a request over, to be run when the loop is quiet."""
         assert self._loop is not None
-        call = self.engine.infer(request, deadline, tag, stream, caller)
+        call = self.engine.infer(request, deadline, tag, stream, caller, background)
         self._held += 1
         self._quiet_turns = 0
         if self._held == 1:

@@ -85,6 +85,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Shard = Annotated[
     str, typer.Option(metavar="I/N", help="Do every N-th part only, from the I-th (0 to N-1).")
 ]
+Background = Annotated[
+    bool,
+    typer.Option(
+        "--background",
+        help="With --server: other requests go first; --batch-size is at most the server's "
+        "--background-batch-size.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EngineName = Annotated[

@@ -20,6 +20,7 @@ _REASONS = {
     "delay": "delay over",
     "shape_change": "next request had another shape",
     "drain": "drain",
+    "background": "only background requests waited",
 }
 
 

@@ -28,6 +28,14 @@ _SETTINGS = ("model_repository", "backend_directory", "backend_config")
 
 
 @dataclass(frozen=True, slots=True)
+class _Sending:
+    """How requests are sent."""
+
+    timeout_s: float
+    is_background: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """What to do with the job, once it is planned."""
 
@@ -72,6 +80,7 @@ def batch(
     engine: flags.EngineName = "",
     ray_address: flags.RayAddress = "auto",
     workers: flags.Workers = 1,
+    background: flags.Background = False,
     dry_run: flags.DryRun = False,
     as_json: flags.Json = False,
 ) -> None:
@@ -92,7 +101,8 @@ def batch(
     }
     settings = {name: values for name, values in given.items() if values}
     options = _options(dict(locals()))
-    make_engine = _engine_maker(engine, settings, connection, model, timeout_s)
+    sending = _Sending(timeout_s, background)
+    make_engine = _engine_maker(engine, settings, connection, model, sending)
     cluster = (ray_address, workers) if engine == "ray" else None
     _finish(_Run(options, make_engine, cluster, dry_run, as_json), connection)
 
@@ -136,7 +146,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _engine_maker(
-    name: str, given: dict[str, list[str]], connection: Connection, model: str, timeout_s: float
+    name: str, given: dict[str, list[str]], connection: Connection, model: str, sending: _Sending
 ) -> MakeEngine:
     """What makes the engine; nothing is started yet."""
     from penstock.batch import local_engine
@@ -147,7 +157,15 @@ def _engine_maker(
     if connection.url and "model_repository" in given:
         raise typer.BadParameter("--server and --repository: say one of them")
     if (name or "server") == "server" and connection.url:
-        return partial(remote_engine, connection.url, connection.settings, timeout_s)
+        return partial(
+            remote_engine,
+            connection.url,
+            connection.settings,
+            sending.timeout_s,
+            sending.is_background,
+        )
+    if sending.is_background:
+        raise typer.BadParameter("--background and --server HOST:PORT go together")
     if name == "server" or connection.url:
         raise typer.BadParameter("--engine server and --server HOST:PORT go together")
     settings = given_settings(given, os.environ, _SETTINGS)
@@ -158,7 +176,7 @@ def _engine_maker(
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    return partial(local_engine, config, model, timeout_s)
+    return partial(local_engine, config, model, sending.timeout_s)
 
 
 def _finish(run: _Run, connection: Connection) -> None:

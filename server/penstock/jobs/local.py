@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ import numpy as np
 
 from penstock import codec
 from penstock.core import Caller, Core, deadline_ns
-from penstock.errors import CoreError
+from penstock.errors import Code, CoreError
 from penstock.jobs.failures import EngineError, FailureKind, NotServedError, engine_error
 from penstock.jobs.model import NUMPY_TYPES, Array, ModelInfo, TensorRows, WireTensor, model_info
+
+_log = logging.getLogger("penstock.jobs")
 
 
 class LocalEngine:
     """Runs requests in the core.
+
+    In the background of a server they wait while other requests leave them no room: such a wait has
+    no end but the job's, and is told in the log every `timeout_s`.
 
     Threading: confined to the core's event loop.
     Ownership: borrows the core, which serves the model.
@@ -33,6 +40,7 @@ class LocalEngine:
         *,
         timeout_s: float = 60.0,
         caller: Caller | None = None,
+        background_batch_size: int | None = None,
     ) -> None:
         """Runs nothing yet.
 
@@ -43,6 +51,8 @@ class LocalEngine:
             digest: what identifies a version's content.
             timeout_s: for each request.
             caller: who asks, where the core wants to know.
+            background_batch_size: requests are background requests, of at most so many rows; 0 =
+                as many as the model takes, None = they are like any other.
         """
         self._core = core
         self._metadata = metadata
@@ -50,6 +60,8 @@ class LocalEngine:
         self._digest = digest
         self._timeout_s = timeout_s
         self._caller = caller
+        self._background_batch_size = background_batch_size
+        self._told_s: dict[str, float] = {}
         self._heads: dict[Any, bytes] = {}
 
     async def describe(self, model: str, version: str) -> ModelInfo:
@@ -62,13 +74,14 @@ class LocalEngine:
             raise NotServedError(str(error)) from None
         digest = await asyncio.to_thread(self._digest, model, chosen)
         tensors = (_wire_tensors(found.inputs, config), _wire_tensors(found.outputs, config))
-        return model_info(model, chosen, tensors, config.max_batch_size or 0, digest)
+        info = model_info(model, chosen, tensors, config.max_batch_size or 0, digest)
+        return replace(info, most_request_rows=self._background_batch_size or 0)
 
     async def infer(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> Mapping[str, Array]:
         """Runs one request."""
         request = self._request(model, inputs)
         try:
-            response = await self._core.infer(request, deadline_ns(self._timeout_s), self._caller)
+            response = await self._answer(model, request)
         except CoreError as error:
             may_retry = error.retry_after_ms is not None and error.retry_after_ms >= 0
             raise engine_error(error.code, error.message, may_retry=may_retry) from None
@@ -76,6 +89,28 @@ class LocalEngine:
             name: _array(model, name, datatype, shape, raw)
             for name, datatype, shape, raw in codec.parse_infer_response(response)
         }
+
+    async def _answer(self, model: ModelInfo, request: bytes) -> bytes:
+        is_background = self._background_batch_size is not None
+        while True:
+            deadline = deadline_ns(self._timeout_s)
+            try:
+                return await self._core.infer(
+                    request, deadline, self._caller, background=is_background
+                )
+            except CoreError as error:
+                # The core's own deadline ends what is queued, never what runs: it had no turn.
+                if not is_background or error.code != Code.DEADLINE_EXCEEDED:
+                    raise
+            self._tell_of_wait(model.name)
+
+    def _tell_of_wait(self, model: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._told_s.get(model, -math.inf) + self._timeout_s:
+            return
+        self._told_s[model] = now_s
+        text = "jobs have waited %g s for model '%s': it is busy with other requests"
+        _log.warning(text, self._timeout_s, model)
 
     def _request(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> bytes:
         described = tuple((each.name, each.datatype, _shape(model, each)) for each in inputs)

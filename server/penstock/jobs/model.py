@@ -66,6 +66,7 @@ class ModelInfo:
         digest: what identifies its content; of a server's model, of its configuration.
         has_own_batch: a model that does not batch whose tensors begin with a dimension of 1 or of
             any length: one row is sent with a 1 before it.
+        most_request_rows: no request has more rows, whatever is asked for; 0 = no such bound.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ModelInfo:
     max_batch_size: int = 0
     digest: str = ""
     has_own_batch: bool = False
+    most_request_rows: int = 0
 
     @property
     def has_batch(self) -> bool:

@@ -45,7 +45,8 @@ class JobOptions:
         keep: further columns to carry.
         may_round: floats may be rounded to the tensor's type.
         scale: what pixels of images are multiplied with.
-        request_rows: rows per request; 0 = as many as the model takes.
+        request_rows: rows per request; 0 = as many as the model takes. Where the model's requests
+            are bounded there are no more than that.
         in_flight: requests at a time, at most 1024; 0 = as many as fit 64 MiB, at most 16.
         part_rows: input rows per output part, so that there are at most 100000; 0 = as many as take
             about 256 MiB, inputs and outputs.
@@ -224,9 +225,11 @@ def _sizes(plan: Plan, options: JobOptions) -> Sizes:
     request_rows = options.request_rows or max(1, plan.model.max_batch_size)
     block_rows = _rounded(min(_BLOCK_BYTES // size, _MOST_BLOCK_ROWS), request_rows)
     part_rows = options.part_rows or _rounded(min(_PART_BYTES // size, _MOST_PART_ROWS), block_rows)
-    room = _IN_FLIGHT_BYTES // (size * request_rows)
+    # Parts go by what was asked for: a job goes on under another bound than it began with.
+    sent_rows = min(request_rows, plan.model.most_request_rows or request_rows)
+    room = _IN_FLIGHT_BYTES // (size * sent_rows)
     in_flight = options.in_flight or max(2, min(room, _MOST_IN_FLIGHT))
-    return Sizes(request_rows, in_flight, min(block_rows, part_rows), part_rows)
+    return Sizes(sent_rows, in_flight, min(block_rows, part_rows), part_rows)
 
 
 def _rounded(rows: int, to: int) -> int:

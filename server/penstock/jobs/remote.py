@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.errors import Code
 from penstock.jobs.failures import EngineError, FailureKind, JobError, TemporaryError, engine_error
 from penstock.jobs.model import Array, ModelInfo, TensorRows, WireTensor, model_info
 
@@ -21,14 +22,21 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 @asynccontextmanager
 async def remote_engine(
-    url: str, settings: Mapping[str, Any], timeout_s: float
+    url: str, settings: Mapping[str, Any], timeout_s: float, background: bool = False
 ) -> AsyncIterator[RemoteEngine]:
-    """A server; ValueError for a url that is none."""
+    """A server; ValueError for a url that is none.
+
+    Args:
+        url: of the server.
+        settings: of its client.
+        timeout_s: for each request.
+        background: ask for background requests, which run in what others leave.
+    """
     from penstock_client import AsyncClient, RetryPolicy
 
     retry = RetryPolicy(max_attempts=1)  # the job does it, and knows for how long
     async with AsyncClient(url, timeout_s=timeout_s, retry=retry, **settings) as client:
-        yield RemoteEngine(client)
+        yield RemoteEngine(client, background=background)
 
 
 class RemoteEngine:
@@ -38,8 +46,10 @@ class RemoteEngine:
     Ownership: borrows the client; it retries nothing itself, the job does.
     """
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, *, background: bool = False) -> None:
         self._client = client
+        self._is_background = background
+        self._parameters = {"penstock_background": True} if background else {}
 
     async def describe(self, model: str, version: str) -> ModelInfo:
         """The model as the server has it; its digest is its configuration's."""
@@ -72,10 +82,15 @@ class RemoteEngine:
 
         arrays = {each.name: _sent(model, each) for each in inputs}
         try:
-            result = await self._client.infer(model.name, arrays, version=model.version)
+            result = await self._client.infer(
+                model.name, arrays, version=model.version, parameters=self._parameters
+            )
         except RpcError as error:
-            may_retry = _PUSHBACK in error.details
-            raise engine_error(error.code.value[0], error.message, may_retry=may_retry) from None
+            code = error.code.value[0]
+            # In the background a request that took too long may never have had a turn.
+            has_waited = self._is_background and code == Code.DEADLINE_EXCEEDED
+            may_retry = _PUSHBACK in error.details or has_waited
+            raise engine_error(code, error.message, may_retry=may_retry) from None
         except PenstockError as error:
             raise EngineError(FailureKind.ROWS, str(error)) from None
         return {name: _received(model, array) for name, array in result.items()}

@@ -41,6 +41,24 @@ _GAUGES = {
     "penstock_running_requests": ("running", "Requests in a batch that runs"),
     "penstock_instances": ("instances", "Instances of the version"),
 }
+_BACKGROUND: Mapping[str, tuple[str, Kind, str]] = {
+    "penstock_background_pending_requests": (
+        "pending",
+        "gauge",
+        "Background requests in the queue",
+    ),
+    "penstock_background_running_requests": (
+        "running",
+        "gauge",
+        "Background requests in a batch that runs",
+    ),
+    "penstock_background_rows_total": ("rows", "counter", "Rows of background requests inferred"),
+    "penstock_background_batches_total": (
+        "batches",
+        "counter",
+        "Batches of background requests alone",
+    ),
+}
 _TRANSPORT: Mapping[str, tuple[str, Kind, str]] = {
     "penstock_connections": ("open_connections", "gauge", "Connections of gRPC clients"),
     "penstock_connections_accepted_total": (
@@ -131,6 +149,28 @@ def model_families(versions: list[VersionStatistics]) -> Iterator[Family]:
         lambda stats: stats["busy_ns"] / 1e9,
     )
     yield _batch_sizes(labelled)
+    yield from _background_families(labelled)
+
+
+def _background_families(labelled: list[tuple[dict[str, str], Stats]]) -> Iterator[Family]:
+    """What is counted of background requests; every other family of a version leaves them out."""
+    of_each = [(labels, stats["background"]) for labels, stats in labelled]
+    for name, (key, kind, text) in _BACKGROUND.items():
+        yield _per_version(name, text, kind, of_each, itemgetter(key))
+    ended = Family(
+        "penstock_background_requests_total", "Background requests that ended, by how", "counter"
+    )
+    for labels, stats in of_each:
+        for outcome in ("success", "fail"):
+            ended.add({**labels, "outcome": outcome}, stats[outcome])
+    yield ended
+    yield _per_version(
+        "penstock_background_busy_seconds_total",
+        "Time instances spent on batches of background requests alone",
+        "counter",
+        of_each,
+        lambda stats: stats["busy_ns"] / 1e9,
+    )
 
 
 def _triton_families(labelled: list[tuple[dict[str, str], Stats]]) -> Iterator[Family]:

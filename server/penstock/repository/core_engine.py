@@ -146,4 +146,5 @@ def _version_spec(spec: ServingSpec) -> VersionSpec:
         ],
         instance_count=spec.instance_count,
         decoupled=spec.decoupled,
+        max_background_batch_size=spec.background_batch_size,
     )

@@ -82,6 +82,7 @@ class ServingSpec:
     queues: tuple[LevelQueue, ...] = (LevelQueue(),)
     instance_count: int = 1
     decoupled: bool = False
+    background_batch_size: int = 0
 
 
 class OpenedModel(Protocol):

@@ -181,7 +181,10 @@ class ModelLoader:
 
     def _prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
         opened, config = self.open_version(plan, version)
-        handle = self._engine.create_version(opened, serving_spec(config, version, plan.labels))
+        spec = serving_spec(
+            config, version, plan.labels, background_batch_size=self._settings.background_batch_size
+        )
+        handle = self._engine.create_version(opened, spec)
         for warmup, request in _warmup_requests(plan, config, version):
             _warm_up(handle, version, warmup, request)
         inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")

@@ -13,13 +13,17 @@ Labels = Mapping[str, tuple[str, ...]]
 """Labels of the classification extension, by output."""
 
 
-def serving_spec(config: ModelConfig, version: int, labels: Labels) -> ServingSpec:
+def serving_spec(
+    config: ModelConfig, version: int, labels: Labels, *, background_batch_size: int = 0
+) -> ServingSpec:
     """How a version is served.
 
     Args:
         config: completed.
         version: its number.
         labels: by output.
+        background_batch_size: most rows of a batch of background requests; 0 =
+            max_batch_size.
     """
     batching = config.dynamic_batching or DynamicBatching()
     return ServingSpec(
@@ -36,6 +40,7 @@ def serving_spec(config: ModelConfig, version: int, labels: Labels) -> ServingSp
         queues=_queues(batching),
         instance_count=sum(group.count for group in config.instance_groups),
         decoupled=bool(config.decoupled),
+        background_batch_size=background_batch_size,
     )
 
 

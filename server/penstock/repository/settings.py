@@ -27,6 +27,8 @@ class RepositorySettings:
         load_threads: loads that run at the same time.
         drain_timeout_s: how long replaced versions may take to finish their requests.
         default_max_batch_size: for models that can batch and do not say how far.
+        background_batch_size: most rows of a batch of background requests; 0 =
+            max_batch_size.
         backend_directories: where plug-ins are; only to name those that exist.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
@@ -39,5 +41,6 @@ class RepositorySettings:
     load_threads: int = 4
     drain_timeout_s: float = 30.0
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    background_batch_size: int = 0
     backend_directories: tuple[Path, ...] = ()
     environments: EnvironmentSettings | None = None

@@ -11,25 +11,36 @@ import pytest
 
 from penstock import codec
 from penstock._messages import jobs_pb, pb
-from penstock.errors import NotFoundError, ResourceExhaustedError, UnavailableError
+from penstock.errors import (
+    DeadlineExceededError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from penstock.jobs.failures import EngineError, FailureKind, JobError, TemporaryError
 from penstock.jobs.local import LocalEngine, directory_digest
 from penstock.jobs.model import TensorRows
 from penstock.jobs.remote import RemoteEngine
 from penstock_client import AsyncClient, AsyncMockTransport, RetryPolicy
+from penstock_client import DeadlineExceededError as ClientDeadlineExceededError
 from penstock_client import UnavailableError as ClientUnavailableError
 from penstock_client._messages import pb as client_pb
 
 
 class EchoCore:
-    """Answers a request with its own tensors, OUT for IN, or as told."""
+    """Answers a request with its own tensors, OUT for IN; as told the first `failing`, or all."""
 
-    def __init__(self, failure: Exception | None = None) -> None:
+    def __init__(self, failure: Exception | None = None, failing: int = 1 << 30) -> None:
         self.failure = failure
+        self.failing = failing
         self.requests: list[Any] = []
+        self.backgrounds: list[bool] = []
 
-    async def infer(self, request: bytes, deadline: int, caller: Any) -> bytes:
-        if self.failure is not None:
+    async def infer(
+        self, request: bytes, deadline: int, caller: Any, *, background: bool = False
+    ) -> bytes:
+        self.backgrounds.append(background)
+        if self.failure is not None and len(self.backgrounds) <= self.failing:
             raise self.failure
         message = pb.ModelInferRequest.FromString(request)
         self.requests.append(message)
@@ -40,7 +51,9 @@ class EchoCore:
         return answer.SerializeToString()
 
 
-def engine(core: Any, datatype: str, shape: tuple[int, ...], max_batch_size: int) -> LocalEngine:
+def engine(
+    core: Any, datatype: str, shape: tuple[int, ...], max_batch_size: int, **options: Any
+) -> LocalEngine:
     tensors = [(codec.TensorMetadata(name, datatype, shape),) for name in ("IN", "OUT")]
 
     def metadata(name: str, version: str) -> codec.ModelMetadata:
@@ -51,7 +64,8 @@ def engine(core: Any, datatype: str, shape: tuple[int, ...], max_batch_size: int
     def config(name: str, version: str) -> codec.ModelConfig:
         return codec.ModelConfig(name, max_batch_size=max_batch_size)
 
-    return LocalEngine(core, metadata, config, lambda name, version: f"digest of {version}")
+    digest = "digest of {}".format
+    return LocalEngine(core, metadata, config, lambda name, version: digest(version), **options)
 
 
 async def echoed(datatype: str, shape: tuple[int, ...], values: Any, batch: int = 8) -> Any:
@@ -130,6 +144,40 @@ async def test_unknown_model_ends_the_job() -> None:
         await engine(EchoCore(), "FP32", (-1, 1), 8).describe("x", "")
 
 
+ONE_ROW = TensorRows("IN", "FP32", (1,), np.ones((1, 1), np.float32))
+
+
+async def test_core_of_its_own_gets_ordinary_requests() -> None:
+    core = EchoCore()
+    local = engine(core, "FP32", (-1, 1), 8)
+    model = await local.describe("m", "")
+    await local.infer(model, [ONE_ROW])
+    assert (core.backgrounds, model.most_request_rows) == ([False], 0)
+
+
+async def test_request_without_a_turn_in_the_background_waits_on_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    core = EchoCore(DeadlineExceededError("Deadline Exceeded"), failing=3)
+    local = engine(core, "FP32", (-1, 1), 8, background_batch_size=2, timeout_s=60.0)
+    model = await local.describe("m", "")
+    assert (model.max_batch_size, model.most_request_rows) == (8, 2)
+    answer = await local.infer(model, [ONE_ROW])
+    assert answer["OUT"].tolist() == [[1.0]]
+    assert core.backgrounds == [True] * 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "jobs have waited 60 s for model 'm': it is busy with other requests"
+    ]
+
+
+async def test_other_failures_in_the_background_are_the_jobs() -> None:
+    core = EchoCore(UnavailableError("full"))
+    local = engine(core, "FP32", (-1, 1), 8, background_batch_size=0)
+    model = await local.describe("m", "")
+    with pytest.raises(EngineError, match="UNAVAILABLE: full"):
+        await local.infer(model, [ONE_ROW])
+
+
 def test_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     def write(folder: str, files: Mapping[str, str]) -> str:
         for name, text in files.items():
@@ -145,8 +193,8 @@ def test_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     assert first != write("e", {"1/model": "x"})
 
 
-def remote(failing: bool = False) -> RemoteEngine:
-    """A client of a server that echoes "m"."""
+def remote(failing: bool = False, **options: Any) -> RemoteEngine:
+    """A client of a server that echoes "m", but for background requests, which are late."""
 
     async def answer(call: Any, request: Any) -> Any:
         if failing:
@@ -162,6 +210,8 @@ def remote(failing: bool = False) -> RemoteEngine:
         if call.method.name == "ModelConfig":
             return call.method.response(config=client_pb.ModelConfig(name="m", max_batch_size=4))
         assert request.model_version == "10"
+        if request.parameters["penstock_background"].bool_param:
+            raise ClientDeadlineExceededError("late")
         (sent,) = request.inputs
         output = {"name": "OUT", "datatype": sent.datatype, "shape": sent.shape}
         raw = request.raw_input_contents
@@ -169,7 +219,7 @@ def remote(failing: bool = False) -> RemoteEngine:
 
     transport = AsyncMockTransport(answer)
     retry = RetryPolicy(max_attempts=1)
-    return RemoteEngine(AsyncClient("mock", transport=transport, retry=retry))
+    return RemoteEngine(AsyncClient("mock", transport=transport, retry=retry), **options)
 
 
 async def test_server_answers_with_one_version_all_along() -> None:
@@ -180,6 +230,15 @@ async def test_server_answers_with_one_version_all_along() -> None:
     values = pa.array([b"a", b"b", b"", b"d"], pa.large_binary())
     answer = await engine.infer(model, [TensorRows("IN", "BYTES", (2,), values)])
     assert answer["OUT"].tolist() == [[b"a", b"b"], [b"", b"d"]]
+
+
+async def test_late_request_in_a_servers_background_is_no_fault_of_its_rows() -> None:
+    engine = remote(background=True)
+    model = await engine.describe("m", "")
+    values = pa.array([b"a", b"b"], pa.large_binary())
+    with pytest.raises(EngineError, match="DEADLINE_EXCEEDED: late") as caught:
+        await engine.infer(model, [TensorRows("IN", "BYTES", (2,), values)])
+    assert (caught.value.kind, caught.value.is_suspect) == (FailureKind.RETRY, False)
 
 
 async def test_server_that_is_away_is_temporary() -> None:

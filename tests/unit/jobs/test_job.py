@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.support.fake_batch import FakeEngine, info, outputs, run, write_rows
 from tests.support.killed_job import run_killed
 
 from penstock.jobs.failures import JobError, PlanError, TemporaryError
+from penstock.jobs.planning import JobOptions, plan_job
 from penstock.jobs.storage import Storage, only_one
 
 
@@ -45,6 +47,29 @@ async def test_manifest_says_what_there_is(tmp_path: Path) -> None:
         *(f"part-0000{n}.parquet" for n in range(3)),
     ]
     assert outputs(tmp_path / "out")["Y"].to_pylist() == expected(300)
+
+
+@pytest.mark.parametrize("asked", [0, 8])
+async def test_bound_of_a_models_requests_holds_for_every_request(
+    tmp_path: Path, asked: int
+) -> None:
+    write_rows(tmp_path / "in.parquet", 50)
+    engine = FakeEngine(replace(info(), most_request_rows=3))
+    await run(engine, tmp_path / "in.parquet", tmp_path / "out", request_rows=asked)
+    assert max(engine.rows) == 3
+    assert outputs(tmp_path / "out")["Y"].to_pylist() == expected(50)
+
+
+async def test_job_goes_on_under_another_bound_of_its_requests(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 30)
+    options = JobOptions("m", str(tmp_path / "in.parquet"), str(tmp_path / "out"))
+    first, second = [
+        await plan_job(FakeEngine(replace(info(), most_request_rows=most)), options)
+        for most in (0, 3)
+    ]
+    assert (first.sizes.request_rows, second.sizes.request_rows) == (8, 3)
+    assert first.identity == second.identity
+    assert first.sizes.block_rows == second.sizes.block_rows
 
 
 async def test_finished_job_is_not_done_again(tmp_path: Path) -> None:

@@ -34,6 +34,16 @@ STATS: dict[str, Any] = {
     "request_hist_us": HIST,
     "instances": 2,
     "busy_ns": 1_500_000_000,
+    "background": {
+        "pending": 6,
+        "running": 4,
+        "accepted": 20,
+        "success": 8,
+        "fail": 2,
+        "rows": 64,
+        "batches": 5,
+        "busy_ns": 500_000_000,
+    },
 }
 ENGINE = {
     "accepted": 9,
@@ -89,6 +99,11 @@ def samples() -> Samples:
         ("penstock_running_requests", 1),
         ("penstock_instances", 2),
         ("penstock_instance_busy_seconds_total", 1.5),
+        ("penstock_background_pending_requests", 6),
+        ("penstock_background_running_requests", 4),
+        ("penstock_background_rows_total", 64),
+        ("penstock_background_batches_total", 5),
+        ("penstock_background_busy_seconds_total", 0.5),
     ],
 )
 def test_counters_have_tritons_names_and_the_cores_values(
@@ -112,6 +127,8 @@ def test_failures_have_tritons_reasons(samples: Samples, reason: str, expected: 
         ("penstock_cancelled_total", {"stage": "queued"}, 1),
         ("penstock_failures_total", {"code": "INTERNAL"}, 3),
         ("penstock_batches_total", {"reason": "idle_instance"}, 2),
+        ("penstock_background_requests_total", {"outcome": "success"}, 8),
+        ("penstock_background_requests_total", {"outcome": "fail"}, 2),
     ],
 )
 def test_our_counters_say_why(
