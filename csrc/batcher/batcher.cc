@@ -166,7 +166,9 @@ bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns,
 Decision Batcher::DecideLocked(int64_t now_ns, Background background) const {
   Candidate candidate = queue_.Look(options_.policy);
   candidate.is_draining = is_closed_;
-  if (background == Background::kLeaves) return Decide(options_.policy, candidate, now_ns);
+  if (background == Background::kLeaves || background_.empty()) {
+    return Decide(options_.policy, candidate, now_ns);
+  }
   return DecideShared(options_.policy, candidate, LookBackgroundLocked(), now_ns);
 }
 
