@@ -125,7 +125,8 @@ def request(model: str, name: str, shape: list[int]) -> bytes:
     message.inputs.add(name=name, datatype="FP32", shape=shape)
     data = np.random.default_rng(1).random(shape, np.float32)
     message.raw_input_contents.append(data.tobytes())
-    return message.SerializeToString()
+    serialised: bytes = message.SerializeToString()
+    return serialised
 
 
 def compiled(model: Path, precision: str) -> ov.CompiledModel:
