@@ -43,6 +43,19 @@ Refusal ReasonOf(const Status& verdict) {
 
 }  // namespace
 
+Status CheckOwnSize(const Principal* who, size_t message_bytes, uint64_t shared_bytes) {
+  if (who == nullptr || who->max_request_bytes == 0) return Status::Ok();
+  uint64_t whole = 0;
+  const bool fits = !__builtin_add_overflow(message_bytes, shared_bytes, &whole) &&
+                    whole <= who->max_request_bytes;
+  if (fits) return Status::Ok();
+  const std::string beside =
+      shared_bytes == 0 ? "" : StrCat(" and ", shared_bytes, " in shared memory");
+  return ResourceExhausted(StrCat("request of ", message_bytes, " bytes", beside,
+                                  " exceeds the limit of ", who->name, ": ", who->max_request_bytes,
+                                  " bytes"));
+}
+
 bool AccessPolicy::is_active() const {
   const auto is_set = [](const auto& each) { return each.has_value(); };
   return needs_identity || connection_rate.per_second > 0 ||

@@ -76,6 +76,10 @@ struct Refused {
   Status status;
 };
 
+// RESOURCE_EXHAUSTED where a request of `message_bytes`, and `shared_bytes` of inputs that it left in
+// shared memory, is larger than its owner's may be. Null: nobody in particular.
+Status CheckOwnSize(const Principal* who, size_t message_bytes, uint64_t shared_bytes);
+
 // Threading: thread-safe.
 // Ownership: borrows the clock.
 class AccessControl {

@@ -11,18 +11,22 @@
 namespace penstock {
 namespace {
 
-Batcher::Options BatcherOptions(const VersionSpec& spec, Clock& clock, DeadlineTimer& timer) {
+Batcher::Options BatcherOptions(const VersionSpec& spec,
+                                const ModelVersion::Environment& environment) {
   Batcher::Options options;
   options.policy.max_batch_size = std::max(spec.max_batch_size, 1U);
   options.policy.preferred_batch_sizes = spec.preferred_batch_sizes;
   options.policy.max_queue_delay_ns = std::min(spec.max_queue_delay_us, kNever / 1000) * 1000;
+  // A batch takes no more memory for its inputs than a message may: it is made by what comes, and
+  // what lies in shared memory costs those who send it nothing.
+  options.policy.max_shared_bytes = environment.shared_memory.options().max_request_bytes;
   // Without a batch dimension there is nothing to join requests along.
   options.policy.combines_requests = spec.combines_requests && spec.has_batch_dimension();
   options.levels = spec.queue_policies;
   options.default_priority = spec.default_priority;
   options.preserves_ordering = spec.preserves_ordering;
-  options.clock = &clock;
-  options.expiry_observer = &timer;
+  options.clock = &environment.clock;
+  options.expiry_observer = &environment.timer;
   return options;
 }
 
@@ -45,8 +49,7 @@ ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec
     : spec_(std::make_shared<const VersionSpec>(std::move(spec))),
       version_text_(std::to_string(spec_->version)),
       environment_(environment),
-      batcher_(
-          std::make_shared<Batcher>(BatcherOptions(*spec_, environment.clock, environment.timer))),
+      batcher_(std::make_shared<Batcher>(BatcherOptions(*spec_, environment))),
       model_(std::move(model)) {}
 
 ModelVersion::~ModelVersion() {

@@ -73,6 +73,7 @@ struct PuppetSpec {
   uint32_t priority = 0;
   int64_t timeout_us = 0;
   int64_t deadline_ns = kNever;
+  uint64_t shared_bytes = 0;
 };
 
 // Threading: confined to the test's thread.
@@ -92,6 +93,7 @@ class PuppetBatcher {
     ref->priority = spec.priority;
     ref->timeout_us = spec.timeout_us;
     ref->deadline_ns = spec.deadline_ns;
+    ref->shared_bytes = spec.shared_bytes;
     return ref;
   }
   // A request that is queued. REQUIRES: it is accepted.
