@@ -30,6 +30,11 @@ Status Admission::Authorize(const Caller* caller, CallGroup group) {
   return Refuse(refused->reason, std::move(refused->status));
 }
 
+Status Admission::AdmitVerification(const Caller& caller) {
+  std::optional<Refused> refused = access_.RefuseVerification(caller);
+  return refused.has_value() ? Refuse(refused->reason, std::move(refused->status)) : Status::Ok();
+}
+
 Status Admission::Refuse(Refusal reason, Status status) {
   refused_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
   return status;

@@ -45,6 +45,10 @@ class Admission {
   // Whether the caller may call the group, before there is a message: for streams at their start.
   Status Authorize(const Caller* caller, CallGroup group);
 
+  // Before each verification of a token that the core does not know: see
+  // AccessControl::RefuseVerification.
+  Status AdmitVerification(const Caller& caller);
+
   // From now on no inference is let in; what is in goes on.
   void StopAccepting();
   // Waits until nothing is in flight. False: not by `deadline_ns`.

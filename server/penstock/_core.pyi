@@ -227,6 +227,8 @@ class Access:
         """Reads a call's metadata; `connection` is the same for all calls of a connection."""
     def needs_verification(self, group: str, caller: Caller) -> bool:
         """Whether the caller's token must be verified before it can call the group."""
+    def admit_verification(self, caller: Caller) -> None:
+        """Raises CoreError where the caller's connection may not have a token verified now."""
     def accept(self, caller: Caller, principal: Principal, valid_s: float) -> None:
         """The caller's token is good, for so long."""
     def refuse(self, caller: Caller, code: int, reason: str, valid_s: float) -> None:
