@@ -139,10 +139,11 @@ Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
 
 void ModelVersion::FinishKept(InferRequest& request, BatchTimes times, const Status& outcome) {
   times.computed_ns = times.end_ns = environment_.clock.NowNs();
-  const Status final_outcome = request.is_cancelled() ? Cancelled("") : outcome;
+  Status final_outcome = outcome;
+  batcher_->EndOne(request, &final_outcome);
   statistics_.RecordKept(request, times, final_outcome, UnixTimeMs());
   request.ReleaseSharedMemory();
-  batcher_->FinishOne(request, final_outcome);
+  batcher_->DeliverOne(request, final_outcome);
   kept_.Remove(request);
 }
 

@@ -116,7 +116,7 @@ class PuppetBatcher {
   int64_t wait_until_ns() const { return wait_until_ns_; }
 
   void Finish(Batch* batch, const Status& outcome = Status()) {
-    const std::vector<Status> outcomes(batch->requests.size(), outcome);
+    std::vector<Status> outcomes(batch->requests.size(), outcome);
     batcher_.Finish(batch, outcomes);
   }
 

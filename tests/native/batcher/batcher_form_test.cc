@@ -188,7 +188,8 @@ TEST(BatcherFormTest, Finish_DeliversEachItsOutcomeOnceAndWakesAfterwards) {
   const RequestRef bad = puppet.Queue();
   Batch batch = puppet.Next();
   EXPECT_EQ(puppet.batcher().counters().running, 2U);
-  puppet.batcher().Finish(&batch, std::vector<Status>{Status(), Internal("bad luck")});
+  std::vector<Status> outcomes{Status(), Internal("bad luck")};
+  puppet.batcher().Finish(&batch, outcomes);
   EXPECT_TRUE(batch.requests.empty());
   EXPECT_TRUE(PuppetBatcher::Of(good).outcome.ok());
   EXPECT_EQ(PuppetBatcher::Of(bad).outcome.message(), "bad luck");
