@@ -264,8 +264,8 @@ class ServerCall:
     def peer(self) -> str:
         """As gRPC writes it: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:."""
     @property
-    def peer_common_name(self) -> str:
-        """Of the client's certificate; empty where none was asked for."""
+    def auth_properties(self) -> tuple[tuple[str, bytes], ...]:
+        """What TLS tells of the client, in gRPC's words; a key may come again. Plain text: none."""
     @property
     def deadline_ns(self) -> int:
         """On time.monotonic_ns(); 0 = none."""
