@@ -261,6 +261,14 @@ class TransportHarness {
       Step();
     }
   }
+  // The same, while no client reads or writes.
+  void TurnUntil(const std::function<bool()>& is_so) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!is_so()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << "waited in vain";
+      io->Turn(1);
+    }
+  }
   void Step(int timeout_ms = 1) {
     for (auto& client : clients_) client->Pump();
     io->Turn(timeout_ms);

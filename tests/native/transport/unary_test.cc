@@ -163,17 +163,14 @@ TEST_P(SlowReader, LetsGoOfTheBatchAfterASecond) {
   client.Pump();
   client.SetReads(false);
   harness.io->Turn(0);
-  const auto turn_until = [&](const std::function<bool()>& is_so) {
-    while (!is_so()) harness.io->Turn(1);  // nobody reads
-  };
-  turn_until([&] { return harness.shared->counters.bytes_written.load() > 1000; });
+  harness.TurnUntil([&] { return harness.shared->counters.bytes_written.load() > 1000; });
   for (int i = 0; i < 20; ++i) harness.io->Turn(0);
   EXPECT_EQ(freed.load(), 0);
   clock.Advance(int64_t{999} * 1'000'000);
   harness.io->Turn(0);
   EXPECT_EQ(freed.load(), 0);
   clock.Advance(int64_t{1} * 1'000'000);
-  turn_until([&] { return freed.load() == 1; });
+  harness.TurnUntil([&] { return freed.load() == 1; });
   client.SetReads(true);
   client.Consume(id, client.response(id).body.size());
   const std::string expected = RawOf(std::vector<float>(1 << 20, 7));
