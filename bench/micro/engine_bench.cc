@@ -201,7 +201,7 @@ void BM_Batcher(benchmark::State& state) {
   options.policy.max_batch_size = kMaxBatchSize;
   Batcher batcher(options);
   std::vector<BareRequest> requests(window);
-  const std::vector<Status> outcomes(window);
+  std::vector<Status> outcomes(window);
   Batch batch;
   int64_t wait_until_ns = 0;
   for (auto _ : state) {

@@ -217,39 +217,42 @@ void Batcher::CollectExpiredOf(RequestQueue& queue, int64_t now_ns, std::vector<
   }
 }
 
-void Batcher::Finish(Batch* batch, std::span<const Status> outcomes) {
-  assert(outcomes.size() == batch->requests.size());
-  {
-    MutexLock lock(mu_);
-    for (const RequestRef& request : batch->requests) EndRunningLocked(*request);
-  }
+void Batcher::End(const Batch& batch, std::span<Status> outcomes) {
+  assert(outcomes.size() == batch.requests.size());
+  MutexLock lock(mu_);
+  for (size_t i = 0; i < outcomes.size(); ++i) EndRunningLocked(*batch.requests[i], &outcomes[i]);
+}
+
+void Batcher::Deliver(Batch* batch, std::span<const Status> outcomes) {
   for (size_t i = 0; i < outcomes.size(); ++i) DeliverRun(*batch->requests[i], outcomes[i]);
   for (const RequestRef& request : batch->requests) request->Wake();
   batch->requests.clear();
 }
 
-void Batcher::FinishOne(Request& request, const Status& outcome) {
-  {
-    MutexLock lock(mu_);
-    EndRunningLocked(request);
-  }
+void Batcher::EndOne(Request& request, Status* outcome) {
+  MutexLock lock(mu_);
+  EndRunningLocked(request, outcome);
+}
+
+void Batcher::DeliverOne(Request& request, const Status& outcome) {
   DeliverRun(request, outcome);
   request.Wake();
 }
 
-void Batcher::EndRunningLocked(Request& request) {
+void Batcher::EndRunningLocked(Request& request, Status* outcome) {
   MoveLocked(request, Request::State::kDone);
   RequestCounters& counters = CountersOf(request);
-  counters.cancelled_running += request.is_cancelled() ? 1 : 0;
   counters.running -= 1;
+  if (!request.is_cancelled()) return;
+  counters.cancelled_running += 1;
+  *outcome = Cancelled("");
 }
 
 void Batcher::DeliverRun(Request& request, const Status& outcome) {
-  const Status delivered = request.is_cancelled() ? Cancelled("") : outcome;
   if (OrderedRelease* const order = OrderOf(request)) {
-    order->Finish(request, delivered);
+    order->Finish(request, outcome);
   } else {
-    request.OnDone(delivered);
+    request.OnDone(outcome);
   }
 }
 

@@ -6,7 +6,7 @@
 //
 //   Batcher batcher(options);
 //   submitter:  batcher.Enqueue(request)                        -> accepted, or why not
-//   instance:   while (batcher.NextBatch(&batch)) { run it; batcher.Finish(batch, outcomes); }
+//   instance:   while (batcher.NextBatch(&batch)) { run it; batcher.Finish(&batch, outcomes); }
 //   caller left: batcher.Cancel(request)
 
 #pragma once
@@ -125,11 +125,21 @@ class Batcher {
   bool TryNextBatch(Batch* batch, int64_t* wait_until_ns,
                     Background background = Background::kRuns);
 
-  // `batch` has run: delivers outcomes[i] to requests[i] (a request cancelled meanwhile gets
-  // CANCELLED) and clears it. With FinishOne the only way a batched request ends.
-  void Finish(Batch* batch, std::span<const Status> outcomes);
-  // The same for a request that its batch did not end with, and was taken out of it.
-  void FinishOne(Request& request, const Status& outcome);
+  // `batch` has run: its requests end, and outcomes[i] is what requests[i] is to get, CANCELLED if
+  // it was cancelled meanwhile; cancelling it from here on changes nothing. Deliver follows, once
+  // the outcomes are counted. With EndOne the only way a batched request ends.
+  void End(const Batch& batch, std::span<Status> outcomes);
+  // Delivers those outcomes and clears the batch.
+  void Deliver(Batch* batch, std::span<const Status> outcomes);
+  // Both.
+  void Finish(Batch* batch, std::span<Status> outcomes) {
+    End(*batch, outcomes);
+    Deliver(batch, outcomes);
+  }
+  // The same for a request that its batch did not end with, and was taken out of it. `outcome`
+  // becomes what it is to get.
+  void EndOne(Request& request, Status* outcome);
+  void DeliverOne(Request& request, const Status& outcome);
 
   // The caller of `request` has gone. Queued: completed CANCELLED at once, or DEADLINE_EXCEEDED if
   // that is why. Running: when its batch ends, or it is finished.
@@ -176,7 +186,7 @@ class Batcher {
       REQUIRES(mu_);
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
-  void EndRunningLocked(Request& request) REQUIRES(mu_);
+  void EndRunningLocked(Request& request, Status* outcome) REQUIRES(mu_);
   void DeliverRun(Request& request, const Status& outcome) EXCLUDES(mu_);
   void DeliverUnrun(std::vector<Ended>& ended) EXCLUDES(mu_);
   void MoveLocked(Request& request, Request::State to) REQUIRES(mu_);

@@ -14,7 +14,7 @@ namespace penstock {
 
 // Why a batch closed; counted per model, so that a batch explains itself.
 enum class CloseReason : uint8_t {
-  kFull,          // the next request would not fit, or max_batch_size is reached
+  kFull,          // the next request would not fit in, or max_batch_size is reached
   kPreferred,     // a preferred size was reached
   kDelay,         // the oldest request waited max_queue_delay
   kIdleInstance,  // no delay configured and an instance was free
@@ -31,6 +31,8 @@ struct BatchPolicy {
   uint32_t max_batch_size = 1;                  // rows; 1 for a model without a batch dimension
   std::vector<uint32_t> preferred_batch_sizes;  // rows, ascending; may be empty
   int64_t max_queue_delay_ns = 0;
+  // Of requests' shared_bytes, together; a lone request may have more. 0 = no bound.
+  uint64_t max_shared_bytes = 0;
   bool combines_requests =
       true;  // false: every request is a batch of its own (no dynamic_batching)
   // Of a batch of background requests alone: for how long another request may have to wait.

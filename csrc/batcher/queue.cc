@@ -66,7 +66,8 @@ Candidate RequestQueue::Look(const BatchPolicy& policy) const {
   if (!policy.combines_requests) {
     candidate.rows = first->rows;
     candidate.is_full = true;
-  } else if (bucket.multi_row_count == 0 && policy.preferred_batch_sizes.empty()) {
+  } else if (bucket.multi_row_count == 0 && policy.preferred_batch_sizes.empty() &&
+             (policy.max_shared_bytes == 0 || bucket.shared_bytes <= policy.max_shared_bytes)) {
     candidate.rows = static_cast<uint32_t>(std::min<uint64_t>(bucket.rows, policy.max_batch_size));
     candidate.is_full = candidate.rows == policy.max_batch_size;
   } else {
@@ -78,12 +79,16 @@ Candidate RequestQueue::Look(const BatchPolicy& policy) const {
 void RequestQueue::Walk(const BatchPolicy& policy, const Request& first,
                         Candidate* candidate) const {
   const auto& preferred = policy.preferred_batch_sizes;
+  const uint64_t most_bytes = policy.max_shared_bytes != 0 ? policy.max_shared_bytes : UINT64_MAX;
+  uint64_t bytes = 0;
   for (const Request* request = &first; request != nullptr; request = NextInBucket(*request)) {
-    if (candidate->rows + request->rows > policy.max_batch_size) {
+    const bool has_room = bytes == 0 || request->shared_bytes <= most_bytes - bytes;
+    if (!has_room || candidate->rows + request->rows > policy.max_batch_size) {
       candidate->is_full = true;
       return;
     }
     candidate->rows += request->rows;
+    bytes = std::min(bytes + request->shared_bytes, most_bytes);
     if (std::binary_search(preferred.begin(), preferred.end(), candidate->rows)) {
       candidate->preferred_rows = candidate->rows;
     }
@@ -145,6 +150,7 @@ void RequestQueue::Link(Request& request) {
   bucket.lists[request.level_].PushBack(request.bucket_link_);
   bucket.count += 1;
   bucket.rows += request.rows;
+  bucket.shared_bytes += request.shared_bytes;
   bucket.multi_row_count += request.rows > 1 ? 1 : 0;
   levels_[request.level_].PushBack(request.queue_link_);
   level_sizes_[request.level_] += 1;
@@ -158,6 +164,7 @@ void RequestQueue::Unlink(Request& request) {
   request.bucket_ = nullptr;
   bucket.count -= 1;
   bucket.rows -= request.rows;
+  bucket.shared_bytes -= request.shared_bytes;
   bucket.multi_row_count -= request.rows > 1 ? 1 : 0;
   level_sizes_[request.level_] -= 1;
   size_ -= 1;

@@ -46,6 +46,7 @@ class Bucket {
   std::unique_ptr<RequestList[]> lists;
   size_t count = 0;
   uint64_t rows = 0;
+  uint64_t shared_bytes = 0;
   size_t multi_row_count = 0;  // requests of more than one row
 };
 
@@ -75,8 +76,8 @@ class RequestQueue {
   // Moves a request to the end of `level`, with a new expiry.
   void Move(Request& request, uint32_t level, int64_t expiry_ns);
 
-  // What could be batched now with the most urgent request. O(1) when all rows are single and no
-  // size is preferred, else a walk over one batch.
+  // What could be batched now with the most urgent request. O(1) when all rows are single, no size
+  // is preferred and nothing is near max_shared_bytes, else a walk over one batch.
   Candidate Look(const BatchPolicy& policy) const;
   // Takes the first whole requests of the most urgent request's key that make up `rows` rows.
   void Take(uint32_t rows, std::vector<RequestRef>* out);

@@ -57,6 +57,7 @@ class Request {
 
   BatchKey key;
   uint32_t rows = 1;
+  uint64_t shared_bytes = 0;     // of inputs that its batch has yet to take memory for
   uint32_t priority = 0;         // 1 = highest; 0 or out of range = the model's default level
   int64_t timeout_us = 0;        // the request's own queue timeout; 0 = none given
   int64_t deadline_ns = kNever;  // the caller's deadline (gRPC), on the batcher's clock

@@ -158,6 +158,12 @@ void BindAccess(py::module_& module) {
             return self.access().NeedsVerification(caller, GroupFrom(group));
           },
           py::arg("group"), py::arg("caller"))
+      .def(
+          "admit_verification",
+          [](const PyAccess& self, const Caller& caller) {
+            ThrowIfError(self.engine->admission().AdmitVerification(caller));
+          },
+          py::arg("caller"))
       .def("set_keys", &SetKeys, py::arg("keys"))
       .def("accept", &Accept, py::arg("caller"), py::arg("principal"), py::arg("valid_s"))
       .def("refuse", &Refuse, py::arg("caller"), py::arg("code"), py::arg("reason"),

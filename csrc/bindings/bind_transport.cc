@@ -142,15 +142,23 @@ py::dict StatsOf(const PyTransport& self) {
   return dict;
 }
 
+py::tuple AuthPropertiesOf(const CallHandle& self) {
+  const AuthContext* const context = self.facts().auth_context.get();
+  py::tuple properties(context == nullptr ? 0 : context->size());
+  for (size_t i = 0; i < properties.size(); ++i) {
+    const auto& [key, value] = (*context)[i];
+    properties[i] = py::make_tuple(key, py::bytes(value));
+  }
+  return properties;
+}
+
 void BindCall(py::module_& module) {
   py::class_<CallHandle, std::shared_ptr<CallHandle>>(module, "ServerCall")
       .def_property_readonly("path",
                              [](const CallHandle& self) { return TextFrom(self.facts().path); })
       .def_property_readonly("metadata", &MetadataOf)
       .def_property_readonly("peer", [](const CallHandle& self) { return self.facts().peer; })
-      .def_property_readonly(
-          "peer_common_name",
-          [](const CallHandle& self) { return TextFrom(self.facts().peer_common_name); })
+      .def_property_readonly("auth_properties", &AuthPropertiesOf)
       .def_property_readonly("deadline_ns",
                              [](const CallHandle& self) {
                                const int64_t deadline_ns = self.facts().deadline_ns;

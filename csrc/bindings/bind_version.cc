@@ -55,9 +55,13 @@ void AddBatches(const VersionStatistics& statistics, const BatcherCounters& coun
 // Requests that failed: in a batch, refused, or while they were queued.
 void AddFailures(const VersionStatistics& statistics, const BatcherCounters& counters,
                  py::dict& dict) {
+  std::map<StatusCode, uint64_t> failures = statistics.failures;
+  failures[StatusCode::kUnavailable] += counters.queue_timeouts + counters.drained;
+  failures[StatusCode::kDeadlineExceeded] += counters.expired_queued;
+  failures[StatusCode::kCancelled] += counters.cancelled_queued;
   py::dict by_code;
-  for (const auto& [code, count] : statistics.failures) {
-    by_code[py::str(std::string(StatusCodeName(code)))] = count;
+  for (const auto& [code, count] : failures) {
+    if (count > 0) by_code[py::str(std::string(StatusCodeName(code)))] = count;
   }
   dict["failures"] = by_code;
   dict["rejected"] = py::dict(py::arg("queue_full") = counters.queue_full);

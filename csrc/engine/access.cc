@@ -43,6 +43,19 @@ Refusal ReasonOf(const Status& verdict) {
 
 }  // namespace
 
+Status CheckOwnSize(const Principal* who, size_t message_bytes, uint64_t shared_bytes) {
+  if (who == nullptr || who->max_request_bytes == 0) return Status::Ok();
+  uint64_t whole = 0;
+  const bool fits = !__builtin_add_overflow(message_bytes, shared_bytes, &whole) &&
+                    whole <= who->max_request_bytes;
+  if (fits) return Status::Ok();
+  const std::string beside =
+      shared_bytes == 0 ? "" : StrCat(" and ", shared_bytes, " in shared memory");
+  return ResourceExhausted(StrCat("request of ", message_bytes, " bytes", beside,
+                                  " exceeds the limit of ", who->name, ": ", who->max_request_bytes,
+                                  " bytes"));
+}
+
 bool AccessPolicy::is_active() const {
   const auto is_set = [](const auto& each) { return each.has_value(); };
   return needs_identity || connection_rate.per_second > 0 ||
@@ -55,6 +68,7 @@ AccessControl::AccessControl(AccessPolicy policy, Clock& clock)
       clock_(clock),
       connections_(policy_.max_callers),
       principals_(policy_.max_callers),
+      bad_tokens_(policy_.max_callers),
       accepted_(policy_.max_tokens),
       refused_(policy_.max_refused),
       keys_(std::make_shared<const DigestMap<PrincipalRef>>()) {}
@@ -107,8 +121,29 @@ bool AccessControl::NeedsVerification(const Caller& caller, CallGroup group) con
          FindToken(caller.digest) == nullptr;
 }
 
+std::optional<Refused> AccessControl::RefuseVerification(const Caller& caller) const {
+  const RateLimit& each = policy_.connection_rate;
+  const int64_t now_ns = clock_.NowNs();
+  if (const int64_t wait_ns = connections_.Wait(caller.connection, each, now_ns); wait_ns > 0) {
+    return Refused{Refusal::kConnectionRate, OverRate("this connection", each, wait_ns)};
+  }
+  const int64_t wait_ns = bad_tokens_.Wait(caller.connection, kBadTokens, now_ns);
+  if (wait_ns <= 0) return std::nullopt;
+  const int64_t wait_ms = (wait_ns + kMillisecondNs - 1) / kMillisecondNs;
+  return Refused{Refusal::kUnverified,
+                 ResourceExhausted(StrCat("this connection brings too many tokens that are not "
+                                          "good; try again in ",
+                                          wait_ms, " ms"))
+                     .WithRetryAfter(wait_ms)};
+}
+
 void AccessControl::Remember(const Caller& caller, Verdict verdict, int64_t until_ns) {
-  TokenTable& table = std::holds_alternative<Status>(verdict) ? refused_ : accepted_;
+  const auto* const refusal = std::get_if<Status>(&verdict);
+  // Where there are no keys to verify with, nothing is known against it.
+  if (refusal != nullptr && refusal->code() == StatusCode::kUnauthenticated) {
+    bad_tokens_.Charge(caller.connection, kBadTokens, clock_.NowNs());
+  }
+  TokenTable& table = refusal != nullptr ? refused_ : accepted_;
   table.Put(caller.digest, std::move(verdict), until_ns);
 }
 

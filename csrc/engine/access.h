@@ -71,10 +71,17 @@ inline constexpr std::array<std::string_view, 9> kRefusalNames = {
     "restricted", "unauthenticated", "permission_denied",
     "unverified", "connection_rate", "key_rate"};
 
+// What one connection's bad tokens may cost: verifications, at 0.1 to 0.3 ms of CPU each.
+inline constexpr RateLimit kBadTokens = {.per_second = 50, .burst = 100};
+
 struct Refused {
   Refusal reason;
   Status status;
 };
+
+// RESOURCE_EXHAUSTED where a request of `message_bytes`, and `shared_bytes` of inputs that it left in
+// shared memory, is larger than its owner's may be. Null: nobody in particular.
+Status CheckOwnSize(const Principal* who, size_t message_bytes, uint64_t shared_bytes);
 
 // Threading: thread-safe.
 // Ownership: borrows the clock.
@@ -90,7 +97,11 @@ class AccessControl {
   // Whether the caller's token must be verified before it can call the group. Whoever does so tells
   // the outcome by Remember; nobody who does not ask lets anyone in.
   bool NeedsVerification(const Caller& caller, CallGroup group) const;
+  // A verdict against the caller counts against its connection.
   void Remember(const Caller& caller, Verdict verdict, int64_t until_ns);
+  // Why the caller's token is not to be verified now: its connection is over its rate of calls, or
+  // brings bad tokens, each of which costs a verification. Asked once for each verification.
+  std::optional<Refused> RefuseVerification(const Caller& caller) const;
 
   // From now on these keys and no others, also for calls that are under way.
   void SetKeys(DigestMap<PrincipalRef> keys);
@@ -119,6 +130,7 @@ class AccessControl {
   // Own synchronisation.
   RateLimiter connections_;
   RateLimiter principals_;
+  RateLimiter bad_tokens_;  // by connection
   TokenTable accepted_;
   TokenTable refused_;  // apart, so that a flood of bad tokens pushes no good one out
 

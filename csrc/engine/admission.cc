@@ -6,17 +6,17 @@
 
 namespace penstock {
 
-Status Admission::Admit(const Caller* caller, CallGroup group, size_t size_bytes) {
+Status Admission::Admit(const Caller* caller, CallGroup group, size_t size_bytes,
+                        PrincipalRef* who) {
   // First, so that guessing keys is not free.
   if (auto refused = access_.TakeConnectionRate(caller, group)) {
     return Refuse(refused->reason, std::move(refused->status));
   }
-  PrincipalRef who;
-  if (auto refused = access_.Authorize(caller, group, &who)) {
+  if (auto refused = access_.Authorize(caller, group, who)) {
     return Refuse(refused->reason, std::move(refused->status));
   }
-  PENSTOCK_RETURN_IF_ERROR(CheckSize(size_bytes, who.get()));
-  if (auto refused = access_.TakeKeyRate(group, who.get())) {
+  PENSTOCK_RETURN_IF_ERROR(CheckSize(size_bytes, who->get()));
+  if (auto refused = access_.TakeKeyRate(group, who->get())) {
     return Refuse(refused->reason, std::move(refused->status));
   }
   return group == CallGroup::kInference ? TakePlace() : Status::Ok();
@@ -30,6 +30,11 @@ Status Admission::Authorize(const Caller* caller, CallGroup group) {
   return Refuse(refused->reason, std::move(refused->status));
 }
 
+Status Admission::AdmitVerification(const Caller& caller) {
+  std::optional<Refused> refused = access_.RefuseVerification(caller);
+  return refused.has_value() ? Refuse(refused->reason, std::move(refused->status)) : Status::Ok();
+}
+
 Status Admission::Refuse(Refusal reason, Status status) {
   refused_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
   return status;
@@ -41,12 +46,8 @@ Status Admission::CheckSize(size_t size_bytes, const Principal* who) {
                                                            " bytes exceeds the limit of ",
                                                            limits_.max_request_bytes, " bytes")));
   }
-  if (who != nullptr && who->max_request_bytes != 0 && size_bytes > who->max_request_bytes) {
-    return Refuse(Refusal::kSize, ResourceExhausted(StrCat(
-                                      "request of ", size_bytes, " bytes exceeds the limit of ",
-                                      who->name, ": ", who->max_request_bytes, " bytes")));
-  }
-  return Status::Ok();
+  Status own = CheckOwnSize(who, size_bytes, /*shared_bytes=*/0);
+  return own.ok() ? own : Refuse(Refusal::kSize, std::move(own));
 }
 
 Status Admission::TakePlace() {

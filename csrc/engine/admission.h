@@ -30,16 +30,24 @@ class Admission {
 
   AccessControl& access() { return access_; }
 
-  // Lets a message of a call in or says why not: what AccessControl says (a null caller sent
-  // nothing), RESOURCE_EXHAUSTED for a message over a size limit or a call over a rate, UNAVAILABLE
+  // Lets a message of a call in or says why not, and whose it is: what AccessControl says (a null
+  // caller sent nothing), RESOURCE_EXHAUSTED for a message over a size limit or a call over a rate, UNAVAILABLE
   // while shutting down or over the in-flight limit. An admitted inference holds a place until
   // Release; the in-flight limit and the shutdown are for inference alone, so that load holds up no
   // question of health.
-  Status Admit(const Caller* caller, CallGroup group, size_t size_bytes);
+  Status Admit(const Caller* caller, CallGroup group, size_t size_bytes, PrincipalRef* who);
+  Status Admit(const Caller* caller, CallGroup group, size_t size_bytes) {
+    PrincipalRef who;
+    return Admit(caller, group, size_bytes, &who);
+  }
   void Release();
 
   // Whether the caller may call the group, before there is a message: for streams at their start.
   Status Authorize(const Caller* caller, CallGroup group);
+
+  // Before each verification of a token that the core does not know: see
+  // AccessControl::RefuseVerification.
+  Status AdmitVerification(const Caller& caller);
 
   // From now on no inference is let in; what is in goes on.
   void StopAccepting();

@@ -304,7 +304,8 @@ Status FindSharedInputs(const VersionSpec& spec, const SharedMemory& memory,
                                       spec.model_name, "' exceed the limit of ", limit, " bytes"));
     }
   }
-  return Status::Ok();
+  request->shared_bytes = total_bytes;
+  return CheckOwnSize(request->who.get(), request->message.size(), total_bytes);
 }
 
 // Appends to request->wanted; and to shared_outputs, once one output of the request is shared.

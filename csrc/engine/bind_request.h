@@ -13,7 +13,7 @@
 namespace penstock {
 
 // Checks request->view against `spec` and fills request->inputs, wanted, rows, key, priority,
-// timeout_us, shared_inputs, shared_outputs. INVALID_ARGUMENT with the texts that public clients
+// timeout_us, shared_bytes, shared_inputs, shared_outputs. INVALID_ARGUMENT with the texts that public clients
 // look for; the batch axis, datatypes, shapes, byte counts, names, duplicates and reserved
 // parameters are all checked here, BYTES lengths included. What lies in `shared_memory` is not
 // read: of it only the claims are checked.

@@ -111,7 +111,7 @@ Status Engine::ParseAndSubmit(const RequestRef& ref, Wake wake) {
 
 Status Engine::Admit(InferRequest* request, const Caller* caller) {
   PENSTOCK_RETURN_IF_ERROR(
-      admission_.Admit(caller, CallGroup::kInference, request->message.size()));
+      admission_.Admit(caller, CallGroup::kInference, request->message.size(), &request->who));
   request->is_admitted = true;
   return Status::Ok();
 }

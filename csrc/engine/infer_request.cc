@@ -80,6 +80,7 @@ void InferRequest::ResetBinding() {
   rows = 1;
   priority = 0;
   timeout_us = 0;
+  shared_bytes = 0;
   inputs.clear();
   wanted.clear();
   channel.reset();
@@ -118,6 +119,7 @@ void InferRequest::Clear() {
   completions = nullptr;
   max_response_bytes = 0;
   received_ns = 0;
+  who.reset();
   view.Clear();
   ResetBinding();
   version.reset();

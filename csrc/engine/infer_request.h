@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "batcher/completion_queue.h"
 #include "batcher/request.h"
+#include "engine/access.h"
 #include "engine/shared_tensor.h"
 #include "protocol/infer_request.h"
 #include "protocol/infer_response.h"
@@ -53,6 +54,7 @@ class InferRequest final : public Request {
 
   // Set by the engine before it is queued.
   int64_t received_ns = 0;
+  PrincipalRef who;  // whose request it is; null where nobody had to say
   InferRequestView view;
   std::shared_ptr<ModelVersion> version;      // pin: null when refused before it was found
   std::vector<const InferInputView*> inputs;  // one per VersionSpec input; null = left out

@@ -148,10 +148,11 @@ void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   // Those with background requests are larger, and never run on a submitter's thread.
   if (!batch->has_background()) LearnRunTime(times.end_ns - times.start_ns);
   const uint32_t kept_rows = answers_requests_ ? TakeKeptOut(batch, outcomes) : 0;
+  environment_.batcher.End(*batch, *outcomes);  // what is cancelled from here on was served
   environment_.statistics.RecordBatch(*batch, times, *outcomes, kept_rows, UnixTimeMs());
   // Before anybody else can have them: the last to use a region closes its file, which takes time.
   for (const RequestRef& request : batch->requests) AsInfer(request).ReleaseSharedMemory();
-  environment_.batcher.Finish(batch, *outcomes);
+  environment_.batcher.Deliver(batch, *outcomes);
 }
 
 // Leaves those in `batch` that have ended with it; returns the rows of the others.

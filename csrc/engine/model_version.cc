@@ -14,20 +14,24 @@ namespace {
 // Requests of a version: more than jobs have in flight, and no more than is good for the server.
 constexpr size_t kMaxQueuedBackground = 4096;
 
-Batcher::Options BatcherOptions(const VersionSpec& spec, Clock& clock, DeadlineTimer& timer) {
+Batcher::Options BatcherOptions(const VersionSpec& spec,
+                                const ModelVersion::Environment& environment) {
   Batcher::Options options;
   options.policy.max_batch_size = std::max(spec.max_batch_size, 1U);
   options.policy.preferred_batch_sizes = spec.preferred_batch_sizes;
   options.policy.max_background_rows = spec.max_background_rows;
   options.policy.max_queue_delay_ns = std::min(spec.max_queue_delay_us, kNever / 1000) * 1000;
+  // A batch takes no more memory for its inputs than a message may: it is made by what comes, and
+  // what lies in shared memory costs those who send it nothing.
+  options.policy.max_shared_bytes = environment.shared_memory.options().max_request_bytes;
   // Without a batch dimension there is nothing to join requests along.
   options.policy.combines_requests = spec.combines_requests && spec.has_batch_dimension();
   options.levels = spec.queue_policies;
   options.default_priority = spec.default_priority;
   options.background.max_queue_size = kMaxQueuedBackground;
   options.preserves_ordering = spec.preserves_ordering;
-  options.clock = &clock;
-  options.expiry_observer = &timer;
+  options.clock = &environment.clock;
+  options.expiry_observer = &environment.timer;
   return options;
 }
 
@@ -50,8 +54,7 @@ ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec
     : spec_(std::make_shared<const VersionSpec>(std::move(spec))),
       version_text_(std::to_string(spec_->version)),
       environment_(environment),
-      batcher_(
-          std::make_shared<Batcher>(BatcherOptions(*spec_, environment.clock, environment.timer))),
+      batcher_(std::make_shared<Batcher>(BatcherOptions(*spec_, environment))),
       model_(std::move(model)) {}
 
 ModelVersion::~ModelVersion() {
@@ -142,10 +145,11 @@ Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
 
 void ModelVersion::FinishKept(InferRequest& request, BatchTimes times, const Status& outcome) {
   times.computed_ns = times.end_ns = environment_.clock.NowNs();
-  const Status final_outcome = request.is_cancelled() ? Cancelled("") : outcome;
+  Status final_outcome = outcome;
+  batcher_->EndOne(request, &final_outcome);
   statistics_.RecordKept(request, times, final_outcome, UnixTimeMs());
   request.ReleaseSharedMemory();
-  batcher_->FinishOne(request, final_outcome);
+  batcher_->DeliverOne(request, final_outcome);
   kept_.Remove(request);
 }
 

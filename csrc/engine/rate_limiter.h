@@ -29,6 +29,10 @@ class RateLimiter {
 
   // Takes one call out of the bucket of `caller`: 0, or how many nanoseconds until there is one.
   int64_t Take(std::string_view caller, RateLimit limit, int64_t now_ns);
+  // The same, and takes none.
+  int64_t Wait(std::string_view caller, RateLimit limit, int64_t now_ns) const;
+  // Takes one out of the bucket, be it there or not: for what is known only afterwards.
+  void Charge(std::string_view caller, RateLimit limit, int64_t now_ns);
 
   size_t size() const;
 

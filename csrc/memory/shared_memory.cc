@@ -6,6 +6,16 @@
 
 namespace penstock {
 
+SharedMemory::~SharedMemory() {
+  Regions left;
+  {
+    MutexLock lock(mu_);
+    regions_.swap(left);
+  }
+  left.clear();
+  if (closer_ != nullptr) closer_->Stop();
+}
+
 Status SharedMemory::CheckAllowed() const {
   if (options_.is_allowed) return Status::Ok();
   return Unimplemented(
@@ -36,7 +46,7 @@ Status SharedMemory::Register(SharedRegionInfo info) {
     MutexLock lock(mu_);
     PENSTOCK_RETURN_IF_ERROR(CheckRoomLocked(name));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(auto region, SharedRegion::Open(std::move(info)));
+  PENSTOCK_ASSIGN_OR_RETURN(auto region, SharedRegion::Open(std::move(info), closer_));
   MutexLock lock(mu_);
   PENSTOCK_RETURN_IF_ERROR(CheckRoomLocked(name));  // another may have been quicker
   regions_.emplace(name, std::move(region));
@@ -45,15 +55,19 @@ Status SharedMemory::Register(SharedRegionInfo info) {
 
 Status SharedMemory::Unregister(std::string_view name) {
   PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
-  Regions gone;  // goes without the lock: closing may free much memory
-  MutexLock lock(mu_);
-  if (name.empty()) {
-    regions_.swap(gone);
-  } else if (const auto found = regions_.find(name); found != regions_.end()) {
-    gone.insert(regions_.extract(found));
+  Regions gone;
+  {
+    MutexLock lock(mu_);
+    if (name.empty()) {
+      regions_.swap(gone);
+    } else if (const auto found = regions_.find(name); found != regions_.end()) {
+      gone.insert(regions_.extract(found));
+    }
+    ForgetClosedLocked();
+    for (const auto& [key, region] : gone) leaving_.push_back(region);
   }
-  ForgetClosedLocked();
-  for (const auto& [key, region] : gone) leaving_.push_back(region);
+  gone.clear();
+  closer_->WaitIdle();  // so that a client finds closed what nobody used
   return Status::Ok();
 }
 

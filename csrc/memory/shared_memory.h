@@ -11,6 +11,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "memory/region_closer.h"
 #include "memory/shared_region.h"
 
 namespace penstock {
@@ -18,8 +19,8 @@ namespace penstock {
 // Threading: thread-safe.
 // Ownership: owns one reference to each region, requests that use it hold others: a region that is
 // unregistered loses its name at once and its file when the last of them is done.
-// Blocking: Register opens a file, Unregister may close some and free their memory; never while
-// holding the lock.
+// Blocking: Register opens a file, Unregister waits for what is being closed; never while holding
+// the lock. Dropping a region never blocks: see RegionCloser.
 class SharedMemory {
  public:
   struct Options {
@@ -29,7 +30,10 @@ class SharedMemory {
   };
   static constexpr size_t kMaxNameBytes = 1024;
 
-  explicit SharedMemory(Options options) : options_(options) {}
+  explicit SharedMemory(Options options)
+      : options_(options),
+        closer_(options.is_allowed ? std::make_shared<RegionCloser>() : nullptr) {}
+  ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
@@ -48,6 +52,8 @@ class SharedMemory {
 
   const Options& options() const { return options_; }
 
+  RegionCloser& TestOnlyCloser() { return *closer_; }
+
  private:
   using Regions = std::map<std::string, std::shared_ptr<const SharedRegion>, std::less<>>;
 
@@ -56,6 +62,7 @@ class SharedMemory {
 
   // Constant after construction.
   const Options options_;
+  const std::shared_ptr<RegionCloser> closer_;  // shared: with each region; null if not allowed
 
   mutable Mutex mu_;
   // Guarded by mu_.

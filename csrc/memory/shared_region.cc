@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "memory/region_closer.h"
 
 namespace penstock {
 namespace {
@@ -76,14 +77,16 @@ Status CheckObject(const SharedRegionInfo& info, int fd) {
 
 }  // namespace
 
-Result<std::shared_ptr<const SharedRegion>> SharedRegion::Open(SharedRegionInfo info) {
+Result<std::shared_ptr<const SharedRegion>> SharedRegion::Open(
+    SharedRegionInfo info, std::shared_ptr<RegionCloser> closer) {
   PENSTOCK_RETURN_IF_ERROR(CheckArguments(info));
   // O_NONBLOCK: whatever else lies there under that name must not hold the caller up.
   const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const int fd = shm_open(info.key.c_str(), flags, 0);
   if (fd < 0) return OpenFailed(info, errno);
-  // Not make_shared: the constructor is private.
-  std::shared_ptr<const SharedRegion> region(new SharedRegion(std::move(info), fd));  // NOLINT
+  auto* const opened = new SharedRegion(std::move(info), fd);  // NOLINT: the closer's, in the end
+  std::shared_ptr<const SharedRegion> region(
+      opened, [closer = std::move(closer)](const SharedRegion* unused) { closer->Close(unused); });
   PENSTOCK_RETURN_IF_ERROR(CheckObject(region->info(), fd));
   return region;
 }

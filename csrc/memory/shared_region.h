@@ -14,6 +14,8 @@
 
 namespace penstock {
 
+class RegionCloser;
+
 // What a client registered.
 struct SharedRegionInfo {
   std::string name;         // how requests call it
@@ -24,7 +26,7 @@ struct SharedRegionInfo {
 
 // Threading: thread-safe. What others write meanwhile is seen in parts: a reader that checks must
 // check its own copy.
-// Ownership: owns the file descriptor, closed with the last reference. Shared, because a request
+// Ownership: owns the file descriptor, closed behind the last reference by `closer`. Shared, because a request
 // goes on using its region after the name was unregistered.
 // Blocking: Read and Write copy; a page that was swapped out is waited for.
 class SharedRegion {
@@ -34,7 +36,8 @@ class SharedRegion {
   // Status: INVALID_ARGUMENT "failed to register shared memory region 'n': invalid args..." for a
   // key or bounds that cannot be; INTERNAL "Unable to open shared memory region: 'k'";
   // RESOURCE_EXHAUSTED when the process may open no more files.
-  static Result<std::shared_ptr<const SharedRegion>> Open(SharedRegionInfo info);
+  static Result<std::shared_ptr<const SharedRegion>> Open(SharedRegionInfo info,
+                                                          std::shared_ptr<RegionCloser> closer);
   ~SharedRegion();
   SharedRegion(const SharedRegion&) = delete;
   SharedRegion& operator=(const SharedRegion&) = delete;
@@ -54,6 +57,8 @@ class SharedRegion {
   Status Write(uint64_t offset, std::span<const uint8_t> data) const;
 
  private:
+  friend class RegionCloser;
+
   SharedRegion(SharedRegionInfo info, int fd);
 
   Status TooSmall(uint64_t needed_bytes, uint64_t found_bytes) const;
@@ -61,6 +66,8 @@ class SharedRegion {
   // Constant after construction.
   const SharedRegionInfo info_;
   const int fd_;
+
+  mutable const SharedRegion* next_closing_ = nullptr;  // the closer's, once nobody else has it
 };
 
 }  // namespace penstock

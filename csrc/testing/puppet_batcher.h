@@ -74,6 +74,7 @@ struct PuppetSpec {
   int64_t timeout_us = 0;
   int64_t deadline_ns = kNever;
   bool is_background = false;
+  uint64_t shared_bytes = 0;
 };
 
 // Threading: confined to the test's thread.
@@ -94,6 +95,7 @@ class PuppetBatcher {
     ref->timeout_us = spec.timeout_us;
     ref->deadline_ns = spec.deadline_ns;
     ref->is_background = spec.is_background;
+    ref->shared_bytes = spec.shared_bytes;
     return ref;
   }
   // A request that is queued. REQUIRES: it is accepted.
@@ -116,7 +118,7 @@ class PuppetBatcher {
   int64_t wait_until_ns() const { return wait_until_ns_; }
 
   void Finish(Batch* batch, const Status& outcome = Status()) {
-    const std::vector<Status> outcomes(batch->requests.size(), outcome);
+    std::vector<Status> outcomes(batch->requests.size(), outcome);
     batcher_.Finish(batch, outcomes);
   }
 

@@ -36,6 +36,7 @@ Call::Call(Connection& connection, const RequestHead& head)
 
 void Call::DropUnsent() {
   unsent_bytes_ = 0;
+  unencoded_ = nullptr;
   for (; !unsent_.empty(); unsent_.PopFront()) connection_->CountUnsent(-1);
 }
 
@@ -159,7 +160,12 @@ void Call::Send(ReplyRef reply) {
   if (connection_ == nullptr || is_finished_) return;
   unsent_bytes_ += reply->left();
   connection_->CountUnsent(1);
+  Reply* const added = reply.get();
   unsent_.Append(std::move(reply));
+  if (unencoded_ == nullptr) {
+    unencoded_ = added;
+    connection_->EncodeLater(this);
+  }
   SendHeaders({});
   if (std::exchange(is_deferred_, false)) connection_->Resume(stream_id_);
 }
@@ -195,9 +201,11 @@ bool Call::TakeFrame(size_t size, OutQueue* out) {
   while (size != 0) {
     Reply& reply = *unsent_.front();
     const size_t part = std::min(size, reply.left());
+    if (reply.begun_ns == kNever) reply.begun_ns = io_.now_ns();
     reply.Take(part, out);
     size -= part;
     if (reply.left() != 0) break;
+    if (unencoded_ == &reply) unencoded_ = reply.next;
     ReplyRef sent = unsent_.PopFront();
     if (sent->whole) {
       sent_parts_.Append(std::move(sent));
@@ -219,7 +227,12 @@ void Call::OnSent() {
 }
 
 void Call::EncodeUnsent() {
-  for (Reply* reply = unsent_.front(); reply != nullptr; reply = reply->next) reply->EncodeNow();
+  for (; unencoded_ != nullptr; unencoded_ = unencoded_->next) unencoded_->EncodeNow();
+}
+
+void Call::CopyOut(int64_t begun_before_ns) {
+  Reply* const reply = unsent_.front();  // those behind it are not begun
+  if (reply != nullptr && reply->IsHeldSince(begun_before_ns)) reply->CopyRest();
 }
 
 }  // namespace penstock

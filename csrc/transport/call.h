@@ -64,6 +64,8 @@ class Call {
   void OnSent();
   // Encodes what its client does not take: a batch's memory must not wait for a slow reader.
   void EncodeUnsent();
+  // Copies a reply that is taken since before `begun_before_ns` out of its batch's memory.
+  void CopyOut(int64_t begun_before_ns);
 
   int32_t stream_id() const { return stream_id_; }
   Connection* connection() const { return connection_; }  // null once the stream is closed
@@ -144,6 +146,7 @@ class Call {
 
   // Out.
   ReplyList unsent_;
+  Reply* unencoded_ = nullptr;  // of those, from where on EncodeUnsent has not seen them
   size_t unsent_bytes_ = 0;
   size_t sent_messages_ = 0;  // that the lane has not been told of
   ReplyList sent_parts_;      // likewise

@@ -11,6 +11,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "engine/access.h"
+#include "transport/auth_context.h"
 #include "transport/call.h"
 #include "transport/mailbox.h"
 #include "transport/request_head.h"
@@ -25,7 +26,7 @@ class CallHandle : public std::enable_shared_from_this<CallHandle> {
     std::string path;
     Metadata metadata;  // names in lower case; values of "-bin" names are bytes
     std::string peer;
-    std::string peer_common_name;  // of its certificate; "" without one
+    std::shared_ptr<const AuthContext> auth_context;  // null: plain text
     int64_t deadline_ns = kNever;
   };
 

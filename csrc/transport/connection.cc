@@ -28,11 +28,8 @@ constexpr size_t kMaxQueuedFrames = 2000;  // beside what the calls under way ma
 constexpr int kMaxRuns = 64;               // of one writev
 constexpr int kMaxReadsInARow = 4;         // then it is the others' turn
 constexpr int kMaxTlsReadsInARow = 64;
-constexpr int kMaxPingStrikes = 2;  // as gRPC has it
-constexpr int64_t kSecondNs = 1'000'000'000;
-constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
-constexpr int64_t kGoawayNs = kSecondNs;  // for the answer to the ping behind the first GOAWAY
-constexpr int64_t kLingerNs = kSecondNs;  // for the client to close, once all is written
+constexpr int kMaxPingStrikes = 2;            // as gRPC has it
+constexpr int64_t kLingerNs = 1'000'000'000;  // for the client to close, once all is written
 
 }  // namespace
 
@@ -60,6 +57,7 @@ Connection::Connection(IoThread& io, Socket socket, std::string peer,
 Connection::~Connection() {
   Close();
   for (Call* call : sent_) call->Unref();
+  for (Call* call : unencoded_) call->Unref();
   nghttp2_session_del(session_);
 }
 
@@ -183,10 +181,17 @@ void Connection::Flush() {
     if (!out_.empty()) break;  // the socket, or TLS, takes no more for now
   }
   if (is_closed_) return;
-  if (unsent_messages_ != 0) {
-    for (Call* call = calls_; call != nullptr; call = call->next) call->EncodeUnsent();
-  }
+  EncodeUnsent();
+  WatchForSlowReader();
   FinishIfIdle();
+}
+
+void Connection::EncodeUnsent() {
+  for (Call* const call : unencoded_) {
+    call->EncodeUnsent();
+    call->Unref();
+  }
+  unencoded_.clear();
 }
 
 // Makes bytes of frames, up to a bound.
@@ -338,96 +343,6 @@ void Connection::CloseStreams() {
   io_.MarkDirty(this);
 }
 
-void Connection::SetDue(int64_t when_ns) {
-  due_ns_ = std::min(due_ns_, when_ns);
-  io_.SetTimer(due_ns_);
-}
-
-void Connection::OnTimer(int64_t now_ns) {
-  due_ns_ = kNever;
-  if (is_closed_) return;
-  if (linger_until_ns_ != 0) return now_ns < linger_until_ns_ ? SetDue(linger_until_ns_) : Close();
-  if (!has_begun_) {
-    if (now_ns >= opened_ns_ + kHandshakeNs) {
-      Close();
-      return;
-    }
-    SetDue(opened_ns_ + kHandshakeNs);
-  }
-  CheckDeadlines(now_ns);
-  CheckAgeAndIdle(now_ns);
-  if (!is_closed_) CheckKeepalive(now_ns);
-}
-
-void Connection::CheckDeadlines(int64_t now_ns) {
-  if (next_deadline_ns_ <= now_ns) {
-    next_deadline_ns_ = kNever;
-    Call* call = calls_;
-    while (call != nullptr) {
-      Call* const next = call->next;
-      if (call->deadline_ns() <= now_ns) {
-        call->OnDeadline();
-        io_.MarkDirty(this);
-      } else {
-        next_deadline_ns_ = std::min(next_deadline_ns_, call->deadline_ns());
-      }
-      call = next;
-    }
-  }
-  if (next_deadline_ns_ != kNever) SetDue(next_deadline_ns_);
-}
-
-void Connection::CheckAgeAndIdle(int64_t now_ns) {
-  if (now_ns >= end_ns_) {
-    Close();
-    return;
-  }
-  if (end_ns_ != kNever) SetDue(end_ns_);
-  if (is_draining_) {
-    if (has_said_goaway_) return;
-    if (now_ns < drain_ns_ + kGoawayNs) {
-      SetDue(drain_ns_ + kGoawayNs);
-    } else {
-      SayGoaway(NGHTTP2_NO_ERROR, {});
-    }
-    return;
-  }
-  // Whether something is over that may last for `limit_ns`.
-  const auto is_over = [&](int64_t since_ns, int64_t limit_ns) {
-    if (limit_ns != 0 && now_ns < since_ns + limit_ns) SetDue(since_ns + limit_ns);
-    return limit_ns != 0 && now_ns >= since_ns + limit_ns;
-  };
-  const bool is_of_age = is_over(opened_ns_, max_age_ns_);
-  const bool is_idle =
-      calls_ == nullptr && is_over(idle_since_ns_, io_.options().max_connection_idle_ns);
-  if (is_of_age || is_idle) Drain();
-}
-
-void Connection::CheckKeepalive(int64_t now_ns) {
-  const TransportOptions& options = io_.options();
-  if (ping_sent_ns_ != 0) {
-    const int64_t end_ns = ping_sent_ns_ + options.keepalive_timeout_ns;
-    if (last_read_ns_ > ping_sent_ns_) {
-      ping_sent_ns_ = 0;  // whatever came says as much as the answer
-    } else if (now_ns >= end_ns) {
-      Close();
-      return;
-    } else {
-      SetDue(end_ns);
-      return;
-    }
-  }
-  const int64_t ping_ns = last_read_ns_ + options.keepalive_time_ns;
-  if (now_ns < ping_ns) {
-    SetDue(ping_ns);
-    return;
-  }
-  ping_sent_ns_ = now_ns;
-  nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
-  SetDue(now_ns + options.keepalive_timeout_ns);
-  io_.MarkDirty(this);
-}
-
 void Connection::BeginCall() {
   if (!head_.is_post()) return AnswerHttp("405");
   if (!head_.is_grpc()) return AnswerHttp("415");
@@ -451,6 +366,11 @@ void Connection::BeginCall() {
     if (next_deadline_ns_ < due_ns_) SetDue(next_deadline_ns_);
   }
   call->OnStart();
+}
+
+const std::shared_ptr<const AuthContext>& Connection::auth_context() {
+  if (auth_context_ == nullptr && tls_ != nullptr) auth_context_ = AuthContextOf(*tls_);
+  return auth_context_;
 }
 
 void Connection::Resume(int32_t stream_id) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "transport/auth_context.h"
 #include "transport/call.h"
 #include "transport/out_queue.h"
 #include "transport/request_head.h"
@@ -53,7 +54,8 @@ class Connection {
   int fd() const { return socket_.fd(); }
   IoThread& io() const { return io_; }
   const std::string& peer() const { return peer_; }
-  std::string peer_common_name() const { return tls_ ? tls_->peer_common_name() : std::string(); }
+  // Null: plain text. Read once, for all of its calls.
+  const std::shared_ptr<const AuthContext>& auth_context();
 
   // What calls do with their streams; none of these writes to the socket at once.
   void SubmitHeaders(Call* call, Compression compression, const Metadata& metadata);
@@ -63,6 +65,11 @@ class Connection {
   void Consume(int32_t stream_id, size_t bytes);
   // Messages are waiting for the socket's queue, or no longer.
   void CountUnsent(ptrdiff_t change) { unsent_messages_ += static_cast<size_t>(change); }
+  // `call` has messages that are not encoded: at the turn's end they are, if they are still there.
+  void EncodeLater(Call* call) {
+    call->Ref();
+    unencoded_.push_back(call);
+  }
   // When OnTimer has something to do.
   int64_t due_ns() const { return due_ns_; }
 
@@ -80,11 +87,15 @@ class Connection {
     bool operator==(const Waits&) const = default;
   };
 
+  // For the answer to the ping behind the first GOAWAY.
+  static constexpr int64_t kGoawayNs = 1'000'000'000;
+
   Status StartSession();
   void Handshake();
   bool ReadOnce(bool* may_have_more);
   bool Receive(std::span<const uint8_t> bytes);
   bool FillFromSession();
+  void EncodeUnsent();
   void TellSent();
   bool WriteOut();
   bool WritePlain();
@@ -101,6 +112,8 @@ class Connection {
   void CheckKeepalive(int64_t now_ns);
   void CheckAgeAndIdle(int64_t now_ns);
   void CheckDeadlines(int64_t now_ns);
+  void CheckSlowReader(int64_t now_ns);
+  void WatchForSlowReader();
   // Asks for OnTimer at `when_ns` at the latest.
   void SetDue(int64_t when_ns);
 
@@ -124,8 +137,10 @@ class Connection {
   nghttp2_session* session_ = nullptr;
   RequestHead head_;              // of the header block under way
   bool is_request_head_ = false;  // else trailers, which say nothing here
+  std::shared_ptr<const AuthContext> auth_context_;
   OutQueue out_;
-  std::vector<Call*> sent_;  // with a reference each, see Call::OnSent
+  std::vector<Call*> sent_;       // with a reference each, see Call::OnSent
+  std::vector<Call*> unencoded_;  // likewise, see EncodeLater
   Call* calls_ = nullptr;
   size_t unsent_messages_ = 0;
 
@@ -138,6 +153,7 @@ class Connection {
 
   int64_t due_ns_ = kNever;
   int64_t next_deadline_ns_ = kNever;  // not after the first of the calls'
+  int64_t slow_due_ns_ = kNever;       // the next look for replies that are read slowly
   int64_t last_read_ns_;
   int64_t idle_since_ns_;        // while there is no call
   int64_t linger_until_ns_ = 0;  // 0 = it does not: else all is written, the client is to close

@@ -14,12 +14,12 @@ std::span<uint8_t> OutQueue::Reserve(size_t size) {
     used_ = 0;
   }
   uint8_t* const data = chunks_.back().bytes.data() + used_;
-  const bool continues =
-      runs_.size() > first_ && !runs_.back().owner && runs_.back().data + runs_.back().size == data;
+  const bool continues = runs_.size() > first_ && runs_.back().is_in_chunk() &&
+                         runs_.back().data + runs_.back().size == data;
   if (continues) {
     runs_.back().size += size;
   } else {
-    runs_.push_back({data, size, ReplyRef()});
+    runs_.push_back({data, size, ReplyRef(), Buffer()});
   }
   chunks_.back().unwritten += size;
   used_ += size;
@@ -34,7 +34,7 @@ void OutQueue::Append(std::span<const uint8_t> bytes) {
 
 void OutQueue::Refer(std::span<const uint8_t> bytes, Reply& owner) {
   if (bytes.empty()) return;
-  runs_.push_back({bytes.data(), bytes.size(), ReplyRef(&owner)});
+  runs_.push_back({bytes.data(), bytes.size(), ReplyRef(&owner), Buffer()});
   size_ += bytes.size();
 }
 
@@ -43,7 +43,7 @@ void OutQueue::Drop(size_t size) {
   while (size != 0) {
     Run& run = runs_[first_];
     size_t dropped = std::min(run.size, size);
-    if (!run.owner) {
+    if (run.is_in_chunk()) {
       // A run may go on from one chunk into the next where they lie side by side.
       while (chunks_.front().unwritten == 0) chunks_.pop_front();
       dropped = std::min(dropped, chunks_.front().unwritten);
@@ -54,9 +54,21 @@ void OutQueue::Drop(size_t size) {
     size -= dropped;
     if (run.size != 0) continue;
     run.owner = ReplyRef();
+    run.copy = Buffer();
     ++first_;
   }
   DropRuns();
+}
+
+void OutQueue::CopyOut(int64_t begun_before_ns) {
+  for (size_t i = first_; i < runs_.size(); ++i) {
+    Run& run = runs_[i];
+    if (!run.owner || !run.owner->IsHeldSince(begun_before_ns)) continue;
+    run.copy = HostPool::Shared().Allocate(run.size);
+    std::memcpy(run.copy.data(), run.data, run.size);
+    run.data = run.copy.data();
+    run.owner = ReplyRef();
+  }
 }
 
 // Lets go of what has been written, also where the queue never becomes empty.

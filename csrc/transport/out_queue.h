@@ -38,6 +38,8 @@ class OutQueue {
   }
   // `size` bytes have been written.
   void Drop(size_t size);
+  // Copies what lies in the memory of batches and is taken from there since before then.
+  void CopyOut(int64_t begun_before_ns);
 
  private:
   static constexpr size_t kChunkBytes = 32 << 10;
@@ -45,7 +47,9 @@ class OutQueue {
   struct Run {
     const uint8_t* data;
     size_t size;
-    ReplyRef owner;  // none: in a chunk
+    ReplyRef owner;  // of what it refers to
+    Buffer copy;     // where it lies once it was copied
+    bool is_in_chunk() const { return !owner && copy.size() == 0; }
   };
 
   struct Chunk {

@@ -96,6 +96,22 @@ void Reply::EncodeNow() {
   message_ = MessageBytes();
 }
 
+void Reply::CopyRest() {
+  size_t skip = std::max(taken_, kPrefixBytes) - kPrefixBytes;
+  Buffer rest = HostPool::Shared().Allocate(size_ - skip);
+  uint8_t* to = rest.data();
+  for (const std::span<const uint8_t> piece : pieces_) {
+    const size_t gone = std::min(skip, piece.size());
+    to = std::copy(piece.begin() + static_cast<ptrdiff_t>(gone), piece.end(), to);
+    skip -= gone;
+  }
+  size_ = rest.size();
+  taken_ = std::min(taken_, kPrefixBytes);
+  bytes_ = std::move(rest);
+  pieces_.assign(1, std::as_const(bytes_).span());
+  request = RequestRef();
+}
+
 // The framing in one buffer, cut where the tensors come.
 void Reply::EncodePieces() {
   const InferRequest& infer = AsInfer(request);

@@ -86,7 +86,8 @@ class Reply {
   RequestRef request;         // null once its outputs are encoded
   bool is_done = false;       // the request has its outcome, and that is:
   Status status;
-  Reply* next = nullptr;  // in its ReplyList
+  Reply* next = nullptr;      // in its ReplyList
+  int64_t begun_ns = kNever;  // when its first byte was taken
 
   // A decoupled request's, whose responses are replies of their own.
   size_t unsent_parts = 0;     // of those
@@ -110,6 +111,13 @@ class Reply {
   void Take(size_t size, OutQueue* out);
   // Lets go of the batch that a small reply was to be encoded from: its client reads slowly.
   void EncodeNow();
+  // Whether it is being taken, since then, from where its batch left it.
+  bool IsHeldSince(int64_t before_ns) const {
+    return begun_ns <= before_ns && request && !pieces_.empty();
+  }
+  // Copies what is left of such a reply, and lets go of the batch. REQUIRES: IsHeldSince, and
+  // nothing refers to what was taken.
+  void CopyRest();
 
  private:
   friend class ReplyRef;

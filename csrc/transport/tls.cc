@@ -1,12 +1,16 @@
 #include "transport/tls.h"
 
+#include <arpa/inet.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cerrno>
 #include <string_view>
@@ -24,6 +28,43 @@ using CertificateRef = std::unique_ptr<X509, decltype(&X509_free)>;
 
 CertificateRef PeerCertificate(SSL* ssl) {
   return CertificateRef(SSL_get1_peer_certificate(ssl), X509_free);
+}
+
+using BioRef = std::unique_ptr<BIO, decltype(&BIO_free)>;
+
+std::string TextOf(BIO* bio) {
+  const char* data = nullptr;
+  const long length = BIO_get_mem_data(bio, &data);
+  return length > 0 ? std::string(data, static_cast<size_t>(length)) : "";
+}
+
+std::string TextOf(const ASN1_STRING* text) {
+  return {reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
+          static_cast<size_t>(ASN1_STRING_length(text))};
+}
+
+std::string AddressOf(const ASN1_STRING* bytes) {
+  const int length = ASN1_STRING_length(bytes);
+  if (length != 4 && length != 16) return "";
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  inet_ntop(length == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(bytes), text.data(),
+            text.size());
+  return text.data();
+}
+
+TlsSession::AlternativeName AlternativeNameOf(const GENERAL_NAME* name) {
+  switch (name->type) {
+    case GEN_DNS:
+      return {"dns", TextOf(name->d.dNSName)};
+    case GEN_URI:
+      return {"uri", TextOf(name->d.uniformResourceIdentifier)};
+    case GEN_IPADD:
+      return {"ip", AddressOf(name->d.iPAddress)};
+    case GEN_EMAIL:
+      return {"email", TextOf(name->d.rfc822Name)};
+    default:
+      return {"", "other types of SAN"};
+  }
 }
 
 bool HasChosenHttp2(const SSL* ssl) {
@@ -129,13 +170,33 @@ std::string TlsSession::peer_common_name() const {
 std::string TlsSession::peer_subject() const {
   const CertificateRef certificate = PeerCertificate(ssl_);
   if (certificate == nullptr) return "";
-  const std::unique_ptr<BIO, decltype(&BIO_free)> text(BIO_new(BIO_s_mem()), BIO_free);
+  const BioRef text(BIO_new(BIO_s_mem()), BIO_free);
   if (text == nullptr) return "";
   const X509_NAME* subject = X509_get_subject_name(certificate.get());
   if (X509_NAME_print_ex(text.get(), subject, 0, XN_FLAG_RFC2253) < 0) return "";
-  const char* data = nullptr;
-  const long length = BIO_get_mem_data(text.get(), &data);
-  return length > 0 ? std::string(data, static_cast<size_t>(length)) : "";
+  return TextOf(text.get());
+}
+
+std::string TlsSession::peer_pem() const {
+  const CertificateRef certificate = PeerCertificate(ssl_);
+  if (certificate == nullptr) return "";
+  const BioRef text(BIO_new(BIO_s_mem()), BIO_free);
+  if (text == nullptr || PEM_write_bio_X509(text.get(), certificate.get()) != 1) return "";
+  return TextOf(text.get());
+}
+
+std::vector<TlsSession::AlternativeName> TlsSession::peer_alternative_names() const {
+  std::vector<AlternativeName> names;
+  const CertificateRef certificate = PeerCertificate(ssl_);
+  if (certificate == nullptr) return names;
+  const std::unique_ptr<GENERAL_NAMES, decltype(&GENERAL_NAMES_free)> found(
+      static_cast<GENERAL_NAMES*>(
+          X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)),
+      GENERAL_NAMES_free);
+  for (int i = 0; i < sk_GENERAL_NAME_num(found.get()); ++i) {
+    names.push_back(AlternativeNameOf(sk_GENERAL_NAME_value(found.get(), i)));
+  }
+  return names;
 }
 
 }  // namespace penstock

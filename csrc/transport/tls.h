@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/mutex.h"
 #include "base/status.h"
@@ -46,6 +47,11 @@ struct TlsFiles {
 // Blocking: never on the socket. A handshake computes for about a millisecond.
 class TlsSession {
  public:
+  struct AlternativeName {
+    std::string kind;  // "dns", "uri", "ip", "email", or "" for any other
+    std::string value;
+  };
+
   enum class Io { kDone, kWantRead, kWantWrite, kClosed, kError };
 
   ~TlsSession();
@@ -74,6 +80,9 @@ class TlsSession {
   // the whole subject as RFC 2253 writes it.
   std::string peer_common_name() const;
   std::string peer_subject() const;
+  // All of it in PEM, and its alternative names, as gRPC writes them.
+  std::string peer_pem() const;
+  std::vector<AlternativeName> peer_alternative_names() const;
 
   // Why the last call gave kError, for the log; "" otherwise.
   const std::string& last_error() const { return last_error_; }

@@ -228,6 +228,8 @@ class Access:
         """Reads a call's metadata; `connection` is the same for all calls of a connection."""
     def needs_verification(self, group: str, caller: Caller) -> bool:
         """Whether the caller's token must be verified before it can call the group."""
+    def admit_verification(self, caller: Caller) -> None:
+        """Raises CoreError where the caller's connection may not have a token verified now."""
     def accept(self, caller: Caller, principal: Principal, valid_s: float) -> None:
         """The caller's token is good, for so long."""
     def refuse(self, caller: Caller, code: int, reason: str, valid_s: float) -> None:
@@ -263,8 +265,8 @@ class ServerCall:
     def peer(self) -> str:
         """As gRPC writes it: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:."""
     @property
-    def peer_common_name(self) -> str:
-        """Of the client's certificate; empty where none was asked for."""
+    def auth_properties(self) -> tuple[tuple[str, bytes], ...]:
+        """What TLS tells of the client, in gRPC's words; a key may come again. Plain text: none."""
     @property
     def deadline_ns(self) -> int:
         """On time.monotonic_ns(); 0 = none."""

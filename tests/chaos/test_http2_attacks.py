@@ -6,17 +6,21 @@ answered rightly and the server's memory stays bounded.
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
+from tests.support.access_files import key_entry, write_keys
+from tests.support.certificates import Authority
 from tests.support.fixture_models import write_identity, write_simple
 from tests.support.http2_faults import FAULTS, MAX_MESSAGE_BYTES, Fault
 from tests.support.http2_floods import FLOODS, Flood
 from tests.support.http2_peer import peer_of
-from tests.support.raw_grpc import RawClient, raw_client
+from tests.support.raw_grpc import RawClient, raw_client, secure_client
 from tests.support.requests import simple_request, sums
 from tests.support.server_process import Served, served
 from tritonclient.grpc import service_pb2 as wire
@@ -37,10 +41,17 @@ class Target:
 
     server: Served
     transport: str
+    tls: ssl.SSLContext | None = None
+    credentials: grpc.ChannelCredentials | None = None
 
     @property
     def port(self) -> int:
         return int(self.server.grpc.rsplit(":", 1)[1])
+
+    def client(self) -> AbstractAsyncContextManager[RawClient]:
+        if self.credentials is None:
+            return raw_client(self.server.grpc)
+        return secure_client(self.server.grpc, self.credentials)
 
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.server.pid}/statm").read_text().split()[1])
@@ -87,10 +98,31 @@ def target(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator
     assert not [line for line in server.log if "Traceback" in line]
 
 
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Target]:
+    """The same over TLS, and with an access policy that asks each call who it is."""
+    folder = tmp_path_factory.mktemp("guarded")
+    write_simple(folder / "repository", config=MODEL)
+    write_identity(folder / "repository", config=MODEL)
+    authority = Authority(folder)
+    pair = authority.issue("server")
+    keys = write_keys(folder / "keys.json", key_entry("nobody", "key-of-nobody"))
+    flags = ["--max-message-bytes", str(MAX_MESSAGE_BYTES), "--grpc-use-ssl=true"]
+    flags += ["--grpc-server-cert", str(pair.certificate), "--grpc-server-key", str(pair.key)]
+    flags += ["--api-keys-file", str(keys), "--unauthenticated-group", "inference"]
+    flags += ["--connection-requests-per-second", "100000"]
+    trust = ssl.create_default_context(cafile=str(authority.certificate))
+    trust.set_alpn_protocols(["h2"])
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes())
+    with served(folder / "repository", *flags) as server:
+        yield Target(server, transport, trust, credentials)
+    assert not [line for line in server.log if "Traceback" in line]
+
+
 @asynccontextmanager
 async def bystander_of(target: Target) -> AsyncIterator[Bystander]:
     """Asks all the while; what goes wrong for it ends the test."""
-    async with raw_client(target.server.grpc) as client:
+    async with target.client() as client:
         bystander = Bystander(client, target)
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(bystander.ask())
@@ -101,7 +133,7 @@ async def bystander_of(target: Target) -> AsyncIterator[Bystander]:
 
 async def check(target: Target, attack: Fault | Flood) -> None:
     expected = attack.expected_of(target.transport)
-    async with bystander_of(target) as bystander, peer_of(target.port) as peer:
+    async with bystander_of(target) as bystander, peer_of(target.port, target.tls) as peer:
         before_bytes = target.rss_bytes()
         if isinstance(attack, Flood):
             await peer.greet()
@@ -122,6 +154,11 @@ async def check(target: Target, attack: Fault | Flood) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 async def test_fault_ends_in_an_error_for_its_sender_alone(target: Target, name: str) -> None:
     await check(target, FAULTS[name])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_fault_over_tls_and_with_a_policy_ends_the_same(guarded: Target, name: str) -> None:
+    await check(guarded, FAULTS[name])
 
 
 @pytest.mark.parametrize("name", FLOODS)

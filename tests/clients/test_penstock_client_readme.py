@@ -28,12 +28,18 @@ def classify(request: Any, context: grpc.ServicerContext) -> Any:
         return echo(request, context)
     rows = request.inputs[0].shape[0]
     label = pb.ModelInferResponse.InferOutputTensor(name="label", datatype="INT64", shape=[rows])
+    found = np.full(rows, 7, np.int64).tobytes()
+    if request.outputs and (place := request.outputs[0].parameters):
+        with open(f"/dev/shm/{place['shared_memory_region'].string_param}", "r+b") as region:
+            region.seek(place["shared_memory_offset"].int64_param)
+            region.write(found)
+        found = b""
     return pb.ModelInferResponse(
         model_name="digits",
         model_version="1",
         id=request.id,
         outputs=[label],
-        raw_output_contents=[np.full(rows, 7, np.int64).tobytes()],
+        raw_output_contents=[found],
     )
 
 
@@ -51,6 +57,8 @@ def describe() -> dict[str, Any]:
         "ModelMetadata": pb.ModelMetadataResponse(name="digits", inputs=[tensor]),
         "RepositoryIndex": pb.RepositoryIndexResponse(models=[entry]),
         "ModelStatistics": pb.ModelStatisticsResponse(model_stats=[counts]),
+        "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterResponse(),
+        "SystemSharedMemoryUnregister": pb.SystemSharedMemoryUnregisterResponse(),
     }
 
 
@@ -60,6 +68,7 @@ EXPECTED = [
     "",
     "[7] True\n" * 10,
     "['grüße', 'tschüß']\n",
+    "[7 7 7]\n",
     None,
     "StatusCode.NOT_FOUND Request for unknown model: 'no-such-model' is not found "
     "no-such-model r1 {}\n",

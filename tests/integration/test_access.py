@@ -21,6 +21,7 @@ from penstock import codec
 from penstock.access_settings import GROUPS
 from penstock.errors import StartupError
 from penstock.frontend.gate import RPC_GROUPS
+from penstock_client import SharedMemory
 
 ADMIN = (("triton-grpc-protocol-admin", "s3cret"),)
 REQUEST = simple_request().SerializeToString()
@@ -282,6 +283,29 @@ async def test_size_of_a_key_is_its_own(keyed: RunningServer) -> None:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "bytes exceeds the limit of key 'small': 10 bytes" in str(error.details())
         assert "grpc-retry-pushback-ms" not in trailing_of(error)
+
+
+async def test_limit_of_a_key_counts_shared_memory(tmp_path: Path, repository: Path) -> None:
+    request = simple_request()
+    request.ClearField("raw_input_contents")
+    for tensor in request.inputs:
+        tensor.parameters["shared_memory_region"].string_param = "r"
+        tensor.parameters["shared_memory_byte_size"].int64_param = 64
+    limit = request.ByteSize() + 127
+    file = write_keys(tmp_path / "keys.json", key_entry("k", "key", max_request_bytes=limit))
+    config = server_config(repository, api_keys_file=str(file), allow_client_shm=True)
+    with SharedMemory.create(64, name="r") as memory:
+        async with run_server(config) as server, server.client() as client:
+            region = service_pb2.SystemSharedMemoryRegisterRequest(
+                name="r", key=memory.key, byte_size=64
+            )
+            data, key = region.SerializeToString(), bearer("key")
+            await client.unary("SystemSharedMemoryRegister", data, metadata=key)
+            call = client.unary("ModelInfer", request.SerializeToString(), metadata=key)
+            error = await failure(call)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    expected = f"{request.ByteSize()} bytes and 128 in shared memory exceeds the limit of key 'k'"
+    assert expected in str(error.details())
 
 
 async def test_refusals_are_counted_by_reason(keyed: RunningServer) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.models import onnx_files, openvino_files
+from tests.support.models import onnx_files, openvino_files, weight_files
 from tests.support.run_server import run_server, server_config
 
 from penstock_client import AsyncClient
@@ -120,6 +120,48 @@ async def test_short_weights_are_refused(tmp_path: Path) -> None:
     folder = openvino_files.write_model(tmp_path, "m")
     (folder / "1" / "model.bin").write_bytes(b"short")
     assert "Incorrect weights in bin file" in await refusal(tmp_path)
+
+
+WEIGHTED = {"model.saved_model": weight_files.saved_model, "model.pdmodel": weight_files.paddle}
+
+
+def write_weighted(repository: Path, filename: str) -> list[Path]:
+    """The files of its weights."""
+    (repository / "m").mkdir()
+    (repository / "m" / "config.pbtxt").write_text(config_of(filename))
+    return WEIGHTED[filename](repository / "m" / "1" / filename)
+
+
+@pytest.mark.parametrize("filename", WEIGHTED)
+async def test_weights_cut_short_or_gone_while_served_change_nothing(
+    tmp_path: Path, filename: str
+) -> None:
+    files = write_weighted(tmp_path, filename)
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    async with serving(tmp_path) as client:
+        for file in files:
+            file.write_bytes(b"")
+        result = await client.infer("m", {(await client.model_metadata("m")).inputs[0].name: rows})
+        np.testing.assert_array_equal(next(iter(result.values())), rows * 2)
+        for file in files:
+            file.unlink()
+        result = await client.infer("m", {(await client.model_metadata("m")).inputs[0].name: rows})
+        np.testing.assert_array_equal(next(iter(result.values())), rows * 2)
+
+
+@pytest.mark.parametrize("filename", WEIGHTED)
+@pytest.mark.parametrize("kept", [None, 0, 1, 11, 30])
+async def test_weights_that_are_short_or_missing_are_refused(
+    tmp_path: Path, filename: str, kept: int | None
+) -> None:
+    for number, file in enumerate(write_weighted(tmp_path, filename)):
+        whole = file.read_bytes()
+        if kept is None:
+            file.unlink()
+        else:
+            file.write_bytes(whole[: min(kept, len(whole) - 1)])
+        assert "model 'm' version 1 cannot be read as" in await refusal(tmp_path), number
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,12 @@ async def test_caller_that_leaves_while_running_changes_nothing_for_others(
         # The cancellations arrive in their order: once the second has, so has the first.
         await on.until(lambda stats: stats["cancelled"]["queued"] == 1)
         await on.open_gate([stayer])
-        await on.until(lambda stats: stats["cancelled"]["running"] == 1)
+        stats = await on.until(lambda stats: stats["cancelled"]["running"] == 1)
+        assert stats["success"]["count"] == stats["inference_count"] == 1
+        assert stats["fail"]["count"] == stats["failures"]["CANCELLED"] == 2
+        metrics = (await ask(on.server.metrics_port, "/metrics")).body.decode()
+        counted = r'^nv_inference_request_failure\{.*reason="CANCELED"\} 2$'
+        assert re.search(counted, metrics, re.MULTILINE)
 
 
 async def test_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -178,9 +178,16 @@ async def test_region_that_is_unregistered_in_use_serves_on_and_is_then_closed(
         reply = wire.ModelStreamInferResponse.FromString(await stream.read())
         assert reply.error_message == ""
         assert reply.infer_response.raw_output_contents == [b""]
-        assert open_files(server, path) == 0
+        await closed(server, client, path)
         assert read(path, 8, 8) == struct.pack("<2f", 3.0, 4.0)
         stream.cancel()
+
+
+async def closed(server: ServerProcess, client: RawClient, path: str) -> None:
+    """Returns once the server has the file open no more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while open_files(server, path):
+            await client.unary("ServerLive")
 
 
 async def answered(client: RawClient, model: str) -> None:

@@ -73,6 +73,21 @@ async def test_good_token_comes_in_and_opens_its_groups(
     assert keys.asked == 1
 
 
+async def test_junk_tokens_use_up_their_connections_verifications(
+    server: RunningServer, issuer: Issuer
+) -> None:
+    async with server.client() as client, server.client() as other:
+        outcomes: list[tuple[str, str]] = []
+        while not any(code == "RESOURCE_EXHAUSTED" for code, _ in outcomes):
+            assert len(outcomes) < 10_000
+            junk = [issuer.token(exp=1, jti=f"{len(outcomes)}.{i}") for i in range(50)]
+            outcomes += await asyncio.gather(*(ask(client, token) for token in junk))
+        assert outcomes[0][0] == "UNAUTHENTICATED"
+        (text,) = {text.rpartition(" in ")[0] for code, text in outcomes if code[0] == "R"}
+        assert text == "this connection brings too many tokens that are not good; try again"
+        assert await ask(other, issuer.token()) == ("OK", "")
+
+
 @pytest.mark.parametrize("algorithm", ["RS256", "EdDSA"])
 async def test_other_allowed_algorithms_verify(
     tmp_path: Path, repository: Path, algorithm: str

@@ -144,6 +144,10 @@ class FakeEngine:
         self.serving[model_name] = cast(list[FakeVersion], list(versions))
         self.unready[model_name] = list(unready)
 
+    def forget(self, model_name: str) -> None:
+        assert self.serving.pop(model_name) == []
+        del self.unready[model_name]
+
 
 def _corrupt(source: ModelSource) -> CoreError:
     return InvalidArgumentError(f"version {source.version}: the model file is corrupt")

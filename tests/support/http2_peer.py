@@ -1,6 +1,7 @@
 """A client of HTTP/2 that may do as it likes, and what its deeds come to."""
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import asynccontextmanager
@@ -187,9 +188,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer_of(port: int) -> AsyncIterator[Peer]:
+async def peer_of(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     """A connection on which nothing has been said; reset at the end."""
-    async with http2.connection(port) as connection:
+    async with http2.connection(port, tls=tls) as connection:
         try:
             yield Peer(port, connection)
         finally:

@@ -37,3 +37,13 @@ async def raw_client(
     arguments += [(name.replace("__", "."), value) for name, value in options.items()]
     async with grpc.aio.insecure_channel(address, options=arguments) as channel:
         yield RawClient(channel, infer_service)
+
+
+@asynccontextmanager
+async def secure_client(
+    address: str, credentials: grpc.ChannelCredentials
+) -> AsyncIterator[RawClient]:
+    """The same over TLS."""
+    arguments = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.secure_channel(address, credentials, options=arguments) as channel:
+        yield RawClient(channel, codec.SERVICE_NAME)

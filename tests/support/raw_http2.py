@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -161,14 +162,16 @@ class Connection:
 
 
 @asynccontextmanager
-async def connection(port: int, host: str = "127.0.0.1") -> AsyncIterator[Connection]:
+async def connection(
+    port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Connection]:
     """A connection, closed at the end."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(host, port, ssl=tls)
     try:
         yield Connection(reader, writer)
     finally:
         writer.close()
         try:
             await writer.wait_closed()
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             pass  # reset, by either side

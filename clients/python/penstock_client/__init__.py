@@ -19,6 +19,7 @@ from penstock_client._records import (
     ModelMetadata,
     ModelStatistics,
     ServerMetadata,
+    SharedMemoryRegion,
     TensorMetadata,
 )
 from penstock_client._retry import Odds, RetryPolicy
@@ -48,6 +49,7 @@ from penstock_client.errors import (
     ProtocolError,
     ResourceExhaustedError,
     RpcError,
+    SharedMemoryError,
     StreamResponseError,
     TensorError,
     UnauthenticatedError,
@@ -55,6 +57,7 @@ from penstock_client.errors import (
     UnimplementedError,
     UnknownError,
 )
+from penstock_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
 from penstock_client.tensors import Tensor
 
 __all__ = [
@@ -90,6 +93,11 @@ __all__ = [
     "RetryPolicy",
     "RpcError",
     "ServerMetadata",
+    "SharedMemory",
+    "SharedMemoryError",
+    "SharedMemoryRegion",
+    "SharedRoom",
+    "SharedTensor",
     "StreamResponseError",
     "Tensor",
     "TensorError",

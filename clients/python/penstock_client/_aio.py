@@ -11,9 +11,8 @@ from collections.abc import (
     Callable,
     Iterable,
     Mapping,
-    Sequence,
 )
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -25,9 +24,9 @@ from penstock_client._infer import (
     InferRequest,
     InferResult,
     InputValue,
+    Outputs,
     Parameter,
-    build_request,
-    read_stream_response,
+    StreamMessages,
 )
 from penstock_client._messages import pb
 from penstock_client._operations import Operation, T
@@ -36,11 +35,13 @@ from penstock_client._records import (
     ModelMetadata,
     ModelStatistics,
     ServerMetadata,
+    SharedMemoryRegion,
 )
 from penstock_client._retry import Odds, RetryPolicy
 from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import AsyncGrpcTransport, AsyncTransport, ChannelOptions
-from penstock_client.errors import RpcError, StreamResponseError
+from penstock_client.errors import PenstockError, RpcError, StreamResponseError
+from penstock_client.shared_memory import SharedMemory
 
 Requests = Iterable[InferRequest] | AsyncIterable[InferRequest]
 
@@ -108,7 +109,7 @@ class AsyncClient(BaseClient):
         model: str,
         inputs: Mapping[str, InputValue],
         *,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         version: str = "",
         request_id: str = "",
         priority: int = 0,
@@ -228,6 +229,40 @@ class AsyncClient(BaseClient):
         """Asks the server to unload a model; it may still finish requests. Never retried."""
         await self._run(operations.unload_model(model, unload_dependents), deadline_s)
 
+    # Shared memory
+
+    @asynccontextmanager
+    async def shared_memory(
+        self, memory: SharedMemory, *, deadline_s: float | None = None
+    ) -> AsyncIterator[SharedMemory]:
+        """Registers the memory for the length of an `async with` block; as `Client`."""
+        await self.register_shared_memory(memory, deadline_s=deadline_s)
+        try:
+            yield memory
+        except BaseException:
+            with suppress(PenstockError):  # what went wrong in the block is the news
+                await self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+            raise
+        await self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+
+    async def register_shared_memory(
+        self, memory: SharedMemory, *, deadline_s: float | None = None
+    ) -> None:
+        """Tells the server of the memory, by its name; ALREADY_EXISTS where it knows one such."""
+        await self._run(operations.register_shared_memory(memory), deadline_s)
+
+    async def unregister_shared_memory(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> None:
+        """Has the server forget a region, or all of everybody's with "". Requests go on."""
+        await self._run(operations.unregister_shared_memory(name), deadline_s)
+
+    async def shared_memory_status(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> tuple[SharedMemoryRegion, ...]:
+        """What is registered, by name; with a name that one, or NOT_FOUND."""
+        return await self._run(operations.shared_memory_status(name), deadline_s)
+
     # How it is sent
 
     async def _run(self, operation: Operation[T], deadline_s: float | None) -> T:
@@ -247,19 +282,22 @@ class AsyncClient(BaseClient):
         self, requests: Requests, raise_errors: bool, deadline_s: float | None
     ) -> AsyncGenerator[Any, None]:
         call = self._stream_call(deadline_s, raise_errors=raise_errors)
-        answers = self._transport.stream(call, _messages(requests))
+        messages = StreamMessages()
+        answers = self._transport.stream(call, _drawn(requests, messages.build))
         async with aclosing(answers):
             async for answer in answers:
-                item = read_stream_response(answer)
+                item = messages.read(answer)
                 if raise_errors and isinstance(item, StreamResponseError):
                     raise item
                 yield item
 
 
-async def _messages(requests: Requests) -> AsyncIterator[pb.ModelInferRequest]:
+async def _drawn(
+    requests: Requests, build: Callable[[InferRequest], pb.ModelInferRequest]
+) -> AsyncIterator[pb.ModelInferRequest]:
     if isinstance(requests, AsyncIterable):
         async for request in requests:
-            yield build_request(request)
+            yield build(request)
     else:
         for request in requests:
-            yield build_request(request)
+            yield build(request)

@@ -10,12 +10,18 @@ import numpy as np
 
 from penstock_client._messages import pb
 from penstock_client.errors import ProtocolError, StreamResponseError, TensorError
+from penstock_client.shared_memory import SharedRoom, SharedTensor
 from penstock_client.tensors import Array, Tensor, WireTensor, array_of_contents, decode, encode
 
 Parameter = bool | int | float | str
 """A request parameter: sent as bool, int64 (uint64 when it needs to be), double or string."""
 
-InputValue = Array | Tensor
+InputValue = Array | Tensor | SharedTensor
+
+Outputs = Sequence[str] | Mapping[str, SharedRoom | None]
+"""The outputs to return, in this order; with a `SharedRoom`, there."""
+
+Rooms = Mapping[str, SharedRoom]
 
 _INT64 = range(-(2**63), 2**63)
 _UINT64_MAX = 2**64 - 1
@@ -28,9 +34,10 @@ class InferRequest:
 
     Attributes:
         model: The model's name.
-        inputs: Array (or `Tensor`, to spell out the datatype) by input name. A batching model
-            wants the batch as first dimension, also when it is 1.
-        outputs: Outputs to return, in this order; None for all.
+        inputs: Array (or `Tensor`, to spell out the datatype, or `SharedTensor`) by input name. A
+            batching model wants the batch as first dimension, also when it is 1.
+        outputs: Outputs to return, in this order; None for all. A mapping says of each output into
+            which `SharedRoom` it goes; None for the answer's message.
         version: The model version, "" for the one the server prefers.
         request_id: Echoed in the result and in errors.
         priority: 1 is the most urgent, 0 the model's default.
@@ -44,7 +51,7 @@ class InferRequest:
 
     model: str
     inputs: Mapping[str, InputValue]
-    outputs: Sequence[str] | None = None
+    outputs: Outputs | None = None
     version: str = ""
     request_id: str = ""
     priority: int = 0
@@ -57,12 +64,21 @@ class InferRequest:
         """False for a step of a sequence: the model would see it twice."""
         return not self.parameters.get("sequence_id")
 
+    @property
+    def rooms(self) -> Rooms:
+        """The outputs that go into shared memory, and where."""
+        outputs = self.outputs
+        if not isinstance(outputs, Mapping):
+            return {}
+        return {name: room for name, room in outputs.items() if room is not None}
+
 
 class InferResult(Mapping[str, Array]):
     """The outputs of one inference: a read-only mapping from output name to array.
 
-    Arrays of fixed-size datatypes are read-only views on the received bytes; BYTES outputs are
-    object arrays of `bytes`. Iteration order is the server's output order.
+    Arrays of fixed-size datatypes are read-only views on the received bytes, or on the shared
+    memory that they were asked into; BYTES outputs are object arrays of `bytes`. Iteration order
+    is the server's output order.
 
     Attributes:
         model_name: The model that answered.
@@ -133,9 +149,13 @@ def build_request(request: InferRequest) -> pb.ModelInferRequest:
         model_name=request.model, model_version=request.version, id=request.request_id
     )
     for name, value in request.inputs.items():
+        if isinstance(value, SharedTensor):
+            tensor = message.inputs.add(name=name, datatype=value.datatype, shape=value.shape)
+            _place(tensor.parameters, value)
+            continue
         wire = encode(value, f"input '{name}' of model '{request.model}'")
         message.inputs.add(name=name, datatype=wire.datatype, shape=wire.shape)
-        message.raw_input_contents.append(wire.raw)
+        message.raw_input_contents.append(bytes(wire.raw))
     for key, parameter in _all_parameters(request).items():
         _set_parameter(message.parameters[key], parameter, f"parameter '{key}'", request.model)
     if request.priority:  # public clients send it unsigned
@@ -144,8 +164,8 @@ def build_request(request: InferRequest) -> pb.ModelInferRequest:
     return message
 
 
-def read_response(message: pb.ModelInferResponse) -> InferResult:
-    """The result in a response message.
+def read_response(message: pb.ModelInferResponse, rooms: Rooms | None = None) -> InferResult:
+    """The result in a response message, and in the rooms that its request named.
 
     Raises:
         ProtocolError: Outputs and their bytes do not belong together.
@@ -161,6 +181,9 @@ def read_response(message: pb.ModelInferResponse) -> InferResult:
     for position, output in enumerate(message.outputs):
         where = f"output '{output.name}' of model '{message.model_name}'"
         shape = tuple(output.shape)
+        if rooms and (room := rooms.get(output.name)) is not None:
+            arrays[output.name] = room.read(output.datatype, shape, where)
+            continue
         raw = raws[position] if raws else _typed_raw(output, where)
         arrays[output.name] = decode(WireTensor(output.datatype, shape, raw), where)
     return InferResult(
@@ -173,14 +196,55 @@ def read_response(message: pb.ModelInferResponse) -> InferResult:
     )
 
 
-def read_stream_response(message: Any) -> InferResult | StreamResponseError:
-    """The result, or the error, in one ModelStreamInferResponse."""
-    response: pb.ModelInferResponse = message.infer_response
-    if message.error_message:
-        return StreamResponseError(
-            message.error_message, model=response.model_name, request_id=response.id
-        )
-    return read_response(response)
+class StreamMessages:
+    """Builds the requests of one stream and reads its responses.
+
+    Which request a response belongs to is told by its id alone, and only those into shared memory
+    need it.
+
+    Threading: one thread builds while another reads.
+    """
+
+    def __init__(self) -> None:
+        """Of a stream that has sent nothing."""
+        self._rooms: dict[str, Rooms] = {}  # of requests without their last response, by id
+
+    def build(self, request: InferRequest) -> pb.ModelInferRequest:
+        """As `build_request`.
+
+        Raises:
+            TensorError: Also where outputs go to shared memory and no id, or one that is in use,
+                says whose they are.
+        """
+        message = build_request(request)
+        if rooms := request.rooms:
+            if not request.request_id or request.request_id in self._rooms:
+                raise TensorError(
+                    f"request '{request.request_id}' of model '{request.model}': outputs into "
+                    "shared memory want a request_id that no other request of the stream has"
+                )
+            self._rooms[request.request_id] = rooms
+        return message
+
+    def read(self, message: Any) -> InferResult | StreamResponseError:
+        """The result, or the error, in one ModelStreamInferResponse."""
+        response: pb.ModelInferResponse = message.infer_response
+        if message.error_message:
+            self._rooms.pop(response.id, None)
+            return StreamResponseError(
+                message.error_message, model=response.model_name, request_id=response.id
+            )
+        result = read_response(response, self._rooms.get(response.id))
+        if result.is_final:
+            self._rooms.pop(response.id, None)
+        return result
+
+
+def _place(parameters: Any, where: SharedTensor | SharedRoom) -> None:
+    parameters["shared_memory_region"].string_param = where.memory.name
+    parameters["shared_memory_byte_size"].int64_param = where.byte_size
+    if where.offset:
+        parameters["shared_memory_offset"].int64_param = where.offset
 
 
 def _all_parameters(request: InferRequest) -> dict[str, Parameter]:
@@ -229,8 +293,11 @@ def _parameter_value(parameter: pb.InferParameter) -> Parameter:
 
 def _add_outputs(message: pb.ModelInferRequest, request: InferRequest) -> None:
     """Listed outputs, then classified ones; the protocol returns all when none is listed."""
+    rooms = request.rooms
     for name in dict.fromkeys([*(request.outputs or ()), *request.classification]):
         output = message.outputs.add(name=name)
+        if room := rooms.get(name):
+            _place(output.parameters, room)
         if name not in request.classification:
             continue
         count = request.classification[name]
@@ -261,4 +328,4 @@ _CONTENTS_FIELD = {
 def _typed_raw(output: pb.ModelInferResponse.InferOutputTensor, where: str) -> bytes:
     """The bytes of an output that came as typed contents, as some servers send them."""
     values: Sequence[Any] = getattr(output.contents, _CONTENTS_FIELD.get(output.datatype, ""), ())
-    return array_of_contents(output.datatype, values, where).raw
+    return bytes(array_of_contents(output.datatype, values, where).raw)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -21,9 +22,11 @@ from penstock_client._records import (
     ModelMetadata,
     ModelStatistics,
     ServerMetadata,
+    SharedMemoryRegion,
     TensorMetadata,
 )
 from penstock_client.errors import TensorError
+from penstock_client.shared_memory import SharedMemory
 
 T = TypeVar("T")
 
@@ -54,7 +57,7 @@ def infer(request: InferRequest) -> Operation[InferResult]:
     return Operation(
         METHODS["ModelInfer"],
         build_request(request),
-        read_response,
+        partial(read_response, rooms=request.rooms),
         is_retryable=request.may_run_twice,
         model=request.model,
         request_id=request.request_id,
@@ -114,6 +117,12 @@ def repository_index(ready_only: bool) -> Operation[tuple[ModelIndexEntry, ...]]
     return Operation(METHODS["RepositoryIndex"], request, _read_index, True)
 
 
+def shared_memory_status(name: str) -> Operation[tuple[SharedMemoryRegion, ...]]:
+    """SystemSharedMemoryStatus."""
+    request = pb.SystemSharedMemoryStatusRequest(name=name)
+    return Operation(METHODS["SystemSharedMemoryStatus"], request, _read_regions, True)
+
+
 # Changing state: never retried. The first send may have had its effect, and UNAVAILABLE is also
 # what a server says that allows no loading at all.
 
@@ -144,6 +153,20 @@ def unload_model(model: str, unload_dependents: bool) -> Operation[None]:
     if unload_dependents:
         request.parameters["unload_dependents"].bool_param = True
     return Operation(METHODS["RepositoryModelUnload"], request, _read_nothing, False, model)
+
+
+def register_shared_memory(memory: SharedMemory) -> Operation[None]:
+    """SystemSharedMemoryRegister, of the whole memory."""
+    request = pb.SystemSharedMemoryRegisterRequest(
+        name=memory.name, key=memory.key, byte_size=memory.byte_size
+    )
+    return Operation(METHODS["SystemSharedMemoryRegister"], request, _read_nothing, False)
+
+
+def unregister_shared_memory(name: str) -> Operation[None]:
+    """SystemSharedMemoryUnregister."""
+    request = pb.SystemSharedMemoryUnregisterRequest(name=name)
+    return Operation(METHODS["SystemSharedMemoryUnregister"], request, _read_nothing, False)
 
 
 def _config_text(model: str, config: Mapping[str, Any] | str) -> str:
@@ -188,6 +211,13 @@ def _read_model_metadata(message: pb.ModelMetadataResponse) -> ModelMetadata:
 
 def _read_index(message: pb.RepositoryIndexResponse) -> tuple[ModelIndexEntry, ...]:
     return tuple(ModelIndexEntry(m.name, m.version, m.state, m.reason) for m in message.models)
+
+
+def _read_regions(
+    message: pb.SystemSharedMemoryStatusResponse,
+) -> tuple[SharedMemoryRegion, ...]:
+    regions = [message.regions[name] for name in sorted(message.regions)]
+    return tuple(SharedMemoryRegion(r.name, r.key, r.offset, r.byte_size) for r in regions)
 
 
 def _read_statistics(message: pb.ModelStatisticsResponse) -> tuple[ModelStatistics, ...]:

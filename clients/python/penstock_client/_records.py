@@ -72,6 +72,23 @@ class ModelIndexEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedMemoryRegion:
+    """A region of system shared memory that is registered with a server.
+
+    Attributes:
+        name: What requests call it.
+        key: What the system calls the object that it is part of.
+        offset: Where in the object it begins.
+        byte_size: Its size.
+    """
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """A counter with the time it took.
 

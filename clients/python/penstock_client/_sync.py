@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -16,9 +16,9 @@ from penstock_client._infer import (
     InferRequest,
     InferResult,
     InputValue,
+    Outputs,
     Parameter,
-    build_request,
-    read_stream_response,
+    StreamMessages,
 )
 from penstock_client._operations import Operation, T
 from penstock_client._records import (
@@ -26,11 +26,13 @@ from penstock_client._records import (
     ModelMetadata,
     ModelStatistics,
     ServerMetadata,
+    SharedMemoryRegion,
 )
 from penstock_client._retry import Odds, RetryPolicy
 from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import ChannelOptions, GrpcTransport, Transport
-from penstock_client.errors import RpcError, StreamResponseError
+from penstock_client.errors import PenstockError, RpcError, StreamResponseError
+from penstock_client.shared_memory import SharedMemory
 
 
 class Client(BaseClient):
@@ -119,7 +121,7 @@ class Client(BaseClient):
         model: str,
         inputs: Mapping[str, InputValue],
         *,
-        outputs: Sequence[str] | None = None,
+        outputs: Outputs | None = None,
         version: str = "",
         request_id: str = "",
         priority: int = 0,
@@ -132,9 +134,10 @@ class Client(BaseClient):
 
         Args:
             model: The model's name.
-            inputs: Array by input name; dtypes as in `penstock_client.tensors`, shapes as in
-                `model_metadata`, the batch dimension included.
-            outputs: Outputs to return; None for all.
+            inputs: Array, or `SharedTensor`, by input name; dtypes as in
+                `penstock_client.tensors`, shapes as in `model_metadata`, batch dimension included.
+            outputs: Outputs to return, None for all; or a mapping that says of each into which
+                `SharedRoom` it goes.
             version: The model version, "" for the one the server prefers.
             request_id: Echoed in the result and in errors.
             priority: 1 is the most urgent, 0 the model's default.
@@ -287,6 +290,38 @@ class Client(BaseClient):
         """Asks the server to unload a model; it may still finish requests. Never retried."""
         self._run(operations.unload_model(model, unload_dependents), deadline_s)
 
+    # Shared memory
+
+    @contextmanager
+    def shared_memory(
+        self, memory: SharedMemory, *, deadline_s: float | None = None
+    ) -> Iterator[SharedMemory]:
+        """Registers the memory for the length of a `with` block, for requests of any client."""
+        self.register_shared_memory(memory, deadline_s=deadline_s)
+        try:
+            yield memory
+        except BaseException:
+            with suppress(PenstockError):  # what went wrong in the block is the news
+                self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+            raise
+        self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+
+    def register_shared_memory(
+        self, memory: SharedMemory, *, deadline_s: float | None = None
+    ) -> None:
+        """Tells the server of the memory, by its name; ALREADY_EXISTS where it knows one such."""
+        self._run(operations.register_shared_memory(memory), deadline_s)
+
+    def unregister_shared_memory(self, name: str = "", *, deadline_s: float | None = None) -> None:
+        """Has the server forget a region, or all of everybody's with "". Requests go on."""
+        self._run(operations.unregister_shared_memory(name), deadline_s)
+
+    def shared_memory_status(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> tuple[SharedMemoryRegion, ...]:
+        """What is registered, by name; with a name that one, or NOT_FOUND."""
+        return self._run(operations.shared_memory_status(name), deadline_s)
+
     # How it is sent
 
     def _run(self, operation: Operation[T], deadline_s: float | None) -> T:
@@ -306,10 +341,11 @@ class Client(BaseClient):
         self, requests: Iterable[InferRequest], raise_errors: bool, deadline_s: float | None
     ) -> Generator[Any, None, None]:
         call = self._stream_call(deadline_s, raise_errors=raise_errors)
-        answers = self._transport.stream(call, map(build_request, requests))
+        messages = StreamMessages()
+        answers = self._transport.stream(call, map(messages.build, requests))
         with closing(answers):
             for answer in answers:
-                item = read_stream_response(answer)
+                item = messages.read(answer)
                 if raise_errors and isinstance(item, StreamResponseError):
                     raise item
                 yield item

@@ -4,6 +4,7 @@
       + TensorError               an array (or parameter) that cannot be sent; nothing went out
       + ProtocolError             the server answered with something that cannot be read
       + ClientClosedError         the client was used after close()
+      + SharedMemoryError         shared memory that cannot be made, opened or used
       + RpcError                  the call failed; carries code, message, details, ...
           + CancelledError            + NotFoundError             + OutOfRangeError
           + UnknownError              + AlreadyExistsError        + UnimplementedError
@@ -12,8 +13,8 @@
           + UnauthenticatedError      + FailedPreconditionError   + DataLossError
           + StreamResponseError       + AbortedError
 
-TensorError is also a ValueError, DeadlineExceededError also a TimeoutError. Every one of them can
-be pickled, so they cross process pools and job queues whole.
+TensorError is also a ValueError, SharedMemoryError an OSError, DeadlineExceededError a
+TimeoutError. Every one of them can be pickled, so they cross process pools and job queues whole.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class ProtocolError(PenstockError):
 
 class ClientClosedError(PenstockError, RuntimeError):
     """A method was called after `close()`, or after the `with` block ended."""
+
+
+class SharedMemoryError(PenstockError, OSError):
+    """The system's shared memory cannot be made or opened, or was used after `close()`."""
 
 
 class RpcError(PenstockError):

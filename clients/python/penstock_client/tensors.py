@@ -80,7 +80,7 @@ class WireTensor:
 
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes
+    raw: bytes | memoryview
 
 
 def datatype_of(array: Array) -> str | None:
@@ -139,6 +139,33 @@ def decode(wire: WireTensor, where: str) -> Array:
         )
     array = np.frombuffer(wire.raw, dtype).reshape(wire.shape)
     return _bf16_from_bits(array) if wire.datatype == "BF16" else array
+
+
+def byte_size_of(datatype: str, shape: Sequence[int]) -> int | None:
+    """The bytes of a tensor of a fixed-size datatype; None for any other."""
+    if datatype == "BF16":
+        return 2 * math.prod(shape)
+    dtype = _NUMPY_OF_WIRE.get(datatype)
+    return None if dtype is None else dtype.itemsize * math.prod(shape)
+
+
+def leading_bytes(datatype: str, shape: Sequence[int], raw: bytes | memoryview) -> int:
+    """How many bytes a tensor has that lies at the begin of `raw`; more than those if it is cut.
+
+    Raises:
+        ValueError: Datatype or shape are none.
+    """
+    size = byte_size_of(datatype, shape)
+    if size is None and datatype != "BYTES" or any(dim < 0 for dim in shape):
+        raise ValueError(f"{datatype} {list(shape)}")
+    if size is not None:
+        return size
+    at = 0
+    for _ in range(math.prod(shape)):
+        if at + _LENGTH.size > len(raw):
+            return len(raw) + 1
+        at += _LENGTH.size + int(_LENGTH.unpack_from(raw, at)[0])
+    return at
 
 
 def array_of_contents(datatype: str, values: Sequence[Any], where: str) -> WireTensor:
@@ -226,7 +253,7 @@ def _decode_bytes(wire: WireTensor, count: int, where: str) -> Array:
         end = start + _LENGTH.unpack_from(raw, at)[0] if start <= len(raw) else start
         if end > len(raw):
             raise ProtocolError(f"{where}: BYTES element {len(elements)} runs past the end")
-        elements.append(raw[start:end])
+        elements.append(bytes(raw[start:end]))
         at = end
     if len(elements) != count:
         raise ProtocolError(

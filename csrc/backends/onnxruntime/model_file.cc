@@ -86,7 +86,7 @@ class Walk {
           Node(graph.get_message(), depth);
           break;
         case Field(5):
-          Tensor(graph.get_message());
+          Tensor(graph.get_message(), /*is_inner=*/depth > 0);
           break;
         case Field(15):
           SparseTensor(graph.get_message());
@@ -149,7 +149,7 @@ class Walk {
       switch (attribute.tag_and_type()) {
         case Field(5):
         case Field(10):
-          Tensor(attribute.get_message());
+          Tensor(attribute.get_message(), /*is_inner=*/true);
           break;
         case Field(6):
         case Field(11):
@@ -170,7 +170,7 @@ class Walk {
       switch (tensor.tag_and_type()) {
         case Field(1):
         case Field(2):
-          Tensor(tensor.get_message());
+          Tensor(tensor.get_message(), /*is_inner=*/true);
           break;
         default:
           tensor.skip();
@@ -178,17 +178,17 @@ class Walk {
     }
   }
 
-  void Tensor(pbf_reader tensor) {
+  void Tensor(pbf_reader tensor, bool is_inner) {
     while (tensor.next()) {
       if (tensor.tag_and_type() == Field(13)) {
-        ExternalData(tensor.get_message());
+        ExternalData(tensor.get_message(), is_inner);
       } else {
         tensor.skip();
       }
     }
   }
 
-  void ExternalData(pbf_reader entry) {
+  void ExternalData(pbf_reader entry, bool is_inner) {
     std::string key;
     std::string value;
     while (entry.next()) {
@@ -203,7 +203,9 @@ class Walk {
           entry.skip();
       }
     }
-    if (key == "location") locations_.insert(value);
+    if (key != "location") return;
+    locations_.insert(value);
+    if (is_inner) facts_.inner_locations.insert(value);
   }
 
   // A ValueInfoProto: its name, and whether its type says a shape.

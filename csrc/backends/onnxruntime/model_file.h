@@ -21,6 +21,9 @@ namespace penstock::ort {
 struct ModelFileFacts {
   uint64_t size_bytes = 0;          // of the file and its external data
   std::set<std::string> locations;  // of external data, as the file writes them
+  // Of those, what is data of something else than the outermost graph's initializers: of graphs
+  // inside it, of attributes. The engine takes it from nowhere but a mapped file.
+  std::set<std::string> inner_locations;
   bool has_heavy_operator = false;  // work out of proportion to the size: convolutions, recurrences
   std::set<std::string>
       rank_unknown;  // graph inputs and outputs whose shape the file does not give

@@ -137,6 +137,17 @@ ErrorStatus* GiveExternalData(const Api& api, const std::vector<ExternalData>& f
                                                       sizes.data(), files.size());
 }
 
+// A mapped file that is cut short ends the process.
+Status WouldBeMapped(const std::string& label, const std::string& location) {
+  return InvalidArgument(StrCat(
+      label, ": external data '", location,
+      "' belongs to a graph inside the model's graph (of 'If', 'Loop' or 'Scan') or to an "
+      "attribute, "
+      "and the engine would map that file into memory for as long as it serves: keep those weights "
+      "in the ONNX file itself, or set the parameter 'map_external_data' to 1 and never write to "
+      "the file"));
+}
+
 }  // namespace
 
 OrtModel::OrtModel(const OrtLibrary& library, std::string label)
@@ -168,6 +179,8 @@ Status OrtModel::CreateSession(const LoadOptions& options, const Settings& setti
       OptionsBuilder(library_).Build(log_id, settings, ChooseIntraOpThreads(settings, facts)));
   std::vector<ExternalData> external_data;  // the engine copies it while it makes the session
   if (!settings.map_external_data) {
+    if (!facts.inner_locations.empty())
+      return WouldBeMapped(label_, *facts.inner_locations.begin());
     PENSTOCK_ASSIGN_OR_RETURN(external_data, ReadExternalData(options, facts.locations));
     PENSTOCK_RETURN_IF_ERROR(
         library_.ToStatus(GiveExternalData(api, external_data, session_options.get()), label_));

@@ -1,12 +1,12 @@
 #include "backends/openvino/read_model.h"
 
 #include <algorithm>
-#include <openvino/op/constant.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "backends/openvino/engine_error.h"
+#include "backends/openvino/unchecked_operators.h"
 #include "base/strcat.h"
 
 namespace penstock::openvino {
@@ -26,23 +26,11 @@ void DropIdentities(const ov::Model& model) {
   }
 }
 
-// The engine does not check these indices: a client that chose them would read beyond the tensor, or
-// end the process.
-Status RefuseUncheckedOperators(const ov::Model& model, const LoadOptions& options) {
-  for (const auto& node : model.get_ordered_ops()) {
-    if (std::string_view(node->get_type_info().name) != "GatherND") continue;
-    if (ov::is_type<ov::op::v0::Constant>(node->get_input_node_ptr(1))) continue;
-    return Unimplemented(StrCat(ModelLabel(options), ": operator GatherND '",
-                                node->get_friendly_name(),
-                                "' takes its indices from another, and OpenVINO ",
-                                PENSTOCK_OPENVINO_VERSION, " does not check them"));
-  }
-  return Status::Ok();
-}
-
 Result<std::shared_ptr<ov::Model>> Convert(ov::frontend::FrontEnd& frontend, const Format& format,
                                            const LoadOptions& options) {
-  const ov::frontend::InputModel::Ptr input = frontend.load(options.path);
+  // Not mapped into memory, or the variables of a SavedModel are: cut short, they end the process.
+  const bool maps_files = false;
+  const ov::frontend::InputModel::Ptr input = frontend.load(options.path, maps_files);
   if (input == nullptr) {
     return InvalidArgument(CannotBeRead(format, options) + ": the file is of another format");
   }

@@ -41,7 +41,10 @@ _MAX_FETCH_S = 10.0
 
 
 class TokenAccess(Protocol):
-    """What of `penstock.core.Access` is told."""
+    """What of `penstock.core.Access` is asked and told."""
+
+    def admit_verification(self, caller: Caller) -> None:
+        """Raises CoreError where the caller's connection may not have tokens verified now."""
 
     def accept(self, caller: Caller, principal: Principal, valid_s: float) -> None:
         """The token is good."""
@@ -170,7 +173,8 @@ class TokenVerifier:
         """Returns when the core knows the outcome.
 
         Raises:
-            ResourceExhaustedError: too many others are being verified.
+            ResourceExhaustedError: too many others are being verified, or the caller's connection
+                is over its rate, or brings too many tokens that are not good.
         """
         task = self._pending.get(caller.credential)
         if task is None:
@@ -178,6 +182,7 @@ class TokenVerifier:
                 raise ResourceExhaustedError(
                     "too many tokens are being verified; try again in 1000 ms", 1000
                 )
+            self._access.admit_verification(caller)
             task = asyncio.create_task(self._verify(caller))
             self._pending[caller.credential] = task
         await asyncio.shield(task)  # a caller that leaves takes it from nobody else

@@ -41,8 +41,8 @@ class ServerCall(Protocol):
         """On time.monotonic_ns(); 0 = none."""
 
     @property
-    def peer_common_name(self) -> str:
-        """Of the client's certificate; empty where none was asked for."""
+    def auth_properties(self) -> tuple[tuple[str, bytes], ...]:
+        """What TLS tells of the client, in gRPC's words; a key may come again. Plain text: none."""
 
     @property
     def caller(self) -> Caller | None:

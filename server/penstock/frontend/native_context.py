@@ -15,7 +15,8 @@ from penstock.frontend.native_call import CallPipe, Metadata
 __all__ = ["NativeContext"]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_COMMON_NAME = "x509_common_name"
+# What names a client, as gRPC chooses it: the first of these that its certificate has.
+_IDENTITIES = ("x509_subject_alternative_name", "x509_common_name")
 
 _log = logging.getLogger(__name__)
 
@@ -187,18 +188,21 @@ class NativeContext(grpc.aio.ServicerContext[Any, Any]):
         return self._call.peer
 
     def peer_identities(self) -> Iterable[bytes] | None:
-        """The common name of its certificate; None without one."""
-        name = self._call.peer_common_name
-        return [name.encode()] if name else None
+        """The alternative names of its certificate, or its common name; None without one."""
+        key = self.peer_identity_key()
+        return None if key is None else self.auth_context()[key]
 
     def peer_identity_key(self) -> str | None:
         """Of what kind `peer_identities` are."""
-        return _COMMON_NAME if self._call.peer_common_name else None
+        known = {key for key, _ in self._call.auth_properties}
+        return next((key for key in _IDENTITIES if key in known), None)
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What is known of the client from its certificate."""
-        name = self._call.peer_common_name
-        return {_COMMON_NAME: [name.encode()]} if name else {}
+        """What TLS tells of the client, and its certificate where it showed one."""
+        context: dict[str, list[bytes]] = {}
+        for key, value in self._call.auth_properties:
+            context.setdefault(key, []).append(value)
+        return context
 
     def time_remaining(self) -> float | None:  # type: ignore[override]  # None, as grpc.aio has it
         """Seconds to the deadline; None where there is none."""

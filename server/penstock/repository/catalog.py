@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.codec import (
@@ -18,6 +18,12 @@ from penstock.repository.engine import EngineVersion
 from penstock.repository.states import UNLOADED, State, VersionState, move
 
 _VERSION = re.compile(r"[0-9]{1,18}")
+
+MAX_GONE = 16
+"""Versions of a model that the index remembers though they are on no disk any more."""
+
+MAX_GONE_MODELS = 64
+"""The same of whole models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,8 @@ class ServedVersion:
 class ModelRecord:
     """One model: versions that serve, the state of every version seen, and a fault of the whole.
 
-    `fault` says why the last load failed when it did not get as far as versions.
+    `states` has the version first that has changed the longest ago. `fault` says why the last load
+    failed when it did not get as far as versions.
     """
 
     serving: dict[int, ServedVersion] = field(default_factory=dict)
@@ -93,6 +100,24 @@ class ModelRecord:
         if current is not None and current.state is State.UNLOADING:
             self._move(version, State.UNAVAILABLE, UNLOADED)
 
+    def forget_gone(self, on_disk: Collection[int]) -> None:
+        """Forgets versions that do not serve and are not on disk, but for the last to have gone.
+
+        With polling, a model may have had thousands of them in the life of a server.
+        """
+        gone = [
+            version
+            for version, current in self.states.items()
+            if current.state is State.UNAVAILABLE and version not in on_disk
+        ]
+        for version in gone[:-MAX_GONE]:
+            del self.states[version]
+
+    def is_gone(self) -> bool:
+        """Whether nothing of it serves, loads or is being unloaded."""
+        states = (current.state for current in self.states.values())
+        return not self.serving and all(state is State.UNAVAILABLE for state in states)
+
     def unready(self) -> list[int]:
         """Versions that are known but do not serve."""
         return sorted(self.states.keys() - self.serving.keys())
@@ -116,7 +141,9 @@ class ModelRecord:
         return entries or [IndexEntry(name)]
 
     def _move(self, version: int, state: State, reason: str = "") -> None:
-        self.states[version] = move(self.states.get(version), state, reason)
+        moved = move(self.states.get(version), state, reason)
+        self.states.pop(version, None)  # the latest to change is the last
+        self.states[version] = moved
 
 
 def parse_version(version: str) -> int | None:
@@ -165,6 +192,15 @@ class ModelCatalog:
             for number, served in record.serving.items()
             if not served.handle.is_available()
         )
+
+    def gone_too_long(self, on_disk: Collection[str]) -> list[str]:
+        """Models of which nothing is left, here or on disk, but for the last that were served."""
+        gone = [
+            name
+            for name, record in self._models.items()
+            if name not in on_disk and record.is_gone()
+        ]
+        return gone[:-MAX_GONE_MODELS]
 
     def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """What clients see of a model.

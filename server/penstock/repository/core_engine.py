@@ -114,6 +114,10 @@ class CoreEngine:
             model_name, [version for version in opened if version is not None], unready
         )
 
+    def forget(self, model_name: str) -> None:
+        """The name is unknown from now on."""
+        self._engine.forget(model_name)
+
 
 def _input_spec(tensor: ServedTensor) -> InputSpec:
     return InputSpec(tensor.name, tensor.datatype, tensor.dims, tensor.reshape, tensor.optional)

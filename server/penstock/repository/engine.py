@@ -147,3 +147,6 @@ class ModelEngine(Protocol):
         self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
     ) -> None:
         """Replaces in one step what answers for the name; see the core's Engine.set_serving."""
+
+    def forget(self, model_name: str) -> None:
+        """The name is unknown from now on. What serves for it must have been taken out before."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_threads
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from penstock.codec import IndexEntry
 from penstock.errors import (
@@ -19,7 +21,7 @@ from penstock.errors import (
     UnavailableError,
     UnimplementedError,
 )
-from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion
+from penstock.repository.catalog import MAX_GONE_MODELS, ModelCatalog, ModelRecord, ServedVersion
 from penstock.repository.engine import ModelEngine
 from penstock.repository.failures import (
     files_refusal,
@@ -67,7 +69,8 @@ class ModelManager(ModelCatalog):
         self._on_change = on_change
         self._settings = settings
         self._loader = ModelLoader(engine, settings)
-        self._locks: dict[str, asyncio.Lock] = {}
+        # While somebody holds one or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._load_threads = ThreadPoolExecutor(settings.load_threads, "load")
         self._drain_threads = ThreadPoolExecutor(settings.load_threads, "drain")
@@ -152,6 +155,7 @@ class ModelManager(ModelCatalog):
         self._check_control(repository_name)
         del unload_dependents
         await asyncio.shield(self._track(self._unload(name)))
+        await self._forget_gone()
 
     async def follow(self, name: str, is_current: Callable[[], bool]) -> None:
         """Loads or reloads a model whose directory has changed.
@@ -179,11 +183,14 @@ class ModelManager(ModelCatalog):
         """Stops serving a model whose directory is gone; requests it has accepted are finished."""
         if name in self._models and not self._is_closing:
             await asyncio.shield(self._track(self._unload(name)))
+            await self._forget_gone()
 
     async def index(
         self, *, ready_only: bool = False, repository_name: str = ""
     ) -> list[IndexEntry]:
-        """Every model of the repositories and every model ever loaded, by name and version.
+        """Every model of the repositories and those loaded before, by name and version.
+
+        Of what is on disk no more the last are remembered (`MAX_GONE`, `MAX_GONE_MODELS`).
 
         Raises:
             UnimplementedError: a repository name was given.
@@ -263,9 +270,10 @@ class ModelManager(ModelCatalog):
     ) -> None:
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
         async with self._locks.setdefault(name, asyncio.Lock()):
-            record = self._models.setdefault(name, ModelRecord())
+            record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
             try:
                 plan = await self._in_load_thread(self._loader.plan, name, config_json)
+                record.forget_gone(plan.model.versions)
                 record.begin_load(plan.versions)
                 self._publish(name, record)
                 versions = await self._prepare(plan, is_current)
@@ -307,6 +315,16 @@ class ModelManager(ModelCatalog):
         async with self._locks.setdefault(name, asyncio.Lock()):
             self._serve(name, self._models[name], ())
             _log.info("model '%s' is unloaded", name)
+
+    async def _forget_gone(self) -> None:
+        """Has the index forget models that have been gone for longest, if there are many."""
+        if len(self._models) <= MAX_GONE_MODELS:
+            return
+        with contextlib.suppress(InternalError):  # a repository that cannot be read is not empty
+            for name in self.gone_too_long(await self._list_models()):
+                if name not in self._locks:  # else it is about to be loaded again
+                    del self._models[name]
+                    self._engine.forget(name)
 
     def _serve(self, name: str, record: ModelRecord, versions: Sequence[ServedVersion]) -> None:
         """Serves exactly these versions and drains those that served before."""

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <fstream>
+#include <protozero/pbf_reader.hpp>
 #include <protozero/pbf_writer.hpp>
 #include <string>
 #include <utility>
@@ -113,6 +114,18 @@ class OnnxWriter {
     writer.add_string(1, name);
     writer.add_string(4, value);
     writer.add_enum(20, 3);
+    return attribute;
+  }
+
+  // One whose value is the graph of another model.
+  static std::string Graph(const std::string& name, const OnnxWriter& inner) {
+    const std::string bytes = inner.Serialize();
+    protozero::pbf_reader model(bytes);
+    std::string attribute;
+    Writer writer(attribute);
+    writer.add_string(1, name);
+    if (model.next(7)) writer.add_message(6, model.get_string());
+    writer.add_enum(20, 5);
     return attribute;
   }
 

@@ -101,7 +101,7 @@ TEST_F(OpenVinoRunTest, NodeThatThrows_FailsItsBatchWhateverRanBefore) {
   model.Input("u", DataType::kFp32, Shape{-1});
   const auto axis = BytesOf(std::vector<int64_t>{0});
   model.Constant("axis", DataType::kInt64, Shape{1}, std::string(axis.begin(), axis.end()));
-  model.Node("ScatterElementsUpdate", {"x", "i", "u", "axis"}, {"y"}, "", "opset3");
+  model.Node("ScatterUpdate", {"x", "i", "u", "axis"}, {"y"}, "", "opset3");
   model.Output("y", "y");
   using Parameters = std::map<std::string, std::string>;
   for (const Parameters& parameters :

@@ -114,6 +114,26 @@ TEST_F(OrtLoadTest, ShortExternalData_IsRefused) {
   EXPECT_THAT(std::string(loaded.status().message()), Not(HasSubstr(directory_.path())));
 }
 
+// The engine has no other way to take it than to map the file, which then must not shrink.
+TEST_F(OrtLoadTest, ExternalDataOfAnInnerGraph_IsRefusedUnlessMappingIsAskedFor) {
+  OnnxWriter::WriteFile(directory_.Path("w.bin"), "wwww");
+  OnnxWriter branch;
+  branch.Initializer("w", DataType::kFp32, {1}, "", "w.bin");
+  branch.Node("Identity", {"w"}, {"y"});
+  branch.Output("y", DataType::kFp32, {"1"});
+  OnnxWriter model;
+  model.Input("c", DataType::kBool, {"1"});
+  model.Node("If", {"c"}, {"y"},
+             {OnnxWriter::Graph("then_branch", branch), OnnxWriter::Graph("else_branch", branch)});
+  model.Output("y", DataType::kFp32, {"1"});
+  ExpectRefused(Load(model), StatusCode::kInvalidArgument,
+                "external data 'w.bin' belongs to a graph inside the model's graph (of 'If', "
+                "'Loop' or 'Scan') or to an attribute");
+  options_.parameters = {{"map_external_data", "1"}};
+  const auto mapped = Load(model);
+  EXPECT_TRUE(mapped.ok()) << mapped.status().ToString();
+}
+
 // Every way to set up threads and memory gives a model that runs.
 class OrtSettingsCombinationTest
     : public OrtLoadTest,

@@ -40,6 +40,22 @@ TEST(BatcherCancelTest, Running_EndsWithItsBatchAsCancelled) {
   EXPECT_EQ(puppet.batcher().counters().cancelled_queued, 0U);
 }
 
+TEST(BatcherCancelTest, BetweenTheEndAndItsDelivery_ChangesNothing) {
+  PuppetBatcher puppet(Options());
+  const RequestRef gone = puppet.Queue();
+  const RequestRef late = puppet.Queue();
+  Batch batch = puppet.Next();
+  puppet.batcher().Cancel(*gone);
+  std::vector<Status> outcomes(2);
+  puppet.batcher().End(batch, outcomes);
+  EXPECT_EQ(outcomes[0].code(), StatusCode::kCancelled);
+  puppet.batcher().Cancel(*late);
+  EXPECT_EQ(PuppetBatcher::Of(gone).times_done, 0);
+  puppet.batcher().Deliver(&batch, outcomes);
+  EXPECT_TRUE(PuppetBatcher::Of(late).outcome.ok());
+  EXPECT_EQ(puppet.batcher().counters().cancelled_running, 1U);
+}
+
 TEST(BatcherCancelTest, TwiceAndAfterTheEnd_ChangesNothing) {
   PuppetBatcher puppet(Options());
   const RequestRef queued = puppet.Queue();

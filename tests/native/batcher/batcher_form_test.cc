@@ -74,6 +74,31 @@ TEST(BatcherFormTest, Preferred_EndsTheDelay) {
   EXPECT_EQ(Closed(puppet, CloseReason::kPreferred), 1U);
 }
 
+TEST(BatcherFormTest, BytesInSharedMemory_CloseTheBatchThatHasNoRoomForMore) {
+  Batcher::Options options = Options(kDelayNs);
+  options.policy.max_shared_bytes = 100;
+  PuppetBatcher puppet(options);
+  puppet.Queue({.shared_bytes = 40});
+  puppet.Queue({.shared_bytes = 60});
+  EXPECT_TRUE(puppet.Next().requests.empty());  // they fit, and so may others
+  puppet.Queue({.shared_bytes = 1});
+  EXPECT_EQ(PuppetBatcher::Ids(puppet.Next()), (std::vector<int>{0, 1}));
+  EXPECT_EQ(Closed(puppet, CloseReason::kFull), 1U);
+  EXPECT_TRUE(puppet.Next().requests.empty());
+}
+
+TEST(BatcherFormTest, LoneRequestOfManyBytes_IsABatchOfItsOwn) {
+  Batcher::Options options = Options(0);
+  options.policy.max_shared_bytes = 100;
+  PuppetBatcher puppet(options);
+  for (const uint64_t bytes : {uint64_t{1} << 40, uint64_t{1}, uint64_t{0}, uint64_t{1} << 40}) {
+    puppet.Queue({.shared_bytes = bytes});
+  }
+  EXPECT_EQ(PuppetBatcher::Ids(puppet.Next()), std::vector<int>{0});
+  EXPECT_EQ(PuppetBatcher::Ids(puppet.Next()), (std::vector<int>{1, 2}));
+  EXPECT_EQ(PuppetBatcher::Ids(puppet.Next()), std::vector<int>{3});
+}
+
 TEST(BatcherFormTest, OtherShape_EndsTheDelayOfBoth) {
   PuppetBatcher puppet(Options(kDelayNs));
   puppet.Queue({.key = {1}});
@@ -163,7 +188,8 @@ TEST(BatcherFormTest, Finish_DeliversEachItsOutcomeOnceAndWakesAfterwards) {
   const RequestRef bad = puppet.Queue();
   Batch batch = puppet.Next();
   EXPECT_EQ(puppet.batcher().counters().running, 2U);
-  puppet.batcher().Finish(&batch, std::vector<Status>{Status(), Internal("bad luck")});
+  std::vector<Status> outcomes{Status(), Internal("bad luck")};
+  puppet.batcher().Finish(&batch, outcomes);
   EXPECT_TRUE(batch.requests.empty());
   EXPECT_TRUE(PuppetBatcher::Of(good).outcome.ok());
   EXPECT_EQ(PuppetBatcher::Of(bad).outcome.message(), "bad luck");

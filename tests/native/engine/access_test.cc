@@ -298,5 +298,55 @@ TEST_F(AccessTest, KeysAndTokensChange_WhileCallsComeIn) {
   EXPECT_EQ(admission.inflight(), 0U);
 }
 
+TEST_F(AccessTest, BadTokens_UseUpTheirConnectionsVerifications) {
+  Admission admission({}, WithTokens(), clock_);
+  AccessControl& access = admission.access();
+  const auto bearer = [&](const std::string& token, std::string_view connection) {
+    const std::string header = "Bearer " + token;
+    return access.Identify(Headers{{"authorization", header}}, connection);
+  };
+  for (int i = 0; i < kBadTokens.burst; ++i) {
+    const Caller junk = bearer(std::to_string(i), "a");
+    ASSERT_TRUE(admission.AdmitVerification(junk).ok()) << i;
+    access.Remember(junk, Unauthenticated("junk"), kNever);
+  }
+  const Status status = admission.AdmitVerification(bearer("more", "a"));
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(),
+            "this connection brings too many tokens that are not good; try again in 20 ms");
+  EXPECT_EQ(status.retry_after_ms(), 20);
+  EXPECT_EQ(admission.refused(Refusal::kUnverified), 1U);
+  EXPECT_TRUE(admission.AdmitVerification(bearer("more", "b")).ok());
+  clock_.Advance(20 * kSecond / 1000);
+  EXPECT_TRUE(admission.AdmitVerification(bearer("more", "a")).ok());
+}
+
+TEST_F(AccessTest, GoodTokensAndThoseThatNobodyCanVerify_CountForNothing) {
+  Admission admission({}, WithTokens(), clock_);
+  AccessControl& access = admission.access();
+  for (int i = 0; i < 10 * kBadTokens.burst; ++i) {
+    const std::string header = "Bearer " + std::to_string(i);
+    const Caller caller = access.Identify(Headers{{"authorization", header}}, "a");
+    ASSERT_TRUE(admission.AdmitVerification(caller).ok()) << i;
+    access.Remember(caller, Unavailable("no keys to verify with"), kNever);
+    access.Remember(caller, Key("token of 'x'", {CallGroup::kMetadata}), kNever);
+  }
+}
+
+TEST_F(AccessTest, TokenOfAConnectionOverItsRate_IsNotVerified) {
+  AccessPolicy policy = WithTokens();
+  policy.connection_rate = {.per_second = 1, .burst = 2};
+  Admission admission({}, policy, clock_);
+  const Caller caller = admission.access().Identify(Headers{{"authorization", "Bearer t"}}, "c");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(admission.AdmitVerification(caller).ok());
+    EXPECT_FALSE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
+  }
+  const Status status = admission.AdmitVerification(caller);
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.retry_after_ms(), 1000);
+  EXPECT_EQ(admission.refused(Refusal::kConnectionRate), 1U);
+}
+
 }  // namespace
 }  // namespace penstock

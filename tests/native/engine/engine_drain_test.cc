@@ -163,7 +163,7 @@ TEST(EngineDrainTest, QueuedDeadlines_AreKeptByTheEnginesTimer) {
 TEST(EngineDrainTest, CancelledRequests_EndOnceQueuedOrRunning) {
   Gate gate;
   EngineHarness harness;
-  harness.Serve(IdentitySpec(), Gated(gate));
+  const auto version = harness.Serve(IdentitySpec(), Gated(gate));
   const RequestRef running = harness.Send(InferMessage().Row({1}));
   gate.AwaitArrived(1);
   const RequestRef queued = harness.Send(InferMessage().Row({2}));
@@ -173,6 +173,11 @@ TEST(EngineDrainTest, CancelledRequests_EndOnceQueuedOrRunning) {
   gate.Open();
   EXPECT_EQ(harness.Await(1)[0].status.code(), StatusCode::kCancelled);
   harness.engine.Cancel(running);
+  const VersionStatistics statistics = version->statistics();
+  EXPECT_EQ(statistics.success.count, 0U);
+  EXPECT_EQ(statistics.inference_count, 0U);
+  EXPECT_EQ(statistics.fail.count, 1U);  // of the queued one the batcher's counters know
+  EXPECT_EQ(statistics.failures.at(StatusCode::kCancelled), 1U);
 }
 
 }  // namespace

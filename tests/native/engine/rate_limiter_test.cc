@@ -95,5 +95,19 @@ TEST(RateLimiterTest, ManyThreads_ShareOneBucketExactly) {
   EXPECT_GE(taken.load(), 100);
 }
 
+TEST(RateLimiterTest, WaitTakesNothing_AndChargeTakesInAnyCase) {
+  RateLimiter limiter(10);
+  const RateLimit limit{.per_second = 1, .burst = 2};
+  EXPECT_EQ(limiter.Wait("c", limit, kStart), 0);
+  EXPECT_EQ(limiter.size(), 0U);
+  for (int i = 0; i < 4; ++i) limiter.Charge("c", limit, kStart);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kSecond);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kSecond);
+  EXPECT_EQ(limiter.Take("c", limit, kStart), 3 * kSecond);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart + 3 * kSecond), 0);
+  EXPECT_EQ(limiter.Wait("d", limit, kStart), 0);
+  EXPECT_EQ(limiter.Wait("c", {}, kStart), 0);  // no limit
+}
+
 }  // namespace
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <thread>
 
+#include "base/strcat.h"
 #include "engine_harness.h"
 #include "testing/shm_object.h"
 
@@ -285,6 +286,66 @@ TEST_F(SharedBatchTest, MemoryThatChangesAllTheTime_HarmsNobody) {
   }
   is_over = true;
   client.join();
+}
+
+// What one request may have, many that wait together must not: a batch's memory is the sum.
+TEST_F(SharedBatchTest, BatchOfManyBytes_IsSeveralBatches) {
+  Engine::Options options = Allowed();
+  options.limits.max_request_bytes = 1000;
+  EngineHarness harness(std::move(options));
+  std::string words(600, 'x');
+  words.replace(0, 4, std::string("\x54\x02\0\0", 4));  // one element of 596
+  ShmObject object(words);
+  ASSERT_TRUE(harness.engine.shared_memory().Register(object.Region("r", 600)).ok());
+  VersionSpec spec = PairSpec();
+  spec.inputs.erase(spec.inputs.begin());
+  spec.outputs.erase(spec.outputs.begin());
+  std::vector<std::string> shapes;
+  const auto version = harness.Create(std::move(spec),
+                                      [&](auto inputs, auto wanted, auto* outputs) {
+                                        shapes.push_back(inputs[0].tensor.shape.ToString());
+                                        return Echo(inputs, wanted, outputs);
+                                      },
+                                      {{kPairSignature.inputs[1]}, {kPairSignature.outputs[1]}});
+  harness.engine.SetServing("m", {version}, {});
+  for (int i = 0; i < 3; ++i) {
+    harness.Send(InferMessage().SharedInput("WORDS", "BYTES", {1, 1}, {"r", 600}));
+  }
+  harness.engine.Start(version);
+  for (const Outcome& outcome : harness.Await(3)) {
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status.ToString();
+  }
+  EXPECT_EQ(shapes, (std::vector<std::string>{"[1,1]", "[1,1]", "[1,1]"}));
+}
+
+TEST_F(SharedBatchTest, KeysOwnLimit_CountsWhatLiesInSharedMemory) {
+  Engine::Options options = Allowed();
+  options.access.needs_identity = true;
+  EngineHarness harness(std::move(options));
+  harness.Serve(IdentitySpec());
+  ShmObject object(RawOf<float>({1, 2, 3, 4}));
+  ASSERT_TRUE(harness.engine.shared_memory().Register(object.Region("r", 16)).ok());
+  const std::string two = InferMessage().SharedInput("IN", "FP32", {1, 2}, {"r", 8}).bytes();
+  Principal principal{"key 'k'", {}, {}, two.size() + 8};
+  principal.groups.set();
+  AccessControl& access = harness.engine.admission().access();
+  access.SetKeys({{Sha256("k"), std::make_shared<const Principal>(principal)}});
+  const Caller caller = access.Identify(std::vector<CallHeader>{{"x-api-key", "k"}}, "c");
+  const auto run = [&](const std::string& bytes) {
+    RequestRef ref = InferRequestPool::Shared().Get();
+    AsInfer(ref).message = SpanOf(bytes);
+    AsInfer(ref).completions = &harness.completions;
+    harness.engine.Infer(ref, {.caller = &caller});
+    return harness.Await(1)[0];
+  };
+  EXPECT_TRUE(run(two).status.ok());
+  const std::string four = InferMessage().SharedInput("IN", "FP32", {1, 4}, {"r", 16}).bytes();
+  ASSERT_EQ(four.size(), two.size());
+  ExpectFailed(run(four), StatusCode::kResourceExhausted,
+               StrCat("request of ", four.size(),
+                      " bytes and 16 in shared memory exceeds the limit "
+                      "of key 'k': ",
+                      two.size() + 8, " bytes"));
 }
 
 }  // namespace

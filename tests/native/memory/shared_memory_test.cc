@@ -208,15 +208,42 @@ TEST_F(SharedMemoryTest, Unregistered_TheNameGoesAtOnceAndTheFileWithItsLastUser
   std::vector<uint8_t> bytes(10);
   EXPECT_TRUE(region->Read(0, bytes).ok());
   region.reset();
+  memory_.TestOnlyCloser().WaitIdle();
   EXPECT_EQ(OpenObjects(), before + 1);
   ASSERT_TRUE(memory_.Unregister("").ok());
   EXPECT_EQ(OpenObjects(), before);
   EXPECT_TRUE(memory_.Unregister("nobody").ok());
 }
 
+// Freeing the pages of an object that its client has unlinked takes as long as it has pages: not on
+// the thread of an event loop or of a connection, where requests end.
+TEST_F(SharedMemoryTest, LastUser_LeavesTheClosingToAThreadOfItsOwn) {
+  ASSERT_TRUE(memory_.Register(object_.Region("r", 10)).ok());
+  auto region = *memory_.Find("r");
+  ASSERT_TRUE(memory_.Unregister("r").ok());
+  EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 0U);
+  region.reset();
+  memory_.TestOnlyCloser().WaitIdle();
+  EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 1U);
+}
+
+TEST_F(SharedMemoryTest, RegionThatOutlivesItsMemory_IsClosedByItsUser) {
+  const size_t before = OpenObjects();
+  std::shared_ptr<const SharedRegion> region;
+  {
+    SharedMemory memory({.is_allowed = true});
+    ASSERT_TRUE(memory.Register(object_.Region("r", 10)).ok());
+    region = *memory.Find("r");
+  }
+  EXPECT_EQ(OpenObjects(), before + 1);
+  region.reset();
+  EXPECT_EQ(OpenObjects(), before);
+}
+
 TEST_F(SharedMemoryTest, RefusedObject_IsClosed) {
   const size_t before = OpenObjects();
   ExpectRefused(object_.Region("r", 11), StatusCode::kInvalidArgument, "reach beyond");
+  memory_.TestOnlyCloser().WaitIdle();
   EXPECT_EQ(OpenObjects(), before);
 }
 

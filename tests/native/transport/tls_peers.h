@@ -39,7 +39,8 @@ struct IdentityOptions {
   std::string common_name;
   std::string organization = {};
   bool is_authority = false;
-  long valid_s = 3600;  // from an hour ago on; negative = over
+  long valid_s = 3600;                      // from an hour ago on; negative = over
+  const char* alternative_names = nullptr;  // as OpenSSL's configuration has them
 };
 
 inline void AddExtension(X509* certificate, int nid, const char* value) {
@@ -69,6 +70,9 @@ inline Identity MakeIdentity(const IdentityOptions& options, const Identity* iss
   }
   const Identity& by = issuer != nullptr ? *issuer : made;
   X509_set_issuer_name(certificate, X509_get_subject_name(by.certificate.get()));
+  if (options.alternative_names != nullptr) {
+    AddExtension(certificate, NID_subject_alt_name, options.alternative_names);
+  }
   if (options.is_authority) AddExtension(certificate, NID_basic_constraints, "critical,CA:TRUE");
   Require(X509_sign(certificate, by.key.get(), EVP_sha256()) > 0);
   return made;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "tls_peers.h"
+#include "transport/auth_context.h"
 
 namespace penstock {
 namespace {
@@ -122,6 +123,48 @@ TEST_F(TlsTest, RequiredClientCertificate_NamesItsOwner) {
   ASSERT_EQ(client.Shake(*session), Io::kDone) << session->last_error();
   EXPECT_EQ(session->peer_common_name(), "Zoë");
   EXPECT_EQ(session->peer_subject(), "CN=Zo\\C3\\AB,O=Acme\\, Inc");
+}
+
+TEST_F(TlsTest, ClientCertificate_IsToldInGrpcsWords) {
+  Start(MutualFiles(true));
+  const Identity many =
+      MakeIdentity({.common_name = "team",
+                    .alternative_names =
+                        "DNS:a.example,URI:spiffe://x/y,IP:10.0.0.1,IP:::1,email:m@x.y,RID:1.2.3"},
+                   &authority_);
+  TlsClient client({.trusts = &authority_, .shows = &many});
+  const auto session = Accept(client);
+  ASSERT_EQ(client.Shake(*session), Io::kDone) << session->last_error();
+  const std::string name = "x509_subject_alternative_name";
+  const AuthContext expected = {{"transport_security_type", "ssl"},
+                                {"x509_subject", "CN=team"},
+                                {"x509_common_name", "team"},
+                                {"x509_pem_cert", CertificatePem(many)},
+                                {name, "a.example"},
+                                {"peer_dns", "a.example"},
+                                {name, "spiffe://x/y"},
+                                {"peer_uri", "spiffe://x/y"},
+                                {name, "10.0.0.1"},
+                                {"peer_ip", "10.0.0.1"},
+                                {name, "::1"},
+                                {"peer_ip", "::1"},
+                                {name, "m@x.y"},
+                                {"peer_email", "m@x.y"},
+                                {name, "other types of SAN"},
+                                {"security_level", "TSI_PRIVACY_AND_INTEGRITY"},
+                                {"ssl_session_reused", "false"}};
+  EXPECT_EQ(*AuthContextOf(*session), expected);
+}
+
+TEST_F(TlsTest, ClientWithoutACertificate_HasTheTypeOnly) {
+  Start();
+  TlsClient client;
+  const auto session = Accept(client);
+  ASSERT_EQ(client.Shake(*session), Io::kDone);
+  const AuthContext expected = {{"transport_security_type", "ssl"},
+                                {"security_level", "TSI_PRIVACY_AND_INTEGRITY"},
+                                {"ssl_session_reused", "false"}};
+  EXPECT_EQ(*AuthContextOf(*session), expected);
 }
 
 TEST_F(TlsTest, RequiredClientCertificate_ThatWillNotDoIsRefused) {

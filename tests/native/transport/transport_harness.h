@@ -242,9 +242,13 @@ class TransportHarness {
     Until([&] { return AreRequestsDone(); });
   }
 
-  Http2Client& Connect(uint32_t window_bytes = 1 << 20) {
+  // `send_buffer_bytes` of the server's socket; 0 = as the system has it.
+  Http2Client& Connect(uint32_t window_bytes = 1 << 20, int send_buffer_bytes = 0) {
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    if (send_buffer_bytes != 0) {
+      setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &send_buffer_bytes, sizeof send_buffer_bytes);
+    }
     io->Adopt(Socket(ends[0]), "unix:", nullptr);
     return *clients_.emplace_back(std::make_unique<Http2Client>(ends[1], window_bytes));
   }
@@ -255,6 +259,14 @@ class TransportHarness {
     while (!is_so()) {
       ASSERT_LT(std::chrono::steady_clock::now(), end) << "waited in vain";
       Step();
+    }
+  }
+  // The same, while no client reads or writes.
+  void TurnUntil(const std::function<bool()>& is_so) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!is_so()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), end) << "waited in vain";
+      io->Turn(1);
     }
   }
   void Step(int timeout_ms = 1) {

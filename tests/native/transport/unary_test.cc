@@ -1,7 +1,9 @@
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <vector>
 
+#include "testing/fake_clock.h"
 #include "transport_harness.h"
 
 namespace penstock {
@@ -113,6 +115,69 @@ TEST(Unary, SlowReaderHoldsNoBatch) {
   EXPECT_THAT(Unframed(harness.Await(client, id).body),
               ElementsAre(EndsWith(RawOf<float>({1, 2, 3}))));
 }
+
+// Echoes the first value, a million times, in memory that counts when it is freed.
+FakeModelSpec::Execute LargeReplies(std::atomic<int>& freed) {
+  return [&freed](auto inputs, auto, auto* outputs) {
+    constexpr int64_t kCount = 1 << 20;
+    auto* values = new std::vector<float>(
+        kCount, *reinterpret_cast<const float*>(inputs[0].tensor.data.data()));
+    struct Held {
+      std::vector<float>* values;
+      std::atomic<int>* freed;
+    };
+    auto* const held = new Held{values, &freed};
+    BatchOutput output;
+    output.index = 0;
+    output.dtype = DataType::kFp32;
+    output.shape = Shape{1, kCount};
+    output.data = Buffer(
+        values->data(), values->size() * sizeof(float), values->size() * sizeof(float),
+        [](void* context, void*, size_t) noexcept {
+          auto* const done = static_cast<Held*>(context);
+          done->freed->fetch_add(1);
+          delete done->values;
+          delete done;
+        },
+        held);
+    outputs->push_back(std::move(output));
+    return Status::Ok();
+  };
+}
+
+class SlowReader : public testing::TestWithParam<int> {};
+
+// Whether its window is full or its socket: a large reply is sent from where its batch left it, and
+// a client that takes its time must not keep that batch's memory.
+TEST_P(SlowReader, LetsGoOfTheBatchAfterASecond) {
+  FakeClock clock;
+  std::atomic<int> freed = 0;
+  Engine::Options options;
+  options.clock = &clock;
+  TransportHarness harness({}, std::move(options));
+  VersionSpec spec = IdentitySpec();
+  spec.max_batch_size = 1;
+  harness.models.Serve(spec, LargeReplies(freed));
+  Http2Client& client = harness.Connect(1 << 20, /*send_buffer_bytes=*/GetParam());
+  const int32_t id = client.Call(kInfer, RowRequest({7}));
+  client.Pump();
+  client.SetReads(false);
+  harness.io->Turn(0);
+  harness.TurnUntil([&] { return harness.shared->counters.bytes_written.load() > 1000; });
+  for (int i = 0; i < 20; ++i) harness.io->Turn(0);
+  EXPECT_EQ(freed.load(), 0);
+  clock.Advance(int64_t{999} * 1'000'000);
+  harness.io->Turn(0);
+  EXPECT_EQ(freed.load(), 0);
+  clock.Advance(int64_t{1} * 1'000'000);
+  harness.TurnUntil([&] { return freed.load() == 1; });
+  client.SetReads(true);
+  client.Consume(id, client.response(id).body.size());
+  const std::string expected = RawOf(std::vector<float>(1 << 20, 7));
+  EXPECT_THAT(Unframed(harness.Await(client, id).body), ElementsAre(EndsWith(expected)));
+}
+
+INSTANTIATE_TEST_SUITE_P(SendBuffers, SlowReader, testing::Values(0, 4096));
 
 TEST(Unary, ResetCancelsAQueuedRequest) {
   TransportHarness harness;

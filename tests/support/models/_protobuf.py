@@ -8,11 +8,11 @@ import struct
 def field(number: int, value: int | float | str | bytes) -> bytes:
     """One field: an int as a varint, a float as 32 bits, text and messages with their length."""
     if isinstance(value, int):
-        return _varint(number << 3) + _varint(value & (2**64 - 1))
+        return varint(number << 3) + varint(value & (2**64 - 1))
     if isinstance(value, float):
-        return _varint(number << 3 | 5) + struct.pack("<f", value)
+        return varint(number << 3 | 5) + struct.pack("<f", value)
     data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def entry(number: int, key: str, value: bytes) -> bytes:
@@ -20,7 +20,8 @@ def entry(number: int, key: str, value: bytes) -> bytes:
     return field(number, field(1, key) + field(2, value))
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """An unsigned number, seven bits a byte."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

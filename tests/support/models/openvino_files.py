@@ -129,24 +129,26 @@ def _write_ir(path: Path, operator: str) -> None:
     graph.write(path.parent, ["OUTPUT"], path.stem)
 
 
-def _tensorflow_shape(*dims: int) -> bytes:
+def tensorflow_shape(*dims: int) -> bytes:
+    """TensorShapeProto."""
     return b"".join(field(2, field(1, dim)) for dim in dims)
 
 
-def _tensorflow_node(name: str, op: str, inputs: Sequence[str], attrs: dict[str, bytes]) -> bytes:
+def tensorflow_node(name: str, op: str, inputs: Sequence[str], attrs: dict[str, bytes]) -> bytes:
+    """A node of a GraphDef; attributes are AttrValues."""
     body = field(1, name) + field(2, op) + b"".join(field(3, each) for each in inputs)
     return field(1, body + b"".join(entry(5, key, value) for key, value in attrs.items()))
 
 
 def _graph_def(operator: str) -> bytes:
     kind = field(6, DT_FLOAT)
-    twos = field(1, DT_FLOAT) + field(2, _tensorflow_shape(3)) + field(4, TWOS)
-    shape = field(7, _tensorflow_shape(-1, 3))
+    twos = field(1, DT_FLOAT) + field(2, tensorflow_shape(3)) + field(4, TWOS)
+    shape = field(7, tensorflow_shape(-1, 3))
     return b"".join(
         [
-            _tensorflow_node("INPUT", "Placeholder", [], {"dtype": kind, "shape": shape}),
-            _tensorflow_node("twos", "Const", [], {"dtype": kind, "value": field(8, twos)}),
-            _tensorflow_node("OUTPUT", operator or "Mul", ["INPUT", "twos"], {"T": kind}),
+            tensorflow_node("INPUT", "Placeholder", [], {"dtype": kind, "shape": shape}),
+            tensorflow_node("twos", "Const", [], {"dtype": kind, "value": field(8, twos)}),
+            tensorflow_node("OUTPUT", operator or "Mul", ["INPUT", "twos"], {"T": kind}),
             field(4, field(1, 1500)),  # made by a TensorFlow of this age
         ]
     )
@@ -158,7 +160,7 @@ def _write_frozen(path: Path, operator: str) -> None:
 
 def _write_saved_model(path: Path, operator: str) -> None:
     def tensor(name: str) -> bytes:
-        return field(1, f"{name}:0") + field(2, DT_FLOAT) + field(3, _tensorflow_shape(-1, 3))
+        return field(1, f"{name}:0") + field(2, DT_FLOAT) + field(3, tensorflow_shape(-1, 3))
 
     signature = entry(1, "INPUT", tensor("INPUT")) + entry(2, "OUTPUT", tensor("OUTPUT"))
     signature += field(3, "tensorflow/serving/predict")

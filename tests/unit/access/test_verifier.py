@@ -33,6 +33,13 @@ class FakeAccess:
     accepted: list[tuple[str, float]] = field(default_factory=list)
     refused: list[tuple[str, int, str]] = field(default_factory=list)
     forgotten: int = 0
+    asked: list[str] = field(default_factory=list)
+    is_over: bool = False
+
+    def admit_verification(self, caller: Any) -> None:
+        self.asked.append(caller.credential)
+        if self.is_over:
+            raise ResourceExhaustedError("over", 20)
 
     def accept(self, caller: Any, principal: Principal, valid_s: float) -> None:
         self.accepted.append((caller.credential, valid_s))
@@ -67,6 +74,18 @@ async def verifying(
 
 def caller(token: str) -> Any:
     return FakeCaller(token)
+
+
+async def test_connection_over_its_allowance_has_nothing_verified() -> None:
+    issuer = Issuer()
+    async with verifying(lambda: keys_of(issuer)) as (verifier, _, access):
+        access.is_over = True
+        with pytest.raises(ResourceExhaustedError, match="over"):
+            await verifier.verify(caller("a.b.c"))
+        access.is_over = False
+        await asyncio.gather(*(verifier.verify(caller("a.b.c")) for _ in range(20)))
+    assert access.asked == ["a.b.c"] * 2  # once for each verification
+    assert len(access.refused) == 1
 
 
 async def test_one_token_of_many_calls_is_verified_once() -> None:

@@ -231,7 +231,10 @@ async def test_closed_call_gives_no_message_and_takes_none(core: FakeTransport) 
 
 
 async def test_peer_is_told_with_its_certificate(core: FakeTransport) -> None:
-    plain, named = Held(core).context, Held(core, peer_common_name="team-a").context
+    kind = ("transport_security_type", b"ssl")
+    common = ("x509_common_name", b"team-a")
+    plain = Held(core).context
+    named = Held(core, auth_properties=(kind, common)).context
     assert plain.peer() == "ipv4:127.0.0.1:4711"
     assert (plain.peer_identities(), plain.peer_identity_key(), plain.auth_context()) == (
         None,
@@ -240,7 +243,17 @@ async def test_peer_is_told_with_its_certificate(core: FakeTransport) -> None:
     )
     assert named.peer_identities() == [b"team-a"]
     assert named.peer_identity_key() == "x509_common_name"
-    assert named.auth_context() == {"x509_common_name": [b"team-a"]}
+    assert named.auth_context() == {
+        "transport_security_type": [b"ssl"],
+        "x509_common_name": [b"team-a"],
+    }
+    alternative = [
+        ("x509_subject_alternative_name", value) for value in (b"a.example", b"10.0.0.1")
+    ]
+    many = Held(core, auth_properties=(kind, common, *alternative)).context
+    assert many.peer_identity_key() == "x509_subject_alternative_name"
+    assert many.peer_identities() == [b"a.example", b"10.0.0.1"]
+    assert Held(core, auth_properties=(kind,)).context.peer_identities() is None
 
 
 async def test_callbacks_are_called_and_their_failure_is_logged(

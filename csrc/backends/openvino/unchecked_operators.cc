@@ -1,0 +1,116 @@
+#include "backends/openvino/unchecked_operators.h"
+
+#include <algorithm>
+#include <array>
+#include <openvino/op/constant.hpp>
+#include <openvino/op/roi_align.hpp>
+#include <openvino/op/roi_pooling.hpp>
+#include <openvino/op/util/multi_subgraph_base.hpp>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "backends/openvino/engine_error.h"
+#include "base/strcat.h"
+
+namespace penstock::openvino {
+namespace {
+
+struct UncheckedInput {
+  std::string_view type;
+  size_t port;
+  std::string_view what;
+};
+
+// Found by giving each operator of the engine that takes positions values that are out of range, or
+// no numbers, one by one. What is not here was refused by the engine, or did no harm.
+constexpr std::array<UncheckedInput, 32> kUncheckedInputs = {{
+    {"CTCGreedyDecoderSeqLen", 1, "lengths"},
+    {"CTCLoss", 2, "labels"},
+    {"CTCLoss", 4, "blank index"},
+    {"Col2Im", 1, "output size"},
+    {"DFT", 1, "axes"},
+    {"DFT", 2, "sizes"},
+    {"DeformableConvolution", 1, "offsets"},
+    {"DeformablePSROIPooling", 1, "regions"},
+    {"EmbeddingBagOffsets", 2, "offsets"},
+    {"EmbeddingBagOffsetsSum", 2, "offsets"},
+    {"GatherND", 1, "indices"},
+    {"GatherTree", 2, "lengths"},
+    {"IDFT", 1, "axes"},
+    {"IDFT", 2, "sizes"},
+    {"IRDFT", 1, "axes"},
+    {"IRDFT", 2, "sizes"},
+    {"PSROIPooling", 1, "regions"},
+    {"RDFT", 1, "axes"},
+    {"RDFT", 2, "sizes"},
+    {"ROIAlign", 1, "regions"},
+    {"ROIPooling", 1, "regions"},
+    {"Range", 2, "step"},
+    {"Roll", 2, "axes"},
+    {"ScatterElementsUpdate", 1, "indices"},
+    {"Slice", 4, "axes"},
+    {"SliceScatter", 2, "start"},
+    {"SliceScatter", 3, "stop"},
+    {"SliceScatter", 4, "step"},
+    {"SliceScatter", 5, "axes"},
+    {"StridedSlice", 3, "strides"},
+    {"StringTensorPack", 0, "begins"},
+    {"StringTensorPack", 1, "ends"},
+}};
+
+bool ComesFromConstants(const ov::Node* node) {
+  std::vector<const ov::Node*> left = {node};
+  std::unordered_set<const ov::Node*> seen = {node};
+  while (!left.empty()) {
+    const ov::Node* const next = left.back();
+    left.pop_back();
+    if (ov::is_type<ov::op::v0::Constant>(next)) continue;
+    if (next->get_input_size() == 0) return false;
+    for (size_t i = 0; i < next->get_input_size(); ++i) {
+      const ov::Node* const source = next->get_input_node_ptr(i);
+      if (seen.insert(source).second) left.push_back(source);
+    }
+  }
+  return true;
+}
+
+// Some do in one of their modes only: ROIAlign where the regions say how many samples there are.
+bool IsSafeMode(const ov::Node& node) {
+  if (const auto* pooling = ov::as_type<const ov::op::v0::ROIPooling>(&node)) {
+    return pooling->get_method() == "max";
+  }
+  if (const auto* align = dynamic_cast<const ov::op::util::ROIAlignBase*>(&node)) {
+    return align->get_sampling_ratio() > 0;
+  }
+  return false;
+}
+
+Status CheckNode(const ov::Node& node, const LoadOptions& options) {
+  const std::string_view type = node.get_type_info().name;
+  for (const UncheckedInput& input : kUncheckedInputs) {
+    if (type != input.type || input.port >= node.get_input_size()) continue;
+    if (IsSafeMode(node) || ComesFromConstants(node.get_input_node_ptr(input.port))) continue;
+    return Unimplemented(StrCat(ModelLabel(options), ": operator ", type, " '",
+                                node.get_friendly_name(), "' takes its ", input.what,
+                                " from a request or computes them, and OpenVINO ",
+                                PENSTOCK_OPENVINO_VERSION, " does not check them"));
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+Status RefuseUncheckedOperators(const ov::Model& model, const LoadOptions& options) {
+  for (const auto& node : model.get_ordered_ops()) {
+    PENSTOCK_RETURN_IF_ERROR(CheckNode(*node, options));
+    const auto* const outer = dynamic_cast<const ov::op::util::MultiSubGraphOp*>(node.get());
+    if (outer == nullptr) continue;
+    for (const auto& inner : outer->get_functions()) {  // bodies of If, Loop, TensorIterator
+      PENSTOCK_RETURN_IF_ERROR(RefuseUncheckedOperators(*inner, options));
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace penstock::openvino

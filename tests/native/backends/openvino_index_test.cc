@@ -1,0 +1,168 @@
+// Positions that a client chooses: the engine must refuse them or do no harm, and where it does
+// neither the model is refused.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "backend_under_test.h"
+#include "backends/openvino/openvino_backend.h"
+#include "ir_writer.h"
+
+namespace penstock::openvino {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::string Raw(const std::vector<int64_t>& values) {
+  const auto bytes = BytesOf(values);
+  return std::string(bytes.begin(), bytes.end());
+}
+
+// A node of a graph with the input "x" FP32 [4,4], the input "i", and some constants.
+struct Case {
+  std::string type;
+  std::string opset;
+  Shape index_shape;
+  DataType index_type;
+  std::vector<std::string> inputs;  // of the node
+  std::string attributes = {};
+};
+
+class OpenVinoIndexTest : public testing::TestWithParam<Case> {
+ protected:
+  static IrWriter ModelOf(const Case& given) {
+    IrWriter model;
+    model.Input("x", DataType::kFp32, Shape{4, 4});
+    model.Input("i", given.index_type, given.index_shape);
+    model.Constant("zero", DataType::kInt64, Shape{}, Raw({0}));
+    model.Constant("four", DataType::kInt64, Shape{}, Raw({4}));
+    model.Constant("zeros", DataType::kInt64, Shape{2}, Raw({0, 0}));
+    model.Constant("ones", DataType::kInt64, Shape{2}, Raw({1, 1}));
+    model.Constant("fours", DataType::kInt64, Shape{2}, Raw({4, 4}));
+    model.Constant("places", DataType::kInt64, Shape{3}, Raw({0, 1, 2}));
+    std::vector<float> row(8, 1.0f);
+    const auto rows = BytesOf(row);
+    model.Constant("rows", DataType::kFp32, Shape{2, 4}, std::string(rows.begin(), rows.end()));
+    const auto one = BytesOf(std::vector<float>{1});
+    model.Constant("one", DataType::kFp32, Shape{}, std::string(one.begin(), one.end()));
+    model.Node(given.type, given.inputs, {"y"}, given.attributes, given.opset);
+    model.Node("Convert", {"y"}, {"floats"}, IrWriter::Attribute("destination_type", "f32"));
+    model.Output("y", "floats");
+    return model;
+  }
+
+  Result<std::unique_ptr<BackendModel>> Load(const IrWriter& model) {
+    static auto& backend = *(*OpenVinoBackend::Start()).release();
+    model.Write(options_.path);
+    return backend.Load(options_);
+  }
+
+  TempDir directory_;
+  LoadOptions options_ = [this] {
+    LoadOptions options;
+    options.model_name = "m";
+    options.version = 1;
+    options.model_directory = directory_.path();
+    options.path = directory_.Path("model.xml");
+    return options;
+  }();
+};
+
+class RefusedIndexTest : public OpenVinoIndexTest {};
+
+TEST_P(RefusedIndexTest, IsRefusedByItsOperatorsName) {
+  const auto loaded = Load(ModelOf(GetParam()));
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.status().code(), StatusCode::kUnimplemented) << loaded.status().ToString();
+  EXPECT_THAT(
+      std::string(loaded.status().message()),
+      AllOf(HasSubstr("model 'm' version 1: operator " + GetParam().type + " 'y' takes its"),
+            HasSubstr("does not check them")));
+}
+
+constexpr const char* kMasks =
+    " begin_mask=\"0,0\" end_mask=\"0,0\" new_axis_mask=\"\" shrink_axis_mask=\"\" "
+    "ellipsis_mask=\"\"";
+
+INSTANTIATE_TEST_SUITE_P(
+    Operators, RefusedIndexTest,
+    testing::Values(
+        Case{"GatherND", "opset8", {2, 2}, DataType::kInt64, {"x", "i"}, " batch_dims=\"0\""},
+        Case{"ScatterElementsUpdate",
+             "opset3",
+             {2, 4},
+             DataType::kInt64,
+             {"x", "i", "rows", "zero"}},
+        Case{"Slice", "opset8", {2}, DataType::kInt64, {"x", "zeros", "fours", "ones", "i"}},
+        Case{"StridedSlice", "opset1", {2}, DataType::kInt64, {"x", "zeros", "fours", "i"}, kMasks},
+        Case{
+            "Range", "opset4", {}, DataType::kInt64, {"zero", "four", "i"}, " output_type=\"i64\""},
+        Case{"Roll", "opset7", {2}, DataType::kInt64, {"x", "ones", "i"}},
+        Case{"SliceScatter", "opset15", {2}, DataType::kInt64, {"x", "rows", "i", "fours", "ones"}},
+        Case{"EmbeddingBagOffsetsSum", "opset3", {2}, DataType::kInt64, {"x", "places", "i"}}),
+    [](const auto& info) { return info.param.type; });
+
+class CheckedIndexTest : public OpenVinoIndexTest {};
+
+TEST_P(CheckedIndexTest, OutOfRange_IsAnErrorOrHarmless) {
+  const Case& given = GetParam();
+  const auto loaded = Load(ModelOf(given));
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  const auto instance = *(*loaded)->CreateInstance({"m_0"});
+  const auto x = BytesOf(std::vector<float>(16, 2.0f));
+  for (const int64_t index :
+       {int64_t{0}, int64_t{4}, int64_t{5}, int64_t{17}, int64_t{5000}, int64_t{100'000'000},
+        int64_t{INT32_MAX}, int64_t{-1}, int64_t{-5}, int64_t{-17}, int64_t{-5000},
+        int64_t{-100'000'000}, int64_t{INT32_MIN}}) {
+    std::vector<int64_t> indices(static_cast<size_t>(*given.index_shape.NumElements()), 0);
+    indices.back() = index;
+    const auto i = BytesOf(indices);
+    const auto outputs = RunBatch(
+        *instance,
+        {{"x", DataType::kFp32, Shape{4, 4}, x}, {"i", given.index_type, given.index_shape, i}},
+        {0});
+    if (!outputs.ok()) continue;
+    const Buffer& data = outputs->front().data;
+    for (size_t at = 0; at + sizeof(float) <= data.size(); at += sizeof(float)) {
+      float value = 0;
+      std::memcpy(&value, data.data() + at, sizeof value);
+      ASSERT_TRUE(value == 0 || value == 1 || value == 2 || value == 4) << index << " at " << at;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Operators, CheckedIndexTest,
+    testing::Values(
+        Case{"Gather", "opset8", {2}, DataType::kInt64, {"x", "i", "zero"}, " batch_dims=\"0\""},
+        Case{"GatherElements", "opset6", {4, 4}, DataType::kInt64, {"x", "i"}, " axis=\"0\""},
+        Case{"ScatterNDUpdate", "opset4", {2, 1}, DataType::kInt64, {"x", "i", "rows"}},
+        Case{"ScatterUpdate", "opset3", {2}, DataType::kInt64, {"x", "i", "rows", "zero"}},
+        Case{"EmbeddingBagPackedSum", "opset3", {3, 2}, DataType::kInt64, {"x", "i"}},
+        Case{"Reshape", "opset1", {2}, DataType::kInt64, {"x", "i"}, " special_zero=\"true\""}),
+    [](const auto& info) { return info.param.type; });
+
+TEST_F(OpenVinoIndexTest, UncheckedOperatorWithinAnIf_IsFoundToo) {
+  OnnxWriter branch;
+  branch.Node("GatherND", {"x", "i"}, {"y"});
+  branch.Output("y", DataType::kFp32, {"2"});
+  OnnxWriter model;
+  model.Input("x", DataType::kFp32, {"4", "4"});
+  model.Input("i", DataType::kInt64, {"2", "2"});
+  model.Input("c", DataType::kBool, {});
+  model.Node("If", {"c"}, {"z"},
+             {OnnxWriter::Graph("then_branch", branch), OnnxWriter::Graph("else_branch", branch)});
+  model.Output("z", DataType::kFp32, {"2"});
+  options_.path = directory_.Path("model.onnx");
+  model.Write(options_.path);
+  static auto& backend = *(*OpenVinoBackend::Start()).release();
+  const Status status = backend.Load(options_).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnimplemented) << status.ToString();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("operator GatherND"));
+}
+
+}  // namespace
+}  // namespace penstock::openvino
