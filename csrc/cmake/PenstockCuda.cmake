@@ -1,5 +1,5 @@
 # PENSTOCK_CUDA: whether what needs CUDA's toolkit is built: csrc/gpu/cuda_api.cc and the kernels. Unless it is set
-# (-DPENSTOCK_CUDA=ON|OFF), it is built where CMake finds CUDA's compiler and static runtime; ON demands them.
+# (-DPENSTOCK_CUDA=ON|OFF), it is built where CMake finds CUDA's compiler and static runtime, 12.8 or later; ON demands them.
 #
 # Instrumented builds leave it out: CUDA's compiler does not know their flags. As with PENSTOCK_TRANSPORT the answer is not
 # put into the cache.
@@ -14,6 +14,8 @@ elseif(NOT DEFINED PENSTOCK_CUDA OR PENSTOCK_CUDA)
     set(cuda_missing "no CUDA compiler (nvcc) was found")
   elseif(NOT TARGET CUDA::cudart_static)
     set(cuda_missing "CUDA's static runtime was not found")
+  elseif(CUDAToolkit_VERSION VERSION_LESS 12.8) # the first that knows the architectures below
+    set(cuda_missing "CUDA ${CUDAToolkit_VERSION} was found, and 12.8 is needed")
   endif()
 endif()
 

@@ -12,7 +12,10 @@ Status GraphCache::Capture(const Slot& slot, size_t bucket, uint32_t rows, Strea
                                     " bytes, expected at most ", budget_.limit_bytes));
   }
   PENSTOCK_ASSIGN_OR_RETURN(auto context, engine_.CreateContext(slot.bindings, rows, stream));
-  PENSTOCK_RETURN_IF_ERROR(Warm(*context, rows, stream));
+  if (Status warmed = Warm(*context, rows, stream); !warmed.ok()) {
+    unfinished_.push_back(std::move(context));
+    return warmed;
+  }
   PENSTOCK_ASSIGN_OR_RETURN(const size_t free_before, FreeBytes());
   PENSTOCK_ASSIGN_OR_RETURN(auto exec, Record(*context, rows, stream));
   PENSTOCK_ASSIGN_OR_RETURN(const size_t free_after, FreeBytes());

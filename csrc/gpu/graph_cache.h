@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "gpu/device_engine.h"
@@ -58,6 +59,8 @@ class GraphCache {
   DeviceEngine& engine_;
   GraphBudget& budget_;
   std::map<std::pair<size_t, size_t>, Entry> entries_;  // by slot and bucket
+  // Of captures that failed while something may still run in them.
+  std::vector<std::unique_ptr<DeviceContext>> unfinished_;
 };
 
 }  // namespace penstock::gpu

@@ -92,33 +92,32 @@ Result<OwnedEvent> Lane::MakeEvent() {
 }
 
 Status Lane::AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets) {
-  auto slot = std::make_unique<Slot>();
-  slot->lane = this;
-  slot->index = slots_.size();
-  PENSTOCK_ASSIGN_OR_RETURN(slot->pinned, env_.pool.TryAcquire(slab_bytes));
+  // The lane's from the beginning: whatever fails, its memory goes when the streams are through.
+  Slot& slot = *slots_.emplace_back(std::make_unique<Slot>());
+  slot.lane = this;
+  slot.index = slots_.size() - 1;
+  PENSTOCK_ASSIGN_OR_RETURN(slot.pinned, env_.pool.TryAcquire(slab_bytes));
   void* data = nullptr;
   PENSTOCK_RETURN_IF_ERROR(Check(env_.api.AllocateAsync(slab_bytes, compute_.get(), &data),
                                  StrCat("allocate ", slab_bytes, " bytes for a lane")));
-  slot->device = DeviceMemory(env_.api, compute_.get(), data);
-  slot->host_bindings = Bind(env_.engine, slot->pinned.data(), offsets);
-  slot->bindings = Bind(env_.engine, data, offsets);
-  for (OwnedEvent* event : {&slot->copied_in, &slot->computed, &slot->copied_out}) {
+  slot.device = DeviceMemory(env_.api, compute_.get(), data);
+  slot.host_bindings = Bind(env_.engine, slot.pinned.data(), offsets);
+  slot.bindings = Bind(env_.engine, data, offsets);
+  for (OwnedEvent* event : {&slot.copied_in, &slot.computed, &slot.copied_out}) {
     PENSTOCK_ASSIGN_OR_RETURN(*event, MakeEvent());
   }
-  PENSTOCK_RETURN_IF_ERROR(ClearInputs(*slot, slab_bytes));
-  slots_.push_back(std::move(slot));
+  PENSTOCK_RETURN_IF_ERROR(ClearInputs(slot, slab_bytes));
   PENSTOCK_ASSIGN_OR_RETURN(
       auto context,
-      env_.engine.CreateContext(slots_.back()->bindings, env_.engine.max_rows(), compute_.get()));
+      env_.engine.CreateContext(slot.bindings, env_.engine.max_rows(), compute_.get()));
   contexts_.push_back(std::move(context));
   return Check(env_.api.SynchronizeStream(compute_.get()), "prepare a lane");
 }
 
 // Rows that only pad a batch are zeros, or were rows of a batch before: never what lay in memory.
-Status Lane::ClearInputs(const Slot& slot, size_t slab_bytes) {
-  auto* pinned = const_cast<uint8_t*>(slot.pinned.data());
-  std::memset(pinned, 0, slab_bytes);
-  const Copy copy{slot.device.data(), pinned, slab_bytes};
+Status Lane::ClearInputs(Slot& slot, size_t slab_bytes) {
+  std::memset(slot.pinned.data(), 0, slab_bytes);
+  const Copy copy{slot.device.data(), slot.pinned.data(), slab_bytes};
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.CopyAsync(copy, CopyKind::kHostToDevice, compute_.get()), "clear the inputs"));
   return Check(env_.api.SynchronizeStream(compute_.get()), "clear the inputs");

@@ -77,7 +77,7 @@ class Lane {
 
   Status CreateStreams(int priority);
   Status AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets);
-  Status ClearInputs(const Slot& slot, size_t slab_bytes);
+  Status ClearInputs(Slot& slot, size_t slab_bytes);
   Result<OwnedEvent> MakeEvent();
 
   Status Enqueue(Slot& slot, uint32_t rows) REQUIRES(mu_);

@@ -10,6 +10,7 @@ namespace penstock::gpu {
 Result<std::unique_ptr<LaneGroup>> LaneGroup::Load(const DeviceResources& device,
                                                    DeviceEngine& engine,
                                                    const LaneGroupOptions& options) {
+  PENSTOCK_RETURN_IF_ERROR(device.health.fault());
   if (options.lanes == 0 || options.slots_per_lane == 0 || engine.max_rows() == 0) {
     return InvalidArgument(StrCat(engine.name(), ": expected lanes, slots and rows, got ",
                                   options.lanes, ", ", options.slots_per_lane, " and ",

@@ -116,7 +116,9 @@ TEST_F(CompletionThreadTest, StickyError_EndsEverythingUnavailable) {
   gpu_.HoldStreams();
   gpu_.FaultWork(1, Error::kIllegalAddress);
   ASSERT_EQ(gpu_.Launch(streams_[0], {.run = [] { return Error::kSuccess; }}), Error::kSuccess);
-  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("a")});
+  const Event behind = Record(streams_[0]);
+  ASSERT_EQ(gpu_.StreamWaitEvent(streams_[1], behind), Error::kSuccess);
+  thread_->Watch({.events = {behind}, .done = done_.As("a")});
   thread_->Watch({.events = {Record(streams_[1])}, .done = done_.As("b")});
   gpu_.ReleaseStreams();
   EXPECT_THAT(done_.Await(2), ElementsAre("a UNAVAILABLE", "b UNAVAILABLE"));

@@ -135,6 +135,17 @@ TEST(GraphTest, DeviceThatIsLostWhileCapturing_FailsTheLoad) {
   EXPECT_EQ(device.faults.load(), 1);
 }
 
+TEST(GraphTest, WorkThatAFailedCaptureLeft_IsOverBeforeTheFirstBatch) {
+  FakeDevice device;
+  // Two for the slot, then one for each bucket: the last one's, behind which nothing else waits.
+  device.gpu.FailCall("SynchronizeStream", 2 + 4, Error::kInvalidValue);
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 1, .measure_runs = 0});
+  ASSERT_TRUE(group.ok());
+  EXPECT_THAT(Graphs(**group), ElementsAre(true, true, true, false));
+  RunEach(device, **group, {8});
+  EXPECT_THAT(device.gpu.races(), ElementsAre());
+}
+
 TEST(GraphTest, Destroyed_EverythingIsGivenBack) {
   FakeDevice device({.graph_bytes_per_work = 10});
   const size_t before = device.gpu.live_objects();

@@ -135,9 +135,12 @@ TEST(LaneFaultTest, LostDevice_IsUnloadedWithWorkInFlight) {
   device.health.Fault("taken away");
   ledger.AwaitAll();  // although nothing has run
   EXPECT_EQ(ledger.Count(StatusCode::kUnavailable), 4);
+  EXPECT_FALSE((*group)->TryAcquire()) << "the device may still write to the slots";
+  EXPECT_EQ((*group)->Acquire(kNever).status().code(), StatusCode::kUnavailable);
   device.gpu.ReleaseStreams();
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
   EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+  EXPECT_EQ(device.Load().status().code(), StatusCode::kUnavailable);
 }
 
 }  // namespace

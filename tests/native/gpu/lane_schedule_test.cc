@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::IsEmpty;
 
-#if defined(PENSTOCK_ADDRESS_SANITIZER) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
 constexpr int kSchedules = 300;  // each is several times as slow
 #else
 constexpr int kSchedules = 1000;
