@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PY_LEVELS = [
     ["errors", "setting", "access_settings", "config", "codec", "core", "_messages"],
     ["worker"],  # runs in processes of its own: see worker_faults
-    ["repository", "store", "jobs", "scaling", "observe", "access"],
+    ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
     ["frontend"],
     ["lifecycle", "app", "batch"],
     ["commands"],

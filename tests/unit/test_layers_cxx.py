@@ -69,8 +69,8 @@ def own_include_fault(csrc: Path, path: Path, included: str) -> str | None:
     if not target.is_file():
         return f'"{included}" is not a file of csrc/ (write paths from there)'
     folder, other = path.relative_to(csrc).parts[0], Path(included).parts[0]
-    if path.relative_to(csrc).parts[:2] == ("gpu", "device"):
-        return None if included.startswith("gpu/device/") else f'device code includes "{included}"'
+    if path.relative_to(csrc).parts[:2] == ("gpu", "kernels"):
+        return None if included.startswith("gpu/kernels/") else f'device code includes "{included}"'
     if folder == other:
         return None
     if other == "testing":
@@ -110,7 +110,9 @@ def test_every_csrc_folder_has_a_level() -> None:
         ("batcher/a.cc", "#include <cuda_runtime.h>"),
         ("engine/a.cc", "#include <load/client.h>"),
         ("backends/a.h", "#include <openvino/runtime/core.hpp>"),
-        ("gpu/device/a.cu", '#include "base/b.h"'),
+        ("gpu/kernels/a.cu", '#include "base/b.h"'),
+        ("gpu/a.h", '#include "batcher/b.h"'),
+        ("worker/a.cc", "#include <cuda_runtime_api.h>"),
         ("engine/a.cc", '#include "nowhere.h"'),
     ],
 )

@@ -1,0 +1,117 @@
+#include "gpu/completion_thread.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+namespace {
+
+constexpr int64_t kShortestPauseNs = 20'000;
+constexpr int64_t kNsPerMs = 1'000'000;
+
+}  // namespace
+
+CompletionThread::CompletionThread(Api& api, DeviceHealth& health, Clock& clock,
+                                   const CompletionOptions& options)
+    : api_(api), health_(health), clock_(clock), options_(options) {
+  thread_ = Thread(StrCat("ps-gpu-", options.device), [this]() noexcept { Loop(); });
+}
+
+CompletionThread::~CompletionThread() {
+  {
+    MutexLock lock(mu_);
+    is_ending_ = true;
+    changed_.NotifyAll();
+  }
+  thread_.Join();
+}
+
+void CompletionThread::Watch(InFlight in_flight) {
+  MutexLock lock(mu_);
+  new_.push_back({std::move(in_flight), clock_.NowNs()});
+  changed_.NotifyAll();
+}
+
+void CompletionThread::Loop() {
+  static_cast<void>(health_.Check(api_.SetDevice(options_.device), "take the device"));
+  while (TakeNew()) {
+    CheckHang();
+    if (const Status fault = health_.fault(); !fault.ok()) {
+      FailAll(fault);
+    } else if (Poll()) {
+      last_progress_ns_ = clock_.NowNs();
+    } else {
+      Pause();
+    }
+  }
+}
+
+bool CompletionThread::TakeNew() {
+  MutexLock lock(mu_);
+  while (watched_.empty() && new_.empty() && !is_ending_) changed_.Wait(mu_);
+  if (watched_.empty() && !new_.empty()) last_progress_ns_ = new_.front().since_ns;
+  std::move(new_.begin(), new_.end(), std::back_inserter(watched_));
+  new_.clear();
+  return !watched_.empty();
+}
+
+bool CompletionThread::Poll() {
+  std::vector<Watched> over;
+  for (auto it = watched_.begin(); it != watched_.end();) {
+    const Error error = Query(it->in_flight);
+    if (error == Error::kNotReady) {
+      ++it;
+      continue;
+    }
+    if (error != Error::kSuccess) {
+      const Status failed = health_.Check(error, "ask whether a batch is over");
+      // Nobody knows now whether the device still uses the batch's memory.
+      if (!health_.is_faulted()) health_.Fault(failed.message());
+      break;
+    }
+    over.push_back(std::move(*it));
+    it = watched_.erase(it);
+  }
+  for (const Watched& one : over) one.in_flight.done(one.in_flight.status);
+  return !over.empty();
+}
+
+Error CompletionThread::Query(const InFlight& in_flight) {
+  for (const Event event : in_flight.events) {
+    const Error error = event == nullptr ? Error::kSuccess : api_.QueryEvent(event);
+    if (error != Error::kSuccess) return error;
+  }
+  return Error::kSuccess;
+}
+
+void CompletionThread::FailAll(const Status& fault) {
+  for (const Watched& one : std::exchange(watched_, {})) one.in_flight.done(fault);
+}
+
+void CompletionThread::CheckHang() {
+  const int64_t waited_ns = clock_.NowNs() - watched_.front().since_ns;
+  if (waited_ns <= options_.hang_limit_ns || health_.is_faulted()) return;
+  health_.Fault(StrCat("a batch is not over after ", waited_ns / kNsPerMs, " ms, expected at most ",
+                       options_.hang_limit_ns / kNsPerMs));
+}
+
+void CompletionThread::Pause() {
+  const int64_t now_ns = clock_.NowNs();
+  const int64_t idle_ns = now_ns - last_progress_ns_;
+  if (idle_ns < options_.spin_ns) {
+    std::this_thread::yield();
+    return;
+  }
+  const int64_t pause_ns = std::clamp(idle_ns / 16, kShortestPauseNs,
+                                      std::max(kShortestPauseNs, options_.longest_pause_ns));
+  MutexLock lock(mu_);
+  if (!new_.empty()) return;
+  clock_.WaitUntil(changed_, mu_, now_ns + pause_ns);
+}
+
+}  // namespace penstock::gpu

@@ -1,0 +1,87 @@
+// CompletionThread: notices that batches are over, and says so.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "gpu/device_health.h"
+#include "gpu/gpu_api.h"
+
+namespace penstock::gpu {
+
+// What is enqueued on the device and how its end is known.
+struct InFlight {
+  std::array<Event, 3> events = {};  // all of them: it is over; null = no event
+  Status status = {};  // what it ends with when it is over; not OK = it failed on its way
+  // Called once, on the completion thread, with `status`, or with the device's fault.
+  std::function<void(const Status&)> done = {};
+};
+
+struct CompletionOptions {
+  int device = 0;
+  int64_t spin_ns = 50'000;            // after progress it polls without a pause for so long
+  int64_t longest_pause_ns = 500'000;  // then with pauses of a sixteenth of the time since, up to
+  int64_t hang_limit_ns = 60'000'000'000;  // a batch that takes longer: the device is faulted
+};
+
+// One per device. It asks for the events of what is in flight, in the order of submission, and
+// passes over what is not over yet: a short batch of one lane does not wait for another's long one.
+// It pauses on a condition variable and never in cudaEventSynchronize, which a kernel that does not
+// end would hold for ever: such a device is faulted, and everything in flight answered.
+//
+// Threading: Watch is thread-safe.
+// Ownership: borrows Api, health and clock; events belong to who watches and live until `done`.
+// Lifecycle: the destructor waits until all that was watched is done.
+// Blocking: Watch never.
+class CompletionThread {
+ public:
+  CompletionThread(Api& api, DeviceHealth& health, Clock& clock, const CompletionOptions& options);
+  ~CompletionThread();
+  CompletionThread(const CompletionThread&) = delete;
+  CompletionThread& operator=(const CompletionThread&) = delete;
+
+  // Everything watched is done exactly once, whatever happens. `done` must not throw.
+  void Watch(InFlight in_flight) EXCLUDES(mu_);
+
+ private:
+  struct Watched {
+    InFlight in_flight;
+    int64_t since_ns;
+  };
+
+  void Loop();
+  bool TakeNew() EXCLUDES(mu_);  // waits while there is nothing to poll; false: it is the end
+  bool Poll();                   // true: some are done
+  Error Query(const InFlight& in_flight);
+  void FailAll(const Status& fault);
+  void CheckHang();
+  void Pause() EXCLUDES(mu_);
+
+  // Constant after construction.
+  Api& api_;
+  DeviceHealth& health_;
+  Clock& clock_;
+  const CompletionOptions options_;
+
+  Mutex mu_;
+  CondVar changed_;
+  // Guarded by mu_.
+  std::vector<Watched> new_ GUARDED_BY(mu_);
+  bool is_ending_ GUARDED_BY(mu_) = false;
+
+  // Only on the completion thread.
+  std::deque<Watched> watched_;
+  int64_t last_progress_ns_ = 0;
+
+  Thread thread_;  // last: it uses the rest
+};
+
+}  // namespace penstock::gpu

@@ -1,0 +1,261 @@
+#include "gpu/cuda_api.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+namespace {
+
+Error ToError(cudaError_t error) { return static_cast<Error>(error); }
+cudaStream_t Native(Stream stream) { return reinterpret_cast<cudaStream_t>(stream); }
+cudaEvent_t Native(Event event) { return reinterpret_cast<cudaEvent_t>(event); }
+cudaGraph_t Native(Graph graph) { return reinterpret_cast<cudaGraph_t>(graph); }
+cudaGraphExec_t Native(GraphExec exec) { return reinterpret_cast<cudaGraphExec_t>(exec); }
+
+cudaMemcpyKind Native(CopyKind kind) {
+  switch (kind) {
+    case CopyKind::kHostToDevice:
+      return cudaMemcpyHostToDevice;
+    case CopyKind::kDeviceToHost:
+      return cudaMemcpyDeviceToHost;
+    case CopyKind::kDeviceToDevice:
+      return cudaMemcpyDeviceToDevice;
+  }
+  return cudaMemcpyDefault;
+}
+
+// Calls a function that makes a native handle, and hands it out as ours.
+template <typename Native, typename Ours, typename Call>
+Error Make(Ours* ours, Call call) {
+  Native native = nullptr;
+  const cudaError_t error = call(&native);
+  if (error == cudaSuccess) *ours = reinterpret_cast<Ours>(native);
+  return ToError(error);
+}
+
+// cudaMemcpyBatchAsync's arguments, which want an array for each field.
+struct CopyArrays {
+  explicit CopyArrays(std::span<const Copy> copies) {
+    for (const Copy& copy : copies) {
+      to.push_back(copy.to);
+      from.push_back(copy.from);
+      sizes.push_back(copy.size_bytes);
+    }
+  }
+  std::vector<void*> to;
+  std::vector<const void*> from;
+  std::vector<size_t> sizes;
+};
+
+class CudaApi final : public Api {
+ public:
+  Error DriverVersion(int* version) override { return ToError(cudaDriverGetVersion(version)); }
+  Error DeviceCount(int* count) override { return ToError(cudaGetDeviceCount(count)); }
+  Error GetProperties(int device, DeviceProperties* properties) override;
+  Error SetDevice(int device) override { return ToError(cudaSetDevice(device)); }
+  Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) override {
+    return ToError(cudaMemGetInfo(free_bytes, total_bytes));
+  }
+  std::string_view ErrorName(Error error) const override {
+    return cudaGetErrorName(static_cast<cudaError_t>(error));
+  }
+  Error TakeLastError() override { return ToError(cudaGetLastError()); }
+
+  Error PriorityRange(int* least, int* greatest) override {
+    return ToError(cudaDeviceGetStreamPriorityRange(least, greatest));
+  }
+  Error CreateStream(int priority, Stream* stream) override {
+    return Make<cudaStream_t>(stream, [=](cudaStream_t* native) {
+      return cudaStreamCreateWithPriority(native, cudaStreamNonBlocking, priority);
+    });
+  }
+  Error DestroyStream(Stream stream) override { return ToError(cudaStreamDestroy(Native(stream))); }
+  Error SynchronizeStream(Stream stream) override {
+    return ToError(cudaStreamSynchronize(Native(stream)));
+  }
+  Error StreamWaitEvent(Stream stream, Event event) override {
+    return ToError(cudaStreamWaitEvent(Native(stream), Native(event), cudaEventWaitDefault));
+  }
+
+  Error CreateEvent(EventKind kind, Event* event) override;
+  Error DestroyEvent(Event event) override { return ToError(cudaEventDestroy(Native(event))); }
+  Error RecordEvent(Event event, Stream stream) override {
+    return ToError(cudaEventRecord(Native(event), Native(stream)));
+  }
+  Error QueryEvent(Event event) override;
+  Error SynchronizeEvent(Event event) override {
+    return ToError(cudaEventSynchronize(Native(event)));
+  }
+
+  Error AllocatePinned(size_t size_bytes, void** data) override {
+    return ToError(cudaHostAlloc(data, size_bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+  }
+  Error FreePinned(void* data) override { return ToError(cudaFreeHost(data)); }
+  Error RegisterHost(void* data, size_t size_bytes) override {
+    return ToError(
+        cudaHostRegister(data, size_bytes, cudaHostRegisterPortable | cudaHostRegisterMapped));
+  }
+  Error UnregisterHost(void* data) override { return ToError(cudaHostUnregister(data)); }
+
+  Error AllocateAsync(size_t size_bytes, Stream stream, void** data) override {
+    return ToError(cudaMallocAsync(data, size_bytes, Native(stream)));
+  }
+  Error FreeAsync(void* data, Stream stream) override {
+    return ToError(cudaFreeAsync(data, Native(stream)));
+  }
+  Error AllocateExportable(size_t size_bytes, void** data) override {
+    return ToError(cudaMalloc(data, size_bytes));
+  }
+  Error FreeExportable(void* data) override { return ToError(cudaFree(data)); }
+  Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
+
+  Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override {
+    return ToError(
+        cudaMemcpyAsync(copy.to, copy.from, copy.size_bytes, Native(kind), Native(stream)));
+  }
+  Error CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) override;
+
+  Error BeginCapture(Stream stream) override {
+    return ToError(cudaStreamBeginCapture(Native(stream), cudaStreamCaptureModeThreadLocal));
+  }
+  Error EndCapture(Stream stream, Graph* graph) override {
+    return Make<cudaGraph_t>(
+        graph, [=](cudaGraph_t* native) { return cudaStreamEndCapture(Native(stream), native); });
+  }
+  Error Instantiate(Graph graph, GraphExec* exec) override {
+    return Make<cudaGraphExec_t>(exec, [=](cudaGraphExec_t* native) {
+      return cudaGraphInstantiate(native, Native(graph), 0);
+    });
+  }
+  Error LaunchGraph(GraphExec exec, Stream stream) override {
+    return ToError(cudaGraphLaunch(Native(exec), Native(stream)));
+  }
+  Error DestroyGraph(Graph graph) override { return ToError(cudaGraphDestroy(Native(graph))); }
+  Error DestroyGraphExec(GraphExec exec) override {
+    return ToError(cudaGraphExecDestroy(Native(exec)));
+  }
+
+  Error ExportMemory(void* data, IpcHandle* handle) override;
+  Error ImportMemory(const IpcHandle& handle, void** data) override;
+  Error CloseImportedMemory(void* data) override { return ToError(cudaIpcCloseMemHandle(data)); }
+  Error ExportEvent(Event event, IpcHandle* handle) override;
+  Error ImportEvent(const IpcHandle& handle, Event* event) override;
+};
+
+Error CudaApi::GetProperties(int device, DeviceProperties* properties) {
+  cudaDeviceProp native;
+  if (const cudaError_t error = cudaGetDeviceProperties(&native, device); error != cudaSuccess) {
+    return ToError(error);
+  }
+  char pci_bus_id[32] = "";
+  if (const cudaError_t error = cudaDeviceGetPCIBusId(pci_bus_id, sizeof(pci_bus_id), device);
+      error != cudaSuccess) {
+    return ToError(error);
+  }
+  *properties = {.name = native.name,
+                 .uuid = {},
+                 .compute_major = native.major,
+                 .compute_minor = native.minor,
+                 .multiprocessors = native.multiProcessorCount,
+                 .memory_bytes = native.totalGlobalMem,
+                 .is_integrated = native.integrated != 0,
+                 .pci_bus_id = pci_bus_id};
+  static_assert(sizeof(native.uuid.bytes) == 16);
+  std::memcpy(properties->uuid.data(), native.uuid.bytes, properties->uuid.size());
+  return Error::kSuccess;
+}
+
+Error CudaApi::CreateEvent(EventKind kind, Event* event) {
+  unsigned flags = cudaEventDisableTiming;
+  if (kind == EventKind::kBlockingSync) flags |= cudaEventBlockingSync;
+  if (kind == EventKind::kInterprocess) flags |= cudaEventInterprocess;
+  return Make<cudaEvent_t>(
+      event, [=](cudaEvent_t* native) { return cudaEventCreateWithFlags(native, flags); });
+}
+
+Error CudaApi::QueryEvent(Event event) {
+  const cudaError_t error = cudaEventQuery(Native(event));
+  // It would be what the next launch on this thread seems to have answered.
+  if (error == cudaErrorNotReady) static_cast<void>(cudaGetLastError());
+  return ToError(error);
+}
+
+Error CudaApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
+  cudaMemPool_t pool = nullptr;
+  if (const cudaError_t error = cudaDeviceGetDefaultMemPool(&pool, device); error != cudaSuccess) {
+    return ToError(error);
+  }
+  uint64_t threshold = size_bytes;
+  return ToError(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+}
+
+Error CudaApi::CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) {
+#if CUDART_VERSION >= 13000
+  static_cast<void>(kind);  // it follows from the pointers
+  const CopyArrays arrays(copies);
+  cudaMemcpyAttributes attributes = {};
+  attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+  size_t first = 0;  // the attributes are for all copies from this one on
+  return ToError(cudaMemcpyBatchAsync(arrays.to.data(), arrays.from.data(), arrays.sizes.data(),
+                                      copies.size(), &attributes, &first, 1, Native(stream)));
+#else
+  for (const Copy& copy : copies) {
+    if (const Error error = CopyAsync(copy, kind, stream); error != Error::kSuccess) return error;
+  }
+  return Error::kSuccess;
+#endif
+}
+
+Error CudaApi::ExportMemory(void* data, IpcHandle* handle) {
+  cudaIpcMemHandle_t native;
+  static_assert(sizeof(native) == sizeof(*handle));
+  const cudaError_t error = cudaIpcGetMemHandle(&native, data);
+  if (error == cudaSuccess) std::memcpy(handle->data(), &native, sizeof(native));
+  return ToError(error);
+}
+
+Error CudaApi::ImportMemory(const IpcHandle& handle, void** data) {
+  cudaIpcMemHandle_t native;
+  std::memcpy(&native, handle.data(), sizeof(native));
+  return ToError(cudaIpcOpenMemHandle(data, native, cudaIpcMemLazyEnablePeerAccess));
+}
+
+Error CudaApi::ExportEvent(Event event, IpcHandle* handle) {
+  cudaIpcEventHandle_t native;
+  static_assert(sizeof(native) == sizeof(*handle));
+  const cudaError_t error = cudaIpcGetEventHandle(&native, Native(event));
+  if (error == cudaSuccess) std::memcpy(handle->data(), &native, sizeof(native));
+  return ToError(error);
+}
+
+Error CudaApi::ImportEvent(const IpcHandle& handle, Event* event) {
+  cudaIpcEventHandle_t native;
+  std::memcpy(&native, handle.data(), sizeof(native));
+  return Make<cudaEvent_t>(
+      event, [&native](cudaEvent_t* made) { return cudaIpcOpenEventHandle(made, native); });
+}
+
+}  // namespace
+
+std::unique_ptr<Api> MakeCudaApi() { return std::make_unique<CudaApi>(); }
+
+Result<std::unique_ptr<Api>> OpenCudaApi() {
+  auto api = MakeCudaApi();
+  int version = 0;
+  if (api->DriverVersion(&version) != Error::kSuccess || version == 0) {
+    return Unavailable("there is no CUDA driver on this machine");
+  }
+  int count = 0;
+  if (const Error error = api->DeviceCount(&count); error != Error::kSuccess || count == 0) {
+    return Unavailable(StrCat("CUDA finds no device: ", api->ErrorName(error), "; driver ", version,
+                              ", runtime ", CUDART_VERSION));
+  }
+  return api;
+}
+
+}  // namespace penstock::gpu

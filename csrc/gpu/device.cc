@@ -1,0 +1,32 @@
+#include "gpu/device.h"
+
+#include <cstdint>
+
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+
+Result<std::unique_ptr<Device>> Device::Open(Api& api, Clock& clock, const DeviceOptions& options) {
+  std::unique_ptr<Device> device(new Device(api, clock, options));
+  PENSTOCK_RETURN_IF_ERROR(device->Start(options));
+  return device;
+}
+
+Device::Device(Api& api, Clock& clock, const DeviceOptions& options)
+    : api_(api),
+      clock_(clock),
+      health_(api, StrCat("GPU ", options.completion.device), options.on_fault) {}
+
+Status Device::Start(const DeviceOptions& options) {
+  const int ordinal = options.completion.device;
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal), "take the device"));
+  PENSTOCK_RETURN_IF_ERROR(
+      health_.Check(api_.GetProperties(ordinal, &properties_), "ask what the device is"));
+  PENSTOCK_RETURN_IF_ERROR(
+      health_.Check(api_.SetPoolReleaseThreshold(ordinal, SIZE_MAX), "set up the device's pool"));
+  PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, clock_, options.pinned));
+  completion_ = std::make_unique<CompletionThread>(api_, health_, clock_, options.completion);
+  return Status::Ok();
+}
+
+}  // namespace penstock::gpu

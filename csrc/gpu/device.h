@@ -1,0 +1,58 @@
+// Device: one GPU of this process, and what its models share.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "gpu/completion_thread.h"
+#include "gpu/device_health.h"
+#include "gpu/gpu_api.h"
+#include "gpu/lane_group.h"
+#include "gpu/pinned_pool.h"
+
+namespace penstock::gpu {
+
+struct DeviceOptions {
+  std::vector<PinnedPool::BlockClass> pinned;  // see PinnedPool
+  CompletionOptions completion = {};           // which device, among others
+  // Called once at most, when the device is lost: the process had better end.
+  std::function<void(const Status&)> on_fault = {};
+};
+
+// Threading: thread-safe. The thread that opens it has it as its current device; other threads that
+// load or submit call Api::SetDevice themselves, unless it is the first one, which is everybody's.
+// Ownership: borrows Api and clock.
+// Lifecycle: outlives its LaneGroups; the destructor waits for what is in flight.
+class Device {
+ public:
+  // Takes the device and all of its pinned memory, and has the device's pool keep what it is given
+  // back: memory is taken at load, not while batches run. UNAVAILABLE or INTERNAL where the device
+  // cannot be used, RESOURCE_EXHAUSTED where there is not so much pinned memory.
+  static Result<std::unique_ptr<Device>> Open(Api& api, Clock& clock, const DeviceOptions& options);
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const DeviceProperties& properties() const { return properties_; }
+  DeviceHealth& health() { return health_; }
+  PinnedPool& pool() { return *pool_; }
+  CompletionThread& completion() { return *completion_; }
+  DeviceResources resources() { return {api_, health_, *completion_, *pool_, clock_}; }
+
+ private:
+  Device(Api& api, Clock& clock, const DeviceOptions& options);
+
+  Status Start(const DeviceOptions& options);
+
+  Api& api_;
+  Clock& clock_;
+  DeviceHealth health_;
+  DeviceProperties properties_;
+  std::unique_ptr<PinnedPool> pool_;
+  std::unique_ptr<CompletionThread> completion_;
+};
+
+}  // namespace penstock::gpu

@@ -1,0 +1,58 @@
+// DeviceEngine: what a lane runs. TensorRT, our own kernels, or a test's few lines.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "gpu/gpu_api.h"
+#include "tensor/dtype.h"
+
+namespace penstock::gpu {
+
+// An input or output: rows of a fixed size, one behind the other.
+struct DeviceTensor {
+  std::string name;
+  DataType dtype = DataType::kInvalid;
+  size_t row_bytes = 0;
+};
+
+// Where the tensors of a context lie in device memory, in the engine's order; room for max_rows().
+struct Bindings {
+  std::vector<void*> inputs, outputs;
+};
+
+// One execution of an engine, bound to its memory for good.
+// Threading: thread-compatible; two contexts may be used at once.
+class DeviceContext {
+ public:
+  virtual ~DeviceContext() = default;
+
+  // Enqueues the computation of the first `rows` rows. Waits for nothing and allocates nothing, so
+  // that it can be captured into a graph; what it enqueues depends on `rows` alone. Not OK: part of
+  // it may have been enqueued.
+  virtual Status Enqueue(Stream stream, uint32_t rows) = 0;
+};
+
+// A model on a device, shared by all of its lanes.
+// Threading: thread-safe.
+// Ownership: outlives its contexts.
+class DeviceEngine {
+ public:
+  virtual ~DeviceEngine() = default;
+  virtual const std::string& name() const = 0;  // the model's, for messages
+  virtual const std::vector<DeviceTensor>& inputs() const = 0;
+  virtual const std::vector<DeviceTensor>& outputs() const = 0;
+  virtual uint32_t max_rows() const = 0;
+  // False: it runs the batch sizes that graphs are made for, and no others.
+  virtual bool takes_any_rows() const = 0;
+  // A context that will run up to `rows` rows. `stream`: where it may enqueue its preparation.
+  virtual Result<std::unique_ptr<DeviceContext>> CreateContext(const Bindings& bindings,
+                                                               uint32_t rows, Stream stream) = 0;
+};
+
+}  // namespace penstock::gpu

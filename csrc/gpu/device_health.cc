@@ -1,0 +1,53 @@
+#include "gpu/device_health.h"
+
+#include <cassert>
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+
+DeviceHealth::DeviceHealth(Api& api, std::string device,
+                           std::function<void(const Status&)> on_fault)
+    : api_(api), device_(std::move(device)), on_fault_(std::move(on_fault)) {}
+
+Status DeviceHealth::Check(Error error, std::string_view what) {
+  if (error == Error::kSuccess) return Status::Ok();
+  assert(error != Error::kNotReady);
+  std::string message = StrCat(device_, ": cannot ", what, ": ", api_.ErrorName(error), " (",
+                               static_cast<int>(error), ")");
+  if (IsSticky(error)) return EnterFault(std::move(message));
+  // The runtime remembers it for this thread, and would answer a later kernel launch with it.
+  static_cast<void>(api_.TakeLastError());
+  if (error == Error::kMemoryAllocation) return ResourceExhausted(std::move(message));
+  return Internal(std::move(message));
+}
+
+Status DeviceHealth::CheckEngine(const Status& answer, std::string_view what) {
+  if (!answer.ok()) PENSTOCK_RETURN_IF_ERROR(Check(api_.TakeLastError(), what));
+  return answer;
+}
+
+void DeviceHealth::Fault(std::string_view why) {
+  static_cast<void>(EnterFault(StrCat(device_, ": ", why)));
+}
+
+Status DeviceHealth::fault() const {
+  MutexLock lock(mu_);
+  return fault_;
+}
+
+Status DeviceHealth::EnterFault(std::string message) {
+  const Status fault = Unavailable(std::move(message));
+  {
+    MutexLock lock(mu_);
+    if (!fault_.ok()) return fault;
+    fault_ = fault;
+  }
+  Log(LogLevel::kError, "gpu", StrCat(fault.message(), "; the device is lost to this process"));
+  if (on_fault_) on_fault_(fault);
+  return fault;
+}
+
+}  // namespace penstock::gpu

@@ -1,0 +1,60 @@
+// DeviceHealth: what an error of the GPU's runtime means, and whether the device can still be used.
+//
+//   kReady --sticky error, or Fault()--> kFaulted      there is no way back but another process
+//
+// | error                         | the call that met it      | the device |
+// |-------------------------------|---------------------------|------------|
+// | of memory                     | RESOURCE_EXHAUSTED        | stays      |
+// | any other that is not sticky  | INTERNAL, that batch only | stays      |
+// | sticky (gpu_error.h)          | UNAVAILABLE               | kFaulted   |
+//
+// On a faulted device everything in flight ends UNAVAILABLE and nothing new is taken; its owner is
+// told once and ends the process, which is started again.
+
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "gpu/gpu_api.h"
+
+namespace penstock::gpu {
+
+// Threading: thread-safe.
+// Ownership: borrows the Api.
+// Blocking: never; `on_fault` runs on the thread that met the fault, under no lock of the core but,
+// possibly, a lane's.
+class DeviceHealth {
+ public:
+  // `device` is for messages: "GPU 0". `on_fault` is called once at most, and must not throw.
+  DeviceHealth(Api& api, std::string device, std::function<void(const Status&)> on_fault);
+
+  // The Status of a call that answered `error`. `what` was tried: "copy the inputs of resnet".
+  // kNotReady is no answer to ask about.
+  Status Check(Error error, std::string_view what);
+  // The same for an engine, whose own words do not say whether the device is lost: the runtime is
+  // asked. Called on the thread that the engine failed on.
+  Status CheckEngine(const Status& answer, std::string_view what);
+  // The device does not do its work, whatever its runtime says.
+  void Fault(std::string_view why);
+
+  bool is_faulted() const { return !fault().ok(); }
+  Status fault() const;  // why; OK while the device is ready
+
+ private:
+  Status EnterFault(std::string message);
+
+  // Constant after construction.
+  Api& api_;
+  const std::string device_;
+  const std::function<void(const Status&)> on_fault_;
+
+  mutable Mutex mu_;
+  // Guarded by mu_.
+  Status fault_ GUARDED_BY(mu_);
+};
+
+}  // namespace penstock::gpu

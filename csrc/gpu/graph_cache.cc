@@ -1,0 +1,66 @@
+#include "gpu/graph_cache.h"
+
+#include <string>
+
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+
+Status GraphCache::Capture(const Slot& slot, size_t bucket, uint32_t rows, Stream stream) {
+  if (budget_.used_bytes >= budget_.limit_bytes) {
+    return ResourceExhausted(StrCat(engine_.name(), ": graphs already hold ", budget_.used_bytes,
+                                    " bytes, expected at most ", budget_.limit_bytes));
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(auto context, engine_.CreateContext(slot.bindings, rows, stream));
+  if (Status warmed = Warm(*context, rows, stream); !warmed.ok()) {
+    unfinished_.push_back(std::move(context));
+    return warmed;
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t free_before, FreeBytes());
+  PENSTOCK_ASSIGN_OR_RETURN(auto exec, Record(*context, rows, stream));
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t free_after, FreeBytes());
+  const size_t held = free_before > free_after ? free_before - free_after : 0;
+  if (held > budget_.limit_bytes - budget_.used_bytes) {
+    return ResourceExhausted(StrCat(engine_.name(), ": the graph of ", rows, " rows holds ", held,
+                                    " bytes, left of the budget are ",
+                                    budget_.limit_bytes - budget_.used_bytes));
+  }
+  budget_.used_bytes += held;
+  entries_.insert_or_assign({slot.index, bucket}, Entry{std::move(context), std::move(exec)});
+  return Status::Ok();
+}
+
+GraphExec GraphCache::Find(const Slot& slot, size_t bucket) const {
+  const auto found = entries_.find({slot.index, bucket});
+  return found == entries_.end() ? nullptr : found->second.exec.get();
+}
+
+Status GraphCache::Warm(DeviceContext& context, uint32_t rows, Stream stream) {
+  const std::string what = StrCat("run ", engine_.name(), " with ", rows, " rows");
+  PENSTOCK_RETURN_IF_ERROR(health_.CheckEngine(context.Enqueue(stream, rows), what));
+  return health_.Check(api_.SynchronizeStream(stream), what);
+}
+
+Result<OwnedGraphExec> GraphCache::Record(DeviceContext& context, uint32_t rows, Stream stream) {
+  const std::string what = StrCat("capture ", engine_.name(), " with ", rows, " rows");
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.BeginCapture(stream), what));
+  const Status enqueued = health_.CheckEngine(context.Enqueue(stream, rows), what);
+  Graph captured = nullptr;
+  const Status ended = health_.Check(api_.EndCapture(stream, &captured), what);
+  const OwnedGraph graph = ended.ok() ? OwnedGraph(api_, captured) : OwnedGraph();
+  if (!enqueued.ok()) return enqueued;
+  PENSTOCK_RETURN_IF_ERROR(ended);
+  GraphExec exec = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.Instantiate(graph.get(), &exec), what));
+  return OwnedGraphExec(api_, exec);
+}
+
+Result<size_t> GraphCache::FreeBytes() {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  PENSTOCK_RETURN_IF_ERROR(
+      health_.Check(api_.MemoryInfo(&free_bytes, &total_bytes), "ask for free memory"));
+  return free_bytes;
+}
+
+}  // namespace penstock::gpu

@@ -1,0 +1,235 @@
+#include "gpu/lane.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+namespace {
+
+// Where each tensor begins in a slab, inputs first, and behind the last one the slab's size.
+// INVALID_ARGUMENT where that is more than a size can say.
+Result<std::vector<size_t>> Layout(const DeviceEngine& engine) {
+  std::vector<size_t> offsets = {0};
+  for (const auto* tensors : {&engine.inputs(), &engine.outputs()}) {
+    for (const DeviceTensor& tensor : *tensors) {
+      size_t bytes = 0;
+      size_t end = 0;
+      if (__builtin_mul_overflow(tensor.row_bytes, engine.max_rows(), &bytes) ||
+          __builtin_add_overflow(offsets.back(), bytes, &end) ||
+          __builtin_add_overflow(end, PinnedPool::kAlignment - 1, &end)) {
+        return InvalidArgument(StrCat(engine.name(), ": tensor '", tensor.name, "' of ",
+                                      engine.max_rows(), " rows of ", tensor.row_bytes,
+                                      " bytes is too large"));
+      }
+      offsets.push_back(end / PinnedPool::kAlignment * PinnedPool::kAlignment);
+    }
+  }
+  return offsets;
+}
+
+Bindings Bind(const DeviceEngine& engine, void* slab, const std::vector<size_t>& offsets) {
+  Bindings bindings;
+  const size_t inputs = engine.inputs().size();
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+    auto& list = i < inputs ? bindings.inputs : bindings.outputs;
+    list.push_back(static_cast<uint8_t*>(slab) + offsets[i]);
+  }
+  return bindings;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
+                                           int priority) {
+  std::unique_ptr<Lane> lane(new Lane(environment));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto offsets, Layout(environment.engine));
+  const size_t slab_bytes = offsets.back();
+  if (slab_bytes == 0) return InvalidArgument(StrCat(environment.engine.name(), " has no tensors"));
+  PENSTOCK_RETURN_IF_ERROR(lane->CreateStreams(priority));
+  for (size_t i = 0; i < slots; ++i) PENSTOCK_RETURN_IF_ERROR(lane->AddSlot(slab_bytes, offsets));
+  lane->graphs_ = std::make_unique<GraphCache>(environment.api, environment.health,
+                                               environment.engine, environment.graph_budget);
+  return lane;
+}
+
+// Slots come back when their batches are over; a load that failed on its way waited for nothing. Of
+// a lost device nobody knows what it still reads and writes, and to ask might take for ever.
+Lane::~Lane() {
+  for (const OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
+    if (stream->get() == nullptr || env_.health.is_faulted()) continue;
+    static_cast<void>(Check(env_.api.SynchronizeStream(stream->get()), "end a lane"));
+  }
+  if (!env_.health.is_faulted()) return;
+  for (auto& slot : slots_) slot->device.Abandon();
+}
+
+Status Lane::Check(Error error, std::string_view what) {
+  return error == Error::kSuccess
+             ? Status::Ok()
+             : env_.health.Check(error, StrCat(what, " of ", env_.engine.name()));
+}
+
+Status Lane::CreateStreams(int priority) {
+  for (OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
+    Stream handle = nullptr;
+    PENSTOCK_RETURN_IF_ERROR(
+        Check(env_.api.CreateStream(priority, &handle), "create a stream for a lane"));
+    *stream = OwnedStream(env_.api, handle);
+  }
+  return Status::Ok();
+}
+
+Result<OwnedEvent> Lane::MakeEvent() {
+  Event event = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.CreateEvent(EventKind::kPolled, &event), "create an event for a lane"));
+  return OwnedEvent(env_.api, event);
+}
+
+Status Lane::AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets) {
+  // The lane's from the beginning: whatever fails, its memory goes when the streams are through.
+  Slot& slot = *slots_.emplace_back(std::make_unique<Slot>());
+  slot.lane = this;
+  slot.index = slots_.size() - 1;
+  PENSTOCK_ASSIGN_OR_RETURN(slot.pinned, env_.pool.TryAcquire(slab_bytes));
+  void* data = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(Check(env_.api.AllocateAsync(slab_bytes, compute_.get(), &data),
+                                 StrCat("allocate ", slab_bytes, " bytes for a lane")));
+  slot.device = DeviceMemory(env_.api, compute_.get(), data);
+  slot.host_bindings = Bind(env_.engine, slot.pinned.data(), offsets);
+  slot.bindings = Bind(env_.engine, data, offsets);
+  for (OwnedEvent* event : {&slot.copied_in, &slot.computed, &slot.copied_out}) {
+    PENSTOCK_ASSIGN_OR_RETURN(*event, MakeEvent());
+  }
+  PENSTOCK_RETURN_IF_ERROR(ClearInputs(slot, slab_bytes));
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto context,
+      env_.engine.CreateContext(slot.bindings, env_.engine.max_rows(), compute_.get()));
+  contexts_.push_back(std::move(context));
+  return Check(env_.api.SynchronizeStream(compute_.get()), "prepare a lane");
+}
+
+// Rows that only pad a batch are zeros, or were rows of a batch before: never what lay in memory.
+Status Lane::ClearInputs(Slot& slot, size_t slab_bytes) {
+  std::memset(slot.pinned.data(), 0, slab_bytes);
+  const Copy copy{slot.device.data(), slot.pinned.data(), slab_bytes};
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.CopyAsync(copy, CopyKind::kHostToDevice, compute_.get()), "clear the inputs"));
+  return Check(env_.api.SynchronizeStream(compute_.get()), "clear the inputs");
+}
+
+Status Lane::Capture(size_t bucket) {
+  for (const auto& slot : slots_) {
+    const uint32_t rows = env_.table.buckets()[bucket].rows;
+    PENSTOCK_RETURN_IF_ERROR(graphs_->Capture(*slot, bucket, rows, compute_.get()));
+  }
+  return Status::Ok();
+}
+
+Result<int64_t> Lane::Measure(const RunPlan& plan, size_t runs, Clock& clock) {
+  assert(runs > 0);
+  std::vector<int64_t> times_ns;
+  for (size_t i = 0; i < runs; ++i) {
+    const int64_t start_ns = clock.NowNs();
+    PENSTOCK_RETURN_IF_ERROR(Run(*slots_.front(), plan));
+    PENSTOCK_RETURN_IF_ERROR(Check(env_.api.SynchronizeStream(compute_.get()), "time a batch"));
+    times_ns.push_back(clock.NowNs() - start_ns);
+  }
+  const auto median = times_ns.begin() + static_cast<ptrdiff_t>(runs / 2);
+  std::nth_element(times_ns.begin(), median, times_ns.end());
+  return *median;
+}
+
+Status Lane::Settle() {
+  return Check(env_.api.SynchronizeStream(compute_.get()), "finish the preparation");
+}
+
+void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
+  assert(lease && lease.slot().lane == this);
+  Status refused = env_.health.fault();
+  if (refused.ok() && (rows == 0 || rows > env_.engine.max_rows())) {
+    refused = InvalidArgument(StrCat(env_.engine.name(), ": a batch has ", rows,
+                                     " rows, expected 1 to ", env_.engine.max_rows()));
+  }
+  if (!refused.ok()) {
+    done(refused, std::move(lease));
+    return;
+  }
+  Slot* slot = lease.Release();
+  InFlight in_flight{.events = {slot->copied_out.get()}};
+  in_flight.done = [home = &env_.free, slot, done = std::move(done)](const Status& status) {
+    done(status, SlotLease(*home, slot));
+  };
+  MutexLock lock(mu_);
+  in_flight.status = Enqueue(*slot, rows);
+  if (!in_flight.status.ok()) {
+    MarkEnds(*slot);
+    in_flight.events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()};
+  }
+  env_.completion.Watch(std::move(in_flight));
+}
+
+Status Lane::Enqueue(Slot& slot, uint32_t rows) {
+  PENSTOCK_RETURN_IF_ERROR(Copies(slot, rows, CopyKind::kHostToDevice));
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event"));
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.StreamWaitEvent(compute_.get(), slot.copied_in.get()), "wait for an input"));
+  PENSTOCK_RETURN_IF_ERROR(Compute(slot, rows));
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event"));
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.StreamWaitEvent(copy_out_.get(), slot.computed.get()), "wait for an output"));
+  PENSTOCK_RETURN_IF_ERROR(Copies(slot, rows, CopyKind::kDeviceToHost));
+  return Check(env_.api.RecordEvent(slot.copied_out.get(), copy_out_.get()), "record an event");
+}
+
+Status Lane::Compute(Slot& slot, uint32_t rows) {
+  RunPlan plan = env_.table.Choose(rows);
+  PENSTOCK_RETURN_IF_ERROR(Run(slot, plan));
+  env_.counters.Add(rows, plan);
+  return Status::Ok();
+}
+
+Status Lane::Run(const Slot& slot, const RunPlan& plan) {
+  if (plan.bucket) {
+    return Check(env_.api.LaunchGraph(graphs_->Find(slot, *plan.bucket), compute_.get()),
+                 "launch a graph");
+  }
+  DeviceContext& context = *contexts_[slot.index];
+  return env_.health.CheckEngine(context.Enqueue(compute_.get(), plan.rows), "enqueue a batch");
+}
+
+Status Lane::Copies(const Slot& slot, uint32_t rows, CopyKind kind) {
+  const bool is_in = kind == CopyKind::kHostToDevice;
+  const auto& tensors = is_in ? env_.engine.inputs() : env_.engine.outputs();
+  const auto& from = is_in ? slot.host_bindings.inputs : slot.bindings.outputs;
+  const auto& to = is_in ? slot.bindings.inputs : slot.host_bindings.outputs;
+  copies_.clear();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    copies_.push_back({to[i], from[i], rows * tensors[i].row_bytes});
+  }
+  if (copies_.empty()) return Status::Ok();
+  const Stream stream = is_in ? copy_in_.get() : copy_out_.get();
+  const Error error = copies_.size() == 1 ? env_.api.CopyAsync(copies_.front(), kind, stream)
+                                          : env_.api.CopyBatchAsync(copies_, kind, stream);
+  return Check(error, is_in ? "copy the inputs" : "copy the outputs");
+}
+
+// Behind what was enqueued of a batch that failed: its memory is in use until then.
+void Lane::MarkEnds(const Slot& slot) {
+  const std::pair<Event, Stream> ends[] = {{slot.copied_in.get(), copy_in_.get()},
+                                           {slot.computed.get(), compute_.get()},
+                                           {slot.copied_out.get(), copy_out_.get()}};
+  for (const auto& [event, stream] : ends) {
+    const Status marked = Check(env_.api.RecordEvent(event, stream), "record an event");
+    if (!marked.ok() && !env_.health.is_faulted()) env_.health.Fault(marked.message());
+  }
+}
+
+}  // namespace penstock::gpu

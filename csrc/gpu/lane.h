@@ -1,0 +1,102 @@
+// Lane: the way of a model's batches through a device: copied in, computed, copied out, each on a
+// stream of its own, so that one batch is copied while another computes.
+//
+//   copy-in  stream: copy in | record copied_in
+//   compute  stream: wait for copied_in | graph or engine | record computed
+//   copy-out stream: wait for computed | copy out | record copied_out  <- completion thread asks
+//
+// A slot is used again when copied_out has been seen, behind which all of its batch lies: nothing
+// else needs to wait.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "gpu/bucket_table.h"
+#include "gpu/completion_thread.h"
+#include "gpu/device_engine.h"
+#include "gpu/device_health.h"
+#include "gpu/gpu_handles.h"
+#include "gpu/graph_cache.h"
+#include "gpu/pinned_pool.h"
+#include "gpu/run_counters.h"
+#include "gpu/slot.h"
+
+namespace penstock::gpu {
+
+// What the lanes of a model share. Everything outlives them.
+struct LaneEnvironment {
+  Api& api;
+  DeviceHealth& health;
+  DeviceEngine& engine;
+  CompletionThread& completion;
+  PinnedPool& pool;
+  FreeSlots& free;
+  GraphBudget& graph_budget;
+  const BucketTable& table;  // changed while the model is loaded only
+  RunCounters& counters;
+};
+
+// Threading: Submit is thread-safe; Capture, Measure and Settle belong to who loads the model.
+// Ownership: owns streams, slots and graphs; borrows its environment.
+// Lifecycle: Create -> Capture*, Measure* -> Settle -> Submit*; destroyed when all slots are back.
+// Blocking: Submit never, but for its lock while another one enqueues; the destructor, until the
+// streams are through.
+class Lane {
+ public:
+  // Takes its memory: on the device, and from the pinned pool, which must have blocks for all
+  // slots (RESOURCE_EXHAUSTED).
+  static Result<std::unique_ptr<Lane>> Create(const LaneEnvironment& environment, size_t slots,
+                                              int priority);
+
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  std::vector<std::unique_ptr<Slot>>& slots() { return slots_; }
+
+  // Makes the bucket's graphs, one for each slot. Not OK: the lane works without.
+  Status Capture(size_t bucket);
+  // The median of `runs` runs of the plan, host's time, in nanoseconds.
+  Result<int64_t> Measure(const RunPlan& plan, size_t runs, Clock& clock);
+
+  // Waits until what Capture and Measure enqueued is over, which they leave to it when they fail.
+  Status Settle();
+
+  // Runs the first `rows` rows of the slot's inputs. `done` is called exactly once: on the
+  // completion thread, or here where nothing was enqueued. REQUIRES: the slot is this lane's.
+  void Submit(SlotLease lease, uint32_t rows, BatchDone done) EXCLUDES(mu_);
+
+ private:
+  explicit Lane(const LaneEnvironment& environment) : env_(environment) {}
+
+  Status CreateStreams(int priority);
+  Status AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets);
+  Status ClearInputs(Slot& slot, size_t slab_bytes);
+  Result<OwnedEvent> MakeEvent();
+
+  Status Enqueue(Slot& slot, uint32_t rows) REQUIRES(mu_);
+  Status Compute(Slot& slot, uint32_t rows) REQUIRES(mu_);
+  Status Copies(const Slot& slot, uint32_t rows, CopyKind kind) REQUIRES(mu_);
+  Status Run(const Slot& slot, const RunPlan& plan);
+  void MarkEnds(const Slot& slot) REQUIRES(mu_);
+  Status Check(Error error, std::string_view what);
+
+  // Constant after construction.
+  const LaneEnvironment env_;
+  OwnedStream copy_in_, compute_, copy_out_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::unique_ptr<GraphCache> graphs_;
+  std::vector<std::unique_ptr<DeviceContext>> contexts_;  // for each slot, to run without a graph
+
+  Mutex mu_;  // what a batch is made of is enqueued as one
+  // Guarded by mu_.
+  std::vector<Copy> copies_ GUARDED_BY(mu_);
+};
+
+}  // namespace penstock::gpu

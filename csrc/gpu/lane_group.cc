@@ -1,0 +1,121 @@
+#include "gpu/lane_group.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "base/strcat.h"
+
+namespace penstock::gpu {
+
+Result<std::unique_ptr<LaneGroup>> LaneGroup::Load(const DeviceResources& device,
+                                                   DeviceEngine& engine,
+                                                   const LaneGroupOptions& options) {
+  PENSTOCK_RETURN_IF_ERROR(device.health.fault());
+  if (options.lanes == 0 || options.slots_per_lane == 0 || engine.max_rows() == 0) {
+    return InvalidArgument(StrCat(engine.name(), ": expected lanes, slots and rows, got ",
+                                  options.lanes, ", ", options.slots_per_lane, " and ",
+                                  engine.max_rows()));
+  }
+  const auto rows = options.bucket_rows.empty() ? BucketTable::DefaultRows(engine.max_rows())
+                                                : options.bucket_rows;
+  PENSTOCK_ASSIGN_OR_RETURN(auto table,
+                            BucketTable::Create(rows, engine.max_rows(), engine.takes_any_rows()));
+  std::unique_ptr<LaneGroup> group(
+      new LaneGroup(device, engine, std::move(table), options.graph_budget_bytes));
+  PENSTOCK_RETURN_IF_ERROR(group->AddLanes(options));
+  PENSTOCK_RETURN_IF_ERROR(group->CaptureAll());
+  if (options.known_times) {
+    PENSTOCK_RETURN_IF_ERROR(group->table_.TakeTimes(*options.known_times));
+  } else if (options.measure_runs > 0) {
+    PENSTOCK_RETURN_IF_ERROR(group->MeasureAll(options.measure_runs));
+  }
+  PENSTOCK_RETURN_IF_ERROR(group->Open(options.slots_per_lane));
+  return group;
+}
+
+Status LaneGroup::Open(size_t slots_per_lane) {
+  // A bucket that could not be captured may have left work behind.
+  for (auto& lane : lanes_) PENSTOCK_RETURN_IF_ERROR(lane->Settle());
+  for (size_t i = 0; i < slots_per_lane; ++i) {
+    for (auto& lane : lanes_) free_.Put(lane->slots()[i].get());
+  }
+  slots_ = lanes_.size() * slots_per_lane;
+  return Status::Ok();
+}
+
+LaneGroup::LaneGroup(const DeviceResources& device, DeviceEngine& engine, BucketTable table,
+                     size_t graph_budget_bytes)
+    : device_(device),
+      engine_(engine),
+      budget_{.limit_bytes = graph_budget_bytes},
+      table_(std::move(table)),
+      counters_(table_.buckets().size()) {}
+
+LaneGroup::~LaneGroup() {
+  free_.Close(Unavailable(StrCat(engine_.name(), " is being unloaded")));
+  free_.AwaitAll(slots_);
+}
+
+Status LaneGroup::AddLanes(const LaneGroupOptions& options) {
+  const LaneEnvironment environment{device_.api,  device_.health, engine_, device_.completion,
+                                    device_.pool, free_,          budget_, table_,
+                                    counters_};
+  for (size_t i = 0; i < options.lanes; ++i) {
+    PENSTOCK_ASSIGN_OR_RETURN(auto lane,
+                              Lane::Create(environment, options.slots_per_lane, options.priority));
+    lanes_.push_back(std::move(lane));
+  }
+  return Status::Ok();
+}
+
+// Small batches first: they gain most, should the budget not be enough for all.
+Status LaneGroup::CaptureAll() {
+  for (size_t i = 0; i < table_.buckets().size() && budget_.limit_bytes > 0; ++i) {
+    const Status captured = CaptureBucket(i);
+    table_.bucket(i).has_graph = captured.ok();
+    if (captured.ok()) continue;
+    PENSTOCK_RETURN_IF_ERROR(device_.health.fault());
+    Log(LogLevel::kWarning, "gpu",
+        StrCat(engine_.name(), " runs without a graph at ", table_.buckets()[i].rows,
+               " rows: ", captured.message()));
+  }
+  return Status::Ok();
+}
+
+Status LaneGroup::CaptureBucket(size_t bucket) {
+  for (auto& lane : lanes_) PENSTOCK_RETURN_IF_ERROR(lane->Capture(bucket));
+  return Status::Ok();
+}
+
+Status LaneGroup::MeasureAll(size_t runs) {
+  for (size_t i = 0; i < table_.buckets().size(); ++i) {
+    Bucket& bucket = table_.bucket(i);
+    PENSTOCK_ASSIGN_OR_RETURN(bucket.eager_ns,
+                              lanes_.front()->Measure({bucket.rows}, runs, device_.clock));
+    if (!bucket.has_graph) continue;
+    PENSTOCK_ASSIGN_OR_RETURN(bucket.graph_ns,
+                              lanes_.front()->Measure({bucket.rows, i}, runs, device_.clock));
+  }
+  return Status::Ok();
+}
+
+SlotLease LaneGroup::TryAcquire() {
+  Slot* slot = free_.TryTake();
+  SlotLease lease = slot == nullptr ? SlotLease() : SlotLease(free_, slot);
+  return device_.health.is_faulted() ? SlotLease() : std::move(lease);
+}
+
+Result<SlotLease> LaneGroup::Acquire(int64_t deadline_ns) {
+  PENSTOCK_ASSIGN_OR_RETURN(Slot * slot, free_.Take(device_.clock, deadline_ns));
+  SlotLease lease(free_, slot);
+  // Asked when the slot is there: one that a fault brought back may still be written to.
+  PENSTOCK_RETURN_IF_ERROR(device_.health.fault());
+  return lease;
+}
+
+void LaneGroup::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
+  Lane& lane = *lease.slot().lane;
+  lane.Submit(std::move(lease), rows, std::move(done));
+}
+
+}  // namespace penstock::gpu

@@ -1,0 +1,56 @@
+// RunCounters: how the batches of a model ran on its device.
+
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "gpu/bucket_table.h"
+
+namespace penstock::gpu {
+
+struct RunCounts {
+  std::vector<uint64_t> graph_runs;   // per bucket
+  std::vector<uint64_t> padded_rows;  // per bucket: computed and thrown away
+  uint64_t uncaptured_runs = 0;       // without a graph
+};
+
+// Threading: thread-safe; no order between one counter and another.
+class RunCounters {
+ public:
+  explicit RunCounters(size_t buckets) : buckets_(buckets) {}
+
+  void Add(uint32_t rows, const RunPlan& plan) {
+    if (!plan.bucket) {
+      uncaptured_runs_.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    OneBucket& bucket = buckets_[*plan.bucket];
+    bucket.graph_runs.fetch_add(1, std::memory_order_relaxed);
+    bucket.padded_rows.fetch_add(plan.rows - rows, std::memory_order_relaxed);
+  }
+
+  RunCounts Get() const {
+    RunCounts counts;
+    for (const OneBucket& bucket : buckets_) {
+      counts.graph_runs.push_back(bucket.graph_runs.load(std::memory_order_relaxed));
+      counts.padded_rows.push_back(bucket.padded_rows.load(std::memory_order_relaxed));
+    }
+    counts.uncaptured_runs = uncaptured_runs_.load(std::memory_order_relaxed);
+    return counts;
+  }
+
+ private:
+  struct OneBucket {
+    std::atomic<uint64_t> graph_runs{0}, padded_rows{0};
+  };
+
+  // Own synchronisation.
+  std::vector<OneBucket> buckets_;
+  std::atomic<uint64_t> uncaptured_runs_{0};
+};
+
+}  // namespace penstock::gpu

@@ -1,0 +1,53 @@
+// FakeGpuEngine: a model for the fake GPU whose answers are easy to check and wrong when anything
+// is read too early: y = 2x + b + the row's number, n = the row's number.
+
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gpu/device_engine.h"
+#include "testing/fake_gpu.h"
+
+namespace penstock {
+
+struct FakeGpuEngineOptions {
+  uint32_t max_rows = 8;
+  size_t width = 16;  // floats in a row of x and y; b is one float, n one uint32
+  bool takes_any_rows = true;
+  uint32_t synchronizes_at_rows = 0;  // it does then what cannot be captured; 0 = never
+};
+
+// Threading: thread-safe.
+// Ownership: borrows the GPU.
+class FakeGpuEngine final : public gpu::DeviceEngine {
+ public:
+  FakeGpuEngine(FakeGpu& gpu, const FakeGpuEngineOptions& options);
+
+  const std::string& name() const override { return name_; }
+  const std::vector<gpu::DeviceTensor>& inputs() const override { return inputs_; }
+  const std::vector<gpu::DeviceTensor>& outputs() const override { return outputs_; }
+  uint32_t max_rows() const override { return options_.max_rows; }
+  bool takes_any_rows() const override { return options_.takes_any_rows; }
+  Result<std::unique_ptr<gpu::DeviceContext>> CreateContext(const gpu::Bindings& bindings,
+                                                            uint32_t rows,
+                                                            gpu::Stream stream) override;
+
+  // Enqueue fails at its nth call from now on (1 = the next), in its own words.
+  void FailEnqueue(int nth) { enqueues_to_failure_.store(nth); }
+  int contexts() const { return contexts_.load(); }  // made so far
+
+ private:
+  friend class FakeGpuContext;
+
+  FakeGpu& gpu_;
+  const FakeGpuEngineOptions options_;
+  const std::string name_ = "fake";
+  const std::vector<gpu::DeviceTensor> inputs_, outputs_;
+  std::atomic<int> enqueues_to_failure_{0};
+  std::atomic<int> contexts_{0};
+};
+
+}  // namespace penstock

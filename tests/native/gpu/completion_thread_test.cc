@@ -1,0 +1,178 @@
+#include "gpu/completion_thread.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "testing/fake_clock.h"
+#include "testing/fake_gpu.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// What was done, in order.
+class Done {
+ public:
+  std::function<void(const Status&)> As(std::string name) {
+    return [this, name = std::move(name)](const Status& status) {
+      MutexLock lock(mu_);
+      entries_.push_back(name + " " + std::string(StatusCodeName(status.code())));
+      changed_.NotifyAll();
+    };
+  }
+  std::vector<std::string> Await(size_t count) {
+    MutexLock lock(mu_);
+    while (entries_.size() < count) changed_.Wait(mu_);
+    return entries_;
+  }
+  size_t count() {
+    MutexLock lock(mu_);
+    return entries_.size();
+  }
+
+ private:
+  Mutex mu_;
+  CondVar changed_;
+  std::vector<std::string> entries_ GUARDED_BY(mu_);
+};
+
+class CompletionThreadTest : public ::testing::Test {
+ protected:
+  void Start(Clock& clock, const CompletionOptions& options = {}) {
+    for (Stream& stream : streams_) ASSERT_EQ(gpu_.CreateStream(0, &stream), Error::kSuccess);
+    thread_.emplace(gpu_, health_, clock, options);
+  }
+  Event Record(Stream stream) {
+    Event event = nullptr;
+    EXPECT_EQ(gpu_.CreateEvent(EventKind::kPolled, &event), Error::kSuccess);
+    EXPECT_EQ(gpu_.RecordEvent(event, stream), Error::kSuccess);
+    return event;
+  }
+
+  FakeClock clock_;  // of those tests that start with it
+  FakeGpu gpu_;
+  DeviceHealth health_{gpu_, "GPU 0", nullptr};
+  Done done_;
+  Stream streams_[2] = {};
+  std::optional<CompletionThread> thread_;
+};
+
+TEST_F(CompletionThreadTest, EventsOfAStream_AreDoneInTheirOrder) {
+  Start(Clock::System());
+  gpu_.HoldStreams();
+  for (const char* name : {"a", "b", "c"}) {
+    thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As(name)});
+  }
+  EXPECT_EQ(done_.count(), 0U);
+  gpu_.ReleaseStreams();
+  EXPECT_THAT(done_.Await(3), ElementsAre("a OK", "b OK", "c OK"));
+}
+
+TEST_F(CompletionThreadTest, BatchOfAnotherStream_DoesNotWaitForALongerOneBeforeIt) {
+  Start(Clock::System());
+  Mutex mu;
+  CondVar goes_on;
+  bool may_go_on = false;
+  const FakeWork slow{.run = [&] {
+    MutexLock lock(mu);
+    while (!may_go_on) goes_on.Wait(mu);
+    return Error::kSuccess;
+  }};
+  ASSERT_EQ(gpu_.Launch(streams_[0], slow), Error::kSuccess);
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("long")});
+  thread_->Watch({.events = {Record(streams_[1])}, .done = done_.As("short")});
+  EXPECT_THAT(done_.Await(1), ElementsAre("short OK"));
+  {
+    MutexLock lock(mu);
+    may_go_on = true;
+    goes_on.NotifyAll();
+  }
+  EXPECT_THAT(done_.Await(2), ElementsAre("short OK", "long OK"));
+}
+
+TEST_F(CompletionThreadTest, FailedBatch_EndsWithItsStatusWhenAllEventsAreOver) {
+  Start(Clock::System());
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0]), Record(streams_[1])},
+                  .status = Internal("on its way"),
+                  .done = done_.As("failed")});
+  thread_->Watch({.events = {}, .done = done_.As("empty")});  // polled after the first one
+  EXPECT_THAT(done_.Await(1), ElementsAre("empty OK"));
+  gpu_.ReleaseStreams();
+  EXPECT_THAT(done_.Await(2), ElementsAre("empty OK", "failed INTERNAL"));
+}
+
+TEST_F(CompletionThreadTest, StickyError_EndsEverythingUnavailable) {
+  Start(Clock::System());
+  gpu_.HoldStreams();
+  gpu_.FaultWork(1, Error::kIllegalAddress);
+  ASSERT_EQ(gpu_.Launch(streams_[0], {.run = [] { return Error::kSuccess; }}), Error::kSuccess);
+  const Event behind = Record(streams_[0]);
+  ASSERT_EQ(gpu_.StreamWaitEvent(streams_[1], behind), Error::kSuccess);
+  thread_->Watch({.events = {behind}, .done = done_.As("a")});
+  thread_->Watch({.events = {Record(streams_[1])}, .done = done_.As("b")});
+  gpu_.ReleaseStreams();
+  EXPECT_THAT(done_.Await(2), ElementsAre("a UNAVAILABLE", "b UNAVAILABLE"));
+  EXPECT_TRUE(health_.is_faulted());
+  thread_->Watch({.done = done_.As("late")});
+  EXPECT_EQ(done_.Await(3).back(), "late UNAVAILABLE");
+}
+
+TEST_F(CompletionThreadTest, ErrorThatLeavesTheEndUnknown_FaultsTheDevice) {
+  Start(Clock::System());
+  const Event event = Record(streams_[0]);
+  gpu_.FailCall("QueryEvent", 1, Error::kInvalidResourceHandle);
+  thread_->Watch({.events = {event}, .done = done_.As("a")});
+  EXPECT_THAT(done_.Await(1), ElementsAre("a UNAVAILABLE"));
+  EXPECT_TRUE(health_.is_faulted());
+}
+
+TEST_F(CompletionThreadTest, BatchThatDoesNotEnd_FaultsTheDeviceAtTheLimit) {
+  Start(clock_, {.spin_ns = 0, .hang_limit_ns = 1'000'000'000});
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("hung")});
+  clock_.AwaitWaiters(1);
+  clock_.Advance(1'000'000'000);
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 1'000'500'000);
+  EXPECT_EQ(done_.count(), 0U) << "at the limit, not beyond it";
+  clock_.Advance(1'000'000'000);
+  EXPECT_THAT(done_.Await(1), ElementsAre("hung UNAVAILABLE"));
+  EXPECT_THAT(std::string(health_.fault().message()), HasSubstr("expected at most 1000"));
+  gpu_.ReleaseStreams();
+}
+
+TEST_F(CompletionThreadTest, Pauses_GrowWithTheTimeThatNothingEnds) {
+  Start(clock_, {.spin_ns = 0, .longest_pause_ns = 100'000});
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("a")});
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 20'000);
+  clock_.AdvanceTo(FakeClock::kStartNs + 800'000);
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 850'000);  // a sixteenth
+  clock_.AdvanceTo(FakeClock::kStartNs + 8'000'000);
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 8'100'000);  // the longest
+  gpu_.ReleaseStreams();
+  EXPECT_EQ(gpu_.SynchronizeStream(streams_[0]), Error::kSuccess);
+  clock_.AdvanceTo(FakeClock::kStartNs + 8'100'000);
+  EXPECT_THAT(done_.Await(1), ElementsAre("a OK"));
+}
+
+TEST_F(CompletionThreadTest, Destructor_WaitsForWhatIsInFlight) {
+  Start(Clock::System());
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("a")});
+  Thread release("release", [this] { gpu_.ReleaseStreams(); });
+  thread_.reset();
+  EXPECT_THAT(done_.Await(1), ElementsAre("a OK"));
+}
+
+}  // namespace
+}  // namespace penstock::gpu

@@ -1,0 +1,224 @@
+// The CUDA runtime and the kernels on a real GPU. Without one only the absence is checked.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gpu/cuda_api.h"
+#include "gpu/kernels/kernels.h"
+#include "reference.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::HasSubstr;
+
+#define ASSERT_SUCCESS(call) ASSERT_EQ(call, Error::kSuccess)
+#define ASSERT_CUDA(call) ASSERT_EQ(call, cudaSuccess)
+
+TEST(CudaWithoutGpuTest, EveryCall_AnswersWithoutACrash) {
+  if (OpenCudaApi().ok()) GTEST_SKIP() << "this machine has a GPU";
+  const auto refused = OpenCudaApi().status();
+  EXPECT_EQ(refused.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("CUDA"));
+  const auto api = MakeCudaApi();
+  Stream stream = nullptr;
+  Event event = nullptr;
+  void* data = nullptr;
+  DeviceProperties properties;
+  EXPECT_NE(api->CreateStream(0, &stream), Error::kSuccess);
+  EXPECT_NE(api->CreateEvent(EventKind::kPolled, &event), Error::kSuccess);
+  EXPECT_NE(api->AllocatePinned(64, &data), Error::kSuccess);
+  EXPECT_NE(api->GetProperties(0, &properties), Error::kSuccess);
+  const Error error = api->SetDevice(0);
+  EXPECT_FALSE(IsSticky(error)) << api->ErrorName(error);
+}
+
+// A stream, pinned memory that the device sees, and device memory, of a real GPU.
+class CudaTest : public ::testing::Test {
+ protected:
+  static constexpr size_t kBytes = 1 << 20;
+
+  void SetUp() override {
+    auto opened = OpenCudaApi();
+    if (!opened.ok()) GTEST_SKIP() << opened.status().ToString();
+    api_ = std::move(*opened);
+    ASSERT_SUCCESS(api_->SetDevice(0));
+    ASSERT_SUCCESS(api_->CreateStream(0, &stream_));
+    ASSERT_SUCCESS(api_->AllocatePinned(2 * kBytes, &pinned_));
+    ASSERT_SUCCESS(api_->AllocateAsync(2 * kBytes, stream_, &device_));
+  }
+  void TearDown() override {
+    if (api_ == nullptr) return;
+    EXPECT_EQ(api_->FreeAsync(device_, stream_), Error::kSuccess);
+    EXPECT_EQ(api_->SynchronizeStream(stream_), Error::kSuccess);
+    EXPECT_EQ(api_->FreePinned(pinned_), Error::kSuccess);
+    EXPECT_EQ(api_->DestroyStream(stream_), Error::kSuccess);
+  }
+
+  // The first half of each memory is the kernels' input, the second their output.
+  uint8_t* in() { return static_cast<uint8_t*>(device_); }
+  uint8_t* out() { return static_cast<uint8_t*>(device_) + kBytes; }
+  uint8_t* host() { return static_cast<uint8_t*>(pinned_); }
+  uint8_t* host_out() { return static_cast<uint8_t*>(pinned_) + kBytes; }
+  cudaStream_t native() { return reinterpret_cast<cudaStream_t>(stream_); }
+
+  void CopyIn() {
+    ASSERT_SUCCESS(api_->CopyAsync({in(), host(), kBytes}, CopyKind::kHostToDevice, stream_));
+  }
+  void CopyOut() {
+    ASSERT_SUCCESS(api_->CopyAsync({host_out(), out(), kBytes}, CopyKind::kDeviceToHost, stream_));
+    ASSERT_SUCCESS(api_->SynchronizeStream(stream_));
+  }
+
+  std::unique_ptr<Api> api_;
+  Stream stream_ = nullptr;
+  void* pinned_ = nullptr;
+  void* device_ = nullptr;
+};
+
+TEST_F(CudaTest, Device_SaysWhatItIs) {
+  DeviceProperties properties;
+  ASSERT_SUCCESS(api_->GetProperties(0, &properties));
+  EXPECT_FALSE(properties.name.empty());
+  EXPECT_GT(properties.multiprocessors, 0);
+  EXPECT_NE(properties.uuid, (std::array<uint8_t, 16>{}));
+  EXPECT_THAT(properties.pci_bus_id, HasSubstr(":"));
+}
+
+TEST_F(CudaTest, EventThatIsNotReady_LeavesNoErrorBehind) {
+  Event event = nullptr;
+  ASSERT_SUCCESS(api_->CreateEvent(EventKind::kPolled, &event));
+  ASSERT_SUCCESS(api_->RecordEvent(event, stream_));
+  Error error = Error::kNotReady;
+  while (error == Error::kNotReady) {
+    error = api_->QueryEvent(event);
+    ASSERT_SUCCESS(api_->TakeLastError());
+  }
+  EXPECT_EQ(error, Error::kSuccess);
+  ASSERT_SUCCESS(api_->DestroyEvent(event));
+}
+
+TEST_F(CudaTest, BatchOfCopies_CopiesEach) {
+  for (size_t i = 0; i < 3000; ++i) host()[i] = static_cast<uint8_t>(i % 251);
+  const Copy copies[] = {
+      {out(), host(), 1000}, {out() + 1000, host() + 1000, 7}, {out() + 1007, host() + 1007, 1993}};
+  ASSERT_SUCCESS(api_->CopyBatchAsync(copies, CopyKind::kHostToDevice, stream_));
+  CopyOut();
+  EXPECT_EQ(std::memcmp(host_out(), host(), 3000), 0);
+}
+
+TEST_F(CudaTest, CapturedKernel_RunsAtEachLaunch) {
+  auto* values = reinterpret_cast<float*>(host());
+  for (int i = 0; i < 1000; ++i) values[i] = static_cast<float>(i);
+  Graph graph = nullptr;
+  GraphExec exec = nullptr;
+  ASSERT_SUCCESS(api_->BeginCapture(stream_));
+  EXPECT_EQ(Cast(out(), Element::kFp16, in(), Element::kFp32, 1000, native()), cudaSuccess);
+  ASSERT_SUCCESS(api_->EndCapture(stream_, &graph));
+  ASSERT_SUCCESS(api_->Instantiate(graph, &exec));
+  CopyIn();
+  ASSERT_SUCCESS(api_->LaunchGraph(exec, stream_));
+  CopyOut();
+  for (uint16_t i = 0; i < 1000; ++i) {
+    ASSERT_EQ(reinterpret_cast<uint16_t*>(host_out())[i], NearestHalf(i, 5));
+  }
+  ASSERT_SUCCESS(api_->DestroyGraphExec(exec));
+  ASSERT_SUCCESS(api_->DestroyGraph(graph));
+}
+
+TEST_F(CudaTest, GatherAndScatter_MoveRowsOfAnySize) {
+  for (const size_t row_bytes : {size_t{1}, size_t{15}, size_t{16}, size_t{100}, size_t{150'000}}) {
+    const auto rows =
+        static_cast<uint32_t>(kBytes / 2 / row_bytes < 6 ? kBytes / 2 / row_bytes : 6);
+    for (size_t i = 0; i < kBytes; ++i) host()[i] = static_cast<uint8_t>(i * 31 % 253);
+    CopyIn();
+    // The pointers lie in pinned memory, which the device reads; rows come in reverse order.
+    auto* pointers = reinterpret_cast<void**>(host() + kBytes - 64);
+    for (uint32_t i = 0; i < rows; ++i) pointers[i] = in() + (rows - 1 - i) * row_bytes;
+    ASSERT_CUDA(GatherRows(out(), pointers, rows, row_bytes, native()));
+    CopyOut();
+    for (uint32_t i = 0; i < rows; ++i) {
+      ASSERT_EQ(
+          std::memcmp(host_out() + i * row_bytes, host() + (rows - 1 - i) * row_bytes, row_bytes),
+          0);
+    }
+    for (uint32_t i = 0; i < rows; ++i) pointers[i] = out() + (rows - 1 - i) * row_bytes;
+    ASSERT_CUDA(ScatterRows(pointers, in(), rows, row_bytes, native()));
+    CopyOut();
+    ASSERT_EQ(std::memcmp(host_out() + (rows - 1) * row_bytes, host(), row_bytes), 0);
+  }
+}
+
+TEST_F(CudaTest, EveryFloatStep_IsCastAsTheReferenceDoes) {
+  const size_t count = kBytes / sizeof(float) - 3;  // a tail
+  auto* values = reinterpret_cast<float*>(host());
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = BitsFloat(static_cast<uint32_t>(i) * 16411U);
+    if (!std::isfinite(values[i])) values[i] = 0;
+  }
+  for (const auto& [type, exponent_bits] :
+       {std::pair<Element, int>{Element::kFp16, 5}, {Element::kBf16, 8}}) {
+    CopyIn();
+    ASSERT_CUDA(Cast(out(), type, in(), Element::kFp32, count, native()));
+    CopyOut();
+    const auto* halves = reinterpret_cast<const uint16_t*>(host_out());
+    for (size_t i = 0; i < count; ++i) {
+      ASSERT_EQ(halves[i], NearestHalf(values[i], exponent_bits)) << values[i];
+    }
+  }
+}
+
+TEST_F(CudaTest, EveryHalf_IsCastToItsFloat) {
+  auto* halves = reinterpret_cast<uint16_t*>(host());
+  for (uint32_t i = 0; i < 0x10000; ++i) halves[i] = static_cast<uint16_t>(i);
+  for (const auto& [type, exponent_bits] :
+       {std::pair<Element, int>{Element::kFp16, 5}, {Element::kBf16, 8}}) {
+    CopyIn();
+    ASSERT_CUDA(Cast(out(), Element::kFp32, in(), type, 0x10000, native()));
+    CopyOut();
+    for (uint32_t i = 0; i < 0x10000; ++i) {
+      const double expected = HalfValue(static_cast<uint16_t>(i), exponent_bits);
+      const double got = reinterpret_cast<const float*>(host_out())[i];
+      ASSERT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected))) << i;
+    }
+  }
+}
+
+TEST_F(CudaTest, Images_AreNormalisedAsTheReferenceDoes) {
+  const Normalisation n{{0.017F, 0.0175F, 0.0174F, 1.0F}, {-2.1F, -2.0F, -1.8F, 0.0F}};
+  for (const size_t pixels : {size_t{49}, size_t{1000}, size_t{160} * 160}) {
+    const ImageBatch batch{.images = 3, .pixels = pixels, .channels = 3};
+    std::vector<uint8_t> images(batch.images * pixels * 3);
+    for (size_t i = 0; i < images.size(); ++i) images[i] = static_cast<uint8_t>(i * 37 % 251);
+    std::memcpy(host(), images.data(), images.size());
+    const auto expected = NormalisedImages(images, pixels, 3, n.scale, n.bias);
+    for (const Element type : {Element::kFp32, Element::kFp16}) {
+      CopyIn();
+      ASSERT_CUDA(NormaliseImages(out(), type, in(), batch, n, native()));
+      CopyOut();
+      for (size_t i = 0; i < images.size(); ++i) {
+        const double got = type == Element::kFp32
+                               ? double{reinterpret_cast<float*>(host_out())[i]}
+                               : HalfValue(reinterpret_cast<uint16_t*>(host_out())[i], 5);
+        const double relative = type == Element::kFp32 ? 0x1p-22 : 0x1p-10;
+        ASSERT_NEAR(got, expected[i], relative * (std::fabs(expected[i]) + 4)) << i;
+      }
+    }
+  }
+}
+
+TEST_F(CudaTest, WhatIsNotSupported_IsRefused) {
+  EXPECT_EQ(Cast(out(), Element::kFp16, in(), Element::kBf16, 1, native()), cudaErrorInvalidValue);
+  EXPECT_EQ(Cast(out(), Element::kFp32, in(), Element::kFp32, 1, native()), cudaErrorInvalidValue);
+  const ImageBatch two{.images = 1, .pixels = 1, .channels = 2};
+  EXPECT_EQ(NormaliseImages(out(), Element::kFp32, in(), two, {}, native()), cudaErrorInvalidValue);
+  EXPECT_EQ(GatherRows(out(), nullptr, 0, 16, native()), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace penstock::gpu

@@ -1,0 +1,93 @@
+#include "gpu/device_health.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "testing/fake_gpu.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+struct Owner {
+  FakeGpu gpu;
+  std::vector<std::string> told;
+  DeviceHealth health{gpu, "GPU 3", [this](const Status& why) { told.push_back(why.ToString()); }};
+};
+
+TEST(DeviceHealthTest, Success_IsOk) {
+  Owner owner;
+  EXPECT_TRUE(owner.health.Check(Error::kSuccess, "copy").ok());
+  EXPECT_FALSE(owner.health.is_faulted());
+}
+
+TEST(DeviceHealthTest, PlainError_FailsTheCallAndNotTheDevice) {
+  Owner owner;
+  const Status status = owner.health.Check(Error::kInvalidValue, "copy the inputs of resnet");
+  EXPECT_EQ(status.code(), StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("GPU 3"), HasSubstr("copy the inputs of resnet"), HasSubstr("(1)")));
+  EXPECT_FALSE(owner.health.is_faulted());
+  EXPECT_TRUE(owner.told.empty());
+}
+
+TEST(DeviceHealthTest, NoMemory_IsResourceExhausted) {
+  Owner owner;
+  EXPECT_EQ(owner.health.Check(Error::kMemoryAllocation, "allocate").code(),
+            StatusCode::kResourceExhausted);
+  EXPECT_FALSE(owner.health.is_faulted());
+}
+
+TEST(DeviceHealthTest, PlainError_IsNotLeftBehindForTheNextLaunch) {
+  Owner owner;
+  EXPECT_NE(owner.gpu.DestroyStream(nullptr), Error::kSuccess);
+  static_cast<void>(owner.health.Check(Error::kInvalidResourceHandle, "destroy"));
+  EXPECT_EQ(owner.gpu.TakeLastError(), Error::kSuccess);
+}
+
+TEST(DeviceHealthTest, StickyError_FaultsTheDeviceAndTellsItsOwnerOnce) {
+  Owner owner;
+  EXPECT_EQ(owner.health.Check(Error::kIllegalAddress, "run").code(), StatusCode::kUnavailable);
+  EXPECT_EQ(owner.health.Check(Error::kLaunchFailure, "run").code(), StatusCode::kUnavailable);
+  owner.health.Fault("no answer");
+  EXPECT_TRUE(owner.health.is_faulted());
+  ASSERT_EQ(owner.told.size(), 1U);
+  EXPECT_THAT(owner.told[0], HasSubstr("cudaErrorIllegalAddress"));
+  EXPECT_THAT(std::string(owner.health.fault().message()), HasSubstr("cudaErrorIllegalAddress"));
+}
+
+TEST(DeviceHealthTest, Fault_IsUnavailableWithItsReason) {
+  Owner owner;
+  owner.health.Fault("no answer");
+  EXPECT_EQ(owner.health.fault().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(owner.health.fault().message(), "GPU 3: no answer");
+}
+
+TEST(DeviceHealthTest, EngineThatFails_IsAskedOfTheRuntime) {
+  Owner owner;
+  EXPECT_EQ(owner.health.CheckEngine(Internal("no"), "run").message(), "no");
+  EXPECT_FALSE(owner.health.is_faulted());
+  owner.gpu.FailCall("", 1, Error::kLaunchFailure);
+  EXPECT_EQ(owner.gpu.SetDevice(0), Error::kLaunchFailure);
+  EXPECT_TRUE(owner.health.CheckEngine(Status::Ok(), "run").ok());
+  EXPECT_EQ(owner.health.CheckEngine(Internal("no"), "run").code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(owner.health.is_faulted());
+}
+
+TEST(GpuErrorTest, StickyErrors_AreThoseThatLoseTheContext) {
+  for (const int code :
+       {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999}) {
+    EXPECT_TRUE(IsSticky(static_cast<Error>(code))) << code;
+  }
+  for (const int code : {0, 1, 2, 35, 46, 100, 101, 400, 600, 701, 708, 713, 720, 900, 901}) {
+    EXPECT_FALSE(IsSticky(static_cast<Error>(code))) << code;
+  }
+}
+
+}  // namespace
+}  // namespace penstock::gpu

@@ -1,0 +1,117 @@
+// A thousand schedules, each of its own seed: shape of the lanes, latency, submitters, and a fault
+// somewhere or none. Whatever comes, every batch is answered once, and no answer is wrong.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gpu_harness.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::IsEmpty;
+
+#if defined(__SANITIZE_THREAD__)
+constexpr int kSchedules = 300;  // each is several times as slow
+#else
+constexpr int kSchedules = 1000;
+#endif
+
+enum class FaultKind { kNone, kPlainCall, kStickyCall, kWork, kEngine, kNoMemory, kKinds };
+
+struct Schedule {
+  explicit Schedule(uint64_t seed) : random(seed) {}
+
+  int Pick(int least, int greatest) {
+    return std::uniform_int_distribution<int>(least, greatest)(random);
+  }
+
+  std::mt19937_64 random;
+};
+
+void Inject(FakeDevice& device, FaultKind kind, int nth) {
+  switch (kind) {
+    case FaultKind::kPlainCall:
+      return device.gpu.FailCall("", nth, Error::kInvalidValue);
+    case FaultKind::kStickyCall:
+      return device.gpu.FailCall("", nth, Error::kLaunchFailure);
+    case FaultKind::kNoMemory:
+      return device.gpu.FailCall("", nth, Error::kMemoryAllocation);
+    case FaultKind::kWork:
+      return device.gpu.FaultWork(nth, Error::kIllegalAddress);
+    case FaultKind::kEngine:
+      return device.engine.FailEnqueue(nth);
+    default:
+      return;
+  }
+}
+
+void SubmitSome(LaneGroup& group, Ledger& ledger, uint64_t seed) {
+  Schedule schedule(seed);
+  const int batches = schedule.Pick(2, 10);
+  for (int i = 0; i < batches; ++i) {
+    auto lease = group.Acquire(kNever);
+    if (!lease.ok()) return;  // the device is lost
+    ledger.Submit(group, std::move(*lease), static_cast<uint32_t>(schedule.Pick(1, 8)));
+  }
+}
+
+void CheckAnswers(FakeDevice& device, Ledger& ledger, FaultKind kind) {
+  EXPECT_EQ(ledger.wrong(), 0);
+  EXPECT_EQ(ledger.twice(), 0);
+  EXPECT_THAT(device.gpu.races(), IsEmpty());
+  EXPECT_EQ(device.gpu.pageable_copies(), 0);
+  const int failed = ledger.submitted() - ledger.succeeded();
+  EXPECT_EQ(failed, ledger.Count(StatusCode::kInternal) + ledger.Count(StatusCode::kUnavailable) +
+                        ledger.Count(StatusCode::kResourceExhausted));
+  EXPECT_TRUE(failed == 0 || kind != FaultKind::kNone) << failed;
+  EXPECT_TRUE(failed <= 1 || device.health.is_faulted()) << failed;
+  EXPECT_EQ(device.faults.load(), device.health.is_faulted() ? 1 : 0);
+}
+
+void RunSchedule(uint64_t seed) {
+  Schedule schedule(seed);
+  const auto kind =
+      static_cast<FaultKind>(schedule.Pick(0, static_cast<int>(FaultKind::kKinds) - 1));
+  FakeDevice device({.seed = seed, .max_yields = schedule.Pick(0, 6)},
+                    {.width = 4, .takes_any_rows = schedule.Pick(0, 1) == 1});
+  const LaneGroupOptions options{.lanes = static_cast<size_t>(schedule.Pick(1, 2)),
+                                 .slots_per_lane = static_cast<size_t>(schedule.Pick(1, 3)),
+                                 .bucket_rows = {2, 8},
+                                 .graph_budget_bytes = schedule.Pick(0, 3) > 0 ? 1U << 20 : 0U,
+                                 .measure_runs = static_cast<size_t>(schedule.Pick(0, 1))};
+  const bool at_load = schedule.Pick(0, 9) == 0;
+  if (at_load) Inject(device, kind, schedule.Pick(1, 60));
+  auto group = device.Load(options);
+  ASSERT_TRUE(group.ok() || (at_load && kind != FaultKind::kNone)) << group.status().ToString();
+  if (!group.ok()) return;
+  if (!at_load) Inject(device, kind, schedule.Pick(1, 60));
+  Ledger ledger(device);
+  std::vector<std::thread> submitters;
+  for (int i = schedule.Pick(1, 2); i > 0; --i) {
+    submitters.emplace_back([&, sub = schedule.random()] { SubmitSome(**group, ledger, sub); });
+  }
+  for (std::thread& submitter : submitters) submitter.join();
+  if (schedule.Pick(0, 1) == 0) ledger.AwaitAll();
+  group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());  // with work in flight
+  ledger.AwaitAll();
+  CheckAnswers(device, ledger, kind);
+  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+}
+
+TEST(LaneScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {
+  const QuietLog quiet;
+  for (int seed = 1; seed <= kSchedules && !HasFailure(); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    RunSchedule(static_cast<uint64_t>(seed));
+  }
+}
+
+}  // namespace
+}  // namespace penstock::gpu

@@ -1,0 +1,210 @@
+#include "gpu/lane.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gpu_harness.h"
+#include "testing/fake_clock.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+TEST(LaneTest, DoubleBuffered_AnswersAreRight) {
+  FakeDevice device({.max_yields = 4});
+  auto group = device.Load({.lanes = 2});
+  ASSERT_TRUE(group.ok());
+  Ledger ledger(device);
+  for (uint32_t i = 0; i < 300; ++i) {
+    auto lease = (*group)->Acquire(kNever);
+    ASSERT_TRUE(lease.ok());
+    ledger.Submit(**group, std::move(*lease), i % device.engine.max_rows() + 1);
+  }
+  ledger.AwaitAll();
+  EXPECT_EQ(ledger.succeeded(), 300);
+  EXPECT_EQ(ledger.wrong(), 0);
+  EXPECT_EQ(ledger.twice(), 0);
+  EXPECT_THAT(device.gpu.races(), IsEmpty());
+  EXPECT_EQ(device.gpu.pageable_copies(), 0);
+}
+
+TEST(LaneTest, ManySubmitters_AnswersAreRight) {
+  FakeDevice device({.max_yields = 2});
+  auto group = device.Load({.lanes = 3});
+  ASSERT_TRUE(group.ok());
+  Ledger ledger(device);
+  std::vector<std::thread> submitters;
+  for (int t = 0; t < 3; ++t) {
+    submitters.emplace_back([&] {
+      for (uint32_t i = 0; i < 60; ++i) {
+        ledger.Submit(**group, std::move(*(*group)->Acquire(kNever)), i % 8 + 1);
+      }
+    });
+  }
+  for (std::thread& submitter : submitters) submitter.join();
+  ledger.AwaitAll();
+  EXPECT_EQ(ledger.succeeded(), 180);
+  EXPECT_EQ(ledger.wrong(), 0);
+  EXPECT_THAT(device.gpu.races(), IsEmpty());
+}
+
+TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {
+  FakeDevice device;
+  auto group = device.Load({.lanes = 2, .slots_per_lane = 2});
+  ASSERT_TRUE(group.ok());
+  Ledger ledger(device);
+  device.gpu.HoldStreams();
+  for (size_t i = 0; i < (*group)->slots(); ++i) {
+    SlotLease lease = (*group)->TryAcquire();
+    ASSERT_TRUE(lease);
+    ledger.Submit(**group, std::move(lease), 1);
+  }
+  EXPECT_FALSE((*group)->TryAcquire()) << "back-pressure, and no other memory";
+  device.gpu.ReleaseStreams();
+  ledger.AwaitAll();
+  EXPECT_EQ(ledger.succeeded(), 4);
+  EXPECT_TRUE((*group)->Acquire(kNever).ok());
+}
+
+TEST(LaneTest, Slots_AreTakenInTurnFromAllLanes) {
+  FakeDevice device;
+  auto group = device.Load({.lanes = 2, .slots_per_lane = 2});
+  ASSERT_TRUE(group.ok());
+  std::vector<SlotLease> leases;
+  std::map<Lane*, int> taken;
+  for (int i = 0; i < 4; ++i) {
+    leases.push_back((*group)->TryAcquire());
+    if (i < 2) ++taken[leases.back().slot().lane];
+  }
+  EXPECT_EQ(taken.size(), 2U) << "the first two batches go to two lanes";
+}
+
+TEST(LaneTest, Acquire_EndsAtItsDeadline) {
+  FakeClock clock;
+  FakeDevice device({}, {}, clock);
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 1});
+  ASSERT_TRUE(group.ok());
+  const SlotLease lease = (*group)->TryAcquire();
+  std::thread waiter([&] {
+    EXPECT_EQ((*group)->Acquire(FakeClock::kStartNs + 7).status().code(),
+              StatusCode::kDeadlineExceeded);
+  });
+  clock.AwaitWaitersUntil(FakeClock::kStartNs + 7);
+  clock.Advance(7);
+  waiter.join();
+}
+
+TEST(LaneTest, OutputsStay_WhileTheLeaseIsKept) {
+  FakeDevice device;
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 2});
+  ASSERT_TRUE(group.ok());
+  Mutex mu;
+  CondVar changed;
+  SlotLease kept;
+  SlotLease lease = (*group)->TryAcquire();
+  const Slot* slot = &lease.slot();
+  (*group)->Submit(std::move(lease), 8, [&](const Status& status, SlotLease back) {
+    EXPECT_TRUE(status.ok());
+    MutexLock lock(mu);
+    kept = std::move(back);
+    changed.NotifyAll();
+  });
+  {
+    MutexLock lock(mu);
+    while (!kept) changed.Wait(mu);
+  }
+  Ledger ledger(device);
+  for (int i = 0; i < 5; ++i) {
+    auto other = (*group)->Acquire(kNever);
+    EXPECT_NE(&(*other).slot(), slot);
+    ledger.Submit(**group, std::move(*other), 8);
+  }
+  ledger.AwaitAll();
+  EXPECT_EQ(reinterpret_cast<const uint32_t*>(kept.output(1))[7], 7U);
+  EXPECT_EQ(ledger.wrong(), 0);
+}
+
+TEST(LaneTest, PaddedRows_NeverHoldWhatLayInMemory) {
+  FakeDevice device({}, {.takes_any_rows = false});  // the fake fills new memory with 0xa5
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 1, .bucket_rows = {8}});
+  ASSERT_TRUE(group.ok());
+  SlotLease lease = (*group)->TryAcquire();
+  const auto* x = static_cast<const float*>(lease.slot().bindings.inputs[0]);
+  for (size_t i = 0; i < 8 * 16; ++i) ASSERT_EQ(x[i], 0.0F) << i;
+}
+
+TEST(LaneTest, RowsThatDoNotFit_AreRefusedWithTheModelsName) {
+  FakeDevice device;
+  auto group = device.Load();
+  ASSERT_TRUE(group.ok());
+  for (const uint32_t rows : {0U, 9U, UINT32_MAX}) {
+    Status answer;
+    (*group)->Submit((*group)->TryAcquire(), rows,
+                     [&](const Status& status, const SlotLease&) { answer = status; });
+    EXPECT_EQ(answer.code(), StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(answer.message()), HasSubstr("fake: a batch has"));
+  }
+}
+
+TEST(LaneTest, Load_RefusesWhatCannotBe) {
+  FakeDevice device;
+  EXPECT_EQ(device.Load({.lanes = 0}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(device.Load({.slots_per_lane = 0}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(device.Load({.bucket_rows = {1, 4}}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(device.Load({.lanes = 9, .slots_per_lane = 2}).status().code(),
+            StatusCode::kResourceExhausted)
+      << "16 pinned blocks are not enough for 18 slots";
+  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+}
+
+TEST(LaneTest, TensorsThatAreTooLarge_AreRefusedByName) {
+  FakeDevice device({}, {.max_rows = UINT32_MAX, .width = size_t{1} << 40});
+  const auto group = device.Load();
+  EXPECT_EQ(group.status().code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(group.status().message()), HasSubstr("'x'"));
+}
+
+TEST(LaneTest, DeviceWithoutMemory_RefusesTheLoad) {
+  FakeDevice device({.memory_bytes = 100});
+  const auto group = device.Load();
+  EXPECT_EQ(group.status().code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(group.status().message()), HasSubstr("of fake"));
+  EXPECT_FALSE(device.health.is_faulted());
+}
+
+TEST(LaneTest, Shutdown_WaitsForWhatIsInFlight) {
+  FakeDevice device({.max_yields = 20});
+  auto group = device.Load();
+  ASSERT_TRUE(group.ok());
+  Ledger ledger(device);
+  for (int i = 0; i < 4; ++i) ledger.Submit(**group, (*group)->TryAcquire(), 8);
+  group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
+  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+  ledger.AwaitAll();  // the last slot came back a moment before its batch was entered
+  EXPECT_EQ(ledger.succeeded(), 4);
+  EXPECT_EQ(ledger.wrong(), 0);
+}
+
+TEST(LaneTest, Shutdown_WakesWhoWaitsForASlot) {
+  FakeDevice device;
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 1});
+  ASSERT_TRUE(group.ok());
+  SlotLease lease = (*group)->TryAcquire();
+  LaneGroup* waited_for = (*group).get();
+  std::thread waiter([waited_for, lease = std::move(lease)]() mutable {
+    EXPECT_EQ(waited_for->Acquire(kNever).status().code(), StatusCode::kUnavailable);
+    lease = SlotLease();  // until then the group is there
+  });
+  group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
+  waiter.join();
+}
+
+}  // namespace
+}  // namespace penstock::gpu
