@@ -1,0 +1,229 @@
+"""The gateway as an ASGI application: its routes, and what becomes of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from penstock_gateway import control, docs, inference, jsons
+from penstock_gateway.body import Budget
+from penstock_gateway.errors import ClientGoneError, HttpError, as_http_error
+from penstock_gateway.exchange import INFERENCE_HEADER, Exchange
+from penstock_gateway.generate import generate, generate_stream
+from penstock_gateway.metadata import MetadataFilter
+from penstock_gateway.options import Options
+from penstock_gateway.protocol import CANCEL
+from penstock_gateway.upstream import Upstream, UpstreamError
+
+__all__ = ["Gateway"]
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+_MODEL = "/v2/models/{model}"
+_VERSION = _MODEL + "/versions/{version}"
+
+
+class Gateway:
+    """Answers HTTP by calling an upstream.
+
+    Threading: confined to the event loop.
+    Ownership: borrows the upstream.
+    Cost: bodies are held whole, within `Options.max_buffered_bytes`.
+    """
+
+    def __init__(self, upstream: Upstream, options: Options) -> None:
+        self._upstream = upstream
+        self._options = options
+        self._budget = Budget(options.max_buffered_bytes)
+        self._metadata = MetadataFilter(options.forward_headers)
+        self._app = Starlette(
+            routes=self._routes(),
+            exception_handlers={HTTPException: _show_http_exception},
+            middleware=_cors(options.cors_origins),
+        )
+        self._app.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] == "http":  # no lifespan, no websockets
+            await self._app(scope, receive, send)
+
+    def _routes(self) -> list[Route]:
+        """The first that matches counts: inference before all else."""
+        routes = []
+        for path in (_MODEL, _VERSION):
+            routes += [
+                self._post(f"{path}/infer", inference.infer_model),
+                self._post(f"{path}/generate", generate),
+                self._post(f"{path}/generate_stream", generate_stream),
+            ]
+        routes += self._control_routes() + self._cloud_routes()
+        if self._options.has_docs:
+            routes += docs.routes()
+        return routes
+
+    def _control_routes(self) -> list[Route]:
+        routes = [
+            self._get("/v2/health/live", _live),
+            self._get("/v2/health/ready", _ready),
+            self._get("/v2", control.server_metadata),
+            self._get("/v2/models/stats", control.statistics),
+            self._both("/v2/trace/setting", control.trace_settings),
+            self._both(f"{_MODEL}/trace/setting", control.trace_settings),
+            self._both("/v2/logging", control.log_settings),
+        ]
+        for path in (_MODEL, _VERSION):
+            routes += [
+                self._get(path, control.model_metadata),
+                self._get(f"{path}/ready", control.model_ready),
+                self._get(f"{path}/config", control.model_config),
+                self._get(f"{path}/stats", control.statistics),
+            ]
+        for path in ("/v2/repository", "/v2/repository/{repository}"):
+            routes += [
+                self._post(f"{path}/index", control.index),
+                self._post(f"{path}/models/{{model}}/load", control.load),
+                self._post(f"{path}/models/{{model}}/unload", control.unload),
+            ]
+        for kind in ("system", "cuda"):
+            path = f"/v2/{kind}sharedmemory"
+            routes += [
+                self._get(f"{path}/status", control.memory_status, kind),
+                self._get(f"{path}/region/{{region}}/status", control.memory_status, kind),
+                self._post(f"{path}/region/{{region}}/register", control.memory_register, kind),
+                self._post(f"{path}/unregister", control.memory_unregister, kind),
+                self._post(f"{path}/region/{{region}}/unregister", control.memory_unregister, kind),
+            ]
+        return routes
+
+    def _cloud_routes(self) -> list[Route]:
+        clouds = self._options.clouds
+        routes = [self._get("/ping", _ready), self._post("/invocations", inference.infer_default)]
+        if clouds.vertex_health:
+            routes.append(self._get(clouds.vertex_health, _ready))
+        if clouds.vertex_predict:
+            routes.append(self._post(clouds.vertex_predict, inference.infer_default))
+        return routes
+
+    def _get(self, path: str, handler: Handler, kind: str = "") -> Route:
+        return Route(path, self._endpoint(handler, kind), methods=["GET"])
+
+    def _post(self, path: str, handler: Handler, kind: str = "") -> Route:
+        return Route(path, self._endpoint(handler, kind), methods=["POST"])
+
+    def _both(self, path: str, handler: Handler) -> Route:
+        return Route(path, self._endpoint(handler, ""), methods=["GET", "POST"])
+
+    def _endpoint(self, handler: Handler, kind: str) -> Any:
+        return _Endpoint(self._make_exchange, handler, kind)
+
+    def _make_exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        return Exchange(
+            Request(scope, receive),
+            send,
+            self._upstream,
+            self._options,
+            self._budget.lease(),
+            self._metadata,
+        )
+
+
+class _Endpoint:
+    """A handler as ASGI: one answer to each request, whatever happens.
+
+    A client that leaves cancels its task (`protocol.CANCEL`), which is no failure.
+    """
+
+    def __init__(
+        self, make: Callable[[Scope, Receive, Send], Exchange], handler: Handler, kind: str
+    ) -> None:
+        self._make = make
+        self._handler = handler
+        self._path = {"kind": kind} if kind else {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path_params"] |= self._path
+        exchange = self._make(scope, receive, send)
+        on_task = scope.get("extensions", {}).get(CANCEL)
+        if on_task is not None:
+            on_task(asyncio.current_task())
+        try:
+            await self._handler(exchange)
+        except HttpError as error:
+            await _show(exchange, error)
+        except UpstreamError as error:
+            await _show(exchange, as_http_error(error))
+        except (ClientGoneError, asyncio.CancelledError):
+            return
+        except Exception as error:
+            await _show(exchange, _incident(error, scope["path"]))
+        finally:
+            exchange.close()
+
+
+async def _show(exchange: Exchange, error: HttpError) -> None:
+    if exchange.has_begun:  # its end would look like success: break it off
+        raise ConnectionError(f"the answer broke off: {error.message}")
+    body = jsons.dumps({"error": _encodable(error.message)})
+    headers = {**error.headers, "content-length": str(len(body))}
+    await exchange.begin(error.status, {"content-type": "application/json", **headers})
+    await exchange.send(body, is_last=True)
+
+
+def _encodable(text: str) -> str:
+    """Orjson takes no lone surrogates."""
+    return text.encode(errors="replace").decode()
+
+
+def _incident(error: Exception, path: str) -> HttpError:
+    """A defect: its text goes to the log under an id, and the client is told the id."""
+    incident = secrets.token_hex(4)
+    _log.error("%s failed, incident %s", path[:256], incident, exc_info=error)
+    return HttpError(500, f"internal error; the gateway's log has it as incident {incident}")
+
+
+async def _live(exchange: Exchange) -> None:
+    """GET /v2/health/live."""
+    await exchange.answer_json({"live": True})
+
+
+async def _ready(exchange: Exchange) -> None:
+    """GET /v2/health/ready, /ping and Vertex AI's route: 200 or 400."""
+    is_ready = exchange.upstream.is_ready
+    await exchange.answer_json({"ready": is_ready}, 200 if is_ready else 400)
+
+
+async def _show_http_exception(_request: Request, error: Exception) -> Response:
+    """What no route wants."""
+    assert isinstance(error, HTTPException)
+    text = {404: "Not Found", 405: "Method Not Allowed"}.get(error.status_code, error.detail)
+    body = jsons.dumps({"error": text})
+    return Response(body, error.status_code, error.headers, "application/json")
+
+
+def _cors(origins: tuple[str, ...]) -> list[Middleware]:
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "x-api-key", "content-type", INFERENCE_HEADER],
+            expose_headers=[INFERENCE_HEADER, "retry-after"],
+        )
+    ]

@@ -1,0 +1,147 @@
+"""One HTTP request and its answer, as the handlers of routes see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from penstock_gateway import body, jsons
+from penstock_gateway.errors import HttpError
+from penstock_gateway.infer import Wants, render
+from penstock_gateway.metadata import MetadataFilter, peer_of
+from penstock_gateway.options import Options
+from penstock_gateway.upstream import Call, Upstream
+
+__all__ = ["INFERENCE_HEADER", "Exchange"]
+
+INFERENCE_HEADER = "Inference-Header-Content-Length"
+_JSON = "application/json"
+_BINARY = "application/octet-stream"
+
+
+class Exchange:
+    """Reads the request, makes the calls it needs, and answers once.
+
+    Threading: confined to the event loop.
+    Lifecycle: made for a request -> any of its methods -> `close`.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        send: Send,
+        upstream: Upstream,
+        options: Options,
+        lease: body.Lease,
+        metadata: MetadataFilter,
+    ) -> None:
+        self.request = request
+        self.upstream = upstream
+        self.options = options
+        self.has_begun = False
+        self._send = send
+        self._lease = lease
+        self._filter = metadata
+        self._metadata: tuple[tuple[str, str], ...] | None = None
+
+    def close(self) -> None:
+        """Gives back what the body took."""
+        self._lease.release()
+
+    def path(self, name: str) -> str:
+        """A part of the path; "" where the route has none of that name."""
+        value: str = self.request.path_params.get(name, "")
+        return value
+
+    def call(self, rpc: str, **details: Any) -> Call:
+        """A call on behalf of whoever asks."""
+        if self._metadata is None:
+            self._metadata = self._filter.read(self.request.scope["headers"])
+        client = self.request.scope.get("client")
+        return Call(rpc, self._metadata, peer_of(client), **details)
+
+    async def unary(self, rpc: str, message: Any, answer: Any, **details: Any) -> Any:
+        """The answer to a message; `answer` is its class."""
+        call = self.call(rpc, **details)
+        return answer.FromString(await self.upstream.unary(call, message.SerializeToString()))
+
+    async def body(self) -> bytes:
+        """The body of the request, inflated; HttpError where it is over a limit."""
+        headers = self.request.headers
+        limit_bytes = self.options.max_body_bytes
+        length = headers.get("content-length")
+        announced = None if length is None else length.encode("latin-1")
+        data = await body.read(self.request.receive, announced, limit_bytes, self._lease)
+        encoding = headers.get("content-encoding")
+        if encoding is None:
+            return data
+        return await body.inflate(data, encoding, limit_bytes, self._lease)
+
+    async def json(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty body is an empty object."""
+        data = await self.body()
+        return jsons.as_object(jsons.loads(data), "the request") if data.strip() else {}
+
+    def header_length(self, size_bytes: int) -> int | None:
+        """Inference-Header-Content-Length; None where the request has none."""
+        text = self.request.headers.get(INFERENCE_HEADER)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > size_bytes:
+            raise HttpError(
+                400,
+                f"inference header size should be in range (0, {size_bytes}), got: {text[:32]}",
+            )
+        return int(text)
+
+    async def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
+        """JSON, compressed where the client asks for it."""
+        names = {name.replace("_", "-"): text for name, text in headers.items()}
+        await self.answer([jsons.dumps(value)], _JSON, status, names)
+
+    async def answer_infer(self, reply: bytes, wants: Wants) -> None:
+        """The response of a model."""
+        parts, header_length = render(reply, wants)
+        if header_length is None:
+            await self.answer(parts, _JSON)
+        else:
+            await self.answer(parts, _BINARY, 200, {INFERENCE_HEADER: str(header_length)})
+
+    async def answer(
+        self,
+        parts: list[bytes],
+        kind: str,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """The whole answer; its parts are sent one after the other, uncopied."""
+        headers = {"content-type": kind, **(headers or {})}
+        accepted = self.request.headers.get("accept-encoding")
+        if accepted is not None and (encoding := body.choose_encoding(accepted)):
+            compressed = await body.compress(parts, encoding)
+            if compressed is not None:
+                parts = [compressed]
+                headers["content-encoding"] = encoding
+            headers["vary"] = "accept-encoding"
+        headers["content-length"] = str(sum(map(len, parts)))
+        await self.begin(status, headers)
+        for part in parts[:-1]:
+            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        last = parts[-1] if parts else b""
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def begin(self, status: int, headers: dict[str, str]) -> None:
+        """The status and the headers."""
+        self.has_begun = True
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, data: bytes, *, is_last: bool = False) -> None:
+        """A part of an answer that `begin` began; returns when the next may be sent."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+
+
+ExchangeMaker = Callable[[Scope, Receive, Send], Exchange]
