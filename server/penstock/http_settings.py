@@ -78,7 +78,6 @@ class HttpSettings:
             return
         from penstock_gateway.options import header_fault
 
-
         for name in self.http_forward_header:
             fault = header_fault(name.lower())
             if fault:

@@ -10,7 +10,7 @@ import grpc
 from penstock_gateway._messages import METHODS
 from penstock_gateway.upstream import Call, UpstreamError
 
-__all__ = ["GrpcUpstream"]
+__all__ = ["GrpcUpstream", "channel_credentials"]
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -70,6 +70,13 @@ class GrpcUpstream:
         if found is None:
             found = self._calls[rpc] = make(METHODS[rpc].path)
         return found
+
+
+def channel_credentials(
+    root: bytes | None, key: bytes | None, chain: bytes | None
+) -> grpc.ChannelCredentials:
+    """For TLS; None = the system's roots, and no certificate of the gateway's own."""
+    return grpc.ssl_channel_credentials(root, key, chain)
 
 
 async def _one(request: bytes) -> AsyncGenerator[bytes, None]:
