@@ -19,7 +19,6 @@ _INLINE_BYTES = 4096
 """Compressed bodies up to this size are inflated at once; others on a thread."""
 _MIN_COMPRESSED_BYTES = 1024
 _LEVEL = 1  # quick: it is done for every response of a client that asks
-_CLOSE = {"connection": "close"}
 
 
 class Budget:
@@ -48,8 +47,8 @@ class Lease:
         """Takes more; HttpError where there is no more."""
         budget = self._budget
         if budget.used_bytes + size_bytes > budget.limit_bytes:
-            headers = {"retry-after": "1", **_CLOSE}
-            raise HttpError(503, "the gateway holds as many bytes of requests as it may", headers)
+            message = "the gateway holds as many bytes of requests as it may"
+            raise HttpError(503, message, {"retry-after": "1"})
         budget.used_bytes += size_bytes
         self._taken_bytes += size_bytes
 
@@ -65,7 +64,7 @@ async def read(receive: Receive, announced: bytes | None, limit_bytes: int, leas
     Args:
         receive: of ASGI.
         announced: the header Content-Length; None = chunked, or no body.
-        limit_bytes: more than that is refused, and the connection closed unread.
+        limit_bytes: more than that is refused.
         lease: pays for it.
 
     Raises:
@@ -164,4 +163,6 @@ def _weight(text: str) -> float:
 
 
 def _too_large(limit_bytes: int) -> HttpError:
-    return HttpError(413, f"the request body is larger than {limit_bytes} bytes", _CLOSE)
+    # The connection goes on, within bounds (`protocol`): a client that is still sending when it is
+    # closed may never see the answer.
+    return HttpError(413, f"the request body is larger than {limit_bytes} bytes")
