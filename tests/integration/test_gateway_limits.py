@@ -358,7 +358,7 @@ async def test_client_that_does_not_read_stops_its_stream_and_is_sent_away() -> 
     async with gateway(upstream := _Endless(), write_timeout_s=0.3) as connect:
         client = await connect()
         client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        client.reader._transport.pause_reading()
         body = b'{"X":1}'
         path = "/v2/models/m/generate_stream"
         await client.send(head(f"Content-Length: {len(body)}", path=path) + body)

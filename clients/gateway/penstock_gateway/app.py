@@ -50,8 +50,9 @@ class Gateway:
         self._options = options
         self._budget = Budget(options.max_buffered_bytes)
         self._metadata = MetadataFilter(options.forward_headers)
+        self.routes = self._routes()
         self._app = Starlette(
-            routes=self._routes(),
+            routes=self.routes,
             exception_handlers={HTTPException: _show_http_exception},
             middleware=_cors(options.cors_origins),
         )

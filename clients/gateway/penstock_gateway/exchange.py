@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from penstock_gateway import body, jsons
 from penstock_gateway.errors import HttpError
@@ -97,28 +96,20 @@ class Exchange:
             )
         return int(text)
 
-    async def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
-        """JSON, compressed where the client asks for it."""
-        names = {name.replace("_", "-"): text for name, text in headers.items()}
-        await self.answer([jsons.dumps(value)], _JSON, status, names)
+    async def answer_json(self, value: object, status: int = 200) -> None:
+        """JSON."""
+        await self.answer([jsons.dumps(value)], {"content-type": _JSON}, status)
 
     async def answer_infer(self, reply: bytes, wants: Wants) -> None:
-        """The response of a model."""
-        parts, header_length = render(reply, wants)
-        if header_length is None:
-            await self.answer(parts, _JSON)
-        else:
-            await self.answer(parts, _BINARY, 200, {INFERENCE_HEADER: str(header_length)})
+        """The response of a model, compressed where the client takes that.
 
-    async def answer(
-        self,
-        parts: list[bytes],
-        kind: str,
-        status: int = 200,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        """The whole answer; its parts are sent one after the other, uncopied."""
-        headers = {"content-type": kind, **(headers or {})}
+        No other answer is: tritonclient's aio client says of all its requests that it takes
+        compressed answers, and inflates those of inference only.
+        """
+        parts, header_length = render(reply, wants)
+        headers = {"content-type": _JSON}
+        if header_length is not None:
+            headers = {"content-type": _BINARY, INFERENCE_HEADER: str(header_length)}
         accepted = self.request.headers.get("accept-encoding")
         if accepted is not None and (encoding := body.choose_encoding(accepted)):
             compressed = await body.compress(parts, encoding)
@@ -126,12 +117,14 @@ class Exchange:
                 parts = [compressed]
                 headers["content-encoding"] = encoding
             headers["vary"] = "accept-encoding"
-        headers["content-length"] = str(sum(map(len, parts)))
-        await self.begin(status, headers)
+        await self.answer(parts, headers)
+
+    async def answer(self, parts: list[bytes], headers: dict[str, str], status: int = 200) -> None:
+        """The whole answer; its parts are sent one after the other, uncopied."""
+        await self.begin(status, {**headers, "content-length": str(sum(map(len, parts)))})
         for part in parts[:-1]:
-            await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        last = parts[-1] if parts else b""
-        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+            await self.send(part)
+        await self.send(parts[-1], is_last=True)
 
     async def begin(self, status: int, headers: dict[str, str]) -> None:
         """The status and the headers."""
@@ -142,6 +135,3 @@ class Exchange:
     async def send(self, data: bytes, *, is_last: bool = False) -> None:
         """A part of an answer that `begin` began; returns when the next may be sent."""
         await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-
-ExchangeMaker = Callable[[Scope, Receive, Send], Exchange]

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import zlib
+from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
@@ -316,7 +317,7 @@ async def test_client_that_leaves_halfway_is_not_answered() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.disconnect"}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         reply.status = message.get("status", reply.status)
 
     scope = {"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": []}
