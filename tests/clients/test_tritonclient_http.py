@@ -254,7 +254,7 @@ def test_tensors_in_shared_memory(client: Any) -> None:
         wanted.set_shared_memory("both", array.nbytes, offset=array.nbytes)
         result = client.infer("identity_fp32", [sent], outputs=[wanted])
         output = result.get_output("OUTPUT0")
-        assert output["parameters"]["shared_memory_region"] == "both"
+        assert "data" not in output and "parameters" not in output  # or C++ clients fail
         found = shm.get_contents_as_numpy(handle, np.float32, [1, 4], offset=array.nbytes)
         np.testing.assert_array_equal(found, array)
         client.unregister_system_shared_memory("both")

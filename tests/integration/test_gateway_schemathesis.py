@@ -19,7 +19,8 @@ from penstock_gateway.openapi import document
 pytestmark = pytest.mark.any_transport
 
 SCHEMA = schemathesis.openapi.from_dict(document())
-OPERATIONS = [each.ok() for each in SCHEMA.get_all_operations()]
+FOUND: Any = SCHEMA.get_all_operations()
+OPERATIONS = [each.ok() for each in FOUND]
 TRITONS = {
     500: ("failed to load '", "Unable to open shared memory region", "failed to unload '"),
     501: ("trace", "log_file", "log file", "'repository_name'"),

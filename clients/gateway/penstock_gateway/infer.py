@@ -32,7 +32,6 @@ __all__ = [
 _RAW_INPUT_CONTENTS = 0x3A  # field 7, length-delimited
 _INT64 = range(-(2**63), 2**63)
 _UINT64_MAX = 2**64 - 1
-_SHM = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
 @dataclass(slots=True)
@@ -42,12 +41,12 @@ class Wants:
     Attributes:
         binary_default: of those not named in `binary`.
         binary: by name of the output.
-        in_memory: outputs that go to shared memory, with the parameters that say where.
+        in_memory: outputs that go to shared memory.
     """
 
     binary_default: bool = False
     binary: dict[str, bool] = field(default_factory=dict)
-    in_memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    in_memory: set[str] = field(default_factory=set)
 
     def is_binary(self, name: str) -> bool:
         """Whether the output goes as bytes."""
@@ -249,7 +248,7 @@ def _read_outputs(message: pb.ModelInferRequest, document: dict[str, Any], wants
         if is_binary is not None:
             wants.binary[name] = is_binary
         if "shared_memory_region" in parameters:
-            wants.in_memory[name] = {key: parameters[key] for key in _SHM if key in parameters}
+            wants.in_memory.add(name)
         target = message.outputs.add(name=name)
         read_parameters(target.parameters, parameters, where, ("binary_data",))
 
@@ -322,14 +321,13 @@ def _output_to_json(output: Any, raw: bytes, wants: Wants, parts: list[bytes]) -
         "datatype": output.datatype,
         "shape": list(output.shape),
     }
-    parameters = parameters_to_json(output.parameters)
     if name in wants.in_memory:
-        parameters |= wants.in_memory[name]
-    elif wants.is_binary(name):
-        parameters["binary_data_size"] = len(raw)
+        return entry
+    if wants.is_binary(name):
+        # Only here: where there are parameters, C++ clients want this one among them.
+        entry["parameters"] = parameters_to_json(output.parameters)
+        entry["parameters"]["binary_data_size"] = len(raw)
         parts.append(raw)
     else:
         entry["data"] = tensors.to_json(output.datatype, raw, f"output '{name}'")
-    if parameters:
-        entry["parameters"] = parameters
     return entry
