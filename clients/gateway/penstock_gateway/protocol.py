@@ -17,6 +17,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from penstock_gateway.cork import Cork
 from penstock_gateway.options import Options
 
 __all__ = ["CANCEL", "LimitedProtocol", "make_protocol"]
@@ -57,7 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for a request."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Cork(transport)))
         if len(self.connections) > self.options.max_connections:
             self._refuse(503, "the gateway has as many connections as it may", retry=True)
             return
