@@ -134,7 +134,8 @@ class Gateway:
 
     def _make_exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         return Exchange(
-            Request(scope, receive),
+            scope,
+            receive,
             send,
             self._upstream,
             self._options,

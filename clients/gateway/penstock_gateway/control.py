@@ -156,7 +156,7 @@ async def trace_settings(exchange: Exchange) -> None:
     """GET and POST /v2/trace/setting and /v2/models/M/trace/setting."""
     request = pb.TraceSettingRequest(model_name=exchange.path("model"))
     details = {}
-    if exchange.request.method == "POST":
+    if exchange.method == "POST":
         details = _CHANGE
         for name, value in (await exchange.json()).items():
             values = value if isinstance(value, list) else [] if value is None else [value]
@@ -175,7 +175,7 @@ async def log_settings(exchange: Exchange) -> None:
     """GET and POST /v2/logging."""
     request = pb.LogSettingsRequest()
     details = {}
-    if exchange.request.method == "POST":
+    if exchange.method == "POST":
         details = _CHANGE
         for name, value in (await exchange.json()).items():
             _set_log_setting(request.settings[name], name, value)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.requests import Request
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from penstock_gateway import body, jsons
 from penstock_gateway.errors import HttpError
@@ -17,7 +16,10 @@ from penstock_gateway.upstream import Call, Upstream
 __all__ = ["INFERENCE_HEADER", "Exchange"]
 
 INFERENCE_HEADER = "Inference-Header-Content-Length"
+_INFERENCE_HEADER = INFERENCE_HEADER.lower().encode()
 _JSON = "application/json"
+_JOINED_BYTES = 65536
+"""Answers up to this size are sent in one part: copying them costs less than more parts."""
 _BINARY = "application/octet-stream"
 
 
@@ -30,18 +32,22 @@ class Exchange:
 
     def __init__(
         self,
-        request: Request,
+        scope: Scope,
+        receive: Receive,
         send: Send,
         upstream: Upstream,
         options: Options,
         lease: body.Lease,
         metadata: MetadataFilter,
     ) -> None:
-        self.request = request
+        self.method: str = scope["method"]
         self.upstream = upstream
         self.options = options
         self.has_begun = False
+        self._scope = scope
+        self._receive = receive
         self._send = send
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._lease = lease
         self._filter = metadata
         self._metadata: tuple[tuple[str, str], ...] | None = None
@@ -52,14 +58,19 @@ class Exchange:
 
     def path(self, name: str) -> str:
         """A part of the path; "" where the route has none of that name."""
-        value: str = self.request.path_params.get(name, "")
+        value: str = self._scope["path_params"].get(name, "")
         return value
+
+    def header(self, name: bytes) -> str | None:
+        """A header of the request, by its name in lower case."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     def call(self, rpc: str, **details: Any) -> Call:
         """A call on behalf of whoever asks."""
         if self._metadata is None:
-            self._metadata = self._filter.read(self.request.scope["headers"])
-        client = self.request.scope.get("client")
+            self._metadata = self._filter.read(self._scope["headers"])
+        client = self._scope.get("client")
         return Call(rpc, self._metadata, peer_of(client), **details)
 
     async def unary(self, rpc: str, message: Any, answer: Any, **details: Any) -> Any:
@@ -69,12 +80,10 @@ class Exchange:
 
     async def body(self) -> bytes:
         """The body of the request, inflated; HttpError where it is over a limit."""
-        headers = self.request.headers
         limit_bytes = self.options.max_body_bytes
-        length = headers.get("content-length")
-        announced = None if length is None else length.encode("latin-1")
-        data = await body.read(self.request.receive, announced, limit_bytes, self._lease)
-        encoding = headers.get("content-encoding")
+        announced = self._headers.get(b"content-length")
+        data = await body.read(self._receive, announced, limit_bytes, self._lease)
+        encoding = self.header(b"content-encoding")
         if encoding is None:
             return data
         return await body.inflate(data, encoding, limit_bytes, self._lease)
@@ -86,7 +95,7 @@ class Exchange:
 
     def header_length(self, size_bytes: int) -> int | None:
         """Inference-Header-Content-Length; None where the request has none."""
-        text = self.request.headers.get(INFERENCE_HEADER)
+        text = self.header(_INFERENCE_HEADER)
         if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > size_bytes:
@@ -110,7 +119,7 @@ class Exchange:
         headers = {"content-type": _JSON}
         if header_length is not None:
             headers = {"content-type": _BINARY, INFERENCE_HEADER: str(header_length)}
-        accepted = self.request.headers.get("accept-encoding")
+        accepted = self.header(b"accept-encoding")
         if accepted is not None and (encoding := body.choose_encoding(accepted)):
             compressed = await body.compress(parts, encoding)
             if compressed is not None:
@@ -120,8 +129,11 @@ class Exchange:
         await self.answer(parts, headers)
 
     async def answer(self, parts: list[bytes], headers: dict[str, str], status: int = 200) -> None:
-        """The whole answer; its parts are sent one after the other, uncopied."""
-        await self.begin(status, {**headers, "content-length": str(sum(map(len, parts)))})
+        """The whole answer; large parts are sent one after the other, uncopied."""
+        size_bytes = sum(map(len, parts))
+        await self.begin(status, {**headers, "content-length": str(size_bytes)})
+        if size_bytes <= _JOINED_BYTES:
+            parts = [b"".join(parts)]
         for part in parts[:-1]:
             await self.send(part)
         await self.send(parts[-1], is_last=True)

@@ -33,7 +33,7 @@ async def infer_default(exchange: Exchange) -> None:
     if not model:
         raise HttpError(400, "no model is named, and the gateway has no default model")
     data = await exchange.body()
-    found = _SAGEMAKER_BINARY.match(exchange.request.headers.get("content-type", ""))
+    found = _SAGEMAKER_BINARY.match(exchange.header(b"content-type") or "")
     if found is not None:
         if int(found[1]) > len(data):
             raise HttpError(400, f"json-header-size should be in range (0, {len(data)})")
