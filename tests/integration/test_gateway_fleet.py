@@ -1,6 +1,7 @@
 """`penstock gateway` in front of real servers: they come, go, drain and die."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from tests.support.cli import finished, penstock, started
 from tests.support.fixture_models import write_blocked, write_repeat, write_simple
 from tests.support.http import HttpReply, ask, post
 from tests.support.http_requests import identity_json, outputs, simple_json
-from tests.support.run_server import run_server, serve_process, server_config
+from tests.support.run_server import RunningServer, run_server, serve_process, server_config
 
 from penstock.gateway.config import GatewayConfig
 from penstock.gateway.standalone import FleetGateway
@@ -143,6 +144,30 @@ async def test_server_that_dies_in_a_request_is_an_error_and_no_second_run(tmp_p
             assert b'"error"' in events
             later = await post(port, "/v2/models/blocked/infer", identity_json(1))
             assert later.status == 503
+
+
+async def test_client_that_leaves_cancels_its_call_at_the_server(tmp_path: Path) -> None:
+    write_blocked(tmp_path / "models", tmp_path / "gate")
+    async with run_server(server_config(tmp_path / "models")) as server:
+        async with fleet(server.grpc_address) as gateway:
+            body = json.dumps(identity_json(1)).encode()
+            head = "POST /v2/models/blocked/infer HTTP/1.1\r\nHost: t\r\n"
+            writers = []
+            for count in (1, 2):  # one runs, one waits
+                _, writer = await asyncio.open_connection("127.0.0.1", gateway.http.port)
+                writers.append(writer)
+                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                await in_flight(server, gateway, count)
+            writers[1].transport.abort()
+            await in_flight(server, gateway, 1)
+            writers[0].transport.abort()
+            (tmp_path / "gate").touch()
+
+
+async def in_flight(server: RunningServer, gateway: FleetGateway, count: int) -> None:
+    async with asyncio.timeout(30):
+        while server.app.core.infer_stats()["inflight"] != count:
+            await ask(gateway.http.port, "/v2/health/live")
 
 
 async def test_change_of_a_server_reaches_every_replica(repository: Path) -> None:

@@ -13,10 +13,11 @@ from penstock_gateway.metadata import MetadataFilter, peer_of
 from penstock_gateway.options import Options
 from penstock_gateway.upstream import Call, Upstream
 
-__all__ = ["INFERENCE_HEADER", "Exchange"]
+__all__ = ["INFERENCE_HEADER", "SAGEMAKER_BINARY", "Exchange"]
 
 INFERENCE_HEADER = "Inference-Header-Content-Length"
 _INFERENCE_HEADER = INFERENCE_HEADER.lower().encode()
+SAGEMAKER_BINARY = "application/vnd.sagemaker-triton.binary+json"
 _JSON = "application/json"
 _JOINED_BYTES = 65536
 """Answers up to this size are sent in one part: copying them costs less than more parts."""
@@ -66,6 +67,20 @@ class Exchange:
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def check_origin(self) -> None:
+        """Refuses what a page of another site makes a browser send.
+
+        CORS only keeps the answer from such a page; a POST without a preflight would be done.
+        """
+        origin = self.header(b"origin")
+        if origin is None or self.method == "GET":
+            return
+        allowed = self.options.cors_origins
+        if "*" in allowed or origin in allowed:
+            return
+        if origin.partition("://")[2] != self.header(b"host"):
+            raise HttpError(403, "pages of this origin may not call; see --http-cors-origin")
+
     def call(self, rpc: str, **details: Any) -> Call:
         """A call on behalf of whoever asks."""
         if self._metadata is None:
@@ -109,15 +124,19 @@ class Exchange:
         """JSON."""
         await self.answer([jsons.dumps(value)], {"content-type": _JSON}, status)
 
-    async def answer_infer(self, reply: bytes, wants: Wants) -> None:
+    async def answer_infer(self, reply: bytes, wants: Wants, *, sagemaker: bool = False) -> None:
         """The response of a model, compressed where the client takes that.
+
+        With `sagemaker` the length of the JSON is told as SageMaker's clients tell it.
 
         No other answer is: tritonclient's aio client says of all its requests that it takes
         compressed answers, and inflates those of inference only.
         """
         parts, header_length = render(reply, wants)
         headers = {"content-type": _JSON}
-        if header_length is not None:
+        if header_length is not None and sagemaker:
+            headers = {"content-type": f"{SAGEMAKER_BINARY};json-header-size={header_length}"}
+        elif header_length is not None:
             headers = {"content-type": _BINARY, INFERENCE_HEADER: str(header_length)}
         accepted = self.header(b"accept-encoding")
         if accepted is not None and (encoding := body.choose_encoding(accepted)):

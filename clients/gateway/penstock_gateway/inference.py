@@ -8,13 +8,11 @@ from typing import Any
 from penstock_gateway import infer, jsons, tensors
 from penstock_gateway._messages import pb
 from penstock_gateway.errors import HttpError
-from penstock_gateway.exchange import Exchange
+from penstock_gateway.exchange import SAGEMAKER_BINARY, Exchange
 
 __all__ = ["infer_default", "infer_model"]
 
-_SAGEMAKER_BINARY = re.compile(
-    r"application/vnd\.sagemaker-triton\.binary\+json;\s*json-header-size=(\d{1,18})"
-)
+_SAGEMAKER_BINARY = re.compile(re.escape(SAGEMAKER_BINARY) + r";\s*json-header-size=(\d{1,18})")
 
 
 async def infer_model(exchange: Exchange) -> None:
@@ -37,7 +35,7 @@ async def infer_default(exchange: Exchange) -> None:
     if found is not None:
         if int(found[1]) > len(data):
             raise HttpError(400, f"json-header-size should be in range (0, {len(data)})")
-        await _infer(exchange, data, int(found[1]), model, "")
+        await _infer(exchange, data, int(found[1]), model, "", sagemaker=True)
         return
     header_length = exchange.header_length(len(data))
     if header_length is None:
@@ -49,7 +47,13 @@ async def infer_default(exchange: Exchange) -> None:
 
 
 async def _infer(
-    exchange: Exchange, data: bytes, header_length: int | None, model: str, version: str
+    exchange: Exchange,
+    data: bytes,
+    header_length: int | None,
+    model: str,
+    version: str,
+    *,
+    sagemaker: bool = False,
 ) -> None:
     if header_length == 0:
         metadata = await _metadata(exchange, model, version)
@@ -60,7 +64,7 @@ async def _infer(
     affinity = f"{model}/{request.sequence}" if is_step else ""
     call = exchange.call("ModelInfer", may_repeat=not is_step, affinity=affinity)
     reply = await exchange.upstream.unary(call, request.message)
-    await exchange.answer_infer(reply, request.wants)
+    await exchange.answer_infer(reply, request.wants, sagemaker=sagemaker)
 
 
 async def _metadata(exchange: Exchange, model: str, version: str) -> Any:

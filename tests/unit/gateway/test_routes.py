@@ -340,6 +340,30 @@ async def test_cors_is_off_unless_an_origin_is_named() -> None:
         assert allowed == ("https://a.example" if status == 200 else None)
 
 
+@pytest.mark.parametrize(
+    ("origin", "origins", "status"),
+    [
+        ("https://evil.example", (), 403),
+        ("null", (), 403),
+        ("http://localhost:8000", (), 200),
+        ("https://a.example", ("https://a.example",), 200),
+        ("https://evil.example", ("https://a.example",), 403),
+        ("https://evil.example", ("*",), 200),
+    ],
+)
+async def test_page_of_another_site_cannot_make_a_browser_call(
+    origin: str, origins: tuple[str, ...], status: int
+) -> None:
+    upstream = FakeUpstream(
+        {"RepositoryModelUnload": wire.RepositoryModelUnloadResponse(), "ModelInfer": echo}
+    )
+    headers = [("origin", origin), ("host", "localhost:8000")]
+    for path in ("/v2/repository/models/m/unload", "/v2/models/m/infer"):
+        reply = await post(upstream, path, {}, headers, cors_origins=origins)
+        assert reply.status == status
+    assert len(upstream.calls) == (2 if status == 200 else 0)
+
+
 async def test_sagemaker_and_vertex_routes() -> None:
     clouds = CloudRoutes.of({"AIP_HEALTH_ROUTE": "/h", "AIP_PREDICT_ROUTE": "/p"}, "m")
     upstream = FakeUpstream({"ModelInfer": echo, "ModelMetadata": metadata(X=("FP32", [-1, 2]))})
@@ -359,6 +383,13 @@ async def test_sagemaker_and_vertex_routes() -> None:
         upstream, "/invocations", head + bytes(4), [("content-type", kind)], clouds=clouds
     )
     assert binary.json["outputs"][0]["data"] == [0.0]
+    head = head.replace(b"{", b'{"parameters":{"binary_data_output":true},', 1)
+    kind = f"application/vnd.sagemaker-triton.binary+json;json-header-size={len(head)}"
+    both = await post(
+        upstream, "/invocations", head + bytes(4), [("content-type", kind)], clouds=clouds
+    )
+    size = int(both.headers["content-type"].rpartition("json-header-size=")[2])
+    assert both.body[size:] == bytes(4) and orjson.loads(both.body[:size])["model_name"] == "m"
     assert (await post(upstream, "/invocations", {"inputs": []})).status == 400
     assert (await post(upstream, "/p", {"inputs": []})).status == 404
     upstream.is_ready = False
