@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.access_files import key_entry, write_keys
+from tests.support.access_files import key_entry, write_keys, write_text
 from tests.support.certificates import Authority
 from tests.support.fixture_models import write_simple
 from tests.support.http import HttpReply, ask, post
 from tests.support.http_requests import outputs, simple_json
+from tests.support.issuer import AUDIENCE, ISSUER, Issuer, key_set
 from tests.support.run_server import run_server, server_config
 
 from penstock.access_settings import GROUPS
@@ -127,6 +128,26 @@ async def test_credentials_that_are_ambiguous_reach_nobody(
         headers = {"X-Api-Key": "bad", "x-api-key": "good"}
         reply = await post(server.http_port, "/v2/models/simple/infer", simple_json(), headers)
         assert reply.status == 400
+
+
+async def test_token_opens_its_groups_on_every_route_of_them(
+    repository: Path, tmp_path: Path
+) -> None:
+    issuer = Issuer()
+    keys = write_text(tmp_path / "keys.json", key_set(issuer))
+    config = server_config(repository, jwks=str(keys), jwt_issuer=ISSUER, jwt_audience=(AUDIENCE,))
+    async with run_server(config) as server:
+        port, infer = server.http_port, "/v2/models/simple/infer"
+        good = {"authorization": f"Bearer {issuer.token()}"}
+        assert (await post(port, infer, simple_json(), good)).status == 200
+        assert (await post(port, "/v2/models/simple/generate", {}, good)).status == 400
+        refused = await post(port, "/v2/repository/index", None, good)
+        assert refused.status == 403 and "model-repository" in refused.json["error"]
+        for token in (issuer.token(aud="another"), Issuer().token(), "x.y.z"):
+            bad = {"authorization": f"Bearer {token}"}
+            for path in (infer, "/v2/models/simple/generate_stream"):
+                reply = await post(port, path, simple_json(), bad)
+                assert reply.status == 401 and token not in reply.json["error"]
 
 
 async def test_mutual_tls_leaves_http_its_health_only(repository: Path, tmp_path: Path) -> None:
