@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from penstock_gateway.cork import Cork
@@ -131,7 +132,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._is_deaf = True
             self.transport.close()
             raise ConnectionError("more of a body than is read to its end")
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        # As uvicorn, which copies the first part, and mostly there is one, into a bytearray too.
+        held: Any = cycle.body
+        if not held:
+            cycle.body = cast(bytearray, body)
+        elif isinstance(held, bytearray):
+            held += body
+        else:
+            cycle.body = bytearray(held) + body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
