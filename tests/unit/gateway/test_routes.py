@@ -227,15 +227,20 @@ def test_header_that_means_something_is_never_forwarded(name: str) -> None:
     assert header_fault("x-tenant") is None
 
 
+def packed(data: bytes) -> bytes:
+    """Gzip without the time, or every process would have tests of other names."""
+    return gzip.compress(data, mtime=0)
+
+
 DOCUMENT = orjson.dumps({"inputs": [], "id": "x" * 3000})
 
 
 @pytest.mark.parametrize(
     ("encoding", "data"),
     [
-        ("gzip", gzip.compress(DOCUMENT)),
+        ("gzip", packed(DOCUMENT)),
         ("deflate", zlib.compress(DOCUMENT)),
-        ("GZIP", gzip.compress(DOCUMENT)),
+        ("GZIP", packed(DOCUMENT)),
         ("identity", DOCUMENT),
     ],
 )
@@ -252,10 +257,10 @@ async def test_compressed_request_is_read(encoding: str, data: bytes) -> None:
         ("br", b"x", 501),
         ("gzip, gzip", b"x", 501),
         ("gzip", b"not", 400),
-        ("gzip", gzip.compress(DOCUMENT)[:-9], 400),
-        ("gzip", gzip.compress(DOCUMENT) + b"more", 400),
-        ("deflate", gzip.compress(DOCUMENT), 400),
-        ("gzip", gzip.compress(bytes(2 << 20)), 413),
+        ("gzip", packed(DOCUMENT)[:-9], 400),
+        ("gzip", packed(DOCUMENT) + b"more", 400),
+        ("deflate", packed(DOCUMENT), 400),
+        ("gzip", packed(bytes(2 << 20)), 413),
         ("deflate", zlib.compress(bytes(64 << 20)), 413),
     ],
 )
