@@ -93,7 +93,7 @@ class App:
             config, self.core, self.models, self.readiness, self.gate, logs
         )
         self.grpc = self._make_grpc() if config.allow_grpc else None
-        self.http = make_http(config, self.readiness, self.handlers) if config.allow_http else None
+        self.http = self._make_http() if config.allow_http else None
         self.metrics = self._make_metrics() if config.allow_metrics else None
 
     async def start(self) -> None:
@@ -206,6 +206,9 @@ class App:
     def _make_poller(self) -> RepositoryPoller:
         scanner = RepositoryScanner(self.config.model_repository)
         return RepositoryPoller(self.models, scanner, self.config.repository_poll_secs)
+
+    def _make_http(self) -> HttpServer:
+        return make_http(self.config, self.readiness, self.handlers, self.gate)
 
     def _make_metrics(self) -> HttpServer:
         metrics = Metrics(

@@ -31,7 +31,14 @@ class FakeUpstream:
 
     answers: dict[str, Any] = field(default_factory=lambda: {"ModelInfer": echo})
     calls: list[tuple[Call, Any]] = field(default_factory=list)
+    authorized: list[str] = field(default_factory=list)
+    refusal: UpstreamError | None = None
     is_ready: bool = True
+
+    async def authorize(self, call: Call) -> None:
+        self.authorized.append(call.rpc)
+        if self.refusal is not None:
+            raise self.refusal
 
     async def unary(self, call: Call, request: bytes) -> bytes:
         message = getattr(wire, f"{call.rpc}Request")()

@@ -53,7 +53,7 @@ class Gateway:
         self._options = options
         self._budget = Budget(options.max_buffered_bytes)
         self._metadata = MetadataFilter(options.forward_headers)
-        self._infer = self._endpoint(inference.infer_model, "")
+        self._infer = self._endpoint(inference.infer_model, "ModelInfer")
         self.routes = self._routes()
         self._app = Starlette(
             routes=self.routes,
@@ -78,11 +78,11 @@ class Gateway:
         routes = []
         for path in (_MODEL, _VERSION):
             routes += [
-                self._post(f"{path}/infer", inference.infer_model),
-                self._post(f"{path}/generate", generate),
-                self._post(f"{path}/generate_stream", generate_stream),
+                self._post(f"{path}/infer", inference.infer_model, "ModelInfer"),
+                self._post(f"{path}/generate", generate, "ModelStreamInfer"),
+                self._post(f"{path}/generate_stream", generate_stream, "ModelStreamInfer"),
             ]
-        routes += self._control_routes() + self._cloud_routes()
+        routes += self._control_routes() + self._memory_routes() + self._cloud_routes()
         if self._options.has_docs:
             routes += docs.routes()
         return routes
@@ -93,9 +93,9 @@ class Gateway:
             self._get("/v2/health/ready", _ready),
             self._get("/v2", control.server_metadata),
             self._get("/v2/models/stats", control.statistics),
-            self._both("/v2/trace/setting", control.trace_settings),
-            self._both(f"{_MODEL}/trace/setting", control.trace_settings),
-            self._both("/v2/logging", control.log_settings),
+            self._both("/v2/trace/setting", control.trace_settings, "TraceSetting"),
+            self._both(f"{_MODEL}/trace/setting", control.trace_settings, "TraceSetting"),
+            self._both("/v2/logging", control.log_settings, "LogSettings"),
         ]
         for path in (_MODEL, _VERSION):
             routes += [
@@ -105,42 +105,53 @@ class Gateway:
                 self._get(f"{path}/stats", control.statistics),
             ]
         for path in ("/v2/repository", "/v2/repository/{repository}"):
+            model = f"{path}/models/{{model}}"
             routes += [
-                self._post(f"{path}/index", control.index),
-                self._post(f"{path}/models/{{model}}/load", control.load),
-                self._post(f"{path}/models/{{model}}/unload", control.unload),
+                self._post(f"{path}/index", control.index, "RepositoryIndex"),
+                self._post(f"{model}/load", control.load, "RepositoryModelLoad"),
+                self._post(f"{model}/unload", control.unload, "RepositoryModelUnload"),
             ]
-        for kind in ("system", "cuda"):
+        return routes
+
+    def _memory_routes(self) -> list[Route]:
+        routes = []
+        for kind, rpc in control.MEMORY_KINDS.items():
             path = f"/v2/{kind}sharedmemory"
+            region = f"{path}/region/{{region}}"
+            details = {"kind": kind}
+            register, unregister = f"{rpc}Register", f"{rpc}Unregister"
             routes += [
-                self._get(f"{path}/status", control.memory_status, kind),
-                self._get(f"{path}/region/{{region}}/status", control.memory_status, kind),
-                self._post(f"{path}/region/{{region}}/register", control.memory_register, kind),
-                self._post(f"{path}/unregister", control.memory_unregister, kind),
-                self._post(f"{path}/region/{{region}}/unregister", control.memory_unregister, kind),
+                self._get(f"{path}/status", control.memory_status, **details),
+                self._get(f"{region}/status", control.memory_status, **details),
+                self._post(f"{region}/register", control.memory_register, register, **details),
+                self._post(f"{path}/unregister", control.memory_unregister, unregister, **details),
+                self._post(
+                    f"{region}/unregister", control.memory_unregister, unregister, **details
+                ),
             ]
         return routes
 
     def _cloud_routes(self) -> list[Route]:
         clouds = self._options.clouds
-        routes = [self._get("/ping", _ready), self._post("/invocations", inference.infer_default)]
+        infer = inference.infer_default
+        routes = [self._get("/ping", _ready), self._post("/invocations", infer, "ModelInfer")]
         if clouds.vertex_health:
             routes.append(self._get(clouds.vertex_health, _ready))
         if clouds.vertex_predict:
-            routes.append(self._post(clouds.vertex_predict, inference.infer_default))
+            routes.append(self._post(clouds.vertex_predict, infer, "ModelInfer"))
         return routes
 
-    def _get(self, path: str, handler: Handler, kind: str = "") -> Route:
-        return Route(path, self._endpoint(handler, kind), methods=["GET"])
+    def _get(self, path: str, handler: Handler, **details: str) -> Route:
+        return Route(path, self._endpoint(handler, "", details), methods=["GET"])
 
-    def _post(self, path: str, handler: Handler, kind: str = "") -> Route:
-        return Route(path, self._endpoint(handler, kind), methods=["POST"])
+    def _post(self, path: str, handler: Handler, rpc: str, **details: str) -> Route:
+        return Route(path, self._endpoint(handler, rpc, details), methods=["POST"])
 
-    def _both(self, path: str, handler: Handler) -> Route:
-        return Route(path, self._endpoint(handler, ""), methods=["GET", "POST"])
+    def _both(self, path: str, handler: Handler, rpc: str) -> Route:
+        return Route(path, self._endpoint(handler, rpc), methods=["GET", "POST"])
 
-    def _endpoint(self, handler: Handler, kind: str) -> Any:
-        return _Endpoint(self._make_exchange, handler, kind)
+    def _endpoint(self, handler: Handler, rpc: str, details: dict[str, str] | None = None) -> Any:
+        return _Endpoint(self._make_exchange, handler, rpc, details or {})
 
     def _make_exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         return Exchange(
@@ -161,20 +172,28 @@ class _Endpoint:
     """
 
     def __init__(
-        self, make: Callable[[Scope, Receive, Send], Exchange], handler: Handler, kind: str
+        self,
+        make: Callable[[Scope, Receive, Send], Exchange],
+        handler: Handler,
+        rpc: str,
+        details: dict[str, str],
     ) -> None:
+        """`rpc`: that the caller must be allowed before a body is read; "" = there is no body."""
         self._make = make
         self._handler = handler
-        self._path = {"kind": kind} if kind else {}
+        self._rpc = rpc
+        self._details = details
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["path_params"] |= self._path
+        scope["path_params"] |= self._details
         exchange = self._make(scope, receive, send)
         on_task = scope.get("extensions", {}).get(CANCEL)
         if on_task is not None:
             on_task(asyncio.current_task())
         try:
             exchange.check_origin()
+            if self._rpc:
+                await exchange.upstream.authorize(exchange.call(self._rpc))
             await self._handler(exchange)
         except HttpError as error:
             await _show(exchange, error)

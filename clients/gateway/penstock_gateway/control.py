@@ -15,6 +15,7 @@ from penstock_gateway.exchange import Exchange
 from penstock_gateway.jsons import message_to_json, take
 
 __all__ = [
+    "MEMORY_KINDS",
     "index",
     "load",
     "log_settings",
@@ -29,6 +30,9 @@ __all__ = [
     "trace_settings",
     "unload",
 ]
+
+MEMORY_KINDS = {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}
+"""By the word in the path: how the names of the RPCs begin."""
 
 _DURATIONS = "success fail queue compute_input compute_infer compute_output cache_hit cache_miss"
 _UINT32_MAX = 2**32 - 1
@@ -219,7 +223,7 @@ async def _read_repository_parameters(exchange: Exchange, request: Any) -> None:
 
 
 def _memory_kind(exchange: Exchange) -> str:
-    return {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}[exchange.path("kind")]
+    return MEMORY_KINDS[exchange.path("kind")]
 
 
 def _unsigned(given: dict[str, Any], key: str, *, required: bool = False) -> int:

@@ -128,6 +128,9 @@ class Pool:
         """Some replica is."""
         return not self._is_withdrawn and any(each.is_ready for each in self.replicas)
 
+    async def authorize(self, call: Call) -> None:
+        """Nothing: the servers know, and are asked with the call."""
+
     async def unary(self, call: Call, request: bytes) -> bytes:
         """See `upstream.Upstream`. What changes a server goes to all that can be reached."""
         if call.changes_server:

@@ -84,6 +84,12 @@ class Upstream(Protocol):
     def is_ready(self) -> bool:
         """What a readiness probe of the gateway is told."""
 
+    async def authorize(self, call: Call) -> None:
+        """Raises UpstreamError where it is known without asking that the call may not be made.
+
+        Asked before a body is read; the call is admitted, or not, when it is made.
+        """
+
     async def unary(self, call: Call, request: bytes) -> bytes:
         """One message for one; raises UpstreamError. Cancelling it cancels the call."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.config import ServerConfig
 from penstock.frontend.addresses import is_loopback
+from penstock.frontend.gate import Gate
 from penstock.frontend.http import Receive, Routes, Scope, Send, health_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.readiness import Readiness
@@ -33,13 +34,15 @@ class EmbeddedGateway:
     """An ASGI application.
 
     Threading: confined to the event loop; what is imported is so in a thread.
-    Ownership: borrows the handlers and the readiness.
+    Ownership: borrows the handlers, the readiness and the gate.
     """
 
-    def __init__(self, readiness: Readiness, handlers: Mapping[str, Any], options: Options) -> None:
+    def __init__(
+        self, readiness: Readiness, handlers: Mapping[str, Any], gate: Gate, options: Options
+    ) -> None:
         """`handlers`: grpc.RpcMethodHandler by RPC, from bytes to bytes."""
         self._probes: Routes = health_routes(readiness)
-        self._upstream = InProcessUpstream(handlers, readiness)
+        self._upstream = InProcessUpstream(handlers, readiness, gate)
         self._options = options
         self._gateway: Any = None
         self._importing = asyncio.Lock()
@@ -61,7 +64,7 @@ class EmbeddedGateway:
 
 
 def make_http(
-    config: ServerConfig, readiness: Readiness, handlers: Mapping[str, Any]
+    config: ServerConfig, readiness: Readiness, handlers: Mapping[str, Any], gate: Gate
 ) -> HttpServer:
     """The HTTP side as the settings say it.
 
@@ -76,6 +79,6 @@ def make_http(
         lacks = "" if config.needs_identity else " and without asking callers who they are"
         _log.warning("HTTP serves models on %s, beyond loopback, without TLS%s", host, lacks)
     options = gateway_options(config)
-    application = EmbeddedGateway(readiness, handlers, options)
+    application = EmbeddedGateway(readiness, handlers, gate, options)
     protocol = make_protocol(options)
     return HttpServer(application, host, config.http_port, "HTTP", protocol=protocol)

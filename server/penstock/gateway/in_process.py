@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, NoReturn
 
+from penstock.frontend.gate import RPC_GROUPS, Gate
 from penstock.frontend.readiness import Readiness
+from penstock.frontend.status import abort
 from penstock.frontend.stream import HALF_CLOSE
 from penstock_gateway.upstream import Call, UpstreamError
 
@@ -24,18 +26,28 @@ class InProcessUpstream:
     """See the module.
 
     Threading: confined to the event loop.
-    Ownership: borrows the handlers and the readiness; the tasks of streams.
+    Ownership: borrows the handlers, the readiness and the gate; the tasks of streams.
     """
 
-    def __init__(self, handlers: Mapping[str, Any], readiness: Readiness) -> None:
+    def __init__(self, handlers: Mapping[str, Any], readiness: Readiness, gate: Gate) -> None:
         """`handlers`: grpc.RpcMethodHandler by RPC, from bytes to bytes."""
         self._handlers = handlers
+        self._gate = gate
         self._readiness = readiness
 
     @property
     def is_ready(self) -> bool:
         """As every other probe is told."""
         return self._readiness.is_ready
+
+    async def authorize(self, call: Call) -> None:
+        """Asks the core whether the caller may call the RPC at all."""
+        if not self._gate.is_active:
+            return
+        try:
+            await self._gate.authorize(RPC_GROUPS[call.rpc], _Context(call))
+        except Exception as error:
+            await abort(_Context(call), error, call.rpc)
 
     async def unary(self, call: Call, request: bytes) -> bytes:
         """One message for one; raises UpstreamError."""
