@@ -45,7 +45,6 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-@pytest.mark.usefixtures("transport")
 async def test_servers_behind_one_gateway_share_the_requests(repository: Path) -> None:
     config = server_config(repository)
     async with run_server(config) as one, run_server(config) as two:
@@ -62,6 +61,7 @@ async def test_servers_behind_one_gateway_share_the_requests(repository: Path) -
             assert reply.body.count(b"data: ") == 2
 
 
+@pytest.mark.any_transport
 async def test_requests_are_held_until_the_first_server_is_up(repository: Path) -> None:
     async with fleet(f"unix:{repository}/grpc.sock") as gateway:
         port = gateway.http.port
@@ -170,6 +170,18 @@ async def in_flight(server: RunningServer, gateway: FleetGateway, count: int) ->
             await ask(gateway.http.port, "/v2/health/live")
 
 
+@pytest.mark.any_transport
+async def test_server_that_does_not_answer_in_time_is_504(tmp_path: Path) -> None:
+    write_blocked(tmp_path / "models", tmp_path / "gate")
+    async with run_server(server_config(tmp_path / "models")) as server:
+        async with fleet(server.grpc_address, upstream_timeout_secs=0.2) as gateway:
+            port = gateway.http.port
+            reply = await post(port, "/v2/models/blocked/infer", identity_json(1))
+            assert reply.status == 504
+            (tmp_path / "gate").touch()
+
+
+@pytest.mark.any_transport
 async def test_change_of_a_server_reaches_every_replica(repository: Path) -> None:
     config = server_config(repository, model_control_mode="explicit", load_model=("simple",))
     async with run_server(config) as one, run_server(config) as two:

@@ -33,7 +33,15 @@ class GrpcUpstream:
     Lifecycle: calls -> close.
     """
 
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        infer_timeout_s: float | None = None,
+    ) -> None:
+        """`infer_timeout_s`: deadline of ModelInfer; None = it ends when its client leaves."""
+        self._infer_timeout_s = infer_timeout_s
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
@@ -43,6 +51,8 @@ class GrpcUpstream:
     async def unary(self, call: Call, request: bytes, *, timeout_s: float | None = None) -> bytes:
         """See `upstream.Upstream`; with `timeout_s` it is over by then."""
         send = self._callable(call.rpc, self._channel.unary_unary)
+        if timeout_s is None and call.rpc == "ModelInfer":
+            timeout_s = self._infer_timeout_s
         try:
             answer: bytes = await send(request, metadata=call.metadata, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:

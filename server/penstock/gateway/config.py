@@ -45,6 +45,13 @@ class GatewayConfig(HttpSettings):
         minimum=0.01,
         maximum=_HOUR_S,
     )
+    upstream_timeout_secs: float = _upstream(
+        0.0,
+        "Deadline of one inference at a server, which is 504; 0 = until its client leaves.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+    )
     max_attempts: int = _upstream(
         3,
         "How often a request is sent, where sending it again is safe.",

@@ -113,7 +113,11 @@ async def _serve(config: GatewayConfig) -> None:
 
 def _make_pool(config: GatewayConfig) -> Pool:
     credentials = _credentials(config) if config.upstream_use_ssl else None
-    replicas = [Replica(each, GrpcUpstream(each, credentials)) for each in config.addresses()]
+    timeout_s = config.upstream_timeout_secs or None
+    replicas = [
+        Replica(each, GrpcUpstream(each, credentials, infer_timeout_s=timeout_s))
+        for each in config.addresses()
+    ]
     options = PoolOptions(
         probe_interval_s=config.upstream_probe_secs,
         max_waiting=config.max_waiting,
