@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -340,6 +341,19 @@ async def test_client_that_leaves_cancels_its_call(route: str) -> None:
             await upstream.arrived.wait()
             client.writer.transport.abort()
             await upstream.cancelled.wait()
+
+
+async def test_client_of_pipelined_requests_that_leaves_is_no_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with gateway(upstream := _Blocked()) as connect:
+        client = await connect()
+        await client.send(request() * 3)
+        async with asyncio.timeout(30):
+            await upstream.arrived.wait()
+            client.writer.transport.abort()
+            await upstream.cancelled.wait()
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 class _Endless(_Blocked):

@@ -16,7 +16,11 @@ from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from penstock_gateway.cork import Cork
 from penstock_gateway.options import Options
@@ -49,6 +53,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._running: RequestResponseCycle | None = None  # pipelined, `cycle` may be a later one
         self._is_in_head = True
         self._is_deaf = False  # nothing more is read
         self._messages = 0
@@ -71,8 +76,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_deaf = True
         self._stop_timer()
         self._stop_write_timer()
-        if self._task is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._task.cancel()
+        self.pipeline.clear()
+        self._abandon()
 
     def data_received(self, data: bytes) -> None:
         """Reads on, within the bounds."""
@@ -182,8 +187,24 @@ class LimitedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._stop_write_timer()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _run_as(self, task: asyncio.Task[Any] | None) -> None:
         self._task = task
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _abandon(self) -> None:
+        """Ends what is being done for the client, who gets no answer."""
+        if self._running is None or not self._is_answering():
+            return
+        self._running.disconnected = True
+        self._running.message_event.set()
+        if self._task is not None:
+            self._task.cancel()
 
     def _count_head(self, size_bytes: int) -> None:
         self._head_bytes += size_bytes
@@ -233,12 +254,13 @@ class LimitedProtocol(HttpToolsProtocol):
         """Ends the connection, with an answer unless one has begun or another one is due."""
         self._is_deaf = True
         self._stop_timer()
-        cycle = self.cycle
-        is_open = cycle is not None and not cycle.response_complete
-        if is_open:
-            cycle.disconnected = True
-            cycle.message_event.set()
-        if not (is_open and (cycle.response_started or self.pipeline)):
+        running = self._running
+        is_due = self._is_answering()
+        if is_due and running is not None:
+            # In its own body: it is this request that is refused. Behind it: it is another one.
+            is_due = running is not self.cycle or running.response_started or self._is_in_head
+            self._abandon()
+        if not is_due:
             body = json.dumps({"error": message}).encode()
             head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
             if retry:
