@@ -30,7 +30,7 @@ TIDY_PACKAGES := clang-tidy-14
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
-TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway tests proto/*.py bench/*.py bench/peers/*.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
@@ -59,8 +59,8 @@ build: $(VENV)/installed
 	@$(CMAKE_RELEASE) && cmake --build build/release -j $(JOBS)
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache clients/python/build clients/python/dist $(VENV)/installed
-	rm -rf server/penstock/*.so server/penstock/backends server/penstock/_proto clients/python/penstock_client/_proto
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache clients/python/build clients/python/dist clients/gateway/build clients/gateway/dist $(VENV)/installed
+	rm -rf server/penstock/*.so server/penstock/backends server/penstock/_proto clients/python/penstock_client/_proto clients/gateway/penstock_gateway/_proto
 
 # ---- tests ------------------------------------------------------------------------------------
 
@@ -149,8 +149,8 @@ $(VENV)/locked: requirements.lock | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && touch $@
 
 # The editable installs; CMake configures and builds build/release on the way.
-$(VENV)/installed: $(VENV)/locked pyproject.toml setup.py clients/python/pyproject.toml CMakePresets.json
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e clients/python -e . && touch $@
+$(VENV)/installed: $(VENV)/locked pyproject.toml setup.py clients/python/pyproject.toml clients/gateway/pyproject.toml CMakePresets.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e clients/python -e clients/gateway -e . && touch $@
 
 lock: $(VENV)/locked
 	$(BIN)/python .ci/lock.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Writes requirements.lock, with hashes, from the two pyproject.toml files; run by `make lock`.
+"""Writes requirements.lock, with hashes, from the pyproject.toml files; run by `make lock`.
 
 Pins already in the lock are kept as long as they satisfy what is asked; extra arguments go to
 pip-compile (`--upgrade`, `--upgrade-package NAME`). Our own distributions are left out: they come
@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"penstock", "penstock-client", "penstock[batch]"}
+OWN = {"penstock", "penstock-client", "penstock-gateway", "penstock[batch]"}
 
 
 def requirements(pyproject: Path) -> set[str]:
@@ -30,7 +30,8 @@ def requirements(pyproject: Path) -> set[str]:
 def main() -> None:
     """Collects and compiles."""
     wanted = requirements(ROOT / "pyproject.toml")
-    wanted |= requirements(ROOT / "clients" / "python" / "pyproject.toml")
+    for client in ("python", "gateway"):
+        wanted |= requirements(ROOT / "clients" / client / "pyproject.toml")
     command = [sys.executable, "-m", "piptools", "compile", "-", "--quiet", "--generate-hashes"]
     command += ["--allow-unsafe", "--strip-extras", "--no-annotate", "--no-header"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host"]

@@ -31,7 +31,11 @@ from grpc_tools import protoc
 
 PROTO_ROOT = Path(__file__).resolve().parent
 SERVER, CLIENT = "server/penstock/_proto", "clients/python/penstock_client/_proto"
-PACKAGES = {"inference": ("inference", (SERVER, CLIENT)), "penstock/v1": ("jobs", (SERVER,))}
+GATEWAY = "clients/gateway/penstock_gateway/_proto"
+PACKAGES = {
+    "inference": ("inference", (SERVER, CLIENT, GATEWAY)),
+    "penstock/v1": ("jobs", (SERVER,)),
+}
 """By folder of sources: the name of the products, and where they go."""
 
 _SCALARS = {

@@ -162,8 +162,10 @@ def write_python_model(repository: Path) -> None:
 
 
 @contextmanager
-def tritonserver(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Triton on a free port; yields the process and its gRPC address."""
+def tritonserver(
+    repository: Path, folder: Path, *, http: bool = False
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Triton on a free port; yields the process and its address, of gRPC or of HTTP."""
     site = next(HOME.glob("lib/python*/site-packages"))
     package = site / "pytriton" / "tritonserver"
     backend = folder / "backends" / "python"
@@ -179,10 +181,11 @@ def tritonserver(repository: Path, folder: Path) -> Iterator[tuple[subprocess.Po
         "PYTHONPATH": str(site),
     }
     command = [str(package / "bin" / "tritonserver"), f"--model-repository={repository}"]
-    command += [f"--backend-directory={backend.parent}", "--grpc-address=127.0.0.1"]
-    command += [f"--grpc-port={free_port()}", "--allow-http=false", "--allow-metrics=false"]
-    command.append("--log-verbose=0")
-    ready = r"Started GRPCInferenceService at ([\d.:]+)"
+    used, unused = ("http", "grpc") if http else ("grpc", "http")
+    command += [f"--backend-directory={backend.parent}", f"--{used}-address=127.0.0.1"]
+    command += [f"--{used}-port={free_port()}", f"--allow-{unused}=false"]
+    command += ["--allow-metrics=false", "--log-verbose=0"]
+    ready = rf"Started {used.upper()}\w*Service at ([\d.:]+)"
     with _measure.server(command, ready, environment) as (process, found):
         yield process, found[1]
 

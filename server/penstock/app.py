@@ -28,15 +28,15 @@ from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
-from penstock.frontend.http import health_routes, metrics_routes
+from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
-from penstock.frontend.inference import InferenceHandlers
 from penstock.frontend.jobs import register_jobs
 from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
-from penstock.frontend.service import ControlHandlers, method_handlers, register
-from penstock.frontend.shared_memory import SharedMemoryHandlers
+from penstock.frontend.service import register
+from penstock.gateway.embedded import make_http
+from penstock.handlers import make_handlers
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
@@ -87,6 +87,11 @@ class App:
         self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
         self.jobs = self._make_jobs() if config.jobs_root else None
         self.poller = self._make_poller() if config.model_control_mode == "poll" else None
+        self.gate = Gate(self.core.access, self.door.verifier)
+        logs = LogControl(_log_settings(config), _apply_log_settings)
+        self.handlers = make_handlers(
+            config, self.core, self.models, self.readiness, self.gate, logs
+        )
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
         self.metrics = self._make_metrics() if config.allow_metrics else None
@@ -157,12 +162,13 @@ class App:
             _log.info("new requests are refused; those in flight may finish")
 
     async def stop_transport(self, timeout_s: float) -> None:
-        """Third rung: jobs, which go on when the server is started again, and gRPC."""
+        """Third rung: jobs, which go on when the server is started again, and what is called."""
         if self.jobs is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.jobs.close(), timeout_s)
-        if self.grpc is not None:
-            await self.grpc.stop(timeout_s)
+        ends = [] if self.grpc is None else [self.grpc.stop(timeout_s)]
+        ends += [] if self.http is None else [self.http.drain(timeout_s)]
+        await asyncio.gather(*ends)
 
     async def stop_models(self, timeout_s: float) -> bool:
         """Fourth rung: models, and who loads them."""
@@ -182,26 +188,14 @@ class App:
         await asyncio.gather(*(server.stop() for server in servers))
 
     def _make_grpc(self) -> GrpcioTransport | NativeTransport:
-        gate = Gate(self.core.access, self.door.verifier)
-        transport = _make_transport(self.config, self.core, gate)
-        inference = InferenceHandlers(
-            self.core, self.readiness, gate, self.config.max_inflight_per_stream
-        )
-        control = ControlHandlers(
-            self.models,
-            self.readiness,
-            LogControl(_log_settings(self.config), _apply_log_settings),
-            SharedMemoryHandlers(self.core, is_allowed=self.config.allow_client_shm),
-            server_name=self.config.server_name,
-            server_version=self.config.server_version,
-        )
-        register(transport.server, method_handlers(inference, control, gate))
-        register_health(transport.server, self.readiness, gate)
+        transport = _make_transport(self.config, self.core, self.gate)
+        register(transport.server, self.handlers)
+        register_health(transport.server, self.readiness, self.gate)
         services = []
         if self.jobs is not None:
-            register_jobs(transport.server, self.jobs, self.readiness, gate)
+            register_jobs(transport.server, self.jobs, self.readiness, self.gate)
             services.append(JOBS_SERVICE_NAME)
-        register_reflection(transport.server, self.readiness, gate, services)
+        register_reflection(transport.server, self.readiness, self.gate, services)
         return transport
 
     def _make_jobs(self) -> JobManager:
@@ -214,8 +208,7 @@ class App:
         return RepositoryPoller(self.models, scanner, self.config.repository_poll_secs)
 
     def _make_http(self) -> HttpServer:
-        host = self.config.http_address or self.config.host
-        return HttpServer(health_routes(self.readiness), host, self.config.http_port, "HTTP")
+        return make_http(self.config, self.readiness, self.handlers, self.gate)
 
     def _make_metrics(self) -> HttpServer:
         metrics = Metrics(

@@ -7,18 +7,16 @@ Models have their own configuration (`config.pbtxt`), which is no business of th
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from penstock import __version__
 from penstock.access_settings import AccessSettings
 from penstock.errors import ConfigError
-from penstock.setting import SettingField, describe, item_fault, read_value
+from penstock.http_settings import HttpSettings
+from penstock.setting import SettingField, field_faults, fields_of, read_texts
 from penstock.setting import setting as _setting
 
 __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
@@ -38,7 +36,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(AccessSettings):
+class ServerConfig(AccessSettings, HttpSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -96,10 +94,16 @@ class ServerConfig(AccessSettings):
     http_address: str = _setting("", "Address for HTTP; empty = host.", group="Addresses")
     metrics_address: str = _setting("", "Address for metrics; empty = host.", group="Addresses")
     grpc_port: int = _port(8001, "Port for gRPC; 0 = any free one.")
-    http_port: int = _port(8000, "Port for HTTP health; 0 = any free one.")
+    http_port: int = _port(8000, "Port for HTTP; 0 = any free one.")
     metrics_port: int = _port(8002, "Port for Prometheus metrics; 0 = any free one.")
     allow_grpc: bool = _setting(True, "Serve gRPC.", group="Addresses")
-    allow_http: bool = _setting(True, "Serve HTTP health.", group="Addresses")
+    allow_http: bool = _setting(True, "Serve HTTP.", group="Addresses")
+    http_api: Literal["full", "health"] = _setting(
+        "full",
+        "What HTTP serves: the Open Inference protocol, or health only, as always under"
+        " --grpc-use-ssl-mutual.",
+        group="HTTP",
+    )
     allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
     transport: Literal["auto", "native", "grpcio"] = _setting(
         "auto",
@@ -237,7 +241,7 @@ class ServerConfig(AccessSettings):
     )
 
     def __post_init__(self) -> None:
-        faults = [*self._field_faults(), *self._rule_faults()]
+        faults = [*field_faults(self), *self._rule_faults()]
         if faults:
             raise ConfigError(faults)
 
@@ -251,21 +255,7 @@ class ServerConfig(AccessSettings):
         Raises:
             ConfigError: every string that is no value, and every value that is not allowed.
         """
-        known = {field.name: field for field in setting_fields()}
-        faults = [f"{name}: no such setting" for name in texts if name not in known]
-        values = {}
-        for name in known.keys() & texts.keys():
-            try:
-                values[name] = read_value(known[name], texts[name])
-            except ValueError as error:
-                faults.append(f"{known[name].flag}: {error}")
-        try:
-            config = cls(**values)
-        except ConfigError as error:
-            faults += error.faults
-        if faults:
-            raise ConfigError(faults)
-        return config
+        return read_texts(cls, texts)
 
     def backend_options(self) -> dict[str, dict[str, str]]:
         """The `backend_config` settings by backend."""
@@ -275,14 +265,6 @@ class ServerConfig(AccessSettings):
             key, _, value = option.partition("=")
             options.setdefault(backend, {})[key] = value
         return options
-
-    def _field_faults(self) -> Iterator[str]:
-        for field in setting_fields():
-            value = getattr(self, field.name)
-            for item in value if field.repeated else [value]:
-                fault = item_fault(field, item)
-                if fault:
-                    yield f"{field.flag}: {fault}"
 
     def _rule_faults(self) -> Iterator[str]:
         if not self.model_repository:
@@ -303,6 +285,7 @@ class ServerConfig(AccessSettings):
                 yield f"--backend-config: expected BACKEND,KEY=VALUE, got {text!r}"
         yield from self._port_faults()
         yield from self.access_faults()
+        yield from self.http_faults()
 
     def _port_faults(self) -> Iterator[str]:
         seen: dict[tuple[str, int], str] = {}
@@ -317,8 +300,6 @@ class ServerConfig(AccessSettings):
                 yield f"--{name}-port: {port} is also the port of {other}"
 
 
-@cache
 def setting_fields() -> tuple[SettingField, ...]:
     """The fields of ServerConfig in their order."""
-    hints = typing.get_type_hints(ServerConfig)
-    return tuple(describe(field, hints[field.name]) for field in dataclasses.fields(ServerConfig))
+    return fields_of(ServerConfig)

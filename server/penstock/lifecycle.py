@@ -19,7 +19,15 @@ from enum import Enum
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
-__all__ = ["TRANSITIONS", "Lifecycle", "State", "StopSignals", "Stoppable", "stop_in_order"]
+__all__ = [
+    "TRANSITIONS",
+    "Lifecycle",
+    "State",
+    "StopSignals",
+    "Stoppable",
+    "pass_time",
+    "stop_in_order",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -157,10 +165,10 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
     server.withdraw()
     if grace_s > 0:
         _log.info("not ready any more; serving on for %g s", grace_s)
-        await _pass_time(grace_s)
+        await pass_time(grace_s)
     server.stop_accepting()
     deadline = loop.time() + timeout_s
-    await _pass_time(min(_REFUSE_S, timeout_s))
+    await pass_time(min(_REFUSE_S, timeout_s))
     await server.stop_transport(max(0.0, deadline - loop.time()))
     models_ended = await server.stop_models(max(_JOIN_S, deadline - loop.time()))
     if not models_ended:
@@ -172,7 +180,8 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
     return models_ended and core_ended
 
 
-async def _pass_time(seconds: float) -> None:
+async def pass_time(seconds: float) -> None:
+    """Returns after the time."""
     passed = asyncio.get_running_loop().create_future()
     timer = asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
     try:

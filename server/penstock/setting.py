@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, TypeVar
 
-__all__ = ["Setting", "SettingField", "describe", "item_fault", "read_value", "setting"]
+from penstock.errors import ConfigError
+
+__all__ = [
+    "Setting",
+    "SettingField",
+    "describe",
+    "field_faults",
+    "fields_of",
+    "item_fault",
+    "read_texts",
+    "read_value",
+    "setting",
+]
+
+T = TypeVar("T")
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -90,6 +105,54 @@ def describe(field: dataclasses.Field[Any], hint: Any) -> SettingField:
         default=field.default,
         setting=field.metadata["setting"],
     )
+
+
+def fields_of(settings: Any) -> tuple[SettingField, ...]:
+    """The fields of a dataclass of settings, in their order."""
+    return _described(settings)
+
+
+@cache
+def _described(settings: Any) -> tuple[SettingField, ...]:
+    hints = typing.get_type_hints(settings)
+    return tuple(describe(each, hints[each.name]) for each in dataclasses.fields(settings))
+
+
+def field_faults(settings: object) -> Iterator[str]:
+    """Every value of the settings that is not allowed, with its flag."""
+    for field in fields_of(type(settings)):
+        value = getattr(settings, field.name)
+        for item in value if field.repeated else [value]:
+            fault = item_fault(field, item)
+            if fault:
+                yield f"{field.flag}: {fault}"
+
+
+def read_texts(settings: type[T], texts: Mapping[str, str | Iterable[str]]) -> T:
+    """Settings from strings, such as environment variables hold.
+
+    Args:
+        settings: a dataclass of settings that checks itself.
+        texts: by field name; a repeated field takes several, or one with separators in it.
+
+    Raises:
+        ConfigError: every string that is no value, and every value that is not allowed.
+    """
+    known = {field.name: field for field in fields_of(settings)}
+    faults = [f"{name}: no such setting" for name in texts if name not in known]
+    values = {}
+    for name in known.keys() & texts.keys():
+        try:
+            values[name] = read_value(known[name], texts[name])
+        except ValueError as error:
+            faults.append(f"{known[name].flag}: {error}")
+    try:
+        made = settings(**values)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return made
 
 
 def item_fault(field: SettingField, value: object) -> str | None:

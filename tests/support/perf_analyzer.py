@@ -66,7 +66,7 @@ def fetch() -> None:
     BINARY.chmod(0o755)
 
 
-def run(url: str, model: str, *flags: str) -> list[Measurement]:
+def run(url: str, model: str, *flags: str, protocol: str = "grpc") -> list[Measurement]:
     """Runs to the end, in windows of so many requests and content with any spread.
 
     Returns:
@@ -74,7 +74,7 @@ def run(url: str, model: str, *flags: str) -> list[Measurement]:
     """
     brief = ["--measurement-mode", "count_windows", "--measurement-request-count", "50"]
     brief += ["--stability-percentage", "999"]
-    command = [str(BINARY), "-i", "grpc", "-u", url, "-m", model, *brief, *flags]
+    command = [str(BINARY), "-i", protocol, "-u", url, "-m", model, *brief, *flags]
     found = subprocess.run(
         command,
         env={**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)},

@@ -12,7 +12,7 @@ from tritonclient.grpc import aio as triton_aio
 FACES = ["sync", "aio"]
 
 
-class _Blocking:
+class Blocking:
     """The asyncio client, every method run to its end."""
 
     def __init__(self, runner: asyncio.Runner, client: Any) -> None:
@@ -40,7 +40,7 @@ def triton_client(face: str, url: str, **options: Any) -> Iterator[Any]:
     with asyncio.Runner() as runner:
         client = runner.run(connect())
         try:
-            yield _Blocking(runner, client)
+            yield Blocking(runner, client)
         finally:
             runner.run(client.close())
 

@@ -5,6 +5,7 @@ which has gone blind fails too.
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of penstock may import from lower levels and from its own package. Neighbours on the
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
-    ["errors", "setting", "access_settings", "config", "codec", "core", "_messages"],
+    [
+        *("errors", "setting", "access_settings", "http_settings", "config"),
+        *("codec", "core", "_messages"),
+    ],
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
     ["frontend"],
-    ["lifecycle", "app", "batch"],
+    ["lifecycle", "app", "batch", "gateway", "handlers"],
     ["commands"],
     ["__main__"],
 ]
@@ -36,14 +40,20 @@ PY_HOMES = {
     "google.protobuf": ("codec", "_messages"),
     "penstock._proto": ("codec", "_messages"),
     "penstock_client": ("commands.", "scaling.", "jobs."),
+    "penstock_gateway": ("gateway.", "http_settings"),
 }
 # Not everybody's need: imported where they are used. (gRPC's own import costs the frontend enough.)
 PY_LAZY = (
     *("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography"),
     *("pyarrow", "fsspec", "ray", "penstock.jobs"),
+    *("starlette", "orjson", "penstock_gateway"),
 )
 # Jobs are made of columns and arrays through and through: who imports `penstock.jobs` pays, lazily.
 PY_EAGER_HOMES = {"numpy": "jobs.", "pyarrow": "jobs.", "penstock.jobs": "jobs."}
+PY_EAGER_HOMES["penstock_gateway"] = "gateway."
+# What a server has of the gateway before somebody asks it: no starlette, no orjson, no numpy.
+LIGHT_OF_THE_GATEWAY = {"penstock_gateway.options", "penstock_gateway.protocol"}
+LIGHT_OF_THE_GATEWAY |= {"penstock_gateway.upstream"}
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {
     "asyncio",
@@ -152,6 +162,18 @@ def client_faults(package: Path) -> list[str]:
     ]
 
 
+def gateway_faults(package: Path) -> list[str]:
+    """The gateway knows HTTP's libraries and gRPC's; never the server, nor the client."""
+    allowed = {"penstock_gateway", "grpc", "google", "numpy", "orjson", "starlette", "uvicorn"}
+    allowed |= {"httptools", *sys.stdlib_module_names}
+    return [
+        f"{path.name} imports {imported}"
+        for path in sorted(package.rglob("*.py"))
+        for imported in sorted(set(imports(ast.parse(path.read_text()))))
+        if imported.split(".")[0] not in allowed
+    ]
+
+
 def test_server_imports_point_downwards() -> None:
     assert server_faults(ROOT / "server" / "penstock") == []
 
@@ -186,9 +208,29 @@ def test_client_never_imports_the_server() -> None:
     assert client_faults(package) == []
 
 
+def test_gateway_never_imports_the_server() -> None:
+    package = ROOT / "clients" / "gateway" / "penstock_gateway"
+    assert list(package.rglob("*.py"))
+    assert gateway_faults(package) == []
+
+
+def test_gateway_checker_reports_the_server(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import penstock.core\nimport penstock_client")
+    assert len(gateway_faults(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", sorted(LIGHT_OF_THE_GATEWAY))
+def test_server_starts_without_the_gateways_libraries(name: str) -> None:
+    heavy = "{'starlette', 'orjson', 'numpy', 'grpc'}"
+    code = f"import sys, {name}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize(
     ("file", "line"),
     [
+        ("frontend/http.py", "def f(): import penstock_gateway.app"),
         ("errors.py", "from penstock.frontend import x"),
         ("repository/manager.py", "import penstock.store.db"),
         ("repository/manager.py", "from penstock import _core"),

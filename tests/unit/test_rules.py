@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TREES = ("server", "csrc", "proto", "clients", "tests", "bench", ".ci")
 LINES = {".h": 250, ".cc": 500, ".cu": 500, ".py": 400}
 TEST_LINES = 400
+DISTRIBUTIONS = ("python", "gateway")
 FUNCTION_LINES = 60
 
 CXX_SLEEP = re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|sleep)\s*\(")
@@ -84,8 +85,8 @@ def test_no_python_function_outgrows_a_screen() -> None:
 
 def test_every_package_folder_is_a_package() -> None:
     # Wheels are made of folders with an __init__.py; an editable install would hide a missing one.
-    modules = [p for p in sources("server", "clients/python") if p.suffix == ".py"]
-    folders = {p.parent for p in modules} - {ROOT / "clients" / "python"}
+    modules = [p for p in sources("server", "clients") if p.suffix == ".py"]
+    folders = {p.parent for p in modules} - {ROOT / "clients" / each for each in DISTRIBUTIONS}
     assert folders
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.commands import batch, check, demo, infer, make_key, models, serve
+from penstock.commands import batch, check, demo, gateway, infer, make_key, models, serve
 from penstock.commands._failure import CommandGroup
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def _options(
 
 
 serve.add_to(app)
+gateway.add_to(app)
 infer.add_to(app)
 batch.add_to(app)
 models.add_to(app)

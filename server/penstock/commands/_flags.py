@@ -1,13 +1,13 @@
-"""The flags of `penstock serve`, generated from ServerConfig.
+"""The flags of `penstock serve` and `penstock gateway`, generated from their settings.
 
-Every flag takes text and ServerConfig reads it, so flags and environment variables obey the same
+Every flag takes text and the settings read it, so flags and environment variables obey the same
 rules and all faults come out at once. Booleans take a value, as Triton's: `--exit-on-error=false`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -20,17 +20,21 @@ Texts = dict[str, str | list[str]]
 POSITIONAL = "repositories"
 
 
-def with_flags(run: Callable[[Texts], None]) -> Callable[..., None]:
-    """A function for typer with one parameter per setting and the positional repositories.
+def with_flags(
+    run: Callable[[Texts], None], fields: Sequence[SettingField] | None = None
+) -> Callable[..., None]:
+    """A function for typer with one parameter per setting.
 
     Args:
         run: gets what was given, by field name.
+        fields: the settings; None = the server's, and the positional repositories.
     """
 
     def command(**given: Any) -> None:
         run({name: value for name, value in given.items() if value})
 
-    parameters = [_positional(), *(_parameter(field) for field in setting_fields())]
+    positional = [_positional()] if fields is None else []
+    parameters = [*positional, *map(_parameter, fields or setting_fields())]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__doc__ = run.__doc__
@@ -41,6 +45,7 @@ def given_settings(
     flags: Mapping[str, str | list[str]],
     environment: Mapping[str, str],
     names: Collection[str] | None = None,
+    fields: Sequence[SettingField] | None = None,
 ) -> Texts:
     """What was set, by field name; a flag wins over its environment variable.
 
@@ -48,9 +53,10 @@ def given_settings(
         flags: from the command line; positional repositories come before --model-repository's.
         environment: variables of the process.
         names: the settings that count in the environment; None = all.
+        fields: all settings; None = the server's.
     """
     texts: Texts = {}
-    for field in setting_fields():
+    for field in fields or setting_fields():
         if names is not None and field.name not in names:
             continue
         text = environment.get(field.variable, "")

@@ -8,11 +8,21 @@ from typing import Any
 
 from penstock.frontend.readiness import Readiness
 
-__all__ = ["Reply", "Routes", "health_routes", "metrics_routes"]
+__all__ = [
+    "Application",
+    "Receive",
+    "Reply",
+    "Routes",
+    "Scope",
+    "Send",
+    "health_routes",
+    "metrics_routes",
+]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Reply = tuple[int, str, bytes]
 """Status, content type, body."""
 

@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.frontend.addresses import bind, host_port
-from penstock.frontend.http import Routes
+from penstock.frontend.http import Application
 
 __all__ = ["HttpServer"]
 
@@ -83,8 +83,18 @@ class HttpServer:
     Lifecycle: bind -> start -> stop; stop alone is fine after bind.
     """
 
-    def __init__(self, application: Routes, host: str, port: int, purpose: str) -> None:
+    def __init__(
+        self,
+        application: Application,
+        host: str,
+        port: int,
+        purpose: str,
+        *,
+        protocol: type[asyncio.Protocol] | None = None,
+    ) -> None:
+        """`protocol`: of uvicorn, with bounds of its own; None = for small and quick replies."""
         self._application = application
+        self._protocol = protocol
         self._host = host
         self._port = port
         self._purpose = purpose
@@ -111,7 +121,7 @@ class HttpServer:
         """Begins to serve."""
         config = uvicorn.Config(
             self._application,
-            http=_Impatient,
+            http=self._protocol or _Impatient,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -120,7 +130,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
+            limit_concurrency=None if self._protocol else _MAX_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_TIMEOUT_S,
         )
         self._server = _Embedded(config)
@@ -130,6 +140,12 @@ class HttpServer:
         serving.cancel()
         if self._task.done():
             await self._task
+
+    async def drain(self, timeout_s: float) -> None:
+        """Returns once the requests under way are answered, or after the time."""
+        tasks = set() if self._server is None else set(self._server.server_state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
 
     async def stop(self) -> None:
         """Closes the port and ends what is under way."""

@@ -12,7 +12,10 @@ import grpc
 from penstock.core import Responses, StreamReply
 from penstock.errors import UnavailableError, core_error
 
-__all__ = ["SHUTTING_DOWN", "InferStream", "StreamContext"]
+__all__ = ["HALF_CLOSE", "SHUTTING_DOWN", "InferStream", "StreamContext"]
+
+HALF_CLOSE: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+"""What `StreamContext.read` returns when the client will send no more."""
 
 SHUTTING_DOWN = "GRPC server is shutting down and has stopped accepting new requests."
 
@@ -106,7 +109,7 @@ class InferStream:
             while True:
                 await self._slots.acquire()
                 request = await self._context.read()
-                if request is grpc.aio.EOF:  # type: ignore[attr-defined]
+                if request is HALF_CLOSE:
                     return
                 self._replies.put_nowait(asyncio.create_task(self._start(request)))
         finally:

@@ -1,0 +1,270 @@
+"""HTTP/1.1 for uvicorn, with the patience and the bounds of `Options`.
+
+A client has a time for its headers, one for its body (which what has come prolongs) and one for
+reading its answer; header bytes, the wire's overhead over the body and connections are bounded.
+What is over a bound is answered with `{"error": ...}` where an answer can still go out, and the
+connection is closed. httptools (llhttp) refuses what two servers could read differently:
+Content-Length beside Transfer-Encoding, two lengths, blanks before colons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from penstock_gateway.cork import Cork
+from penstock_gateway.options import Options
+
+__all__ = ["CANCEL", "LimitedProtocol", "make_protocol"]
+
+CANCEL = "penstock.cancel"
+"""Extension of the ASGI scope: give it the task to cancel when the client leaves."""
+
+_SPARE_WIRE_BYTES = 65536
+_WIRE_FACTOR = 8
+"""A body may take so many times its bytes on the wire: chunks of one byte take six."""
+_BYTES_PER_SECOND = 65536
+"""A body that comes at this rate never runs out of time."""
+
+
+def make_protocol(options: Options) -> type[LimitedProtocol]:
+    """The class to give to uvicorn as `http`."""
+    return type("BoundProtocol", (LimitedProtocol,), {"options": options})
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. `options` is of the class that `make_protocol` makes."""
+
+    options = Options()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limit_concurrency = None  # connections are refused when they are made
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._running: RequestResponseCycle | None = None  # pipelined, `cycle` may be a later one
+        self._is_in_head = True
+        self._is_deaf = False  # nothing more is read
+        self._messages = 0
+        self._head_bytes = 0  # of the head that is being read, at least
+        self._body_bytes = 0
+        self._wire_bytes = 0  # since the head that was read last
+        self._body_began_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait for a request."""
+        super().connection_made(cast(asyncio.Transport, Cork(transport)))
+        if len(self.connections) > self.options.max_connections:
+            self._refuse(503, "the gateway has as many connections as it may", retry=True)
+            return
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends what is done for the client."""
+        super().connection_lost(exc)
+        self._is_deaf = True
+        self._stop_timer()
+        self._stop_write_timer()
+        self.pipeline.clear()
+        self._abandon()
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on, within the bounds."""
+        self._unset_keepalive_if_required()
+        if self._is_deaf:
+            return
+        was_in_head, messages = self._is_in_head, self._messages
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # ignored, as HTTP allows; what follows is not HTTP
+            self._is_deaf = True
+            self.cycle.keep_alive = False
+            return
+        except httptools.HttpParserError:
+            if not self._is_deaf:
+                self._refuse(400, "the request is not HTTP/1.1")
+            return
+        if self._is_in_head:
+            is_same = was_in_head and messages == self._messages
+            self._head_bytes = self._head_bytes + len(data) if is_same else 0
+            if self._head_bytes > self.options.max_header_bytes:
+                self._refuse(431, "the request's headers are too large")
+        elif not was_in_head:
+            self._check_wire(len(data))
+
+    # Callbacks of the parser; an exception in one of them ends the parsing.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        cast(dict[str, Any], self.scope)["extensions"] = {CANCEL: self._run_as}
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one after the body (a trailer) is left out: the request is under way."""
+        self._count_head(len(name) + len(value) + 4)
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_in_head = False
+        self._body_bytes = self._wire_bytes = self._head_bytes = 0
+        self._body_began_s = self.loop.time()
+        self._wait(self.options.body_timeout_s, self._on_body_timeout)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body, also of one that nobody wants any more."""
+        self._body_bytes += len(body)
+        if self._body_bytes > 2 * self.options.max_body_bytes + _SPARE_WIRE_BYTES:
+            self._is_deaf = True
+            self.transport.close()
+            raise ConnectionError("more of a body than is read to its end")
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        # As uvicorn, which copies the first part, and mostly there is one, into a bytearray too.
+        held: Any = cycle.body
+        if not held:
+            cycle.body = cast(bytearray, body)
+        elif isinstance(held, bytearray):
+            held += body
+        else:
+            cycle.body = bytearray(held) + body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._stop_timer()
+        self._is_in_head = True
+        self._messages += 1
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._wait_for_head()
+
+    # What uvicorn calls.
+
+    def on_response_complete(self) -> None:
+        """The answer is out; waits for the next request, which may be there."""
+        self._task = None
+        super().on_response_complete()
+        self._unset_keepalive_if_required()
+        if not self._is_in_head and self.expect_100_continue:
+            self.transport.close()  # whether the body comes now is the client's choice
+        elif self._is_in_head and not self.pipeline and not self.transport.is_closing():
+            self._wait_for_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP."""
+        self._refuse(400, msg)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.options.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _run_as(self, task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+
+    def _is_answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _abandon(self) -> None:
+        """Ends what is being done for the client, who gets no answer."""
+        if self._running is None or not self._is_answering():
+            return
+        self._running.disconnected = True
+        self._running.message_event.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _count_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > self.options.max_header_bytes:
+            self._refuse(431, "the request's headers are too large")
+            raise ConnectionError("headers over the limit")
+
+    def _check_wire(self, size_bytes: int) -> None:
+        """Chunks may be small, but not all frame and no picture."""
+        self._wire_bytes += size_bytes
+        if self._wire_bytes > _WIRE_FACTOR * self._body_bytes + _SPARE_WIRE_BYTES:
+            self._refuse(400, "the request's chunks are smaller than what frames them")
+
+    def _wait_for_head(self) -> None:
+        self._wait(self.options.header_timeout_s, self._on_head_timeout)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _on_head_timeout(self) -> None:
+        if self._head_bytes:
+            self._refuse(408, "the request's headers did not come in time")
+        else:
+            self._is_deaf = True
+            self.transport.close()
+
+    def _on_body_timeout(self) -> None:
+        allowed_s = self.options.body_timeout_s + self._body_bytes / _BYTES_PER_SECOND
+        left_s = self._body_began_s + allowed_s - self.loop.time()
+        if left_s > 0:
+            self._wait(left_s, self._on_body_timeout)
+        else:
+            self._refuse(408, "the request's body did not come in time")
+
+    def _refuse(self, status: int, message: str, *, retry: bool = False) -> None:
+        """Ends the connection, with an answer unless one has begun or another one is due."""
+        self._is_deaf = True
+        self._stop_timer()
+        running = self._running
+        is_due = self._is_answering()
+        if is_due and running is not None:
+            # In its own body: it is this request that is refused. Behind it: it is another one.
+            is_due = running is not self.cycle or running.response_started or self._is_in_head
+            self._abandon()
+        if not is_due:
+            body = json.dumps({"error": message}).encode()
+            head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+            if retry:
+                head += b"retry-after: 1\r\n"
+            head += b"connection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

@@ -1,0 +1,84 @@
+"""The settings of HTTP, for a server and for a gateway of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.setting import setting
+
+__all__ = ["HttpSettings"]
+
+_MEBIBYTE = 1 << 20
+_MAX_INT32 = (1 << 31) - 1
+_HOUR_S = 3600
+
+
+def _setting(default: Any, help_text: str, **details: Any) -> Any:
+    return setting(default, help_text, group="HTTP", **details)
+
+
+def _seconds(default: float, help_text: str) -> Any:
+    return _setting(default, help_text, unit="s", minimum=0.01, maximum=_HOUR_S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpSettings:
+    """Bounds and habits of the HTTP gateway. `http_faults` says what does not fit."""
+
+    http_max_input_size: int = _setting(
+        64 * _MEBIBYTE,
+        "Greatest body of a request, as it comes and inflated.",
+        minimum=1024,
+        maximum=_MAX_INT32,
+        unit="bytes",
+    )
+    http_max_buffered_bytes: int = _setting(
+        1024 * _MEBIBYTE,
+        "Bytes of bodies being received or not yet answered, of all requests together; beyond them"
+        " the answer is 503.",
+        minimum=1024,
+        maximum=1 << 50,
+        unit="bytes",
+    )
+    http_max_header_bytes: int = _setting(
+        16384,
+        "Greatest head of a request: its line and all headers.",
+        minimum=1024,
+        maximum=_MEBIBYTE,
+        unit="bytes",
+    )
+    http_max_connections: int = _setting(
+        1024, "HTTP connections at a time; one more is told 503.", minimum=1, maximum=_MAX_INT32
+    )
+    http_header_timeout_secs: float = _seconds(
+        10.0, "Time from a connection, or the answer before, to the end of a request's headers."
+    )
+    http_body_timeout_secs: float = _seconds(
+        30.0, "Time for a request's body; what has come prolongs it, by a second per 64 KiB."
+    )
+    http_write_timeout_secs: float = _seconds(
+        60.0, "Time for which a client may read nothing of its answer."
+    )
+    http_cors_origin: tuple[str, ...] = _setting(
+        (), "Origin whose pages in browsers may call; may be repeated, * = any."
+    )
+    http_forward_header: tuple[str, ...] = _setting(
+        (), "Header that is handed on as metadata of the call; may be repeated."
+    )
+    http_default_model: str = _setting(
+        "", "Model of /invocations and of Vertex AI's predict route, which name none."
+    )
+    http_docs: bool = _setting(True, "Serve /docs and /openapi.json.")
+
+    def http_faults(self) -> Iterator[str]:
+        """What does not fit."""
+        if not self.http_forward_header:
+            return
+        from penstock_gateway.options import header_fault
+
+        for name in self.http_forward_header:
+            fault = header_fault(name.lower())
+            if fault:
+                yield f"--http-forward-header: '{name}': {fault}"
