@@ -154,14 +154,16 @@ TEST_F(FakeGpuTest, CaptureOfWhatCannotBe_IsInvalid) {
 }
 
 TEST_F(FakeGpuTest, StickyError_StaysAndStopsTheWork) {
-  gpu_.FaultWork(2, Error::kIllegalAddress);
   ASSERT_SUCCESS(In(streams_[0]));
+  ASSERT_SUCCESS(gpu_.SynchronizeStream(streams_[0]));
+  gpu_.FaultWork(1, Error::kIllegalAddress);
+  std::memset(pinned_, 9, 64);
   ASSERT_SUCCESS(Out(streams_[0]));  // this one
   EXPECT_EQ(gpu_.SynchronizeStream(streams_[0]), Error::kIllegalAddress);
   EXPECT_EQ(In(streams_[1]), Error::kIllegalAddress);
   EXPECT_EQ(gpu_.TakeLastError(), Error::kIllegalAddress);
   EXPECT_EQ(gpu_.TakeLastError(), Error::kIllegalAddress);
-  EXPECT_EQ(static_cast<uint8_t*>(device_)[0], 7) << "what came before was done";
+  EXPECT_EQ(static_cast<uint8_t*>(pinned_)[0], 9) << "nothing was copied out";
 }
 
 TEST_F(FakeGpuTest, FailCall_CountsCallsOfItsName) {
