@@ -20,7 +20,7 @@ PY_LEVELS = [
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access"],
     ["frontend"],
-    ["lifecycle", "app", "batch"],
+    ["lifecycle", "app", "batch", "stored"],
     ["commands"],
     ["__main__"],
 ]

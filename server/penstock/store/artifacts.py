@@ -36,6 +36,7 @@ from penstock.store.manifest import FileEntry, Manifest, read_manifest
 __all__ = ["ArtifactDirectory"]
 
 _MAX_MANIFEST_BYTES = 16 << 20
+_LINK_BYTES = 16 << 20
 
 
 class ArtifactDirectory:
@@ -87,7 +88,7 @@ class ArtifactDirectory:
         try:
             with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 for left in self._temporary.iterdir():
-                    left.unlink(missing_ok=True)
+                    _remove(left)
                 if is_wanted is None:
                     return []
                 unwanted = [name for name in self.names() if not is_wanted(name)]
@@ -172,6 +173,27 @@ class ArtifactDirectory:
         except OSError as error:
             raise os_failure("cannot put a blob aside", error) from error
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty directory beside the blobs, gone at the end. Only within `adding`."""
+        directory = self._temporary / secrets.token_hex(16)
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            _remove(directory)
+
+    def link_out(self, entry: FileEntry, target: Path) -> None:
+        """As `copy_out`, for somebody who only reads: what is large is a second name of the blob.
+
+        What it holds is not checked: it was, when it was added a moment ago.
+        """
+        if entry.size_bytes > _LINK_BYTES:
+            with suppress(OSError):
+                os.link(self._path(entry.sha256), target)
+                return
+        self.copy_out(entry, target)
+
     def free_bytes(self) -> int:
         """Room that is left where artifacts are."""
         return shutil.disk_usage(self.root).free
@@ -223,6 +245,13 @@ class ArtifactDirectory:
             yield
         finally:
             os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, source: FileIO | BytesIO) -> tuple[int, str]:
