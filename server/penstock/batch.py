@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.app import make_core, repository_settings
+from penstock.app import make_core
 from penstock.config import ServerConfig
 from penstock.core import Caller, Core
 from penstock.errors import StartupError
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.layout import CONFIG_FILENAME, find_model
 from penstock.repository.manager import ModelManager
+from penstock.wiring import repository_settings
 
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager

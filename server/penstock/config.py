@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock import __version__
-from penstock.access_settings import AccessSettings
 from penstock.errors import ConfigError
 from penstock.setting import SettingField, describe, item_fault, read_value
 from penstock.setting import setting as _setting
+from penstock.store_settings import StoreSettings
 
 __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 
@@ -38,7 +38,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(AccessSettings):
+class ServerConfig(StoreSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -278,7 +278,7 @@ class ServerConfig(AccessSettings):
                     yield f"{field.flag}: {fault}"
 
     def _rule_faults(self) -> Iterator[str]:
-        if not self.model_repository:
+        if not (self.model_repository or self.environment or self.store):
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
@@ -296,6 +296,7 @@ class ServerConfig(AccessSettings):
                 yield f"--backend-config: expected BACKEND,KEY=VALUE, got {text!r}"
         yield from self._port_faults()
         yield from self.access_faults()
+        yield from self.store_faults(self.model_repository, self.model_control_mode)
 
     def _port_faults(self) -> Iterator[str]:
         seen: dict[tuple[str, int], str] = {}

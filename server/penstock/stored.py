@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.app import make_core, repository_settings
+from penstock.app import make_core
 from penstock.codec import ModelConfig
 from penstock.config import ServerConfig
 from penstock.errors import ConfigError, CoreError, FailedPreconditionError
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.loader import ModelLoader
 from penstock.repository.serving import tensor_metadata
+from penstock.wiring import repository_settings
 
 if TYPE_CHECKING:
     from penstock.store.pushing import Inspection
@@ -34,7 +35,7 @@ def inspect_model(name: str, repository: Path, config: ServerConfig | None = Non
     core = make_core(config)
     try:
         loader = ModelLoader(CoreEngine(core), repository_settings(config))
-        plan = loader.plan(name)
+        plan = loader.plan(name, only=1)
         try:
             opened, completed = loader.open_version(plan, 1)
         except FailedPreconditionError as error:  # the environment of its requirements

@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # A module of penstock may import from lower levels and from its own package. Neighbours on the
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
-    ["errors", "setting", "access_settings", "config", "codec", "core", "_messages"],
+    ["errors", "setting", "access_settings", "store_settings", "config"]
+    + ["codec", "core", "_messages"],
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access"],
     ["frontend"],
-    ["lifecycle", "app", "batch", "stored"],
+    ["lifecycle", "app", "batch", "stored", "deployed", "wiring"],
     ["commands"],
     ["__main__"],
 ]

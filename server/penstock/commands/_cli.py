@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.commands import batch, check, demo, infer, make_key, models, push, serve, store
+from penstock.commands import (
+    batch,
+    check,
+    demo,
+    deploy,
+    infer,
+    make_key,
+    models,
+    push,
+    serve,
+    store,
+)
 from penstock.commands._failure import CommandGroup
 
 app = typer.Typer(
@@ -49,6 +60,7 @@ make_key.add_to(app)
 check.add_to(app)
 demo.add_to(app)
 push.add_to(app)
+deploy.add_to(app)
 store.add_to(app)
 
 
