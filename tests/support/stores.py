@@ -24,8 +24,8 @@ from penstock.store.records import Link, MetricValue, NewVersion, VersionRecord
 from penstock.store.store import Store, open_store
 
 _UNPRIVILEGED = "nobody"
-_OPTIONS = ("listen_addresses=", "fsync=off", "full_page_writes=off", "wal_level=minimal")
-_OPTIONS += ("max_wal_senders=0", "autovacuum=off", "shared_buffers=32MB")
+_OPTIONS = ["listen_addresses=", "fsync=off", "full_page_writes=off", "wal_level=minimal"]
+_OPTIONS += ["max_wal_senders=0", "autovacuum=off", "shared_buffers=32MB"]
 
 
 def postgresql_binaries() -> Path:
