@@ -1,13 +1,15 @@
 """From push to traffic: what a server of an environment serves, and what it refuses to."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from tests.support.cli import penstock
 from tests.support.models.onnx_files import add_constant, identity
-from tests.support.store_world import World, serving
+from tests.support.store_world import Asked, World, serving
 from tests.support.stores import postgresql, store, store_url
 
 from penstock.store.pushing import PushRequest, push_model
@@ -59,6 +61,7 @@ async def test_two_versions_a_golden_request_that_fails_and_a_rollback(world: Wo
         back = await world.settled(world.store.rollback("m", "prod"))
         assert (back.version, back.kind, back.status) == (1, "rollback", "SERVING")
         assert await asked.answer() == ("1", 1.0)
+        await why_and_audit_know(world, asked)
     assert kinds(world, "serving", "deploy failed") == [
         ("serving", 1),
         ("serving", 2),
@@ -69,6 +72,24 @@ async def test_two_versions_a_golden_request_that_fails_and_a_rollback(world: Wo
     assert "'OUTPUT0' is off by 0.5" in event.details["reason"]
     statuses = {d.version: d.status for d in world.store.show(Reference("m", 2)).deployments}
     assert statuses == {2: "REPLACED"}
+
+
+async def why_and_audit_know(world: World, asked: Asked) -> None:
+    """After the rollback: version 1 serves, from the bytes that were pushed."""
+    store = ("--store", world.url, "--json")
+    why = json.loads((await penstock("why", "m@1", *store)).out)
+    binary = next(a for a in why["answers"] if a["question"].startswith("Was the right binary"))
+    assert binary["known"][-1].endswith("loaded exactly these bytes")
+    assert binary["known"][-1].startswith("in prod, server ")
+    address = asked.server.grpc_address
+    end = await penstock("audit", address, "--environment", "prod", *store)
+    digest = world.store.show(Reference("m", 1)).digest
+    verdict = {"model": "m", "version": 1, "held": digest, "stored": digest}
+    told = {"held": [{**verdict, "environments": ["prod"], "faults": []}], "missing": []}
+    assert (end.code, json.loads(end.out)) == (0, told)
+    end = await penstock("audit", address, "--environment", "dev", *store)
+    assert end.code == 1
+    assert json.loads(end.out)["held"][0]["faults"] == ["it is not what 'dev' should serve"]
 
 
 async def test_environment_follows_its_alias(world: World) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from penstock import __version__
 from penstock.commands import (
+    answers,
     batch,
     check,
     demo,
@@ -62,6 +63,7 @@ demo.add_to(app)
 push.add_to(app)
 deploy.add_to(app)
 store.add_to(app)
+answers.add_to(app)
 
 
 def main() -> None:

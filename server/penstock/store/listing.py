@@ -11,9 +11,9 @@ from sqlalchemy import Connection, func, select
 from penstock.store.deployments import environments_serving
 from penstock.store.records import Reference, VersionStatus, VersionSummary
 from penstock.store.registry import aliases_of, find_id
-from penstock.store.schema import aliases, files, goldens, models, versions
+from penstock.store.schema import aliases, files, goldens, lineage, models, versions
 
-__all__ = ["list_models", "list_versions", "wanted_blobs"]
+__all__ = ["children_of", "list_models", "list_versions", "wanted_blobs"]
 
 
 def list_models(connection: Connection) -> list[VersionSummary]:
@@ -63,6 +63,22 @@ def list_versions(connection: Connection, model: str, limit: int) -> list[Versio
         VersionSummary(*[*row, tuple(pointers[row[1]]), tuple(serving.get((model, row[1]), ()))])
         for row in rows
     ]
+
+
+def children_of(connection: Connection, model: str, version: int) -> list[Reference]:
+    """Versions that name this one as their parent."""
+    query = (
+        select(models.c.name, versions.c.number)
+        .join(versions, versions.c.model_id == models.c.id)
+        .join(lineage, lineage.c.version_id == versions.c.id)
+        .where(
+            lineage.c.kind == "parent",
+            lineage.c.name == model,
+            lineage.c.revision == str(version),
+        )
+        .order_by(models.c.name, versions.c.number)
+    )
+    return [Reference(row.name, row.number) for row in connection.execute(query)]
 
 
 def wanted_blobs(connection: Connection) -> set[str]:

@@ -156,6 +156,12 @@ class Store:
         with self.database.read() as connection:
             return registry.load_version(connection, reference)
 
+    def children(self, record: VersionRecord) -> list[VersionRecord]:
+        """Versions that were made from it."""
+        with self.database.read() as connection:
+            found = listing.children_of(connection, record.model, record.version)
+            return [registry.load_version(connection, each) for each in found]
+
     def resolve(self, reference: Reference) -> int:
         """The number of the version that is meant."""
         with self.database.read() as connection:
