@@ -256,10 +256,8 @@ def _remove(path: Path) -> None:
 
 def _write(path: Path, source: FileIO | BytesIO) -> tuple[int, str]:
     with open(path, "xb", buffering=0) as target:
-        found = copy_hashed(source, target)
         os.fchmod(target.fileno(), 0o444)
-        os.fsync(target.fileno())
-    return found
+        return copy_hashed(source, target, is_durable=True)
 
 
 def _check(entry: FileEntry, found: tuple[int, str]) -> None:

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from penstock.store.manifest import MAX_DEPTH, MAX_FILES
 
 __all__ = ["SourceFile", "hash_file", "list_files", "open_source", "os_failure", "sync_directory"]
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -90,16 +91,52 @@ def open_source(path: Path) -> io.FileIO:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def copy_hashed(source: io.FileIO | io.BytesIO, target: io.FileIO) -> tuple[int, str]:
-    """Copies to the end. Returns the number of bytes and their SHA-256."""
+def copy_hashed(
+    source: io.FileIO | io.BytesIO, target: io.FileIO, *, is_durable: bool = False
+) -> tuple[int, str]:
+    """Copies to the end. Returns the number of bytes and their SHA-256.
+
+    What is large is hashed on a second thread while it is written. With `is_durable` the disk
+    begins to write at once, and all is on it when this returns.
+    """
+    found = _copy(source, target, is_durable)
+    if is_durable:
+        os.fsync(target.fileno())
+    return found
+
+
+def _copy(source: io.FileIO | io.BytesIO, target: io.FileIO, begins_early: bool) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    buffers = [memoryview(bytearray(_CHUNK_BYTES))]
+    count = source.readinto(buffers[0])
+    if count < _CHUNK_BYTES:
+        return _copy_small(source, target, buffers[0], count)
+    buffers.append(memoryview(bytearray(_CHUNK_BYTES)))
+    size_bytes = chunks = 0
+    with ThreadPoolExecutor(1, "hash") as hasher:
+        while count:
+            piece = buffers[chunks % 2][:count]
+            hashing = hasher.submit(digest.update, piece)
+            write_all(target, piece)
+            if begins_early:  # the advice starts the writing of what is not on the disk yet
+                os.posix_fadvise(target.fileno(), size_bytes, count, os.POSIX_FADV_DONTNEED)
+            size_bytes, chunks = size_bytes + count, chunks + 1
+            count = source.readinto(buffers[chunks % 2])
+            hashing.result()
+    return size_bytes, digest.hexdigest()
+
+
+def _copy_small(
+    source: io.FileIO | io.BytesIO, target: io.FileIO, buffer: memoryview, count: int
+) -> tuple[int, str]:
+    """Copies what is less than a buffer, of which the first bytes are read."""
     digest = hashlib.sha256()
     size_bytes = 0
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    while count := source.readinto(buffer):
-        piece = buffer[:count]
-        digest.update(piece)
-        write_all(target, piece)
+    while count:
+        digest.update(buffer[:count])
+        write_all(target, buffer[:count])
         size_bytes += count
+        count = source.readinto(buffer)
     return size_bytes, digest.hexdigest()
 
 
