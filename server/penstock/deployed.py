@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.store.cache import ArtifactCache
     from penstock.store.follower import StoreFollower
     from penstock.store.golden import GoldenRequest
+    from penstock.store.listener import DeploymentListener
     from penstock.store.records import Deployment, VersionRecord
     from penstock.store.store import Store
 
@@ -217,6 +219,7 @@ class StoreService:
         self._cache = cache
         self._deployer = deployer
         self._follower = follower
+        self._listener: DeploymentListener | None = None
         self.stats = follower.stats
 
     async def look(self) -> None:
@@ -236,10 +239,21 @@ class StoreService:
 
     def start(self) -> None:
         """Begins to follow."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._follower.wake)
+
+        self._listener = self._store.listener(self._follower.environment, wake)
+        if self._listener is not None:
+            self._listener.start()
         self._follower.start()
 
     def stop(self) -> None:
         """Follows no more."""
+        if self._listener is not None:
+            self._listener.stop()
         self._follower.stop()
 
     async def poll(self) -> None:
@@ -248,7 +262,10 @@ class StoreService:
 
     async def close(self, timeout_s: float) -> bool:
         """Lets go of everything; whether that ended in time."""
+        self.stop()
         has_ended = await self._follower.close(timeout_s)
+        if self._listener is not None:
+            has_ended = await asyncio.to_thread(self._listener.join, timeout_s) and has_ended
         self._deployer.close()
         if has_ended:
             await asyncio.to_thread(self._store.close)

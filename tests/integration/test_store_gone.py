@@ -65,6 +65,21 @@ async def test_inference_goes_on_without_the_database_and_deployments_wait(
             await asked.becomes(("2", 2.0))
 
 
+async def test_postgresql_tells_of_a_deployment_before_the_next_look(
+    server: PostgresqlServer, tmp_path: Path
+) -> None:
+    url = f"{server.url(server.new_database())}&artifacts={tmp_path / 'artifacts'}"
+    with open_store(url, may_create=True, actor="tester") as opened:
+        world = World(opened, url, tmp_path)
+        world.push(1.0)
+        world.push(2.0)
+        world.deploy("m@1")
+        async with serving(world.config(store_poll_secs=3600.0)) as asked:
+            async with asyncio.timeout(60):
+                while await asked.answer() != ("2", 2.0):  # once it listens it is told
+                    await asyncio.to_thread(world.deploy, "m@2")
+
+
 async def test_server_does_not_start_without_its_store(tmp_path: Path) -> None:
     url = f"postgresql://ada:secret@/db?host={tmp_path}&artifacts={tmp_path}"
     with open_store(str(tmp_path / "s"), may_create=True) as opened:

@@ -47,7 +47,8 @@ PY_LAZY = (
 # Jobs are made of columns and arrays through and through, the store of tables: who imports
 # `penstock.jobs` or `penstock.store` pays, lazily.
 PY_EAGER_HOMES = {"numpy": "jobs.", "pyarrow": "jobs.", "penstock.jobs": "jobs."}
-PY_EAGER_HOMES |= dict.fromkeys(("sqlalchemy", "alembic", "yaml", "penstock.store"), "store.")
+PY_EAGER_HOMES |= dict.fromkeys(("sqlalchemy", "alembic", "psycopg", "yaml"), "store.")
+PY_EAGER_HOMES |= {"penstock.store": "store."}
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {
     "asyncio",

@@ -317,7 +317,8 @@ def upgrade(store: StoreUrl = "") -> None:
     from penstock.commands._store import VARIABLE
 
     with store_errors():
-        from penstock.store.store import Store, user
+        from penstock.store.capture import user
+        from penstock.store.store import Store
 
         opened = Store(store or os.environ.get(VARIABLE, ""), actor=user())
         try:

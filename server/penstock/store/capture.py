@@ -1,16 +1,18 @@
-"""What can be known of a version without asking: the code that made it."""
+"""What can be known of a version without asking: the code that made it, and who pushes."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 from penstock.store.location import without_credentials
 from penstock.store.records import Link
 
-__all__ = ["code_of", "scrubbed"]
+__all__ = ["code_of", "scrubbed", "user"]
 
 _LIMIT_S = 20.0
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
@@ -45,6 +47,15 @@ def code_of(*places: Path) -> Link | None:
 def scrubbed(text: str) -> str:
     """A text without the user and the password of URIs in it."""
     return _USERINFO.sub("", text)
+
+
+def user() -> str:
+    """Who runs this process, and where: what events call the actor."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

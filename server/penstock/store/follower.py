@@ -116,6 +116,7 @@ class StoreFollower:
         self._store = store
         self._deployer = deployer
         self._settings = settings
+        self.environment = settings.environment
         self._is_set_within = is_set_within
         self._waking = asyncio.Event()
         self._is_stopping = False

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
 from penstock.store import changes, deployments, listing, registry
 from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.capture import user
 from penstock.store.database import Database
 from penstock.store.events import list_events
 from penstock.store.failures import RefusedError, StoreError
@@ -37,18 +36,12 @@ from penstock.store.records import (
 )
 from penstock.store.verification import Verification, faults_of
 
-__all__ = ["Store", "Verification", "open_store", "user"]
+if TYPE_CHECKING:
+    from penstock.store.listener import DeploymentListener
+
+__all__ = ["Store", "Verification", "open_store"]
 
 _ALL = 1 << 31
-
-
-def user() -> str:
-    """Who runs this process, and where: what events call the actor."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
 
 
 @contextmanager
@@ -103,6 +96,16 @@ class Store:
         self._artifacts = ArtifactDirectory(artifacts_of(self.database, self._location, may_create))
         if may_create:
             self._artifacts.create()
+
+    def listener(
+        self, environment: str, on_change: Callable[[], None]
+    ) -> DeploymentListener | None:
+        """What tells of deployments at once, where the database can: PostgreSQL."""
+        if not self.database.is_postgresql:
+            return None
+        from penstock.store.listener import DeploymentListener
+
+        return DeploymentListener(self._location.database, environment, on_change)
 
     def close(self) -> None:
         """Closes connections."""
