@@ -26,7 +26,7 @@ from penstock.errors import (
 )
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.core_engine import CoreVersion
-from penstock.repository.deployed import DeployedModels
+from penstock.repository.deployed import DIGEST_PARAMETER, DeployedModels
 from penstock.stored import signature_of
 
 if TYPE_CHECKING:
@@ -38,13 +38,11 @@ if TYPE_CHECKING:
     from penstock.store.records import Deployment, VersionRecord
     from penstock.store.store import Store
 
-__all__ = ["DIGEST_PARAMETER", "StoreDeployer", "StoreService", "make_store_service"]
+__all__ = ["StoreDeployer", "StoreService", "make_store_service"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DIGEST_PARAMETER = "penstock_digest"
-"""Of a served model's configuration: the digest of the bytes it was loaded from."""
 _GOLDEN_LIMIT_S = 60.0
 _MAX_GOLDEN_BYTES = 64 << 20
 

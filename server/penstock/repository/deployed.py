@@ -13,7 +13,10 @@ from penstock.repository.catalog import ServedVersion
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.manager import ModelManager
 
-__all__ = ["Check", "DeployedModels"]
+__all__ = ["DIGEST_PARAMETER", "Check", "DeployedModels"]
+
+DIGEST_PARAMETER = "penstock_digest"
+"""Of a deployed model's configuration: the digest of the bytes it was loaded from."""
 
 Check = Callable[[ServedVersion], Awaitable[ServedVersion]]
 """Lets a version that is warm and started take traffic, as it returns it; or raises."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.store.capture import code_of, scrubbed
-from penstock.store.failures import RefusedError
+from penstock.store.failures import RefusedError, StoreError
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
 from penstock.store.layout import lay_out
@@ -114,7 +115,8 @@ def push_model(
     try:
         return store.push(package.files, describe, goldens, request.aliases)
     except Exception:
-        store.clean()  # of bytes that no version came to need
+        with suppress(StoreError):
+            store.clean()  # of bytes that no version came to need
         raise
 
 
