@@ -175,3 +175,28 @@ async def test_command_without_a_store_says_how_to_name_one(
     ]
     monkeypatch.delenv("PENSTOCK_STORE")
     assert await failed("list") == ["Error: no store is named: give --store or set PENSTOCK_STORE"]
+
+
+async def test_deploy_and_rollback_say_what_is_wrong(place: Path) -> None:
+    await done("push", "m", model_file(place))
+    for command, fragment in (
+        (("deploy", "m", "--to", "prod"), "say which version, as m@3 or m@champion"),
+        (("deploy", "m@9", "--to", "prod"), "'m' has no version 9"),
+        (("deploy", "m@1", "--to", "a/b"), "'a/b' is no name of an environment"),
+        (("rollback", "m", "--in", "prod"), "nothing of 'm' is deployed to 'prod'"),
+        (
+            ("deploy", "m@1", "--to", "prod", "--wait", "0.2"),
+            "no server said anything within 0.2 s: m@1 in prod: requested",
+        ),
+        (("rollback", "m", "--in", "prod"), "'m' has served no other version in 'prod' than 1"),
+    ):
+        (line,) = await failed(*command)
+        assert fragment in line
+    asked = await document("deploy", "m@1", "--to", "prod", "--allow-breaking")
+    assert (asked["status"], asked["allow_breaking"], asked["version"]) == ("REQUESTED", True, 1)
+
+
+async def test_audit_of_a_server_that_is_not_there(place: Path) -> None:
+    await done("push", "m", model_file(place))
+    (line,) = await failed("audit", f"unix:{place}/nobody")
+    assert "no server answers" in line
