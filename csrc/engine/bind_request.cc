@@ -13,6 +13,7 @@ namespace penstock {
 namespace {
 
 constexpr std::string_view kReservedPrefix = "triton_";
+constexpr std::string_view kDigest = "penstock_digest";
 constexpr std::string_view kEmptyFinalResponse = "triton_enable_empty_final_response";
 constexpr size_t kMaxNameListBytes = 1024;  // what of a client's names it gets back in a message
 
@@ -39,6 +40,9 @@ Status ReadRequestParameters(InferRequest* request) {
     } else if (parameter.key == kEmptyFinalResponse) {
       const auto* const wants = std::get_if<bool>(&parameter.value);
       request->wants_empty_final = wants != nullptr && *wants;
+    } else if (parameter.key == kDigest) {
+      const auto* const wants = std::get_if<bool>(&parameter.value);
+      request->wants_digest = wants != nullptr && *wants;
     } else if (parameter.key.starts_with(kReservedPrefix)) {
       return InvalidArgument(
           StrCat("parameter keys starting with 'triton_' are reserved for Triton usage. Only the "

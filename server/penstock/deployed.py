@@ -199,6 +199,8 @@ def _check_interface(
 
 
 def _with_digest(served: ServedVersion, digest: str) -> ServedVersion:
+    if isinstance(served.handle, CoreVersion):
+        served.handle.set_digest(digest)
     parameters = {**served.config.parameters, DIGEST_PARAMETER: digest}
     return replace(served, config=replace(served.config, parameters=parameters))
 

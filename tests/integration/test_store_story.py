@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from tests.support.cli import penstock
 from tests.support.models.onnx_files import add_constant, identity
 from tests.support.store_world import Asked, World, serving
 from tests.support.stores import postgresql, store, store_url
+from tritonclient.grpc import InferInput
 
 from penstock.store.pushing import PushRequest, push_model
 from penstock.store.records import Reference
@@ -90,6 +92,24 @@ async def why_and_audit_know(world: World, asked: Asked) -> None:
     end = await penstock("audit", address, "--environment", "dev", *store)
     assert end.code == 1
     assert json.loads(end.out)["held"][0]["faults"] == ["it is not what 'dev' should serve"]
+
+
+async def test_response_says_which_bytes_made_it_when_asked(small_world: World) -> None:
+    world = small_world
+    record = world.push(1.0)
+    world.deploy("m@1")
+    async with serving(world.config()) as asked:
+        for parameters, expected in (
+            ({"penstock_digest": True}, record.digest),
+            ({"penstock_digest": False}, ""),
+            ({}, ""),
+        ):
+            given = InferInput("INPUT0", [1, 2], "FP32")
+            given.set_data_from_numpy(np.zeros((1, 2), np.float32))
+            result = await asked.client.infer("m", [given], parameters=parameters)
+            response = result.get_response()
+            assert response.parameters["penstock_digest"].string_param == expected
+            assert response.model_version == "1"
 
 
 async def test_environment_follows_its_alias(world: World) -> None:
