@@ -94,11 +94,14 @@ async def why_and_audit_know(world: World, asked: Asked) -> None:
     assert json.loads(end.out)["held"][0]["faults"] == ["it is not what 'dev' should serve"]
 
 
-async def test_response_says_which_bytes_made_it_when_asked(small_world: World) -> None:
+@pytest.mark.parametrize("carrier", ["auto", "grpcio"])
+async def test_response_says_which_bytes_made_it_when_asked(
+    small_world: World, carrier: str
+) -> None:
     world = small_world
     record = world.push(1.0)
     world.deploy("m@1")
-    async with serving(world.config()) as asked:
+    async with serving(world.config(transport=carrier)) as asked:
         for parameters, expected in (
             ({"penstock_digest": True}, record.digest),
             ({"penstock_digest": False}, ""),
