@@ -112,6 +112,7 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/openvino_serving.py
 	$(BIN)/python bench/python_models.py
 	$(BIN)/python bench/native_transport.py --rounds 3
+	$(BIN)/python bench/store.py --mib 256
 	$(BIN)/python bench/soak.py --minutes 1
 
 # ---- lint -------------------------------------------------------------------------------------
