@@ -287,7 +287,7 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--store needs {package}: pip install 'penstock[store]'") from None
-    server = f"{socket.gethostname()}/{config.server_name}:{config.grpc_port}"
+    server = _name_of(config)
     try:
         check_name("environment", config.environment)
         store = Store(config.store, actor=server)
@@ -302,6 +302,13 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
         exit_on_error=config.exit_on_error,
     )
     return StoreService(store, cache, deployer, StoreFollower(store, deployer, settings))
+
+
+def _name_of(config: ServerConfig) -> str:
+    """What the store calls this server: the same after a restart, another for another server."""
+    is_socket = config.grpc_address.startswith("unix:")
+    place = config.grpc_address if is_socket else f"{config.grpc_port}"
+    return f"{socket.gethostname()}/{config.server_name}:{place}"[:255]
 
 
 def _cache_directory(config: ServerConfig) -> Path:
