@@ -15,7 +15,7 @@ from tests.support.stores import postgresql, store, store_url
 from tritonclient.grpc import InferInput
 
 from penstock.store.pushing import PushRequest, push_model
-from penstock.store.records import Reference
+from penstock.store.records import DeployStatus, Reference
 from penstock.store.store import Store
 from penstock.stored import inspect_model
 
@@ -217,6 +217,45 @@ async def test_restarted_server_serves_what_served_when_the_newest_fails(
         assert await asked.answer() == ("1", 1.0)
         assert (await world.settled(newest)).status == "FAILED"
         assert asked.server.app.readiness.is_ready
+
+
+async def test_server_that_cannot_serve_what_others_do_says_so_and_is_not_ready(
+    small_world: World,
+) -> None:
+    world = small_world
+    world.push(1.0)
+    deployment = world.deploy("m@1")
+    async with serving(world.config(server_name="a")) as one:
+        assert (await world.settled(deployment)).status == "SERVING"
+        small = {"store_cache": str(world.place / "other"), "store_cache_bytes": 10}
+        settings = world.config(server_name="b", exit_on_error=False, **small)
+        async with serving(settings) as other:
+            assert not other.server.app.readiness.is_ready
+            found = world.store.deployment(deployment.id)
+            assert found.status == "SERVING"
+            assert [(status, reason[:21]) for _, status, reason, _ in found.reports] == [
+                ("SERVING", ""),
+                ("FAILED", "the cache has no room"),
+            ]
+            assert await one.answer() == ("1", 1.0)
+            world.push(2.0)
+        assert (await world.settled(world.deploy("m@2"))).status == "SERVING"
+        assert await one.answer() == ("2", 2.0)
+
+
+async def test_version_that_another_server_refused_first_is_not_taken_up(
+    small_world: World,
+) -> None:
+    world = small_world
+    world.push(1.0)
+    world.push(2.0)
+    world.deploy("m@1")
+    async with serving(world.config(server_name="a", store_poll_secs=3600.0)) as asked:
+        refused = world.deploy("m@2")
+        world.store.report(refused.id, "b", DeployStatus.FAILED, reason="no memory")
+        await asked.server.app.poller.poll()  # type: ignore[union-attr]
+        assert await asked.answer() == ("1", 1.0)
+        assert world.store.deployment(refused.id).reason == "no memory"
 
 
 async def test_server_of_an_empty_environment_is_ready_and_takes_the_first_deployment(
