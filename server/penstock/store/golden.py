@@ -73,12 +73,12 @@ def split_golden(content: bytes, name: str) -> list[bytes]:
         raise RefusedError(f"'{name}' has more than {MAX_BYTES} bytes")
     try:
         read = json.loads(content)
+        listed = read if isinstance(read, list) else [read]
+        parts = [json.dumps(each, sort_keys=True).encode() for each in listed]
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"'{name}' is not JSON: {str(error)[:200]}") from None
-    listed = read if isinstance(read, list) else [read]
-    if not 0 < len(listed) <= _MAX_REQUESTS:
-        raise RefusedError(f"'{name}' has {len(listed)} requests, expected 1 to {_MAX_REQUESTS}")
-    parts = [json.dumps(each, sort_keys=True).encode() for each in listed]
+    if not 0 < len(parts) <= _MAX_REQUESTS:
+        raise RefusedError(f"'{name}' has {len(parts)} requests, expected 1 to {_MAX_REQUESTS}")
     for number, part in enumerate(parts):
         read_golden(part, name if len(parts) == 1 else f"{name} request {number}")
     return parts
@@ -97,7 +97,7 @@ def read_golden(content: bytes, name: str) -> GoldenRequest:
         outputs = tuple(_tensor(each, _tolerance(each, tolerance)) for each in read["outputs"])
     except _BadTensorError as error:
         raise RefusedError(f"golden request '{name}': {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError(
             f"golden request '{name}': expected inputs and outputs, each with name, datatype, "
             f"shape and data ({type(error).__name__}: {error})"

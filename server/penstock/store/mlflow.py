@@ -6,6 +6,7 @@ no code that opening them would run.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from penstock.store.capture import scrubbed
 from penstock.store.failures import RefusedError
 from penstock.store.manifest import path_fault
 from penstock.store.records import Link
@@ -21,6 +23,7 @@ __all__ = ["MLMODEL", "MlflowModel", "read_mlflow"]
 
 MLMODEL = "MLmodel"
 _MAX_BYTES = 1 << 20
+_MAX_TEXT = 64 << 10
 _FLAVORS = {"onnx": "data", "tensorflow": "saved_model_dir"}
 """Those that can be served, and the field that names the model in the directory."""
 _FACTS = ("mlflow_version", "model_uuid", "model_id", "utc_time_created", "model_size_bytes")
@@ -63,7 +66,7 @@ def read_mlflow(directory: Path) -> MlflowModel:
     for flavor, key in _FLAVORS.items():
         details = flavors.get(flavor)
         if isinstance(details, dict):
-            return _model(path, content, flavor, str(details.get(key, "")))
+            return _model(path, content, flavor, _text(details.get(key)))
     named = ", ".join(sorted(str(each) for each in flavors))
     raise RefusedError(
         f"'{path}' has the flavors {named}: none of them can be served without unpickling; log the "
@@ -75,11 +78,20 @@ def _model(path: Path, content: Mapping[str, Any], flavor: str, model_path: str)
     fault = path_fault(model_path)
     if fault:
         raise RefusedError(f"'{path}': the model of flavor {flavor}: {fault}")
-    facts = {key: str(content[key]) for key in _FACTS if content.get(key) is not None}
+    facts: dict[str, Any] = {key: _text(content.get(key)) for key in _FACTS if content.get(key)}
     signature = content.get("signature")
     if isinstance(signature, dict):
-        facts["signature"] = str({str(k): str(v) for k, v in signature.items()})
-    run = str(content.get("run_id") or "")
-    details = {"source": "mlflow", "artifact_path": str(content.get("artifact_path") or "")}
+        facts["signature"] = {_text(key): _text(value) for key, value in signature.items()}
+    run = _text(content.get("run_id"))[:255]
+    details = {"source": "mlflow", "artifact_path": _text(content.get("artifact_path"))}
     links = (Link("run", run, details=details),) if run else ()
     return MlflowModel(flavor, model_path, facts, links)
+
+
+def _text(value: Any) -> str:
+    """A plain value as text; "" for anything else.
+
+    YAML's aliases let a small file hold a tree that is endless when it is written out.
+    """
+    is_plain = isinstance(value, str | int | float | datetime.date)
+    return scrubbed(str(value)).replace("\0", "")[:_MAX_TEXT] if is_plain else ""

@@ -96,6 +96,7 @@ def test_file_of_several_requests_is_split() -> None:
         (b"{", "is not JSON"),
         (b"[]", "has 0 requests"),
         (b"[" * 100_000, "is not JSON"),
+        (golden(tensor("y", "FP32", [1], 7)).replace(b"7", b"[" * 900 + b"]" * 900), "golden"),
         (b"[1]", "expected inputs and outputs"),
         (golden(), "no inputs or no outputs"),
         (golden(tensor("y", "FP99", [1], [0])), "no datatype 'FP99'"),

@@ -151,6 +151,17 @@ def test_mlmodel_that_is_no_plain_yaml_is_refused(tmp_path: Path, text: str) -> 
         make_package(tmp_path)
 
 
+def test_mlmodel_that_would_be_endless_when_written_out_is_read(tmp_path: Path) -> None:
+    write(tmp_path, "model.onnx")
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    lines += ["flavors: {onnx: {data: model.onnx}}", "signature: {inputs: *a11}", "run_id: *a11"]
+    (tmp_path / "MLmodel").write_text("\n".join(lines))
+    package = make_package(tmp_path)
+    assert package.runtime == {"mlflow": {"signature": {"inputs": ""}}}
+    assert package.links == ()
+
+
 def test_file_of_an_artifact_has_its_place_in_a_repository() -> None:
     assert place_of("version/a/b", 7) == "7/a/b"
     assert place_of("config.pbtxt", 7) == "config.pbtxt"
