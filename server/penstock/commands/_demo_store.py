@@ -64,10 +64,9 @@ def print_audit(terminal: Console, url: str) -> None:
     server, _, _, digest = deployment.reports[0]
     if digest != record.digest:
         raise CommandError(f"{server} loaded {digest}, not {record.digest}")
-    terminal.print(
-        f"audited     {server} served {record.reference} from the bytes that were pushed"
-    )
-    terminal.print(f"ask on: penstock why {record.reference} --store {url}")
+    name = record.reference
+    terminal.print(f"audited     {server} served {name} from the bytes that were pushed")
+    terminal.print(f"ask on, with the same --store: penstock why {name}")
 
 
 def _golden(digits: Digits) -> str:
