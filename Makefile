@@ -23,7 +23,7 @@ export TSAN_OPTIONS := halt_on_error=1:second_deadlock_stack=1
 export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
-TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-14-dev
+TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-14-dev postgresql
 SLOW_PACKAGES := libb64-0d slurm-wlm
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 TIDY_PACKAGES := clang-tidy-14
@@ -72,7 +72,7 @@ border: fixture
 
 # In more processes than there are cores: most of these tests wait. (ARGS="-n 0 --pdb": in one, to look inside.)
 integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
-integration: fixture
+integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
 slow: fixture $(STAMPS)/slow-packages
@@ -112,6 +112,7 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/openvino_serving.py
 	$(BIN)/python bench/python_models.py
 	$(BIN)/python bench/native_transport.py --rounds 3
+	$(BIN)/python bench/store.py --mib 256
 	$(BIN)/python bench/soak.py --minutes 1
 
 # ---- lint -------------------------------------------------------------------------------------

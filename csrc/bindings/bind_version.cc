@@ -164,6 +164,12 @@ void BindVersion(py::module_& module) {
             return WithoutGil([&] { return self.engine->Drain(self.version, timeout_ns); });
           },
           py::arg("timeout_s"))
+      .def(
+          "set_digest",
+          [](const PyVersion& self, std::string digest) {
+            self.version->SetDigest(std::move(digest));
+          },
+          py::arg("digest"))
       .def("is_available", [](const PyVersion& self) { return self.version->is_available(); })
       .def("stats", [](const PyVersion& self) { return VersionStatsDict(*self.version); });
 }

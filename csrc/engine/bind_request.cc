@@ -13,6 +13,7 @@ namespace penstock {
 namespace {
 
 constexpr std::string_view kReservedPrefix = "triton_";
+constexpr std::string_view kDigest = "penstock_digest";
 constexpr std::string_view kEmptyFinalResponse = "triton_enable_empty_final_response";
 constexpr std::string_view kBackground = "penstock_background";
 constexpr size_t kMaxNameListBytes = 1024;  // what of a client's names it gets back in a message
@@ -47,6 +48,9 @@ Status ReadRequestParameters(InferRequest* request) {
             StrCat("invalid value for parameter '", kBackground, "': expected a bool_param"));
       }
       request->is_background |= *is_background;
+    } else if (parameter.key == kDigest) {
+      const auto* const wants = std::get_if<bool>(&parameter.value);
+      request->wants_digest = wants != nullptr && *wants;
     } else if (parameter.key.starts_with(kReservedPrefix)) {
       return InvalidArgument(
           StrCat("parameter keys starting with 'triton_' are reserved for Triton usage. Only the "

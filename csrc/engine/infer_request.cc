@@ -21,6 +21,7 @@ InferResponseView InferRequest::ResponseViewOf(std::span<const TensorView> other
   if (version != nullptr) {
     response.model_name = version->spec().model_name;
     response.model_version = version->version_text();
+    if (wants_digest) response.digest = version->digest();
   }
   response.outputs = other;
   if (is_stream) response.final_response = is_final;
@@ -86,6 +87,7 @@ void InferRequest::ResetBinding() {
   channel.reset();
   is_decoupled = false;
   wants_empty_final = false;
+  wants_digest = false;
   has_sent_final = false;
 }
 

@@ -63,6 +63,7 @@ class InferRequest final : public Request {
       channel;                     // where the model answers requests one by one, else null
   bool is_decoupled = false;       // the model's responses are none, one or many: see Take
   bool wants_empty_final = false;  // of those, an empty one behind the last, which says so
+  bool wants_digest = false;       // the response says which bytes the version was loaded from
   bool has_sent_final = false;     // the last of them says it itself; written by the channel
   // Where tensors lie in shared memory: by VersionSpec input, and in the order of `wanted`. Empty
   // where none of them does.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backends/backend.h"
@@ -75,6 +76,10 @@ class ModelVersion {
   bool is_available() const;
   const VersionSpec& spec() const { return *spec_; }
   const std::string& version_text() const { return version_text_; }
+  // What the version was loaded from, for responses that are to say so; empty = not known.
+  const std::string& digest() const { return digest_; }
+  // REQUIRES: it serves nothing yet. Who makes it serve publishes the value with it.
+  void SetDigest(std::string digest) { digest_ = std::move(digest); }
   VersionStatistics statistics() const { return statistics_.Snapshot(); }
   BatcherCounters counters() const { return batcher_->counters(); }
 
@@ -84,6 +89,9 @@ class ModelVersion {
   Status MakeInstances();
   std::shared_ptr<ResponseChannel> MakeChannel(bool is_warm_up) const;
   bool WaitForExit(int64_t deadline_ns) EXCLUDES(mu_);
+
+  // Constant once it serves.
+  std::string digest_;
 
   // Constant after construction.
   const std::shared_ptr<const VersionSpec> spec_;

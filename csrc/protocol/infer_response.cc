@@ -10,6 +10,10 @@ namespace penstock {
 namespace {
 
 constexpr std::string_view kFinalResponseKey = "triton_final_response";
+constexpr std::string_view kDigestKey = "penstock_digest";
+
+// Of InferParameter.
+constexpr uint32_t kStringParam = 3;
 
 // Every field of these messages has a number below 16: its key is one byte.
 constexpr size_t kKeyBytes = 1;
@@ -51,11 +55,16 @@ size_t FinalResponseEntrySize() {
   return StringFieldSize(kFinalResponseKey) + BytesFieldSize(kBoolParameterSize);
 }
 
+size_t DigestEntrySize(std::string_view digest) {
+  return StringFieldSize(kDigestKey) + BytesFieldSize(BytesFieldSize(digest.size()));
+}
+
 // Size of the fields before the outputs.
 size_t HeadSize(const InferResponseView& response) {
   size_t size = StringFieldSize(response.model_name) + StringFieldSize(response.model_version) +
                 StringFieldSize(response.id);
   if (response.final_response) size += BytesFieldSize(FinalResponseEntrySize());
+  if (!response.digest.empty()) size += BytesFieldSize(DigestEntrySize(response.digest));
   return size;
 }
 
@@ -105,11 +114,18 @@ void WriteHead(const InferResponseView& response, Writer* writer) {
   writer->String(1, response.model_name);
   writer->String(2, response.model_version);
   writer->String(3, response.id);
-  if (!response.final_response) return;
-  writer->BytesHead(4, FinalResponseEntrySize());
-  writer->String(1, kFinalResponseKey);
-  writer->BytesHead(2, kBoolParameterSize);
-  writer->Bool(1, *response.final_response);
+  if (response.final_response) {
+    writer->BytesHead(4, FinalResponseEntrySize());
+    writer->String(1, kFinalResponseKey);
+    writer->BytesHead(2, kBoolParameterSize);
+    writer->Bool(1, *response.final_response);
+  }
+  if (!response.digest.empty()) {
+    writer->BytesHead(4, DigestEntrySize(response.digest));
+    writer->String(1, kDigestKey);
+    writer->BytesHead(2, BytesFieldSize(response.digest.size()));
+    writer->String(kStringParam, response.digest);
+  }
 }
 
 void WriteOutput(const TensorView& output, Writer* writer) {

@@ -30,6 +30,8 @@ struct InferResponseView {
   std::span<const TensorView> outputs;
   // The parameter "triton_final_response"; absent on unary responses.
   std::optional<bool> final_response;
+  // The parameter "penstock_digest"; not written when empty.
+  std::string_view digest = {};
 };
 
 // Bytes that EncodeInferResponse will write. Protobuf messages end at 2^31 - 1 bytes: it is for the

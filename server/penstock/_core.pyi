@@ -132,6 +132,8 @@ class Version:
         False when that took longer than timeout_s: what was queued has then been failed
         UNAVAILABLE and running batches are left to end on their own.
         """
+    def set_digest(self, digest: str) -> None:
+        """What it was loaded from, for responses that are asked to say so; before it serves."""
     def is_available(self) -> bool:
         """Whether an instance is there to run batches."""
     def stats(self) -> dict[str, Any]:

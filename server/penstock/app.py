@@ -44,11 +44,7 @@ from penstock.observe.metrics import Metrics
 from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
-from penstock.repository.environments import EnvironmentSettings
-from penstock.repository.manager import ModelManager
-from penstock.repository.poller import RepositoryPoller
-from penstock.repository.settings import RepositorySettings
-from penstock.repository.snapshot import RepositoryScanner
+from penstock.wiring import PLUGINS, make_models, make_poller, repository_settings
 
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager
@@ -61,7 +57,6 @@ _log = logging.getLogger("penstock.app")
 
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
-_PLUGINS = Path(__file__).parent / "backends"
 _WORKER = Path(__file__).parent / "worker" / "__main__.py"
 """What the workers of Python models are started with."""
 
@@ -81,12 +76,10 @@ class App:
         self.core = make_core(config)
         self.door = Door(config, self.core.access)
         self.readiness = Readiness(lambda: self.models.all_ready())
-        self.models = ModelManager(
-            CoreEngine(self.core), repository_settings(config), self.readiness.announce
-        )
+        self.models = make_models(config, self.core, self.readiness.announce)
         self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
         self.jobs = self._make_jobs() if config.jobs_root else None
-        self.poller = self._make_poller() if config.model_control_mode == "poll" else None
+        self.poller = make_poller(config, self.core, self.models)
         self.gate = Gate(self.core.access, self.door.verifier)
         logs = LogControl(_log_settings(config), _apply_log_settings)
         self.handlers = make_handlers(
@@ -203,10 +196,6 @@ class App:
 
         return make_jobs(self.config, self.core, self.models)
 
-    def _make_poller(self) -> RepositoryPoller:
-        scanner = RepositoryScanner(self.config.model_repository)
-        return RepositoryPoller(self.models, scanner, self.config.repository_poll_secs)
-
     def _make_http(self) -> HttpServer:
         return make_http(self.config, self.readiness, self.handlers, self.gate)
 
@@ -216,6 +205,7 @@ class App:
             engine=self.core.infer_stats,
             is_ready=lambda: self.readiness.is_ready,
             jobs=self.jobs.stats if self.jobs is not None else None,
+            store=getattr(self.poller, "stats", None),
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
         )
         host = self.config.metrics_address or self.config.host
@@ -311,7 +301,7 @@ def _end_by_force() -> NoReturn:
 
 def make_core(config: ServerConfig) -> Core:
     """The core with its backends and engines at hand."""
-    directories = [str(_PLUGINS), *(str(each) for each in config.backend_directory)]
+    directories = [str(PLUGINS), *(str(each) for each in config.backend_directory)]
     core = Core(
         backend_directories=directories,
         max_inflight_requests=config.max_inflight_requests,
@@ -365,29 +355,4 @@ def _set_core_logging(settings: LogSettings) -> None:
         warning=settings.warning,
         error=settings.error,
         json=settings.json,
-    )
-
-
-def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
-    """Where environments of Python models are: by default in the user's cache."""
-    interpreter = config.backend_options().get("python", {}).get("interpreter", sys.executable)
-    if config.python_environments:
-        return EnvironmentSettings(Path(config.python_environments), Path(interpreter))
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
-
-
-def repository_settings(config: ServerConfig) -> RepositorySettings:
-    """What the model manager needs to know."""
-    return RepositorySettings(
-        paths=config.model_repository,
-        control_mode=config.model_control_mode,
-        load_models=config.load_model,
-        exit_on_error=config.exit_on_error,
-        strict_readiness=config.strict_readiness,
-        load_threads=config.model_load_thread_count,
-        drain_timeout_s=config.exit_timeout_secs,
-        background_batch_size=config.background_batch_size,
-        backend_directories=(_PLUGINS, *config.backend_directory),
-        environments=_environment_settings(config),
     )

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.app import make_core, repository_settings
+from penstock.app import make_core
 from penstock.config import ServerConfig
 from penstock.core import Caller, Core
 from penstock.errors import StartupError
 from penstock.repository.core_engine import CoreEngine
+from penstock.repository.deployed import DIGEST_PARAMETER
 from penstock.repository.layout import CONFIG_FILENAME, find_model
 from penstock.repository.manager import ModelManager
+from penstock.wiring import repository_settings
 
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager
@@ -68,6 +71,8 @@ def make_jobs(config: ServerConfig, core: Core, models: ModelManager) -> JobMana
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--jobs-root needs {package}: pip install 'penstock[batch]'") from None
     digests = model_digests(config.model_repository)
+    if config.environment:
+        digests = partial(_deployed_digest, models)
     engine = LocalEngine(
         core,
         models.metadata,
@@ -84,6 +89,11 @@ def make_jobs(config: ServerConfig, core: Core, models: ModelManager) -> JobMana
         return JobManager(engine, JobRoots(config.jobs_root), config.jobs_max_running)
     except JobError as error:
         raise StartupError(f"--jobs-root: {error}") from None
+
+
+def _deployed_digest(models: ModelManager, model: str, version: str) -> str:
+    """Of a model from the store: known since it was loaded."""
+    return models.config(model, version).parameters[DIGEST_PARAMETER]
 
 
 def model_digests(repositories: tuple[Path, ...]) -> Any:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock import __version__
-from penstock.access_settings import AccessSettings
 from penstock.errors import ConfigError
 from penstock.http_settings import HttpSettings
 from penstock.setting import SettingField, field_faults, fields_of, read_texts
 from penstock.setting import setting as _setting
+from penstock.store_settings import StoreSettings
 
 __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 
@@ -36,7 +36,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(AccessSettings, HttpSettings):
+class ServerConfig(StoreSettings, HttpSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -267,7 +267,7 @@ class ServerConfig(AccessSettings, HttpSettings):
         return options
 
     def _rule_faults(self) -> Iterator[str]:
-        if not self.model_repository:
+        if not (self.model_repository or self.environment or self.store):
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
@@ -286,6 +286,7 @@ class ServerConfig(AccessSettings, HttpSettings):
         yield from self._port_faults()
         yield from self.access_faults()
         yield from self.http_faults()
+        yield from self.store_faults(self.model_repository, self.model_control_mode)
 
     def _port_faults(self) -> Iterator[str]:
         seen: dict[tuple[str, int], str] = {}

@@ -45,3 +45,12 @@ async def test_demo_that_is_stopped_leaves_no_server(number: signal.Signals, cod
     assert port is not None
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(port[1]))
+
+
+async def test_demo_goes_through_the_store(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    end = await penstock("demo", "--seconds", "0.5", "--store", store)
+    assert end.code == 0, end.err
+    assert "served digits@1 from the bytes that were pushed" in end.out
+    why = await penstock("why", "digits", "--store", store)
+    assert "loaded exactly these bytes" in why.out

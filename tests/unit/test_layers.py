@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # first level and beside `app` may know each other; the packages of the second level may not.
 PY_LEVELS = [
     [
-        *("errors", "setting", "access_settings", "http_settings", "config"),
+        *("errors", "setting", "access_settings", "http_settings", "store_settings", "config"),
         *("codec", "core", "_messages"),
     ],
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
     ["frontend"],
-    ["lifecycle", "app", "batch", "gateway", "handlers"],
+    ["lifecycle", "app", "batch", "gateway", "handlers", "stored", "deployed", "wiring"],
     ["commands"],
     ["__main__"],
 ]
@@ -47,13 +47,17 @@ PY_LAZY = (
     *("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography"),
     *("pyarrow", "fsspec", "ray", "penstock.jobs"),
     *("starlette", "orjson", "penstock_gateway"),
+    *("sqlalchemy", "alembic", "psycopg", "yaml", "penstock.store"),
 )
-# Jobs are made of columns and arrays through and through: who imports `penstock.jobs` pays, lazily.
+# Jobs are made of columns and arrays through and through, the store of tables: who imports
+# `penstock.jobs` or `penstock.store` pays, lazily.
 PY_EAGER_HOMES = {"numpy": "jobs.", "pyarrow": "jobs.", "penstock.jobs": "jobs."}
 PY_EAGER_HOMES["penstock_gateway"] = "gateway."
 # What a server has of the gateway before somebody asks it: no starlette, no orjson, no numpy.
 LIGHT_OF_THE_GATEWAY = {"penstock_gateway.options", "penstock_gateway.protocol"}
 LIGHT_OF_THE_GATEWAY |= {"penstock_gateway.upstream"}
+PY_EAGER_HOMES |= dict.fromkeys(("sqlalchemy", "alembic", "psycopg", "yaml"), "store.")
+PY_EAGER_HOMES |= {"penstock.store": "store."}
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {
     "asyncio",
@@ -232,7 +236,7 @@ def test_server_starts_without_the_gateways_libraries(name: str) -> None:
     [
         ("frontend/http.py", "def f(): import penstock_gateway.app"),
         ("errors.py", "from penstock.frontend import x"),
-        ("repository/manager.py", "import penstock.store.db"),
+        ("repository/manager.py", "def f(): import penstock.store.db"),
         ("repository/manager.py", "from penstock import _core"),
         ("observe/metrics.py", "import grpc"),
         ("frontend/infer.py", "from penstock._proto import inference"),
@@ -245,6 +249,8 @@ def test_server_starts_without_the_gateways_libraries(name: str) -> None:
         ("jobs/remote.py", "import penstock_client"),
         ("commands/batch.py", "from penstock.jobs.job import plan_job"),
         ("commands/infer.py", "import pyarrow"),
+        ("store/golden.py", "import numpy"),
+        ("app.py", "from penstock.store.store import Store"),
         ("frontend/x.py", "from penstock.app import App"),
         ("commands/infer.py", "import penstock_client"),
     ],

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from penstock import __version__
-from penstock.commands import batch, check, demo, gateway, infer, make_key, models, serve
+from penstock.commands import (
+    answers,
+    batch,
+    check,
+    demo,
+    deploy,
+    gateway,
+    infer,
+    make_key,
+    models,
+    push,
+    serve,
+    store,
+)
 from penstock.commands._failure import CommandGroup
 
 app = typer.Typer(
@@ -49,6 +62,10 @@ models.add_to(app)
 make_key.add_to(app)
 check.add_to(app)
 demo.add_to(app)
+push.add_to(app)
+deploy.add_to(app)
+store.add_to(app)
+answers.add_to(app)
 
 
 def main() -> None:

@@ -105,11 +105,12 @@ class ServerProcess:
         return f": {one_line(last)}" if last else ""
 
 
-def serve_command(repository: Path) -> list[str]:
-    """The command that serves a repository as ServerProcess wants it."""
+def serve_command(repository: Path | None, *settings: str) -> list[str]:
+    """The command that serves a repository, or what settings say, as ServerProcess wants it."""
     ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
     options = ["--log-format=json", "--shutdown-grace-secs=0"]
-    return [sys.executable, "-m", "penstock", "serve", str(repository), *ports, *options]
+    place = [str(repository)] if repository else []
+    return [sys.executable, "-m", "penstock", "serve", *place, *ports, *options, *settings]
 
 
 def _environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,12 @@ Repository = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Lay the repository out here, and leave it there."),
 ]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="Go through this model store: push, deploy, serve, audit."
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +73,7 @@ def demo(
     in_flight: InFlight = 64,
     queue_delay_us: QueueDelay = 0,
     repository: Repository = None,
+    store: StoreUrl = "",
 ) -> None:
     """Train a digits classifier, serve it, question it.
 
@@ -74,7 +81,8 @@ def demo(
     it was not trained on is at least 0.96, every answer is the one scikit-learn gives, and the
     server stops cleanly.
     """
-    from penstock.commands import _demo_model, _demo_report
+    from penstock.commands import _demo_model, _demo_report, _demo_store
+    from penstock.commands._demo_server import serve_command
     from penstock.commands._render import console
 
     terminal = console()
@@ -89,12 +97,26 @@ def demo(
             _demo_model.write_repository(root, digits.onnx, queue_delay_us)
         except OSError as error:
             raise CommandError(f"cannot write to {root}: {os_reason(error)}") from None
-        run = _run_on_uvloop(_serve_and_load(terminal, root, digits, seconds, in_flight))
+        command = _store_command(terminal, store, root, digits) if store else serve_command(root)
+        run = _run_on_uvloop(_serve_and_load(terminal, command, digits, seconds, in_flight))
         _demo_report.print_result(terminal, run.result, run.sizes, run.reasons)
         terminal.print("the server stopped cleanly")
+        if store:
+            _demo_store.print_audit(terminal, store)
         if repository is not None:
             terminal.print(f"serve it again: penstock serve {root}")
     _judge(run.result)
+
+
+def _store_command(terminal: Console, store: str, root: Path, digits: Digits) -> list[str]:
+    from penstock.commands import _demo_store
+    from penstock.commands._demo_server import serve_command
+
+    record = _demo_store.push_and_deploy(store, root, digits)
+    terminal.print(f"pushed      {record.reference}, {record.digest[:19]}")
+    cache = ["--store-cache", str(root / "cache")]
+    settings = ["--store", store, "--environment", _demo_store.ENVIRONMENT, *cache]
+    return serve_command(None, *settings)
 
 
 @contextmanager
@@ -132,11 +154,11 @@ async def _cancelled_by_sigterm(work: Coroutine[Any, Any, Run]) -> Run:
 
 
 async def _serve_and_load(
-    terminal: Console, root: Path, digits: Digits, seconds: float, in_flight: int
+    terminal: Console, command: Sequence[str], digits: Digits, seconds: float, in_flight: int
 ) -> Run:
-    from penstock.commands._demo_server import ServerProcess, serve_command
+    from penstock.commands._demo_server import ServerProcess
 
-    server = ServerProcess(serve_command(root))
+    server = ServerProcess(command)
     try:
         await server.start()
         terminal.print(f"serving     at {server.grpc}, ready after {server.started_in_s:.2f} s")

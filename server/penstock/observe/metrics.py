@@ -13,6 +13,7 @@ from typing import Any
 from penstock.codec import VersionStatistics
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
 from penstock.observe.process import process_families
+from penstock.observe.store import store_families
 
 __all__ = ["Metrics", "model_families"]
 
@@ -99,9 +100,11 @@ class Metrics:
         engine: Callable[[], Stats],
         is_ready: Callable[[], bool],
         jobs: Callable[[], Stats] | None = None,
+        store: Callable[[], Stats] | None = None,
         transport: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._jobs = jobs
+        self._store = store
         self._versions = versions
         self._transport = transport
         self._engine = engine
@@ -115,6 +118,7 @@ class Metrics:
             *_transport_families(self._transport()),
             _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready())),
             *(_job_families(self._jobs()) if self._jobs is not None else ()),
+            *(store_families(self._store()) if self._store is not None else ()),
             *process_families(),
         ]
         return CONTENT_TYPE, render(families)

@@ -59,6 +59,10 @@ class CoreVersion:
         """Starts the threads of the instances."""
         self._open().start()
 
+    def set_digest(self, digest: str) -> None:
+        """What it was loaded from, for responses that are asked to say so; before it serves."""
+        self._open().set_digest(digest)
+
     def close(self, timeout_s: float) -> bool:
         """Blocking. Drains and frees."""
         version = self._open()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.codec import (
     ModelConfig,
+    VersionPolicy,
     Warmup,
     encode_config_json,
     read_config_json,
@@ -78,12 +79,15 @@ class ModelLoader:
         """Raises CoreError unless a repository has the model."""
         repositories_of(self._settings.paths, name)
 
-    def plan(self, name: str, config_json: str | None = None) -> LoadPlan:
+    def plan(
+        self, name: str, config_json: str | None = None, *, only: int | None = None
+    ) -> LoadPlan:
         """Reads and checks the configuration and decides what to load.
 
         Args:
             name: of the model.
             config_json: replaces the file's configuration, as far as `override` allows.
+            only: the version to load, whatever the policy says; None = what the policy says.
 
         Raises:
             ConfigError: every fault of the configuration.
@@ -93,6 +97,8 @@ class ModelLoader:
         source = CONFIG_FILENAME if config_json is None else OVERRIDE
         faults = Faults()
         config = self._config(model, config_json, faults)
+        if only is not None:
+            config = replace(config, version_policy=VersionPolicy("specific", versions=(only,)))
         faults.add(source, config_faults(config, name))
         backend = ""
         versions: tuple[int, ...] = ()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_threads
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
@@ -269,14 +270,24 @@ class ModelManager(ModelCatalog):
         self, name: str, config_json: str | None, is_current: Callable[[], bool] = lambda: True
     ) -> None:
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
+        plan = partial(self._loader.plan, name, config_json)
+        await self._replace(name, plan, partial(self._prepare, self._loader, is_current))
+
+    async def _replace(
+        self,
+        name: str,
+        make_plan: Callable[[], LoadPlan],
+        prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
+    ) -> None:
+        """Serves what `prepare` gives in place of what serves; if it fails nothing changes."""
         async with self._locks.setdefault(name, asyncio.Lock()):
             record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
             try:
-                plan = await self._in_load_thread(self._loader.plan, name, config_json)
+                plan = await self._in_load_thread(make_plan)
                 record.forget_gone(plan.model.versions)
                 record.begin_load(plan.versions)
                 self._publish(name, record)
-                versions = await self._prepare(plan, is_current)
+                versions = await prepare(plan)
             except Exception as error:
                 failure = load_failure(name, error)
                 record.fail_load(failure.message)
@@ -287,12 +298,14 @@ class ModelManager(ModelCatalog):
             self._serve(name, record, versions)
             _log.info("model '%s' serves version %s", name, ", ".join(map(str, record.serving)))
 
-    async def _prepare(self, plan: LoadPlan, is_current: Callable[[], bool]) -> list[ServedVersion]:
+    async def _prepare(
+        self, loader: ModelLoader, is_current: Callable[[], bool], plan: LoadPlan
+    ) -> list[ServedVersion]:
         """All versions, started; or the faults of every one that failed."""
         prepared: list[ServedVersion] = []  # the only references: freed where it is cleared
 
         def prepare(version: int) -> None:
-            prepared.append(self._loader.prepare(plan, version))
+            prepared.append(loader.prepare(plan, version))
 
         outcomes = await asyncio.gather(
             *(self._in_load_thread(prepare, version) for version in plan.versions),

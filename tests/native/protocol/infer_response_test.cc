@@ -150,6 +150,17 @@ TEST(InferResponse, FinalResponseIsWrittenTrueAndFalse) {
   }
 }
 
+TEST(InferResponse, DigestIsAStringParameterBehindTheOthers) {
+  const std::string digest = "sha256:" + std::string(64, 'd');
+  InferResponseView view{"m", "1", "", {}, std::nullopt};
+  view.digest = digest;
+  const std::string value = Message().String(3, digest).data();
+  const std::string entry = Message().String(1, "penstock_digest").String(2, value).data();
+  EXPECT_EQ(Encode(view), Message().String(1, "m").String(2, "1").String(4, entry).data());
+  view.final_response = true;
+  EXPECT_TRUE(Encode(view).ends_with(Message().String(4, entry).data()));
+}
+
 TEST(InferResponse, SizesAroundTheStepsOfALengthAreExact) {
   for (const size_t size : {0U, 1U, 127U, 128U, 16383U, 16384U, 2097151U, 2097152U}) {
     const std::string data(size, 'd');

@@ -1,0 +1,75 @@
+"""What can be known of a version without asking: the code that made it, and who pushes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+from penstock.store.location import without_credentials
+from penstock.store.records import Link
+
+__all__ = ["code_of", "scrubbed", "user"]
+
+_LIMIT_S = 20.0
+_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+def code_of(*places: Path) -> Link | None:
+    """The first of the places that is in a git repository: its commit, branch and changes.
+
+    A repository without a commit, or no git at all, is no code that could be found again.
+    """
+    for place in places:
+        directory = place if place.is_dir() else place.parent
+        commit = _git(directory, "rev-parse", "--verify", "HEAD")
+        if not commit:
+            continue
+        remote = _git(directory, "config", "--get", "remote.origin.url") or ""
+        root = _git(directory, "rev-parse", "--show-toplevel") or str(directory)
+        changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
+        return Link(
+            "code",
+            without_credentials(remote) or Path(root).name,
+            revision=commit,
+            uri=without_credentials(remote),
+            details={
+                "branch": _git(directory, "symbolic-ref", "--short", "-q", "HEAD") or "",
+                "dirty": bool(changed) or changed is None,
+            },
+        )
+    return None
+
+
+def scrubbed(text: str) -> str:
+    """A text without the user and the password of URIs in it."""
+    return _USERINFO.sub("", text)
+
+
+def user() -> str:
+    """Who runs this process, and where: what events call the actor."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails. Hooks of the repository are not run."""
+    hooks = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *hooks, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

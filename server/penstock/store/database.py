@@ -1,0 +1,148 @@
+"""Database: transactions on SQLite or PostgreSQL, and failures that say what is the matter."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
+from penstock.store.location import Location
+from penstock.store.migrate import ensure_current
+
+__all__ = ["Database", "now_ms"]
+
+_LOCK_ID = 0x70656E73  # of the advisory lock that migrations take
+_BUSY_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 5
+_STATEMENT_TIMEOUT_MS = 30_000
+_WRITES = "penstock_writes"
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, for records that people read."""
+    return time.time_ns() // 1_000_000
+
+
+class Database:
+    """Connections to one database.
+
+    Threading: thread-safe; a connection is its thread's. Blocking: every method.
+    Lifecycle: constructed -> open -> (read | write)* -> close.
+    """
+
+    def __init__(self, location: Location) -> None:
+        """Connects to nothing yet."""
+        self._location = location
+        self._engine = _make_engine(location)
+        self.is_postgresql = location.sqlite_path is None
+
+    def open(self, *, may_create: bool = False) -> None:
+        """Checks that the schema is this version's.
+
+        Raises:
+            RefusedError: there is no store and none may be made, or it is another version's.
+            StoreUnavailableError: it cannot be reached.
+        """
+        path = self._location.sqlite_path
+        if path is not None and not path.exists():
+            if not may_create:
+                raise RefusedError(
+                    f"there is no store at '{self._location.shown}': the first `penstock push` "
+                    "makes it"
+                )
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"cannot make '{self._location.shown}': {(error.strerror or '').lower()}"
+                ) from error
+        with self.write() if may_create else self.read() as connection:
+            if may_create and self.is_postgresql:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_ID})"))
+            ensure_current(connection, may_create=may_create)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: all of it as of one moment."""
+        with self._failures(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction; committed, and durable, when the block ends without an exception."""
+        with self._failures(), self._engine.connect() as connection:
+            writing = connection.execution_options(**{_WRITES: True})
+            with writing.begin():
+                yield writing
+
+    def close(self) -> None:
+        """Closes the connections that nobody uses."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise _failure(self._location.shown, error) from error
+        except SQLAlchemyError as error:
+            raise StoreError(f"the store at '{self._location.shown}': {error}") from error
+
+
+def _make_engine(location: Location) -> Engine:
+    if location.sqlite_path is None:
+        return create_engine(
+            location.database,
+            pool_size=2,
+            max_overflow=4,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                "application_name": "penstock",
+                "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+                # a server that is cut off is noticed
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": _STATEMENT_TIMEOUT_MS,
+            },
+        )
+    engine = create_engine(
+        location.database, poolclass=NullPool, connect_args={"timeout": _BUSY_TIMEOUT_S}
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer waits for others at its beginning: one that began to read first would fail."""
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _failure(shown: str, error: DBAPIError) -> StoreError:
+    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason"
+    if isinstance(error.orig, sqlite3.DatabaseError):
+        number = getattr(error.orig, "sqlite_errorcode", None)
+        if number is not None and number & 0xFF == sqlite3.SQLITE_FULL:
+            return StoreError(f"the store at '{shown}': {reason}; nothing was changed")
+    is_away = error.connection_invalidated or type(error).__name__ in (
+        "OperationalError",
+        "InterfaceError",
+    )
+    kind = StoreUnavailableError if is_away else StoreError
+    return kind(f"the database of the store at '{shown}' does not answer: {reason}")

@@ -1,0 +1,294 @@
+"""Deployments in the database: what is requested, what servers report. Functions of a transaction.
+
+A deployment is REQUESTED, until the first server reports: SERVING, and what served before is
+REPLACED, or FAILED, and what served before goes on. One that is followed by another request before
+that is SUPERSEDED. A server that fails after another has succeeded is told by its report and an
+event, and goes on with what it has.
+
+Each change takes the row of its environment first: that lock puts changes in one order, and
+`generation` tells servers that there was one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from penstock.store.database import now_ms
+from penstock.store.events import record_event
+from penstock.store.failures import RefusedError, UnknownEntryError
+from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.store.schema import deployments, environments, models, reports, versions
+
+__all__ = [
+    "CHANNEL",
+    "deployments_of",
+    "desired_in",
+    "environments_serving",
+    "generation_of",
+    "previous_of",
+    "report",
+    "request",
+]
+
+CHANNEL = "penstock_deployments"
+"""Of PostgreSQL's NOTIFY; the payload is the environment."""
+
+
+def request(
+    connection: Connection,
+    environment: str,
+    *,
+    model: str,
+    version: int,
+    kind: str,
+    alias: str = "",
+    allow_breaking: bool = False,
+    actor: str,
+) -> int:
+    """Asks for a version in an environment, which is made where it is not there; returns the id."""
+    environment_id = _lock(connection, environment, may_create=True)
+    row = connection.execute(
+        select(versions.c.id, versions.c.model_id)
+        .join(models, models.c.id == versions.c.model_id)
+        .where(models.c.name == model, versions.c.number == version)
+    ).one()
+    at_ms = now_ms()
+    connection.execute(
+        update(deployments)
+        .where(
+            deployments.c.environment_id == environment_id,
+            deployments.c.model_id == row.model_id,
+            deployments.c.status == DeployStatus.REQUESTED.value,
+        )
+        .values(status=DeployStatus.SUPERSEDED.value, settled_ms=at_ms)
+    )
+    number: int = connection.execute(
+        insert(deployments)
+        .values(
+            environment_id=environment_id,
+            model_id=row.model_id,
+            version_id=row.id,
+            kind=kind,
+            alias=alias,
+            allow_breaking=allow_breaking,
+            status=DeployStatus.REQUESTED.value,
+            reason="",
+            actor=actor,
+            requested_ms=at_ms,
+        )
+        .returning(deployments.c.id)
+    ).scalar_one()
+    told = {"deployment": number, "how": kind, "alias": alias, "allow_breaking": allow_breaking}
+    record_event(
+        connection,
+        "deploy requested",
+        actor,
+        model=model,
+        version=version,
+        environment=environment,
+        **told,
+    )
+    _announce(connection, environment, environment_id)
+    return number
+
+
+def report(
+    connection: Connection,
+    deployment_id: int,
+    server: str,
+    status: DeployStatus,
+    *,
+    reason: str = "",
+    digest: str = "",
+) -> None:
+    """Takes down what a server says of a deployment: SERVING or FAILED."""
+    (found,) = deployments_of(connection, deployment_id=deployment_id) or (None,)
+    if found is None:
+        raise UnknownEntryError(f"there is no deployment {deployment_id}")
+    environment_id = _lock(connection, found.environment)
+    (found,) = deployments_of(connection, deployment_id=deployment_id)
+    values = {
+        "status": status.value,
+        "reason": reason,
+        "digest": digest,
+        "reported_ms": now_ms(),
+    }
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(
+        dialect.insert(reports)
+        .values(deployment_id=deployment_id, server=server, **values)
+        .on_conflict_do_update(index_elements=["deployment_id", "server"], set_=values)
+    )
+    before = [each for each in found.reports if each[0] == server]
+    if not before or before[0][1:3] != (status.value, reason):
+        record_event(
+            connection,
+            "serving" if status is DeployStatus.SERVING else "deploy failed",
+            server,
+            model=found.model,
+            version=found.version,
+            environment=found.environment,
+            deployment=deployment_id,
+            digest=digest,
+            **({"reason": reason} if reason else {}),
+        )
+    if found.status == DeployStatus.REQUESTED:
+        _settle(connection, found, status, reason)
+        if status is DeployStatus.FAILED:
+            _announce(connection, found.environment, environment_id)
+
+
+def _settle(connection: Connection, found: Deployment, status: DeployStatus, reason: str) -> None:
+    this = deployments.c.id == found.id
+    values = {"status": status.value, "reason": reason, "settled_ms": now_ms()}
+    connection.execute(update(deployments).where(this).values(**values))
+    if status is not DeployStatus.SERVING:
+        return
+    row = connection.execute(select(deployments).where(this)).one()
+    connection.execute(
+        update(deployments)
+        .where(
+            deployments.c.environment_id == row.environment_id,
+            deployments.c.model_id == row.model_id,
+            deployments.c.status == DeployStatus.SERVING.value,
+            deployments.c.id != found.id,
+        )
+        .values(status=DeployStatus.REPLACED.value)
+    )
+
+
+def generation_of(connection: Connection, environment: str) -> int:
+    """A number that goes up with every change; 0 while nothing was ever deployed there."""
+    query = select(environments.c.generation).where(environments.c.name == environment)
+    return connection.execute(query).scalar() or 0
+
+
+def desired_in(connection: Connection, environment: str) -> list[Desired]:
+    """What an environment should serve, by model."""
+    by_model: defaultdict[str, list[Deployment]] = defaultdict(list)
+    wanted = (DeployStatus.REQUESTED, DeployStatus.SERVING)
+    for each in deployments_of(connection, environment=environment, statuses=wanted):
+        by_model[each.model].append(each)
+    desired = []
+    for _, found in sorted(by_model.items()):
+        *older, target = sorted(found, key=lambda each: each.id)
+        desired.append(Desired(target, older[-1] if older else None))
+    return desired
+
+
+def previous_of(connection: Connection, environment: str, model: str) -> Deployment:
+    """What served before that which serves now, or is about to.
+
+    Raises:
+        RefusedError: there is nothing to go back to.
+    """
+    statuses = (DeployStatus.REQUESTED, DeployStatus.SERVING, DeployStatus.REPLACED)
+    found = deployments_of(connection, environment=environment, model=model, statuses=statuses)
+    if not found:
+        raise RefusedError(f"nothing of '{model}' is deployed to '{environment}'")
+    *older, current = found
+    for each in reversed(older):
+        if each.version != current.version:
+            return each
+    raise RefusedError(
+        f"'{model}' has served no other version in '{environment}' than {current.version}"
+    )
+
+
+def environments_serving(
+    connection: Connection, model: str = ""
+) -> dict[tuple[str, int], list[str]]:
+    """By model and version: the environments that it serves in."""
+    serving: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    found = deployments_of(connection, model=model, statuses=(DeployStatus.SERVING,))
+    for each in found:
+        serving[each.model, each.version].append(each.environment)
+    return dict(serving)
+
+
+def deployments_of(
+    connection: Connection,
+    *,
+    environment: str = "",
+    model: str = "",
+    version_id: int | None = None,
+    deployment_id: int | None = None,
+    statuses: Sequence[DeployStatus] = (),
+) -> list[Deployment]:
+    """Deployments that fit everything that is given, in the order of their requests."""
+    query: Any = (
+        select(
+            deployments.c.id,
+            environments.c.name,
+            models.c.name,
+            versions.c.number,
+            versions.c.digest,
+            *(deployments.c[name] for name in ("kind", "alias", "allow_breaking", "status")),
+            *(deployments.c[name] for name in ("reason", "actor", "requested_ms", "settled_ms")),
+        )
+        .join(environments, environments.c.id == deployments.c.environment_id)
+        .join(models, models.c.id == deployments.c.model_id)
+        .join(versions, versions.c.id == deployments.c.version_id)
+        .order_by(deployments.c.id)
+    )
+    if environment:
+        query = query.where(environments.c.name == environment)
+    if model:
+        query = query.where(models.c.name == model)
+    if version_id is not None:
+        query = query.where(deployments.c.version_id == version_id)
+    if deployment_id is not None:
+        query = query.where(deployments.c.id == deployment_id)
+    if statuses:
+        query = query.where(deployments.c.status.in_([each.value for each in statuses]))
+    rows: Sequence[Any] = connection.execute(query).all()
+    said: defaultdict[int, list[tuple[str, str, str, str]]] = defaultdict(list)
+    if rows:
+        told = select(reports).where(reports.c.deployment_id.in_([row[0] for row in rows]))
+        for each in connection.execute(told.order_by(reports.c.server)):
+            said[each.deployment_id].append((each.server, each.status, each.reason, each.digest))
+    return [Deployment(*[*row, tuple(said[row[0]])]) for row in rows]
+
+
+def following(connection: Connection, model: str, alias: str) -> list[Deployment]:
+    """The newest deployment of each environment, where that follows an alias."""
+    statuses = (DeployStatus.REQUESTED, DeployStatus.SERVING)
+    found = deployments_of(connection, model=model, statuses=statuses)
+    newest = {each.environment: each for each in found}
+    return [each for each in newest.values() if each.alias == alias]
+
+
+def _lock(connection: Connection, environment: str, *, may_create: bool = False) -> int:
+    """The row of an environment, held to the end of the transaction."""
+    if may_create:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(
+            dialect.insert(environments)
+            .values(name=environment, generation=0, created_ms=now_ms())
+            .on_conflict_do_nothing()
+        )
+    number: int = connection.execute(
+        update(environments)
+        .where(environments.c.name == environment)
+        .values(generation=environments.c.generation)
+        .returning(environments.c.id)
+    ).scalar_one()
+    return number
+
+
+def _announce(connection: Connection, environment: str, environment_id: int) -> None:
+    connection.execute(
+        update(environments)
+        .where(environments.c.id == environment_id)
+        .values(generation=environments.c.generation + 1)
+    )
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SELECT pg_notify(:channel, :environment)"),
+            {"channel": CHANNEL, "environment": environment},
+        )

@@ -1,0 +1,334 @@
+"""StoreFollower: keeps what a server serves in step with what is deployed to its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_threads
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from penstock.errors import PenstockError, StartupError
+from penstock.store.failures import StoreError, StoreUnavailableError
+from penstock.store.records import Deployment, DeployStatus, Desired
+
+__all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("penstock.store")
+
+
+class FollowedStore(Protocol):
+    """What of the Store following needs. Thread-safe, blocking; StoreUnavailableError: gone."""
+
+    def generation(self, environment: str) -> int:
+        """Goes up with every change."""
+
+    def desired(self, environment: str) -> tuple[int, list[Desired]]:
+        """The generation, and what should be served as of it."""
+
+    def report(
+        self,
+        deployment_id: int,
+        server: str,
+        status: DeployStatus,
+        *,
+        reason: str = "",
+        digest: str = "",
+    ) -> None:
+        """Takes down how a deployment fares."""
+
+
+class Deployer(Protocol):
+    """What serves."""
+
+    async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
+        """Serves a version; the digest of the bytes it loaded.
+
+        `previous` is what served before, whose interface must still be had, unless that is waived.
+
+        Raises:
+            StoreUnavailableError: the store cannot be reached; it is tried again.
+            PenstockError: it does not serve, and what served before does.
+        """
+
+    def set_missing(self, models: frozenset[str]) -> None:
+        """Which models should serve and do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerSettings:
+    """How to follow.
+
+    Attributes:
+        environment: that is served.
+        server: what reports call this server.
+        interval_s: from the end of one look to the next.
+        exit_on_error: a model that cannot be served at start stops the server.
+    """
+
+    environment: str
+    server: str
+    interval_s: float = 0.5
+    exit_on_error: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    version: int
+    digest: str
+    loaded: str
+
+
+async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class StoreFollower:
+    """Looks at the environment's generation again and again, and deploys what has changed.
+
+    A model's deployments are done one after the other, the newest wins. What cannot be served is
+    reported, and what served before serves on. While the store cannot be reached nothing changes;
+    reports wait until it can.
+
+    Threading: confined to the event loop, but for `wake`; the store is asked on a thread of its
+    own. Ownership: its tasks and its thread; borrows the store and the deployer.
+    Lifecycle: constructed -> look -> start -> stop -> close; close also from any state before.
+    """
+
+    def __init__(
+        self,
+        store: FollowedStore,
+        deployer: Deployer,
+        settings: FollowerSettings,
+        is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = _is_set_within,
+    ) -> None:
+        """Does nothing yet; `is_set_within` waits for an event, and says whether it came."""
+        self._store = store
+        self._deployer = deployer
+        self._settings = settings
+        self.environment = settings.environment
+        self._is_set_within = is_set_within
+        self._waking = asyncio.Event()
+        self._is_stopping = False
+        self._generation = -1
+        self._serving: dict[str, _Serving] = {}
+        self._settled: dict[str, int] = {}  # the deployment that was last done, or tried
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._reports: dict[int, Callable[[], None]] = {}
+        self._failures: dict[str, str] = {}  # of models of which nothing serves
+        self._blocked: dict[str, str] = {}  # why deployments wait: the bytes cannot be reached
+        self._counts = {"done": 0, "failed": 0}
+        self._trouble = ""
+        self._loop: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
+
+    async def look(self) -> None:
+        """The first look: serves what is deployed.
+
+        Raises:
+            StartupError: the store cannot be read, or, with exit_on_error, nothing of a model can
+                be served.
+        """
+        try:
+            await self._follow()
+        except StoreError as error:
+            raise StartupError(str(error)) from error
+        while self._busy:
+            await asyncio.gather(*self._busy.values())
+        if self._failures and self._settings.exit_on_error:
+            raise StartupError("; ".join(self._failures.values()))
+        await self.poll()  # what came of it is reported, and may have been asked for meanwhile
+        if not self._serving:
+            environment = self._settings.environment
+            _log.warning("nothing is deployed to environment '%s' yet", environment)
+
+    def start(self) -> None:
+        """Begins to follow."""
+        self._loop = asyncio.get_running_loop().create_task(self._poll_until_stopped())
+
+    def wake(self) -> None:
+        """There may be something new. On the loop's thread."""
+        self._waking.set()
+
+    def stop(self) -> None:
+        """Ends it; a deployment under way goes on."""
+        self._is_stopping = True
+        self._waking.set()
+
+    async def close(self, timeout_s: float) -> bool:
+        """Stops, and waits for what asks the store; whether that ended in time."""
+        self.stop()
+        tasks = [*self._busy.values(), *([self._loop] if self._loop else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
+        return not ended.not_done
+
+    def stats(self) -> Mapping[str, Any]:
+        """For metrics: whether the store can be reached, what waits, and what was done."""
+        return {
+            "is_up": not (self._trouble or self._blocked),
+            "unreported": len(self._reports),
+            "deployments": dict(self._counts),
+            "generation": max(self._generation, 0),
+            "serving": {
+                name: (each.version, each.loaded) for name, each in sorted(self._serving.items())
+            },
+        }
+
+    async def poll(self) -> None:
+        """One look; begins what there is to do. Does not raise."""
+        try:
+            await self._follow()
+        except Exception as error:
+            self._tell_trouble(error)
+            return
+        if self._trouble:
+            self._trouble = ""
+            _log.info("the store answers again")
+
+    async def _follow(self) -> None:
+        await self._send_reports()
+        generation = await self._run(partial(self._store.generation, self._settings.environment))
+        if generation == self._generation:
+            return
+        generation, desired = await self._run(
+            partial(self._store.desired, self._settings.environment)
+        )
+        if self._is_stopping:
+            return
+        self._generation = generation
+        for each in desired:
+            if each.target.model in self._busy:
+                self._generation = -1  # looked at again when that is over
+            else:
+                self._begin(each.target.model, self._apply(each))
+
+    async def _poll_until_stopped(self) -> None:
+        while not self._is_stopping:
+            await self._is_set_within(self._waking, self._settings.interval_s)
+            if not self._is_stopping:
+                self._waking.clear()
+                await self.poll()
+
+    async def _apply(self, desired: Desired) -> None:
+        """Serves the target; where that fails and nothing serves, what served before."""
+        target, fallback = desired.target, desired.fallback
+        has_settled = await self._try(target, fallback)
+        if has_settled is None:
+            self._generation = -1
+            return
+        model = target.model
+        if not has_settled and fallback is not None and model not in self._serving:
+            if await self._try(fallback, None) is None:
+                self._generation = -1
+        self._deployer.set_missing(frozenset(self._failures))
+
+    async def _try(self, target: Deployment, previous: Deployment | None) -> bool | None:
+        """Whether it serves; None: the store could not be reached, it is to be tried again."""
+        model = target.model
+        serving = self._serving.get(model)
+        if serving is not None and (serving.version, serving.digest) == _identity(target):
+            self._settle(target, DeployStatus.SERVING, digest=serving.loaded)
+            return True
+        if self._settled.get(model) == target.id:
+            return False  # it failed here, and nothing about it is new
+        named = f"{model}@{target.version}"
+        if model not in self._blocked:
+            _log.info("deploying %s to environment '%s'", named, target.environment)
+        try:
+            loaded = await self._deployer.deploy(target, previous)
+            self._blocked.pop(model, None)
+        except StoreUnavailableError as error:
+            if self._blocked.get(model) != str(error):
+                self._blocked[model] = str(error)
+                _log.error("deploying %s waits: %s; what is served is served on", named, error)
+            return None
+        except PenstockError as error:
+            reason = str(error).removeprefix(f"failed to load '{model}', ")
+            self._fail(target, reason)
+            return False
+        except Exception as error:
+            _log.exception("deploying %s failed", named)
+            self._fail(target, f"unexpected {type(error).__name__}")
+            return False
+        self._serving[model] = _Serving(*_identity(target), loaded)
+        self._failures.pop(model, None)
+        self._counts["done"] += 1
+        self._settle(target, DeployStatus.SERVING, digest=loaded)
+        return True
+
+    def _fail(self, target: Deployment, reason: str) -> None:
+        self._blocked.pop(target.model, None)
+        model, serving = target.model, self._serving.get(target.model)
+        named = f"{model}@{target.version}"
+        self._counts["failed"] += 1
+        if serving is None and target.status == DeployStatus.SERVING:
+            self._failures[model] = f"{named} cannot be served: {reason}"
+        goes_on = f"{model}@{serving.version} serves on" if serving else "nothing of it serves"
+        _log.error("deploying %s failed, %s: %s", named, goes_on, reason)
+        self._settle(target, DeployStatus.FAILED, reason=reason)
+
+    def _settle(self, target: Deployment, status: DeployStatus, **told: str) -> None:
+        """Remembers how it went, and what is to be reported; the next look does."""
+        self._settled[target.model] = target.id
+        known = [each for each in target.reports if each[0] == self._settings.server]
+        said = (status.value, told.get("reason", ""), told.get("digest", ""))
+        if target.status == status and known and known[0][1:] == said:
+            return
+        report = partial(self._store.report, target.id, self._settings.server, status, **told)
+        self._reports[target.id] = report
+        self._waking.set()
+
+    async def _send_reports(self) -> None:
+        for number, report in list(self._reports.items()):
+            try:
+                await self._run(report)
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:  # a deployment that is not there any more
+                _log.error("deployment %d cannot be reported: %s", number, error)
+            if self._reports.get(number) is report:
+                del self._reports[number]
+
+    def _tell_trouble(self, error: Exception) -> None:
+        """Once, however many looks have the same trouble."""
+        if str(error) == self._trouble:
+            return
+        self._trouble = str(error)
+        is_foreseen = isinstance(error, PenstockError)
+        text = "%s; what is served is served on, and deployments wait"
+        _log.error(text, error, exc_info=None if is_foreseen else error)
+
+    def _begin(self, model: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._busy[model] = task
+        task.add_done_callback(lambda _: self._end(model))
+
+    def _end(self, model: str) -> None:
+        del self._busy[model]
+        if self._generation == -1 and not (self._trouble or self._blocked):
+            self._waking.set()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        future = self._thread.submit(function)
+        self._in_thread.add(future)
+        future.add_done_callback(self._in_thread.discard)
+        return await asyncio.wrap_future(future)
+
+
+def _identity(target: Deployment) -> tuple[int, str]:
+    return target.version, target.digest

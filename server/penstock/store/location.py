@@ -1,0 +1,85 @@
+"""Where a store is: what `--store` and PENSTOCK_STORE say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from penstock.store.failures import RefusedError
+
+__all__ = ["Location", "locate", "without_credentials"]
+
+DATABASE = "store.db"
+ARTIFACTS = "artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A store.
+
+    Attributes:
+        database: for SQLAlchemy.
+        artifacts: the directory of the bytes; None: the database says where.
+        shown: for people, without anything secret.
+    """
+
+    database: URL
+    artifacts: Path | None
+    shown: str
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The file of an SQLite database."""
+        is_file = self.database.get_backend_name() == "sqlite"
+        return Path(self.database.database or "") if is_file else None
+
+
+def locate(url: str) -> Location:
+    """Reads a directory, sqlite:///FILE or postgresql://...; `?artifacts=DIR` names the bytes'.
+
+    Raises:
+        RefusedError: it is none of these.
+    """
+    if not url:
+        raise RefusedError("no store is named: give --store or set PENSTOCK_STORE")
+    if "://" not in url:
+        root = Path(url)
+        database = URL.create("sqlite", database=str(root / DATABASE))
+        return Location(database, root / ARTIFACTS, url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise RefusedError(f"'{without_credentials(url)}' is no URL of a database") from None
+    named = parsed.query.get("artifacts", "")
+    artifacts = Path(named) if isinstance(named, str) and named else None
+    parsed = parsed.difference_update_query(["artifacts"])
+    kind = parsed.get_backend_name()
+    shown = without_credentials(url)
+    if kind == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise RefusedError(f"'{shown}' names no file: expected sqlite:///FILE")
+        return Location(parsed, artifacts or Path(parsed.database).parent / ARTIFACTS, shown)
+    if kind == "postgresql":
+        return Location(parsed.set(drivername="postgresql+psycopg"), artifacts, shown)
+    raise RefusedError(f"'{shown}': expected a directory, sqlite:///FILE or postgresql://...")
+
+
+def without_credentials(uri: str) -> str:
+    """A URI without user, password, query and fragment, which may be or hold secrets.
+
+    What has no scheme is left as it is, but for the form user:password@host.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        # scp's form of a git remote: the user is no secret there, a password would be
+        return re.sub(r"^[^/@\s]*:[^/@\s]*@", "", uri)
+    bare = re.split(r"[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = bare.partition("/")
+    # A password may hold a slash that should have been escaped.
+    if "@" in path and ":" in authority and "@" not in authority:
+        authority, slash, path = bare.rpartition("@")[2].partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"

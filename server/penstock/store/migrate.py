@@ -1,0 +1,63 @@
+"""Brings the store's database to the schema of this version, or back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from penstock.store.failures import RefusedError
+
+__all__ = ["HEAD", "ensure_current", "migrate"]
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+HEAD = "0001"
+"""The revision that this version reads and writes: a constant, since each command asks."""
+
+
+def ensure_current(connection: Connection, *, may_create: bool) -> None:
+    """Sees to it that the schema is this version's.
+
+    Args:
+        connection: in a transaction that others wait for.
+        may_create: an empty database is given its tables.
+
+    Raises:
+        RefusedError: it is of another version, or empty and may not be filled.
+    """
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == HEAD:
+        return
+    if revision is not None:
+        known = {each.revision for each in _scripts().walk_revisions()}
+        if revision not in known:
+            raise RefusedError("the store was made by a newer version of penstock")
+        raise RefusedError("the store is of an older version: run `penstock store upgrade`")
+    if not may_create:
+        raise RefusedError("there is no store yet: the first `penstock push` makes it")
+    if inspect(connection).get_table_names():
+        raise RefusedError("the database has tables of something else: a store needs its own")
+    migrate(connection, HEAD)
+
+
+def migrate(connection: Connection, revision: str) -> None:
+    """Goes up or down to a revision; "base" is empty."""
+    config = _config()
+    config.attributes["connection"] = connection
+    current = MigrationContext.configure(connection).get_current_revision()
+    is_down = revision == "base" or (current is not None and revision < current)
+    (command.downgrade if is_down else command.upgrade)(config, revision)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

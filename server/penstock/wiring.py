@@ -1,0 +1,75 @@
+"""Wires models to where they come from: repositories on disk, or the model store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.repository.core_engine import CoreEngine
+from penstock.repository.deployed import DeployedModels
+from penstock.repository.environments import EnvironmentSettings
+from penstock.repository.manager import ModelManager
+from penstock.repository.poller import RepositoryPoller
+from penstock.repository.settings import RepositorySettings
+from penstock.repository.snapshot import RepositoryScanner
+
+if TYPE_CHECKING:
+    from penstock.config import ServerConfig
+    from penstock.core import Core
+    from penstock.deployed import StoreService
+
+__all__ = ["PLUGINS", "make_models", "make_poller", "repository_settings"]
+
+PLUGINS = Path(__file__).parent / "backends"
+
+
+def make_models(config: ServerConfig, core: Core, on_change: Callable[[], None]) -> ModelManager:
+    """What serves models: those of the repositories, or those that are deployed."""
+    kind = DeployedModels if config.environment else ModelManager
+    return kind(CoreEngine(core), repository_settings(config), on_change)
+
+
+def make_poller(
+    config: ServerConfig, core: Core, models: ModelManager
+) -> RepositoryPoller | StoreService | None:
+    """What follows changes; None: nothing does.
+
+    Raises:
+        StartupError: the store cannot be used.
+    """
+    if isinstance(models, DeployedModels):
+        from penstock.deployed import make_store_service
+
+        return make_store_service(config, core, models)
+    if config.model_control_mode != "poll":
+        return None
+    scanner = RepositoryScanner(config.model_repository)
+    return RepositoryPoller(models, scanner, config.repository_poll_secs)
+
+
+def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
+    """Where environments of Python models are: by default in the user's cache."""
+    interpreter = config.backend_options().get("python", {}).get("interpreter", sys.executable)
+    if config.python_environments:
+        return EnvironmentSettings(Path(config.python_environments), Path(interpreter))
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
+
+
+def repository_settings(config: ServerConfig) -> RepositorySettings:
+    """What the model manager needs to know."""
+    return RepositorySettings(
+        paths=config.model_repository,
+        control_mode=config.model_control_mode,
+        load_models=config.load_model,
+        exit_on_error=config.exit_on_error,
+        strict_readiness=config.strict_readiness,
+        load_threads=config.model_load_thread_count,
+        drain_timeout_s=config.exit_timeout_secs,
+        background_batch_size=config.background_batch_size,
+        backend_directories=(PLUGINS, *config.backend_directory),
+        environments=_environment_settings(config),
+    )

@@ -1,0 +1,80 @@
+"""Processes that die by SIGKILL in a push or a deployment: the store is consistent afterwards."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.killed_store import count_calls, push_and_deploy, run_killed
+from tests.support.stores import postgresql, store_url
+
+from penstock.store.cache import ArtifactCache
+from penstock.store.records import Reference
+from penstock.store.store import Store, open_store
+
+pytestmark = pytest.mark.any_transport
+
+__all__ = ["postgresql", "store_url"]
+
+
+def check(store: Store, cache_root: Path) -> int:
+    """Everything that can be seen is whole, and points to what is there; how many versions."""
+    versions = store.versions("m")
+    for each in versions:
+        record = store.show(Reference("m", each.version))
+        assert store.verify(Reference("m", each.version)).faults == ()
+        assert record.owner == "ada" and set(record.tags) == {"seed"}
+        assert len(record.links) == 4 and len(record.metrics) == 1 and len(record.files) == 1
+        pushed = [e for e in store.log(model="m", version=each.version) if e.kind == "pushed"]
+        assert len(pushed) == 1
+    numbers = {each.version for each in versions}
+    generation, desired = store.desired("prod")
+    assert {each.target.version for each in desired} <= numbers
+    requested = [e for e in store.log(environment="prod", limit=9999)]
+    assert generation == sum(e.kind == "deploy requested" for e in requested)
+    assert sum(e.kind == "serving" for e in requested) <= generation
+    cached = sorted((cache_root / "models").iterdir()) if cache_root.exists() else []
+    for entry in cached:
+        assert len([path for path in entry.rglob("*") if path.is_file()]) == 1
+    return len(versions)
+
+
+def play(url: str, place: Path, deaths: int) -> None:
+    cache_root = place / "cache"
+    calls = count_calls(url, cache_root, place / "calls")
+    with open_store(url) as store:
+        for seed in range(1, deaths + 1):
+            run_killed(url, cache_root, seed, calls)
+            assert 1 <= check(store, cache_root) <= seed + 1
+        before = check(store, cache_root)
+        push_and_deploy(url, cache_root, deaths + 1)  # as if nothing had happened
+        assert check(store, cache_root) == before + 1
+        assert list((store.artifacts.root / "tmp").iterdir()) == []
+        store.clean()
+        versions = store.versions("m")
+        records = [store.show(Reference("m", each.version)) for each in versions]
+        wanted = {entry.sha256 for record in records for entry in record.files}
+        wanted |= {record.digest.removeprefix("sha256:") for record in records}
+        assert set(store.artifacts.names()) == wanted
+        ArtifactCache(cache_root, 0).open()
+        assert list((cache_root / "tmp").iterdir()) == []
+        (serving,) = store.desired("prod")[1]
+        assert serving.target.status == "SERVING"
+        assert serving.target.version == max(each.version for each in versions)
+
+
+def test_store_is_consistent_after_a_dozen_deaths(store_url: str, tmp_path: Path) -> None:
+    play(store_url, tmp_path, 12)
+
+
+@pytest.mark.slow
+def test_store_is_consistent_after_200_deaths(store_url: str, tmp_path: Path) -> None:
+    play(store_url, tmp_path, 200)
+
+
+def test_first_push_that_dies_leaves_a_store_that_works(tmp_path: Path) -> None:
+    calls = count_calls(str(tmp_path / "0"), tmp_path / "c0", tmp_path / "calls")
+    for seed in range(1, 7):
+        url = str(tmp_path / str(seed))
+        run_killed(url, tmp_path / f"c{seed}", seed, calls // 4)
+        push_and_deploy(url, tmp_path / f"c{seed}", 99)
+        with open_store(url) as store:
+            assert check(store, tmp_path / f"c{seed}") in (1, 2)

@@ -1,0 +1,123 @@
+"""Versions that are handed over: served after the last gate, or not at all."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fake_engine import FakeEngine, add_model
+
+from penstock.errors import CoreError, FailedPreconditionError, UnavailableError
+from penstock.repository import RepositorySettings
+from penstock.repository.catalog import ServedVersion
+from penstock.repository.deployed import DeployedModels
+
+
+async def passes(served: ServedVersion) -> ServedVersion:
+    return served
+
+
+async def fails(served: ServedVersion) -> ServedVersion:
+    raise FailedPreconditionError("it is off")
+
+
+@asynccontextmanager
+async def running(engine: FakeEngine, **settings: Any) -> AsyncIterator[DeployedModels]:
+    models = DeployedModels(engine, RepositorySettings(paths=(), **settings))
+    try:
+        await models.start()
+        yield models
+    finally:
+        await models.close(30)
+
+
+def serving(engine: FakeEngine) -> list[int]:
+    return [version.spec.version for version in engine.serving.get("m", [])]
+
+
+def repository(root: Path, version: int, config: str | None = None) -> Path:
+    add_model(root / str(version), "m", versions=(version,), config=config)
+    return root / str(version)
+
+
+async def test_nothing_is_served_until_it_is_deployed(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running(engine) as models:
+        assert models.all_ready() and await models.index() == []
+        await models.deploy("m", repository(tmp_path, 1), 1, passes)
+        assert serving(engine) == [1] and models.ready("m", "1")
+
+
+async def test_next_version_replaces_the_one_before(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running(engine) as models:
+        await models.deploy("m", repository(tmp_path, 1), 1, passes)
+        await models.deploy("m", repository(tmp_path, 2), 2, passes)
+        assert serving(engine) == [2] and not models.ready("m", "1")
+    assert [version.log[-1] for version in engine.created] == ["close", "close"]
+
+
+async def test_refused_version_is_closed_and_the_one_before_serves_on(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running(engine) as models:
+        await models.deploy("m", repository(tmp_path, 1), 1, passes)
+        with pytest.raises(CoreError, match="failed to load 'm', it is off"):
+            await models.deploy("m", repository(tmp_path, 2), 2, fails)
+        assert serving(engine) == [1]
+        assert engine.created[-1].log == ["start", "close"]
+        assert models.all_ready()
+        (first, second) = await models.index()
+        assert (first.state, second.state) == ("READY", "UNAVAILABLE")
+        assert "it is off" in second.reason
+
+
+async def test_version_that_does_not_load_changes_nothing(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with running(engine) as models:
+        await models.deploy("m", repository(tmp_path, 1), 1, passes)
+        engine.fail["create", "m"] = FailedPreconditionError("no memory")
+        with pytest.raises(CoreError, match="no memory"):
+            await models.deploy("m", repository(tmp_path, 2), 2, passes)
+        assert serving(engine) == [1] and models.all_ready()
+
+
+async def test_what_the_gate_returns_is_served(tmp_path: Path) -> None:
+    async def marks(served: ServedVersion) -> ServedVersion:
+        return replace(served, config=replace(served.config, parameters={"mark": "1"}))
+
+    async with running(FakeEngine()) as models:
+        await models.deploy("m", repository(tmp_path, 1), 1, marks)
+        assert models.config("m").parameters == {"mark": "1"}
+
+
+async def test_policy_of_the_configuration_does_not_matter(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    place = repository(tmp_path, 3, "version_policy { specific { versions: 9 } }")
+    async with running(engine) as models:
+        await models.deploy("m", place, 3, passes)
+        assert serving(engine) == [3]
+
+
+async def test_version_that_is_not_there_is_told(tmp_path: Path) -> None:
+    async with running(FakeEngine()) as models:
+        with pytest.raises(CoreError, match="failed to load 'm'"):
+            await models.deploy("m", repository(tmp_path, 1), 2, passes)
+
+
+async def test_missing_model_makes_the_server_unready(tmp_path: Path) -> None:
+    async with running(FakeEngine()) as models:
+        models.missing = frozenset({"m"})
+        assert not models.all_ready()
+    async with running(FakeEngine(), strict_readiness=False) as models:
+        models.missing = frozenset({"m"})
+        assert models.all_ready()
+
+
+async def test_clients_cannot_load_or_unload(tmp_path: Path) -> None:
+    async with running(FakeEngine()) as models:
+        await models.deploy("m", repository(tmp_path, 1), 1, passes)
+        for change in (models.load("m"), models.unload("m")):
+            with pytest.raises(UnavailableError, match="explicit model load / unload"):
+                await change

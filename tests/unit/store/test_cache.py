@@ -1,0 +1,131 @@
+"""The cache of artifacts: whole or not there, checked, within its bound."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.cache import ArtifactCache, digest_of
+from penstock.store.failures import CorruptError, StoreError
+from penstock.store.files import SourceFile
+from penstock.store.records import VersionRecord
+
+SIZE = 1000
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> ArtifactDirectory:
+    directory = ArtifactDirectory(tmp_path / "artifacts")
+    directory.create()
+    return directory
+
+
+def record(artifacts: ArtifactDirectory, version: int, content: bytes = b"") -> VersionRecord:
+    content = content or bytes([version]) * SIZE
+    with artifacts.adding():
+        files = [SourceFile("version/model.onnx", content), SourceFile("config.pbtxt", b"")]
+        manifest = artifacts.add(files)
+    return VersionRecord(
+        id=version,
+        model="m",
+        version=version,
+        digest=manifest.digest,
+        files=manifest.files,
+        status="READY",
+        reason="",
+        created_ms=0,
+        updated_ms=0,
+    )
+
+
+def opened(tmp_path: Path, max_bytes: int = 0) -> ArtifactCache:
+    cache = ArtifactCache(tmp_path / "cache", max_bytes)
+    cache.open()
+    return cache
+
+
+def kept(tmp_path: Path) -> list[int]:
+    return sorted(int(p.name.split("-")[1]) for p in (tmp_path / "cache" / "models").iterdir())
+
+
+def test_fetched_version_lies_as_in_a_repository(
+    artifacts: ArtifactDirectory, tmp_path: Path
+) -> None:
+    wanted = record(artifacts, 3)
+    root = opened(tmp_path).fetch(wanted, artifacts)
+    assert (root / "m" / "3" / "model.onnx").read_bytes() == b"\3" * SIZE
+    assert (root / "m" / "config.pbtxt").read_bytes() == b""
+    assert digest_of(root, wanted) == wanted.digest
+
+
+def test_second_fetch_needs_no_store(artifacts: ArtifactDirectory, tmp_path: Path) -> None:
+    wanted = record(artifacts, 1)
+    cache = opened(tmp_path)
+    root = cache.fetch(wanted, artifacts)
+    assert cache.fetch(wanted, ArtifactDirectory(tmp_path / "gone")) == root
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+def test_damaged_entry_is_fetched_anew(
+    artifacts: ArtifactDirectory, tmp_path: Path, damage: str
+) -> None:
+    wanted = record(artifacts, 1)
+    cache = opened(tmp_path)
+    model = cache.fetch(wanted, artifacts) / "m" / "1" / "model.onnx"
+    if damage == "change":
+        model.write_bytes(b"x")
+    else:
+        model.unlink()
+    cache.fetch(wanted, artifacts)
+    assert model.read_bytes() == b"\1" * SIZE
+
+
+def test_damaged_artifact_never_gets_a_name(artifacts: ArtifactDirectory, tmp_path: Path) -> None:
+    wanted = record(artifacts, 1)
+    sha256 = next(e.sha256 for e in wanted.files if e.size_bytes)
+    blob = artifacts.root / "blobs" / sha256[:2] / sha256
+    blob.chmod(0o644)
+    blob.write_bytes(b"x" * SIZE)
+    cache = opened(tmp_path)
+    with pytest.raises(CorruptError):
+        cache.fetch(wanted, artifacts)
+    assert kept(tmp_path) == []
+    assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+def test_what_was_not_used_for_longest_goes_first(
+    artifacts: ArtifactDirectory, tmp_path: Path
+) -> None:
+    cache = opened(tmp_path, max_bytes=3 * SIZE)
+    versions = [record(artifacts, number) for number in range(1, 5)]
+    for age, version in enumerate(versions[:3]):
+        root = cache.fetch(version, artifacts)
+        cache.release(version)
+        os.utime(root, ns=(age, age))
+    cache.fetch(versions[0], artifacts)
+    cache.release(versions[0])
+    cache.fetch(versions[3], artifacts)
+    assert kept(tmp_path) == [1, 3, 4]
+
+
+def test_what_is_in_use_stays_also_for_other_servers(
+    artifacts: ArtifactDirectory, tmp_path: Path
+) -> None:
+    mine, other = opened(tmp_path, 2 * SIZE), opened(tmp_path, 2 * SIZE)
+    first, second, third = (record(artifacts, number) for number in (1, 2, 3))
+    mine.fetch(first, artifacts)
+    other.fetch(second, artifacts)
+    with pytest.raises(StoreError, match="the cache has no room: 1000 bytes needed, 0 free"):
+        mine.fetch(third, artifacts)
+    other.release(second)
+    mine.fetch(third, artifacts)
+    assert kept(tmp_path) == [1, 3]
+
+
+def test_next_start_removes_what_a_killed_fetch_left(tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "tmp" / "half" / "m"
+    left.mkdir(parents=True)
+    (left / "x").write_text("x")
+    opened(tmp_path)
+    assert list((tmp_path / "cache" / "tmp").iterdir()) == []

@@ -1,0 +1,220 @@
+"""Following an environment: on a store and a deployer that do what the test says."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from penstock.errors import FailedPreconditionError, StartupError
+from penstock.store.failures import StoreUnavailableError
+from penstock.store.follower import FollowerSettings, StoreFollower
+from penstock.store.records import Deployment, DeployStatus, Desired
+
+
+def deployment(number: int, version: int, status: str = "REQUESTED", **more: Any) -> Deployment:
+    made = Deployment(
+        id=number,
+        environment="prod",
+        model="m",
+        version=version,
+        digest=f"sha256:{version}",
+        kind="deploy",
+        alias="",
+        allow_breaking=False,
+        status=status,
+        reason="",
+        actor="tester",
+        requested_ms=0,
+        settled_ms=None,
+    )
+    return replace(made, **more)
+
+
+@dataclass
+class FakeStore:
+    generation_: int = 0
+    wanted: list[Desired] = field(default_factory=list)
+    is_gone: bool = False
+    reports: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def ask(self, *wanted: Desired) -> None:
+        self.generation_ += 1
+        self.wanted = list(wanted)
+
+    def generation(self, environment: str) -> int:
+        if self.is_gone:
+            raise StoreUnavailableError("gone")
+        return self.generation_
+
+    def desired(self, environment: str) -> tuple[int, list[Desired]]:
+        return self.generation_, self.wanted
+
+    def report(
+        self,
+        deployment_id: int,
+        server: str,
+        status: DeployStatus,
+        *,
+        reason: str = "",
+        digest: str = "",
+    ) -> None:
+        if self.is_gone:
+            raise StoreUnavailableError("gone")
+        self.reports.append((deployment_id, status.value, reason))
+
+
+@dataclass
+class FakeDeployer:
+    fail: dict[int, Exception] = field(default_factory=dict)
+    tried: list[tuple[int, int | None]] = field(default_factory=list)
+    missing: frozenset[str] = frozenset()
+    gate: asyncio.Event | None = None
+
+    async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
+        self.tried.append((deployment.version, previous.version if previous else None))
+        if self.gate is not None:
+            await self.gate.wait()
+        if deployment.version in self.fail:
+            raise self.fail[deployment.version]
+        return deployment.digest
+
+    def set_missing(self, models: frozenset[str]) -> None:
+        self.missing = models
+
+
+async def never(event: asyncio.Event, seconds: float) -> bool:
+    await event.wait()
+    return True
+
+
+@dataclass
+class World:
+    store: FakeStore = field(default_factory=FakeStore)
+    deployer: FakeDeployer = field(default_factory=FakeDeployer)
+
+    def __post_init__(self) -> None:
+        settings = FollowerSettings(environment="prod", server="s")
+        self.follower = StoreFollower(self.store, self.deployer, settings, never)
+
+    async def polls(self) -> None:
+        """Two looks with all they begin: what was done is reported by the second."""
+        for _ in range(2):
+            await self.follower.poll()
+            while self.follower._busy:
+                await asyncio.gather(*self.follower._busy.values())
+
+
+@pytest.fixture
+async def world() -> Any:
+    made = World()
+    yield made
+    assert await made.follower.close(30)
+
+
+async def test_nothing_is_asked_for_twice(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    await world.polls()
+    assert world.deployer.tried == [(1, None)]
+    assert world.store.reports == [(1, "SERVING", "")]
+
+
+async def test_failure_is_reported_and_the_old_version_serves_on(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.deployer.fail[2] = FailedPreconditionError("failed to load 'm', it is off")
+    world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
+    await world.polls()
+    assert world.deployer.tried == [(1, None), (2, 1)]
+    assert world.store.reports[-1] == (2, "FAILED", "it is off")
+    assert world.follower.stats()["serving"] == {"m": (1, "sha256:1")}
+    assert world.deployer.missing == frozenset()
+
+
+async def test_start_falls_back_to_what_served(world: World) -> None:
+    world.deployer.fail[2] = FailedPreconditionError("off")
+    world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
+    await world.follower.look()
+    assert world.deployer.tried == [(2, 1), (1, None)]
+    assert (2, "FAILED", "off") in world.store.reports
+
+
+async def test_start_fails_when_what_should_serve_does_not(world: World) -> None:
+    world.deployer.fail[1] = FailedPreconditionError("off")
+    world.store.ask(Desired(deployment(1, 1, "SERVING")))
+    with pytest.raises(StartupError, match="m@1 cannot be served: off"):
+        await world.follower.look()
+    assert world.deployer.missing == {"m"}
+
+
+async def test_start_fails_without_the_store(world: World) -> None:
+    world.store.is_gone = True
+    with pytest.raises(StartupError, match="gone"):
+        await world.follower.look()
+
+
+async def test_version_that_another_server_refused_is_given_up(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
+    await world.polls()
+    world.store.ask(Desired(deployment(1, 1, "SERVING")))
+    await world.polls()
+    assert [version for version, _ in world.deployer.tried] == [1, 2, 1]
+    assert world.follower.stats()["serving"] == {"m": (1, "sha256:1")}
+
+
+async def test_same_version_again_is_reported_and_not_loaded(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.store.ask(Desired(deployment(2, 1), deployment(1, 1, "SERVING")))
+    await world.polls()
+    assert world.deployer.tried == [(1, None)]
+    assert world.store.reports == [(1, "SERVING", ""), (2, "SERVING", "")]
+
+
+async def test_reports_wait_for_the_store(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.follower.poll()
+    world.store.is_gone = True
+    await world.polls()
+    assert world.store.reports == []
+    assert not world.follower.stats()["is_up"] and world.follower.stats()["unreported"] == 1
+    world.store.is_gone = False
+    await world.polls()
+    assert world.store.reports == [(1, "SERVING", "")]
+    assert world.follower.stats()["is_up"]
+
+
+async def test_deployment_is_tried_again_when_its_bytes_could_not_be_reached(world: World) -> None:
+    world.deployer.fail[1] = StoreUnavailableError("no artifacts")
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    assert world.store.reports == [] and not world.follower.stats()["is_up"]
+    del world.deployer.fail[1]
+    await world.polls()
+    assert world.store.reports == [(1, "SERVING", "")]
+    assert world.follower.stats()["is_up"]
+
+
+async def test_request_during_a_deployment_is_taken_up_after_it(world: World) -> None:
+    world.deployer.gate = asyncio.Event()
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.follower.poll()
+    world.store.ask(Desired(deployment(2, 2)))
+    await world.follower.poll()
+    assert [version for version, _ in world.deployer.tried] in ([], [1])
+    world.deployer.gate.set()
+    while world.follower._busy:
+        await asyncio.gather(*world.follower._busy.values())
+    await world.polls()
+    assert [version for version, _ in world.deployer.tried] == [1, 2]
+    assert world.follower.stats()["serving"] == {"m": (2, "sha256:2")}
+
+
+async def test_defect_is_a_failed_deployment(world: World) -> None:
+    world.deployer.fail[1] = ZeroDivisionError()
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    assert world.store.reports == [(1, "FAILED", "unexpected ZeroDivisionError")]
