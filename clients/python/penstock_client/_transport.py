@@ -162,10 +162,10 @@ class GrpcTransport:
 
     def _callable(self, method: Method, make: Callable[..., Any]) -> Any:
         # Two threads may both make one: they are alike, and the last one stays.
-        found = self._callables.get(method.name)
+        found = self._callables.get(method.path)
         if found is None:
             found = make(method.path)
-            self._callables[method.name] = found
+            self._callables[method.path] = found
         return found
 
 
@@ -233,11 +233,11 @@ class AsyncGrpcTransport:
             raise CancelledError("the client was closed during the call") from None
 
     def _callable(self, method: Method, kind: str) -> Any:
-        found = self._callables.get(method.name)
+        found = self._callables.get(method.path)
         if found is None:
             make = getattr(self._open_channel(), kind)
             found = make(method.path)
-            self._callables[method.name] = found
+            self._callables[method.path] = found
         return found
 
     def _open_channel(self) -> grpc.aio.Channel:
