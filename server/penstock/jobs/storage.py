@@ -1,9 +1,9 @@
 """Where inputs are read and outputs are written: a local directory or an object store.
 
 A file appears whole or not at all. Locally it is written under a name that begins with a dot,
-flushed to the disk and renamed, and the directory is flushed too; in an object store it is an
-upload that becomes visible when it ends. Filesystems are pyarrow's, and fsspec's for what pyarrow
-does not have.
+flushed to the disk and renamed, and the directory is flushed too. For an object store it is put
+together in a temporary file of this machine first; the upload becomes visible when it ends.
+Filesystems are pyarrow's, and fsspec's for what pyarrow does not have.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import os
 import posixpath
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from penstock.jobs.failures import BusyError, PlanError, TemporaryError
 _OURS = {"az": "adlfs", "memory": "fsspec"}
 """Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
 
+_KEPT_IN_MEMORY_BYTES = 8 << 20  # of a file for an object store; the rest goes to the disk
+_UPLOAD_BYTES = 4 << 20  # at a time
 _WRITES = itertools.count()
 _PROCESS = secrets.token_hex(4)
 """Processes of other machines may have the same number."""
@@ -317,13 +321,24 @@ class Storage:
             raise TemporaryError(f"cannot {verb} {self.uri}/{name}: {reason_of(error)}") from None
 
     def _create_remote(self, path: str) -> Iterator[Sink]:
+        # An upload that is begun cannot be given up: pyarrow ends it, cut short, when its stream
+        # goes. So it begins when all is there.
+        with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY_BYTES) as spool:
+            yield Sink(spool.write)
+            spool.seek(0)
+            self._upload(spool, path)
+
+    def _upload(self, source: Any, path: str) -> None:
         stream = self._filesystem.open_output_stream(path)
         try:
-            yield Sink(stream.write)
+            shutil.copyfileobj(source, stream, _UPLOAD_BYTES)
+            stream.close()
         except BaseException:
-            _abort(stream)
+            with suppress(OSError):
+                stream.close()
+            with suppress(OSError):  # half of a file, should that have made one
+                self._filesystem.delete_file(path)
             raise
-        stream.close()
 
 
 def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
@@ -341,13 +356,6 @@ def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
         scratch.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
-
-
-def _abort(stream: Any) -> None:
-    """Gives an upload up, where the filesystem can; else what is left is overwritten later."""
-    abort = getattr(stream, "abort", None)
-    if abort is not None:
-        abort()
 
 
 def _flush_directory(path: Path) -> None:
