@@ -36,6 +36,7 @@ class Method:
     path: str
     request: type[Message]
     response: type[Message]
+    is_client_streaming: bool = False
 
 
 def _read_files(name: str) -> FileDescriptorSet:
@@ -70,6 +71,7 @@ def _methods(pool: DescriptorPool, service: str) -> dict[str, Method]:
             f"/{service}/{method.name}",
             message_factory.GetMessageClass(method.input_type),
             message_factory.GetMessageClass(method.output_type),
+            method.client_streaming,
         )
         for method in pool.FindServiceByName(service).methods
     }
