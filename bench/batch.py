@@ -7,13 +7,19 @@ KB). For each, in one process with one core: the engine alone is the job's own r
 beforehand, with as many in flight; then the whole job runs, from Parquet to Parquet. Prints rows
 per second of both, the ratio of each round, and that of the CPU time, which other work on the
 machine disturbs less. Every row of each job must have been answered.
+
+In each round of digits micro/engine_bench runs, too, if `make bench` has built it: batcher and
+engine in process with one-row requests, 64 in flight, which is what the budget of one-row requests
+is of. The job has requests of as many rows as the model takes, so that it has two ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +34,7 @@ import pyarrow.parquet as pq
 import uvloop
 from _measure import Spread, digits_repository
 
+from native import micro_settings
 from penstock.batch import local_engine
 from penstock.config import ServerConfig
 from penstock.jobs.job import run_job
@@ -36,6 +43,7 @@ from penstock.jobs.pieces import Cut, pieces
 from penstock.jobs.planning import JobOptions, PlannedJob, plan_job
 from penstock.jobs.requests import requests_of
 
+ENGINE_BENCH = Path(__file__).resolve().parents[1] / "build/release/bench/micro/engine_bench"
 WIDE = "resnet_f32"
 WIDE_VALUES = 3 * 224 * 224
 
@@ -109,11 +117,28 @@ async def engine_rate(engine: Any, job: PlannedJob, rows: int) -> float:
     return sent / (time.perf_counter() - began)
 
 
+def one_row_rate(root: Path) -> float | None:
+    """Rows per second of engine_bench's one-row requests, 64 in flight; None: it is not built."""
+    if not ENGINE_BENCH.exists():
+        return None
+    command = [
+        str(ENGINE_BENCH),
+        "--benchmark_filter=BM_Digits/window:64",
+        "--benchmark_format=json",
+    ]
+    done = subprocess.run(command, env=micro_settings(root), capture_output=True, check=True)
+    (found,) = json.loads(done.stdout)["benchmarks"]
+    return float(found["items_per_second"])
+
+
 async def measure(root: Path, model: str, source: Path, rounds: int) -> None:
-    """Prints a line per model."""
+    """Prints what each did, and the ratios."""
     config = ServerConfig(model_repository=(root,))
     rows = pq.ParquetFile(source).metadata.num_rows
-    alone, whole, cpu = [], [], []
+    alone: list[float] = []
+    whole: list[float] = []
+    cpu: list[float] = []
+    one_row: list[float] = []
     async with local_engine(config, model, 60.0) as engine:
         options = JobOptions(model, str(source), str(root / f".{model}-out"))
         for _ in range(rounds):
@@ -128,12 +153,30 @@ async def measure(root: Path, model: str, source: Path, rounds: int) -> None:
                 raise SystemExit(f"{model}: {result}")
             whole.append(rows / result.seconds)
             shutil.rmtree(root / f".{model}-out")
-    ratios = Spread(tuple(b / a for a, b in zip(alone, whole, strict=True)))
+            if model == "digits" and (rate := await asyncio.to_thread(one_row_rate, root)):
+                one_row.append(rate)
     print(f"{model}: {rows} rows, {job.sizes}")
-    print(f"  engine alone  {Spread(tuple(alone))} rows/s")
-    print(f"  batch job     {Spread(tuple(whole))} rows/s")
-    print(f"  ratio         {ratios}")
-    print(f"  CPU, job to engine alone, {Spread(tuple(cpu))}", flush=True)
+    show("batch job", "rows/s", whole)
+    what = f"engine alone, requests of {job.sizes.request_rows}"
+    show(what, "rows/s", alone)
+    show(f"  ratio, job to {what}", "", ratios(whole, alone))
+    show("  ratio of CPU time", "", cpu)
+    if one_row:
+        what = "engine alone, one-row requests"
+        show(what, "rows/s", one_row)
+        show(f"  ratio, job to {what}", "", ratios(whole, one_row))
+    elif model == "digits":
+        print("  engine alone, one-row requests: not built (make bench)", flush=True)
+
+
+def ratios(values: list[float], others: list[float]) -> list[float]:
+    """Of each round."""
+    return [value / other for value, other in zip(values, others, strict=True)]
+
+
+def show(what: str, unit: str, values: list[float]) -> None:
+    """A line."""
+    print(f"  {what:<50} {Spread(tuple(values))} {unit}".rstrip(), flush=True)
 
 
 def main() -> None:

@@ -19,23 +19,28 @@ import _measure
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def micro_settings(repository: Path) -> dict[str, str]:
+    """The environment that the programs want, with the digits model of a repository."""
+    found = find_spec("onnxruntime")
+    assert found is not None and found.origin is not None
+    return {
+        **os.environ,
+        "PENSTOCK_BENCH_DIGITS": str(repository / "digits" / "1" / "model.onnx"),
+        "PENSTOCK_BENCH_ORT": str(Path(found.origin).parent / "capi"),
+        "PENSTOCK_BENCH_BACKENDS": str(ROOT / "server" / "penstock" / "backends"),
+    }
+
+
 def main() -> None:
     """Runs them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="*_bench", help="name of one program")
     args, flags = parser.parse_known_args()
-    found = find_spec("onnxruntime")
-    assert found is not None and found.origin is not None
     repeat = ["--benchmark_repetitions=5", "--benchmark_report_aggregates_only=true"]
     with _measure.digits_repository() as repository:
-        settings = {
-            "PENSTOCK_BENCH_DIGITS": str(repository / "digits" / "1" / "model.onnx"),
-            "PENSTOCK_BENCH_ORT": str(Path(found.origin).parent / "capi"),
-            "PENSTOCK_BENCH_BACKENDS": str(ROOT / "server" / "penstock" / "backends"),
-        }
         for program in sorted((ROOT / "build/release/bench/micro").glob(args.only)):
             command = [str(program), *repeat, *flags]
-            subprocess.run(command, env={**os.environ, **settings}, check=True)
+            subprocess.run(command, env=micro_settings(repository), check=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compiles the proto files into what the server and the client load at run time.
 
 Run as ``python proto/generate.py``; grpcio-tools in the running interpreter is all it needs. Each
-package gets a folder ``_proto`` (git-ignored) with, of inference/ (and, the server only, of
-penstock/v1/ as jobs.binpb and jobs_pb.pyi)
+package gets a folder ``_proto`` (git-ignored) with, of inference/ (and of penstock/v1/ as
+jobs.binpb and jobs_pb.pyi)
 
 * ``inference.binpb``: a FileDescriptorSet with imports, from which the package builds its message
   classes in a descriptor pool of its own (see proto/README.md for why not ``*_pb2`` modules);
@@ -34,7 +34,7 @@ SERVER, CLIENT = "server/penstock/_proto", "clients/python/penstock_client/_prot
 GATEWAY = "clients/gateway/penstock_gateway/_proto"
 PACKAGES = {
     "inference": ("inference", (SERVER, CLIENT, GATEWAY)),
-    "penstock/v1": ("jobs", (SERVER,)),
+    "penstock/v1": ("jobs", (SERVER, CLIENT)),
 }
 """By folder of sources: the name of the products, and where they go."""
 
@@ -111,17 +111,16 @@ def write_if_changed(path: Path, data: bytes) -> bool:
 
 
 def generate(repository_root: Path) -> list[Path]:
-    """Brings the products in both packages up to date; returns the files that were written."""
+    """Brings the products of every package up to date; returns the files that were written."""
     written = []
-    for package, (name, folders) in PACKAGES.items():
+    for package, (name, homes) in PACKAGES.items():
         descriptors = compile_descriptors(repository_root / "proto", package)
         products = {
             f"{name}.binpb": descriptors.SerializeToString(deterministic=True),
             f"{name}_pb.pyi": render_stub(descriptors).encode(),
         }
-        targets = [
-            (repository_root / folder / n, d) for folder in folders for n, d in products.items()
-        ]
+        folders = [repository_root / folder for folder in homes]
+        targets = [(folder / n, data) for folder in folders for n, data in products.items()]
         written += [path for path, data in targets if write_if_changed(path, data)]
     return written
 

@@ -60,6 +60,13 @@ void LineRelay::Finish(int64_t now_ns) {
   TellLeftOut();
 }
 
+std::string LineRelay::last_line() const {
+  const std::string clean = ReplaceInvalidUtf8(last_line_);
+  std::string_view line = clean;
+  TakeLevel(&line);
+  return std::string(line);
+}
+
 void LineRelay::EndLine(int64_t now_ns) {
   if (TakeToken(now_ns)) {
     TellLeftOut();
@@ -75,6 +82,7 @@ void LineRelay::EndLine(int64_t now_ns) {
     left_out_ += 1;
     left_out_bytes_ += line_.size() + cut_bytes_;
   }
+  if (line_.find_first_not_of(" \t\r") != std::string::npos) last_line_.swap(line_);
   line_.clear();
   cut_bytes_ = 0;
 }

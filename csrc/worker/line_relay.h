@@ -37,6 +37,8 @@ class LineRelay {
   void Finish(int64_t now_ns);
   // Lines are being left out now: there is no hurry to read on.
   bool is_flooded() const { return left_out_ > 0; }
+  // The last line that was not blank, passed or left out, without its level; "" = there was none.
+  std::string last_line() const;
 
  private:
   void EndLine(int64_t now_ns);
@@ -47,6 +49,7 @@ class LineRelay {
   const LineRelayOptions options_;
   const Sink sink_;
   std::string line_;
+  std::string last_line_;   // as it came
   uint64_t cut_bytes_ = 0;  // of this line
   double tokens_ = 0;       // lines that may pass now
   int64_t filled_ns_ = 0;   // when tokens_ was brought up to date

@@ -27,6 +27,7 @@ namespace {
 constexpr int kLowestOwnFd = 10;  // above every number that the child's descriptors get
 constexpr int kLogPipeBytes = 1 << 20;
 constexpr timeval kSendLimit{2, 0};
+constexpr int kEndLimitMs = 10'000;  // of a process that was asked to end
 constexpr int64_t kNsPerS = 1'000'000'000;
 
 Status CannotStart(int error) {
@@ -171,6 +172,11 @@ Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const WorkerLaunch& 
 WorkerProcess::~WorkerProcess() {
   if (pid_ < 0 || is_reaped_) return;
   Kill();
+  pollfd end{pid_fd_.get(), POLLIN, 0};
+  while (end.fd >= 0 && poll(&end, 1, kEndLimitMs) < 0 && errno == EINTR) {
+  }
+  kill(-pid_, SIGKILL);
+  kill(pid_, SIGKILL);
   while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }
@@ -229,8 +235,8 @@ void WorkerProcess::CloseSocket() const { shutdown(socket_.get(), SHUT_RDWR); }
 void WorkerProcess::Kill() const {
   // Not reaped yet, so that the number is still its own, and its group's.
   if (is_reaped_) return;
-  kill(-pid_, SIGKILL);
-  kill(pid_, SIGKILL);  // where it has left its group
+  kill(-pid_, SIGTERM);
+  kill(pid_, SIGTERM);  // where it has left its group
 }
 
 std::optional<std::string> WorkerProcess::ReapIfEnded() {

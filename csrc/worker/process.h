@@ -33,8 +33,7 @@ inline constexpr int kWorkerStartFd = 5;
 // Threading: thread-safe, but for ReapIfEnded and Kill: those exclude each other.
 // Ownership: owns the descriptors, and the child: the destructor kills it and waits for its end.
 // Blocking: Receive, up to the time-out that was set; Send, for seconds where the worker does not
-// read; the destructor, for the end of a process that
-// was killed.
+// read; the destructor, for the end of a process that was killed.
 class WorkerProcess {
  public:
   static Result<std::unique_ptr<WorkerProcess>> Spawn(const WorkerLaunch& launch);
@@ -58,7 +57,8 @@ class WorkerProcess {
   // Whoever is in Receive or Send returns at once.
   void CloseSocket() const;
 
-  // Kills the process and what it started in its group.
+  // Ends the process by SIGTERM, for which it kills at once whatever it started: a Python worker's
+  // process is its keeper (server/penstock/worker/keeper.py), which runs no code of a model.
   void Kill() const;
   // How it ended: "exited with code 3", "was killed by SIGSEGV"; nullopt while it runs.
   std::optional<std::string> ReapIfEnded();

@@ -150,6 +150,7 @@ std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
   }
   session->process().CloseSocket();  // wakes Run, where something else holds the worker's end open
   ReadRest(*session, &lines, *how);
+  last_line_ = lines.last_line();
   MutexLock lock(mu_);
   session_.reset();
   if (phase_ == Phase::kReady) phase_ = Phase::kDown;  // before anybody is told that it has ended
@@ -307,6 +308,14 @@ void Worker::Stop(WorkerSession& session) {
   }
 }
 
+// Of a process that ended by itself the last line is most likely why: an interpreter's error, say.
+// One that crashed may have left anything there.
+Status Worker::EndedWhileLoading(const std::string& ended, std::string_view how) const {
+  std::string text = ended + " while it loaded the model";
+  if (how.starts_with("exited") && !last_line_.empty()) text += ": " + last_line_;
+  return Unavailable(std::move(text));
+}
+
 // Whether another process is to be started.
 bool Worker::AfterEnd(const std::string& how) {
   bool was_ready = false;
@@ -317,8 +326,7 @@ bool Worker::AfterEnd(const std::string& how) {
   }
   const std::string ended = Say(StrCat("its worker ", how));
   if (!was_ready) {
-    SetPhase(Phase::kFailed,
-             failure_.ok() ? Unavailable(StrCat(ended, " while it loaded the model")) : failure_);
+    SetPhase(Phase::kFailed, failure_.ok() ? EndedWhileLoading(ended, how) : failure_);
     return false;
   }
   if (has_changed_) {

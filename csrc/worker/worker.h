@@ -140,6 +140,7 @@ class Worker {
   void TakeStep(WorkerSession& session);
   void Stop(WorkerSession& session);
   bool AfterEnd(const std::string& how);
+  Status EndedWhileLoading(const std::string& ended, std::string_view how) const;
   Status HandleStreamPacket(WorkerSession& session, const WorkerPacket& packet) EXCLUDES(mu_);
   Status HandleResponse(WorkerSession& session, const WorkerPacket& packet) EXCLUDES(mu_);
   Status HandleDone(WorkerSession& session, const WorkerPacket& packet) EXCLUDES(mu_);
@@ -196,6 +197,7 @@ class Worker {
   bool is_log_open_ = false;     // until its end was read
   bool is_socket_open_ = false;  // likewise
   Status failure_;               // what FAILED said
+  std::string last_line_;        // that the last process printed
   bool has_changed_ = false;     // the model's file describes another model
   bool is_socket_full_ = false;
   int64_t silent_since_ns_ = 0;  // a decoupled model could go on, and has said nothing; 0 = not so

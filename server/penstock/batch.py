@@ -15,7 +15,7 @@ from penstock.core import Caller, Core
 from penstock.errors import StartupError
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.deployed import DIGEST_PARAMETER
-from penstock.repository.layout import CONFIG_FILENAME, find_model
+from penstock.repository.layout import find_model
 from penstock.repository.manager import ModelManager
 from penstock.wiring import repository_settings
 
@@ -97,13 +97,19 @@ def _deployed_digest(models: ModelManager, model: str, version: str) -> str:
 
 
 def model_digests(repositories: tuple[Path, ...]) -> Any:
-    """A function that gives the digest of a model's version: its files and its configuration.
+    """A function that gives the digest of a model's version: all of its directory but others.
+
+    That is its files, its configuration, and for Python models their locked requirements and what
+    they import from there.
 
     Blocking: the function reads every file.
     """
     from penstock.jobs.local import directory_digest
 
     def digest(model: str, version: str) -> str:
-        return directory_digest(find_model(repositories, model).path, (version, CONFIG_FILENAME))
+        path = find_model(repositories, model).path
+        names = (entry.name for entry in path.iterdir())
+        shared = [name for name in names if not name.isdecimal() and not name.startswith(".")]
+        return directory_digest(path, (version, *shared))
 
     return digest

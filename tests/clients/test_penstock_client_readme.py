@@ -1,5 +1,7 @@
 """Runs every Python example of the client's README against a scripted server."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from tests.support.fake_v2_server import FakeServer, echo
 
-from penstock_client._messages import pb
+from penstock_client._messages import JOB_METHODS, JOB_SERVICE, jobs_pb, pb
 
 pytestmark = pytest.mark.any_transport
 
@@ -62,6 +64,33 @@ def describe() -> dict[str, Any]:
     }
 
 
+def run_job() -> grpc.GenericRpcHandler[Any, Any]:
+    """The README's job: half of it is done, then all."""
+    submitted: list[Any] = []
+
+    def submit(request: Any, context: grpc.ServicerContext) -> Any:
+        submitted.append(jobs_pb.Job(id=request.id, spec=request.spec, state="QUEUED"))
+        return submitted[0]
+
+    def watch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        assert request.id == submitted[0].id
+        for state, rows in (("RUNNING", 900), ("DONE", 1797)):
+            yield jobs_pb.Job(id=request.id, state=state, rows=rows, rows_total=1797)
+
+    def encode(message: Any) -> bytes:
+        data: bytes = message.SerializeToString()
+        return data
+
+    unary = grpc.unary_unary_rpc_method_handler(
+        submit, JOB_METHODS["Submit"].request.FromString, encode
+    )
+    stream = grpc.unary_stream_rpc_method_handler(
+        watch, JOB_METHODS["Watch"].request.FromString, encode
+    )
+    handlers = {"Submit": unary, "Watch": stream}
+    return grpc.method_handlers_generic_handler(JOB_SERVICE, handlers)
+
+
 EXPECTED = [
     "[7 7 7]\ndigits 1 ['label']\n",
     "[" + "\n ".join([" ".join("7" * 37), " ".join("7" * 37), " ".join("7" * 26)]) + "]\n",
@@ -73,6 +102,7 @@ EXPECTED = [
     "StatusCode.NOT_FOUND Request for unknown model: 'no-such-model' is not found "
     "no-such-model r1 {}\n",
     "digits 1 READY \nX FP32 (-1, 64)\n4.5 rows per batch\n",
+    "RUNNING 900 of 1797\nDONE 1797 of 1797\n",
     "",
 ]
 
@@ -85,7 +115,8 @@ def test_every_example_has_its_expectation() -> None:
 def test_example_runs_and_prints_what_it_should(
     source: str, expected: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FakeServer(classify, classify_stream, answers=describe()) as server:
+    services = (run_job(),)
+    with FakeServer(classify, classify_stream, answers=describe(), services=services) as server:
         code = compile(source.replace("localhost:8001", server.url), str(README), "exec")
         exec(code, {"__name__": "example"})
     printed = capsys.readouterr().out

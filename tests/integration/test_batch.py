@@ -20,7 +20,10 @@ from tests.support.fixture_models import (
     write_model,
     write_simple,
 )
+from tests.support.models.python_files import add_python_model
 from tests.support.run_server import RunningServer, run_server, server_config
+
+from penstock.batch import model_digests
 
 ROWS = 1000
 
@@ -248,3 +251,17 @@ async def test_rows_that_the_model_fails_on_are_rejected_with_its_reason(
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["key"] for line in lines] == [f"n{row}" for row in range(6)]
     assert all(line["reason"].startswith("INTERNAL: ") for line in lines)
+
+
+@pytest.mark.any_transport
+def test_digest_of_a_model_is_of_what_lies_beside_its_versions_too(tmp_path: Path) -> None:
+    model = add_python_model(tmp_path, "m", "import helper")
+    digest = model_digests((tmp_path,))
+    seen = [digest("m", "1")]
+    for name in ("requirements.lock", "helper.py", "config.pbtxt"):
+        (model / name).touch()
+        seen.append(digest("m", "1"))
+    assert len(set(seen)) == 4
+    add_python_model(tmp_path, "m", "import other", version=2)
+    (model / ".helper.py.swp").touch()
+    assert digest("m", "1") == seen[-1]

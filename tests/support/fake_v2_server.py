@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -54,7 +54,7 @@ class FakeServer:
     """Serves on a free port of the loopback interface from `with` to its end.
 
     `answers` are constant answers of further RPCs by name, `port` asks for a certain port,
-    `credentials` for TLS.
+    `credentials` for TLS. `services` are further ones.
     """
 
     def __init__(
@@ -65,11 +65,12 @@ class FakeServer:
         answers: Mapping[str, Any] | None = None,
         port: int = 0,
         credentials: grpc.ServerCredentials | None = None,
+        services: Sequence[grpc.GenericRpcHandler[Any, Any]] = (),
     ) -> None:
         self._pool = ThreadPoolExecutor(max_workers=8)
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
         self._server = grpc.server(self._pool, options=options)
-        self._server.add_generic_rpc_handlers((_handlers(infer, stream, answers or {}),))
+        self._server.add_generic_rpc_handlers((_handlers(infer, stream, answers or {}), *services))
         address = f"localhost:{port}"
         if credentials is None:
             self.port = self._server.add_insecure_port(address)

@@ -6,19 +6,24 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.support.fake_batch import FakeEngine, run
+
+from penstock.jobs.storage import Storage
 
 # Forked from a process that has imported everything and runs no threads: starts in milliseconds.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["tests.support.killed_job"])
 
 
-def _run_and_die(source: Path, output: Path, seed: int, least: int, options: Any) -> None:
+def _run_and_die(
+    source: Path | str, output: Path | str, seed: int, least: int, options: Any
+) -> None:
     """Kills itself by SIGKILL after a random number of calls into the jobs' code."""
     left = random.Random(seed).randint(1, least)
 
@@ -36,12 +41,28 @@ def _run_and_die(source: Path, output: Path, seed: int, least: int, options: Any
     asyncio.run(run(FakeEngine(), source, output, **options))
 
 
-def run_killed(source: Path, output: Path, seeds: Iterator[int], calls: int, **options: Any) -> int:
+def run_killed(
+    source: Path | str,
+    output: Path | str,
+    seeds: Iterator[int],
+    calls: int,
+    halves: Collection[bytes] = (),
+    **options: Any,
+) -> int:
     """Runs a job until a process gets through; each dies within so many calls or ends.
+
+    Args:
+        source: the input.
+        output: of the job.
+        seeds: of when they die.
+        calls: within which the first one dies.
+        halves: what a part may hold besides a whole one.
+        options: of the job.
 
     Returns:
         How many died.
     """
+    storage = Storage(str(output))
     deaths = 0
     while True:
         arguments = (source, output, next(seeds), calls, options)
@@ -52,6 +73,7 @@ def run_killed(source: Path, output: Path, seeds: Iterator[int], calls: int, **o
             return deaths
         assert process.exitcode == -signal.SIGKILL, process.exitcode
         deaths += 1
-        for part in output.glob("part-*.parquet"):
-            pq.read_table(part)  # whole, or not there at all
+        for part in storage.names():  # whole, or not there at all
+            if part.startswith("part-") and (content := storage.read(part)) not in halves:
+                pq.read_table(pa.BufferReader(content))
         calls = calls * 21 // 20  # it gets through in the end, wherever a part takes longest

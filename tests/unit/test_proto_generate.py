@@ -43,10 +43,13 @@ def test_products_of_the_packages_are_equal(tree: Path) -> None:
         "clients/gateway/penstock_gateway/_proto/inference_pb.pyi",
         "server/penstock/_proto/jobs.binpb",
         "server/penstock/_proto/jobs_pb.pyi",
+        "clients/python/penstock_client/_proto/jobs.binpb",
+        "clients/python/penstock_client/_proto/jobs_pb.pyi",
     ]
-    for kind in (0, 1):
-        copies = [path.read_bytes() for path in written[kind:6:2]]
-        assert copies == [copies[0]] * 3
+    for first, last in ((0, 6), (6, 10)):
+        for kind in (0, 1):
+            copies = [path.read_bytes() for path in written[first + kind : last : 2]]
+            assert copies == [copies[0]] * len(copies)
 
 
 def test_second_run_without_a_change_writes_nothing(tree: Path) -> None:
@@ -64,7 +67,9 @@ def test_changed_source_is_written_whole_and_leaves_no_scratch_file(tree: Path) 
 
     assert len(written) == 6
     assert "class Added(Message):\n    def __init__(self) -> None: ..." in written[1].read_text()
-    assert sorted(os.listdir(written[2].parent)) == ["inference.binpb", "inference_pb.pyi"]
+    assert sorted(os.listdir(written[2].parent)) == [
+        *("inference.binpb", "inference_pb.pyi", "jobs.binpb", "jobs_pb.pyi")
+    ]
 
 
 def test_broken_source_ends_with_protocs_status_and_keeps_the_products(tree: Path) -> None:

@@ -12,6 +12,8 @@ is in `penstock_client.errors`, which datatypes there are in `penstock_client.te
 
 from penstock_client._aio import AsyncClient
 from penstock_client._infer import InferRequest, InferResult
+from penstock_client._job_clients import AsyncJobs, Jobs
+from penstock_client._jobs import Job, JobSpec
 from penstock_client._records import (
     BatchStatistics,
     Duration,
@@ -64,6 +66,7 @@ __all__ = [
     "AbortedError",
     "AlreadyExistsError",
     "AsyncClient",
+    "AsyncJobs",
     "AsyncMockTransport",
     "AsyncTransport",
     "BatchStatistics",
@@ -79,6 +82,9 @@ __all__ = [
     "InferResult",
     "InternalError",
     "InvalidArgumentError",
+    "Job",
+    "JobSpec",
+    "Jobs",
     "MockTransport",
     "ModelIndexEntry",
     "ModelMetadata",

@@ -28,7 +28,9 @@ from penstock_client._infer import (
     Parameter,
     StreamMessages,
 )
-from penstock_client._messages import pb
+from penstock_client._job_clients import AsyncJobs
+from penstock_client._jobs import Job, read_job, watch_request
+from penstock_client._messages import JOB_METHODS, jobs_pb, pb
 from penstock_client._operations import Operation, T
 from penstock_client._records import (
     ModelIndexEntry,
@@ -82,6 +84,11 @@ class AsyncClient(BaseClient):
         credentials, channel_options = secured(tls, credentials, channel_options)
         self._transport = transport or AsyncGrpcTransport(url, credentials, channel_options)
         self._sleep = sleep
+
+    @property
+    def jobs(self) -> AsyncJobs:
+        """Batch jobs of a Penstock server."""
+        return AsyncJobs(self)
 
     async def __aenter__(self) -> Self:
         """The client itself."""
@@ -290,6 +297,17 @@ class AsyncClient(BaseClient):
                 if raise_errors and isinstance(item, StreamResponseError):
                     raise item
                 yield item
+
+    async def _watch(self, job_id: str, deadline_s: float | None) -> AsyncGenerator[Job, None]:
+        call = self._open_call(JOB_METHODS["Watch"], deadline_s)
+        answers = self._transport.stream(call, _once(watch_request(job_id)))
+        async with aclosing(answers):
+            async for answer in answers:
+                yield read_job(answer)
+
+
+async def _once(message: jobs_pb.JobRequest) -> AsyncIterator[jobs_pb.JobRequest]:
+    yield message
 
 
 async def _drawn(

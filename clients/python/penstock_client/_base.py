@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from penstock_client._messages import METHODS
+from penstock_client._messages import METHODS, Method
 from penstock_client._operations import Operation, T
 from penstock_client._retry import FOREVER_S, Odds, RetryBudget, RetryPlan, RetryPolicy
 from penstock_client._transport import Call, Headers
@@ -62,11 +63,15 @@ class BaseClient:
         return Call(operation.method, plan.attempt_timeout_s(), self._headers)
 
     def _stream_call(self, deadline_s: float | None, *, raise_errors: bool) -> Call:
+        call = self._open_call(METHODS["ModelStreamInfer"], deadline_s)
+        headers = (*call.headers, _STREAM_STATUS_HEADER) if raise_errors else call.headers
+        return replace(call, headers=headers)
+
+    def _open_call(self, method: Method, deadline_s: float | None) -> Call:
         """A stream has no deadline unless it is given one: it may live as long as its caller."""
         self._check_open()
         no_limit = deadline_s is None or deadline_s > FOREVER_S
-        headers = (*self._headers, _STREAM_STATUS_HEADER) if raise_errors else self._headers
-        return Call(METHODS["ModelStreamInfer"], None if no_limit else deadline_s, headers)
+        return Call(method, None if no_limit else deadline_s, self._headers)
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -20,6 +20,9 @@ from penstock_client._infer import (
     Parameter,
     StreamMessages,
 )
+from penstock_client._job_clients import Jobs
+from penstock_client._jobs import Job, read_job, watch_request
+from penstock_client._messages import JOB_METHODS
 from penstock_client._operations import Operation, T
 from penstock_client._records import (
     ModelIndexEntry,
@@ -94,6 +97,11 @@ class Client(BaseClient):
         credentials, channel_options = secured(tls, credentials, channel_options)
         self._transport = transport or GrpcTransport(url, credentials, channel_options)
         self._sleep = sleep
+
+    @property
+    def jobs(self) -> Jobs:
+        """Batch jobs of a Penstock server."""
+        return Jobs(self)
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -349,3 +357,9 @@ class Client(BaseClient):
                 if raise_errors and isinstance(item, StreamResponseError):
                     raise item
                 yield item
+
+    def _watch(self, job_id: str, deadline_s: float | None) -> Generator[Job, None, None]:
+        call = self._open_call(JOB_METHODS["Watch"], deadline_s)
+        answers = self._transport.stream(call, iter((watch_request(job_id),)))
+        with closing(answers):
+            yield from map(read_job, answers)

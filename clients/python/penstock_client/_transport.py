@@ -76,7 +76,10 @@ class Transport(Protocol):
         ...
 
     def stream(self, call: Call, requests: Iterator[Message]) -> Generator[Message, None, None]:
-        """Sends messages while yielding answers; closing the generator cancels the call."""
+        """Sends messages while yielding answers; closing the generator cancels the call.
+
+        Where the method takes one message, so many are there.
+        """
         ...
 
     def close(self) -> None:
@@ -92,7 +95,10 @@ class AsyncTransport(Protocol):
         ...
 
     def stream(self, call: Call, requests: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
-        """Sends messages while yielding answers; closing the generator cancels the call."""
+        """Sends messages while yielding answers; closing the generator cancels the call.
+
+        Where the method takes one message, so many are there.
+        """
         ...
 
     async def close(self) -> None:
@@ -131,9 +137,14 @@ class GrpcTransport:
 
     def stream(self, call: Call, requests: Iterator[Message]) -> Generator[Message, None, None]:
         """See `Transport`."""
-        send = self._callable(call.method, self._channel.stream_stream)
         feed = _Feed()
-        messages = feed.drain(requests)
+        messages: Any
+        if call.method.is_client_streaming:
+            send = self._callable(call.method, self._channel.stream_stream)
+            messages = feed.drain(requests)
+        else:
+            send = self._callable(call.method, self._channel.unary_stream)
+            messages = _serialize(next(requests))
         with self._refused_when_closed():
             answers = send(messages, timeout=call.timeout_s, metadata=call.headers)
         try:
@@ -162,10 +173,10 @@ class GrpcTransport:
 
     def _callable(self, method: Method, make: Callable[..., Any]) -> Any:
         # Two threads may both make one: they are alike, and the last one stays.
-        found = self._callables.get(method.name)
+        found = self._callables.get(method.path)
         if found is None:
             found = make(method.path)
-            self._callables[method.name] = found
+            self._callables[method.path] = found
         return found
 
 
@@ -197,9 +208,15 @@ class AsyncGrpcTransport:
         self, call: Call, requests: AsyncIterator[Message]
     ) -> AsyncGenerator[Message, None]:
         """See `AsyncTransport`."""
-        send = self._callable(call.method, "stream_stream")
         feed = _Feed()
-        messages = feed.drain_async(requests)
+        messages: Any
+        if call.method.is_client_streaming:
+            send = self._callable(call.method, "stream_stream")
+            messages = feed.drain_async(requests)
+        else:
+            # As a stream of one, a call that is refused at once would end INTERNAL at times.
+            send = self._callable(call.method, "unary_stream")
+            messages = _serialize(await anext(requests))
         answers = send(messages, timeout=call.timeout_s, metadata=call.headers)
         try:
             with self._translated_errors():
@@ -233,11 +250,11 @@ class AsyncGrpcTransport:
             raise CancelledError("the client was closed during the call") from None
 
     def _callable(self, method: Method, kind: str) -> Any:
-        found = self._callables.get(method.name)
+        found = self._callables.get(method.path)
         if found is None:
             make = getattr(self._open_channel(), kind)
             found = make(method.path)
-            self._callables[method.name] = found
+            self._callables[method.path] = found
         return found
 
     def _open_channel(self) -> grpc.aio.Channel:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from penstock_client.errors import ProtocolError, TensorError
 
 Array = npt.NDArray[Any]
 
-_NUMPY_OF_WIRE: dict[str, np.dtype[Any]] = {
+NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
     "UINT16": np.dtype("<u2"),
@@ -50,9 +50,11 @@ _NUMPY_OF_WIRE: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-_WIRE_OF_NUMPY = {(dtype.kind, dtype.itemsize): name for name, dtype in _NUMPY_OF_WIRE.items()}
+"""The datatypes that numpy has, as they lie on the wire; BF16 and BYTES are not among them."""
 
-DATATYPES: tuple[str, ...] = (*_NUMPY_OF_WIRE, "BF16", "BYTES")
+_WIRE_OF_NUMPY = {(dtype.kind, dtype.itemsize): name for name, dtype in NUMPY_TYPES.items()}
+
+DATATYPES: tuple[str, ...] = (*NUMPY_TYPES, "BF16", "BYTES")
 """Every datatype of the protocol that this client speaks."""
 
 _LENGTH = struct.Struct("<I")
@@ -129,7 +131,7 @@ def decode(wire: WireTensor, where: str) -> Array:
     count = _element_count(wire, where)
     if wire.datatype == "BYTES":
         return _decode_bytes(wire, count, where)
-    dtype = np.dtype("<u2") if wire.datatype == "BF16" else _NUMPY_OF_WIRE.get(wire.datatype)
+    dtype = np.dtype("<u2") if wire.datatype == "BF16" else NUMPY_TYPES.get(wire.datatype)
     if dtype is None:
         raise ProtocolError(f"{where}: unknown datatype '{wire.datatype}'")
     if len(wire.raw) != count * dtype.itemsize:
@@ -145,7 +147,7 @@ def byte_size_of(datatype: str, shape: Sequence[int]) -> int | None:
     """The bytes of a tensor of a fixed-size datatype; None for any other."""
     if datatype == "BF16":
         return 2 * math.prod(shape)
-    dtype = _NUMPY_OF_WIRE.get(datatype)
+    dtype = NUMPY_TYPES.get(datatype)
     return None if dtype is None else dtype.itemsize * math.prod(shape)
 
 
@@ -177,7 +179,7 @@ def array_of_contents(datatype: str, values: Sequence[Any], where: str) -> WireT
     shape = (len(values),)
     if datatype == "BYTES":
         return WireTensor(datatype, shape, _pack_bytes(values))
-    dtype = _NUMPY_OF_WIRE.get(datatype)
+    dtype = NUMPY_TYPES.get(datatype)
     if dtype is None or datatype == "FP16":
         raise ProtocolError(f"{where}: datatype '{datatype}' cannot travel as typed contents")
     try:
@@ -212,7 +214,7 @@ def _raw(array: Array, datatype: str, where: str) -> bytes:
         return _encode_bytes(array, where)
     if datatype == "BF16":
         return _bf16_bits(array, where).tobytes()
-    return array.astype(_NUMPY_OF_WIRE[datatype], copy=False).tobytes()
+    return array.astype(NUMPY_TYPES[datatype], copy=False).tobytes()
 
 
 def _element_count(wire: WireTensor, where: str) -> int:

@@ -30,6 +30,9 @@ BackendConfig = Annotated[
     list[str] | None,
     typer.Option(metavar="TEXT", help="BACKEND,KEY=VALUE: an option of a backend; repeatable."),
 ]
+Environments = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Directory of Python models' environments.")
+]
 Version = Annotated[
     str, typer.Option("--model-version", metavar="N", help="Version; default latest.")
 ]

@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-_NUMPY_NAMES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-}
-
 
 def fit(loaded: Loaded, target: InputInterface, model: str, *, may_round: bool = False) -> Any:
     """The values as the client should send them, batch dimension first where the input batches.
@@ -100,6 +85,8 @@ def _fit_type(
 ) -> Any:
     import numpy as np
 
+    from penstock_client.tensors import NUMPY_TYPES
+
     what = f"input '{target.name}' of model '{model}' takes {target.datatype}"
     if target.datatype == "BYTES":
         if array.dtype.kind not in "OSUT":
@@ -109,9 +96,9 @@ def _fit_type(
         raise CommandError(f"{what}, {loaded.where} holds {_type_name(array)}")
     if target.datatype == "BF16":
         cast = _as_bf16(array)
-    elif target.datatype in _NUMPY_NAMES:
+    elif target.datatype in NUMPY_TYPES:
         with np.errstate(all="ignore"):
-            cast = array.astype(_NUMPY_NAMES[target.datatype], copy=False)
+            cast = array.astype(NUMPY_TYPES[target.datatype], copy=False)
     else:
         raise CommandError(f"{what}, a datatype this client does not know")
     _refuse_changed(array, cast, loaded, what, may_round)

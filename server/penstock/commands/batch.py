@@ -15,7 +15,7 @@ import typer
 from penstock.commands import _batch_flags as flags
 from penstock.commands._connection import Connection, with_connection
 from penstock.commands._failure import EXIT_USAGE, CommandError, client_errors, made, report
-from penstock.commands._flags import given_settings
+from penstock.commands._flags import Texts, given_settings
 from penstock.config import ServerConfig
 from penstock.errors import ConfigError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from penstock.jobs.on_ray import MakeEngine
     from penstock.jobs.planning import JobOptions, PlannedJob
 
-_SETTINGS = ("model_repository", "backend_directory", "backend_config")
+_SETTINGS = ("model_repository", "backend_directory", "backend_config", "python_environments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ def batch(
     repository: flags.Repository = None,
     backend_directory: flags.BackendDirectory = None,
     backend_config: flags.BackendConfig = None,
+    python_environments: flags.Environments = None,
     version: flags.Version = "",
     maps: flags.Map = None,
     key: flags.Key = "",
@@ -94,12 +95,13 @@ def batch(
     something that may pass, run it again; 130 interrupted.
     """
     _check_packages()
-    given = {
+    given: Mapping[str, str | list[str] | None] = {
         "model_repository": repository,
         "backend_directory": backend_directory,
         "backend_config": backend_config,
+        "python_environments": python_environments,
     }
-    settings = {name: values for name, values in given.items() if values}
+    settings: Texts = {name: values for name, values in given.items() if values}
     options = _options(dict(locals()))
     sending = _Sending(timeout_s, background)
     make_engine = _engine_maker(engine, settings, connection, model, sending)
@@ -146,7 +148,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _engine_maker(
-    name: str, given: dict[str, list[str]], connection: Connection, model: str, sending: _Sending
+    name: str, given: Texts, connection: Connection, model: str, sending: _Sending
 ) -> MakeEngine:
     """What makes the engine; nothing is started yet."""
     from penstock.batch import local_engine

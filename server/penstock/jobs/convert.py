@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from penstock.jobs.model import NUMPY_TYPES, Array, TensorInfo, TensorRows
+from penstock.jobs.model import Array, TensorInfo, TensorRows, numpy_types
 from penstock.jobs.plan import Binding, Plan, is_list, is_string
 
 _T = TypeVar("_T")
@@ -247,7 +247,7 @@ def _converted(values: Any, per_row: int, binding: Binding, at: int, plan: Plan)
     if datatype == "BOOL":
         return values.to_numpy(zero_copy_only=False)
     numbers = values.to_numpy(zero_copy_only=False)
-    if numbers.dtype.kind in "iu" and datatype in NUMPY_TYPES and datatype[0] != "F":
+    if numbers.dtype.kind in "iu" and datatype in numpy_types() and datatype[0] != "F":
         return _as_integers(numbers, datatype, bad)
     return _as_floats(numbers, datatype, bad)
 
@@ -261,7 +261,7 @@ def _as_binary(values: Any) -> Any:
 
 
 def _as_integers(numbers: Array, datatype: str, bad: Callable[..., _BadRows]) -> Array:
-    target = NUMPY_TYPES[datatype]
+    target = numpy_types()[datatype]
     if numbers.dtype == target or len(numbers) == 0:
         return numbers.astype(target, copy=False)
     bounds = np.iinfo(target)
@@ -272,7 +272,7 @@ def _as_integers(numbers: Array, datatype: str, bad: Callable[..., _BadRows]) ->
 
 
 def _as_floats(numbers: Array, datatype: str, bad: Callable[..., _BadRows]) -> Array:
-    target = np.dtype("<f4") if datatype == "BF16" else NUMPY_TYPES[datatype]
+    target = np.dtype("<f4") if datatype == "BF16" else numpy_types()[datatype]
     if numbers.dtype.kind in "iu":
         limit = 1 << _EXACT_BITS[datatype]
         wrong = np.flatnonzero((numbers > limit) | (numbers < -limit))

@@ -118,7 +118,7 @@ class Ledger:
     def manifest(self) -> dict[str, Any] | None:
         """What the finished job said; None while it is not finished."""
         content = self._storage.read(MANIFEST)
-        if content is None:
+        if not content:  # Azure shows an upload as an empty object until it ends
             return None
         try:
             found = json.loads(content)

@@ -16,7 +16,7 @@ from penstock import codec
 from penstock.core import Caller, Core, deadline_ns
 from penstock.errors import Code, CoreError
 from penstock.jobs.failures import EngineError, FailureKind, NotServedError, engine_error
-from penstock.jobs.model import NUMPY_TYPES, Array, ModelInfo, TensorRows, WireTensor, model_info
+from penstock.jobs.model import Array, ModelInfo, TensorRows, WireTensor, model_info, numpy_types
 
 _log = logging.getLogger("penstock.jobs")
 
@@ -150,7 +150,7 @@ def _array(model: ModelInfo, name: str, datatype: str, shape: tuple[int, ...], r
         if datatype == "BF16":
             bits = np.frombuffer(raw, "<u2").astype("<u4") << 16
             return bits.view("<f4").reshape(shape)
-        return np.frombuffer(raw, NUMPY_TYPES[datatype]).reshape(shape)
+        return np.frombuffer(raw, numpy_types()[datatype]).reshape(shape)
     except (ValueError, KeyError):
         raise EngineError(
             FailureKind.ROWS,

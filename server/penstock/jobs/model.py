@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,21 +14,16 @@ import pyarrow as pa
 
 Array = npt.NDArray[Any]
 
-NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-"""Wire datatypes of fixed size that numpy has. BF16 is carried as float32, BYTES as Arrow's."""
+
+@functools.cache
+def numpy_types() -> Mapping[str, np.dtype[Any]]:
+    """The wire datatypes of fixed size that numpy has; the client's table.
+
+    The others: BF16 is carried as float32, BYTES as Arrow's.
+    """
+    from penstock_client.tensors import NUMPY_TYPES
+
+    return NUMPY_TYPES
 
 
 @dataclass(frozen=True, slots=True)

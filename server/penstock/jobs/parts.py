@@ -16,7 +16,8 @@ from penstock.jobs.ledger import MOST_PARTS, Ledger, OutputFile, PartRecord, par
 from penstock.jobs.pieces import Piece
 from penstock.jobs.plan import Plan, output_type
 from penstock.jobs.requests import Answer
-from penstock.jobs.storage import Sink, Storage, reason_of
+from penstock.jobs.sink import Sink
+from penstock.jobs.storage import Storage, reason_of
 from penstock.jobs.writers import (
     SUFFIXES,
     Writer,

@@ -12,7 +12,7 @@ from penstock.jobs import formats, writers
 from penstock.jobs.failures import PlanError
 from penstock.jobs.images import image_rows
 from penstock.jobs.ledger import MOST_PARTS
-from penstock.jobs.model import NUMPY_TYPES, Engine, ModelInfo
+from penstock.jobs.model import Engine, ModelInfo, numpy_types
 from penstock.jobs.overlap import overlap
 from penstock.jobs.plan import Plan, PlanOptions, make_plan, wanted_type
 from penstock.jobs.source import ReadOptions, Source, open_source
@@ -212,7 +212,7 @@ def row_bytes(plan: Plan) -> int:
     """About what a row of tensors takes, inputs and outputs."""
     total = 0
     for tensor in (*(binding.tensor for binding in plan.bindings), *plan.model.outputs):
-        dtype = NUMPY_TYPES.get(tensor.datatype)
+        dtype = numpy_types().get(tensor.datatype)
         if dtype is None or -1 in tensor.wire_shape:
             total += _FREE_ROW_BYTES
         else:

@@ -18,7 +18,7 @@ import numpy as np
 
 from penstock.jobs.convert import Reject, Rows, Run
 from penstock.jobs.failures import EngineError, FailureKind, JobError, TemporaryError
-from penstock.jobs.model import NUMPY_TYPES, Array, Engine, ModelInfo, TensorInfo, TensorRows
+from penstock.jobs.model import Array, Engine, ModelInfo, TensorInfo, TensorRows, numpy_types
 from penstock.jobs.pieces import Piece
 
 _FIRST_WAIT_S = 0.05
@@ -212,4 +212,4 @@ def _output_fault(tensor: TensorInfo, array: Any, rows: int) -> str:
 def _dtype(datatype: str) -> Any:
     if datatype == "BYTES":
         return np.dtype(object)
-    return np.dtype("<f4") if datatype == "BF16" else NUMPY_TYPES[datatype]
+    return np.dtype("<f4") if datatype == "BF16" else numpy_types()[datatype]

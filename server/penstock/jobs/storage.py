@@ -1,22 +1,23 @@
 """Where inputs are read and outputs are written: a local directory or an object store.
 
 A file appears whole or not at all. Locally it is written under a name that begins with a dot,
-flushed to the disk and renamed, and the directory is flushed too; in an object store it is an
-upload that becomes visible when it ends. Filesystems are pyarrow's, and fsspec's for what pyarrow
-does not have.
+flushed to the disk and renamed, and the directory is flushed too. For an object store it is put
+together in a temporary file of this machine first; the upload becomes visible when it ends.
+Filesystems are pyarrow's, and fsspec's for what pyarrow does not have.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import itertools
 import os
 import posixpath
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs as pafs
 
 from penstock.jobs.failures import BusyError, PlanError, TemporaryError
+from penstock.jobs.sink import Sink
 
 _OURS = {"az": "adlfs", "memory": "fsspec"}
 """Schemes that fsspec serves, and the package that does it; further ones are tried as well."""
 
+_KEPT_IN_MEMORY_BYTES = 8 << 20  # of a file for an object store; the rest goes to the disk
+_UPLOAD_BYTES = 4 << 20  # at a time
 _WRITES = itertools.count()
 _PROCESS = secrets.token_hex(4)
 """Processes of other machines may have the same number."""
+_QUERY = re.compile(r"(?<=\w)\?\w+=[^\s'\"]*")
 _SCRATCH = re.compile(r"\.part-(\d+)\..*\.tmp.*")
 
 
@@ -157,65 +162,9 @@ def _found(info: Any) -> FoundFile:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, on one line, without a number."""
+    """What went wrong, on one line, without a number and without queries of URLs: they may sign."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return " ".join(text.split())
-
-
-class Sink:
-    """A file that is being written, with its digest.
-
-    Threading: one thread at a time.
-    """
-
-    def __init__(self, write: Callable[[Any], Any]) -> None:
-        self._write = write
-        self._digest = hashlib.sha256()
-        self._size = 0
-        self.closed = False
-        self.mode = "wb"
-
-    def write(self, data: Any) -> int:
-        """Appends."""
-        view = memoryview(data).cast("B")
-        self._write(view)
-        self._digest.update(view)
-        self._size += len(view)
-        return len(view)
-
-    def read(self, size: int = -1) -> bytes:
-        """Not possible; it is here because numpy takes what cannot be read for a name."""
-        raise OSError("the file is written only")
-
-    def tell(self) -> int:
-        """Bytes so far."""
-        return self._size
-
-    def discard(self) -> None:
-        """What is written from now on goes nowhere: the file is given up."""
-        self._write = lambda data: None
-
-    def flush(self) -> None:
-        """Nothing: `Storage.create` flushes to the disk once, at the end."""
-
-    def close(self) -> None:
-        """Nothing: the file is `Storage.create`'s."""
-
-    def writable(self) -> bool:
-        """It is."""
-        return True
-
-    def readable(self) -> bool:
-        """It is not."""
-        return False
-
-    def seekable(self) -> bool:
-        """It is not."""
-        return False
-
-    def hexdigest(self) -> str:
-        """SHA-256 of what was written."""
-        return self._digest.hexdigest()
+    return _QUERY.sub("", " ".join(text.split()))
 
 
 class Storage:
@@ -300,11 +249,17 @@ class Storage:
 
     def remove_folder(self, folder: str) -> None:
         """Removes a folder with all in it."""
+        path = self._path(folder)
         with self._failures("remove", folder):
             try:
-                self._filesystem.delete_dir(self._path(folder))
+                self._filesystem.delete_dir(path)
             except FileNotFoundError:
                 pass
+            except OSError:  # not every store removes many at once
+                selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+                for info in self._filesystem.get_file_info(selector):
+                    if info.type == pafs.FileType.File:
+                        self._filesystem.delete_file(info.path)
 
     def _path(self, name: str) -> str:
         return posixpath.join(self._root, name) if name else self._root
@@ -317,13 +272,24 @@ class Storage:
             raise TemporaryError(f"cannot {verb} {self.uri}/{name}: {reason_of(error)}") from None
 
     def _create_remote(self, path: str) -> Iterator[Sink]:
+        # An upload that is begun cannot be given up: pyarrow ends it, cut short, when its stream
+        # goes. So it begins when all is there.
+        with tempfile.SpooledTemporaryFile(_KEPT_IN_MEMORY_BYTES) as spool:
+            yield Sink(spool.write)
+            spool.seek(0)
+            self._upload(spool, path)
+
+    def _upload(self, source: Any, path: str) -> None:
         stream = self._filesystem.open_output_stream(path)
         try:
-            yield Sink(stream.write)
+            shutil.copyfileobj(source, stream, _UPLOAD_BYTES)
+            stream.close()
         except BaseException:
-            _abort(stream)
+            with suppress(OSError):
+                stream.close()
+            with suppress(OSError):  # half of a file, should that have made one
+                self._filesystem.delete_file(path)
             raise
-        stream.close()
 
 
 def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
@@ -341,13 +307,6 @@ def _create_local(path: Path, suffix: str) -> Iterator[Sink]:
         scratch.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
-
-
-def _abort(stream: Any) -> None:
-    """Gives an upload up, where the filesystem can; else what is left is overwritten later."""
-    abort = getattr(stream, "abort", None)
-    if abort is not None:
-        abort()
 
 
 def _flush_directory(path: Path) -> None:

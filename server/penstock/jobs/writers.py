@@ -21,7 +21,7 @@ import pyarrow.types as pt
 from penstock.jobs.convert import Rows
 from penstock.jobs.failures import JobError, PlanError
 from penstock.jobs.plan import is_list, leaf_type
-from penstock.jobs.storage import Sink
+from penstock.jobs.sink import Sink
 
 SUFFIXES: Mapping[str, str] = {
     "parquet": ".parquet",

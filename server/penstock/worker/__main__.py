@@ -6,10 +6,8 @@ Descriptors: 3 = socket to the server, 4 = lifeline, 5 = start document (csrc/wo
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import json
 import os
-import select
 import signal
 import sys
 import types
@@ -18,23 +16,7 @@ from typing import Any
 SOCKET_FD = 3
 LIFELINE_FD = 4
 START_FD = 5
-_F_SETSIG = 10  # fcntl.F_SETSIG, which Python does not name
 _MAX_START_BYTES = 1 << 30
-
-
-def hold_lifeline(fd: int) -> None:
-    """Has the kernel kill this process group once the other end of the pipe is closed.
-
-    That works whatever the process does then, computing in C with the interpreter's lock held
-    included.
-    """
-    fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
-    poll = select.poll()
-    poll.register(fd, 0)  # hang-ups are always told
-    if poll.poll(0):  # it was closed before
-        os._exit(1)
 
 
 def read_start(fd: int) -> dict[str, Any]:
@@ -65,9 +47,21 @@ def make_package() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
 
 
+def check_interpreter() -> None:
+    """Ends where what every worker needs is missing; the last line is the load's fault."""
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"the model's interpreter cannot import numpy, which every worker needs: {error}")
+
+
 def main() -> None:
     """Serves the model that the start document names, until the server closes the socket."""
-    hold_lifeline(LIFELINE_FD)
+    make_package()
+    from penstock.worker.keeper import hold_lifeline, keep
+
+    keep(LIFELINE_FD, (SOCKET_FD, START_FD))
+    hold_lifeline(LIFELINE_FD, -os.getpgrp(), signal.SIGKILL)
     for fd in (SOCKET_FD, LIFELINE_FD):
         os.set_inheritable(fd, False)
     faulthandler.enable()
@@ -76,7 +70,7 @@ def main() -> None:
         # One line, one write; and a model prints what it likes.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     start = read_start(START_FD)
-    make_package()
+    check_interpreter()
     from penstock.worker.serve import serve
 
     limit_memory(int(start["memory_limit_bytes"]))

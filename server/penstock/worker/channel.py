@@ -86,8 +86,8 @@ class Channel:
         slab = self._slabs[self._outputs]
         if len(slab) >= size:
             return slab
+        before = self._outputs  # where another thread receives, the answer may be there at once
         self.send(Kind.GROW, size=size)
-        before = self._outputs
         self.wait_until(lambda: self._outputs != before)
         return self._slabs[self._outputs]
 

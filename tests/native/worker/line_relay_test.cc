@@ -36,6 +36,18 @@ TEST_F(LineRelayTest, Pieces_BecomeLinesOfTheirLevels) {
   EXPECT_EQ(lines_.back().second, "rest");
 }
 
+TEST_F(LineRelayTest, LastLine_IsTheLastThatIsNotBlankAlsoIfLeftOut) {
+  LineRelay relay = Make({.burst_lines = 1});
+  EXPECT_EQ(relay.last_line(), "");
+  relay.Append(std::string("first\n<3>bro\xffken\n \t\r\n\n"), kS);
+  EXPECT_EQ(lines_.size(), 1U);
+  EXPECT_EQ(relay.last_line(), "bro\xEF\xBF\xBDken");
+  relay.Append(std::string("un"), kS);
+  EXPECT_EQ(relay.last_line(), "bro\xEF\xBF\xBDken");
+  relay.Finish(kS);
+  EXPECT_EQ(relay.last_line(), "un");
+}
+
 TEST_F(LineRelayTest, LongLine_IsCutAndSaysSo) {
   LineRelay relay = Make({.max_line_bytes = 4});
   relay.Append(std::string("abcdefgh\nxy\n"), kS);

@@ -76,7 +76,8 @@ void SendBody(WorkerPacketKind kind, const std::string& body, uint64_t batch = 0
 
 void Describe(std::string_view mode) {
   std::string body;
-  for (const uint32_t number : {0U, 0xffffffffU, 1U, 1U}) Put(number, &body);
+  const uint32_t flags = mode == "streams" ? 1 : 0;  // decoupled
+  for (const uint32_t number : {flags, 0xffffffffU, 1U, 1U}) Put(number, &body);
   for (const std::string_view name : {"INPUT0", "OUTPUT0"}) {
     const uint32_t dtype = mode == "bytes" ? 14 : 12;
     for (const uint32_t number : {dtype, 0U, 1U, 6U + (name == "OUTPUT0")}) Put(number, &body);
@@ -166,7 +167,20 @@ void Misbehave(std::string_view mode, const WorkerPacket& run) {
   }
 }
 
+// A response of no rows to the first request of a batch, its last.
+void Respond(const WorkerPacket& run) {
+  const std::string body = Encode({});
+  std::memcpy(g_slabs[g_outputs].data, body.data(), body.size());
+  const WorkerPacket packet{.kind = WorkerPacketKind::kResponse,
+                            .slab = g_outputs,
+                            .batch = run.batch,
+                            .value = 1,
+                            .size = body.size()};
+  Send(&packet, sizeof(packet));
+}
+
 void Run(std::string_view mode, const WorkerPacket& run) {
+  if (mode == "streams") return Respond(run);
   g_outputs = run.value;
   Misbehave(mode, run);
   const Mapping input = FirstInput(run);
@@ -209,6 +223,17 @@ int main(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "echo";
   HoldLifeline();
   if (mode == "exits_at_start") return 3;
+  if (mode == "complains_at_start") {
+    std::puts("starting\n<3>libmissing.so: not found\n");
+    std::fflush(stdout);
+    return 127;
+  }
+  if (mode == "complains_and_crashes") {
+    std::puts("a line of whatever");
+    std::fflush(stdout);
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+  }
   WorkerPacket packet;
   if (!Receive(&packet)) return 1;
   if (mode == "never_describes") {

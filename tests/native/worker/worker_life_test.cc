@@ -80,6 +80,16 @@ TEST(WorkerLifeTest, EndWhileLoading_SaysHow) {
               HasSubstr("its worker exited with code 3 while it loaded the model"));
 }
 
+TEST(WorkerLifeTest, EndWhileLoading_SaysTheLastLineUnlessItCrashed) {
+  const auto exited = Worker::Start(PuppetOptions("complains_at_start"));
+  EXPECT_EQ(exited.status().message(),
+            "model 'm' version 1: its worker exited with code 127 while it loaded the model: "
+            "libmissing.so: not found");
+  const auto crashed = Worker::Start(PuppetOptions("complains_and_crashes"));
+  EXPECT_EQ(crashed.status().message(),
+            "model 'm' version 1: its worker was killed by SIGSEGV while it loaded the model");
+}
+
 TEST(WorkerLifeTest, LoadBeyondItsLimit_IsKilled) {
   auto options = PuppetOptions("never_describes");
   options.load_limit_ns = 50 * kMsInNs;

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from penstock.commands._failure import CommandError
-from penstock.commands._images import Layout, layout_of, read_image
+from penstock.commands._images import read_image
 from penstock.commands._interface import InputInterface
+from penstock.jobs.pixels import Layout, layout_of
 
 
 def rows(*row: int, batch: bool = True) -> InputInterface:

@@ -7,7 +7,7 @@ import pytest
 from penstock.errors import InvalidArgumentError
 from penstock.jobs.failures import PlanError
 from penstock.jobs.roots import JobRoots
-from penstock.jobs.storage import find_files, open_filesystem, redacted
+from penstock.jobs.storage import find_files, open_filesystem, reason_of, redacted
 
 
 @pytest.fixture
@@ -98,6 +98,11 @@ def test_user_and_query_of_a_root_are_its_own_and_shown_to_nobody() -> None:
     with pytest.raises(PlanError) as caught:
         open_filesystem("s3://key:secret@/ no uri?token=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_reason_is_one_line_without_the_queries_of_urls() -> None:
+    error = OSError("cannot delete 'http://host:1/c/a?sig=se%2Fcret&se=1'.\n  Why? 500 at host?x=y")
+    assert reason_of(error) == "cannot delete 'http://host:1/c/a'. Why? 500 at host"
 
 
 def test_root_of_the_scheme_file_is_a_local_one(root: Path) -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.jobs.failures import JobError, PlanError
-from penstock.jobs.storage import Sink, Storage
+from penstock.jobs.sink import Sink
+from penstock.jobs.storage import Storage
 from penstock.jobs.writers import SUFFIXES, columns_of, make_writer, schema_faults
 
 SCHEMA = pa.schema(
