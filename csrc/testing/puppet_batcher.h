@@ -74,6 +74,7 @@ struct PuppetSpec {
   int64_t timeout_us = 0;
   int64_t deadline_ns = kNever;
   bool is_background = false;
+  bool is_job = false;
 };
 
 // Threading: confined to the test's thread.
@@ -94,6 +95,7 @@ class PuppetBatcher {
     ref->timeout_us = spec.timeout_us;
     ref->deadline_ns = spec.deadline_ns;
     ref->is_background = spec.is_background;
+    ref->is_job = spec.is_job;
     return ref;
   }
   // A request that is queued. REQUIRES: it is accepted.
