@@ -66,6 +66,7 @@ void Batcher::Flush() {
 
 Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t* told_ns) {
   assert(request->rows >= 1 && request->rows <= options_.policy.max_batch_size);
+  assert(!request->is_background || request->rows <= background_policy_.max_batch_size);
   if (is_closed_) return FailedPrecondition("the model version is being drained");
   if (request->is_cancelled()) return Cancelled("");
   RequestCounters& counters = CountersOf(*request);
@@ -79,7 +80,7 @@ Status Batcher::AcceptLocked(const RequestRef& request, int64_t now_ns, int64_t*
   const QueuePolicy& policy = PolicyOf(*request);
   RequestQueue& queue = QueueOf(*request);
   const size_t queued = queue.level_size(request->level_) + queue.level_size(request->level_ + 1);
-  if (policy.max_queue_size != 0 && queued >= policy.max_queue_size) {
+  if (policy.max_queue_size != 0 && queued >= policy.max_queue_size && !request->is_job) {
     counters.queue_full += 1;
     return Unavailable("Exceeds maximum queue size");
   }
@@ -166,17 +167,18 @@ bool Batcher::FormLocked(Batch* batch, int64_t now_ns, int64_t* wait_until_ns,
 Decision Batcher::DecideLocked(int64_t now_ns, Background background) const {
   Candidate candidate = queue_.Look(options_.policy);
   candidate.is_draining = is_closed_;
-  if (background == Background::kLeaves || background_.empty()) {
+  if (background == Background::kLeaves || !HasBackgroundLocked()) {
     return Decide(options_.policy, candidate, now_ns);
   }
-  return DecideShared(options_.policy, candidate, LookBackgroundLocked(), now_ns);
+  const Candidate waiting = queue_.empty() ? background_.Look(background_policy_)
+                                           : Candidate{.rows = background_.front()->rows};
+  return DecideShared(options_.policy, candidate, waiting, now_ns);
 }
 
-Candidate Batcher::LookBackgroundLocked() const {
-  Candidate candidate = background_.Look(background_policy_);
-  // One that is larger than they may be together runs alone.
-  if (candidate.rows == 0 && !background_.empty()) candidate.rows = background_.front()->rows;
-  return candidate;
+// Whether background requests are queued, and may run.
+bool Batcher::HasBackgroundLocked() const {
+  const size_t most = options_.max_background_running;
+  return !background_.empty() && (most == 0 || counters_.background.running < most);
 }
 
 void Batcher::TakeLocked(const Decision& decision, Batch* batch) {
@@ -232,6 +234,8 @@ void Batcher::Deliver(Batch* batch, std::span<const Status> outcomes) {
 void Batcher::EndOne(Request& request, Status* outcome) {
   MutexLock lock(mu_);
   EndRunningLocked(request, outcome);
+  // Its end may have made room; a batch's instance asks for the next one by itself.
+  if (request.is_background) WakeForWorkLocked(options_.clock->NowNs());
 }
 
 void Batcher::DeliverOne(Request& request, const Status& outcome) {
@@ -296,25 +300,34 @@ int64_t Batcher::NextExpiryLocked() const {
   return std::min(queue_.next_expiry_ns(), background_.next_expiry_ns());
 }
 
-void Batcher::Close() {
-  MutexLock lock(mu_);
-  is_closed_ = true;
-  work_.NotifyAll();
+void Batcher::Close(const Status& background) {
+  std::vector<Ended> ended;
+  {
+    MutexLock lock(mu_);
+    is_closed_ = true;
+    CollectQueuedOf(background_, background, &ended);
+    work_.NotifyAll();
+  }
+  DeliverUnrun(ended);
 }
 
 void Batcher::FailQueued(const Status& status) {
   std::vector<Ended> ended;
   {
     MutexLock lock(mu_);
-    for (RequestQueue* queue : {&queue_, &background_}) {
-      while (Request* request = queue->front()) {
-        CountersOf(*request).drained += 1;
-        ended.push_back({EndQueuedLocked(*request), status});
-      }
-    }
+    CollectQueuedOf(queue_, status, &ended);
+    CollectQueuedOf(background_, status, &ended);
     work_.NotifyAll();
   }
   DeliverUnrun(ended);
+}
+
+void Batcher::CollectQueuedOf(RequestQueue& queue, const Status& status,
+                              std::vector<Ended>* ended) {
+  while (Request* request = queue.front()) {
+    CountersOf(*request).drained += 1;
+    ended->push_back({EndQueuedLocked(*request), status});
+  }
 }
 
 BatcherCounters Batcher::counters() const {

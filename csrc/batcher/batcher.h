@@ -81,13 +81,13 @@ class ExpiryObserver {
 
 // Background requests (Request::is_background) have a queue of their own and run in what the others
 // leave, see DecideShared. While others never stop they wait, for ever if need be: their deadlines,
-// Cancel and FailQueued complete them at once all the same.
+// Cancel, Close and FailQueued complete them at once all the same.
 //
 // Threading: thread-safe.
 // Ownership: holds references on queued requests; borrows the clock and the observer, which outlive
 // it.
 // Lifecycle: Enqueue/NextBatch/Cancel/ExpireDue until Close; after it Enqueue refuses, NextBatch
-// hands out what is queued, then returns false. FailQueued empties the queue.
+// hands out what others have queued, then returns false. FailQueued empties the queue.
 // Blocking: NextBatch waits for work. Nothing else blocks.
 class Batcher {
  public:
@@ -96,6 +96,9 @@ class Batcher {
     std::vector<QueuePolicy> levels = {QueuePolicy{}};  // one per priority level, highest first
     uint32_t default_priority = 1;                      // for requests that give none: 1 = highest
     QueuePolicy background;                             // of background requests
+    // So many background requests run at a time, and a batch more at most; 0 = no bound. A model
+    // that keeps requests beyond their batch would take in all that wait.
+    size_t max_background_running = 0;
     bool preserves_ordering = false;
     Clock* clock = &Clock::System();
     ExpiryObserver* expiry_observer = nullptr;
@@ -111,7 +114,7 @@ class Batcher {
   // maximum queue size", DEADLINE_EXCEEDED where its deadline has passed, CANCELLED where its
   // caller has gone, or FAILED_PRECONDITION after Close (look the version up again: there may be a
   // newer one).
-  // REQUIRES: 1 <= request->rows <= max_batch_size.
+  // REQUIRES: 1 <= request->rows <= max_batch_size, and BackgroundRows for a background request.
   // With Wake::kLater nobody is told: Flush follows, when the submitter has queued all it has at
   // hand, and what one turn of its loop brought in can form one batch.
   Status Enqueue(const RequestRef& request, Wake wake = Wake::kNow);
@@ -148,7 +151,9 @@ class Batcher {
   // Completes what has expired by now; returns the next expiry (kNever = none).
   int64_t ExpireDue();
 
-  void Close();
+  // Background requests that are queued end with `background`: however many they are, a drain is
+  // not held up by them.
+  void Close(const Status& background = Unavailable("the model version is being drained"));
   // Completes everything queued with `status`.
   void FailQueued(const Status& status);
 
@@ -173,7 +178,7 @@ class Batcher {
   RequestCounters& CountersOf(const Request& request) REQUIRES(mu_) {
     return request.is_background ? counters_.background : counters_;
   }
-  Candidate LookBackgroundLocked() const REQUIRES(mu_);
+  bool HasBackgroundLocked() const REQUIRES(mu_);
   Decision DecideLocked(int64_t now_ns, Background background) const REQUIRES(mu_);
   void TakeLocked(const Decision& decision, Batch* batch) REQUIRES(mu_);
   int64_t NextExpiryLocked() const REQUIRES(mu_);
@@ -183,6 +188,8 @@ class Batcher {
       REQUIRES(mu_);
   void CollectExpiredLocked(int64_t now_ns, std::vector<Ended>* ended) REQUIRES(mu_);
   void CollectExpiredOf(RequestQueue& queue, int64_t now_ns, std::vector<Ended>* ended)
+      REQUIRES(mu_);
+  void CollectQueuedOf(RequestQueue& queue, const Status& status, std::vector<Ended>* ended)
       REQUIRES(mu_);
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);

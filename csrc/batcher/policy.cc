@@ -9,6 +9,14 @@ Decision Close(uint32_t rows, CloseReason reason) {
   return {.close = true, .rows = rows, .reason = reason};
 }
 
+// Rows that join the batch which `candidate` makes. Of those who stay behind it none shall wait for
+// them, and a preferred size stays what it is.
+uint32_t BackgroundRoom(const BatchPolicy& policy, const Candidate& candidate) {
+  if (!policy.combines_requests) return 0;
+  if (candidate.is_full || candidate.other_key_waits || candidate.preferred_rows != 0) return 0;
+  return std::min(policy.max_batch_size - candidate.rows, JoiningRows(policy));
+}
+
 }  // namespace
 
 std::string_view CloseReasonName(CloseReason reason) {
@@ -60,8 +68,7 @@ Decision DecideShared(const BatchPolicy& policy, const Candidate& candidate,
   Decision decision = Decide(policy, candidate, now_ns);
   if (background.rows == 0) return decision;
   if (decision.close) {
-    const uint32_t open = policy.max_batch_size - std::min(decision.rows, policy.max_batch_size);
-    if (policy.combines_requests) decision.background_room = std::min(open, JoiningRows(policy));
+    decision.background_room = BackgroundRoom(policy, candidate);
     return decision;
   }
   if (candidate.rows != 0) return decision;

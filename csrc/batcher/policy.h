@@ -64,9 +64,10 @@ struct Decision {
 // delay 0 are never held, and waiting requests of another shape end the wait at once.
 Decision Decide(const BatchPolicy& policy, const Candidate& candidate, int64_t now_ns);
 
-// The same beside background requests, of which `background` could be a batch. They fill what
-// others leave open of a batch, and run by themselves only where no other request waits, not even for
-// its delay: nobody waits for one of them but for the end of a batch that runs.
+// The same beside background requests, of which `background` could be a batch (beside others only
+// whether it has rows matters). They fill what others leave open of a batch that takes all of them,
+// and run by themselves only where no other request waits, not even for its delay: nobody waits for
+// one of them but for the end of a batch that runs.
 Decision DecideShared(const BatchPolicy& policy, const Candidate& candidate,
                       const Candidate& background, int64_t now_ns);
 

@@ -9,6 +9,7 @@ void Request::ResetForReuse() {
   timeout_us = 0;
   deadline_ns = kNever;
   is_background = false;
+  is_job = false;
   is_cancelled_.store(false, std::memory_order_relaxed);
   state_ = State::kNew;
   expires_by_timeout_ = false;

@@ -62,6 +62,9 @@ class Request {
   int64_t timeout_us = 0;        // the request's own queue timeout; 0 = none given
   int64_t deadline_ns = kNever;  // the caller's deadline (gRPC), on the batcher's clock
   bool is_background = false;    // runs in what others leave: batch work; `priority` says nothing
+  // Of a background request: the server's own, which joins no batch of others, lest its rows fail
+  // theirs, and which no bound of the queue refuses.
+  bool is_job = false;
 
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;

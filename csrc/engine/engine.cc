@@ -87,7 +87,7 @@ bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout
 void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   InferRequest& request = AsInfer(ref);
   request.received_ns = clock_.NowNs();
-  request.is_background = options.is_background;
+  request.is_background = request.is_job = options.is_background;
   Status status = Admit(&request, options.caller);
   if (status.ok()) {
     status = ParseAndSubmit(ref, options.wake);

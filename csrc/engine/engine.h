@@ -72,10 +72,11 @@ class Engine {
   struct InferOptions {
     const Caller* caller = nullptr;  // null: sent nothing that tells who it is
     Wake wake = Wake::kNow;  // kLater: the caller flushes request->version when its turn is over
-    bool is_background = false;  // batch work: runs in what other requests leave
+    bool is_background = false;  // the server's own batch work: Request::is_job
   };
   // Parses, admits and queues `request` (an InferRequest whose message, completions, tag,
-  // is_stream, deadline_ns are set). Its parameters too may make it a background request. Every failure is an outcome in its completion queue.
+  // is_stream, deadline_ns are set). Its parameters too may make it a background request. Every
+  // failure is an outcome in its completion queue.
   void Infer(const RequestRef& request, const InferOptions& options);
   void Infer(const RequestRef& request) { Infer(request, InferOptions()); }
   // A queue for outcomes that lives as long as the engine: an instance tells it of a batch's end

@@ -135,9 +135,15 @@ void Instance::Close() {
 
 // Bounded, for a batch that was preempted says little about the next one; yet one that held up its
 // submitter for long is followed by some dozens that do not get the chance.
-void Instance::LearnRunTime(int64_t run_ns) {
+//
+// With background requests a batch is larger than those that run on a submitter's thread. It says
+// something where it was quicker all the same: else one batch that was slow, and none behind it
+// without them, would be the last word.
+void Instance::LearnRunTime(const Batch& batch, int64_t run_ns) {
   const int64_t seen_ns = std::min(run_ns, 256 * kQuickRunNs);
   const int64_t average_ns = run_ns_.load(std::memory_order_relaxed);
+  if (batch.reason == CloseReason::kBackground) return;
+  if (batch.has_background() && seen_ns >= average_ns) return;
   run_ns_.store(average_ns == kNever ? seen_ns : average_ns + (seen_ns - average_ns) / 16,
                 std::memory_order_relaxed);
 }
@@ -145,8 +151,7 @@ void Instance::LearnRunTime(int64_t run_ns) {
 void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   BatchTimes times;
   Execute(*batch, &times, outcomes);
-  // Those with background requests are larger, and never run on a submitter's thread.
-  if (!batch->has_background()) LearnRunTime(times.end_ns - times.start_ns);
+  LearnRunTime(*batch, times.end_ns - times.start_ns);
   const uint32_t kept_rows = answers_requests_ ? TakeKeptOut(batch, outcomes) : 0;
   environment_.batcher.End(*batch, *outcomes);  // what is cancelled from here on was served
   environment_.statistics.RecordBatch(*batch, times, *outcomes, kept_rows, UnixTimeMs());

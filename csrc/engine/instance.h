@@ -78,7 +78,7 @@ class Instance {
   uint32_t TakeKeptOut(Batch* batch, std::vector<Status>* outcomes) const;
   void Run() noexcept;
   void RunBatch(Batch* batch, std::vector<Status>* outcomes) REQUIRES(run_mu_);
-  void LearnRunTime(int64_t run_ns);
+  void LearnRunTime(const Batch& batch, int64_t run_ns);
 
   // Constant after construction.
   const std::string name_;

@@ -11,7 +11,8 @@
 namespace penstock {
 namespace {
 
-// Requests of a version: more than jobs have in flight, and no more than is good for the server.
+// Requests of a version that clients have lowered: no more than is good for the server. Jobs have
+// bounds of their own for what they have in flight.
 constexpr size_t kMaxQueuedBackground = 4096;
 
 Batcher::Options BatcherOptions(const VersionSpec& spec,
@@ -29,6 +30,8 @@ Batcher::Options BatcherOptions(const VersionSpec& spec,
   options.levels = spec.queue_policies;
   options.default_priority = spec.default_priority;
   options.background.max_queue_size = kMaxQueuedBackground;
+  options.max_background_running =
+      std::max<size_t>(spec.instance_count, 1) * BackgroundRows(options.policy);
   options.preserves_ordering = spec.preserves_ordering;
   options.clock = &environment.clock;
   options.expiry_observer = &environment.timer;
@@ -156,7 +159,7 @@ void ModelVersion::FinishKept(InferRequest& request, BatchTimes times, const Sta
 bool ModelVersion::Drain(int64_t timeout_ns) {
   const int64_t deadline_ns = environment_.clock.NowNs() + timeout_ns;
   const Status unloaded = Unavailable(StrCat(spec_->DisplayName(), " was unloaded"));
-  batcher_->Close();
+  batcher_->Close(unloaded);
   const bool has_exited = WaitForExit(deadline_ns);
   // A version that was never started may hold requests: no thread is there to run them.
   batcher_->FailQueued(unloaded);

@@ -35,8 +35,8 @@ void StatisticsRecorder::RecordBatch(const Batch& batch, const BatchTimes& times
     statistics_.background.busy_ns += busy_ns;
     return;
   }
-  if (requests == 0 && kept_rows == 0) return;
-  statistics_.last_inference_ms = unix_ms;
+  if (requests == 0 && joined_rows == 0 && kept_rows == 0) return;
+  if (requests != 0 || kept_rows != 0) statistics_.last_inference_ms = unix_ms;
   statistics_.inference_count += rows;
   AddPhases(times, requests, &statistics_);
   AddBatch(times, rows + joined_rows + kept_rows, &statistics_);

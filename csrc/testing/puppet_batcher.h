@@ -75,6 +75,7 @@ struct PuppetSpec {
   int64_t deadline_ns = kNever;
   bool is_background = false;
   uint64_t shared_bytes = 0;
+  bool is_job = false;
 };
 
 // Threading: confined to the test's thread.
@@ -96,6 +97,7 @@ class PuppetBatcher {
     ref->deadline_ns = spec.deadline_ns;
     ref->is_background = spec.is_background;
     ref->shared_bytes = spec.shared_bytes;
+    ref->is_job = spec.is_job;
     return ref;
   }
   // A request that is queued. REQUIRES: it is accepted.

@@ -27,6 +27,7 @@ from penstock._messages import jobs_pb
 PATIENCE_S = 60
 ROWS = 100
 BOUND = 3
+WHERE = ("pending", "running")
 
 
 @pytest.fixture
@@ -47,8 +48,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def serving(repository: Path, root: Path) -> AsyncIterator[tuple[RunningServer, RawClient]]:
-    config = server_config(repository, jobs_root=(str(root),), background_batch_size=BOUND)
+async def serving(
+    repository: Path, root: Path, **settings: Any
+) -> AsyncIterator[tuple[RunningServer, RawClient]]:
+    settings = {"jobs_root": (str(root),), "background_batch_size": BOUND, **settings}
+    config = server_config(repository, **settings)
     async with run_server(config) as server, server.client() as client:
         yield server, client
 
@@ -120,18 +124,20 @@ async def test_job_beside_other_requests_all_are_answered_and_counted_apart(
         answered = 0
         has_ended = asyncio.Event()
 
-        async def ask_on(first: int) -> None:
+        async def ask_on() -> None:
             nonlocal answered
-            while not has_ended.is_set():
-                response = await infer(client, identity_request([first, answered]))
-                assert struct.unpack("<2f", response.raw_output_contents[0])[0] == first
-                answered += 1
+            while not has_ended.is_set():  # four at a time: behind them there is room
+                asked = [infer(client, identity_request([each, answered])) for each in range(4)]
+                for number, response in enumerate(await asyncio.gather(*asked)):
+                    values = struct.unpack("<2f", response.raw_output_contents[0])
+                    assert values == (number, answered)
+                answered += 4
 
-        asking = [asyncio.ensure_future(ask_on(number)) for number in range(4)]
+        asking = asyncio.ensure_future(ask_on())
         await submit(client, "identity")
         assert await end_of_job(client) == "DONE"
         has_ended.set()
-        await asyncio.gather(*asking)
+        await asking
         assert rows_of(root / "out") == np.arange(2 * ROWS).reshape(ROWS, 2).tolist()
         found = await metrics(server, "identity")
     assert answered > 0
@@ -167,6 +173,30 @@ async def test_job_without_room_waits_and_its_cancellation_ends_what_is_queued(
     assert found["nv_inference_count_total"] == 1
 
 
+async def test_job_that_waits_goes_on_with_the_version_that_follows(
+    repository: Path, root: Path, tmp_path: Path
+) -> None:
+    mode = {"model_control_mode": "explicit", "load_model": ("blocked",)}
+    async with serving(repository, root, **mode) as (server, client):
+        other = asyncio.ensure_future(infer(client, identity_request([1, 2], model="blocked")))
+        await until(server, "blocked", lambda found: found["penstock_running_requests"] == 1)
+        await submit(client, "blocked")
+        waiting, running = (f"penstock_background_{each}_requests" for each in WHERE)
+        await until(server, "blocked", lambda found: found[waiting] == 8)
+        write_blocked(repository, tmp_path / "gate", config="# changed")
+        load = wire.RepositoryModelLoadRequest(model_name="blocked").SerializeToString()
+        loading = asyncio.ensure_future(client.unary("RepositoryModelLoad", load))
+        # The version that is being unloaded runs the other request until the gate opens.
+        await until(server, "blocked", lambda found: found[running] == 1 and found[waiting] == 7)
+        assert not other.done()
+        (tmp_path / "gate").touch()
+        assert await end_of_job(client) == "DONE"
+        await asyncio.gather(other, loading)
+        assert rows_of(root / "out") == np.arange(2 * ROWS).reshape(ROWS, 2).tolist()
+        found = await metrics(server, "blocked")
+    assert found["penstock_background_rows_total"] == ROWS
+
+
 async def test_parameter_makes_any_request_a_background_request(
     repository: Path, root: Path
 ) -> None:
@@ -191,8 +221,12 @@ async def test_deadline_ends_a_background_request_that_has_no_turn(
     async with serving(repository, root) as (server, client):
         other = asyncio.ensure_future(infer(client, identity_request([1], model="blocked")))
         await until(server, "blocked", lambda found: found["penstock_running_requests"] == 1)
+        low = asyncio.ensure_future(infer(client, background(1, "blocked"), timeout=2))
+        await until(
+            server, "blocked", lambda found: found["penstock_background_pending_requests"] == 1
+        )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await infer(client, background(1, "blocked"), timeout=0.05)
+            await low
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(
             server, "blocked", lambda found: found["penstock_background_pending_requests"] == 0

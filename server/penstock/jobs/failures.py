@@ -92,22 +92,29 @@ class EngineError(PenstockError):
         reason: one sentence with the code's name.
         is_suspect: its rows may be why, though it may be tried again: it took too long, or what
             was to answer is gone.
+        waited_s: how long it waited for its turn before it failed: no time of an outage.
     """
 
-    def __init__(self, kind: FailureKind, reason: str, *, is_suspect: bool = False) -> None:
+    def __init__(
+        self, kind: FailureKind, reason: str, *, is_suspect: bool = False, waited_s: float = 0.0
+    ) -> None:
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
         self.is_suspect = is_suspect
+        self.waited_s = waited_s
 
 
-def engine_error(code: int, message: str, *, may_retry: bool = False) -> EngineError:
+def engine_error(
+    code: int, message: str, *, may_retry: bool = False, waited_s: float = 0.0
+) -> EngineError:
     """The failure for a gRPC code.
 
     Args:
         code: its number.
         message: what came with it.
         may_retry: the answer says when to come back, as that of a rate limit does.
+        waited_s: how long it waited for its turn.
     """
     try:
         known = Code(code)
@@ -119,4 +126,5 @@ def engine_error(code: int, message: str, *, may_retry: bool = False) -> EngineE
     elif known in _FATAL:
         kind = FailureKind.FATAL
     is_suspect = known in (Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE) and not may_retry
-    return EngineError(kind, f"{known.name}: {message}", is_suspect=is_suspect)
+    reason = f"{known.name}: {message}"
+    return EngineError(kind, reason, is_suspect=is_suspect, waited_s=waited_s)

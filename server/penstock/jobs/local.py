@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class LocalEngine:
     """Runs requests in the core.
 
     In the background of a server they wait while other requests leave them no room: such a wait has
-    no end but the job's, and is told in the log every `timeout_s`.
+    no end but the job's, and is told in the log every `timeout_s`. A deadline that passes is then
+    the model's own, a failure like any other.
 
     Threading: confined to the core's event loop.
     Ownership: borrows the core, which serves the model.
@@ -49,7 +51,7 @@ class LocalEngine:
             metadata: of a model and version; raises CoreError for what is not served.
             config: of a model and version.
             digest: what identifies a version's content.
-            timeout_s: for each request.
+            timeout_s: for each request that is not of the background.
             caller: who asks, where the core wants to know.
             background_batch_size: requests are background requests, of at most so many rows; 0 =
                 as many as the model takes, None = they are like any other.
@@ -80,36 +82,54 @@ class LocalEngine:
     async def infer(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> Mapping[str, Array]:
         """Runs one request."""
         request = self._request(model, inputs)
+        began_s = asyncio.get_running_loop().time()
         try:
             response = await self._answer(model, request)
         except CoreError as error:
             may_retry = error.retry_after_ms is not None and error.retry_after_ms >= 0
-            raise engine_error(error.code, error.message, may_retry=may_retry) from None
+            waited_s = self._waited_s(error, began_s)
+            raise engine_error(
+                error.code, error.message, may_retry=may_retry, waited_s=waited_s
+            ) from None
         return {
             name: _array(model, name, datatype, shape, raw)
             for name, datatype, shape, raw in codec.parse_infer_response(response)
         }
 
     async def _answer(self, model: ModelInfo, request: bytes) -> bytes:
-        is_background = self._background_batch_size is not None
-        while True:
-            deadline = deadline_ns(self._timeout_s)
-            try:
-                return await self._core.infer(
-                    request, deadline, self._caller, background=is_background
-                )
-            except CoreError as error:
-                # The core's own deadline ends what is queued, never what runs: it had no turn.
-                if not is_background or error.code != Code.DEADLINE_EXCEEDED:
-                    raise
-            self._tell_of_wait(model.name)
+        if self._background_batch_size is None:
+            return await self._core.infer(request, deadline_ns(self._timeout_s), self._caller)
+        with self._telling_of_waits(model.name):
+            return await self._core.infer(request, 0, self._caller, background=True)
+
+    def _waited_s(self, error: CoreError, began_s: float) -> float:
+        """What of a failed request's time it waited, for as much as its failure tells."""
+        # Of an unloaded version, say; where a worker died instead, it took no long time.
+        is_waiting = self._background_batch_size is not None and error.code == Code.UNAVAILABLE
+        return asyncio.get_running_loop().time() - began_s if is_waiting else 0.0
+
+    @contextmanager
+    def _telling_of_waits(self, model: str) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def tell() -> None:
+            nonlocal timer
+            self._tell_of_wait(model)
+            timer = loop.call_later(self._timeout_s, tell)
+
+        timer = loop.call_later(self._timeout_s, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _tell_of_wait(self, model: str) -> None:
         now_s = asyncio.get_running_loop().time()
         if now_s < self._told_s.get(model, -math.inf) + self._timeout_s:
             return
         self._told_s[model] = now_s
-        text = "jobs have waited %g s for model '%s': it is busy with other requests"
+        text = "a job has waited %g s for model '%s': it is busy with other requests, or slow"
         _log.warning(text, self._timeout_s, model)
 
     def _request(self, model: ModelInfo, inputs: Sequence[TensorRows]) -> bytes:

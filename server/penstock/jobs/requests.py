@@ -74,7 +74,8 @@ class Sender:
         Args:
             engine: what answers.
             model: the model.
-            retry_s: how long a request is tried anew before the job stops.
+            retry_s: how long a request is tried anew, from its first failure, before the job
+                stops.
         """
         self._engine = engine
         self._model = model
@@ -122,8 +123,9 @@ class Sender:
     async def _infer_patiently(self, run: Run, rows: tuple[int, int]) -> Mapping[str, Array]:
         start, stop = rows
         loop = asyncio.get_running_loop()
-        give_up, wait_s = loop.time() + self._retry_s, _FIRST_WAIT_S
+        wait_s = _FIRST_WAIT_S
         inputs = [tensor.slice(start, stop) for tensor in run.inputs]
+        give_up: float | None = None  # before the first failure it may have waited for long
         is_blamed = False
         while True:
             before = self._successes
@@ -132,6 +134,10 @@ class Sender:
             except EngineError as error:
                 if error.kind is not FailureKind.RETRY:
                     raise
+                if give_up is None:
+                    give_up = loop.time() + self._retry_s
+                else:
+                    give_up += error.waited_s
                 if loop.time() >= give_up:
                     await self._check_others_are_answered(error, before)
                     if is_blamed:

@@ -8,6 +8,7 @@ namespace penstock {
 namespace {
 
 PuppetSpec Low() { return {.is_background = true}; }
+PuppetSpec Job() { return {.is_background = true, .is_job = true}; }
 
 // Batches of up to 8 rows: 2 rows of background requests may join one of others.
 Batcher::Options Options(uint32_t max_background_rows = 0, int64_t delay_ns = 0) {
@@ -91,12 +92,44 @@ TEST(BatcherBackgroundTest, InstanceThatLeavesIt_RunsOthersAlone) {
   EXPECT_EQ(NextIds(puppet), (Ids{0, 1}));
 }
 
-TEST(BatcherBackgroundTest, RequestLargerThanTheBound_RunsAlone) {
-  PuppetBatcher puppet(Options(/*max_background_rows=*/2));
-  puppet.Queue({.rows = 3, .is_background = true});
+TEST(BatcherBackgroundTest, OthersStayBehind_NobodyJoinsBeforeTheLastOfThem) {
+  PuppetBatcher puppet(Options());
+  puppet.QueueMany(2, Low());
+  puppet.QueueMany(2, {.rows = 5});
+  puppet.Queue({.key = {7}});
+  EXPECT_EQ(NextIds(puppet), (Ids{2}));
+  EXPECT_EQ(NextIds(puppet), (Ids{3}));
+  EXPECT_EQ(NextIds(puppet), (Ids{4}));
+  EXPECT_EQ(NextIds(puppet), (Ids{0, 1}));
+}
+
+TEST(BatcherBackgroundTest, Jobs_JoinNobodyAndAreNotOvertaken) {
+  PuppetBatcher puppet(Options());
   puppet.Queue(Low());
-  EXPECT_EQ(NextIds(puppet), (Ids{0}));
-  EXPECT_EQ(NextIds(puppet), (Ids{1}));
+  puppet.Queue(Job());
+  puppet.Queue(Low());
+  puppet.Queue();
+  EXPECT_EQ(NextIds(puppet), (Ids{3, 0}));
+  puppet.Queue();
+  EXPECT_EQ(NextIds(puppet), (Ids{4}));
+  EXPECT_EQ(NextIds(puppet), (Ids{1, 2}));
+}
+
+TEST(BatcherBackgroundTest, ManyRun_NoneIsHandedOutUntilSomeHaveEnded) {
+  Batcher::Options options = Options(/*max_background_rows=*/2);
+  options.max_background_running = 3;
+  PuppetBatcher puppet(options);
+  puppet.QueueMany(6, Low());
+  const Batch first = puppet.Next();
+  EXPECT_EQ(PuppetBatcher::Ids(first), (Ids{0, 1}));
+  EXPECT_EQ(NextIds(puppet), (Ids{2, 3}));
+  EXPECT_EQ(NextIds(puppet), Ids{});
+  puppet.Queue();
+  EXPECT_EQ(NextIds(puppet), (Ids{6}));
+  puppet.batcher().FinishOne(*first.requests[0], Status());
+  EXPECT_EQ(NextIds(puppet), Ids{});
+  puppet.batcher().FinishOne(*first.requests[1], Status());
+  EXPECT_EQ(NextIds(puppet), (Ids{4, 5}));
 }
 
 TEST(BatcherBackgroundTest, OtherShapes_JoinNobodyAndStopNobody) {
@@ -205,6 +238,15 @@ TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNobodyElse) {
   EXPECT_EQ(puppet.batcher().Enqueue(puppet.Make()).code(), StatusCode::kUnavailable);
 }
 
+TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNoJob) {
+  Batcher::Options options = Options();
+  options.background.max_queue_size = 1;
+  PuppetBatcher puppet(options);
+  puppet.Queue(Low());
+  EXPECT_TRUE(puppet.batcher().Enqueue(puppet.Make(Job())).ok());
+  EXPECT_EQ(puppet.batcher().Enqueue(puppet.Make(Low())).code(), StatusCode::kUnavailable);
+}
+
 TEST(BatcherBackgroundTest, DefaultTimeoutOfOthers_IsNotItsOwn) {
   Batcher::Options options = Options();
   options.levels[0].default_timeout_us = 1;
@@ -229,14 +271,19 @@ TEST(BatcherBackgroundTest, PreservedOrder_IsThatOfTheOthers) {
   EXPECT_EQ(puppet.log().ids(), (Ids{5, 4, 0, 1, 2, 3}));
 }
 
-TEST(BatcherBackgroundTest, ClosedBatcher_HandsOutWhatIsLeft) {
+TEST(BatcherBackgroundTest, ClosedBatcher_EndsItAndHandsOutWhatOthersHaveQueued) {
   PuppetBatcher puppet(Options());
   puppet.QueueMany(2, Low());
-  puppet.batcher().Close();
+  puppet.Queue();
+  puppet.batcher().Close(Unavailable("unloaded"));
+  const auto ends = puppet.log().ends();
+  ASSERT_EQ(ends.size(), 2U);
+  for (const EndLog::End& end : ends) EXPECT_EQ(end.status.message(), "unloaded");
+  EXPECT_EQ(puppet.batcher().counters().background.drained, 2U);
   EXPECT_EQ(puppet.batcher().Enqueue(puppet.Make(Low())).code(), StatusCode::kFailedPrecondition);
   Batch batch;
   ASSERT_TRUE(puppet.batcher().NextBatch(&batch));
-  EXPECT_EQ(batch.requests.size(), 2U);
+  EXPECT_EQ(PuppetBatcher::Ids(batch), (Ids{2}));
   puppet.Finish(&batch);
   EXPECT_FALSE(puppet.batcher().NextBatch(&batch));
 }

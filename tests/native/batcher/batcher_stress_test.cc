@@ -118,6 +118,7 @@ class BatcherStress {
       if (random() % 4 == 0) ref->key = {static_cast<int64_t>(random() % 3)};
       if (random() % 4 == 0) ref->deadline_ns = Clock::System().NowNs() + random() % 300'000;
       ref->is_background = random() % 3 == 0;
+      ref->is_job = ref->is_background && random() % 2 == 0;
       const Wake wake = random() % 2 == 0 ? Wake::kNow : Wake::kLater;
       const bool accepted = batcher_.Enqueue(ref, wake).ok();
       is_accepted_[index] = accepted;

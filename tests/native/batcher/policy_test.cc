@@ -168,12 +168,25 @@ TEST(PolicyTest, JoiningRows_AreAQuarterOfThose) {
   EXPECT_EQ(JoiningRows(policy), 0U);
 }
 
-TEST(PolicyTest, DrainingBatch_IsJoinedToo) {
-  Candidate candidate = Of(3);
-  candidate.is_draining = true;
-  const Decision decision = DecideShared(Policy(100), candidate, Of(6), kNow);
-  EXPECT_EQ(decision.reason, CloseReason::kDrain);
-  EXPECT_EQ(decision.background_room, 2U);
+TEST(PolicyTest, BatchThatLeavesSomeBehind_IsJoinedByNobody) {
+  Candidate next_is_too_large = Of(5);
+  next_is_too_large.is_full = true;
+  Candidate other_key_waits = Of(5);
+  other_key_waits.other_key_waits = true;
+  Candidate more_than_preferred = Of(5);
+  more_than_preferred.preferred_rows = 4;
+  for (const Candidate& candidate : {next_is_too_large, other_key_waits, more_than_preferred}) {
+    const Decision decision = DecideShared(Policy(0), candidate, Of(1), kNow);
+    EXPECT_TRUE(decision.close);
+    EXPECT_EQ(decision.background_room, 0U);
+  }
+  EXPECT_EQ(DecideShared(Policy(0), Of(5), Of(1), kNow).background_room, 2U);
+}
+
+TEST(PolicyTest, PreferredSize_IsJoinedByNobody) {
+  Candidate candidate = Of(4);
+  candidate.preferred_rows = 4;
+  EXPECT_EQ(DecideShared(Policy(0), candidate, Of(1), kNow).background_room, 0U);
 }
 
 TEST(PolicyTest, LongestDelay_DoesNotOverflow) {

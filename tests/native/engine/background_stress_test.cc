@@ -78,13 +78,16 @@ class BackgroundStress {
       const int64_t rows = 1 + random() % 4;
       const std::vector<float> values(static_cast<size_t>(rows), 1);
       messages_[submitter].push_back(
-          InferMessage().Input("IN", "FP32", {rows, 1}, RawOf(values)).bytes());
+          InferMessage()
+              .Input("IN", "FP32", {rows, 1}, RawOf(values))
+              .Parameter("penstock_background", 1, random() % 3 == 0 ? 1 : 0)
+              .bytes());
       RequestRef ref = InferRequestPool::Shared().Get();
       AsInfer(ref).message = SpanOf(messages_[submitter].back());
       AsInfer(ref).completions = &completions_;
       const bool is_later = random() % 2 == 0;
       engine_.Infer(
-          ref, {.wake = is_later ? Wake::kLater : Wake::kNow, .is_background = random() % 2 == 0});
+          ref, {.wake = is_later ? Wake::kLater : Wake::kNow, .is_background = random() % 3 == 0});
       if (is_later && !version_->TryRunHere()) version_->Flush();
       sent.push_back(std::move(ref));
       if (random() % 8 == 0) engine_.Cancel(sent[random() % sent.size()]);

@@ -6,7 +6,8 @@
 #include <thread>
 #include <vector>
 
-#include "engine_harness.h"
+#include "answer_harness.h"
+#include "testing/fake_clock.h"
 
 namespace penstock {
 namespace {
@@ -120,7 +121,7 @@ TEST_F(BackgroundTest, BusyInstance_RunsOthersNextAndItsBatchesAreBounded) {
 TEST_F(BackgroundTest, Statistics_OfOthersLeaveItOut) {
   Serve();
   Occupy();
-  harness_.SendInBackground(Rows(2));  // joins the next batch
+  harness_.Send(InBackground(Rows(2)));  // joins the next batch
   harness_.SendInBackground(Rows(5));
   harness_.Send(Rows(3));
   gate_.Open();
@@ -161,40 +162,67 @@ TEST_F(BackgroundTest, DeadlinePassesWhileOthersRun_ItEndsAtOnce) {
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
 }
 
-TEST_F(BackgroundTest, DrainInTime_RunsIt) {
+TEST_F(BackgroundTest, Drain_EndsWhatIsQueuedAtOnceAndRunsNoneOfIt) {
   Serve();
   Occupy();
   for (int i = 0; i < 20; ++i) harness_.SendInBackground(Rows(3));
   std::thread drainer([&] { EXPECT_TRUE(harness_.engine.Drain(version_, kLongNs)); });
-  gate_.Open();
-  for (const Outcome& outcome : harness_.Await(21)) EXPECT_TRUE(outcome.status.ok());
-  drainer.join();
-}
-
-TEST_F(BackgroundTest, DrainOutOfTime_FailsIt) {
-  Serve();
-  Occupy();
-  harness_.SendInBackground(Rows(3));
-  EXPECT_FALSE(harness_.engine.Drain(version_, 0));
-  const Outcome queued = harness_.Await(1)[0];
-  EXPECT_EQ(queued.status.code(), StatusCode::kUnavailable);
-  EXPECT_EQ(queued.status.message(), "model 'm' version 1 was unloaded");
+  for (const Outcome& outcome : harness_.Await(20)) {
+    EXPECT_EQ(outcome.status.code(), StatusCode::kUnavailable);
+    EXPECT_EQ(outcome.status.message(), "model 'm' version 1 was unloaded");
+  }
   gate_.Open();
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+  drainer.join();
+  EXPECT_EQ(rows().size(), 1U);
 }
 
-TEST_F(BackgroundTest, EndlessQueue_IsRefused) {
+TEST_F(BackgroundTest, EndlessQueueOfClients_RefusesThemAndNoJob) {
   Serve();
   Occupy();
   constexpr size_t kMost = 4096;
-  for (size_t i = 0; i < kMost; ++i) harness_.SendInBackground(Rows(1));
-  harness_.SendInBackground(Rows(1));
+  for (size_t i = 0; i < kMost; ++i) harness_.Send(InBackground(Rows(1)));
+  harness_.Send(InBackground(Rows(1)));
   const Outcome refused = harness_.Await(1)[0];
   EXPECT_EQ(refused.status.code(), StatusCode::kUnavailable);
   EXPECT_EQ(refused.status.message(), "Exceeds maximum queue size");
+  harness_.SendInBackground(Rows(1));
   harness_.Send(Rows(1));
   gate_.Open();
-  for (const Outcome& outcome : harness_.Await(kMost + 2)) EXPECT_TRUE(outcome.status.ok());
+  for (const Outcome& outcome : harness_.Await(kMost + 3)) EXPECT_TRUE(outcome.status.ok());
+}
+
+TEST_F(BackgroundTest, JobThatFails_FailsNobodyElse) {
+  Serve();
+  Occupy();
+  harness_.SendInBackground(Rows(1));
+  harness_.Send(Rows(1));
+  gate_.Open();
+  for (const Outcome& outcome : harness_.Await(3)) EXPECT_TRUE(outcome.status.ok());
+  EXPECT_EQ(rows(), (std::vector<int64_t>{1, 1, 1}));
+}
+
+// A model that keeps its requests is never too busy to be given more.
+TEST(BackgroundKeptTest, ModelThatKeepsRequests_IsNotGivenAllThatWait) {
+  constexpr size_t kCount = 9;
+  VersionSpec spec = AnswerHarness::Decoupled();
+  spec.max_background_rows = 2;
+  FakeClock clock;
+  Engine::Options options;
+  options.clock = &clock;
+  SenderBox box;
+  AnswerHarness harness(box.Keeper(), std::move(spec), std::move(options));
+  for (size_t i = 0; i < kCount; ++i) harness.Send(InBackground(InferMessage().Row({1})));
+  Senders senders = box.Await(2);
+  clock.AwaitWaiters(2);  // the instance and the engine's timer
+  EXPECT_LE(harness.version->counters().background.running, 3U);
+  size_t ended = 0;
+  while (ended < kCount) {
+    for (const auto& sender : senders) sender->Finish(Status::Ok());
+    ended += senders.size();
+    if (ended < kCount) senders = box.Await(1);
+  }
+  for (size_t i = 0; i < kCount; ++i) EXPECT_TRUE(harness.Await(i).status.ok());
 }
 
 }  // namespace

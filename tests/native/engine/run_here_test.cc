@@ -223,6 +223,24 @@ TEST_F(RunHereTest, TimeOfBackgroundBatches_SaysNothingAboutOthers) {
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
 }
 
+TEST_F(RunHereTest, QuickBatchesThatBackgroundRequestsJoined_EndTheMemoryOfASlowOne) {
+  Serve(FixedSpec());
+  RunOnce();
+  once_ns_ = 1'000'000'000;
+  RunOnce();
+  for (int i = 0; i < 64; ++i) {
+    harness_.Send(Message().Parameter("penstock_background", 1, 1), kNever, Wake::kLater);
+    SendLater();
+    version_->Flush();
+    harness_.Await(2);
+    clock_.AwaitWaiters(2);
+  }
+  EXPECT_EQ(version_->statistics().batches.at(2).count, 64U);
+  SendLater();
+  EXPECT_TRUE(version_->TryRunHere());
+  EXPECT_TRUE(harness_.Await(1)[0].status.ok());
+}
+
 TEST_F(RunHereTest, BackgroundRequestInSharedMemory_KeepsNobodyFromRunningHere) {
   Serve(FixedSpec());
   RunOnce();

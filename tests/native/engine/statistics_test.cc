@@ -118,6 +118,19 @@ TEST_F(StatisticsTest, Background_IsCountedApart) {
   EXPECT_EQ(s.background.busy_ns, 60U);
 }
 
+TEST_F(StatisticsTest, BatchThatServedOnlyThoseThatJoined_IsAnExecution) {
+  batch_.requests[1]->is_background = true;  // of 3 rows, behind one of 2
+  recorder_.RecordBatch(batch_, times_, std::vector<Status>{Internal("x"), Status()}, 0, 1234);
+  const VersionStatistics s = recorder_.Snapshot();
+  EXPECT_EQ(s.execution_count, 1U);
+  EXPECT_EQ(s.batches.at(3).count, 1U);
+  EXPECT_EQ(s.compute_infer.count, 0U);
+  EXPECT_EQ(s.inference_count, 0U);
+  EXPECT_EQ(s.last_inference_ms, 0);
+  EXPECT_EQ(s.fail.count, 1U);
+  EXPECT_EQ(s.background.rows, 3U);
+}
+
 TEST(VersionCountersTest, RequestsOfEveryKind_Balance) {
   EngineHarness harness;
   const auto version = harness.Serve(IdentitySpec());

@@ -1,7 +1,9 @@
 """What engines put on the wire and take from it: in process with a core that echoes, and mocked."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,10 @@ from penstock_client._messages import pb as client_pb
 
 
 class EchoCore:
-    """Answers a request with its own tensors, OUT for IN; as told the first `failing`, or all."""
+    """Answers a request with its own tensors, OUT for IN, or fails it as told."""
 
-    def __init__(self, failure: Exception | None = None, failing: int = 1 << 30) -> None:
+    def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
-        self.failing = failing
         self.requests: list[Any] = []
         self.backgrounds: list[bool] = []
 
@@ -40,7 +41,7 @@ class EchoCore:
         self, request: bytes, deadline: int, caller: Any, *, background: bool = False
     ) -> bytes:
         self.backgrounds.append(background)
-        if self.failure is not None and len(self.backgrounds) <= self.failing:
+        if self.failure is not None:
             raise self.failure
         message = pb.ModelInferRequest.FromString(request)
         self.requests.append(message)
@@ -155,27 +156,74 @@ async def test_core_of_its_own_gets_ordinary_requests() -> None:
     assert (core.backgrounds, model.most_request_rows) == ([False], 0)
 
 
-async def test_request_without_a_turn_in_the_background_waits_on_and_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    core = EchoCore(DeadlineExceededError("Deadline Exceeded"), failing=3)
-    local = engine(core, "FP32", (-1, 1), 8, background_batch_size=2, timeout_s=60.0)
+class WaitingCore(EchoCore):
+    """Answers a request only once the test opens the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.deadlines: list[int] = []
+
+    async def infer(
+        self, request: bytes, deadline: int, caller: Any, *, background: bool = False
+    ) -> bytes:
+        self.deadlines.append(deadline)
+        await self.gate.wait()
+        return await super().infer(request, deadline, caller, background=background)
+
+
+class Heard(logging.Handler):
+    """Calls back with each message."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__()
+        self.hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.hear(record.getMessage())
+
+
+async def test_request_without_a_turn_in_the_background_waits_on_and_says_so() -> None:
+    core = WaitingCore()
+    local = engine(core, "FP32", (-1, 1), 8, background_batch_size=2, timeout_s=0.01)
     model = await local.describe("m", "")
     assert (model.max_batch_size, model.most_request_rows) == (8, 2)
-    answer = await local.infer(model, [ONE_ROW])
+    told: list[str] = []
+
+    def hear(message: str) -> None:
+        told.append(message)
+        if len(told) == 3:
+            core.gate.set()
+
+    handler = Heard(hear)
+    logging.getLogger("penstock.jobs").addHandler(handler)
+    try:
+        answer = await local.infer(model, [ONE_ROW])
+    finally:
+        logging.getLogger("penstock.jobs").removeHandler(handler)
     assert answer["OUT"].tolist() == [[1.0]]
-    assert core.backgrounds == [True] * 4
-    assert [record.getMessage() for record in caplog.records] == [
-        "jobs have waited 60 s for model 'm': it is busy with other requests"
-    ]
+    assert (core.backgrounds, core.deadlines) == ([True], [0])
+    text = "a job has waited 0.01 s for model 'm': it is busy with other requests, or slow"
+    assert told == [text] * 3
+
+
+async def test_deadline_of_the_models_own_is_a_failure_like_any_other() -> None:
+    core = EchoCore(DeadlineExceededError("the worker took longer than 5 s"))
+    local = engine(core, "FP32", (-1, 1), 8, background_batch_size=0)
+    model = await local.describe("m", "")
+    with pytest.raises(EngineError, match="DEADLINE_EXCEEDED: the worker") as caught:
+        await local.infer(model, [ONE_ROW])
+    assert (caught.value.kind, caught.value.is_suspect) == (FailureKind.RETRY, True)
+    assert (core.backgrounds, caught.value.waited_s) == ([True], 0.0)
 
 
 async def test_other_failures_in_the_background_are_the_jobs() -> None:
     core = EchoCore(UnavailableError("full"))
     local = engine(core, "FP32", (-1, 1), 8, background_batch_size=0)
     model = await local.describe("m", "")
-    with pytest.raises(EngineError, match="UNAVAILABLE: full"):
+    with pytest.raises(EngineError, match="UNAVAILABLE: full") as caught:
         await local.infer(model, [ONE_ROW])
+    assert caught.value.waited_s > 0
 
 
 def test_digest_is_of_names_and_contents(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What follows from a failed request: tried again, halved, or the end of the job."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,41 @@ async def test_no_answer_for_too_long_is_temporary(tmp_path: Path) -> None:
         )
     assert not list((tmp_path / "out").glob("part-*"))
     assert not list((tmp_path / "out").glob(".part-*"))
+
+
+class LateEngine(FakeEngine):
+    """Waits longer than a request is tried before its first one fails."""
+
+    async def infer(self, model: Any, inputs: Any) -> Any:
+        if not self.rows:
+            self.rows.append(0)
+            loop = asyncio.get_running_loop()
+            is_late = loop.create_future()
+            loop.call_later(0.02, is_late.set_result, None)
+            await is_late
+            raise engine_error(UNAVAILABLE, "the server is shutting down")
+        return await super().infer(model, inputs)
+
+
+async def test_time_before_the_first_failure_is_no_outage(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 8)
+    source, output = tmp_path / "in.parquet", tmp_path / "out"
+    result = await run(LateEngine(), source, output, retry_s=0.01, in_flight=1)
+    assert result.rows_out == 8
+
+
+async def test_time_that_a_request_waited_for_its_turn_is_no_outage(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 8)
+    failures = itertools.chain([UNAVAILABLE] * 4, itertools.repeat(0))
+
+    def behaviour(inputs: Sequence[TensorRows]) -> None:
+        if code := next(failures):
+            raise engine_error(code, "model 'm' version 1 was unloaded", waited_s=3600.0)
+
+    options: dict[str, Any] = {"retry_s": 0.02, "in_flight": 1}
+    engine = FakeEngine(behaviour=behaviour)
+    result = await run(engine, tmp_path / "in.parquet", tmp_path / "out", **options)
+    assert result.rows_out == 8
 
 
 @pytest.mark.parametrize("code", [DEADLINE, UNAVAILABLE])
