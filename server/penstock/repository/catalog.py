@@ -193,6 +193,10 @@ class ModelCatalog:
             if not served.handle.is_available()
         )
 
+    def may_remember_too_many(self) -> bool:
+        """Whether it is worth asking for `gone_too_long`, which takes what is on disk."""
+        return len(self._models) > MAX_GONE_MODELS
+
     def gone_too_long(self, on_disk: Collection[str]) -> list[str]:
         """Models of which nothing is left, here or on disk, but for the last that were served."""
         gone = [
@@ -256,3 +260,9 @@ class ModelCatalog:
 
 def _by_number(record: ModelRecord) -> list[ServedVersion]:
     return [served for _, served in sorted(record.serving.items())]
+
+
+def start_all(versions: Sequence[ServedVersion]) -> None:
+    """From here on they run what they are given."""
+    for served in versions:
+        served.handle.start()

@@ -22,7 +22,7 @@ from penstock.errors import (
     UnavailableError,
     UnimplementedError,
 )
-from penstock.repository.catalog import MAX_GONE_MODELS, ModelCatalog, ModelRecord, ServedVersion
+from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion, start_all
 from penstock.repository.engine import ModelEngine
 from penstock.repository.failures import (
     files_refusal,
@@ -317,7 +317,7 @@ class ModelManager(ModelCatalog):
         if failures:
             await self._in_load_thread(prepared.clear)  # freeing a model takes time
             raise merge_failures(failures)
-        await self._in_load_thread(_start_all, prepared)
+        await self._in_load_thread(start_all, prepared)
         return sorted(prepared, key=lambda served: served.version)
 
     async def _unload(self, name: str) -> None:
@@ -331,7 +331,7 @@ class ModelManager(ModelCatalog):
 
     async def _forget_gone(self) -> None:
         """Has the index forget models that have been gone for longest, if there are many."""
-        if len(self._models) <= MAX_GONE_MODELS:
+        if not self.may_remember_too_many():
             return
         with contextlib.suppress(InternalError):  # a repository that cannot be read is not empty
             for name in self.gone_too_long(await self._list_models()):
@@ -356,12 +356,8 @@ class ModelManager(ModelCatalog):
         try:
             in_time = await self._in_thread(self._drain_threads, old.handle.close, timeout_s)
             if not in_time:
-                _log.warning(
-                    "model '%s' version %d: requests were not finished within %g s and failed",
-                    name,
-                    old.version,
-                    timeout_s,
-                )
+                what = "requests were not finished within %g s and failed"
+                _log.warning(f"model '%s' version %d: {what}", name, old.version, timeout_s)
         except Exception:
             _log.exception("model '%s' version %d: the drain failed", name, old.version)
         record.finish_unload(old.version)
@@ -399,8 +395,3 @@ class ModelManager(ModelCatalog):
         if self._tasks:
             remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
             await asyncio.wait(self._tasks, timeout=remaining_s)
-
-
-def _start_all(versions: Sequence[ServedVersion]) -> None:
-    for served in versions:
-        served.handle.start()
