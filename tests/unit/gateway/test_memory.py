@@ -1,6 +1,9 @@
 """What a request holds: JSON within its limit, and nothing but the message while its call runs."""
 
+import asyncio
+import threading
 import weakref
+import zlib
 from typing import Any
 
 import orjson
@@ -8,7 +11,7 @@ import pytest
 from tests.support.asgi import AsgiReply, ask_asgi
 from tests.support.fake_upstream import FakeUpstream, echo, metadata, response
 
-from penstock_gateway import jsons
+from penstock_gateway import body, jsons
 from penstock_gateway.app import Gateway
 from penstock_gateway.options import CloudRoutes, Options
 from penstock_gateway.upstream import Call
@@ -94,3 +97,33 @@ async def test_document_is_parsed_once_and_let_go_before_the_calls(
     monkeypatch.setattr(jsons, "loads", watched)
     assert (await ask(upstream, path, orjson.dumps(REQUESTS[path]))).status == 200
     assert (len(upstream.documents), upstream.held) == (1, [])
+
+
+async def test_few_bodies_are_inflated_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, gate, lock = threading.Semaphore(0), threading.Event(), threading.Lock()
+    running: list[int] = [0]
+    inflate = body._inflate
+
+    def watched(data: bytes, encoding: str, limit_bytes: int) -> bytes:
+        with lock:
+            running.append(running[-1] + 1)
+        begun.release()
+        assert gate.wait(30)
+        with lock:
+            running.append(running[-1] - 1)
+        return inflate(data, encoding, limit_bytes)
+
+    monkeypatch.setattr(body, "_inflate", watched)
+    budget = body.Budget(1 << 20)
+    data = zlib.compress(bytes(range(256)) * 40, 0)
+    tasks = [
+        asyncio.create_task(body.inflate(data, "deflate", 1 << 20, budget.lease()))
+        for _ in range(6)
+    ]
+    for _ in range(2):
+        await asyncio.to_thread(begun.acquire, timeout=30)
+    assert budget.inflating.locked()
+    gate.set()
+    found = await asyncio.gather(*tasks)
+    assert {len(each) for each in found} == {256 * 40}
+    assert max(running) == 2
