@@ -7,7 +7,7 @@ wrapped, cut, rounded to another kind or read out of a string.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -48,6 +48,7 @@ _KINDS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, 
 _WORDS = {"b": "true or false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 _LENGTH = struct.Struct("<I")
 _MAX_DIMENSIONS = 64
+_PART = 4096
 
 Raw = bytes | memoryview | npt.NDArray[Any]
 """What `bytes.join` takes: the bytes of a tensor."""
@@ -160,13 +161,17 @@ def _no_json(datatype: str, where: str) -> HttpError:
 def _pack(elements: list[Any], where: str) -> bytes:
     if not set(map(type, elements)) <= {str}:
         raise HttpError(400, f"{where}: expected strings for BYTES")
-    return _prefixed(list(map(str.encode, elements)))
+    return _prefixed(elements, str.encode)
 
 
-def _prefixed(texts: Sequence[bytes]) -> bytes:
-    return b"".join(
-        chain.from_iterable(zip(map(_LENGTH.pack, map(len, texts)), texts, strict=True))
-    )
+def _prefixed(texts: Sequence[Any], encode: Callable[[Any], bytes] = bytes) -> bytes:
+    """Each with its length before it; in parts, for the pieces of one take many times its bytes."""
+    packed = bytearray()
+    for at in range(0, len(texts), _PART):
+        part = list(map(encode, texts[at : at + _PART]))
+        lengths = map(_LENGTH.pack, map(len, part))
+        packed += b"".join(chain.from_iterable(zip(lengths, part, strict=True)))
+    return bytes(packed)
 
 
 def _unpack(raw: bytes, where: str) -> list[str]:
