@@ -34,7 +34,7 @@ from penstock._core import (
     encode_stream_error,
     set_logging,
 )
-from penstock.errors import Code, core_error
+from penstock.errors import Code, UnavailableError, core_error
 
 __all__ = [
     "Access",
@@ -251,8 +251,8 @@ class Core:
         Raises:
             CoreError: why there is none.
         """
-        assert self._loop is not None, "Core.start comes first"
-        future: asyncio.Future[bytes | StreamReply] = self._loop.create_future()
+        loop = self._running_loop()
+        future: asyncio.Future[bytes | StreamReply] = loop.create_future()
         call = self._start(request, deadline, future, False, caller, background)
         try:
             outcome = await future
@@ -273,8 +273,7 @@ class Core:
         Returns:
             The reply, once it is there; for a decoupled model the replies, at once.
         """
-        assert self._loop is not None, "Core.start comes first"
-        responses = Responses(self._loop)
+        responses = Responses(self._running_loop())
         if responses.began(self._start(request, deadline, responses, True, caller)):
             return responses
         try:
@@ -318,13 +317,19 @@ class Core:
         background: bool = False,
     ) -> Call:
         """Hands a request over, to be run when the loop is quiet."""
-        assert self._loop is not None
+        loop = self._running_loop()
         call = self.engine.infer(request, deadline, tag, stream, caller, background)
         self._held += 1
         self._quiet_turns = 0
         if self._held == 1:
-            self._loop.call_soon(self._turn)
+            loop.call_soon(self._turn)
         return call
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of `start`; UnavailableError after `close`, which HTTP outlives by a rung."""
+        if self._loop is None:
+            raise UnavailableError("the server is shutting down")
+        return self._loop
 
     def _turn(self) -> None:
         """Flushes once the loop has gone quiet or has brought in enough for one batch."""

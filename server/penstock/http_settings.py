@@ -34,6 +34,13 @@ class HttpSettings:
         maximum=_MAX_INT32,
         unit="bytes",
     )
+    http_max_json_size: int = _setting(
+        16 * _MEBIBYTE,
+        "Greatest JSON of a request, within its body: parsed it takes up to 45 times its bytes.",
+        minimum=1024,
+        maximum=_MAX_INT32,
+        unit="bytes",
+    )
     http_max_buffered_bytes: int = _setting(
         1024 * _MEBIBYTE,
         "Bytes of bodies being received or not yet answered, of all requests together; beyond them"

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tests.support.core_models import await_running, load, make_engine, request, serve, spec, take
 
-from penstock.errors import Code, FailedPreconditionError
+import penstock
+from penstock.core import Core
+from penstock.errors import Code, FailedPreconditionError, UnavailableError
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +45,16 @@ def test_inference_after_shutdown_is_refused() -> None:
 
     assert code == Code.UNAVAILABLE
     assert message is not None and "shutting down" in message
+
+
+async def test_coroutines_after_the_end_are_unavailable() -> None:
+    core = Core(backend_directories=[str(Path(penstock.__file__).parent / "backends")])
+    core.start()
+    assert await core.close()
+    with pytest.raises(UnavailableError, match="the server is shutting down"):
+        await core.infer(request())
+    with pytest.raises(UnavailableError, match="the server is shutting down"):
+        await core.stream_infer(request())
 
 
 def test_version_moves_through_its_life_once() -> None:

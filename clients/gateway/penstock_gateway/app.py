@@ -191,20 +191,32 @@ class _Endpoint:
         if on_task is not None:
             on_task(asyncio.current_task())
         try:
+            failure = await self._handle(exchange, scope["path"])
+            if failure is not None:
+                await _show(exchange, failure)
+        except asyncio.CancelledError:
+            return
+        finally:
+            exchange.close()
+
+    async def _handle(self, exchange: Exchange, path: str) -> HttpError | None:
+        """The failure, without the frames where it arose: they hold what the client sent."""
+        try:
             exchange.check_origin()
             if self._rpc:
                 await exchange.upstream.authorize(exchange.call(self._rpc))
             await self._handler(exchange)
         except HttpError as error:
-            await _show(exchange, error)
+            return HttpError(error.status, error.message, error.headers)
         except UpstreamError as error:
-            await _show(exchange, as_http_error(error))
-        except (ClientGoneError, asyncio.CancelledError):
-            return
+            return as_http_error(error)
+        except ClientGoneError:
+            return None
+        except asyncio.CancelledError:  # nobody is told but a client that is still there
+            return None if exchange.has_begun else _stopping()
         except Exception as error:
-            await _show(exchange, _incident(error, scope["path"]))
-        finally:
-            exchange.close()
+            return _incident(error, path)
+        return None
 
 
 async def _show(exchange: Exchange, error: HttpError) -> None:
@@ -214,6 +226,11 @@ async def _show(exchange: Exchange, error: HttpError) -> None:
     headers = {**error.headers, "content-length": str(len(body))}
     await exchange.begin(error.status, {"content-type": "application/json", **headers})
     await exchange.send(body, is_last=True)
+
+
+def _stopping() -> HttpError:
+    headers = {"retry-after": "1", "connection": "close"}
+    return HttpError(503, "the gateway is stopping, and did not finish in time", headers)
 
 
 def _encodable(text: str) -> str:

@@ -17,6 +17,8 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 ENCODINGS = "gzip, deflate"
 _INLINE_BYTES = 4096
 """Compressed bodies up to this size are inflated at once; others on a thread."""
+_MAX_INFLATING = 2
+"""Bodies at a time: each may take the whole limit before the budget knows its size."""
 _MIN_COMPRESSED_BYTES = 1024
 _LEVEL = 1  # quick: it is done for every response of a client that asks
 
@@ -30,6 +32,7 @@ class Budget:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.inflating = asyncio.Semaphore(_MAX_INFLATING)
 
     def lease(self) -> Lease:
         """For one request."""
@@ -40,6 +43,7 @@ class Lease:
     """What one request has of the budget. Lifecycle: grow any number of times -> release."""
 
     def __init__(self, budget: Budget) -> None:
+        self.inflating = budget.inflating
         self._budget = budget
         self._taken_bytes = 0
 
@@ -106,7 +110,10 @@ async def inflate(data: bytes, encoding: str, limit_bytes: int, lease: Lease) ->
     if len(data) <= _INLINE_BYTES:
         inflated = _inflate(data, encoding, limit_bytes)
     else:
-        inflated = await asyncio.to_thread(_inflate, data, encoding, limit_bytes)
+        async with lease.inflating:
+            inflated = await asyncio.to_thread(_inflate, data, encoding, limit_bytes)
+            lease.grow(len(inflated))
+            return inflated
     lease.grow(len(inflated))
     return inflated
 

@@ -88,10 +88,9 @@ async def statistics(exchange: Exchange) -> None:
 
 async def index(exchange: Exchange) -> None:
     """POST /v2/repository/index: an array."""
-    given = await exchange.json()
     request = pb.RepositoryIndexRequest(
         repository_name=exchange.path("repository"),
-        ready=take(given, "ready", bool, False, "the request"),
+        ready=take(await exchange.json(), "ready", bool, False, "the request"),
     )
     answer = await exchange.unary("RepositoryIndex", request, pb.RepositoryIndexResponse)
     entries = (message_to_json(each) for each in answer.models)
@@ -131,8 +130,15 @@ async def memory_status(exchange: Exchange) -> None:
 
 async def memory_register(exchange: Exchange) -> None:
     """POST /v2/systemsharedmemory/region/R/register and its kin."""
-    kind, given = _memory_kind(exchange), await exchange.json()
-    request = getattr(pb, f"{kind}RegisterRequest")(name=exchange.path("region"))
+    kind = _memory_kind(exchange)
+    request = _region(kind, exchange.path("region"), await exchange.json())
+    answer = getattr(pb, f"{kind}RegisterResponse")
+    await exchange.unary(f"{kind}Register", request, answer, **_CHANGE)
+    await exchange.answer_json({})
+
+
+def _region(kind: str, name: str, given: dict[str, Any]) -> Any:
+    request = getattr(pb, f"{kind}RegisterRequest")(name=name)
     request.byte_size = _unsigned(given, "byte_size", required=True)
     if kind == "SystemSharedMemory":
         request.key = take(given, "key", str, "", "the request")
@@ -141,9 +147,7 @@ async def memory_register(exchange: Exchange) -> None:
         handle = take(given, "raw_handle", dict, {}, "the request")
         request.raw_handle = _from_base64(take(handle, "b64", str, "", "'raw_handle'"), "b64")
         request.device_id = take(given, "device_id", int, 0, "the request")
-    answer = getattr(pb, f"{kind}RegisterResponse")
-    await exchange.unary(f"{kind}Register", request, answer, **_CHANGE)
-    await exchange.answer_json({})
+    return request
 
 
 async def memory_unregister(exchange: Exchange) -> None:
@@ -162,17 +166,21 @@ async def trace_settings(exchange: Exchange) -> None:
     details = {}
     if exchange.method == "POST":
         details = _CHANGE
-        for name, value in (await exchange.json()).items():
-            values = value if isinstance(value, list) else [] if value is None else [value]
-            if not set(map(type, values)) <= {str, int}:
-                raise HttpError(400, f"trace setting '{name[:64]}': expected strings")
-            request.settings[name].value.extend(map(str, values))
+        _set_trace_settings(request, await exchange.json())
     answer = await exchange.unary("TraceSetting", request, pb.TraceSettingResponse, **details)
     found: dict[str, Any] = {}
     for name, setting in answer.settings.items():
         values = list(setting.value)
         found[name] = values if name == "trace_level" or len(values) != 1 else values[0]
     await exchange.answer_json(found)
+
+
+def _set_trace_settings(request: Any, given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if not set(map(type, values)) <= {str, int}:
+            raise HttpError(400, f"trace setting '{name[:64]}': expected strings")
+        request.settings[name].value.extend(map(str, values))
 
 
 async def log_settings(exchange: Exchange) -> None:

@@ -24,6 +24,7 @@ class Cork:
         # Everything else is the transport's own, looked up once.
         self.get_extra_info = transport.get_extra_info
         self.is_closing = transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
 

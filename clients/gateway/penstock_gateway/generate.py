@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from penstock_gateway import infer, jsons, tensors
@@ -75,24 +76,30 @@ async def _first_two(
 
 async def _responses(exchange: Exchange) -> AsyncGenerator[dict[str, Any], None]:
     """Reads the request; the responses of the model as JSON objects."""
-    given = await exchange.json()
+    call, message = await _read(exchange)
+    return _ask(exchange, call, message)
+
+
+async def _read(exchange: Exchange) -> tuple[Call, bytes]:
+    """The metadata comes before there is a document, which ends here."""
+    data = await exchange.body(is_json=True)
     name, version = exchange.path("model"), exchange.path("version")
     metadata = await exchange.unary(
         "ModelMetadata",
         pb.ModelMetadataRequest(name=name, version=version),
         pb.ModelMetadataResponse,
     )
-    message = _request(given, name, version, {each.name: each for each in metadata.inputs})
-    call = exchange.call("ModelStreamInfer", may_repeat="sequence_id" not in message.parameters)
-    return _ask(exchange, call, message.SerializeToString())
+    given = jsons.as_object(jsons.loads(data), "the request") if data.strip() else {}
+    inputs = {each.name: each for each in metadata.inputs}
+    message, sequence = _request(given, name, version, inputs)
+    call = exchange.call("ModelStreamInfer", **sequence.details(name))
+    return call, message.SerializeToString()
 
 
 async def _ask(
     exchange: Exchange, call: Call, message: bytes
 ) -> AsyncGenerator[dict[str, Any], None]:
-    call = Call(
-        call.rpc, (*call.metadata, _AS_STATUS), call.peer, call.may_repeat, affinity=call.affinity
-    )
+    call = replace(call, metadata=(*call.metadata, _AS_STATUS))
     async with aclosing(exchange.upstream.stream(call, message)) as replies:
         async for reply in replies:
             answer = pb.ModelStreamInferResponse.FromString(reply)
@@ -104,7 +111,7 @@ async def _ask(
 
 def _request(
     given: dict[str, Any], name: str, version: str, inputs: dict[str, Any]
-) -> pb.ModelInferRequest:
+) -> tuple[pb.ModelInferRequest, infer.Sequence]:
     message = pb.ModelInferRequest(model_name=name, model_version=version)
     if "id" not in inputs:
         message.id = take(given, "id", str, "", "the request")
@@ -116,7 +123,7 @@ def _request(
         if key in given:
             _add_input(message, spec, given.pop(key))
     infer.read_parameters(message.parameters, given, "the request")
-    return message
+    return message, infer.Sequence.of(given)
 
 
 def _add_input(message: pb.ModelInferRequest, spec: Any, value: object) -> None:
@@ -150,7 +157,7 @@ def _to_json(response: Any) -> dict[str, Any]:
     for key, value in infer.parameters_to_json(response.parameters).items():
         if key != _FINAL:
             document[key] = value
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+    for output, raw in zip(response.outputs, tensors.raw_contents(response), strict=True):
         values = tensors.to_json(output.datatype, raw, f"output '{output.name}'")
         document[output.name] = values[0] if len(values) == 1 else values
     return document

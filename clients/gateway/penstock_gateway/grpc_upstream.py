@@ -19,7 +19,14 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.enable_retries", 0),  # what may be sent twice is the pool's decision
+    # Only what no server has seen is sent again by gRPC; the rest is the pool's decision, and no
+    # DNS record's.
+    ("grpc.service_config_disable_resolution", 1),
+    # A host that is gone without a word is noticed under the calls it has: with keepalive the
+    # kernel waits this long (keepalive_timeout) for what was sent, and the probes send every
+    # second. Pings themselves come no more often than any gRPC server must bear (5 minutes).
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
 _NOT_SENT = ("failed to connect to all addresses", "DNS resolution failed")

@@ -21,10 +21,12 @@ from penstock_gateway.jsons import as_object, take
 
 __all__ = [
     "InferRequest",
+    "Sequence",
     "Wants",
     "parameters_to_json",
     "parse",
     "parse_raw",
+    "read",
     "read_parameters",
     "render",
 ]
@@ -54,18 +56,45 @@ class Wants:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequence:
+    """What parameters say of a sequence.
+
+    Attributes:
+        name: its id; "" = the request is no step of any.
+        is_start: the step is the first.
+    """
+
+    name: str
+    is_start: bool
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Sequence:
+        """As JSON has them."""
+        return cls(
+            str(parameters.get("sequence_id") or ""), parameters.get("sequence_start") is True
+        )
+
+    def details(self, model: str) -> dict[str, Any]:
+        """Of the `Call` that makes the step."""
+        if not self.name:
+            return {}
+        affinity = f"{model}/{self.name}"
+        return {"may_repeat": self.is_start, "affinity": affinity, "starts_sequence": self.is_start}
+
+
+@dataclass(frozen=True, slots=True)
 class InferRequest:
     """A request as it goes on.
 
     Attributes:
         message: bytes of the ModelInferRequest.
         wants: how the outputs are to be sent.
-        sequence: the sequence that it is a step of; "" = none.
+        sequence: the sequence that it is a step of.
     """
 
     message: bytes
     wants: Wants
-    sequence: str = ""
+    sequence: Sequence = field(default_factory=lambda: Sequence.of({}))
 
 
 def parse(body: bytes, header_length: int | None, model: str, version: str) -> InferRequest:
@@ -82,8 +111,12 @@ def parse(body: bytes, header_length: int | None, model: str, version: str) -> I
     """
     view = memoryview(body)
     document = jsons.loads(body if header_length is None else view[:header_length])
-    as_object(document, "the request")
     rest = view[len(body) if header_length is None else header_length :]
+    return read(as_object(document, "the request"), rest, model, version)
+
+
+def read(document: dict[str, Any], rest: memoryview, model: str, version: str) -> InferRequest:
+    """Reads what was parsed; `rest` are the bytes that follow it."""
     message = pb.ModelInferRequest(model_name=model, model_version=version)
     message.id = take(document, "id", str, "", "the request")
     parameters = take(document, "parameters", dict, {}, "the request")
@@ -91,7 +124,7 @@ def parse(body: bytes, header_length: int | None, model: str, version: str) -> I
     read_parameters(message.parameters, parameters, "the request", ("binary_data_output",))
     raws = _read_inputs(message, document, rest, model)
     _read_outputs(message, document, wants)
-    return InferRequest(_serialize(message, raws), wants, _sequence(parameters))
+    return InferRequest(_serialize(message, raws), wants, Sequence.of(parameters))
 
 
 def parse_raw(body: bytes, model: str, version: str, inputs: Iterable[Any]) -> InferRequest:
@@ -134,9 +167,7 @@ def render(reply: bytes, wants: Wants) -> tuple[list[bytes], int | None]:
         document["id"] = message.id
     if message.parameters:
         document["parameters"] = parameters_to_json(message.parameters)
-    raws = message.raw_output_contents
-    if len(raws) != len(message.outputs):
-        raise HttpError(500, f"{len(message.outputs)} outputs came with {len(raws)} contents")
+    raws = tensors.raw_contents(message)
     parts: list[bytes] = []
     document["outputs"] = [
         _output_to_json(output, raw, wants, parts)
@@ -177,10 +208,6 @@ def read_parameters(
             )
 
 
-def _sequence(parameters: Mapping[str, Any]) -> str:
-    return str(parameters.get("sequence_id") or "")
-
-
 def _read_inputs(
     message: pb.ModelInferRequest, document: dict[str, Any], rest: memoryview, model: str
 ) -> list[tensors.Raw]:
@@ -196,7 +223,7 @@ def _read_inputs(
         size_bytes = take(parameters, "binary_data_size", int, None, where)
         target = message.inputs.add(name=name, datatype=datatype, shape=_shape(entry, where))
         read_parameters(target.parameters, parameters, where, ("binary_data_size",))
-        if "shared_memory_region" in parameters:
+        if parameters.get("shared_memory_region") is not None:
             _no_data(entry, size_bytes, where)
         elif size_bytes is not None:
             raws.append(_slice(rest, at, size_bytes, entry, f"{where} for model '{model}'"))
@@ -247,7 +274,7 @@ def _read_outputs(message: pb.ModelInferRequest, document: dict[str, Any], wants
         is_binary = take(parameters, "binary_data", bool, None, where)
         if is_binary is not None:
             wants.binary[name] = is_binary
-        if "shared_memory_region" in parameters:
+        if parameters.get("shared_memory_region") is not None:
             wants.in_memory.add(name)
         target = message.outputs.add(name=name)
         read_parameters(target.parameters, parameters, where, ("binary_data",))

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from penstock_gateway import infer, jsons, tensors
 from penstock_gateway._messages import pb
 from penstock_gateway.errors import HttpError
 from penstock_gateway.exchange import SAGEMAKER_BINARY, Exchange
+from penstock_gateway.infer import InferRequest
 
 __all__ = ["infer_default", "infer_model"]
 
 _SAGEMAKER_BINARY = re.compile(re.escape(SAGEMAKER_BINARY) + r";\s*json-header-size=(\d{1,18})")
+_INSTANCES = b'"instances"'
+"""Without it no body has rows. In a text of JSON its quotes have backslashes before them."""
 
 
 async def infer_model(exchange: Exchange) -> None:
     """POST /v2/models/M[/versions/N]/infer."""
-    data = await exchange.body()
-    header_length = exchange.header_length(len(data))
-    await _infer(exchange, data, header_length, exchange.path("model"), exchange.path("version"))
+    model = exchange.path("model")
+    request = await _read(exchange, model, exchange.path("version"))
+    await _ask(exchange, request, model)
 
 
 async def infer_default(exchange: Exchange) -> None:
@@ -30,39 +34,58 @@ async def infer_default(exchange: Exchange) -> None:
     model = exchange.options.clouds.default_model
     if not model:
         raise HttpError(400, "no model is named, and the gateway has no default model")
-    data = await exchange.body()
     found = _SAGEMAKER_BINARY.match(exchange.header(b"content-type") or "")
     if found is not None:
-        if int(found[1]) > len(data):
-            raise HttpError(400, f"json-header-size should be in range (0, {len(data)})")
-        await _infer(exchange, data, int(found[1]), model, "", sagemaker=True)
-        return
+        request = await _read_sagemaker(exchange, int(found[1]), model)
+        await _ask(exchange, request, model, sagemaker=True)
+    elif not exchange.is_all_json:
+        await _ask(exchange, await _read(exchange, model, ""), model)
+    else:
+        read = await _read_json(exchange, model)
+        if isinstance(read, InferRequest):
+            await _ask(exchange, read, model)
+        else:
+            await _predict(exchange, read)
+
+
+# Bodies and their documents end with the functions that read them: an inference may take its time.
+
+
+async def _read(exchange: Exchange, model: str, version: str) -> InferRequest:
+    data = await exchange.body(is_json=exchange.is_all_json)
     header_length = exchange.header_length(len(data))
-    if header_length is None:
-        document = jsons.as_object(jsons.loads(data), "the request")
-        if "instances" in document and "inputs" not in document:
-            await _predict(exchange, document, model)
-            return
-    await _infer(exchange, data, header_length, model, "")
-
-
-async def _infer(
-    exchange: Exchange,
-    data: bytes,
-    header_length: int | None,
-    model: str,
-    version: str,
-    *,
-    sagemaker: bool = False,
-) -> None:
     if header_length == 0:
         metadata = await _metadata(exchange, model, version)
-        request = infer.parse_raw(data, model, version, metadata.inputs)
-    else:
-        request = infer.parse(data, header_length, model, version)
-    is_step = bool(request.sequence)
-    affinity = f"{model}/{request.sequence}" if is_step else ""
-    call = exchange.call("ModelInfer", may_repeat=not is_step, affinity=affinity)
+        return infer.parse_raw(data, model, version, metadata.inputs)
+    return infer.parse(data, header_length, model, version)
+
+
+async def _read_sagemaker(exchange: Exchange, header_length: int, model: str) -> InferRequest:
+    data = await exchange.body()
+    if header_length > len(data):
+        raise HttpError(400, f"json-header-size should be in range (0, {len(data)})")
+    exchange.check_json(header_length)
+    if header_length == 0:
+        metadata = await _metadata(exchange, model, "")
+        return infer.parse_raw(data, model, "", metadata.inputs)
+    return infer.parse(data, header_length, model, "")
+
+
+async def _read_json(exchange: Exchange, model: str) -> InferRequest | bytes:
+    """An inference, or what to send for rows. The metadata comes before there is a document."""
+    data = await exchange.body(is_json=True)
+    may_be_rows = _INSTANCES in data
+    inputs = (await _metadata(exchange, model, "")).inputs if may_be_rows else []
+    document = jsons.as_object(jsons.loads(data), "the request")
+    if may_be_rows and "instances" in document and "inputs" not in document:
+        return _read_rows(document, inputs, model)
+    return infer.read(document, memoryview(b""), model, "")
+
+
+async def _ask(
+    exchange: Exchange, request: InferRequest, model: str, *, sagemaker: bool = False
+) -> None:
+    call = exchange.call("ModelInfer", **request.sequence.details(model))
     reply = await exchange.upstream.unary(call, request.message)
     await exchange.answer_infer(reply, request.wants, sagemaker=sagemaker)
 
@@ -72,20 +95,24 @@ async def _metadata(exchange: Exchange, model: str, version: str) -> Any:
     return await exchange.unary("ModelMetadata", request, pb.ModelMetadataResponse)
 
 
-async def _predict(exchange: Exchange, document: dict[str, Any], model: str) -> None:
-    """Rows by input name, or rows of the one input; an answer per row."""
-    metadata = await _metadata(exchange, model, "")
+async def _predict(exchange: Exchange, message: bytes) -> None:
+    """An answer per row."""
+    reply = await exchange.upstream.unary(exchange.call("ModelInfer"), message)
+    await exchange.answer_json({"predictions": _rows(pb.ModelInferResponse.FromString(reply))})
+
+
+def _read_rows(document: dict[str, Any], inputs: Sequence[Any], model: str) -> bytes:
+    """Rows by input name, or rows of the one input."""
     instances = jsons.take(document, "instances", list, [], "the request")
-    columns = _columns(instances, [each.name for each in metadata.inputs], model)
+    columns = _columns(instances, [each.name for each in inputs], model)
     request = pb.ModelInferRequest(model_name=model)
-    for spec in metadata.inputs:
+    for spec in inputs:
         if spec.name not in columns:
             continue  # the server says whether it may be missing
         raw, shape = tensors.from_json(spec.datatype, columns[spec.name], f"input '{spec.name}'")
         request.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
         request.raw_input_contents.append(raw if isinstance(raw, bytes) else raw.tobytes())
-    reply = await exchange.upstream.unary(exchange.call("ModelInfer"), request.SerializeToString())
-    await exchange.answer_json({"predictions": _rows(pb.ModelInferResponse.FromString(reply))})
+    return request.SerializeToString()
 
 
 def _columns(instances: list[Any], names: list[str], model: str) -> dict[str, list[Any]]:
@@ -102,13 +129,18 @@ def _columns(instances: list[Any], names: list[str], model: str) -> dict[str, li
 
 def _rows(response: Any) -> list[Any]:
     columns: dict[str, list[Any]] = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+    for output, raw in zip(response.outputs, tensors.raw_contents(response), strict=True):
         values = tensors.to_json(output.datatype, raw, f"output '{output.name}'")
         shape = list(output.shape) or [1]
         rows = values.reshape(shape).tolist() if hasattr(values, "reshape") else values
         columns[output.name] = _nest(rows, shape) if rows is values else rows
     if len(columns) == 1:
         return next(iter(columns.values()))
+    counts = {name: len(rows) for name, rows in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise HttpError(
+            400, f"predictions want outputs with as many rows, the model answered with {counts}"
+        )
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

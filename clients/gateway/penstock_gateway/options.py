@@ -44,6 +44,7 @@ class Options:
 
     Attributes:
         max_body_bytes: of a request, as it comes and inflated.
+        max_json_bytes: of it, as JSON: what is parsed takes many times its text.
         max_buffered_bytes: of the bodies of all requests together.
         max_header_bytes: of the request line and all headers, and of chunks' extensions.
         max_connections: at a time.
@@ -58,6 +59,7 @@ class Options:
     """
 
     max_body_bytes: int = 64 * MEBIBYTE
+    max_json_bytes: int = 16 * MEBIBYTE
     max_buffered_bytes: int = 1024 * MEBIBYTE
     max_header_bytes: int = 16384
     max_connections: int = 1024

@@ -4,6 +4,9 @@ A request goes to the ready replica with the fewest calls under way. It is sent 
 only where that is safe: no connection was made, or the server refused it unrun because it drains.
 While no replica can be reached (a fleet that is scaled from zero) requests wait, bounded in number,
 bytes and time; over a bound the answer is UNAVAILABLE at once.
+
+A sequence stays at one replica. Where that cannot be reached, first steps go to another one, and
+later ones, whose state is lost or away, are UNAVAILABLE at once.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,7 +27,10 @@ __all__ = ["Pool", "PoolOptions", "Replica"]
 
 _log = logging.getLogger(__name__)
 
-_DRAINING = "shutting down"
+_DRAINING = "GRPC server is shutting down"
+"""How Penstock's words begin, and Triton's; a model's own may hold as much."""
+_MAX_MOVED = 65536
+"""Sequences that are remembered to be elsewhere than at their first replica."""
 _ANSWERED = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
 _RESTRICTED = "This protocol is restricted"
 _PUSHBACK_MS = "1000"
@@ -106,6 +113,7 @@ class Pool:
         self._changed = asyncio.Event()
         self._watches: list[asyncio.Task[None]] = []
         self._is_withdrawn = False
+        self._moved: OrderedDict[str, Replica] = OrderedDict()  # by affinity
 
     async def start(self) -> None:
         """Returns once every replica was asked."""
@@ -136,16 +144,18 @@ class Pool:
         if call.changes_server:
             return await self._to_all(call, request)
         tried: set[Replica] = set()
+        attempts = 0
         until_s = self._wait_until_s()
         while True:
             replica = await self._choose(call, len(request), tried, until_s)
             replica.outstanding += 1
+            attempts += 1
             try:
                 return await replica.channel.unary(call, request)
             except UpstreamError as error:
                 self._note(replica, error)
                 tried.add(replica)
-                if not self._may_try_again(call, error, len(tried)):
+                if not self._may_try_again(call, error, attempts):
                     raise
             finally:
                 replica.outstanding -= 1
@@ -153,11 +163,13 @@ class Pool:
     async def stream(self, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:
         """See `upstream.Upstream`. Once an answer has come it is never begun anew."""
         tried: set[Replica] = set()
+        attempts = 0
         until_s = self._wait_until_s()
         has_answer = False
         while True:
             replica = await self._choose(call, len(request), tried, until_s)
             replica.outstanding += 1
+            attempts += 1
             try:
                 async with aclosing(replica.channel.stream(call, request)) as answers:
                     async for answer in answers:
@@ -167,7 +179,7 @@ class Pool:
             except UpstreamError as error:
                 self._note(replica, error)
                 tried.add(replica)
-                if has_answer or not self._may_try_again(call, error, len(tried)):
+                if has_answer or not self._may_try_again(call, error, attempts):
                     raise
             finally:
                 replica.outstanding -= 1
@@ -194,7 +206,7 @@ class Pool:
             return False
         if not error.was_sent:
             return True
-        is_draining = error.code == Code.UNAVAILABLE and _DRAINING in error.message
+        is_draining = error.code == Code.UNAVAILABLE and error.message.startswith(_DRAINING)
         has_other = any(each.is_ready for each in self.replicas)
         return is_draining and call.may_repeat and has_other
 
@@ -204,7 +216,7 @@ class Pool:
             return
         if not error.was_sent:
             self._set(replica, is_reachable=False, is_ready=False)
-        elif _DRAINING in error.message:
+        elif error.message.startswith(_DRAINING):
             self._set(replica, is_reachable=True, is_ready=False)
 
     def _wait_until_s(self) -> float:
@@ -236,16 +248,38 @@ class Pool:
             self.waiting_bytes -= size_bytes
 
     def _best(self, call: Call, tried: set[Replica]) -> Replica | None:
-        if call.affinity:
-            replica = max(self.replicas, key=_weight_for(call.affinity))
-            return replica if replica.is_usable and replica not in tried else None
         usable = [each for each in self.replicas if each.is_usable and each not in tried]
+        if call.affinity and usable:
+            return self._home(call, usable)
         return min(usable, key=lambda each: (not each.is_ready, each.outstanding), default=None)
+
+    def _home(self, call: Call, usable: list[Replica]) -> Replica:
+        """The replica of a sequence; UpstreamError where its state is out of reach."""
+        weight = _weight_for(call.affinity)
+        first = max(self.replicas, key=weight)
+        if not call.starts_sequence:
+            home = self._moved.get(call.affinity, first)
+            if home not in usable:
+                raise _unavailable("the server that has the state of the sequence is out of reach")
+            return home
+        home = max(usable, key=lambda each: (each.is_ready, weight(each)))
+        self._moved.pop(call.affinity, None)
+        if home is not first:
+            self._moved[call.affinity] = home
+            if len(self._moved) > _MAX_MOVED:
+                self._moved.popitem(last=False)
+        return home
 
     async def _watch(self, replica: Replica) -> None:
         while True:
-            await self._probe(replica)
-            replica.looked.set()
+            try:
+                await self._probe(replica)
+            except Exception:
+                if replica.is_reachable or not replica.looked.is_set():
+                    _log.exception("upstream %s does not speak the protocol", replica.address)
+                self._set(replica, is_reachable=False, is_ready=False)
+            finally:
+                replica.looked.set()
             await asyncio.sleep(self._options.probe_interval_s)
 
     async def _probe(self, replica: Replica) -> None:

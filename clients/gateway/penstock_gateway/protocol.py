@@ -35,6 +35,8 @@ _WIRE_FACTOR = 8
 """A body may take so many times its bytes on the wire: chunks of one byte take six."""
 _BYTES_PER_SECOND = 65536
 """A body that comes at this rate never runs out of time."""
+_MAX_PIPELINED = 64
+"""Requests that may wait behind the one that is answered: one packet holds thousands of heads."""
 
 
 def make_protocol(options: Options) -> type[LimitedProtocol]:
@@ -52,12 +54,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self.limit_concurrency = None  # connections are refused when they are made
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0  # of the answer, when that was looked at last
         self._task: asyncio.Task[Any] | None = None
         self._running: RequestResponseCycle | None = None  # pipelined, `cycle` may be a later one
         self._is_in_head = True
         self._is_deaf = False  # nothing more is read
         self._messages = 0
-        self._head_bytes = 0  # of the head that is being read, at least
+        self._head_bytes = 0  # of the head that is being read, as parsed
+        self._head_wire_bytes = 0  # as it came, at least: what is not parsed yet counts here
         self._body_bytes = 0
         self._wire_bytes = 0  # since the head that was read last
         self._body_began_s = 0.0
@@ -97,8 +101,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._is_in_head:
             is_same = was_in_head and messages == self._messages
-            self._head_bytes = self._head_bytes + len(data) if is_same else 0
-            if self._head_bytes > self.options.max_header_bytes:
+            self._head_wire_bytes = self._head_wire_bytes + len(data) if is_same else 0
+            if self._head_wire_bytes > self.options.max_header_bytes:
                 self._refuse(431, "the request's headers are too large")
         elif not was_in_head:
             self._check_wire(len(data))
@@ -108,7 +112,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self._head_bytes = 0
+        self._head_bytes = self._head_wire_bytes = 0
         cast(dict[str, Any], self.scope)["extensions"] = {CANCEL: self._run_as}
 
     def on_url(self, url: bytes) -> None:
@@ -124,18 +128,21 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        super().on_headers_complete()
         self._is_in_head = False
-        self._body_bytes = self._wire_bytes = self._head_bytes = 0
+        self._body_bytes = self._wire_bytes = self._head_bytes = self._head_wire_bytes = 0
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self._refuse(400, "more requests at a time than may wait on a connection")
+            raise ConnectionError("too many pipelined requests")
         self._body_began_s = self.loop.time()
         self._wait(self.options.body_timeout_s, self._on_body_timeout)
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body, also of one that nobody wants any more."""
         self._body_bytes += len(body)
         if self._body_bytes > 2 * self.options.max_body_bytes + _SPARE_WIRE_BYTES:
             self._is_deaf = True
-            self.transport.close()
+            self._close()
             raise ConnectionError("more of a body than is read to its end")
         cycle = self.cycle
         if cycle.response_complete:
@@ -169,8 +176,10 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._unset_keepalive_if_required()
         if not self._is_in_head and self.expect_100_continue:
-            self.transport.close()  # whether the body comes now is the client's choice
-        elif self._is_in_head and not self.pipeline and not self.transport.is_closing():
+            self._close()  # whether the body comes now is the client's choice
+        elif self.transport.is_closing():
+            self._watch_writing()
+        elif self._is_in_head and not self.pipeline:
             self._wait_for_head()
 
     def send_400_response(self, msg: str) -> None:
@@ -180,12 +189,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(self.options.write_timeout_s, self.transport.abort)
+        self._watch_writing()
 
     def resume_writing(self) -> None:
         """It does again."""
         super().resume_writing()
-        self._stop_write_timer()
+        if not self.transport.is_closing():
+            self._stop_write_timer()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -235,12 +245,30 @@ class LimitedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
+    def _watch_writing(self) -> None:
+        """Ends the connection once its client has read nothing for the time it has."""
+        self._stop_write_timer()
+        self._unread_bytes = cast(Cork, self.transport).get_write_buffer_size()
+        seconds = self.options.write_timeout_s
+        self._write_timer = self.loop.call_later(seconds, self._on_write_timeout)
+
+    def _on_write_timeout(self) -> None:
+        if cast(Cork, self.transport).get_write_buffer_size() < self._unread_bytes:
+            self._watch_writing()
+        else:
+            self.transport.abort()
+
+    def _close(self) -> None:
+        """Closes once what is left of the answer was read, or its client does not read on."""
+        self.transport.close()
+        self._watch_writing()
+
     def _on_head_timeout(self) -> None:
-        if self._head_bytes:
+        if self._head_bytes or self._head_wire_bytes:
             self._refuse(408, "the request's headers did not come in time")
         else:
             self._is_deaf = True
-            self.transport.close()
+            self._close()
 
     def _on_body_timeout(self) -> None:
         allowed_s = self.options.body_timeout_s + self._body_bytes / _BYTES_PER_SECOND
@@ -251,7 +279,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(408, "the request's body did not come in time")
 
     def _refuse(self, status: int, message: str, *, retry: bool = False) -> None:
-        """Ends the connection, with an answer unless one has begun or another one is due."""
+        """Ends the connection, with an answer unless one has begun, is out or another is due."""
         self._is_deaf = True
         self._stop_timer()
         running = self._running
@@ -260,11 +288,12 @@ class LimitedProtocol(HttpToolsProtocol):
             # In its own body: it is this request that is refused. Behind it: it is another one.
             is_due = running is not self.cycle or running.response_started or self._is_in_head
             self._abandon()
-        if not is_due:
+        is_answered = not self._is_in_head and self.cycle.response_complete
+        if not is_due and not is_answered:
             body = json.dumps({"error": message}).encode()
             head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
             if retry:
                 head += b"retry-after: 1\r\n"
             head += b"connection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head + body)
-        self.transport.close()
+        self._close()

@@ -7,7 +7,7 @@ wrapped, cut, rounded to another kind or read out of a string.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from penstock_gateway.errors import HttpError
 
-__all__ = ["JSON_DATATYPES", "flatten", "from_json", "to_json"]
+__all__ = ["JSON_DATATYPES", "flatten", "from_json", "raw_contents", "to_json"]
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -35,10 +35,20 @@ _BINARY_ONLY = ("FP16", "BF16")
 JSON_DATATYPES = (*_DTYPES, "BYTES")
 """Datatypes whose values JSON can hold."""
 
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
 _KINDS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 _WORDS = {"b": "true or false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
 _LENGTH = struct.Struct("<I")
 _MAX_DIMENSIONS = 64
+_PART = 4096
 
 Raw = bytes | memoryview | npt.NDArray[Any]
 """What `bytes.join` takes: the bytes of a tensor."""
@@ -96,6 +106,35 @@ def to_json(datatype: str, raw: bytes, where: str) -> Any:
     return np.frombuffer(raw, dtype)
 
 
+def raw_contents(response: Any) -> Sequence[bytes]:
+    """The raw bytes of each output of a ModelInferResponse, also of one with typed contents.
+
+    Raises:
+        HttpError: the response does not hold together.
+    """
+    raws: Sequence[bytes] = response.raw_output_contents
+    outputs = response.outputs
+    if not raws and any(output.HasField("contents") for output in outputs):
+        return [_raw_of(output) for output in outputs]
+    if len(raws) != len(outputs):
+        raise HttpError(500, f"{len(outputs)} outputs came with {len(raws)} contents")
+    return raws
+
+
+def _raw_of(output: Any) -> bytes:
+    where = f"output '{output.name}'"
+    if output.datatype == "BYTES":
+        return _prefixed(output.contents.bytes_contents)
+    dtype, name = _DTYPES.get(output.datatype), _CONTENTS.get(output.datatype)
+    if dtype is None or name is None:
+        raise HttpError(500, f"{where}: no contents have the datatype '{output.datatype[:64]}'")
+    try:
+        return np.array(getattr(output.contents, name), dtype).tobytes()
+    except OverflowError:
+        message = f"{where}: its contents are out of the range of {output.datatype}"
+        raise HttpError(500, message) from None
+
+
 def _numbers(datatype: str, elements: list[Any], where: str) -> npt.NDArray[Any]:
     dtype = _DTYPES.get(datatype)
     if dtype is None:
@@ -122,10 +161,17 @@ def _no_json(datatype: str, where: str) -> HttpError:
 def _pack(elements: list[Any], where: str) -> bytes:
     if not set(map(type, elements)) <= {str}:
         raise HttpError(400, f"{where}: expected strings for BYTES")
-    texts: Sequence[bytes] = list(map(str.encode, elements))
-    return b"".join(
-        chain.from_iterable(zip(map(_LENGTH.pack, map(len, texts)), texts, strict=True))
-    )
+    return _prefixed(elements, str.encode)
+
+
+def _prefixed(texts: Sequence[Any], encode: Callable[[Any], bytes] = bytes) -> bytes:
+    """Each with its length before it; in parts, for the pieces of one take many times its bytes."""
+    packed = bytearray()
+    for at in range(0, len(texts), _PART):
+        part = list(map(encode, texts[at : at + _PART]))
+        lengths = map(_LENGTH.pack, map(len, part))
+        packed += b"".join(chain.from_iterable(zip(lengths, part, strict=True)))
+    return bytes(packed)
 
 
 def _unpack(raw: bytes, where: str) -> list[str]:

@@ -46,6 +46,7 @@ class Call:
         may_repeat: whether a server that refused it may be followed by another one.
         changes_server: it is for every replica, such as a load.
         affinity: calls of one value go to one replica; "" = to any.
+        starts_sequence: the first of them: it may go to another one than the last time.
     """
 
     rpc: str
@@ -54,6 +55,7 @@ class Call:
     may_repeat: bool = True
     changes_server: bool = False
     affinity: str = ""
+    starts_sequence: bool = False
 
 
 @dataclass(eq=False)

@@ -141,16 +141,24 @@ class HttpServer:
         if self._task.done():
             await self._task
 
+    def withdraw(self) -> None:
+        """From now on each answer is its connection's last: clients go elsewhere."""
+        if self._server is not None:
+            self._server.server_state.default_headers.append((b"connection", b"close"))
+
     async def drain(self, timeout_s: float) -> None:
         """Returns once the requests under way are answered, or after the time."""
         tasks = set() if self._server is None else set(self._server.server_state.tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
-    async def stop(self) -> None:
-        """Closes the port and ends what is under way."""
+    async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """Closes the port, then ends what is still under way after the time."""
         if self._server is not None and self._task is not None:
+            self._server.config.timeout_graceful_shutdown = timeout_s  # type: ignore[assignment]
             self._server.stopping.set()
             await self._task
+            if cancelled := set(self._server.server_state.tasks):
+                await asyncio.wait(cancelled, timeout=_STOP_TIMEOUT_S)  # they answer 503
         for bound in self._sockets:
             bound.close()

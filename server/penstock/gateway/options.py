@@ -14,6 +14,7 @@ def gateway_options(settings: HttpSettings) -> Options:
     """Also reads the environment variables with which clouds say their routes."""
     return Options(
         max_body_bytes=settings.http_max_input_size,
+        max_json_bytes=settings.http_max_json_size,
         max_buffered_bytes=settings.http_max_buffered_bytes,
         max_header_bytes=settings.http_max_header_bytes,
         max_connections=settings.http_max_connections,

@@ -62,13 +62,13 @@ class FleetGateway:
         _log.info("gateway is ready: HTTP %s", self.http.address)
 
     async def stop(self, grace_s: float = 0.0) -> None:
-        """Readiness false, the grace, then what is under way, within its time."""
+        """Readiness false, the grace, then no new connections; what is under way has its time."""
         self.pool.withdraw()
+        self.http.withdraw()
         if grace_s > 0:
             _log.info("not ready any more; serving on for %g s", grace_s)
             await pass_time(grace_s)
-        await self.http.drain(self._config.exit_timeout_secs)
-        await self.http.stop()
+        await self.http.stop(self._config.exit_timeout_secs)
         await self.pool.stop()
 
 

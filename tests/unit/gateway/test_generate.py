@@ -133,3 +133,20 @@ async def test_stream_is_closed_when_two_responses_are_enough() -> None:
     upstream = Watched({"ModelMetadata": metadata(X=("INT32", [-1]))})
     assert (await ask(upstream, "generate", {"X": 1})).status == 400
     assert closed == ["ModelStreamInfer"]
+
+
+async def test_step_of_a_sequence_goes_to_its_replica_as_one_of_infer() -> None:
+    upstream = upstream_of(response(Y=1))
+    upstream.answers["ModelInfer"] = wire.ModelInferResponse(model_name="m")
+    step = {"sequence_id": 7, "sequence_start": True}
+    await ask(upstream, "generate", {"X": 1, **step})
+    await ask(upstream, "generate", {"X": 1, "parameters": {"sequence_id": 7}})
+    await ask(upstream, "infer", {"inputs": [], "parameters": step})
+    await ask(upstream, "generate", {"X": 1, "sequence_id": 0})
+    found = [
+        (call.affinity, call.starts_sequence, call.may_repeat)
+        for call, _ in upstream.calls
+        if call.rpc != "ModelMetadata"
+    ]
+    first, later, none = ("m/7", True, True), ("m/7", False, False), ("", False, True)
+    assert found == [first, later, first, none]

@@ -240,3 +240,85 @@ async def test_stream_is_begun_anew_only_before_its_first_answer() -> None:
             async for each in pool.stream(INFER, b""):
                 found.append(each)
         assert found == [b"1"]
+
+
+async def home_of(pool: Pool, channels: tuple[FakeChannel, ...], name: str) -> FakeChannel:
+    """The replica of a sequence, by asking it."""
+    await pool.unary(step(name, starts=True), b"")
+    (home,) = [each for each in channels if each.asked]
+    home.asked.clear()
+    return home
+
+
+def step(name: str, *, starts: bool = False) -> Call:
+    return Call("ModelInfer", may_repeat=starts, affinity=name, starts_sequence=starts)
+
+
+async def test_new_sequence_goes_elsewhere_when_its_replica_is_down_and_stays_there() -> None:
+    channels = tuple(FakeChannel() for _ in range(3))
+    async with World(*channels) as pool:
+        home = await home_of(pool, channels, "m/1")
+        home.probe = REFUSED
+        await until(lambda: sum(each.is_ready for each in pool.replicas) == 2)
+        with pytest.raises(UpstreamError, match="state of the sequence is out of reach"):
+            await pool.unary(step("m/1"), b"")
+        await pool.unary(step("m/1", starts=True), b"")
+        home.probe = READY
+        await until(lambda: all(each.is_ready for each in pool.replicas))
+        for _ in range(3):
+            await pool.unary(step("m/1"), b"")
+        assert sorted(len(each.asked) for each in channels) == [0, 0, 4]
+        assert home.asked == []
+        await pool.unary(step("m/1", starts=True), b"")  # a new life begins at home
+        await pool.unary(step("m/1"), b"")
+        assert len(home.asked) == 2
+
+
+async def test_first_step_that_a_draining_replica_refuses_begins_elsewhere() -> None:
+    channels = tuple(FakeChannel() for _ in range(3))
+    async with World(*channels) as pool:
+        home = await home_of(pool, channels, "m/1")
+        home.answer = DRAINING
+        assert await pool.unary(step("m/1", starts=True), b"") == b"done"
+        assert await pool.unary(step("m/1"), b"") == b"done"
+        assert sorted(len(each.asked) for each in channels) == [0, 1, 2]
+
+
+async def test_sequence_waits_while_no_server_is_up() -> None:
+    channel = FakeChannel(REFUSED)
+    async with World(channel) as pool:
+        waiting = asyncio.create_task(pool.unary(step("m/1"), b""))
+        await until(lambda: pool.waiting == 1)
+        channel.probe = READY
+        assert await waiting == b"done"
+
+
+async def test_probe_that_is_no_protocol_is_down_until_it_is_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    channel = FakeChannel(b"\xff\xff")
+    async with World(channel) as pool:
+        assert not pool.is_ready
+        channel.probed.clear()
+        await channel.probed.wait()
+        channel.probe = READY
+        await until(lambda: pool.is_ready)
+    told = [each for each in caplog.records if "does not speak" in each.getMessage()]
+    assert len(told) == 1
+
+
+async def test_words_of_a_model_are_no_drain() -> None:
+    failure = UpstreamError(14, "my GRPC server is shutting down")
+    first, second = FakeChannel(answer=failure), FakeChannel(answer=failure)
+    async with World(first, second) as pool:
+        with pytest.raises(UpstreamError, match="my GRPC server"):
+            await pool.unary(INFER, b"")
+        assert len(first.asked) + len(second.asked) == 1
+
+
+async def test_attempts_at_one_replica_count_too() -> None:
+    channel = FakeChannel(answer=REFUSED)
+    async with World(channel, max_attempts=3) as pool:
+        with pytest.raises(UpstreamError, match="failed to connect"):
+            await pool.unary(INFER, b"")
+        assert len(channel.asked) == 3

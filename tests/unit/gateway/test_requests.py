@@ -70,6 +70,22 @@ async def test_credentials_that_could_be_read_two_ways_are_refused(headers: Pair
     assert upstream.calls == []
 
 
+async def test_context_of_tracing_is_no_reason_to_refuse() -> None:
+    upstream = FakeUpstream()
+    headers = [
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
+        ("x-request-id", "caf\u00e9"),
+        ("traceparent", "00-1"),
+        ("traceparent", "00-2"),
+        ("triton-grpc-protocol-a!b", "gRPC takes no such name"),
+    ]
+    reply = await post(upstream, "/v2/models/m/infer", {"inputs": []}, headers)
+    assert reply.status == 200
+    found = upstream.calls[-1][0].metadata
+    assert found == (("tracestate", "a=1,b=2"), ("traceparent", "00-1"))
+
+
 @pytest.mark.parametrize("name", ["grpc-timeout", "x-bin", "host", "X", "a b", "", "content-type"])
 def test_header_that_means_something_is_never_forwarded(name: str) -> None:
     assert header_fault(name) is not None
