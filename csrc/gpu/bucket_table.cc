@@ -37,19 +37,6 @@ Result<BucketTable> BucketTable::Create(const std::vector<uint32_t>& rows, uint3
 BucketTable::BucketTable(std::vector<Bucket> buckets, bool takes_any_rows)
     : buckets_(std::move(buckets)), takes_any_rows_(takes_any_rows) {}
 
-Status BucketTable::TakeTimes(const BucketTable& other) {
-  const auto has_same_rows = [](const Bucket& a, const Bucket& b) { return a.rows == b.rows; };
-  if (!std::equal(buckets_.begin(), buckets_.end(), other.buckets_.begin(), other.buckets_.end(),
-                  has_same_rows)) {
-    return InvalidArgument("known times are of other batch sizes than the model's graphs");
-  }
-  for (size_t i = 0; i < buckets_.size(); ++i) {
-    buckets_[i].graph_ns = other.buckets_[i].graph_ns;
-    buckets_[i].eager_ns = other.buckets_[i].eager_ns;
-  }
-  return Status::Ok();
-}
-
 size_t BucketTable::NextBucket(uint32_t rows) const {
   const auto next = std::lower_bound(buckets_.begin(), buckets_.end(), rows,
                                      [](const Bucket& b, uint32_t n) { return b.rows < n; });
@@ -76,11 +63,6 @@ std::optional<int64_t> BucketTable::EagerNs(uint32_t rows) const {
   const double share = static_cast<double>(rows - below.rows) / (above.rows - below.rows);
   const auto rise = static_cast<double>(*above.eager_ns - *below.eager_ns);
   return *below.eager_ns + static_cast<int64_t>(share * rise);
-}
-
-std::optional<int64_t> BucketTable::EstimateNs(uint32_t rows) const {
-  const RunPlan plan = Choose(rows);
-  return plan.bucket ? buckets_[*plan.bucket].graph_ns : EagerNs(plan.rows);
 }
 
 }  // namespace penstock::gpu

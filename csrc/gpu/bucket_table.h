@@ -37,15 +37,11 @@ class BucketTable {
 
   const std::vector<Bucket>& buckets() const { return buckets_; }
   Bucket& bucket(size_t i) { return buckets_[i]; }
-  // The times of another table, of an earlier load. INVALID_ARGUMENT unless it has the same rows.
-  Status TakeTimes(const BucketTable& other);
 
   // The batch's own size where there is a graph for it; the next larger one where the engine takes
   // no other, or where its graph has been measured to be no slower than the rows without a graph.
   // REQUIRES: 0 < rows <= the last bucket's.
   RunPlan Choose(uint32_t rows) const;
-  // What a batch of so many rows takes, run as Choose says; nullopt where that was not measured.
-  std::optional<int64_t> EstimateNs(uint32_t rows) const;
 
  private:
   BucketTable(std::vector<Bucket> buckets, bool takes_any_rows);

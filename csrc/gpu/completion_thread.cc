@@ -40,12 +40,13 @@ void CompletionThread::Watch(InFlight in_flight) {
 void CompletionThread::Loop() {
   static_cast<void>(health_.Check(api_.SetDevice(options_.device), "take the device"));
   while (TakeNew()) {
-    CheckHang();
+    // Before Poll: should this process be stopped in between, what ended meanwhile is not hung.
+    const int64_t asked_ns = clock_.NowNs();
     if (const Status fault = health_.fault(); !fault.ok()) {
       FailAll(fault);
     } else if (Poll()) {
       last_progress_ns_ = clock_.NowNs();
-    } else {
+    } else if (!FaultIfHung(asked_ns)) {
       Pause();
     }
   }
@@ -54,7 +55,7 @@ void CompletionThread::Loop() {
 bool CompletionThread::TakeNew() {
   MutexLock lock(mu_);
   while (watched_.empty() && new_.empty() && !is_ending_) changed_.Wait(mu_);
-  if (watched_.empty() && !new_.empty()) last_progress_ns_ = new_.front().since_ns;
+  if (!new_.empty()) last_progress_ns_ = std::max(last_progress_ns_, new_.back().since_ns);
   std::move(new_.begin(), new_.end(), std::back_inserter(watched_));
   new_.clear();
   return !watched_.empty();
@@ -93,11 +94,13 @@ void CompletionThread::FailAll(const Status& fault) {
   for (const Watched& one : std::exchange(watched_, {})) one.in_flight.done(fault);
 }
 
-void CompletionThread::CheckHang() {
-  const int64_t waited_ns = clock_.NowNs() - watched_.front().since_ns;
-  if (waited_ns <= options_.hang_limit_ns || health_.is_faulted()) return;
+bool CompletionThread::FaultIfHung(int64_t asked_ns) {
+  if (health_.is_faulted()) return true;
+  const int64_t waited_ns = asked_ns - watched_.front().since_ns;
+  if (waited_ns <= options_.hang_limit_ns) return false;
   health_.Fault(StrCat("a batch is not over after ", waited_ns / kNsPerMs, " ms, expected at most ",
                        options_.hang_limit_ns / kNsPerMs));
+  return true;
 }
 
 void CompletionThread::Pause() {

@@ -27,7 +27,7 @@ struct InFlight {
 
 struct CompletionOptions {
   int device = 0;
-  int64_t spin_ns = 50'000;            // after progress it polls without a pause for so long
+  int64_t spin_ns = 50'000;            // after progress or new work it polls without a pause
   int64_t longest_pause_ns = 500'000;  // then with pauses of a sixteenth of the time since, up to
   int64_t hang_limit_ns = 60'000'000'000;  // a batch that takes longer: the device is faulted
 };
@@ -62,7 +62,9 @@ class CompletionThread {
   bool Poll();                   // true: some are done
   Error Query(const InFlight& in_flight);
   void FailAll(const Status& fault);
-  void CheckHang();
+  // What Poll, begun at `asked_ns`, found not to be over: has it taken too long? True: the device
+  // is faulted.
+  bool FaultIfHung(int64_t asked_ns);
   void Pause() EXCLUDES(mu_);
 
   // Constant after construction.

@@ -23,8 +23,6 @@ cudaMemcpyKind Native(CopyKind kind) {
       return cudaMemcpyHostToDevice;
     case CopyKind::kDeviceToHost:
       return cudaMemcpyDeviceToHost;
-    case CopyKind::kDeviceToDevice:
-      return cudaMemcpyDeviceToDevice;
   }
   return cudaMemcpyDefault;
 }
@@ -66,9 +64,6 @@ class CudaApi final : public Api {
   }
   Error TakeLastError() override { return ToError(cudaGetLastError()); }
 
-  Error PriorityRange(int* least, int* greatest) override {
-    return ToError(cudaDeviceGetStreamPriorityRange(least, greatest));
-  }
   Error CreateStream(int priority, Stream* stream) override {
     return Make<cudaStream_t>(stream, [=](cudaStream_t* native) {
       return cudaStreamCreateWithPriority(native, cudaStreamNonBlocking, priority);
@@ -82,25 +77,21 @@ class CudaApi final : public Api {
     return ToError(cudaStreamWaitEvent(Native(stream), Native(event), cudaEventWaitDefault));
   }
 
-  Error CreateEvent(EventKind kind, Event* event) override;
+  Error CreateEvent(Event* event) override {
+    return Make<cudaEvent_t>(event, [](cudaEvent_t* native) {
+      return cudaEventCreateWithFlags(native, cudaEventDisableTiming);
+    });
+  }
   Error DestroyEvent(Event event) override { return ToError(cudaEventDestroy(Native(event))); }
   Error RecordEvent(Event event, Stream stream) override {
     return ToError(cudaEventRecord(Native(event), Native(stream)));
   }
   Error QueryEvent(Event event) override;
-  Error SynchronizeEvent(Event event) override {
-    return ToError(cudaEventSynchronize(Native(event)));
-  }
 
   Error AllocatePinned(size_t size_bytes, void** data) override {
     return ToError(cudaHostAlloc(data, size_bytes, cudaHostAllocPortable | cudaHostAllocMapped));
   }
   Error FreePinned(void* data) override { return ToError(cudaFreeHost(data)); }
-  Error RegisterHost(void* data, size_t size_bytes) override {
-    return ToError(
-        cudaHostRegister(data, size_bytes, cudaHostRegisterPortable | cudaHostRegisterMapped));
-  }
-  Error UnregisterHost(void* data) override { return ToError(cudaHostUnregister(data)); }
 
   Error AllocateAsync(size_t size_bytes, Stream stream, void** data) override {
     return ToError(cudaMallocAsync(data, size_bytes, Native(stream)));
@@ -108,10 +99,6 @@ class CudaApi final : public Api {
   Error FreeAsync(void* data, Stream stream) override {
     return ToError(cudaFreeAsync(data, Native(stream)));
   }
-  Error AllocateExportable(size_t size_bytes, void** data) override {
-    return ToError(cudaMalloc(data, size_bytes));
-  }
-  Error FreeExportable(void* data) override { return ToError(cudaFree(data)); }
   Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
 
   Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override {
@@ -139,12 +126,6 @@ class CudaApi final : public Api {
   Error DestroyGraphExec(GraphExec exec) override {
     return ToError(cudaGraphExecDestroy(Native(exec)));
   }
-
-  Error ExportMemory(void* data, IpcHandle* handle) override;
-  Error ImportMemory(const IpcHandle& handle, void** data) override;
-  Error CloseImportedMemory(void* data) override { return ToError(cudaIpcCloseMemHandle(data)); }
-  Error ExportEvent(Event event, IpcHandle* handle) override;
-  Error ImportEvent(const IpcHandle& handle, Event* event) override;
 };
 
 Error CudaApi::GetProperties(int device, DeviceProperties* properties) {
@@ -163,19 +144,10 @@ Error CudaApi::GetProperties(int device, DeviceProperties* properties) {
                  .compute_minor = native.minor,
                  .multiprocessors = native.multiProcessorCount,
                  .memory_bytes = native.totalGlobalMem,
-                 .is_integrated = native.integrated != 0,
                  .pci_bus_id = pci_bus_id};
   static_assert(sizeof(native.uuid.bytes) == 16);
   std::memcpy(properties->uuid.data(), native.uuid.bytes, properties->uuid.size());
   return Error::kSuccess;
-}
-
-Error CudaApi::CreateEvent(EventKind kind, Event* event) {
-  unsigned flags = cudaEventDisableTiming;
-  if (kind == EventKind::kBlockingSync) flags |= cudaEventBlockingSync;
-  if (kind == EventKind::kInterprocess) flags |= cudaEventInterprocess;
-  return Make<cudaEvent_t>(
-      event, [=](cudaEvent_t* native) { return cudaEventCreateWithFlags(native, flags); });
 }
 
 Error CudaApi::QueryEvent(Event event) {
@@ -209,35 +181,6 @@ Error CudaApi::CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Strea
   }
   return Error::kSuccess;
 #endif
-}
-
-Error CudaApi::ExportMemory(void* data, IpcHandle* handle) {
-  cudaIpcMemHandle_t native;
-  static_assert(sizeof(native) == sizeof(*handle));
-  const cudaError_t error = cudaIpcGetMemHandle(&native, data);
-  if (error == cudaSuccess) std::memcpy(handle->data(), &native, sizeof(native));
-  return ToError(error);
-}
-
-Error CudaApi::ImportMemory(const IpcHandle& handle, void** data) {
-  cudaIpcMemHandle_t native;
-  std::memcpy(&native, handle.data(), sizeof(native));
-  return ToError(cudaIpcOpenMemHandle(data, native, cudaIpcMemLazyEnablePeerAccess));
-}
-
-Error CudaApi::ExportEvent(Event event, IpcHandle* handle) {
-  cudaIpcEventHandle_t native;
-  static_assert(sizeof(native) == sizeof(*handle));
-  const cudaError_t error = cudaIpcGetEventHandle(&native, Native(event));
-  if (error == cudaSuccess) std::memcpy(handle->data(), &native, sizeof(native));
-  return ToError(error);
-}
-
-Error CudaApi::ImportEvent(const IpcHandle& handle, Event* event) {
-  cudaIpcEventHandle_t native;
-  std::memcpy(&native, handle.data(), sizeof(native));
-  return Make<cudaEvent_t>(
-      event, [&native](cudaEvent_t* made) { return cudaIpcOpenEventHandle(made, native); });
 }
 
 }  // namespace

@@ -25,7 +25,9 @@ Status DeviceHealth::Check(Error error, std::string_view what) {
 }
 
 Status DeviceHealth::CheckEngine(const Status& answer, std::string_view what) {
-  if (!answer.ok()) PENSTOCK_RETURN_IF_ERROR(Check(api_.TakeLastError(), what));
+  if (answer.ok()) return answer;
+  const Error last = api_.TakeLastError();
+  if (last != Error::kNotReady) PENSTOCK_RETURN_IF_ERROR(Check(last, what));
   return answer;
 }
 

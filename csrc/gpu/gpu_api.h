@@ -29,26 +29,16 @@ struct DeviceProperties {
   int compute_major = 0, compute_minor = 0;
   int multiprocessors = 0;
   size_t memory_bytes = 0;
-  bool is_integrated = false;
   std::string pci_bus_id = {};  // "0000:1b:00.0": names the NUMA node in sysfs
 };
 
-// None of them keeps times: that costs at every record.
-enum class EventKind {
-  kPolled,        // for QueryEvent and StreamWaitEvent
-  kBlockingSync,  // SynchronizeEvent sleeps instead of spinning
-  kInterprocess,  // may be exported
-};
-
-enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
+enum class CopyKind { kHostToDevice, kDeviceToHost };
 
 struct Copy {
   void* to = nullptr;
   const void* from = nullptr;
   size_t size_bytes = 0;
 };
-
-using IpcHandle = std::array<uint8_t, 64>;
 
 // Errors: each call answers what the runtime does, which may be the error of work that was enqueued
 // before; what is returned through pointers is written on success only. Nothing here logs or
@@ -57,8 +47,7 @@ using IpcHandle = std::array<uint8_t, 64>;
 // Threading: thread-safe, as CUDA's runtime is; SetDevice is per thread. One stream is enqueued to
 // by one thread at a time.
 // Ownership: what was created is destroyed by the same Api, before it goes.
-// Blocking: Synchronize*, the calls for pinned and exportable memory and Instantiate may; the rest
-// enqueues.
+// Blocking: SynchronizeStream, the calls for pinned memory and Instantiate may; the rest enqueues.
 class Api {
  public:
   virtual ~Api() = default;
@@ -75,9 +64,8 @@ class Api {
   virtual Error TakeLastError() = 0;
 
   // -- streams
-  // cudaDeviceGetStreamPriorityRange: a smaller number goes first.
-  virtual Error PriorityRange(int* least, int* greatest) = 0;
-  // cudaStreamCreateWithPriority, which does not wait for the default stream
+  // cudaStreamCreateWithPriority, which does not wait for the default stream; a smaller number goes
+  // first
   virtual Error CreateStream(int priority, Stream* stream) = 0;
   virtual Error DestroyStream(Stream stream) = 0;
   virtual Error SynchronizeStream(Stream stream) = 0;
@@ -85,24 +73,18 @@ class Api {
   virtual Error StreamWaitEvent(Stream stream, Event event) = 0;
 
   // -- events
-  virtual Error CreateEvent(EventKind kind, Event* event) = 0;
+  virtual Error CreateEvent(Event* event) = 0;  // without times, which cost at every record
   virtual Error DestroyEvent(Event event) = 0;
   virtual Error RecordEvent(Event event, Stream stream) = 0;
   virtual Error QueryEvent(Event event) = 0;  // kSuccess: over; kNotReady: not yet
-  virtual Error SynchronizeEvent(Event event) = 0;
 
   // -- host memory that the device reads and writes by itself
   virtual Error AllocatePinned(size_t size_bytes, void** data) = 0;  // cudaHostAlloc, portable
   virtual Error FreePinned(void* data) = 0;
-  virtual Error RegisterHost(void* data, size_t size_bytes) = 0;  // cudaHostRegister
-  virtual Error UnregisterHost(void* data) = 0;
 
   // -- device memory, from the device's default pool
   virtual Error AllocateAsync(size_t size_bytes, Stream stream, void** data) = 0;
   virtual Error FreeAsync(void* data, Stream stream) = 0;
-  // cudaMalloc, cudaFree: memory that may be exported, which the pool's may not.
-  virtual Error AllocateExportable(size_t size_bytes, void** data) = 0;
-  virtual Error FreeExportable(void* data) = 0;
   // cudaMemPoolAttrReleaseThreshold: what the pool keeps instead of giving it back.
   virtual Error SetPoolReleaseThreshold(int device, size_t size_bytes) = 0;
 
@@ -119,13 +101,6 @@ class Api {
   virtual Error LaunchGraph(GraphExec exec, Stream stream) = 0;
   virtual Error DestroyGraph(Graph graph) = 0;
   virtual Error DestroyGraphExec(GraphExec exec) = 0;
-
-  // -- memory and events of other processes
-  virtual Error ExportMemory(void* data, IpcHandle* handle) = 0;  // AllocateExportable's only
-  virtual Error ImportMemory(const IpcHandle& handle, void** data) = 0;
-  virtual Error CloseImportedMemory(void* data) = 0;
-  virtual Error ExportEvent(Event event, IpcHandle* handle) = 0;  // kInterprocess only
-  virtual Error ImportEvent(const IpcHandle& handle, Event* event) = 0;
 };
 
 }  // namespace penstock::gpu

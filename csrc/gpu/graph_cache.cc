@@ -11,23 +11,43 @@ Status GraphCache::Capture(const Slot& slot, size_t bucket, uint32_t rows, Strea
     return ResourceExhausted(StrCat(engine_.name(), ": graphs already hold ", budget_.used_bytes,
                                     " bytes, expected at most ", budget_.limit_bytes));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(auto context, engine_.CreateContext(slot.bindings, rows, stream));
-  if (Status warmed = Warm(*context, rows, stream); !warmed.ok()) {
-    unfinished_.push_back(std::move(context));
-    return warmed;
-  }
   PENSTOCK_ASSIGN_OR_RETURN(const size_t free_before, FreeBytes());
-  PENSTOCK_ASSIGN_OR_RETURN(auto exec, Record(*context, rows, stream));
-  PENSTOCK_ASSIGN_OR_RETURN(const size_t free_after, FreeBytes());
-  const size_t held = free_before > free_after ? free_before - free_after : 0;
-  if (held > budget_.limit_bytes - budget_.used_bytes) {
-    return ResourceExhausted(StrCat(engine_.name(), ": the graph of ", rows, " rows holds ", held,
-                                    " bytes, left of the budget are ",
-                                    budget_.limit_bytes - budget_.used_bytes));
+  Entry entry;
+  PENSTOCK_ASSIGN_OR_RETURN(entry.context, engine_.CreateContext(slot.bindings, rows, stream));
+  if (Status made = Make(entry, rows, stream); !made.ok()) {
+    unfinished_.push_back(std::move(entry));
+    return made;
   }
-  budget_.used_bytes += held;
-  entries_.insert_or_assign({slot.index, bucket}, Entry{std::move(context), std::move(exec)});
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t free_after, FreeBytes());
+  entry.held_bytes = free_before > free_after ? free_before - free_after : 0;
+  if (entry.held_bytes > budget_.limit_bytes - budget_.used_bytes) {
+    return ResourceExhausted(StrCat(engine_.name(), ": the graph of ", rows, " rows holds ",
+                                    entry.held_bytes, " bytes with its context, left of the ",
+                                    "budget are ", budget_.limit_bytes - budget_.used_bytes));
+  }
+  budget_.used_bytes += entry.held_bytes;
+  entries_.insert_or_assign({slot.index, bucket}, std::move(entry));
   return Status::Ok();
+}
+
+void GraphCache::Drop(size_t bucket) {
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if (it->first.second != bucket) {
+      ++it;
+      continue;
+    }
+    budget_.used_bytes -= it->second.held_bytes;
+    it = entries_.erase(it);
+  }
+}
+
+// The graph runs once too: memory that it needs on the device is taken at its first launch.
+Status GraphCache::Make(Entry& entry, uint32_t rows, Stream stream) {
+  PENSTOCK_RETURN_IF_ERROR(Warm(*entry.context, rows, stream));
+  PENSTOCK_ASSIGN_OR_RETURN(entry.exec, Record(*entry.context, rows, stream));
+  const std::string what = StrCat("run the graph of ", engine_.name(), " with ", rows, " rows");
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.LaunchGraph(entry.exec.get(), stream), what));
+  return health_.Check(api_.SynchronizeStream(stream), what);
 }
 
 GraphExec GraphCache::Find(const Slot& slot, size_t bucket) const {

@@ -17,7 +17,7 @@
 
 namespace penstock::gpu {
 
-// What graphs may hold of the device's memory, all lanes of a model together.
+// What graphs and their contexts may hold of the device's memory, all lanes of a model together.
 // Threading: confined to who loads the model.
 struct GraphBudget {
   size_t limit_bytes = 0;
@@ -33,12 +33,18 @@ class GraphCache {
       : api_(api), health_(health), engine_(engine), budget_(budget) {}
 
   // Makes the graph of `rows` rows in the slot's memory. It runs once without one, so that what the
-  // engine does only the first time is not in it. RESOURCE_EXHAUSTED beyond the budget; whatever
-  // the failure, the stream can be used on unless the device is faulted.
-  // Cost: what the graph holds is the difference in free memory, so others had better not allocate
-  // meanwhile.
+  // engine does only the first time is not in it, and once with it. RESOURCE_EXHAUSTED beyond the
+  // budget; whatever the failure, the stream can be used on unless the device is faulted.
+  // Cost: what the graph and its context hold is the difference in free memory, so others had
+  // better not allocate meanwhile.
   // Blocking: until the device is through.
   Status Capture(const Slot& slot, size_t bucket, uint32_t rows, Stream stream);
+
+  // Gives the bucket's graphs and what they hold of the budget back. REQUIRES: none of them runs.
+  void Drop(size_t bucket);
+
+  // Gives back what captures that failed left. REQUIRES: the streams that they had are through.
+  void DropUnfinished() { unfinished_.clear(); }
 
   // Null: there is none.
   GraphExec Find(const Slot& slot, size_t bucket) const;
@@ -48,8 +54,10 @@ class GraphCache {
   struct Entry {
     std::unique_ptr<DeviceContext> context;
     OwnedGraphExec exec;
+    size_t held_bytes = 0;
   };
 
+  Status Make(Entry& entry, uint32_t rows, Stream stream);
   Status Warm(DeviceContext& context, uint32_t rows, Stream stream);
   Result<OwnedGraphExec> Record(DeviceContext& context, uint32_t rows, Stream stream);
   Result<size_t> FreeBytes();
@@ -60,7 +68,7 @@ class GraphCache {
   GraphBudget& budget_;
   std::map<std::pair<size_t, size_t>, Entry> entries_;  // by slot and bucket
   // Of captures that failed while something may still run in them.
-  std::vector<std::unique_ptr<DeviceContext>> unfinished_;
+  std::vector<Entry> unfinished_;
 };
 
 }  // namespace penstock::gpu

@@ -42,6 +42,19 @@ Bindings Bind(const DeviceEngine& engine, void* slab, const std::vector<size_t>&
   return bindings;
 }
 
+struct Remains {
+  std::unique_ptr<GraphCache> graphs;
+  std::vector<std::unique_ptr<DeviceContext>> contexts;
+};
+
+// Keeps what must not be destroyed until the process ends.
+void LeaveToTheProcess(Remains remains) {
+  static auto& mu = *new Mutex;
+  static auto& all = *new std::vector<Remains>;
+  MutexLock lock(mu);
+  all.push_back(std::move(remains));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
@@ -58,7 +71,8 @@ Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, s
 }
 
 // Slots come back when their batches are over; a load that failed on its way waited for nothing. Of
-// a lost device nobody knows what it still reads and writes, and to ask might take for ever.
+// a lost device nobody knows what it still reads and writes, and to ask might take for ever; so
+// might the destructors of graphs and engines, which wait for what they still run.
 Lane::~Lane() {
   for (const OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
     if (stream->get() == nullptr || env_.health.is_faulted()) continue;
@@ -66,6 +80,7 @@ Lane::~Lane() {
   }
   if (!env_.health.is_faulted()) return;
   for (auto& slot : slots_) slot->device.Abandon();
+  LeaveToTheProcess({std::move(graphs_), std::move(contexts_)});
 }
 
 Status Lane::Check(Error error, std::string_view what) {
@@ -86,8 +101,7 @@ Status Lane::CreateStreams(int priority) {
 
 Result<OwnedEvent> Lane::MakeEvent() {
   Event event = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(
-      Check(env_.api.CreateEvent(EventKind::kPolled, &event), "create an event for a lane"));
+  PENSTOCK_RETURN_IF_ERROR(Check(env_.api.CreateEvent(&event), "create an event for a lane"));
   return OwnedEvent(env_.api, event);
 }
 
@@ -131,6 +145,8 @@ Status Lane::Capture(size_t bucket) {
   return Status::Ok();
 }
 
+void Lane::Drop(size_t bucket) { graphs_->Drop(bucket); }
+
 Result<int64_t> Lane::Measure(const RunPlan& plan, size_t runs, Clock& clock) {
   assert(runs > 0);
   std::vector<int64_t> times_ns;
@@ -146,7 +162,10 @@ Result<int64_t> Lane::Measure(const RunPlan& plan, size_t runs, Clock& clock) {
 }
 
 Status Lane::Settle() {
-  return Check(env_.api.SynchronizeStream(compute_.get()), "finish the preparation");
+  PENSTOCK_RETURN_IF_ERROR(
+      Check(env_.api.SynchronizeStream(compute_.get()), "finish the preparation"));
+  graphs_->DropUnfinished();
+  return Status::Ok();
 }
 
 void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
@@ -165,12 +184,15 @@ void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
   in_flight.done = [home = &env_.free, slot, done = std::move(done)](const Status& status) {
     done(status, SlotLease(*home, slot));
   };
-  MutexLock lock(mu_);
-  in_flight.status = Enqueue(*slot, rows);
+  {
+    MutexLock lock(mu_);
+    in_flight.status = Enqueue(*slot, rows);
+    if (!in_flight.status.ok()) MarkEnds(*slot);
+  }
   if (!in_flight.status.ok()) {
-    MarkEnds(*slot);
     in_flight.events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()};
   }
+  // The batch may be over at once, its slot back and the lane gone: nothing of it is touched then.
   env_.completion.Watch(std::move(in_flight));
 }
 

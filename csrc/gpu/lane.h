@@ -42,9 +42,11 @@ struct LaneEnvironment {
   RunCounters& counters;
 };
 
-// Threading: Submit is thread-safe; Capture, Measure and Settle belong to who loads the model.
-// Ownership: owns streams, slots and graphs; borrows its environment.
-// Lifecycle: Create -> Capture*, Measure* -> Settle -> Submit*; destroyed when all slots are back.
+// Threading: Submit is thread-safe; Capture, Drop, Measure and Settle belong to who loads the model.
+// Ownership: owns streams, slots and graphs; borrows its environment. On a lost device graphs and
+// the engine's contexts are left to the end of the process.
+// Lifecycle: Create -> Capture*, Drop*, Measure* -> Settle -> Submit*; destroyed when all slots are
+// back.
 // Blocking: Submit never, but for its lock while another one enqueues; the destructor, until the
 // streams are through.
 class Lane {
@@ -62,6 +64,8 @@ class Lane {
 
   // Makes the bucket's graphs, one for each slot. Not OK: the lane works without.
   Status Capture(size_t bucket);
+  // Gives back what Capture made for the bucket, for those slots that it came to.
+  void Drop(size_t bucket);
   // The median of `runs` runs of the plan, host's time, in nanoseconds.
   Result<int64_t> Measure(const RunPlan& plan, size_t runs, Clock& clock);
 

@@ -24,11 +24,7 @@ Result<std::unique_ptr<LaneGroup>> LaneGroup::Load(const DeviceResources& device
       new LaneGroup(device, engine, std::move(table), options.graph_budget_bytes));
   PENSTOCK_RETURN_IF_ERROR(group->AddLanes(options));
   PENSTOCK_RETURN_IF_ERROR(group->CaptureAll());
-  if (options.known_times) {
-    PENSTOCK_RETURN_IF_ERROR(group->table_.TakeTimes(*options.known_times));
-  } else if (options.measure_runs > 0) {
-    PENSTOCK_RETURN_IF_ERROR(group->MeasureAll(options.measure_runs));
-  }
+  if (options.measure_runs > 0) PENSTOCK_RETURN_IF_ERROR(group->MeasureAll(options.measure_runs));
   PENSTOCK_RETURN_IF_ERROR(group->Open(options.slots_per_lane));
   return group;
 }
@@ -75,6 +71,7 @@ Status LaneGroup::CaptureAll() {
     table_.bucket(i).has_graph = captured.ok();
     if (captured.ok()) continue;
     PENSTOCK_RETURN_IF_ERROR(device_.health.fault());
+    for (auto& lane : lanes_) lane->Drop(i);
     Log(LogLevel::kWarning, "gpu",
         StrCat(engine_.name(), " runs without a graph at ", table_.buckets()[i].rows,
                " rows: ", captured.message()));

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/clock.h"
@@ -33,12 +32,12 @@ struct LaneGroupOptions {
   std::vector<uint32_t> bucket_rows = {};       // empty: BucketTable::DefaultRows
   size_t graph_budget_bytes = size_t{1} << 30;  // 0: no graphs
   size_t measure_runs = 5;                      // 0: nothing is measured, and nothing padded
-  std::optional<BucketTable> known_times = std::nullopt;  // instead of measuring
 };
 
 // Threading: thread-safe.
 // Ownership: owns lanes; borrows device and engine.
-// Lifecycle: the destructor wakes who waits in Acquire, then waits until all leases are back.
+// Lifecycle: the destructor wakes who waits in Acquire, then waits until they have left it and all
+// leases are back.
 // Blocking: Load (captures, measures), Acquire, the destructor.
 class LaneGroup {
  public:

@@ -40,7 +40,7 @@ Status Normalise(std::vector<BlockClass>* classes, size_t* total_bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<PinnedPool>> PinnedPool::Create(Api& api, DeviceHealth& health, Clock& clock,
+Result<std::unique_ptr<PinnedPool>> PinnedPool::Create(Api& api, DeviceHealth& health,
                                                        std::vector<BlockClass> classes) {
   size_t size_bytes = 0;
   PENSTOCK_RETURN_IF_ERROR(Normalise(&classes, &size_bytes));
@@ -48,14 +48,13 @@ Result<std::unique_ptr<PinnedPool>> PinnedPool::Create(Api& api, DeviceHealth& h
   PENSTOCK_RETURN_IF_ERROR(health.Check(api.AllocatePinned(size_bytes, &memory),
                                         StrCat("pin ", size_bytes, " bytes of host memory")));
   return std::unique_ptr<PinnedPool>(
-      new PinnedPool(api, health, clock, std::move(classes), {memory, size_bytes}));
+      new PinnedPool(api, health, std::move(classes), {memory, size_bytes}));
 }
 
-PinnedPool::PinnedPool(Api& api, DeviceHealth& health, Clock& clock,
-                       std::vector<BlockClass> classes, std::pair<void*, size_t> memory)
+PinnedPool::PinnedPool(Api& api, DeviceHealth& health, std::vector<BlockClass> classes,
+                       std::pair<void*, size_t> memory)
     : api_(api),
       health_(health),
-      clock_(clock),
       memory_(memory.first),
       size_bytes_(memory.second),
       classes_(std::move(classes)) {
@@ -110,23 +109,6 @@ Result<Buffer> PinnedPool::TryAcquire(size_t size_bytes) {
                                   " of ", blocks_, " blocks are in use"));
 }
 
-Result<Buffer> PinnedPool::Acquire(size_t size_bytes, int64_t deadline_ns) {
-  PENSTOCK_RETURN_IF_ERROR(CheckSize(size_bytes));
-  size_t block_bytes = 0;
-  MutexLock lock(mu_);
-  for (bool is_first = true;; is_first = false) {
-    if (is_closed_) return Unavailable("the pinned pool is closed");
-    uint8_t* block = Take(size_bytes, &block_bytes);
-    if (block != nullptr) return Wrap(block, size_bytes, block_bytes);
-    if (is_first) ++exhausted_;
-    if (clock_.NowNs() >= deadline_ns) {
-      return DeadlineExceeded(
-          StrCat("no pinned block of ", size_bytes, " bytes came back in time"));
-    }
-    clock_.WaitUntil(given_back_, mu_, deadline_ns);
-  }
-}
-
 void PinnedPool::GiveBack(void* pool, void* block, size_t block_bytes) noexcept {
   auto& self = *static_cast<PinnedPool*>(pool);
   MutexLock lock(self.mu_);
@@ -136,13 +118,6 @@ void PinnedPool::GiveBack(void* pool, void* block, size_t block_bytes) noexcept 
   self.free_[static_cast<size_t>(its - self.classes_.begin())].push_back(
       static_cast<uint8_t*>(block));
   --self.in_use_;
-  self.given_back_.NotifyAll();
-}
-
-void PinnedPool::Close() {
-  MutexLock lock(mu_);
-  is_closed_ = true;
-  given_back_.NotifyAll();
 }
 
 PinnedPool::Usage PinnedPool::usage() const {

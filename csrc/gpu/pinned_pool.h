@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "gpu/device_health.h"
@@ -19,14 +18,12 @@ namespace penstock::gpu {
 
 // Pinning is slow and takes memory from the whole machine, so the pool never grows; and a copy from
 // memory that is not pinned waits in silence, so there is nothing else to fall back to. Who finds
-// the pool empty waits, or is told to: that is back-pressure.
+// the pool empty is told so: that is back-pressure.
 //
 // Threading: thread-safe.
 // Ownership: owns the memory; its buffers hold the pool's address and go before it (asserted). The
 // memory of a lost device, which may still write there, is left to the end of the process.
-// Lifecycle: Close wakes who waits; buffers may come back after it.
-// Blocking: Acquire, until a buffer comes back, the deadline or Close. Create and the destructor
-// may, for long.
+// Blocking: Create and the destructor may, for long.
 class PinnedPool {
  public:
   struct BlockClass {
@@ -37,7 +34,7 @@ class PinnedPool {
 
   // Classes in any order; block sizes are rounded up to kAlignment. RESOURCE_EXHAUSTED where the
   // machine does not give the memory.
-  static Result<std::unique_ptr<PinnedPool>> Create(Api& api, DeviceHealth& health, Clock& clock,
+  static Result<std::unique_ptr<PinnedPool>> Create(Api& api, DeviceHealth& health,
                                                     std::vector<BlockClass> classes);
   ~PinnedPool();
   PinnedPool(const PinnedPool&) = delete;
@@ -46,9 +43,6 @@ class PinnedPool {
   // A block of the smallest class that holds `size_bytes` and has one left, contents undefined.
   // Otherwise RESOURCE_EXHAUSTED; INVALID_ARGUMENT where no class ever could, or the size is 0.
   Result<Buffer> TryAcquire(size_t size_bytes) EXCLUDES(mu_);
-  // The same, but waits for one: DEADLINE_EXCEEDED (kNever = none), UNAVAILABLE after Close.
-  Result<Buffer> Acquire(size_t size_bytes, int64_t deadline_ns) EXCLUDES(mu_);
-  void Close() EXCLUDES(mu_);
 
   struct Usage {
     size_t blocks = 0, blocks_in_use = 0;
@@ -58,7 +52,7 @@ class PinnedPool {
   Usage usage() const EXCLUDES(mu_);
 
  private:
-  PinnedPool(Api& api, DeviceHealth& health, Clock& clock, std::vector<BlockClass> classes,
+  PinnedPool(Api& api, DeviceHealth& health, std::vector<BlockClass> classes,
              std::pair<void*, size_t> memory);
 
   Status CheckSize(size_t size_bytes) const;
@@ -69,19 +63,16 @@ class PinnedPool {
   // Constant after construction.
   Api& api_;
   DeviceHealth& health_;
-  Clock& clock_;
   void* const memory_;
   const size_t size_bytes_;
   const std::vector<BlockClass> classes_;  // by rising size
   size_t blocks_ = 0;
 
   mutable Mutex mu_;
-  CondVar given_back_;
   // Guarded by mu_.
   std::vector<std::vector<uint8_t*>> free_ GUARDED_BY(mu_);  // per class
   size_t in_use_ GUARDED_BY(mu_) = 0;
   uint64_t exhausted_ GUARDED_BY(mu_) = 0;
-  bool is_closed_ GUARDED_BY(mu_) = false;
 };
 
 }  // namespace penstock::gpu

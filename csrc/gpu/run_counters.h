@@ -16,6 +16,7 @@ struct RunCounts {
   std::vector<uint64_t> graph_runs;   // per bucket
   std::vector<uint64_t> padded_rows;  // per bucket: computed and thrown away
   uint64_t uncaptured_runs = 0;       // without a graph
+  uint64_t uncaptured_padded_rows = 0;
 };
 
 // Threading: thread-safe; no order between one counter and another.
@@ -26,6 +27,7 @@ class RunCounters {
   void Add(uint32_t rows, const RunPlan& plan) {
     if (!plan.bucket) {
       uncaptured_runs_.fetch_add(1, std::memory_order_relaxed);
+      uncaptured_padded_rows_.fetch_add(plan.rows - rows, std::memory_order_relaxed);
       return;
     }
     OneBucket& bucket = buckets_[*plan.bucket];
@@ -40,6 +42,7 @@ class RunCounters {
       counts.padded_rows.push_back(bucket.padded_rows.load(std::memory_order_relaxed));
     }
     counts.uncaptured_runs = uncaptured_runs_.load(std::memory_order_relaxed);
+    counts.uncaptured_padded_rows = uncaptured_padded_rows_.load(std::memory_order_relaxed);
     return counts;
   }
 
@@ -50,7 +53,7 @@ class RunCounters {
 
   // Own synchronisation.
   std::vector<OneBucket> buckets_;
-  std::atomic<uint64_t> uncaptured_runs_{0};
+  std::atomic<uint64_t> uncaptured_runs_{0}, uncaptured_padded_rows_{0};
 };
 
 }  // namespace penstock::gpu

@@ -20,9 +20,14 @@ Result<Slot*> FreeSlots::Take(Clock& clock, int64_t deadline_ns) {
   MutexLock lock(mu_);
   while (slots_.empty() && closed_.ok()) {
     if (clock.NowNs() >= deadline_ns) return DeadlineExceeded("no lane of the device became free");
+    ++waiting_;
     clock.WaitUntil(changed_, mu_, deadline_ns);
+    --waiting_;
   }
-  if (!closed_.ok()) return closed_;
+  if (!closed_.ok()) {
+    changed_.NotifyAll();  // AwaitAll: one fewer is waiting
+    return closed_;
+  }
   Slot* slot = slots_.front();
   slots_.pop_front();
   return slot;
@@ -36,7 +41,7 @@ void FreeSlots::Close(const Status& why) {
 
 void FreeSlots::AwaitAll(size_t count) {
   MutexLock lock(mu_);
-  while (slots_.size() < count) changed_.Wait(mu_);
+  while (slots_.size() < count || waiting_ > 0) changed_.Wait(mu_);
 }
 
 }  // namespace penstock::gpu

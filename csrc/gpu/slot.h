@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -35,7 +36,9 @@ struct Slot {
 // Slots that nobody has, of all lanes of a model, longest idle first, so that lanes take turns.
 // Threading: thread-safe.
 // Ownership: borrows the slots.
-// Blocking: Take, until a slot comes back, the deadline or Close; AwaitAll, until all are back.
+// Lifecycle: when AwaitAll returns after Close nobody is in Take any more.
+// Blocking: Take, until a slot comes back, the deadline or Close; AwaitAll, until all are back and
+// nobody waits.
 class FreeSlots {
  public:
   void Put(Slot* slot) EXCLUDES(mu_);
@@ -43,13 +46,14 @@ class FreeSlots {
   // DEADLINE_EXCEEDED, or what Close was given.
   Result<Slot*> Take(Clock& clock, int64_t deadline_ns) EXCLUDES(mu_);
   void Close(const Status& why) EXCLUDES(mu_);
-  void AwaitAll(size_t count) EXCLUDES(mu_);
+  void AwaitAll(size_t count) EXCLUDES(mu_);  // REQUIRES: Close was called
 
  private:
   Mutex mu_;
   CondVar changed_;
   // Guarded by mu_.
   std::deque<Slot*> slots_ GUARDED_BY(mu_);
+  size_t waiting_ GUARDED_BY(mu_) = 0;
   Status closed_ GUARDED_BY(mu_);
 };
 

@@ -27,9 +27,7 @@ FakeGpu::~FakeGpu() {
   ReleaseStreams();
   MutexLock lock(mu_);
   streams_.clear();
-  for (const auto& [address, block] : blocks_) {
-    if (block.kind != Memory::kRegistered) std::free(reinterpret_cast<void*>(address));
-  }
+  for (const auto& [address, block] : blocks_) std::free(reinterpret_cast<void*>(address));
 }
 
 void FakeGpu::FailCall(std::string_view name, int nth, Error error) {
@@ -106,7 +104,8 @@ Error FakeGpu::Enter(std::string_view call) {
   const bool is_meant = failing_call_.empty() || failing_call_ == call;
   if (calls_to_failure_ > 0 && is_meant && --calls_to_failure_ == 0) {
     if (IsSticky(failure_)) state_.fault.store(static_cast<int>(failure_));
-    return Answer(failure_);
+    t_last_error = failure_;  // kNotReady as well: CUDA remembers that one too
+    return failure_;
   }
   return Answer(Fault());
 }
@@ -190,12 +189,6 @@ Error FakeGpu::TakeLastError() {
 
 // ---- streams and events
 
-Error FakeGpu::PriorityRange(int* least, int* greatest) {
-  *least = 0;
-  *greatest = -5;
-  return Error::kSuccess;
-}
-
 Error FakeGpu::CreateStream(int /*priority*/, gpu::Stream* stream) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
@@ -261,11 +254,11 @@ Error FakeGpu::StreamWaitEvent(gpu::Stream stream, gpu::Event event) {
   return Error::kSuccess;
 }
 
-Error FakeGpu::CreateEvent(gpu::EventKind kind, gpu::Event* event) {
+Error FakeGpu::CreateEvent(gpu::Event* event) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
   *event = MakeHandle<gpu::Event>();
-  events_.emplace(*event, EventState{.kind = kind});
+  events_.emplace(*event, EventState{});
   return Error::kSuccess;
 }
 
@@ -301,18 +294,6 @@ Error FakeGpu::QueryEvent(gpu::Event event) {
   if (!found->last->is_set()) return Error::kNotReady;
   checker_.HostKnows(found->last->clock);
   return Answer(Fault());  // looked at again: it may have come before the event
-}
-
-Error FakeGpu::SynchronizeEvent(gpu::Event event) {
-  FakeRecord* record = nullptr;
-  {
-    MutexLock lock(mu_);
-    if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
-    const EventState* found = Find(event);
-    if (found == nullptr) return Answer(Error::kInvalidResourceHandle);
-    record = found->last;
-  }
-  return record == nullptr ? Error::kSuccess : AwaitRecord(*record);
 }
 
 // ---- work

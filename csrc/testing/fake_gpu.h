@@ -72,24 +72,18 @@ class FakeGpu final : public gpu::Api {
   gpu::Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) override;
   std::string_view ErrorName(gpu::Error error) const override;
   gpu::Error TakeLastError() override;
-  gpu::Error PriorityRange(int* least, int* greatest) override;
   gpu::Error CreateStream(int priority, gpu::Stream* stream) override;
   gpu::Error DestroyStream(gpu::Stream stream) override;
   gpu::Error SynchronizeStream(gpu::Stream stream) override;
   gpu::Error StreamWaitEvent(gpu::Stream stream, gpu::Event event) override;
-  gpu::Error CreateEvent(gpu::EventKind kind, gpu::Event* event) override;
+  gpu::Error CreateEvent(gpu::Event* event) override;
   gpu::Error DestroyEvent(gpu::Event event) override;
   gpu::Error RecordEvent(gpu::Event event, gpu::Stream stream) override;
   gpu::Error QueryEvent(gpu::Event event) override;
-  gpu::Error SynchronizeEvent(gpu::Event event) override;
   gpu::Error AllocatePinned(size_t size_bytes, void** data) override;
   gpu::Error FreePinned(void* data) override;
-  gpu::Error RegisterHost(void* data, size_t size_bytes) override;
-  gpu::Error UnregisterHost(void* data) override;
   gpu::Error AllocateAsync(size_t size_bytes, gpu::Stream stream, void** data) override;
   gpu::Error FreeAsync(void* data, gpu::Stream stream) override;
-  gpu::Error AllocateExportable(size_t size_bytes, void** data) override;
-  gpu::Error FreeExportable(void* data) override;
   gpu::Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
   gpu::Error CopyAsync(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) override;
   gpu::Error CopyBatchAsync(std::span<const gpu::Copy> copies, gpu::CopyKind kind,
@@ -100,14 +94,9 @@ class FakeGpu final : public gpu::Api {
   gpu::Error LaunchGraph(gpu::GraphExec exec, gpu::Stream stream) override;
   gpu::Error DestroyGraph(gpu::Graph graph) override;
   gpu::Error DestroyGraphExec(gpu::GraphExec exec) override;
-  gpu::Error ExportMemory(void* data, gpu::IpcHandle* handle) override;
-  gpu::Error ImportMemory(const gpu::IpcHandle& handle, void** data) override;
-  gpu::Error CloseImportedMemory(void* data) override;
-  gpu::Error ExportEvent(gpu::Event event, gpu::IpcHandle* handle) override;
-  gpu::Error ImportEvent(const gpu::IpcHandle& handle, gpu::Event* event) override;
 
  private:
-  enum class Memory { kDevice, kExportable, kPinned, kRegistered };
+  enum class Memory { kDevice, kPinned };
   struct Block {
     size_t size_bytes;
     Memory kind;
@@ -120,7 +109,6 @@ class FakeGpu final : public gpu::Api {
     std::vector<FakeWork> captured = {};
   };
   struct EventState {
-    gpu::EventKind kind;
     FakeRecord* last = nullptr;
   };
 

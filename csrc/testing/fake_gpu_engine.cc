@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "gpu/gpu_handles.h"
 
 namespace penstock {
 
@@ -10,8 +11,15 @@ using gpu::Error;
 
 class FakeGpuContext final : public gpu::DeviceContext {
  public:
-  FakeGpuContext(FakeGpuEngine& engine, gpu::Bindings bindings, uint32_t max_rows)
-      : engine_(engine), bindings_(std::move(bindings)), max_rows_(max_rows) {}
+  FakeGpuContext(FakeGpuEngine& engine, gpu::Bindings bindings, uint32_t max_rows,
+                 gpu::DeviceMemory memory)
+      : engine_(engine),
+        bindings_(std::move(bindings)),
+        max_rows_(max_rows),
+        memory_(std::move(memory)) {
+    ++engine_.live_contexts_;
+  }
+  ~FakeGpuContext() override { --engine_.live_contexts_; }
 
   Status Enqueue(gpu::Stream stream, uint32_t rows) override;
 
@@ -22,6 +30,7 @@ class FakeGpuContext final : public gpu::DeviceContext {
   FakeGpuEngine& engine_;
   const gpu::Bindings bindings_;
   const uint32_t max_rows_;
+  const gpu::DeviceMemory memory_;
 };
 
 FakeGpuEngine::FakeGpuEngine(FakeGpu& gpu, const FakeGpuEngineOptions& options)
@@ -33,9 +42,18 @@ FakeGpuEngine::FakeGpuEngine(FakeGpu& gpu, const FakeGpuEngineOptions& options)
                 {"n", DataType::kUint32, sizeof(uint32_t)}}) {}
 
 Result<std::unique_ptr<gpu::DeviceContext>> FakeGpuEngine::CreateContext(
-    const gpu::Bindings& bindings, uint32_t rows, gpu::Stream /*stream*/) {
+    const gpu::Bindings& bindings, uint32_t rows, gpu::Stream stream) {
+  gpu::DeviceMemory memory;
+  if (options_.context_bytes > 0) {
+    void* data = nullptr;
+    if (gpu_.AllocateAsync(options_.context_bytes, stream, &data) != Error::kSuccess) {
+      return ResourceExhausted("no memory for a context");
+    }
+    memory = gpu::DeviceMemory(gpu_, stream, data);
+  }
   ++contexts_;
-  return std::unique_ptr<gpu::DeviceContext>(new FakeGpuContext(*this, bindings, rows));
+  return std::unique_ptr<gpu::DeviceContext>(
+      new FakeGpuContext(*this, bindings, rows, std::move(memory)));
 }
 
 // y = 2x + the row's number, n = the row's number

@@ -17,6 +17,7 @@ struct FakeGpuEngineOptions {
   uint32_t max_rows = 8;
   size_t width = 16;  // floats in a row of x and y; b is one float, n one uint32
   bool takes_any_rows = true;
+  size_t context_bytes = 0;           // what a context holds of the device's memory
   uint32_t synchronizes_at_rows = 0;  // it does then what cannot be captured; 0 = never
 };
 
@@ -37,7 +38,8 @@ class FakeGpuEngine final : public gpu::DeviceEngine {
 
   // Enqueue fails at its nth call from now on (1 = the next), in its own words.
   void FailEnqueue(int nth) { enqueues_to_failure_.store(nth); }
-  int contexts() const { return contexts_.load(); }  // made so far
+  int contexts() const { return contexts_.load(); }            // made so far
+  int live_contexts() const { return live_contexts_.load(); }  // and not destroyed
 
  private:
   friend class FakeGpuContext;
@@ -47,7 +49,7 @@ class FakeGpuEngine final : public gpu::DeviceEngine {
   const std::string name_ = "fake";
   const std::vector<gpu::DeviceTensor> inputs_, outputs_;
   std::atomic<int> enqueues_to_failure_{0};
-  std::atomic<int> contexts_{0};
+  std::atomic<int> contexts_{0}, live_contexts_{0};
 };
 
 }  // namespace penstock

@@ -53,13 +53,22 @@ dim3 RowGrid(uint32_t rows, size_t row_bytes) {
   return {rows, static_cast<unsigned>(blocks < kMaxBlocksForRow ? blocks : kMaxBlocksForRow)};
 }
 
+// The launch's own answer: cudaGetLastError would also give what an earlier call left behind.
+template <typename... Params, typename... Args>
+cudaError_t Launch(void (*kernel)(Params...), dim3 grid, cudaStream_t stream, Args... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, args...);
+}
+
 template <typename To, typename From>
 cudaError_t LaunchCast(void* to, const void* from, size_t count, cudaStream_t stream) {
   const unsigned blocks = Blocks(count);
   if (blocks == 0) return cudaErrorInvalidValue;
-  CastKernel<To, From><<<blocks, kThreads, 0, stream>>>(
-      static_cast<typename To::Bits*>(to), static_cast<const typename From::Bits*>(from), count);
-  return cudaGetLastError();
+  return Launch(CastKernel<To, From>, dim3(blocks), stream, static_cast<typename To::Bits*>(to),
+                static_cast<const typename From::Bits*>(from), count);
 }
 
 template <typename To, int kChannels>
@@ -68,10 +77,9 @@ cudaError_t LaunchNormalise(void* to, const uint8_t* from, const ImageBatch& bat
   const unsigned blocks = Blocks(batch.pixels);
   if (blocks == 0) return cudaErrorInvalidValue;
   const size_t images = batch.images < kMaxGridY ? batch.images : kMaxGridY;
-  NormaliseKernel<To, kChannels>
-      <<<dim3(blocks, static_cast<unsigned>(images)), kThreads, 0, stream>>>(
-          static_cast<typename To::Bits*>(to), from, batch.pixels, batch.images, normalisation);
-  return cudaGetLastError();
+  return Launch(NormaliseKernel<To, kChannels>, dim3(blocks, static_cast<unsigned>(images)), stream,
+                static_cast<typename To::Bits*>(to), from, batch.pixels, size_t{batch.images},
+                normalisation);
 }
 
 template <typename To>
@@ -95,18 +103,16 @@ cudaError_t GatherRows(void* to, const void* const* from, uint32_t rows, size_t 
                        cudaStream_t stream) {
   if (rows == 0 || row_bytes == 0) return cudaSuccess;
   if (rows > kMaxGridX) return cudaErrorInvalidValue;
-  GatherKernel<<<RowGrid(rows, row_bytes), kThreads, 0, stream>>>(static_cast<uint8_t*>(to), from,
-                                                                  row_bytes);
-  return cudaGetLastError();
+  return Launch(GatherKernel, RowGrid(rows, row_bytes), stream, static_cast<uint8_t*>(to), from,
+                row_bytes);
 }
 
 cudaError_t ScatterRows(void* const* to, const void* from, uint32_t rows, size_t row_bytes,
                         cudaStream_t stream) {
   if (rows == 0 || row_bytes == 0) return cudaSuccess;
   if (rows > kMaxGridX) return cudaErrorInvalidValue;
-  ScatterKernel<<<RowGrid(rows, row_bytes), kThreads, 0, stream>>>(
-      to, static_cast<const uint8_t*>(from), row_bytes);
-  return cudaGetLastError();
+  return Launch(ScatterKernel, RowGrid(rows, row_bytes), stream, to,
+                static_cast<const uint8_t*>(from), row_bytes);
 }
 
 cudaError_t Cast(void* to, Element to_type, const void* from, Element from_type, size_t count,

@@ -1,6 +1,6 @@
 // Kernels: rows gathered and scattered, casts, images made into a network's input.
 //
-// Each function enqueues on `stream` and answers what the launch did (cudaGetLastError); the work's
+// Each function enqueues on `stream` and answers what the launch did, not what was before it; the work's
 // own errors come later, as all of CUDA's do. All pointers are the device's, or pinned and mapped.
 // Nothing is allocated, so that all of it can be captured. Sizes of 0 enqueue nothing.
 

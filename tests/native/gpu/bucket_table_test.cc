@@ -88,23 +88,5 @@ TEST(BucketTableTest, EngineOfFixedSizes_AlwaysPads) {
   EXPECT_EQ(table.Choose(8), (RunPlan{8, 1}));
 }
 
-TEST(BucketTableTest, Estimate_IsOfThePlan) {
-  EXPECT_EQ(Make({1, 4}).EstimateNs(3), std::nullopt);
-  const BucketTable table = MakeMeasured(100, 400, 250);
-  EXPECT_EQ(table.EstimateNs(1), 50);
-  EXPECT_EQ(table.EstimateNs(2), 200);  // without a graph
-  EXPECT_EQ(table.EstimateNs(3), 250);  // padded to 4
-  EXPECT_EQ(table.EstimateNs(8), 900);
-}
-
-TEST(BucketTableTest, TakeTimes_WantsTheSameRowsAndLeavesGraphsAlone) {
-  BucketTable table = Make({1, 4, 8});
-  EXPECT_EQ(table.TakeTimes(Make({1, 8})).code(), StatusCode::kInvalidArgument);
-  EXPECT_EQ(table.TakeTimes(Make({1, 2, 8})).code(), StatusCode::kInvalidArgument);
-  ASSERT_TRUE(table.TakeTimes(MakeMeasured(100, 400, 250)).ok());
-  EXPECT_EQ(table.buckets()[1].graph_ns, 250);
-  EXPECT_FALSE(table.buckets()[1].has_graph);
-}
-
 }  // namespace
 }  // namespace penstock::gpu

@@ -53,7 +53,7 @@ class CompletionThreadTest : public ::testing::Test {
   }
   Event Record(Stream stream) {
     Event event = nullptr;
-    EXPECT_EQ(gpu_.CreateEvent(EventKind::kPolled, &event), Error::kSuccess);
+    EXPECT_EQ(gpu_.CreateEvent(&event), Error::kSuccess);
     EXPECT_EQ(gpu_.RecordEvent(event, stream), Error::kSuccess);
     return event;
   }
@@ -148,6 +148,33 @@ TEST_F(CompletionThreadTest, BatchThatDoesNotEnd_FaultsTheDeviceAtTheLimit) {
   EXPECT_THAT(done_.Await(1), ElementsAre("hung UNAVAILABLE"));
   EXPECT_THAT(std::string(health_.fault().message()), HasSubstr("expected at most 1000"));
   gpu_.ReleaseStreams();
+}
+
+TEST_F(CompletionThreadTest, BatchThatEndedWhileNobodyAsked_IsNotHung) {
+  Start(clock_, {.spin_ns = 0, .hang_limit_ns = 1'000'000'000});
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("a")});
+  clock_.AwaitWaiters(1);
+  gpu_.ReleaseStreams();
+  EXPECT_EQ(gpu_.SynchronizeStream(streams_[0]), Error::kSuccess);
+  clock_.Advance(10'000'000'000);  // as after SIGSTOP
+  EXPECT_THAT(done_.Await(1), ElementsAre("a OK"));
+  EXPECT_FALSE(health_.is_faulted());
+}
+
+TEST_F(CompletionThreadTest, NewWork_MakesPausesShortAgain) {
+  Start(clock_, {.spin_ns = 0, .longest_pause_ns = 100'000});
+  gpu_.HoldStreams();
+  thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("long")});
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 20'000);
+  clock_.AdvanceTo(FakeClock::kStartNs + 8'000'000);
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 8'100'000);
+  thread_->Watch({.events = {Record(streams_[1])}, .done = done_.As("new")});
+  clock_.AwaitWaitersUntil(FakeClock::kStartNs + 8'020'000);  // the shortest
+  gpu_.ReleaseStreams();
+  for (Stream stream : streams_) EXPECT_EQ(gpu_.SynchronizeStream(stream), Error::kSuccess);
+  clock_.AdvanceTo(FakeClock::kStartNs + 8'100'000);
+  EXPECT_THAT(done_.Await(2), ElementsAre("long OK", "new OK"));
 }
 
 TEST_F(CompletionThreadTest, Pauses_GrowWithTheTimeThatNothingEnds) {

@@ -79,6 +79,14 @@ TEST(DeviceHealthTest, EngineThatFails_IsAskedOfTheRuntime) {
   EXPECT_TRUE(owner.health.is_faulted());
 }
 
+TEST(DeviceHealthTest, EngineThatAskedForAnEvent_FailsInItsOwnWords) {
+  Owner owner;
+  owner.gpu.FailCall("SetDevice", 1, Error::kNotReady);
+  EXPECT_EQ(owner.gpu.SetDevice(0), Error::kNotReady);  // what the runtime remembers now
+  EXPECT_EQ(owner.health.CheckEngine(Internal("no"), "run").message(), "no");
+  EXPECT_FALSE(owner.health.is_faulted());
+}
+
 TEST(GpuErrorTest, StickyErrors_AreThoseThatLoseTheContext) {
   for (const int code :
        {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999}) {

@@ -137,8 +137,10 @@ TEST(LaneFaultTest, LostDevice_IsUnloadedWithWorkInFlight) {
   EXPECT_EQ(ledger.Count(StatusCode::kUnavailable), 4);
   EXPECT_FALSE((*group)->TryAcquire()) << "the device may still write to the slots";
   EXPECT_EQ((*group)->Acquire(kNever).status().code(), StatusCode::kUnavailable);
+  const int contexts = device.engine.live_contexts();
   device.gpu.ReleaseStreams();
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
+  EXPECT_EQ(device.engine.live_contexts(), contexts) << "their destructors might wait for ever";
   EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
   EXPECT_EQ(device.Load().status().code(), StatusCode::kUnavailable);
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -193,17 +194,75 @@ TEST(LaneTest, Shutdown_WaitsForWhatIsInFlight) {
 }
 
 TEST(LaneTest, Shutdown_WakesWhoWaitsForASlot) {
-  FakeDevice device;
-  auto group = device.Load({.lanes = 1, .slots_per_lane = 1});
+  FakeClock clock;
+  FakeDevice device({}, {}, clock);
+  auto group = device.Load({.lanes = 1, .slots_per_lane = 1, .measure_runs = 0});
   ASSERT_TRUE(group.ok());
   SlotLease lease = (*group)->TryAcquire();
-  LaneGroup* waited_for = (*group).get();
-  std::thread waiter([waited_for, lease = std::move(lease)]() mutable {
+  std::thread waiter([waited_for = (*group).get(), &lease] {
     EXPECT_EQ(waited_for->Acquire(kNever).status().code(), StatusCode::kUnavailable);
-    lease = SlotLease();  // until then the group is there
+    lease = SlotLease();  // not before: the waiter would take its slot
   });
+  clock.AwaitWaiters(1);
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
   waiter.join();
+}
+
+// A clock whose waiters are slow to go on once they are woken.
+class SlowToGoOn final : public Clock {
+ public:
+  int64_t NowNs() const override { return 0; }
+  void WaitUntil(CondVar& cv, Mutex& mu, int64_t /*deadline_ns*/) override REQUIRES(mu) {
+    is_waiting.store(true);
+    cv.Wait(mu);
+    mu.Unlock();
+    for (int i = 0; i < 30; ++i) std::this_thread::yield();
+    mu.Lock();
+    is_waiting.store(false);
+  }
+  std::atomic<bool> is_waiting{false};
+};
+
+TEST(FreeSlotsTest, AwaitAll_WaitsForWhoWaitsAlthoughAllSlotsAreBack) {
+  for (int round = 0; round < 5; ++round) {
+    SlowToGoOn clock;
+    auto free = std::make_unique<FreeSlots>();
+    std::thread waiter([&clock, &free = *free] {
+      EXPECT_EQ(free.Take(clock, kNever).status().code(), StatusCode::kUnavailable);
+    });
+    while (!clock.is_waiting.load()) std::this_thread::yield();
+    free->Close(Unavailable("at the end"));
+    free->AwaitAll(0);
+    EXPECT_FALSE(clock.is_waiting.load());
+    free.reset();
+    waiter.join();
+  }
+}
+
+TEST(LaneTest, Group_MayGoBeforeSubmitHasReturned) {
+  FakeDevice device;
+  for (int round = 0; round < 30; ++round) {
+    auto group =
+        device.Load({.lanes = 1, .slots_per_lane = 1, .graph_budget_bytes = 0, .measure_runs = 0});
+    ASSERT_TRUE(group.ok());
+    Mutex mu;
+    CondVar changed;
+    bool is_done = false;
+    std::thread submitter([&, &group = **group] {
+      group.Submit(group.TryAcquire(), 1, [&](const Status& status, const SlotLease&) {
+        EXPECT_TRUE(status.ok());
+        MutexLock lock(mu);
+        is_done = true;
+        changed.NotifyAll();
+      });
+    });
+    {
+      MutexLock lock(mu);
+      while (!is_done) changed.Wait(mu);
+    }
+    group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
+    submitter.join();
+  }
 }
 
 }  // namespace

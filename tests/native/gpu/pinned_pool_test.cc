@@ -5,11 +5,9 @@
 
 #include <cstring>
 #include <memory>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include "testing/fake_clock.h"
 #include "testing/fake_gpu.h"
 
 namespace penstock::gpu {
@@ -19,10 +17,9 @@ using ::testing::HasSubstr;
 
 struct Pool {
   explicit Pool(std::vector<PinnedPool::BlockClass> classes)
-      : pool(std::move(*PinnedPool::Create(gpu, health, clock, std::move(classes)))) {}
+      : pool(std::move(*PinnedPool::Create(gpu, health, std::move(classes)))) {}
 
   FakeGpu gpu;
-  FakeClock clock;
   DeviceHealth health{gpu, "GPU 0", nullptr};
   std::unique_ptr<PinnedPool> pool;
 };
@@ -77,45 +74,7 @@ TEST(PinnedPoolTest, ImpossibleSize_IsRefusedAtOnce) {
   Pool p({{.block_bytes = 256, .blocks = 1}});
   for (const size_t size : {size_t{0}, size_t{257}, SIZE_MAX}) {
     EXPECT_EQ(p.pool->TryAcquire(size).status().code(), StatusCode::kInvalidArgument);
-    EXPECT_EQ(p.pool->Acquire(size, kNever).status().code(), StatusCode::kInvalidArgument);
   }
-}
-
-TEST(PinnedPoolTest, Acquire_WaitsForABlockToComeBack) {
-  Pool p({{.block_bytes = 256, .blocks = 1}});
-  Buffer taken = std::move(*p.pool->TryAcquire(256));
-  const uint8_t* data = taken.data();
-  std::thread waiter([&] {
-    const auto got = p.pool->Acquire(256, kNever);
-    ASSERT_TRUE(got.ok());
-    EXPECT_EQ((*got).data(), data);
-  });
-  p.clock.AwaitWaiters(1);
-  taken = Buffer();
-  waiter.join();
-  EXPECT_EQ(p.pool->usage().exhausted, 1U);
-}
-
-TEST(PinnedPoolTest, Acquire_EndsAtItsDeadline) {
-  Pool p({{.block_bytes = 256, .blocks = 1}});
-  const Buffer taken = std::move(*p.pool->TryAcquire(256));
-  std::thread waiter([&] {
-    EXPECT_EQ(p.pool->Acquire(256, FakeClock::kStartNs + 5).status().code(),
-              StatusCode::kDeadlineExceeded);
-  });
-  p.clock.AwaitWaitersUntil(FakeClock::kStartNs + 5);
-  p.clock.Advance(5);
-  waiter.join();
-}
-
-TEST(PinnedPoolTest, Close_WakesWhoWaits) {
-  Pool p({{.block_bytes = 256, .blocks = 1}});
-  const Buffer taken = std::move(*p.pool->TryAcquire(256));
-  std::thread waiter(
-      [&] { EXPECT_EQ(p.pool->Acquire(256, kNever).status().code(), StatusCode::kUnavailable); });
-  p.clock.AwaitWaiters(1);
-  p.pool->Close();
-  waiter.join();
 }
 
 TEST(PinnedPoolTest, Create_RefusesNothingAndTooMuch) {
@@ -127,11 +86,11 @@ TEST(PinnedPoolTest, Create_RefusesNothingAndTooMuch) {
         {{.block_bytes = 0, .blocks = 1}},
         {{.block_bytes = SIZE_MAX, .blocks = 1}},
         {{.block_bytes = SIZE_MAX / 2, .blocks = 4}}}) {
-    const auto pool = PinnedPool::Create(gpu, health, Clock::System(), classes);
+    const auto pool = PinnedPool::Create(gpu, health, classes);
     EXPECT_EQ(pool.status().code(), StatusCode::kInvalidArgument);
   }
   gpu.FailCall("AllocatePinned", 1, Error::kMemoryAllocation);
-  const auto pool = PinnedPool::Create(gpu, health, Clock::System(), {{256, 1}});
+  const auto pool = PinnedPool::Create(gpu, health, {{256, 1}});
   EXPECT_EQ(pool.status().code(), StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(pool.status().message()), HasSubstr("pin 256 bytes"));
 }
@@ -139,7 +98,7 @@ TEST(PinnedPoolTest, Create_RefusesNothingAndTooMuch) {
 TEST(PinnedPoolTest, Destroyed_GivesItsMemoryBack) {
   FakeGpu gpu;
   DeviceHealth health(gpu, "GPU 0", nullptr);
-  { const auto pool = PinnedPool::Create(gpu, health, Clock::System(), {{256, 4}}); }
+  { const auto pool = PinnedPool::Create(gpu, health, {{256, 4}}); }
   EXPECT_EQ(gpu.live_objects(), 0U);
 }
 
