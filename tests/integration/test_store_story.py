@@ -235,7 +235,7 @@ async def test_server_that_cannot_serve_what_others_do_says_so_and_is_not_ready(
             assert found.status == "SERVING"
             assert [(status, reason[:21]) for _, status, reason, _ in found.reports] == [
                 ("SERVING", ""),
-                ("FAILED", "the cache has no room"),
+                ("WAITING", "the cache has no room"),
             ]
             assert await one.answer() == ("1", 1.0)
             world.push(2.0)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from penstock.store.failures import RefusedError
 
-__all__ = ["Location", "locate", "without_credentials"]
+__all__ = ["ARTIFACTS", "Location", "locate", "without_credentials"]
 
 DATABASE = "store.db"
 ARTIFACTS = "artifacts"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.store.capture import code_of, scrubbed
-from penstock.store.failures import RefusedError, StoreError
+from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
 from penstock.store.layout import lay_out
@@ -86,7 +86,7 @@ def push_model(
     Args:
         store: that takes it.
         request: what the pusher says.
-        inspect: loads a model of a name from a repository.
+        inspect: loads a model of a name from a repository; it may run the code of a Python model.
         working_directory: where the pusher is: code is looked for at the path, then here.
 
     Raises:
@@ -114,6 +114,8 @@ def push_model(
 
     try:
         return store.push(package.files, describe, goldens, request.aliases)
+    except StoreUnavailableError:
+        raise  # the version may be there after all, and need its bytes
     except Exception:
         with suppress(StoreError):
             store.clean()  # of bytes that no version came to need
@@ -123,8 +125,11 @@ def push_model(
 def _inspected(
     store: Store, name: str, manifest: Manifest, inspect: Callable[[str, Path], Inspection]
 ) -> Inspection:
-    with store.artifacts.scratch() as directory:
-        lay_out(manifest.files, directory / name, 1, store.artifacts.link_out)
+    artifacts = store.artifacts
+    is_code = any(each.path.endswith(".py") for each in manifest.files)
+    bring = artifacts.copy_out if is_code else artifacts.link_out  # code might write to a blob
+    with artifacts.scratch() as directory:
+        lay_out(manifest.files, directory / name, 1, bring)
         return inspect(name, directory)
 
 
@@ -156,7 +161,7 @@ def _known(
         runtime={**package.runtime, **({"onnx": _clean(facts)} if facts else {})},
         requirements=tuple(scrubbed(line) for line in package.requirements),
         links=tuple(links),
-        metrics=tuple(_metric(text, data) for text in request.metrics),
+        metrics=_metrics(request.metrics, data),
         tags={_short("--tag", key): scrubbed(value) for key, value in request.tags.items()},
     )
 
@@ -214,6 +219,16 @@ def _parent(store: Store, request: PushRequest) -> Link:
     parent = store.show(Reference.parse(request.parent))
     details = {"recipe": scrubbed(request.recipe)} if request.recipe else {}
     return Link("parent", parent.model, str(parent.version), digest=parent.digest, details=details)
+
+
+def _metrics(texts: Sequence[str], data: Sequence[Link]) -> tuple[MetricValue, ...]:
+    found = tuple(_metric(text, data) for text in texts)
+    named = [(each.name, each.dataset) for each in found]
+    for name, dataset in named:
+        if named.count((name, dataset)) > 1:
+            on = f" on '{dataset}'" if dataset else ""
+            raise RefusedError(f"--metric: '{name}'{on} is given twice")
+    return found
 
 
 def _metric(text: str, data: Sequence[Link]) -> MetricValue:
