@@ -144,11 +144,11 @@ async def test_server_without_bytes_at_start_is_not_ready_until_they_are_there(
             assert (await world.settled(deployment)).status == "SERVING"
         opened.artifacts.root.rename(tmp_path / "away")
         async with serving(world.config(store_cache=str(tmp_path / "empty"))) as asked:
-            assert not asked.server.app.readiness.is_ready
+            assert asked.server.app.readiness.is_ready is False
             (tmp_path / "away").rename(opened.artifacts.root)
             async with asyncio.timeout(60):
-                while not asked.server.app.readiness.is_ready:
-                    await asked.client.is_server_live()
+                while not await asked.client.is_server_ready():
+                    pass
             assert await asked.answer() == ("1", 1.0)
 
 

@@ -127,6 +127,4 @@ def _show(asked: Deployment, wait_s: float, as_json: bool) -> None:
     if asked.status not in ("REQUESTED", "SERVING"):
         raise CommandError(deployment_line(asked))
     if wait_s and asked.status == "REQUESTED":
-        raise CommandError(
-            f"no server has settled it within {wait_s:g} s: {deployment_line(asked)}"
-        )
+        raise CommandError(f"no server said anything within {wait_s:g} s: {deployment_line(asked)}")

@@ -14,7 +14,7 @@ from penstock.store.failures import RefusedError, StoreError, StoreUnavailableEr
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
 from penstock.store.layout import lay_out
-from penstock.store.location import without_credentials
+from penstock.store.location import has_credentials, without_credentials
 from penstock.store.manifest import Manifest
 from penstock.store.onnx_facts import onnx_facts
 from penstock.store.package import Package, make_package
@@ -96,6 +96,7 @@ def push_model(
     check_name("model", request.name)
     package = make_package(request.path, request.from_version)
     known = _known(store, request, package, working_directory)
+    _check_no_secrets(package)
     if request.strict:
         _check_complete(request.name, known)
     goldens = _goldens(request.goldens)
@@ -164,6 +165,23 @@ def _known(
         metrics=_metrics(request.metrics, data),
         tags={_short("--tag", key): scrubbed(value) for key, value in request.tags.items()},
     )
+
+
+def _check_no_secrets(package: Package) -> None:
+    """What is stored goes to every server: a password of an index does not belong there."""
+    source = package.source("requirements.lock")
+    if not isinstance(source, Path):
+        return
+    try:
+        lines = source.read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise os_failure("cannot read 'requirements.lock'", error) from error
+    for number, line in enumerate(lines, 1):
+        if has_credentials(line):
+            raise RefusedError(
+                f"'requirements.lock' line {number} has a URL with a user, password or token: "
+                "configure them where environments are built"
+            )
 
 
 def _check_complete(name: str, known: NewVersion) -> None:
