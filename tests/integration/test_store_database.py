@@ -67,8 +67,10 @@ def test_store_of_a_newer_version_is_refused(store: Store, store_url: str) -> No
 
 
 def test_upgrade_is_of_a_store_only(store_url: str) -> None:
+    unmade = Store(store_url, actor="tester")
     with pytest.raises(RefusedError, match="the first `penstock push` makes it"):
-        Store(store_url, actor="tester").upgrade()
+        unmade.upgrade()
+    unmade.close()
     path = locate(store_url).sqlite_path
     assert path is None or not path.exists()
     with open_store(store_url, may_create=True) as made:
