@@ -6,11 +6,13 @@ Fetched, verified, loaded, warmed up, checked, and only then served: `StoreDeplo
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_threads
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -43,6 +45,7 @@ __all__ = ["StoreDeployer", "StoreService", "make_store_service"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = logging.getLogger("penstock.store")
 _GOLDEN_LIMIT_S = 60.0
 _MAX_GOLDEN_BYTES = 64 << 20
 
@@ -63,6 +66,7 @@ class StoreDeployer:
         self._core = core
         self._builds = builds
         self._thread = ThreadPoolExecutor(2, "fetch")
+        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
         self._held: dict[str, list[VersionRecord]] = {}
 
     async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
@@ -70,14 +74,32 @@ class StoreDeployer:
 
         Raises:
             StoreUnavailableError: the store cannot be reached.
-            StoreError: its bytes are damaged, or there is no room for them.
+            NoRoomError: there is no room for its bytes.
+            StoreError: its bytes are damaged.
             CoreError: it does not load, or does not do what it should.
         """
         record = await self._run(self._record, deployment)
-        repository = await self._run(self._fetch, record)
+        fetching = self._submit(self._fetch, record)
+        try:
+            repository = await asyncio.wrap_future(fetching)
+            loaded = await self._load(deployment, previous, record, repository)
+        except BaseException:
+            fetching.add_done_callback(lambda _: self._let_go(record))
+            raise
+        self._hold(record)
+        return loaded
+
+    async def _load(
+        self,
+        deployment: Deployment,
+        previous: Deployment | None,
+        record: VersionRecord,
+        repository: Path,
+    ) -> str:
+        """Loads, checks and swaps in what was fetched; the digest of its bytes."""
         keeps = previous if previous is not None and not deployment.allow_breaking else None
-        expected = (await self._run(self._record, keeps)).signature if keeps else {}
-        goldens = await self._run(self._goldens, record)
+        expected = await self._expected(keeps) if keeps else {}
+        goldens = await self._run(self._goldens, record, deployment)
         loaded = ""
 
         async def check(served: ServedVersion) -> ServedVersion:
@@ -87,49 +109,80 @@ class StoreDeployer:
             await self._check_goldens(served, record, goldens)
             return _with_digest(served, loaded)
 
-        try:
-            await self._models.deploy(
-                record.model, repository, record.version, check, prepares=self._builds
-            )
-        except BaseException:
-            self._cache.release(record)
-            raise
-        self._hold(record)
+        await self._models.deploy(
+            record.model, repository, record.version, check, prepares=self._builds
+        )
         return loaded
+
+    async def withdraw(self, model: str) -> None:
+        """Serves a model no more; requests that were accepted are finished."""
+        await self._models.withdraw(model)
 
     def set_missing(self, models: frozenset[str]) -> None:
         """Which models should serve and do not."""
         self._models.missing = models
 
-    def close(self) -> None:
-        """Lets go of the cache; what is in a thread ends there."""
+    async def close(self, timeout_s: float) -> bool:
+        """Lets go of the cache; whether what was in a thread ended in time."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         self._cache.close()
+        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
+        return not ended.not_done
+
+    async def _expected(self, keeps: Deployment) -> Mapping[str, Any]:
+        """The interface that must still be had, whatever became of its version since.
+
+        A version that could not be inspected when it was pushed has the one it serves with.
+        """
+        known = (await self._run(self._show, keeps)).signature
+        live = self._models.serving_config(keeps.model, keeps.version)
+        return known or (signature_of(live) if live is not None else {})
+
+    def _show(self, deployment: Deployment) -> VersionRecord:
+        from penstock.store.records import Reference
+
+        return self._store.show(Reference(deployment.model, deployment.version))
 
     def _record(self, deployment: Deployment) -> VersionRecord:
         from penstock.store.failures import RefusedError
-        from penstock.store.records import Reference
 
-        record = self._store.show(Reference(deployment.model, deployment.version))
+        record = self._show(deployment)
         if record.status in ("QUARANTINED", "REMOVED"):
             raise RefusedError(f"{record.reference} is {record.status.lower()}: {record.reason}")
         return record
 
     def _fetch(self, record: VersionRecord) -> Path:
+        with self._quarantining(record):
+            return self._cache.fetch(record, self._store.artifacts)
+
+    def _goldens(
+        self, record: VersionRecord, deployment: Deployment
+    ) -> list[tuple[str, GoldenRequest]]:
+        """Its requests; none where they cannot be had, and it has answered them before."""
+        from penstock.store.failures import StoreUnavailableError
+        from penstock.store.golden import read_golden
+
+        read = self._store.artifacts.read
+        try:
+            with self._quarantining(record):
+                contents = {g.name: read(g.sha256, _MAX_GOLDEN_BYTES) for g in record.goldens}
+        except StoreUnavailableError as error:
+            if deployment.status != "SERVING":
+                raise
+            text = "%s is not asked its golden requests, which it answered before: %s"
+            _log.warning(text, record.reference, error)
+            return []
+        return [(name, read_golden(content, name)) for name, content in contents.items()]
+
+    @contextmanager
+    def _quarantining(self, record: VersionRecord) -> Iterator[None]:
         from penstock.store.failures import CorruptError
 
         try:
-            return self._cache.fetch(record, self._store.artifacts)
+            yield
         except CorruptError as error:
             self._store.quarantine(record, str(error))
             raise
-
-    def _goldens(self, record: VersionRecord) -> list[tuple[str, GoldenRequest]]:
-        from penstock.store.golden import read_golden
-
-        artifacts = self._store.artifacts
-        contents = {g.name: artifacts.read(g.sha256, _MAX_GOLDEN_BYTES) for g in record.goldens}
-        return [(name, read_golden(content, name)) for name, content in contents.items()]
 
     async def _check_goldens(
         self, served: ServedVersion, record: VersionRecord, goldens: list[tuple[str, GoldenRequest]]
@@ -138,8 +191,10 @@ class StoreDeployer:
         from penstock.store.golden import differences
 
         version = served.handle
-        if not goldens or not isinstance(version, CoreVersion) or version.version is None:
+        if not goldens:
             return
+        if not isinstance(version, CoreVersion) or version.version is None:
+            raise FailedPreconditionError("its golden requests cannot be asked: it is not started")
         engine, name = self._core.engine, f"{record.model} {os.urandom(16).hex()}"
         engine.set_serving(name, [version.version], [])
         try:
@@ -170,8 +225,19 @@ class StoreDeployer:
         while len(held) > 2:
             self._cache.release(held.pop(0))
 
+    def _let_go(self, record: VersionRecord) -> None:
+        """Of what came to nothing, unless it serves, or did."""
+        if record.id not in {each.id for each in self._held.get(record.model, ())}:
+            self._cache.release(record)
+
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wrap_future(self._thread.submit(function, *args, **kwargs))
+        return await asyncio.wrap_future(self._submit(function, *args, **kwargs))
+
+    def _submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future = self._thread.submit(function, *args, **kwargs)
+        self._in_thread.add(future)
+        future.add_done_callback(self._in_thread.discard)
+        return future
 
 
 def _check_bytes(repository: Path, record: VersionRecord) -> str:
@@ -266,7 +332,7 @@ class StoreService:
         has_ended = await self._follower.close(timeout_s)
         if self._listener is not None:
             has_ended = await asyncio.to_thread(self._listener.join, timeout_s) and has_ended
-        self._deployer.close()
+        has_ended = await self._deployer.close(timeout_s) and has_ended
         if has_ended:
             await asyncio.to_thread(self._store.close)
         return has_ended

@@ -21,7 +21,9 @@ __all__ = ["inspect_model", "signature_of"]
 
 
 def inspect_model(name: str, repository: Path, config: ServerConfig | None = None) -> Inspection:
-    """Opens version 1 of a model and tells its interface. Makes no instance and runs nothing.
+    """Opens version 1 of a model and tells its interface. Makes no instance.
+
+    Of a Python model the code is run, as far as it completes the configuration.
 
     Blocking: for as long as the model's file takes to open.
 

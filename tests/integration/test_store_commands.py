@@ -100,6 +100,7 @@ async def test_strict_push_names_everything_that_is_missing(
         (["--data", "x"], "--data: expected NAME=URI@DIGEST"),
         (["--metric", "a=b"], "--metric: expected NAME=VALUE@DATASET"),
         (["--metric", "a=1@nothing"], "'nothing' of 'a' is neither a digest nor of --data"),
+        (["--metric", "a=1", "--metric", "a=2"], "--metric: 'a' is given twice"),
         (["--metric", "a=nan"], "expected a finite number"),
         (["--parent", "gone@1"], "no model 'gone'"),
         (["--tag", "x"], "--tag: expected KEY=VALUE"),
@@ -128,6 +129,25 @@ async def test_python_model_is_pushed_with_its_requirements(place: Path) -> None
     assert pushed["backend"] == "python" and pushed["source_format"] == "triton"
     assert pushed["requirements"] == ["numpy==2.0 --hash=sha256:0"]
     assert "was not built" in pushed["runtime"]["not inspected"]
+
+
+async def test_lock_file_with_a_password_is_refused(place: Path) -> None:
+    folder = add_python_model(place / "repo", "py", "class Model:\n    pass\n")
+    lock = "numpy==2.0\n--index-url https://u:hunter2@h/simple\n"
+    (folder / "requirements.lock").write_text(lock)
+    (line,) = await failed("push", "py", folder)
+    assert "'requirements.lock' line 2 has a URL with a user" in line and "hunter2" not in line
+
+
+async def test_undeploy_says_what_is_wrong(place: Path) -> None:
+    await done("push", "m", model_file(place))
+    (line,) = await failed("undeploy", "m", "--from", "prod")
+    assert "nothing of 'm' is deployed to 'prod'" in line
+    await done("deploy", "m@1", "--to", "prod")
+    assert "m@1 in prod: withdrawn" in await done("undeploy", "m", "--from", "prod")
+    (line,) = await failed("undeploy", "m", "--from", "prod")
+    assert "nothing of 'm' is deployed to 'prod'" in line
+    assert "removed" in await done("rm", "m@1")
 
 
 async def test_diff_shows_changes_and_what_breaks(place: Path) -> None:

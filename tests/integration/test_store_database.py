@@ -66,6 +66,21 @@ def test_store_of_a_newer_version_is_refused(store: Store, store_url: str) -> No
             pass
 
 
+def test_upgrade_is_of_a_store_only(store_url: str) -> None:
+    unmade = Store(store_url, actor="tester")
+    with pytest.raises(RefusedError, match="the first `penstock push` makes it"):
+        unmade.upgrade()
+    unmade.close()
+    path = locate(store_url).sqlite_path
+    assert path is None or not path.exists()
+    with open_store(store_url, may_create=True) as made:
+        made.upgrade()
+        with made.database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(RefusedError, match="newer version"):
+            made.upgrade()
+
+
 def test_database_of_something_else_is_refused(store_url: str) -> None:
     database = Database(locate(store_url))
     path = locate(store_url).sqlite_path

@@ -14,6 +14,7 @@ from tests.support.stores import PostgresqlServer, postgresql_server
 
 from penstock.errors import StartupError
 from penstock.store.failures import StoreError, StoreUnavailableError
+from penstock.store.records import Reference
 from penstock.store.store import open_store
 
 pytestmark = pytest.mark.any_transport
@@ -97,10 +98,58 @@ async def test_deployment_waits_for_a_cache_that_has_no_room(tmp_path: Path) -> 
         world.push(1.0)
         deployment = world.deploy("m@1")
         async with serving(world.config(store_cache_bytes=10)) as asked:
-            failed = await world.settled(deployment)
-            assert failed.status == "FAILED"
-            assert failed.reason.startswith("the cache has no room:")
+            async with asyncio.timeout(60):
+                while not world.store.deployment(deployment.id).reports:
+                    await asyncio.to_thread(world.store.deployment, deployment.id)
+            found = world.store.deployment(deployment.id)
+            assert (found.status, found.reports[0][1]) == ("REQUESTED", "WAITING")
+            assert found.reports[0][2].startswith("the cache has no room:")
             assert asked.server.app.readiness.is_ready
+        async with serving(world.config()) as asked:  # others have room
+            assert (await world.settled(deployment)).status == "SERVING"
+            assert await asked.answer() == ("1", 1.0)
+
+
+async def test_server_serves_from_its_cache_what_served_while_the_artifacts_are_away(
+    tmp_path: Path,
+) -> None:
+    url = str(tmp_path / "store")
+    with open_store(url, may_create=True, actor="tester") as opened:
+        world = World(opened, url, tmp_path)
+        world.push(1.0, golden=1.0)
+        world.push(2.0)
+        async with serving(world.config()) as asked:
+            assert (await world.settled(world.deploy("m@1"))).status == "SERVING"
+        artifacts = opened.artifacts.root
+        artifacts.rename(tmp_path / "away")
+        newest = world.deploy("m@2")
+        async with serving(world.config()) as asked:
+            assert asked.server.app.readiness.is_ready
+            assert await asked.answer() == ("1", 1.0)
+            (tmp_path / "away").rename(artifacts)
+            assert (await world.settled(newest)).status == "SERVING"
+            assert await asked.answer() == ("2", 2.0)
+        assert opened.show(Reference("m", 2)).status == "READY"
+
+
+async def test_server_without_bytes_at_start_is_not_ready_until_they_are_there(
+    tmp_path: Path,
+) -> None:
+    url = str(tmp_path / "store")
+    with open_store(url, may_create=True, actor="tester") as opened:
+        world = World(opened, url, tmp_path)
+        world.push(1.0)
+        deployment = world.deploy("m@1")
+        async with serving(world.config()):
+            assert (await world.settled(deployment)).status == "SERVING"
+        opened.artifacts.root.rename(tmp_path / "away")
+        async with serving(world.config(store_cache=str(tmp_path / "empty"))) as asked:
+            assert asked.server.app.readiness.is_ready is False
+            (tmp_path / "away").rename(opened.artifacts.root)
+            async with asyncio.timeout(60):
+                while not await asked.client.is_server_ready():
+                    pass
+            assert await asked.answer() == ("1", 1.0)
 
 
 def test_full_disk_refuses_a_push_and_leaves_nothing(

@@ -160,9 +160,33 @@ def test_damaged_version_is_quarantined_and_healed_by_the_same_bytes(store: Stor
     assert store.verify(ref("m@1")).status == "READY"
 
 
+def test_archived_version_that_was_damaged_is_archived_again_once_healed(store: Store) -> None:
+    stale = push(store)
+    store.archive(ref("m@1"))
+    store.quarantine(stale, "said by somebody who read it before")
+    assert store.show(ref("m@1")).status == "ARCHIVED"
+    store.quarantine(store.show(ref("m@1")), "damaged")
+    assert store.show(ref("m@1")).status == "QUARANTINED"
+    assert store.verify(ref("m@1")).status == "ARCHIVED"
+
+
+def test_damaged_golden_request_is_quarantined(store: Store) -> None:
+    record = push(store, goldens={"g": b"{}"})
+    sha256 = record.goldens[0].sha256
+    blob = store.artifacts.root / "blobs" / sha256[:2] / sha256
+    blob.chmod(0o644)
+    blob.write_bytes(b"[]")
+    (fault,) = store.verify(ref("m@1")).faults
+    assert fault.startswith(f"golden request 'g': blob {sha256} has the SHA-256")
+    assert store.show(ref("m@1")).status == "QUARANTINED" and not blob.exists()
+
+
 def test_events_can_only_be_added(store: Store) -> None:
     push(store)
-    for statement in ("UPDATE events SET actor = 'x'", "DELETE FROM events"):
+    statements = ["UPDATE events SET actor = 'x'", "DELETE FROM events"]
+    if not store.database.is_postgresql:
+        statements.append("INSERT OR REPLACE INTO events SELECT * FROM events")
+    for statement in statements:
         with pytest.raises(StoreError, match="only ever added"):
             with store.database.write() as connection:
                 connection.execute(text(statement))

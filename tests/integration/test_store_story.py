@@ -128,6 +128,8 @@ async def test_environment_follows_its_alias(world: World) -> None:
         await asked.becomes(("1", 1.0))
         world.store.alias("m", "champion", 1)
         world.store.alias("m", "champion", 2)
+        (desired,) = world.store.desired("prod")[1]
+        assert (desired.target.version, desired.target.alias) == (1, "")
         await asked.server.app.poller.poll()  # type: ignore[union-attr]
         assert await asked.answer() == ("1", 1.0)
 
@@ -191,6 +193,71 @@ async def test_damaged_artifact_is_refused_quarantined_and_told(small_world: Wor
     assert ("quarantined", 2) in kinds(world, "quarantined")
 
 
+async def test_quarantined_version_that_serves_can_be_replaced(small_world: World) -> None:
+    world = small_world
+    record = world.push(1.0)
+    world.push(2.0)
+    world.push(identity("FP64"))
+    first = world.deploy("m@1")
+    async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
+        world.store.quarantine(record, "damaged")
+        failed = await world.settled(world.deploy("m@3"))
+        assert "its interface breaks clients of version 1" in failed.reason
+        assert (await world.settled(world.deploy("m@2"))).status == "SERVING"
+        assert await asked.answer() == ("2", 2.0)
+
+
+async def test_interface_of_what_was_not_inspected_is_the_one_it_serves_with(
+    small_world: World,
+) -> None:
+    world = small_world
+    world.push(1.0)
+    world.push(identity("FP64"))
+    with world.store.database.write() as connection:
+        connection.exec_driver_sql("UPDATE versions SET signature = '{}' WHERE number = 1")
+    first = world.deploy("m@1")
+    async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
+        failed = await world.settled(world.deploy("m@2"))
+        assert failed.status == "FAILED"
+        assert "its interface breaks clients of version 1" in failed.reason
+        assert await asked.answer() == ("1", 1.0)
+
+
+async def test_damaged_golden_request_is_no_gate_that_is_open(small_world: World) -> None:
+    world = small_world
+    record = world.push(1.0, golden=1.0)
+    sha256 = record.goldens[0].sha256
+    blob = world.store.artifacts.root / "blobs" / sha256[:2] / sha256
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes().replace(b"1.0", b"5.0"))
+    failed_ = world.deploy("m@1")
+    async with serving(world.config()):
+        assert "has the SHA-256" in (await world.settled(failed_)).reason
+    assert world.store.show(Reference("m", 1)).status == "QUARANTINED"
+
+
+async def test_undeployed_model_serves_no_more_and_can_come_back(small_world: World) -> None:
+    world = small_world
+    world.push(1.0)
+    first = world.deploy("m@1")
+    async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
+        world.store.undeploy("m", "prod")
+        async with asyncio.timeout(60):
+            while await asked.client.is_model_ready("m"):
+                pass
+        assert asked.server.app.readiness.is_ready
+        back = await world.settled(world.store.rollback("m", "prod"))
+        assert (back.status, back.version) == ("SERVING", 1)
+        assert await asked.answer() == ("1", 1.0)
+    world.store.undeploy("m", "prod")
+    async with serving(world.config()) as asked:
+        assert not await asked.client.is_model_ready("m")
+        assert asked.server.app.readiness.is_ready
+
+
 async def test_damaged_cache_is_fetched_anew(small_world: World) -> None:
     world = small_world
     world.push(1.0)
@@ -235,7 +302,7 @@ async def test_server_that_cannot_serve_what_others_do_says_so_and_is_not_ready(
             assert found.status == "SERVING"
             assert [(status, reason[:21]) for _, status, reason, _ in found.reports] == [
                 ("SERVING", ""),
-                ("FAILED", "the cache has no room"),
+                ("WAITING", "the cache has no room"),
             ]
             assert await one.answer() == ("1", 1.0)
             world.push(2.0)

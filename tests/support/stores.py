@@ -10,7 +10,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,11 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 def push(
-    store: Store, name: str = "m", content: bytes = b"model", **known: object
+    store: Store,
+    name: str = "m",
+    content: bytes = b"model",
+    goldens: Mapping[str, bytes] | None = None,
+    **known: object,
 ) -> VersionRecord:
     """Pushes one small file with everything known of it, or what is given."""
     values = {
@@ -149,4 +153,4 @@ def push(
             **values,  # type: ignore[arg-type]
         )
 
-    return store.push([SourceFile("version/model.onnx", content)], describe)
+    return store.push([SourceFile("version/model.onnx", content)], describe, goldens)

@@ -106,7 +106,13 @@ def record_document(record: VersionRecord) -> dict[str, Any]:
 def deployment_line(deployment: Deployment) -> str:
     """A deployment in a few words."""
     alias = f" (follows {deployment.alias})" if deployment.alias else ""
-    reason = f": {deployment.reason}" if deployment.reason else ""
+    waiting = (
+        f"{server} waits: {reason}"
+        for server, status, reason, _ in deployment.reports
+        if status == "WAITING"
+    )
+    reason = "; ".join(filter(None, (deployment.reason, *waiting)))
+    reason = f": {reason}" if reason else ""
     return (
         f"{deployment.model}@{deployment.version} in {deployment.environment}{alias}: "
         f"{deployment.status.lower()}{reason}"

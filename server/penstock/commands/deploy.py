@@ -1,4 +1,4 @@
-"""`penstock deploy` and `penstock rollback`: what an environment serves."""
+"""`penstock deploy`, `rollback` and `undeploy`: what an environment serves."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("deploy")(deploy)
     app.command("rollback")(rollback)
+    app.command("undeploy")(undeploy)
 
 
 def deploy(
@@ -82,6 +83,27 @@ def rollback(
         asked = opened.rollback(name, environment)
         asked = _wait(opened, asked, wait_s)
     _show(asked, wait_s, as_json)
+
+
+def undeploy(
+    name: Name,
+    environment: Annotated[str, typer.Option("--from", metavar="ENV", help="Where.")],
+    store: StoreUrl = "",
+    as_json: Json = False,
+) -> None:
+    """Have the servers of an environment serve a model no more; requests at work are finished."""
+    with store_errors():
+        from penstock.store.records import check_name
+
+        check_name("model", name)
+    with store_at(store) as opened:
+        asked = opened.undeploy(name, environment)
+    if as_json:
+        from penstock.commands._render import print_json
+
+        print_json(asdict(asked))
+    else:
+        typer.echo(deployment_line(asked))
 
 
 def _wait(store: Store, asked: Deployment, wait_s: float) -> Deployment:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from penstock.codec import ModelConfig
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.manager import ModelManager
@@ -73,6 +74,12 @@ class DeployedModels(ModelManager):
                 raise
 
         await asyncio.shield(self._track(self._replace(name, make_plan, prepare)))
+
+    def serving_config(self, name: str, version: int) -> ModelConfig | None:
+        """The completed configuration that a version serves with; None: it does not serve."""
+        record = self._models.get(name)
+        served = record.serving.get(version) if record is not None else None
+        return served.config if served is not None else None
 
     def all_ready(self) -> bool:
         """Whether the server is ready, as far as models go: after start, before close."""

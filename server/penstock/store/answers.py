@@ -78,7 +78,8 @@ def _binary(record: VersionRecord, faults: Sequence[str]) -> Answer:
     for deployment in serving:
         for server, status, reason, digest in deployment.reports:
             told = "loaded exactly these bytes" if digest == record.digest else f"loaded {digest}"
-            said = told if status == "SERVING" else f"could not serve it: {reason}"
+            failed = "waits to serve it" if status == "WAITING" else "could not serve it"
+            said = told if status == "SERVING" else f"{failed}: {reason}"
             known.append(f"in {deployment.environment}, server {server} {said}")
     if not serving:
         known.append("it serves nowhere")

@@ -6,6 +6,7 @@
     tmp/                        files being written; whatever is in it when nobody adds is rubbish
     blobs/ab/abcdef...          contents, named by their SHA-256
     quarantine/abcdef...        contents that were found not to be what their name says
+    store-id                    of the store that the bytes belong to: no other cleans here
 
 An artifact is the blob of its manifest and the blobs of its files. A blob is written under `tmp`,
 flushed, renamed, and its directory flushed: it is there whole and durable, or not at all.
@@ -13,7 +14,9 @@ flushed, renamed, and its directory flushed: it is there whole and durable, or n
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -22,11 +25,12 @@ from contextlib import contextmanager, suppress
 from io import BytesIO, FileIO
 from pathlib import Path
 
-from penstock.store.failures import CorruptError, StoreUnavailableError
+from penstock.store.failures import CorruptError, RefusedError, StoreUnavailableError
 from penstock.store.files import (
     SourceFile,
     copy_hashed,
     hash_file,
+    make_directories,
     open_source,
     os_failure,
     sync_directory,
@@ -46,9 +50,16 @@ class ArtifactDirectory:
     Blocking: every method.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Touches nothing yet."""
+    def __init__(self, root: Path, owner: str = "") -> None:
+        """Touches nothing yet.
+
+        Args:
+            root: of the directory.
+            owner: the id of the store whose bytes are there; "" = it is not looked at.
+        """
         self.root = root
+        self.owner = owner
+        self._id = root / "store-id"
         self._blobs = root / "blobs"
         self._temporary = root / "tmp"
         self._quarantine = root / "quarantine"
@@ -61,10 +72,53 @@ class ArtifactDirectory:
         """
         try:
             for directory in (self._blobs, self._temporary, self._quarantine):
-                directory.mkdir(parents=True, exist_ok=True)
+                make_directories(directory)
             sync_directory(self.root)
         except OSError as error:
             raise os_failure("cannot make the directory of artifacts", error) from error
+
+    def claim(self) -> None:
+        """Makes the directory its owner's. Killed at any point, the same owner can do it again.
+
+        Raises:
+            RefusedError: it is another store's.
+            StoreUnavailableError: it cannot be written.
+        """
+        self.create()
+        mine = self.root / f"store-id.{self.owner}"
+        try:
+            mine.unlink(missing_ok=True)
+            with open(mine, "xb", buffering=0) as file:
+                file.write(f"{self.owner}\n".encode())
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # whoever links first owns it
+                os.link(mine, self._id)
+            mine.unlink()
+            sync_directory(self.root)
+        except OSError as error:
+            raise os_failure("cannot claim the directory of artifacts", error) from error
+        self.check_there()
+
+    def check_there(self) -> None:
+        """Sees to it that the directory is there, and its owner's.
+
+        Raises:
+            RefusedError: it is another store's.
+            StoreUnavailableError: it is not there, as when a file system is not mounted.
+        """
+        try:
+            found = self._id.read_text(errors="replace").strip() if self.owner else ""
+            is_there = self._blobs.is_dir()
+        except FileNotFoundError:
+            is_there = False
+        except OSError as error:
+            raise os_failure("cannot read the directory of artifacts", error) from error
+        if not is_there:
+            raise StoreUnavailableError(
+                f"the artifacts are not in '{self.root}': is its file system mounted?"
+            )
+        if found != self.owner:
+            raise RefusedError(f"the artifacts in '{self.root}' are those of another store")
 
     @contextmanager
     def adding(self) -> Iterator[None]:
@@ -87,6 +141,7 @@ class ArtifactDirectory:
         """
         try:
             with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self.check_there()
                 for left in self._temporary.iterdir():
                     _remove(left)
                 if is_wanted is None:
@@ -133,12 +188,25 @@ class ArtifactDirectory:
         return manifest
 
     def read(self, sha256: str, limit_bytes: int) -> bytes:
-        """A blob that is small. Raises CorruptError where it is missing, or too large."""
+        """A blob that is small, checked.
+
+        Raises:
+            CorruptError: it is missing, too large, or not what its name says.
+            StoreUnavailableError: it cannot be read.
+        """
+        content = bytearray()
         with self._open(sha256) as file:
-            content: bytes = file.read(limit_bytes + 1)
+            try:
+                while len(content) <= limit_bytes and (piece := file.read(_LINK_BYTES)):
+                    content += piece
+            except OSError as error:
+                raise os_failure(f"cannot read blob {sha256}", error) from error
         if len(content) > limit_bytes:
             raise CorruptError(f"blob {sha256} has more than {limit_bytes} bytes")
-        return content
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise CorruptError(f"blob {sha256} has the SHA-256 {found}")
+        return bytes(content)
 
     def copy_out(self, entry: FileEntry, target: Path) -> None:
         """Copies a file of an artifact, checked on the way; it is flushed by whoever needs that.
@@ -156,22 +224,44 @@ class ArtifactDirectory:
         _check(entry, found)
 
     def check(self, entry: FileEntry) -> None:
-        """Hashes a blob. Raises as `copy_out` does."""
-        path = self._path(entry.sha256)
-        if not path.exists():
-            raise CorruptError(f"'{entry.path}' is missing: there is no blob {entry.sha256}")
-        _check(entry, hash_file(path))
-
-    def quarantine(self, sha256: str) -> bool:
-        """Puts a blob aside, so that nobody gets it any more. Returns whether it was there."""
+        """Hashes a blob. Raises as `copy_out` does; a part of the disk that fails is its fault."""
         try:
-            self._quarantine.mkdir(exist_ok=True)
-            os.replace(self._path(sha256), self._quarantine / f"{sha256}.{secrets.token_hex(4)}")
-            return True
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise os_failure("cannot put a blob aside", error) from error
+            with self._open(entry.sha256):
+                pass
+            _check(entry, hash_file(self._path(entry.sha256)))
+        except CorruptError as error:
+            if self._path(entry.sha256).exists():
+                raise
+            raise CorruptError(f"'{entry.path}' is missing: {error}") from error
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
+                raise CorruptError(f"'{entry.path}': {error}") from error
+            raise
+
+    def quarantine(self, sha256: str, check: Callable[[], object]) -> bool:
+        """Puts a blob aside, so that nobody gets it any more, while nobody adds one.
+
+        Args:
+            sha256: of the blob.
+            check: raises CorruptError where it is still damaged: a push may have healed it.
+
+        Returns:
+            Whether it was damaged.
+        """
+        with self._locked(fcntl.LOCK_EX):
+            try:
+                check()
+                return False
+            except CorruptError:
+                pass
+            aside = self._quarantine / f"{sha256}.{secrets.token_hex(4)}"
+            try:
+                self._quarantine.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):
+                    os.replace(self._path(sha256), aside)
+                return True
+            except OSError as error:
+                raise os_failure("cannot put a blob aside", error) from error
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -224,10 +314,13 @@ class ArtifactDirectory:
         sync_directory(target.parent)
 
     def _open(self, sha256: str) -> FileIO:
-        path = self._path(sha256)
-        if not path.exists():
-            raise CorruptError(f"there is no blob {sha256}")
-        return open_source(path)
+        try:
+            return open_source(self._path(sha256))
+        except StoreUnavailableError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            self.check_there()  # else nothing can be said of a single blob
+            raise CorruptError(f"there is no blob {sha256}") from error
 
     def _path(self, sha256: str) -> Path:
         return self._blobs / sha256[:2] / sha256

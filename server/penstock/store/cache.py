@@ -11,17 +11,19 @@ A repository is there whole or not at all. Servers may share a cache.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.store.artifacts import ArtifactDirectory
-from penstock.store.failures import CorruptError, StoreError
+from penstock.store.failures import CorruptError, NoRoomError, StoreUnavailableError
 from penstock.store.files import hash_file, os_failure
 from penstock.store.layout import lay_out, place_of
 from penstock.store.manifest import FileEntry, Manifest
@@ -48,7 +50,8 @@ def digest_of(repository: Path, record: VersionRecord) -> str:
 class ArtifactCache:
     """Fetches, keeps and lets go.
 
-    Threading: thread-safe. Blocking: every method. Ownership: locks on what is in use.
+    Threading: thread-safe; versions are fetched beside each other. Blocking: open and fetch;
+    release and close do not wait for a fetch. Ownership: locks on what is in use.
     Lifecycle: constructed -> open -> (fetch | release)* -> close.
     """
 
@@ -63,8 +66,12 @@ class ArtifactCache:
         self._models = root / "models"
         self._temporary = root / "tmp"
         self._max_bytes = max_bytes
-        self._mutex = threading.Lock()
+        self._mutex = threading.Lock()  # of what follows; never held while bytes are read
         self._in_use: dict[str, int] = {}  # descriptors, locked
+        self._coming: dict[str, int] = {}  # sizes of what is being fetched
+        self._is_closed = False
+        self._keys: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._room = threading.Lock()  # one at a time counts and removes
 
     def open(self) -> None:
         """Makes the directories, and removes what was left half-done.
@@ -86,77 +93,109 @@ class ArtifactCache:
 
         Raises:
             CorruptError: the store's bytes are not those that were pushed.
-            StoreError: they cannot be read, or there is no room.
+            NoRoomError: there is no room for them.
+            StoreError: they cannot be read, or the cache is closed.
         """
         key = _key(record)
         with self._mutex:
+            key_lock = self._keys[key]
+        with key_lock:
             try:
-                if self._is_whole(key, record):
-                    return self._models / key
-                self._make_room(record.size_bytes)
-                with self._locked(fcntl.LOCK_SH):
-                    self._download(key, record, artifacts)
-                self._use(key)
+                is_there = self._is_whole(key, record)
+                while not is_there:  # again where another server removed it at once
+                    with self._room_for(key, record.size_bytes), self._locked(fcntl.LOCK_SH):
+                        self._download(key, record, artifacts)
+                    is_there = self._use(key)
                 return self._models / key
             except OSError as error:
                 raise os_failure(f"cannot fetch {record.reference}", error) from error
 
     def release(self, record: VersionRecord) -> None:
         """It may go, when there is no room; nothing where it is not in use."""
-        with self._mutex:
-            descriptor = self._in_use.pop(_key(record), None)
-            if descriptor is not None:
-                os.close(descriptor)
+        self._let_go(_key(record))
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Lets go of everything; nothing is taken into use after that."""
         with self._mutex:
+            self._is_closed = True
             while self._in_use:
                 os.close(self._in_use.popitem()[1])
 
     def _is_whole(self, key: str, record: VersionRecord) -> bool:
         """Whether it is there as it was pushed; then it is in use. What is damaged goes."""
+        with self._mutex:
+            is_serving = key in self._in_use  # and may have written files of its own
         if not self._use(key):
             return False
         try:
+            if not is_serving:
+                _check_no_others(self._models / key, record)
             if digest_of(self._models / key, record) == record.digest:
                 os.utime(self._models / key)  # used now: it goes last
                 return True
         except CorruptError:
             pass
-        os.close(self._in_use.pop(key))
-        self._remove(self._models / key)
+        self._let_go(key)
+        with suppress(FileNotFoundError):
+            self._remove(self._models / key)
         return False
 
+    def _let_go(self, key: str) -> None:
+        with self._mutex:
+            descriptor = self._in_use.pop(key, None)
+            if descriptor is not None:
+                os.close(descriptor)
+
     def _use(self, key: str) -> bool:
-        if key in self._in_use:
-            return True
+        """Whether it is there; then it is in use. Only with the key's lock."""
+        with self._mutex:
+            if self._is_closed:
+                raise StoreUnavailableError("the cache of artifacts is closed")
+            if key in self._in_use:
+                return True
         try:
             descriptor = os.open(self._models / key, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._in_use[key] = descriptor
-        if os.path.exists(self._models / key):
-            return True
-        os.close(self._in_use.pop(key))  # removed by another server meanwhile
-        return False
+        with self._mutex:
+            is_current = _is_at(descriptor, self._models / key)
+            if is_current and not self._is_closed:
+                self._in_use[key] = descriptor
+                return True
+        os.close(descriptor)  # removed by another server meanwhile
+        return self._use(key) if is_current else False
 
     def _download(self, key: str, record: VersionRecord, artifacts: ArtifactDirectory) -> None:
         target = self._temporary / secrets.token_hex(16)
         try:
             manifest = artifacts.manifest(record.digest)
             lay_out(manifest.files, target / record.model, record.version, artifacts.copy_out)
-            with suppress(FileExistsError):
+            try:
                 os.rename(target, self._models / key)
+            except OSError as error:  # another server was faster
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         finally:
             shutil.rmtree(target, ignore_errors=True)
+
+    @contextmanager
+    def _room_for(self, key: str, size_bytes: int) -> Iterator[None]:
+        """Room that nobody else is given while it is filled."""
+        with self._room:
+            self._make_room(size_bytes + sum(self._coming.values()))
+            self._coming[key] = size_bytes
+        try:
+            yield
+        finally:
+            with self._room:
+                del self._coming[key]
 
     def _make_room(self, needed: int) -> None:
         """Removes what was not used for longest, but for what is in use.
 
         Raises:
-            StoreError: even then there is no room.
+            NoRoomError: even then there is no room.
         """
         free = shutil.disk_usage(self._root).free
         if not self._max_bytes and needed <= free:
@@ -168,12 +207,12 @@ class ArtifactCache:
         for entry in entries:
             if total + needed <= bound and needed <= free:
                 return
-            if entry.name not in self._in_use and self._evict(entry):
+            if self._evict(entry):
                 total -= sizes[entry]
                 free += sizes[entry]
         if total + needed > bound or needed > free:
             room = max(0, min(bound - total, free))
-            raise StoreError(f"the cache has no room: {needed} bytes needed, {room} free")
+            raise NoRoomError(f"the cache has no room: {needed} bytes needed, {room} free")
 
     def _evict(self, entry: Path) -> bool:
         try:
@@ -206,6 +245,22 @@ class ArtifactCache:
 
 def _key(record: VersionRecord) -> str:
     return f"{record.digest.removeprefix('sha256:')}-{record.version}-{record.model}"
+
+
+def _check_no_others(repository: Path, record: VersionRecord) -> None:
+    """Raises CorruptError where there are files that nobody pushed, which a model might read."""
+    others = {path.relative_to(repository) for path in repository.rglob("*") if not path.is_dir()}
+    others -= {Path(record.model, place_of(each.path, record.version)) for each in record.files}
+    if others:
+        raise CorruptError(f"'{min(others)}' is not of {record.reference}")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether what is open is what the path leads to."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _size_of(entry: Path) -> int:

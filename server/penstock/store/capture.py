@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import getpass
 import os
-import re
 import socket
 import subprocess
 from pathlib import Path
 
-from penstock.store.location import without_credentials
+from penstock.store.location import scrubbed, without_credentials
 from penstock.store.records import Link
 
 __all__ = ["code_of", "scrubbed", "user"]
 
 _LIMIT_S = 20.0
-_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+_FILTERS = r"^filter\..*\.(clean|smudge|process)$"
 
 
 def code_of(*places: Path) -> Link | None:
@@ -30,7 +29,7 @@ def code_of(*places: Path) -> Link | None:
             continue
         remote = _git(directory, "config", "--get", "remote.origin.url") or ""
         root = _git(directory, "rev-parse", "--show-toplevel") or str(directory)
-        changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
+        changed = _changed(directory)
         return Link(
             "code",
             without_credentials(remote) or Path(root).name,
@@ -44,9 +43,16 @@ def code_of(*places: Path) -> Link | None:
     return None
 
 
-def scrubbed(text: str) -> str:
-    """A text without the user and the password of URIs in it."""
-    return _USERINFO.sub("", text)
+def _changed(directory: Path) -> str | None:
+    """What differs from the commit; None: it cannot be known.
+
+    Where the repository's own configuration names filters it is not asked for: it would run them.
+    """
+    filters = _git(directory, "config", "--show-scope", "--includes", "--get-regexp", _FILTERS)
+    if any(line.startswith(("local", "worktree")) for line in (filters or "").splitlines()):
+        return None
+    only = ("--untracked-files=no", "--ignore-submodules=all")
+    return _git(directory, "status", "--porcelain", *only)
 
 
 def user() -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock.store.database import now_ms
-from penstock.store.events import record_event
+from penstock.store.events import list_events, record_event
 from penstock.store.failures import RefusedError, UnknownEntryError
 from penstock.store.records import Reference, VersionRecord, VersionStatus
 from penstock.store.registry import aliases_of, find_id, unknown
 from penstock.store.schema import aliases, models, tags, versions
 
-__all__ = ["check_not_needed", "check_usable", "set_alias", "set_status", "set_tags"]
+__all__ = ["check_not_needed", "check_usable", "judge", "set_alias", "set_status", "set_tags"]
 
 
 def set_alias(
@@ -62,7 +62,12 @@ def check_usable(model: str, version: int, status: str, reason: str, via: str = 
 
 
 def set_status(
-    connection: Connection, version_id: int, status: VersionStatus, reason: str, actor: str
+    connection: Connection,
+    version_id: int,
+    status: VersionStatus,
+    reason: str,
+    actor: str,
+    **told: str,
 ) -> None:
     """Changes what may be done with a version."""
     row = connection.execute(
@@ -79,7 +84,34 @@ def set_status(
         model=model or "",
         version=row.number,
         reason=reason,
+        **told,
     )
+
+
+def judge(
+    connection: Connection, record: VersionRecord, faults: Sequence[str], actor: str
+) -> VersionStatus:
+    """Quarantines a version with faults; one without them gets back the status that it had.
+
+    Nothing happens where its status is another by now than the record's. Returns its status.
+    """
+    query = select(versions.c.status).where(versions.c.id == record.id)
+    current = VersionStatus(connection.execute(query).scalar_one())
+    is_aside = current is VersionStatus.QUARANTINED
+    if current != record.status or current is VersionStatus.REMOVED or bool(faults) == is_aside:
+        return current
+    if faults:
+        wanted = VersionStatus.QUARANTINED
+        set_status(connection, record.id, wanted, "; ".join(faults), actor, was=current)
+        return wanted
+    put_aside = [
+        each.details.get("was", VersionStatus.READY)
+        for each in list_events(connection, model=record.model, version=record.version, limit=1000)
+        if each.kind == VersionStatus.QUARANTINED.lower()
+    ]
+    before = VersionStatus(put_aside[-1]) if put_aside else VersionStatus.READY
+    set_status(connection, record.id, before, "", actor)
+    return before
 
 
 def set_tags(

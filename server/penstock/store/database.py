@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.location import Location
-from penstock.store.migrate import ensure_current
+from penstock.store.migrate import ensure_current, upgrade
 
 __all__ = ["Database", "now_ms"]
 
@@ -23,6 +23,8 @@ _BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 30_000
 _WRITES = "penstock_writes"
+_REPLACING = "recursive_triggers=ON"
+"""INSERT OR REPLACE deletes: only with it is the trigger asked that keeps events."""
 
 
 def now_ms() -> int:
@@ -53,10 +55,7 @@ class Database:
         path = self._location.sqlite_path
         if path is not None and not path.exists():
             if not may_create:
-                raise RefusedError(
-                    f"there is no store at '{self._location.shown}': the first `penstock push` "
-                    "makes it"
-                )
+                raise self._no_store()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -64,9 +63,27 @@ class Database:
                     f"cannot make '{self._location.shown}': {(error.strerror or '').lower()}"
                 ) from error
         with self.write() if may_create else self.read() as connection:
-            if may_create and self.is_postgresql:
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_ID})"))
+            if may_create:
+                self._lock(connection)
             ensure_current(connection, may_create=may_create)
+
+    def upgrade(self) -> None:
+        """Brings an older store to this version's schema. Raises as `open` does."""
+        path = self._location.sqlite_path
+        if path is not None and not path.exists():
+            raise self._no_store()
+        with self.write() as connection:
+            self._lock(connection)
+            upgrade(connection)
+
+    def _lock(self, connection: Connection) -> None:
+        """Has other migrations wait; SQLite has one writer anyway."""
+        if self.is_postgresql:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_ID})"))
+
+    def _no_store(self) -> RefusedError:
+        shown = self._location.shown
+        return RefusedError(f"there is no store at '{shown}': the first `penstock push` makes it")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -124,7 +141,7 @@ def _make_engine(location: Location) -> Engine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver begins nothing by itself
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", _REPLACING):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -144,5 +161,8 @@ def _failure(shown: str, error: DBAPIError) -> StoreError:
         "OperationalError",
         "InterfaceError",
     )
-    kind = StoreUnavailableError if is_away else StoreError
-    return kind(f"the database of the store at '{shown}' does not answer: {reason}")
+    if is_away:
+        return StoreUnavailableError(
+            f"the database of the store at '{shown}' does not answer: {reason}"
+        )
+    return StoreError(f"the database of the store at '{shown}' refuses: {reason}")

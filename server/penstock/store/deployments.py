@@ -3,9 +3,10 @@
 A deployment is REQUESTED, until the first server reports: SERVING, and what served before is
 REPLACED, or FAILED, and what served before goes on. One that is followed by another request before
 that is SUPERSEDED. A server that fails after another has succeeded is told by its report and an
-event, and goes on with what it has.
+event, and goes on with what it has. One that has no room says that it is WAITING, and tries again.
 
-Each change takes the row of its environment first: that lock puts changes in one order, and
+Each change takes the row of its model and then that of its environment: those put changes in one
+order, and the environment's
 `generation` tells servers that there was one.
 """
 
@@ -33,10 +34,16 @@ __all__ = [
     "previous_of",
     "report",
     "request",
+    "withdraw",
 ]
 
 CHANNEL = "penstock_deployments"
 """Of PostgreSQL's NOTIFY; the payload is the environment."""
+_TOLD = {
+    DeployStatus.SERVING: "serving",
+    DeployStatus.FAILED: "deploy failed",
+    DeployStatus.WAITING: "deploy waits",
+}
 
 
 def request(
@@ -106,12 +113,14 @@ def report(
     reason: str = "",
     digest: str = "",
 ) -> None:
-    """Takes down what a server says of a deployment: SERVING or FAILED."""
+    """Takes down what a server says of a deployment: SERVING, FAILED or WAITING."""
     (found,) = deployments_of(connection, deployment_id=deployment_id) or (None,)
     if found is None:
         raise UnknownEntryError(f"there is no deployment {deployment_id}")
+    connection.execute(select(models.c.id).where(models.c.name == found.model).with_for_update())
     environment_id = _lock(connection, found.environment)
     (found,) = deployments_of(connection, deployment_id=deployment_id)
+    reason = reason.replace("\0", "")  # which PostgreSQL does not take
     values = {
         "status": status.value,
         "reason": reason,
@@ -128,7 +137,7 @@ def report(
     if not before or before[0][1:3] != (status.value, reason):
         record_event(
             connection,
-            "serving" if status is DeployStatus.SERVING else "deploy failed",
+            _TOLD[status],
             server,
             model=found.model,
             version=found.version,
@@ -137,10 +146,51 @@ def report(
             digest=digest,
             **({"reason": reason} if reason else {}),
         )
-    if found.status == DeployStatus.REQUESTED:
+    if found.status == DeployStatus.REQUESTED and status is not DeployStatus.WAITING:
         _settle(connection, found, status, reason)
         if status is DeployStatus.FAILED:
             _announce(connection, found.environment, environment_id)
+
+
+def withdraw(connection: Connection, environment: str, model: str, actor: str) -> int:
+    """Asks for a model to serve no more in an environment; returns the id.
+
+    Raises:
+        RefusedError: nothing of it is deployed there.
+    """
+    found = deployments_of(connection, environment=environment, model=model)
+    if not found or found[-1].status == DeployStatus.WITHDRAWN:
+        raise RefusedError(f"nothing of '{model}' is deployed to '{environment}'")
+    environment_id = _lock(connection, environment)
+    row = connection.execute(select(deployments).where(deployments.c.id == found[-1].id)).one()
+    values = {name: getattr(row, name) for name in ("environment_id", "model_id", "version_id")}
+    of_model = [deployments.c[name] == values[name] for name in ("environment_id", "model_id")]
+    at_ms = now_ms()
+    for status, wanted in (("REQUESTED", "SUPERSEDED"), ("SERVING", "REPLACED")):
+        where = [*of_model, deployments.c.status == status]
+        connection.execute(
+            update(deployments).where(*where).values(status=wanted, settled_ms=at_ms)
+        )
+    number: int = connection.execute(
+        insert(deployments)
+        .values(
+            kind="undeploy",
+            alias="",
+            allow_breaking=False,
+            status=DeployStatus.WITHDRAWN.value,
+            reason="",
+            actor=actor,
+            requested_ms=at_ms,
+            settled_ms=at_ms,
+            **values,
+        )
+        .returning(deployments.c.id)
+    ).scalar_one()
+    record_event(
+        connection, "undeployed", actor, model=model, environment=environment, deployment=number
+    )
+    _announce(connection, environment, environment_id)
+    return number
 
 
 def _settle(connection: Connection, found: Deployment, status: DeployStatus, reason: str) -> None:
@@ -171,12 +221,13 @@ def generation_of(connection: Connection, environment: str) -> int:
 def desired_in(connection: Connection, environment: str) -> list[Desired]:
     """What an environment should serve, by model."""
     by_model: defaultdict[str, list[Deployment]] = defaultdict(list)
-    wanted = (DeployStatus.REQUESTED, DeployStatus.SERVING)
+    wanted = (DeployStatus.REQUESTED, DeployStatus.SERVING, DeployStatus.WITHDRAWN)
     for each in deployments_of(connection, environment=environment, statuses=wanted):
         by_model[each.model].append(each)
     desired = []
     for _, found in sorted(by_model.items()):
         *older, target = sorted(found, key=lambda each: each.id)
+        older = [each for each in older if each.status != DeployStatus.WITHDRAWN]
         desired.append(Desired(target, older[-1] if older else None))
     return desired
 
@@ -187,13 +238,19 @@ def previous_of(connection: Connection, environment: str, model: str) -> Deploym
     Raises:
         RefusedError: there is nothing to go back to.
     """
-    statuses = (DeployStatus.REQUESTED, DeployStatus.SERVING, DeployStatus.REPLACED)
+    statuses = (
+        DeployStatus.REQUESTED,
+        DeployStatus.SERVING,
+        DeployStatus.REPLACED,
+        DeployStatus.WITHDRAWN,
+    )
     found = deployments_of(connection, environment=environment, model=model, statuses=statuses)
     if not found:
         raise RefusedError(f"nothing of '{model}' is deployed to '{environment}'")
     *older, current = found
     for each in reversed(older):
-        if each.version != current.version:
+        is_back = current.status == DeployStatus.WITHDRAWN and each.version == current.version
+        if each.status != DeployStatus.WITHDRAWN and (is_back or each.version != current.version):
             return each
     raise RefusedError(
         f"'{model}' has served no other version in '{environment}' than {current.version}"
@@ -260,7 +317,8 @@ def following(connection: Connection, model: str, alias: str) -> list[Deployment
     statuses = (DeployStatus.REQUESTED, DeployStatus.SERVING)
     found = deployments_of(connection, model=model, statuses=statuses)
     newest = {each.environment: each for each in found}
-    return [each for each in newest.values() if each.alias == alias]
+    found = sorted(newest.values(), key=lambda each: each.environment)  # the order of locks
+    return [each for each in found if each.alias == alias]
 
 
 def _lock(connection: Connection, environment: str, *, may_create: bool = False) -> int:

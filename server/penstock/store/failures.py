@@ -6,6 +6,7 @@
     ├── RefusedError         what was asked is not allowed, or its arguments are wrong
     ├── UnknownEntryError    no such model, version, alias or environment
     ├── CorruptError         bytes are not those that the store took
+    ├── NoRoomError          a disk or a cache of this machine is full; others may have room
     └── StoreUnavailableError  the database or the artifacts cannot be reached; may pass
 """
 
@@ -15,6 +16,7 @@ from penstock.errors import PenstockError
 
 __all__ = [
     "CorruptError",
+    "NoRoomError",
     "RefusedError",
     "StoreError",
     "StoreUnavailableError",
@@ -44,6 +46,10 @@ class UnknownEntryError(StoreError):
 
 class CorruptError(StoreError):
     """Bytes are not those that the store took."""
+
+
+class NoRoomError(StoreError):
+    """A disk or a cache of this machine is full; others may have room, and it may pass."""
 
 
 class StoreUnavailableError(StoreError):

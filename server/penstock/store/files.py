@@ -12,10 +12,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
+from penstock.store.failures import (
+    NoRoomError,
+    RefusedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from penstock.store.manifest import MAX_DEPTH, MAX_FILES
 
-__all__ = ["SourceFile", "hash_file", "list_files", "open_source", "os_failure", "sync_directory"]
+__all__ = [
+    "SourceFile",
+    "hash_file",
+    "list_files",
+    "make_directories",
+    "open_source",
+    "os_failure",
+    "sync_directory",
+]
 
 _CHUNK_BYTES = 4 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -33,7 +46,7 @@ def os_failure(what: str, error: OSError) -> StoreError:
     """What to tell of a failure of the file system, without its path."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in _FULL:
-        return StoreError(f"{what}: {reason}; nothing was changed")
+        return NoRoomError(f"{what}: {reason}; nothing was changed")
     return StoreUnavailableError(f"{what}: {reason}")
 
 
@@ -154,6 +167,15 @@ def hash_file(path: Path) -> tuple[int, str]:
             return os.fstat(file.fileno()).st_size, digest
         except OSError as error:
             raise os_failure(f"cannot read '{path.name}'", error) from error
+
+
+def make_directories(path: Path) -> None:
+    """Makes a directory and those above it, durably; nothing where it is there."""
+    if path.is_dir():
+        return
+    make_directories(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -7,12 +7,18 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_threads
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from penstock.errors import PenstockError, StartupError
-from penstock.store.failures import StoreError, StoreUnavailableError
+from penstock.store.failures import (
+    NoRoomError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownEntryError,
+)
 from penstock.store.records import Deployment, DeployStatus, Desired
 
 __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
@@ -53,8 +59,12 @@ class Deployer(Protocol):
 
         Raises:
             StoreUnavailableError: the store cannot be reached; it is tried again.
+            NoRoomError: this machine has no room; it is told and tried again.
             PenstockError: it does not serve, and what served before does.
         """
+
+    async def withdraw(self, model: str) -> None:
+        """Serves a model no more."""
 
     def set_missing(self, models: frozenset[str]) -> None:
         """Which models should serve and do not."""
@@ -98,7 +108,7 @@ class StoreFollower:
 
     A model's deployments are done one after the other, the newest wins. What cannot be served is
     reported, and what served before serves on. While the store cannot be reached nothing changes;
-    reports wait until it can.
+    reports wait until it can. A model whose bytes cannot be had at start is missing until they can.
 
     Threading: confined to the event loop, but for `wake`; the store is asked on a thread of its
     own. Ownership: its tasks and its thread; borrows the store and the deployer.
@@ -126,7 +136,8 @@ class StoreFollower:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._reports: dict[int, Callable[[], None]] = {}
         self._failures: dict[str, str] = {}  # of models of which nothing serves
-        self._blocked: dict[str, str] = {}  # why deployments wait: the bytes cannot be reached
+        self._blocked: dict[str, dict[int, str]] = {}  # why deployments wait: no bytes, no room
+        self._absent: set[str] = set()  # models that serve elsewhere, and here wait
         self._counts = {"done": 0, "failed": 0}
         self._trouble = ""
         self._loop: asyncio.Task[None] | None = None
@@ -147,9 +158,11 @@ class StoreFollower:
         while self._busy:
             await asyncio.gather(*self._busy.values())
         if self._failures and self._settings.exit_on_error:
+            with suppress(StoreError):  # the failure is told all the same
+                await self._send_reports()
             raise StartupError("; ".join(self._failures.values()))
         await self.poll()  # what came of it is reported, and may have been asked for meanwhile
-        if not self._serving:
+        if not self._serving and not self._absent:
             environment = self._settings.environment
             _log.warning("nothing is deployed to environment '%s' yet", environment)
 
@@ -211,11 +224,24 @@ class StoreFollower:
         if self._is_stopping:
             return
         self._generation = generation
+        self._forget_all_but({each.target.model for each in desired})
         for each in desired:
             if each.target.model in self._busy:
                 self._generation = -1  # looked at again when that is over
             else:
                 self._begin(each.target.model, self._apply(each))
+
+    def _forget_all_but(self, desired: set[str]) -> None:
+        """What nobody wants any more neither waits nor is missing."""
+        for model in [*self._blocked, *self._failures, *self._absent]:
+            if model not in desired and model not in self._busy:
+                self._blocked.pop(model, None)
+                self._failures.pop(model, None)
+                self._absent.discard(model)
+        self._tell_missing()
+
+    def _tell_missing(self) -> None:
+        self._deployer.set_missing(frozenset(self._failures) | self._absent)
 
     async def _poll_until_stopped(self) -> None:
         while not self._is_stopping:
@@ -227,21 +253,35 @@ class StoreFollower:
     async def _apply(self, desired: Desired) -> None:
         """Serves the target; where that fails and nothing serves, what served before."""
         target, fallback = desired.target, desired.fallback
-        has_settled = await self._try(target, fallback)
-        if has_settled is None:
-            self._generation = -1
+        if target.status == DeployStatus.WITHDRAWN:
+            await self._withdraw(target)
             return
+        served = await self._try(target, fallback)
+        waits = served is None
+        if not served and fallback is not None and target.model not in self._serving:
+            waits = await self._try(fallback, None) is None or waits
+        if waits:
+            self._generation = -1
+        self._tell_missing()
+
+    async def _withdraw(self, target: Deployment) -> None:
         model = target.model
-        if not has_settled and fallback is not None and model not in self._serving:
-            if await self._try(fallback, None) is None:
-                self._generation = -1
-        self._deployer.set_missing(frozenset(self._failures))
+        self._blocked.pop(model, None)
+        self._failures.pop(model, None)
+        self._absent.discard(model)
+        self._settled[model] = target.id
+        self._tell_missing()
+        if model in self._serving:
+            _log.info("'%s' is withdrawn from environment '%s'", model, target.environment)
+            await self._deployer.withdraw(model)
+            del self._serving[model]
 
     async def _try(self, target: Deployment, previous: Deployment | None) -> bool | None:
-        """Whether it serves; None: the store could not be reached, it is to be tried again."""
+        """Whether it serves; None: its bytes could not be had, it is to be tried again."""
         model = target.model
         serving = self._serving.get(model)
         if serving is not None and (serving.version, serving.digest) == _identity(target):
+            self._blocked.pop(model, None)
             self._settle(target, DeployStatus.SERVING, digest=serving.loaded)
             return True
         if self._settled.get(model) == target.id:
@@ -252,10 +292,8 @@ class StoreFollower:
         try:
             loaded = await self._deployer.deploy(target, previous)
             self._blocked.pop(model, None)
-        except StoreUnavailableError as error:
-            if self._blocked.get(model) != str(error):
-                self._blocked[model] = str(error)
-                _log.error("deploying %s waits: %s; what is served is served on", named, error)
+        except (StoreUnavailableError, NoRoomError) as error:
+            self._wait(target, error)
             return None
         except PenstockError as error:
             reason = str(error).removeprefix(f"failed to load '{model}', ")
@@ -267,12 +305,29 @@ class StoreFollower:
             return False
         self._serving[model] = _Serving(*_identity(target), loaded)
         self._failures.pop(model, None)
+        self._absent.discard(model)
         self._counts["done"] += 1
         self._settle(target, DeployStatus.SERVING, digest=loaded)
         return True
 
+    def _wait(self, target: Deployment, error: StoreError) -> None:
+        """Says once why; that this machine has no room is for others to know too."""
+        model, reason = target.model, str(error)
+        if model not in self._serving and target.status == DeployStatus.SERVING:
+            self._absent.add(model)
+        is_room = isinstance(error, NoRoomError)
+        known = self._blocked.setdefault(model, {})
+        if known.get(target.id) == reason or (is_room and target.id in known):
+            return
+        known[target.id] = reason
+        text = "deploying %s@%d waits: %s; what is served is served on"
+        _log.error(text, model, target.version, error)
+        if is_room:
+            self._report(target, DeployStatus.WAITING, reason=reason)
+
     def _fail(self, target: Deployment, reason: str) -> None:
         self._blocked.pop(target.model, None)
+        self._absent.discard(target.model)
         model, serving = target.model, self._serving.get(target.model)
         named = f"{model}@{target.version}"
         self._counts["failed"] += 1
@@ -285,6 +340,9 @@ class StoreFollower:
     def _settle(self, target: Deployment, status: DeployStatus, **told: str) -> None:
         """Remembers how it went, and what is to be reported; the next look does."""
         self._settled[target.model] = target.id
+        self._report(target, status, **told)
+
+    def _report(self, target: Deployment, status: DeployStatus, **told: str) -> None:
         known = [each for each in target.reports if each[0] == self._settings.server]
         said = (status.value, told.get("reason", ""), told.get("digest", ""))
         if target.status == status and known and known[0][1:] == said:
@@ -297,9 +355,7 @@ class StoreFollower:
         for number, report in list(self._reports.items()):
             try:
                 await self._run(report)
-            except StoreUnavailableError:
-                raise
-            except StoreError as error:  # a deployment that is not there any more
+            except UnknownEntryError as error:  # a deployment that is not there any more
                 _log.error("deployment %d cannot be reported: %s", number, error)
             if self._reports.get(number) is report:
                 del self._reports[number]

@@ -74,11 +74,16 @@ def split_golden(content: bytes, name: str) -> list[bytes]:
     try:
         read = json.loads(content)
         listed = read if isinstance(read, list) else [read]
-        parts = [json.dumps(each, sort_keys=True).encode() for each in listed]
+        parts = [
+            json.dumps(each, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+            for each in listed
+        ]
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"'{name}' is not JSON: {str(error)[:200]}") from None
     if not 0 < len(parts) <= _MAX_REQUESTS:
         raise RefusedError(f"'{name}' has {len(parts)} requests, expected 1 to {_MAX_REQUESTS}")
+    if max(map(len, parts)) > MAX_BYTES:
+        raise RefusedError(f"'{name}' has a request of more than {MAX_BYTES} bytes")
     for number, part in enumerate(parts):
         read_golden(part, name if len(parts) == 1 else f"{name} request {number}")
     return parts
@@ -90,14 +95,14 @@ def read_golden(content: bytes, name: str) -> GoldenRequest:
     Raises:
         RefusedError: it is none; the text says which tensor and why.
     """
-    read = json.loads(content)
     try:
+        read = json.loads(content)
         tolerance = _tolerance(read, _DEFAULT)
         inputs = tuple(_tensor(each, (0.0, 0.0)) for each in read["inputs"])
         outputs = tuple(_tensor(each, _tolerance(each, tolerance)) for each in read["outputs"])
     except _BadTensorError as error:
         raise RefusedError(f"golden request '{name}': {error}") from None
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise RefusedError(
             f"golden request '{name}': expected inputs and outputs, each with name, datatype, "
             f"shape and data ({type(error).__name__}: {error})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,41 +11,82 @@ from sqlalchemy import select
 
 from penstock.store.artifacts import ArtifactDirectory
 from penstock.store.database import Database
-from penstock.store.failures import RefusedError, StoreError
+from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile, os_failure
-from penstock.store.location import Location
+from penstock.store.location import ARTIFACTS, Location
 from penstock.store.registry import insert_new
 from penstock.store.schema import settings
 
-__all__ = ["artifacts_of", "check_room"]
+__all__ = ["check_room", "open_artifacts"]
 
 _ARTIFACTS = "artifacts"
+_ID = "store_id"
+_CLAIMED = "artifacts_claimed"
+
+
+def open_artifacts(database: Database, location: Location, may_create: bool) -> ArtifactDirectory:
+    """The directory of a store's bytes, which is its own: others would clean them away.
+
+    Where it cannot be reached it is returned all the same: whoever needs bytes is told.
+
+    Raises:
+        RefusedError: it is another store's, or the database does not know where it is.
+        StoreUnavailableError: it is to be made, and cannot be.
+    """
+    root = artifacts_of(database, location, may_create)
+    if may_create:
+        with database.write() as connection:
+            insert_new(connection, settings, key=_ID, value=secrets.token_hex(16))
+    known = _settings(database)
+    if _ID not in known:
+        raise RefusedError(
+            f"the store at '{location.shown}' was not made to the end: the next push does it"
+        )
+    artifacts = ArtifactDirectory(root, known[_ID])
+    if may_create and _CLAIMED not in known:
+        artifacts.claim()
+        with database.write() as connection:
+            insert_new(connection, settings, key=_CLAIMED, value="yes")
+    try:
+        artifacts.check_there()
+    except StoreUnavailableError:
+        if may_create:
+            raise
+    return artifacts
 
 
 def artifacts_of(database: Database, location: Location, may_create: bool) -> Path:
-    """The directory: beside an SQLite database, or where a PostgreSQL database says.
+    """The directory that the database says; of SQLite relative to it: the store may be moved.
 
     Raises:
         RefusedError: the database does not know, or knows of another than the URL.
     """
-    given = location.artifacts
-    if location.sqlite_path is not None and given is not None:
-        return given
-    with database.read() as connection:
-        query = select(settings.c.value).where(settings.c.key == _ARTIFACTS)
-        known = connection.execute(query).scalar()
+    given = location.artifacts and Path(os.path.abspath(location.artifacts))
+    file = location.sqlite_path
+    base = Path(os.path.abspath(file)).parent if file is not None else Path("/")
+    known = _settings(database).get(_ARTIFACTS)
     if known is None and given is not None and may_create:
+        is_beside = file is not None and given.is_relative_to(base)
+        wanted = str(given.relative_to(base) if is_beside else given)
         with database.write() as connection:
-            insert_new(connection, settings, key=_ARTIFACTS, value=str(given.absolute()))
-            known = connection.execute(query).scalar()
+            insert_new(connection, settings, key=_ARTIFACTS, value=wanted)
+        known = _settings(database)[_ARTIFACTS]
     if known is None:
         raise RefusedError(
             f"the store at '{location.shown}' does not know where its artifacts are: add "
             "?artifacts=DIR to the URL of the first push"
         )
-    if given is not None and given.absolute() != Path(known):
-        raise RefusedError(f"the artifacts of the store at '{location.shown}' are in '{known}'")
-    return Path(known)
+    root = base / known
+    is_default = file is not None and given == base / ARTIFACTS
+    if given is not None and given != root and not is_default:
+        raise RefusedError(f"the artifacts of the store at '{location.shown}' are in '{root}'")
+    return root
+
+
+def _settings(database: Database) -> dict[str, str]:
+    with database.read() as connection:
+        rows = connection.execute(select(settings.c.key, settings.c.value)).all()
+    return {row.key: row.value for row in rows}
 
 
 def check_room(artifacts: ArtifactDirectory, files: Sequence[SourceFile]) -> None:

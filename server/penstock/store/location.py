@@ -11,9 +11,22 @@ from sqlalchemy.exc import ArgumentError
 
 from penstock.store.failures import RefusedError
 
-__all__ = ["Location", "locate", "without_credentials"]
+__all__ = [
+    "ARTIFACTS",
+    "Location",
+    "has_credentials",
+    "locate",
+    "scrubbed",
+    "without_credentials",
+]
 
 DATABASE = "store.db"
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+# A password may hold a slash that should have been escaped; what is all digits is a port.
+_USERINFO = re.compile(r"(?<=://)(?:[^/\s]*@|[^/\s@:]*:(?!\d+(?:/|$))[^\s@]*@)")
+_SECRET = re.compile(
+    r"([?&;#][^=&;\s]*(?:token|secret|passw|pwd|key|sig|auth|cred)[^=&;\s]*=)[^&;\s\"'#]*", re.I
+)
 ARTIFACTS = "artifacts"
 
 
@@ -68,6 +81,16 @@ def locate(url: str) -> Location:
     raise RefusedError(f"'{shown}': expected a directory, sqlite:///FILE or postgresql://...")
 
 
+def scrubbed(text: str) -> str:
+    """A text without users, passwords and secret parameters of the URIs in it."""
+    return _URI.sub(lambda found: _SECRET.sub(r"\1***", _USERINFO.sub("", found[0])), text)
+
+
+def has_credentials(text: str) -> bool:
+    """Whether a URI in a text has a user, a password or a secret parameter."""
+    return scrubbed(text) != text
+
+
 def without_credentials(uri: str) -> str:
     """A URI without user, password, query and fragment, which may be or hold secrets.
 
@@ -80,6 +103,7 @@ def without_credentials(uri: str) -> str:
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = bare.partition("/")
     # A password may hold a slash that should have been escaped.
-    if "@" in path and ":" in authority and "@" not in authority:
+    has_port = re.fullmatch(r"[^:]*:\d*", authority) is not None
+    if "@" in path and ":" in authority and "@" not in authority and not has_port:
         authority, slash, path = bare.rpartition("@")[2].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return scrubbed(f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}")

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, inspect
 
 from penstock.store.failures import RefusedError
 
-__all__ = ["HEAD", "ensure_current", "migrate"]
+__all__ = ["HEAD", "ensure_current", "migrate", "upgrade"]
 
+_NO_STORE = "there is no store yet: the first `penstock push` makes it"
 _SCRIPTS = Path(__file__).parent / "migrations"
 HEAD = "0001"
 """The revision that this version reads and writes: a constant, since each command asks."""
@@ -29,19 +30,43 @@ def ensure_current(connection: Connection, *, may_create: bool) -> None:
     Raises:
         RefusedError: it is of another version, or empty and may not be filled.
     """
-    revision = MigrationContext.configure(connection).get_current_revision()
+    revision = _revision(connection)
     if revision == HEAD:
         return
     if revision is not None:
-        known = {each.revision for each in _scripts().walk_revisions()}
-        if revision not in known:
-            raise RefusedError("the store was made by a newer version of penstock")
         raise RefusedError("the store is of an older version: run `penstock store upgrade`")
     if not may_create:
-        raise RefusedError("there is no store yet: the first `penstock push` makes it")
-    if inspect(connection).get_table_names():
-        raise RefusedError("the database has tables of something else: a store needs its own")
+        raise RefusedError(_NO_STORE)
     migrate(connection, HEAD)
+
+
+def upgrade(connection: Connection) -> None:
+    """Brings an older store to this version's schema.
+
+    Raises:
+        RefusedError: there is none, or it is of a newer version.
+    """
+    if _revision(connection) is None:
+        raise RefusedError(_NO_STORE)
+    migrate(connection, HEAD)
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema's; None: the database is empty.
+
+    Raises:
+        RefusedError: it is one that is not known, or the tables are something else's.
+    """
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == HEAD:
+        return revision
+    if revision is not None:
+        if revision not in {each.revision for each in _scripts().walk_revisions()}:
+            raise RefusedError("the store was made by a newer version of penstock")
+        return revision
+    if set(inspect(connection).get_table_names()) - {"alembic_version"}:
+        raise RefusedError("the database has tables of something else: a store needs its own")
+    return None
 
 
 def migrate(connection: Connection, revision: str) -> None:

@@ -46,6 +46,15 @@ class MlflowModel:
     links: tuple[Link, ...] = ()
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without merge keys, which let a small file grow to any size."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuses them, where others write them out."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("merge keys are not taken")
+
+
 def read_mlflow(directory: Path) -> MlflowModel:
     """Reads MLmodel.
 
@@ -56,7 +65,7 @@ def read_mlflow(directory: Path) -> MlflowModel:
     if path.stat().st_size > _MAX_BYTES:
         raise RefusedError(f"'{path}' has more than {_MAX_BYTES} bytes")
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.load(path.read_bytes(), _PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RefusedError(f"'{path}' is not YAML: {reason}") from None

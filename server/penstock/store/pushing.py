@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from penstock.store.capture import code_of, scrubbed
-from penstock.store.failures import RefusedError, StoreError
+from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
 from penstock.store.layout import lay_out
-from penstock.store.location import without_credentials
+from penstock.store.location import has_credentials, without_credentials
 from penstock.store.manifest import Manifest
 from penstock.store.onnx_facts import onnx_facts
 from penstock.store.package import Package, make_package
@@ -86,7 +86,7 @@ def push_model(
     Args:
         store: that takes it.
         request: what the pusher says.
-        inspect: loads a model of a name from a repository.
+        inspect: loads a model of a name from a repository; it may run the code of a Python model.
         working_directory: where the pusher is: code is looked for at the path, then here.
 
     Raises:
@@ -96,6 +96,7 @@ def push_model(
     check_name("model", request.name)
     package = make_package(request.path, request.from_version)
     known = _known(store, request, package, working_directory)
+    _check_no_secrets(package)
     if request.strict:
         _check_complete(request.name, known)
     goldens = _goldens(request.goldens)
@@ -114,6 +115,8 @@ def push_model(
 
     try:
         return store.push(package.files, describe, goldens, request.aliases)
+    except StoreUnavailableError:
+        raise  # the version may be there after all, and need its bytes
     except Exception:
         with suppress(StoreError):
             store.clean()  # of bytes that no version came to need
@@ -123,8 +126,11 @@ def push_model(
 def _inspected(
     store: Store, name: str, manifest: Manifest, inspect: Callable[[str, Path], Inspection]
 ) -> Inspection:
-    with store.artifacts.scratch() as directory:
-        lay_out(manifest.files, directory / name, 1, store.artifacts.link_out)
+    artifacts = store.artifacts
+    is_code = any(each.path.endswith(".py") for each in manifest.files)
+    bring = artifacts.copy_out if is_code else artifacts.link_out  # code might write to a blob
+    with artifacts.scratch() as directory:
+        lay_out(manifest.files, directory / name, 1, bring)
         return inspect(name, directory)
 
 
@@ -156,9 +162,26 @@ def _known(
         runtime={**package.runtime, **({"onnx": _clean(facts)} if facts else {})},
         requirements=tuple(scrubbed(line) for line in package.requirements),
         links=tuple(links),
-        metrics=tuple(_metric(text, data) for text in request.metrics),
+        metrics=_metrics(request.metrics, data),
         tags={_short("--tag", key): scrubbed(value) for key, value in request.tags.items()},
     )
+
+
+def _check_no_secrets(package: Package) -> None:
+    """What is stored goes to every server: a password of an index does not belong there."""
+    source = package.source("requirements.lock")
+    if not isinstance(source, Path):
+        return
+    try:
+        lines = source.read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise os_failure("cannot read 'requirements.lock'", error) from error
+    for number, line in enumerate(lines, 1):
+        if has_credentials(line):
+            raise RefusedError(
+                f"'requirements.lock' line {number} has a URL with a user, password or token: "
+                "configure them where environments are built"
+            )
 
 
 def _check_complete(name: str, known: NewVersion) -> None:
@@ -214,6 +237,16 @@ def _parent(store: Store, request: PushRequest) -> Link:
     parent = store.show(Reference.parse(request.parent))
     details = {"recipe": scrubbed(request.recipe)} if request.recipe else {}
     return Link("parent", parent.model, str(parent.version), digest=parent.digest, details=details)
+
+
+def _metrics(texts: Sequence[str], data: Sequence[Link]) -> tuple[MetricValue, ...]:
+    found = tuple(_metric(text, data) for text in texts)
+    named = [(each.name, each.dataset) for each in found]
+    for name, dataset in named:
+        if named.count((name, dataset)) > 1:
+            on = f" on '{dataset}'" if dataset else ""
+            raise RefusedError(f"--metric: '{name}'{on} is given twice")
+    return found
 
 
 def _metric(text: str, data: Sequence[Link]) -> MetricValue:

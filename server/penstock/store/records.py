@@ -48,8 +48,12 @@ class DeployStatus(StrEnum):
     REQUESTED = "REQUESTED"
     SERVING = "SERVING"
     FAILED = "FAILED"
+    WAITING = "WAITING"
+    """Only of a server: it has no room for it, and tries again."""
     SUPERSEDED = "SUPERSEDED"
     """Another was requested before any server had said anything."""
+    WITHDRAWN = "WITHDRAWN"
+    """The model is to serve no more."""
     REPLACED = "REPLACED"
     """It served until another did."""
 
@@ -216,7 +220,7 @@ class Deployment:
     """A version that is, was or should be served in an environment.
 
     Attributes:
-        kind: deploy, alias (the alias moved) or rollback.
+        kind: deploy, alias (the alias moved), rollback or undeploy.
         alias: that it follows; "" = none.
         reports: what servers said: name, status, reason, digest of what they loaded.
     """

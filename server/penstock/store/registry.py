@@ -33,13 +33,29 @@ from penstock.store.schema import (
     versions,
 )
 
-__all__ = ["add_version", "aliases_of", "find_id", "insert_new", "load_version", "unknown"]
+__all__ = [
+    "add_version",
+    "aliases_of",
+    "find_id",
+    "insert_new",
+    "load_version",
+    "lock_model",
+    "unknown",
+]
 
 
 def insert_new(connection: Connection, table: Table, **values: Any) -> None:
     """Inserts a row, unless one of the same key is there."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
+
+
+def lock_model(connection: Connection, model: str) -> None:
+    """Has others wait that change something of it; SQLite has one writer anyway.
+
+    Comes before an environment's lock wherever there are both.
+    """
+    connection.execute(select(models.c.id).where(models.c.name == model).with_for_update())
 
 
 def add_version(connection: Connection, new: NewVersion) -> int:

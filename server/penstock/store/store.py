@@ -16,10 +16,9 @@ from penstock.store.database import Database
 from penstock.store.events import list_events
 from penstock.store.failures import RefusedError, StoreError
 from penstock.store.files import SourceFile
-from penstock.store.home import artifacts_of, check_room
+from penstock.store.home import check_room, open_artifacts
 from penstock.store.location import locate
 from penstock.store.manifest import Manifest
-from penstock.store.migrate import HEAD, migrate
 from penstock.store.records import (
     Deployment,
     DeployStatus,
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from penstock.store.listener import DeploymentListener
 
 __all__ = ["Store", "Verification", "open_store"]
-
-_ALL = 1 << 31
 
 
 @contextmanager
@@ -89,13 +86,11 @@ class Store:
         """Checks the schema and finds the bytes.
 
         Raises:
-            StoreError: it cannot be reached, is not there and may not be made, or is of another
-                version of the schema.
+            StoreError: it cannot be reached, is not there and may not be made, is of another
+                version of the schema, or its artifacts are another store's.
         """
         self.database.open(may_create=may_create)
-        self._artifacts = ArtifactDirectory(artifacts_of(self.database, self._location, may_create))
-        if may_create:
-            self._artifacts.create()
+        self._artifacts = open_artifacts(self.database, self._location, may_create)
 
     def listener(
         self, environment: str, on_change: Callable[[], None]
@@ -112,9 +107,12 @@ class Store:
         self.database.close()
 
     def upgrade(self) -> None:
-        """Brings an older store to this version's schema."""
-        with self.database.write() as connection:
-            migrate(connection, HEAD)
+        """Brings an older store to this version's schema.
+
+        Raises:
+            StoreError: it cannot be reached, there is none, or it is of a newer version.
+        """
+        self.database.upgrade()
 
     def push(
         self,
@@ -175,7 +173,7 @@ class Store:
         with self.database.read() as connection:
             return listing.list_models(connection)
 
-    def versions(self, model: str, limit: int = _ALL) -> list[VersionSummary]:
+    def versions(self, model: str, limit: int = 1 << 31) -> list[VersionSummary]:
         """The latest versions of a model, newest first."""
         with self.database.read() as connection:
             return listing.list_versions(connection, model, limit)
@@ -200,12 +198,12 @@ class Store:
         Environments that follow the alias are asked for the version in the same moment.
         """
         check_alias(alias)
-        with self.database.write() as connection:
+        with self._changing(model) as connection:
             return self._point(connection, model, alias, version)
 
     def tag(self, reference: Reference, wanted: Mapping[str, str | None]) -> VersionRecord:
         """Sets tags of a version; None takes one away."""
-        with self.database.write() as connection:
+        with self._changing(reference.model) as connection:
             record = registry.load_version(connection, reference)
             changes.set_tags(connection, record, wanted, self.actor)
             return registry.load_version(connection, reference)
@@ -217,7 +215,7 @@ class Store:
             RefusedError: it serves somewhere, or is in another state than that.
         """
         wanted = VersionStatus.ARCHIVED if undo else VersionStatus.READY
-        with self.database.write() as connection:
+        with self._changing(reference.model) as connection:
             record = registry.load_version(connection, reference)
             if record.status != wanted:
                 raise RefusedError(f"{record.reference} is {record.status.lower()}")
@@ -232,7 +230,7 @@ class Store:
         Raises:
             RefusedError: it serves somewhere, an alias points to it, or it was removed before.
         """
-        with self.database.write() as connection:
+        with self._changing(reference.model) as connection:
             record = registry.load_version(connection, reference)
             if record.status == VersionStatus.REMOVED:
                 raise RefusedError(f"{record.reference} is removed")
@@ -260,25 +258,20 @@ class Store:
     def verify(self, reference: Reference) -> Verification:
         """Hashes a version's bytes anew. What is not as pushed is put aside, and an event tells it.
 
-        A version that was put aside and whose bytes are whole again is ready again.
+        A version that was put aside and whose bytes are whole again is what it was before.
         """
         record = self.show(reference)
         if record.status == VersionStatus.REMOVED:
             return Verification(record.reference, record.digest, record.status)
         faults = tuple(faults_of(self.artifacts, record))
-        status = VersionStatus(record.status)
-        if faults and status is not VersionStatus.QUARANTINED:
-            status = VersionStatus.QUARANTINED
-            self._set_status(record, status, "; ".join(faults))
-        elif not faults and status is VersionStatus.QUARANTINED:
-            status = VersionStatus.READY
-            self._set_status(record, status, "")
-        return Verification(record.reference, record.digest, status.value, faults)
+        with self._changing(record.model) as connection:
+            status = changes.judge(connection, record, faults, self.actor)
+        return Verification(record.reference, record.digest, status, faults)
 
     def quarantine(self, record: VersionRecord, reason: str) -> None:
         """Marks a version whose bytes somebody found not to be those that were pushed."""
-        if record.status not in (VersionStatus.QUARANTINED, VersionStatus.REMOVED):
-            self._set_status(record, VersionStatus.QUARANTINED, reason)
+        with self._changing(record.model) as connection:
+            changes.judge(connection, record, (reason,), self.actor)
 
     def deploy(
         self, reference: Reference, environment: str, *, allow_breaking: bool = False
@@ -290,7 +283,7 @@ class Store:
             UnknownEntryError: there is none.
         """
         check_name("environment", environment)
-        with self.database.write() as connection:
+        with self._changing(reference.model) as connection:
             record = registry.load_version(connection, reference)
             changes.check_usable(
                 record.model, record.version, record.status, record.reason, reference.alias
@@ -313,7 +306,7 @@ class Store:
         Raises:
             RefusedError: nothing served before, or it may not be deployed any more.
         """
-        with self.database.write() as connection:
+        with self._changing(model) as connection:
             registry.find_id(connection, Reference(model))
             previous = deployments.previous_of(connection, environment, model)
             record = registry.load_version(connection, Reference(model, previous.version))
@@ -327,6 +320,17 @@ class Store:
                 allow_breaking=True,
                 actor=self.actor,
             )
+            return deployments.deployments_of(connection, deployment_id=number)[0]
+
+    def undeploy(self, model: str, environment: str) -> Deployment:
+        """Asks the servers of an environment to serve a model no more.
+
+        Raises:
+            RefusedError: nothing of it is deployed there.
+        """
+        with self._changing(model) as connection:
+            registry.find_id(connection, Reference(model))
+            number = deployments.withdraw(connection, environment, model, self.actor)
             return deployments.deployments_of(connection, deployment_id=number)[0]
 
     def deployment(self, number: int) -> Deployment:
@@ -387,6 +391,9 @@ class Store:
             )
         return before
 
-    def _set_status(self, record: VersionRecord, status: VersionStatus, reason: str) -> None:
+    @contextmanager
+    def _changing(self, model: str) -> Iterator[Connection]:
+        """A transaction that changes something of a model; others wait, and see what it did."""
         with self.database.write() as connection:
-            changes.set_status(connection, record.id, status, reason, self.actor)
+            registry.lock_model(connection, model)
+            yield connection

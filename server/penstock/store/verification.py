@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.store.artifacts import ArtifactDirectory
 from penstock.store.failures import CorruptError
+from penstock.store.golden import MAX_BYTES
 from penstock.store.records import VersionRecord
 
 __all__ = ["Verification", "faults_of"]
@@ -23,17 +25,27 @@ class Verification:
 
 
 def faults_of(artifacts: ArtifactDirectory, record: VersionRecord) -> Iterator[str]:
-    """Hashes everything; what is not as its name says is put aside, and told."""
-    try:
-        manifest = artifacts.manifest(record.digest)
-        if manifest.files != tuple(sorted(record.files, key=lambda each: each.path.encode())):
-            yield f"the manifest {record.digest} does not list the files that were pushed"
-    except CorruptError as error:
-        artifacts.quarantine(record.digest.removeprefix("sha256:"))
-        yield from error.lines
+    """Hashes everything; what is not as its name says is put aside, and told.
+
+    Raises:
+        StoreUnavailableError: the artifacts are not there; nothing is said of the version.
+    """
+    artifacts.check_there()
+    manifest = record.digest.removeprefix("sha256:")
+    yield from _faults(artifacts, manifest, partial(artifacts.manifest, record.digest))
+    for golden in record.goldens:
+        read = partial(artifacts.read, golden.sha256, MAX_BYTES)
+        for fault in _faults(artifacts, golden.sha256, read):
+            yield f"golden request '{golden.name}': {fault}"
     for entry in record.files:
-        try:
-            artifacts.check(entry)
-        except CorruptError as error:
-            artifacts.quarantine(entry.sha256)
+        yield from _faults(artifacts, entry.sha256, partial(artifacts.check, entry))
+
+
+def _faults(
+    artifacts: ArtifactDirectory, sha256: str, check: Callable[[], object]
+) -> Iterator[str]:
+    try:
+        check()
+    except CorruptError as error:
+        if artifacts.quarantine(sha256, check):
             yield from error.lines

@@ -1,14 +1,17 @@
 """The cache of artifacts: whole or not there, checked, within its bound."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from penstock.store.artifacts import ArtifactDirectory
 from penstock.store.cache import ArtifactCache, digest_of
-from penstock.store.failures import CorruptError, StoreError
+from penstock.store.failures import CorruptError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile
+from penstock.store.manifest import Manifest
 from penstock.store.records import VersionRecord
 
 SIZE = 1000
@@ -121,6 +124,60 @@ def test_what_is_in_use_stays_also_for_other_servers(
     other.release(second)
     mine.fetch(third, artifacts)
     assert kept(tmp_path) == [1, 3]
+
+
+def test_version_that_another_server_fetched_meanwhile_is_used(
+    artifacts: ArtifactDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = record(artifacts, 1)
+    mine, other = opened(tmp_path), opened(tmp_path)
+    read = artifacts.manifest
+
+    def manifest(digest: str) -> Manifest:
+        monkeypatch.setattr(artifacts, "manifest", read)
+        other.fetch(wanted, artifacts)
+        return read(digest)
+
+    monkeypatch.setattr(artifacts, "manifest", manifest)
+    assert (mine.fetch(wanted, artifacts) / "m" / "1" / "model.onnx").is_file()
+    assert kept(tmp_path) == [1]
+    assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+def test_release_and_close_do_not_wait_for_a_fetch(
+    artifacts: ArtifactDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = record(artifacts, 1), record(artifacts, 2)
+    cache = opened(tmp_path)
+    cache.fetch(first, artifacts)
+    read, begun, go_on = artifacts.manifest, threading.Event(), threading.Event()
+
+    def manifest(digest: str) -> Manifest:
+        begun.set()
+        assert go_on.wait(60)
+        return read(digest)
+
+    monkeypatch.setattr(artifacts, "manifest", manifest)
+    with ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(cache.fetch, second, artifacts)
+        assert begun.wait(60)
+        cache.release(first)
+        cache.close()
+        assert not fetching.done()
+        go_on.set()
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            fetching.result()
+    assert cache._in_use == {}
+
+
+def test_file_that_nobody_pushed_is_not_served(
+    artifacts: ArtifactDirectory, tmp_path: Path
+) -> None:
+    wanted = record(artifacts, 1)
+    added = opened(tmp_path).fetch(wanted, artifacts) / "m" / "1" / "more.py"
+    added.write_text("x")
+    opened(tmp_path).fetch(wanted, artifacts)
+    assert not added.exists()
 
 
 def test_next_start_removes_what_a_killed_fetch_left(tmp_path: Path) -> None:

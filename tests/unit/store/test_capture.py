@@ -43,6 +43,15 @@ def test_change_of_a_tracked_file_is_told(repository: Path) -> None:
     assert code is not None and code.details["dirty"] is True
 
 
+def test_filters_of_the_repository_are_not_run(repository: Path, tmp_path: Path) -> None:
+    git(repository, "config", "filter.evil.clean", f"touch {tmp_path}/run; cat")
+    (repository / ".git" / "info" / "attributes").write_text("* filter=evil\n")
+    (repository / "train.py").write_text("2")
+    code = code_of(repository)
+    assert code is not None and code.details["dirty"] is True
+    assert not (tmp_path / "run").exists()
+
+
 def test_first_place_with_a_commit_wins(repository: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -73,4 +82,6 @@ def test_file_that_is_no_onnx_file_has_no_facts(tmp_path: Path, content: bytes) 
 
 
 def test_users_and_passwords_are_taken_out_of_texts() -> None:
+    assert scrubbed("see https://u:p/w@h/x?token=secret&v=1#k") == "see https://h/x?token=***&v=1#k"
+    assert scrubbed("pkg @ https://h:80/p@v2#sha256=0") == "pkg @ https://h:80/p@v2#sha256=0"
     assert scrubbed("from s3://k:s@lake/x?v=1 and a@b") == "from s3://lake/x?v=1 and a@b"

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from penstock.errors import FailedPreconditionError, StartupError
-from penstock.store.failures import StoreUnavailableError
+from penstock.store.failures import (
+    NoRoomError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownEntryError,
+)
 from penstock.store.follower import FollowerSettings, StoreFollower
 from penstock.store.records import Deployment, DeployStatus, Desired
 
@@ -36,6 +41,7 @@ class FakeStore:
     generation_: int = 0
     wanted: list[Desired] = field(default_factory=list)
     is_gone: bool = False
+    refusal: StoreError | None = None
     reports: list[tuple[int, str, str]] = field(default_factory=list)
 
     def ask(self, *wanted: Desired) -> None:
@@ -61,6 +67,8 @@ class FakeStore:
     ) -> None:
         if self.is_gone:
             raise StoreUnavailableError("gone")
+        if self.refusal is not None:
+            raise self.refusal
         self.reports.append((deployment_id, status.value, reason))
 
 
@@ -69,6 +77,7 @@ class FakeDeployer:
     fail: dict[int, Exception] = field(default_factory=dict)
     tried: list[tuple[int, int | None]] = field(default_factory=list)
     missing: frozenset[str] = frozenset()
+    withdrawn: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
 
     async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
@@ -78,6 +87,9 @@ class FakeDeployer:
         if deployment.version in self.fail:
             raise self.fail[deployment.version]
         return deployment.digest
+
+    async def withdraw(self, model: str) -> None:
+        self.withdrawn.append(model)
 
     def set_missing(self, models: frozenset[str]) -> None:
         self.missing = models
@@ -146,6 +158,7 @@ async def test_start_fails_when_what_should_serve_does_not(world: World) -> None
     with pytest.raises(StartupError, match="m@1 cannot be served: off"):
         await world.follower.look()
     assert world.deployer.missing == {"m"}
+    assert world.store.reports == [(1, "FAILED", "off")]
 
 
 async def test_start_fails_without_the_store(world: World) -> None:
@@ -196,6 +209,63 @@ async def test_deployment_is_tried_again_when_its_bytes_could_not_be_reached(wor
     await world.polls()
     assert world.store.reports == [(1, "SERVING", "")]
     assert world.follower.stats()["is_up"]
+
+
+async def test_start_without_bytes_is_not_ready_and_is_tried_again(world: World) -> None:
+    world.deployer.fail[1] = StoreUnavailableError("no artifacts")
+    world.store.ask(Desired(deployment(1, 1, "SERVING")))
+    await world.follower.look()
+    assert world.deployer.missing == {"m"}
+    del world.deployer.fail[1]
+    await world.polls()
+    assert world.deployer.missing == frozenset()
+    assert world.follower.stats()["serving"] == {"m": (1, "sha256:1")}
+
+
+async def test_start_without_the_newest_bytes_serves_what_served(world: World) -> None:
+    world.deployer.fail[2] = StoreUnavailableError("no artifacts")
+    world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
+    await world.follower.look()
+    assert world.follower.stats()["serving"] == {"m": (1, "sha256:1")}
+    assert world.deployer.missing == frozenset()
+    world.store.ask(Desired(deployment(1, 1, "SERVING")))  # the other was given up
+    await world.polls()
+    assert world.follower.stats()["is_up"]
+
+
+async def test_host_without_room_says_so_once_and_fails_nothing(world: World) -> None:
+    world.deployer.fail[1] = NoRoomError("full, 3 free")
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.deployer.fail[1] = NoRoomError("full, 2 free")
+    await world.polls()
+    assert world.store.reports == [(1, "WAITING", "full, 3 free")]
+    del world.deployer.fail[1]
+    await world.polls()
+    assert world.store.reports[1:] == [(1, "SERVING", "")]
+
+
+async def test_report_is_dropped_only_where_there_is_no_such_deployment(world: World) -> None:
+    world.store.refusal = StoreError("disk full")
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    assert world.follower.stats()["unreported"] == 1
+    world.store.refusal = UnknownEntryError("no such deployment")
+    await world.polls()
+    assert world.follower.stats()["unreported"] == 0 and world.store.reports == []
+
+
+async def test_withdrawn_model_is_taken_away_once(world: World) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.store.ask(Desired(deployment(2, 1, "WITHDRAWN")))
+    await world.polls()
+    await world.polls()
+    assert world.deployer.withdrawn == ["m"]
+    assert world.follower.stats()["serving"] == {}
+    world.store.ask(Desired(deployment(3, 1)))
+    await world.polls()
+    assert world.follower.stats()["serving"] == {"m": (1, "sha256:1")}
 
 
 async def test_request_during_a_deployment_is_taken_up_after_it(world: World) -> None:

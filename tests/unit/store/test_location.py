@@ -49,6 +49,8 @@ def test_anything_else_is_refused_without_its_secrets(url: str) -> None:
         ("git@example.org:team/repo.git", "git@example.org:team/repo.git"),
         ("/data/digits", "/data/digits"),
         ("s3://lake/digits@v2", "s3://lake/digits@v2"),
+        ("http://host:8080/digits@v2", "http://host:8080/digits@v2"),
+        ("s3://a:b@h/x,s3://c:secret@h/y", "s3://h/x,s3://h/y"),
     ],
 )
 def test_credentials_are_taken_out(uri: str, shown: str) -> None:

@@ -200,6 +200,11 @@ def _create_events() -> None:
                 f"CREATE TRIGGER events_no_{action.lower()} BEFORE {action} ON events BEGIN "
                 "SELECT RAISE(ABORT, 'events are only ever added'); END"
             )
+        op.execute(
+            "CREATE TRIGGER events_no_replace BEFORE INSERT ON events "
+            "WHEN EXISTS (SELECT 1 FROM events WHERE id = NEW.id) BEGIN "
+            "SELECT RAISE(ABORT, 'events are only ever added'); END"
+        )
         return
     op.execute(
         "CREATE FUNCTION penstock_refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
