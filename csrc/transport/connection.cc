@@ -186,6 +186,13 @@ void Connection::Flush() {
   FinishIfIdle();
 }
 
+// Dirty in any case: of a stream that its window holds up nothing else would make it so.
+void Connection::EncodeLater(Call* call) {
+  call->Ref();
+  unencoded_.push_back(call);
+  io_.MarkDirty(this);
+}
+
 void Connection::EncodeUnsent() {
   for (Call* const call : unencoded_) {
     call->EncodeUnsent();

@@ -66,10 +66,7 @@ class Connection {
   // Messages are waiting for the socket's queue, or no longer.
   void CountUnsent(ptrdiff_t change) { unsent_messages_ += static_cast<size_t>(change); }
   // `call` has messages that are not encoded: at the turn's end they are, if they are still there.
-  void EncodeLater(Call* call) {
-    call->Ref();
-    unencoded_.push_back(call);
-  }
+  void EncodeLater(Call* call);
   // When OnTimer has something to do.
   int64_t due_ns() const { return due_ns_; }
 
