@@ -113,7 +113,8 @@ uint32_t RequestQueue::TakeFitting(const BatchKey& key, uint32_t room,
   if (found == buckets_.end()) return 0;
   uint32_t taken = 0;
   Request* next = FirstIn(found->second);
-  while (next != nullptr && !next->is_job && next->rows <= room - taken) {
+  while (next != nullptr && !next->is_job && next->shared_bytes == 0 &&
+         next->rows <= room - taken) {
     Request& request = *next;
     next = NextInBucket(request);
     taken += request.rows;

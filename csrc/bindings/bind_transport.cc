@@ -158,6 +158,8 @@ void BindCall(py::module_& module) {
                              [](const CallHandle& self) { return TextFrom(self.facts().path); })
       .def_property_readonly("metadata", &MetadataOf)
       .def_property_readonly("peer", [](const CallHandle& self) { return self.facts().peer; })
+      .def_property_readonly("connection",
+                             [](const CallHandle& self) { return self.facts().connection; })
       .def_property_readonly("auth_properties", &AuthPropertiesOf)
       .def_property_readonly("deadline_ns",
                              [](const CallHandle& self) {

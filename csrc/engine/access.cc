@@ -20,6 +20,9 @@ std::string Number(double value) {
   return text.data();
 }
 
+// Whether many may be called so: gRPC's name for every client of a Unix socket, and none.
+bool IsUnnamed(std::string_view connection) { return connection.empty() || connection == "unix:"; }
+
 bool StartsWithBearer(std::string_view value) {
   const auto is_same = [](char lower, char any) {
     return std::tolower(static_cast<unsigned char>(any)) == lower;
@@ -122,12 +125,8 @@ bool AccessControl::NeedsVerification(const Caller& caller, CallGroup group) con
 }
 
 std::optional<Refused> AccessControl::RefuseVerification(const Caller& caller) const {
-  const RateLimit& each = policy_.connection_rate;
-  const int64_t now_ns = clock_.NowNs();
-  if (const int64_t wait_ns = connections_.Wait(caller.connection, each, now_ns); wait_ns > 0) {
-    return Refused{Refusal::kConnectionRate, OverRate("this connection", each, wait_ns)};
-  }
-  const int64_t wait_ns = bad_tokens_.Wait(caller.connection, kBadTokens, now_ns);
+  if (IsUnnamed(caller.connection)) return std::nullopt;
+  const int64_t wait_ns = bad_tokens_.Wait(caller.connection, kBadTokens, clock_.NowNs());
   if (wait_ns <= 0) return std::nullopt;
   const int64_t wait_ms = (wait_ns + kMillisecondNs - 1) / kMillisecondNs;
   return Refused{Refusal::kUnverified,
@@ -140,7 +139,8 @@ std::optional<Refused> AccessControl::RefuseVerification(const Caller& caller) c
 void AccessControl::Remember(const Caller& caller, Verdict verdict, int64_t until_ns) {
   const auto* const refusal = std::get_if<Status>(&verdict);
   // Where there are no keys to verify with, nothing is known against it.
-  if (refusal != nullptr && refusal->code() == StatusCode::kUnauthenticated) {
+  const bool is_bad = refusal != nullptr && refusal->code() == StatusCode::kUnauthenticated;
+  if (is_bad && !IsUnnamed(caller.connection)) {
     bad_tokens_.Charge(caller.connection, kBadTokens, clock_.NowNs());
   }
   TokenTable& table = refusal != nullptr ? refused_ : accepted_;

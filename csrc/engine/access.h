@@ -48,7 +48,7 @@ struct Caller {
   Sha256Digest digest{};   // of the credential
   std::string credential;  // where the policy has tokens; for whom verifies them
   std::string fault;       // why the credential cannot be read
-  std::string connection;  // the peer's address: the same for all calls of a connection
+  std::string connection;  // what tells it from others: the same for all calls of a connection
   bool is_server = false;  // the server itself, for work that it let in before; never of headers
 };
 
@@ -99,8 +99,9 @@ class AccessControl {
   bool NeedsVerification(const Caller& caller, CallGroup group) const;
   // A verdict against the caller counts against its connection.
   void Remember(const Caller& caller, Verdict verdict, int64_t until_ns);
-  // Why the caller's token is not to be verified now: its connection is over its rate of calls, or
-  // brings bad tokens, each of which costs a verification. Asked once for each verification.
+  // Why the caller's token is not to be verified now: its connection brings bad tokens, each of
+  // which costs a verification. Asked once for each verification. Never of a connection that is just
+  // "unix:", or has no name: many may share that.
   std::optional<Refused> RefuseVerification(const Caller& caller) const;
 
   // From now on these keys and no others, also for calls that are under way.

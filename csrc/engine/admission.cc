@@ -36,7 +36,7 @@ Status Admission::AdmitVerification(const Caller& caller) {
 }
 
 Status Admission::Refuse(Refusal reason, Status status) {
-  refused_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  CountRefusal(reason);
   return status;
 }
 

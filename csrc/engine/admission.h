@@ -49,6 +49,11 @@ class Admission {
   // AccessControl::RefuseVerification.
   Status AdmitVerification(const Caller& caller);
 
+  // For what is found out only once a call is in.
+  void CountRefusal(Refusal reason) {
+    refused_[static_cast<size_t>(reason)].fetch_add(1, std::memory_order_relaxed);
+  }
+
   // From now on no inference is let in; what is in goes on.
   void StopAccepting();
   // Waits until nothing is in flight. False: not by `deadline_ns`.

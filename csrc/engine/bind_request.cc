@@ -304,12 +304,15 @@ Status FindSharedInputs(const VersionSpec& spec, const SharedMemory& memory,
     total_bytes += shared.size_bytes;
     const size_t limit = memory.options().max_request_bytes;
     if (limit != 0 && total_bytes > limit) {
+      request->is_over_size = true;
       return ResourceExhausted(StrCat("inputs of ", total_bytes, " bytes in shared memory for '",
                                       spec.model_name, "' exceed the limit of ", limit, " bytes"));
     }
   }
   request->shared_bytes = total_bytes;
-  return CheckOwnSize(request->who.get(), request->message.size(), total_bytes);
+  Status own = CheckOwnSize(request->who.get(), request->message.size(), total_bytes);
+  request->is_over_size = !own.ok();
+  return own;
 }
 
 // Appends to request->wanted; and to shared_outputs, once one output of the request is shared.

@@ -94,7 +94,9 @@ void Engine::Infer(const RequestRef& ref, const InferOptions& options) {
   } else if (request.is_stream) {  // the reply says which of the stream's requests it refuses
     request.view.id = PeekRequestId(request.message);
   }
-  if (!status.ok()) request.Refuse(status);
+  if (status.ok()) return;
+  if (request.is_over_size) admission_.CountRefusal(Refusal::kSize);
+  request.Refuse(status);
 }
 
 // Clients choose how much memory this takes: not having it fails the request, not the server.

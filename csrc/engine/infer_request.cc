@@ -82,6 +82,7 @@ void InferRequest::ResetBinding() {
   priority = 0;
   timeout_us = 0;
   shared_bytes = 0;
+  is_over_size = false;
   inputs.clear();
   wanted.clear();
   channel.reset();

@@ -69,6 +69,7 @@ class InferRequest final : public Request {
   // where none of them does.
   std::vector<SharedTensor> shared_inputs;
   std::vector<SharedTensor> shared_outputs;
+  bool is_over_size = false;  // refused for what its inputs there come to
 
   // Results.
   std::shared_ptr<const BatchOutputs> batch_outputs;

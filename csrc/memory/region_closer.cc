@@ -11,16 +11,31 @@ void RegionCloser::Close(const SharedRegion* region) noexcept {
     MutexLock lock(mu_);
     if (!is_stopping_) {
       region->next_closing_ = std::exchange(first_, region);
+      given_ += 1;
       changed_.NotifyOne();
       return;
     }
   }
   delete region;
+  LeavePlace();
+}
+
+bool RegionCloser::TakePlace(size_t most) {
+  MutexLock lock(mu_);
+  if (open_ >= most) return false;
+  open_ += 1;
+  return true;
+}
+
+void RegionCloser::LeavePlace() noexcept {
+  MutexLock lock(mu_);
+  open_ -= 1;
 }
 
 void RegionCloser::WaitIdle() {
   MutexLock lock(mu_);
-  while (first_ != nullptr || is_closing_) idle_.Wait(mu_);
+  const size_t given = given_;  // what others give meanwhile must not hold up who asks
+  while (closed_ < given) some_closed_.Wait(mu_);
 }
 
 void RegionCloser::Stop() {
@@ -43,11 +58,10 @@ void RegionCloser::Run() noexcept {
 // All that is to be closed, after so many that were; null: nothing is, and nothing will be.
 const SharedRegion* RegionCloser::WaitForWork(size_t closed) {
   MutexLock lock(mu_);
-  closed_ += closed;
-  is_closing_ = false;
-  if (first_ == nullptr) idle_.NotifyAll();
+  closed_ += closed;  // all of those that were given first
+  open_ -= closed;
+  if (closed > 0) some_closed_.NotifyAll();
   while (first_ == nullptr && !is_stopping_) changed_.Wait(mu_);
-  is_closing_ = first_ != nullptr;
   return std::exchange(first_, nullptr);
 }
 

@@ -26,8 +26,14 @@ class RegionCloser {
   RegionCloser(const RegionCloser&) = delete;
   RegionCloser& operator=(const RegionCloser&) = delete;
 
+  // A region's file is one of at most `most` that are open at a time: from before it is opened
+  // until Close has closed it, or until LeavePlace where it was not opened. False: there is no room.
+  bool TakePlace(size_t most);
+  void LeavePlace() noexcept;
+
+  // REQUIRES: the region has a place.
   void Close(const SharedRegion* region) noexcept;
-  // Until all that was given before is closed.
+  // Until all that was given before is closed, whatever is given meanwhile.
   void WaitIdle();
   void Stop();
 
@@ -43,11 +49,12 @@ class RegionCloser {
 
   Mutex mu_;
   CondVar changed_;  // there is work, or it is time to stop
-  CondVar idle_;
+  CondVar some_closed_;
   // Guarded by mu_.
   const SharedRegion* first_ GUARDED_BY(mu_) = nullptr;  // a list, linked through the regions
-  size_t closed_ GUARDED_BY(mu_) = 0;
-  bool is_closing_ GUARDED_BY(mu_) = false;
+  size_t given_ GUARDED_BY(mu_) = 0;
+  size_t closed_ GUARDED_BY(mu_) = 0;  // of those
+  size_t open_ GUARDED_BY(mu_) = 0;    // places taken and not left
   bool is_stopping_ GUARDED_BY(mu_) = false;
 
   Mutex join_mu_;  // Stops may meet: only one may join

@@ -23,14 +23,9 @@ Status SharedMemory::CheckAllowed() const {
       "enable.");
 }
 
-Status SharedMemory::CheckRoomLocked(const std::string& name) {
-  if (regions_.contains(name)) {
-    return AlreadyExists(StrCat("shared memory region '", name, "' already in manager"));
-  }
-  ForgetClosedLocked();
-  if (regions_.size() + leaving_.size() < options_.max_regions) return Status::Ok();
-  return ResourceExhausted(StrCat("failed to register shared memory region '", name,
-                                  "': ", options_.max_regions, " are open, which is the limit"));
+Status SharedMemory::CheckNameLocked(const std::string& name) const {
+  if (!regions_.contains(name)) return Status::Ok();
+  return AlreadyExists(StrCat("shared memory region '", name, "' already in manager"));
 }
 
 Status SharedMemory::Register(SharedRegionInfo info) {
@@ -44,11 +39,20 @@ Status SharedMemory::Register(SharedRegionInfo info) {
   const std::string name = info.name;
   {
     MutexLock lock(mu_);
-    PENSTOCK_RETURN_IF_ERROR(CheckRoomLocked(name));
+    PENSTOCK_RETURN_IF_ERROR(CheckNameLocked(name));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(auto region, SharedRegion::Open(std::move(info), closer_));
+  if (!closer_->TakePlace(options_.max_regions)) {
+    return ResourceExhausted(StrCat("failed to register shared memory region '", name,
+                                    "': ", options_.max_regions, " are open, which is the limit"));
+  }
+  auto opened = SharedRegion::Open(std::move(info), closer_);
+  if (!opened.ok()) {
+    closer_->LeavePlace();
+    return opened.status();
+  }
+  std::shared_ptr<const SharedRegion> region = *std::move(opened);
   MutexLock lock(mu_);
-  PENSTOCK_RETURN_IF_ERROR(CheckRoomLocked(name));  // another may have been quicker
+  PENSTOCK_RETURN_IF_ERROR(CheckNameLocked(name));  // another may have been quicker
   regions_.emplace(name, std::move(region));
   return Status::Ok();
 }
@@ -63,16 +67,10 @@ Status SharedMemory::Unregister(std::string_view name) {
     } else if (const auto found = regions_.find(name); found != regions_.end()) {
       gone.insert(regions_.extract(found));
     }
-    ForgetClosedLocked();
-    for (const auto& [key, region] : gone) leaving_.push_back(region);
   }
   gone.clear();
   closer_->WaitIdle();  // so that a client finds closed what nobody used
   return Status::Ok();
-}
-
-void SharedMemory::ForgetClosedLocked() {
-  std::erase_if(leaving_, [](const auto& region) { return region.expired(); });
 }
 
 Result<std::vector<SharedRegionInfo>> SharedMemory::List(std::string_view name) const {

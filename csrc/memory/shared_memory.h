@@ -57,8 +57,7 @@ class SharedMemory {
  private:
   using Regions = std::map<std::string, std::shared_ptr<const SharedRegion>, std::less<>>;
 
-  Status CheckRoomLocked(const std::string& name) REQUIRES(mu_);
-  void ForgetClosedLocked() REQUIRES(mu_);
+  Status CheckNameLocked(const std::string& name) const REQUIRES(mu_);
 
   // Constant after construction.
   const Options options_;
@@ -67,8 +66,6 @@ class SharedMemory {
   mutable Mutex mu_;
   // Guarded by mu_.
   Regions regions_ GUARDED_BY(mu_);
-  // Unregistered, and open for the requests that use them.
-  std::vector<std::weak_ptr<const SharedRegion>> leaving_ GUARDED_BY(mu_);
 };
 
 }  // namespace penstock

@@ -84,10 +84,13 @@ Result<std::shared_ptr<const SharedRegion>> SharedRegion::Open(
   const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const int fd = shm_open(info.key.c_str(), flags, 0);
   if (fd < 0) return OpenFailed(info, errno);
+  if (Status status = CheckObject(info, fd); !status.ok()) {
+    close(fd);  // at once: whoever opens may be held up
+    return status;
+  }
   auto* const opened = new SharedRegion(std::move(info), fd);  // NOLINT: the closer's, in the end
   std::shared_ptr<const SharedRegion> region(
       opened, [closer = std::move(closer)](const SharedRegion* unused) { closer->Close(unused); });
-  PENSTOCK_RETURN_IF_ERROR(CheckObject(region->info(), fd));
   return region;
 }
 

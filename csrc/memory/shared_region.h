@@ -36,6 +36,7 @@ class SharedRegion {
   // Status: INVALID_ARGUMENT "failed to register shared memory region 'n': invalid args..." for a
   // key or bounds that cannot be; INTERNAL "Unable to open shared memory region: 'k'";
   // RESOURCE_EXHAUSTED when the process may open no more files.
+  // REQUIRES: a place with the closer, which the region leaves once it is closed.
   static Result<std::shared_ptr<const SharedRegion>> Open(SharedRegionInfo info,
                                                           std::shared_ptr<RegionCloser> closer);
   ~SharedRegion();

@@ -26,6 +26,7 @@ class CallHandle : public std::enable_shared_from_this<CallHandle> {
     std::string path;
     Metadata metadata;  // names in lower case; values of "-bin" names are bytes
     std::string peer;
+    std::string connection;                           // its name, see Connection
     std::shared_ptr<const AuthContext> auth_context;  // null: plain text
     int64_t deadline_ns = kNever;
   };

@@ -37,6 +37,7 @@ Connection::Connection(IoThread& io, Socket socket, std::string peer,
                        std::unique_ptr<TlsSession> tls)
     : io_(io),
       peer_(std::move(peer)),
+      name_(StrCat(peer_, "#", io.NextSerial())),
       opened_ns_(io.now_ns()),
       max_age_ns_(io.Jittered(io.options().max_connection_age_ns)),
       end_ns_(max_age_ns_ == 0 || io.options().max_connection_age_grace_ns == 0
@@ -184,6 +185,13 @@ void Connection::Flush() {
   EncodeUnsent();
   WatchForSlowReader();
   FinishIfIdle();
+}
+
+// Dirty in any case: of a stream that its window holds up nothing else would make it so.
+void Connection::EncodeLater(Call* call) {
+  call->Ref();
+  unencoded_.push_back(call);
+  io_.MarkDirty(this);
 }
 
 void Connection::EncodeUnsent() {

@@ -54,6 +54,8 @@ class Connection {
   int fd() const { return socket_.fd(); }
   IoThread& io() const { return io_; }
   const std::string& peer() const { return peer_; }
+  // Tells it from all others, which the peer does not: each client of a Unix socket is "unix:".
+  const std::string& name() const { return name_; }
   // Null: plain text. Read once, for all of its calls.
   const std::shared_ptr<const AuthContext>& auth_context();
 
@@ -66,10 +68,7 @@ class Connection {
   // Messages are waiting for the socket's queue, or no longer.
   void CountUnsent(ptrdiff_t change) { unsent_messages_ += static_cast<size_t>(change); }
   // `call` has messages that are not encoded: at the turn's end they are, if they are still there.
-  void EncodeLater(Call* call) {
-    call->Ref();
-    unencoded_.push_back(call);
-  }
+  void EncodeLater(Call* call);
   // When OnTimer has something to do.
   int64_t due_ns() const { return due_ns_; }
 
@@ -128,6 +127,7 @@ class Connection {
   // Constant after construction.
   IoThread& io_;
   const std::string peer_;
+  const std::string name_;
   const int64_t opened_ns_;
   const int64_t max_age_ns_;  // with a little of chance, so that not all reconnect at once
   const int64_t end_ns_;      // when what calls are left of one of age are ended

@@ -35,7 +35,7 @@ ForeignCall::ForeignCall(Connection& connection, const RequestHead& head)
     : Call(connection, head),
       handle_(std::make_shared<CallHandle>(
           CallHandle::Facts{head.path(), Decoded(head.metadata()), connection.peer(),
-                            connection.auth_context(), deadline_ns_},
+                            connection.name(), connection.auth_context(), deadline_ns_},
           nullptr, connection.io().mailbox(), this)) {}
 
 void ForeignCall::OnStart() { Tell(CallEvent::Kind::kStarted); }

@@ -23,7 +23,7 @@ std::shared_ptr<const Caller> Identify(Connection& connection, const RequestHead
   std::vector<CallHeader> headers;
   headers.reserve(head.metadata().size());
   for (const auto& [name, value] : head.metadata()) headers.emplace_back(name, value);
-  return std::make_shared<const Caller>(access.Identify(headers, connection.peer()));
+  return std::make_shared<const Caller>(access.Identify(headers, connection.name()));
 }
 
 }  // namespace
@@ -59,6 +59,7 @@ bool InferCall::IsVerified() {
     facts.path = is_stream_ ? "/inference.GRPCInferenceService/ModelStreamInfer"
                             : "/inference.GRPCInferenceService/ModelInfer";
     facts.peer = connection()->peer();
+    facts.connection = connection()->name();
     facts.deadline_ns = deadline_ns_;
     handle_ = std::make_shared<CallHandle>(std::move(facts), caller_, io().mailbox(), this);
   }

@@ -40,6 +40,7 @@ struct TransportShared {
   ByteBudget budget;
   CallEventQueue events;
   std::atomic<bool> has_loaded{false};  // the models of the start
+  std::atomic<uint64_t> serial{0};      // of the latest connection
   std::atomic<bool> is_closing{false};  // streams of inference take no more
 };
 
@@ -84,6 +85,7 @@ class IoThread {
   TransportCounters& counters() const { return shared_->counters; }
   ByteBudget& budget() const { return shared_->budget; }
   CallEventQueue& events() const { return shared_->events; }
+  uint64_t NextSerial() { return shared_->serial.fetch_add(1, std::memory_order_relaxed) + 1; }
   bool has_loaded() const { return shared_->has_loaded.load(std::memory_order_relaxed); }
   bool is_closing() const { return shared_->is_closing.load(std::memory_order_relaxed); }
   bool has_access_policy() const { return has_access_policy_; }

@@ -267,6 +267,9 @@ class ServerCall:
     def peer(self) -> str:
         """As gRPC writes it: ipv4:127.0.0.1:4711, ipv6:%5B::1%5D:4711, unix:."""
     @property
+    def connection(self) -> str:
+        """Tells its connection from all others, also where they have one peer."""
+    @property
     def auth_properties(self) -> tuple[tuple[str, bytes], ...]:
         """What TLS tells of the client, in gRPC's words; a key may come again. Plain text: none."""
     @property

@@ -24,6 +24,7 @@ class FakeCall:
     path: Any
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     peer: str = "ipv4:127.0.0.1:4711"
+    connection: str = "ipv4:127.0.0.1:4711#1"
     auth_properties: tuple[tuple[str, bytes], ...] = ()
     deadline_ns: int = 0
     caller: Any = None

@@ -69,7 +69,7 @@ class SharedMemory:
             # Not truncate: memory that is not there would be a SIGBUS at the first write.
             os.posix_fallocate(descriptor, 0, byte_size)
             return cls(key, name, descriptor, is_owner=True)
-        except OSError as error:
+        except (OSError, OverflowError, ValueError) as error:
             _remove(key)
             raise _failed(key, f"{byte_size} bytes cannot be had", error) from None
         finally:

@@ -6,6 +6,7 @@
 #include <openvino/op/roi_align.hpp>
 #include <openvino/op/roi_pooling.hpp>
 #include <openvino/op/util/multi_subgraph_base.hpp>
+#include <openvino/op/util/read_value_base.hpp>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
@@ -15,6 +16,8 @@
 
 namespace penstock::openvino {
 namespace {
+
+using Bodies = ov::op::util::MultiSubGraphOp;  // If, Loop, TensorIterator
 
 struct UncheckedInput {
   std::string_view type;
@@ -59,14 +62,18 @@ constexpr std::array<UncheckedInput, 32> kUncheckedInputs = {{
     {"StringTensorPack", 1, "ends"},
 }};
 
-bool ComesFromConstants(const ov::Node* node) {
+using Nodes = std::unordered_set<const ov::Node*>;
+
+// `known`: parameters of bodies that are given constants. What a state holds comes of requests, of
+// earlier ones too, whatever it begins with.
+bool ComesFromConstants(const ov::Node* node, const Nodes& known) {
   std::vector<const ov::Node*> left = {node};
-  std::unordered_set<const ov::Node*> seen = {node};
+  Nodes seen = {node};
   while (!left.empty()) {
     const ov::Node* const next = left.back();
     left.pop_back();
-    if (ov::is_type<ov::op::v0::Constant>(next)) continue;
-    if (next->get_input_size() == 0) return false;
+    if (ov::is_type<ov::op::v0::Constant>(next) || known.contains(next)) continue;
+    if (next->get_input_size() == 0 || ov::is_type<ov::op::util::ReadValueBase>(next)) return false;
     for (size_t i = 0; i < next->get_input_size(); ++i) {
       const ov::Node* const source = next->get_input_node_ptr(i);
       if (seen.insert(source).second) left.push_back(source);
@@ -86,11 +93,13 @@ bool IsSafeMode(const ov::Node& node) {
   return false;
 }
 
-Status CheckNode(const ov::Node& node, const LoadOptions& options) {
+Status CheckNode(const ov::Node& node, const Nodes& known, const LoadOptions& options) {
   const std::string_view type = node.get_type_info().name;
   for (const UncheckedInput& input : kUncheckedInputs) {
     if (type != input.type || input.port >= node.get_input_size()) continue;
-    if (IsSafeMode(node) || ComesFromConstants(node.get_input_node_ptr(input.port))) continue;
+    if (IsSafeMode(node) || ComesFromConstants(node.get_input_node_ptr(input.port), known)) {
+      continue;
+    }
     return Unimplemented(StrCat(ModelLabel(options), ": operator ", type, " '",
                                 node.get_friendly_name(), "' takes its ", input.what,
                                 " from a request or computes them, and OpenVINO ",
@@ -99,18 +108,37 @@ Status CheckNode(const ov::Node& node, const LoadOptions& options) {
   return Status::Ok();
 }
 
-}  // namespace
+// The parameters of a body that are constants in each of its iterations.
+Nodes ConstantParameters(const Bodies& outer, size_t body, const Nodes& known) {
+  Nodes constants;
+  const auto& parameters = outer.get_functions()[body]->get_parameters();
+  for (const auto& input : outer.get_input_descriptions(static_cast<int>(body))) {
+    // A merged one is a result of the iteration before, from the second one on.
+    if (ov::as_type_ptr<Bodies::MergedInputDescription>(input) != nullptr) continue;
+    if (!ComesFromConstants(outer.get_input_node_ptr(input->m_input_index), known)) continue;
+    constants.insert(parameters.at(input->m_body_parameter_index).get());
+  }
+  return constants;
+}
 
-Status RefuseUncheckedOperators(const ov::Model& model, const LoadOptions& options) {
-  for (const auto& node : model.get_ordered_ops()) {
-    PENSTOCK_RETURN_IF_ERROR(CheckNode(*node, options));
-    const auto* const outer = dynamic_cast<const ov::op::util::MultiSubGraphOp*>(node.get());
+Status CheckGraph(const ov::Model& graph, const Nodes& known, const LoadOptions& options) {
+  for (const auto& node : graph.get_ordered_ops()) {
+    PENSTOCK_RETURN_IF_ERROR(CheckNode(*node, known, options));
+    const auto* const outer = dynamic_cast<const Bodies*>(node.get());
     if (outer == nullptr) continue;
-    for (const auto& inner : outer->get_functions()) {  // bodies of If, Loop, TensorIterator
-      PENSTOCK_RETURN_IF_ERROR(RefuseUncheckedOperators(*inner, options));
+    const auto& bodies = outer->get_functions();
+    for (size_t i = 0; i < bodies.size(); ++i) {
+      PENSTOCK_RETURN_IF_ERROR(
+          CheckGraph(*bodies[i], ConstantParameters(*outer, i, known), options));
     }
   }
   return Status::Ok();
+}
+
+}  // namespace
+
+Status RefuseUncheckedOperators(const ov::Model& model, const LoadOptions& options) {
+  return CheckGraph(model, {}, options);
 }
 
 }  // namespace penstock::openvino

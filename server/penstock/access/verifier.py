@@ -174,7 +174,7 @@ class TokenVerifier:
 
         Raises:
             ResourceExhaustedError: too many others are being verified, or the caller's connection
-                is over its rate, or brings too many tokens that are not good.
+                brings too many tokens that are not good.
         """
         task = self._pending.get(caller.credential)
         if task is None:

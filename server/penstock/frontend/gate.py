@@ -7,7 +7,7 @@ verified that the core does not know, and covers the services that others wrote.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from penstock.core import Caller
 from penstock.frontend.status import abort
@@ -63,6 +63,14 @@ class CoreAccess(Protocol):
         """Raises CoreError when the message does not come in."""
 
 
+@runtime_checkable
+class _Named(Protocol):
+    """A context that tells its connection from all others: the native transport's."""
+
+    def connection(self) -> str:
+        """Its name; gRPC's own contexts have only the peer, "unix:" for all of a socket."""
+
+
 class Verifier(Protocol):
     """Verifies tokens that the core does not know."""
 
@@ -87,7 +95,8 @@ class Gate:
         """Who calls the group; None where nobody wants to know."""
         if not self.is_active:
             return None
-        caller = self._access.identify(context.invocation_metadata() or (), context.peer())
+        connection = context.connection() if isinstance(context, _Named) else context.peer()
+        caller = self._access.identify(context.invocation_metadata() or (), connection)
         await self.recognise(group, caller)
         return caller
 

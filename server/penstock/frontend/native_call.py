@@ -37,6 +37,10 @@ class ServerCall(Protocol):
         """As gRPC writes an address: ipv4:127.0.0.1:4711, unix:."""
 
     @property
+    def connection(self) -> str:
+        """Tells its connection from all others, also where they have one peer."""
+
+    @property
     def deadline_ns(self) -> int:
         """On time.monotonic_ns(); 0 = none."""
 

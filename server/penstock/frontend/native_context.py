@@ -187,6 +187,10 @@ class NativeContext(grpc.aio.ServicerContext[Any, Any]):
         """Its address, as gRPC writes it."""
         return self._call.peer
 
+    def connection(self) -> str:
+        """Tells its connection from all others, which its address may not: not gRPC's."""
+        return self._call.connection
+
     def peer_identities(self) -> Iterable[bytes] | None:
         """The alternative names of its certificate, or its common name; None without one."""
         key = self.peer_identity_key()

@@ -145,6 +145,42 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Reshape", "opset1", {2}, DataType::kInt64, {"x", "i"}, " special_zero=\"true\""}),
     [](const auto& info) { return info.param.type; });
 
+// A state begins as a constant, and is then what requests have made it.
+TEST_F(OpenVinoIndexTest, UncheckedOperatorThatTakesAState_IsRefused) {
+  const std::string variable = IrWriter::Attribute("variable_id", "v");
+  const std::string typed = variable + IrWriter::Attribute("variable_type", "i64") +
+                            IrWriter::Attribute("variable_shape", "2,2");
+  IrWriter model;
+  model.Input("x", DataType::kFp32, Shape{4, 4});
+  model.Input("i", DataType::kInt64, Shape{2, 2});
+  model.Constant("start", DataType::kInt64, Shape{2, 2}, Raw({0, 0, 0, 0}));
+  model.Node("ReadValue", {"start"}, {"state"}, typed, "opset6");
+  model.Node("Assign", {"i"}, {"kept"}, variable, "opset6");
+  model.Node("GatherND", {"x", "state"}, {"y"}, " batch_dims=\"0\"", "opset8");
+  model.Output("y", "y");
+  const Status status = Load(model).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnimplemented) << status.ToString();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("operator GatherND 'y' takes its"));
+}
+
+TEST_F(OpenVinoIndexTest, ConstantThatABranchIsGiven_IsAConstantThere) {
+  OnnxWriter branch;
+  branch.Node("GatherND", {"x", "k"}, {"y"});
+  branch.Output("y", DataType::kFp32, {"2"});
+  OnnxWriter model;
+  model.Input("x", DataType::kFp32, {"4", "4"});
+  model.Input("c", DataType::kBool, {});
+  model.Initializer("k", DataType::kInt64, {2, 2}, Raw({0, 1, 2, 3}));
+  model.Node("If", {"c"}, {"z"},
+             {OnnxWriter::Graph("then_branch", branch), OnnxWriter::Graph("else_branch", branch)});
+  model.Output("z", DataType::kFp32, {"2"});
+  options_.path = directory_.Path("model.onnx");
+  model.Write(options_.path);
+  static auto& backend = *(*OpenVinoBackend::Start()).release();
+  const Status status = backend.Load(options_).status();
+  EXPECT_TRUE(status.ok()) << status.ToString();
+}
+
 TEST_F(OpenVinoIndexTest, UncheckedOperatorWithinAnIf_IsFoundToo) {
   OnnxWriter branch;
   branch.Node("GatherND", {"x", "i"}, {"y"});

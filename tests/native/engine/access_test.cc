@@ -333,7 +333,21 @@ TEST_F(AccessTest, GoodTokensAndThoseThatNobodyCanVerify_CountForNothing) {
   }
 }
 
-TEST_F(AccessTest, TokenOfAConnectionOverItsRate_IsNotVerified) {
+TEST_F(AccessTest, BadTokensOfAConnectionThatHasNoNameOfItsOwn_CountForNobody) {
+  Admission admission({}, WithTokens(), clock_);
+  for (const char* connection : {"unix:", ""}) {
+    for (int i = 0; i < 2 * kBadTokens.burst; ++i) {
+      const std::string header = "Bearer " + std::to_string(i);
+      const Caller junk =
+          admission.access().Identify(Headers{{"authorization", header}}, connection);
+      ASSERT_TRUE(admission.AdmitVerification(junk).ok()) << i;
+      admission.access().Remember(junk, Unauthenticated("junk"), kNever);
+    }
+  }
+}
+
+// What is over the rate is refused by its message, as for any other caller.
+TEST_F(AccessTest, TokenOfAConnectionOverItsRate_IsVerifiedAllTheSame) {
   AccessPolicy policy = WithTokens();
   policy.connection_rate = {.per_second = 1, .burst = 2};
   Admission admission({}, policy, clock_);
@@ -342,7 +356,8 @@ TEST_F(AccessTest, TokenOfAConnectionOverItsRate_IsNotVerified) {
     EXPECT_TRUE(admission.AdmitVerification(caller).ok());
     EXPECT_FALSE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
   }
-  const Status status = admission.AdmitVerification(caller);
+  EXPECT_TRUE(admission.AdmitVerification(caller).ok());
+  const Status status = admission.Admit(&caller, CallGroup::kMetadata, 1);
   EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(status.retry_after_ms(), 1000);
   EXPECT_EQ(admission.refused(Refusal::kConnectionRate), 1U);

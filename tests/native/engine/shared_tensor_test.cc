@@ -154,6 +154,22 @@ TEST_F(SharedTensorTest, InputsOverTheLimit_AreRefused) {
       "bytes");
 }
 
+TEST_F(SharedTensorTest, InputsOverTheLimit_CountAsRefusedBySize) {
+  Engine::Options options;
+  options.allow_client_shm = true;
+  options.limits.max_request_bytes = 200;
+  EngineHarness harness(options);
+  harness.Serve(IdentitySpec());
+  const ShmObject large{size_t{1024}};
+  ASSERT_TRUE(harness.engine.shared_memory().Register(large.Region("r", 1024)).ok());
+  EXPECT_TRUE(harness.Run(InferMessage().SharedInput("IN", "FP32", {1, 2}, {"r", 8})).status.ok());
+  EXPECT_EQ(harness.engine.admission().refused(Refusal::kSize), 0U);
+  const Outcome outcome =
+      harness.Run(InferMessage().SharedInput("IN", "FP32", {1, 256}, {"r", 1024}));
+  EXPECT_EQ(outcome.status.code(), StatusCode::kResourceExhausted) << outcome.status.ToString();
+  EXPECT_EQ(harness.engine.admission().refused(Refusal::kSize), 1U);
+}
+
 TEST_F(SharedTensorTest, TypedContentsToo_IsRefused) {
   std::string input;
   protozero::pbf_writer writer(input);

@@ -29,6 +29,10 @@ size_t OpenObjects() {
   return count;
 }
 
+std::shared_ptr<RegionCloser> NoOwner(RegionCloser* closer) {
+  return {closer, [](RegionCloser*) {}};
+}
+
 class SharedMemoryTest : public testing::Test {
  protected:
   void ExpectRefused(const SharedRegionInfo& info, StatusCode code, const std::string& text) {
@@ -91,7 +95,31 @@ TEST_F(SharedMemoryTest, RegionThatIsUnregisteredInUse_CountsUntilItIsClosed) {
   ASSERT_TRUE(memory_.Unregister("a").ok());
   EXPECT_EQ(memory_.Register(object_.Region("d", 10)).code(), StatusCode::kResourceExhausted);
   used.reset();
+  memory_.TestOnlyCloser().WaitIdle();
   EXPECT_TRUE(memory_.Register(object_.Region("d", 10)).ok());
+}
+
+TEST_F(SharedMemoryTest, RegionThatIsBeingClosed_StillCounts) {
+  RegionCloser closer;
+  ASSERT_TRUE(closer.TakePlace(1));
+  auto region = *SharedRegion::Open(object_.Region("r", 10), NoOwner(&closer));
+  EXPECT_FALSE(closer.TakePlace(1));
+  region.reset();
+  closer.WaitIdle();
+  EXPECT_TRUE(closer.TakePlace(1));
+  EXPECT_FALSE(closer.TakePlace(1));
+  closer.LeavePlace();
+}
+
+TEST_F(SharedMemoryTest, RefusedRegions_HoldNoPlace) {
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_FALSE(memory_.Register(object_.Region("r", 11)).ok());
+    EXPECT_FALSE(memory_.Register({.name = "r", .key = "/penstock-none", .size_bytes = 1}).ok());
+  }
+  for (const char* name : {"a", "b", "c"}) {
+    EXPECT_TRUE(memory_.Register(object_.Region(name, 10)).ok());
+    EXPECT_EQ(memory_.Register(object_.Region(name, 10)).code(), StatusCode::kAlreadyExists);
+  }
 }
 
 TEST_F(SharedMemoryTest, KeyOfManySlashes_IsRefused) {
@@ -243,7 +271,6 @@ TEST_F(SharedMemoryTest, RegionThatOutlivesItsMemory_IsClosedByItsUser) {
 TEST_F(SharedMemoryTest, RefusedObject_IsClosed) {
   const size_t before = OpenObjects();
   ExpectRefused(object_.Region("r", 11), StatusCode::kInvalidArgument, "reach beyond");
-  memory_.TestOnlyCloser().WaitIdle();
   EXPECT_EQ(OpenObjects(), before);
 }
 

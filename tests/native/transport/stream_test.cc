@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "transport_harness.h"
@@ -91,6 +93,31 @@ TEST(Stream, ClientThatReadsNothingStopsTheReading) {
   client.SetReads(true);
   client.Consume(id, 100);
   EXPECT_THAT(Unframed(harness.Await(client, id).body), SizeIs(100));
+}
+
+TEST(Stream, ReplyBehindOneThatTheWindowHoldsUpLetsGoOfItsBatch) {
+  TransportHarness harness;
+  Gate gate;
+  harness.models.Serve(IdentitySpec());
+  VersionSpec slow = IdentitySpec();
+  slow.model_name = "slow";
+  auto version = harness.models.Serve(std::move(slow), EchoBehind(gate));
+  Http2Client& client = harness.Connect(/*window_bytes=*/10);
+  client.SetReads(false);
+  const int32_t id = client.Call(kStreamInfer, RowRequest({1}), /*ends=*/false);
+  harness.Until([&] { return client.response(id).body.size() == 10; });
+  client.Send(id, RowRequest({2}, "slow"), /*ends=*/true);
+  harness.Settle();
+  gate.AwaitArrived(1);
+  harness.models.engine.SetServing("slow", {}, {});
+  gate.Open();
+  ASSERT_TRUE(harness.models.engine.Drain(version, kLongNs));
+  const std::weak_ptr<ModelVersion> pinned = std::exchange(version, nullptr);
+  harness.TurnUntil([&] { return pinned.expired(); });  // by nobody but the request
+  client.SetReads(true);
+  client.Consume(id, 10);
+  EXPECT_THAT(Unframed(harness.Await(client, id).body),
+              ElementsAre(EndsWith(RawOf<float>({1})), EndsWith(RawOf<float>({2}))));
 }
 
 TEST(Stream, ClosingServerAnswersWhatItReadAndSaysSo) {

@@ -54,9 +54,10 @@ def test_key_that_exists_or_does_not_is_told(memory: SharedMemory) -> None:
 
 def test_memory_that_cannot_be_had_leaves_nothing_behind() -> None:
     key = f"/penstock-test-{os.getpid()}"
-    with pytest.raises(SharedMemoryError, match="bytes cannot be had"):
-        SharedMemory.create(1 << 60, key=key)
-    assert not Path("/dev/shm", key[1:]).exists()
+    for byte_size in (1 << 60, 1 << 63):  # the second is none that the system could be asked for
+        with pytest.raises(SharedMemoryError, match="bytes cannot be had"):
+            SharedMemory.create(byte_size, key=key)
+        assert not Path("/dev/shm", key[1:]).exists()
     with pytest.raises(SharedMemoryError, match="expected at least 1"):
         SharedMemory.create(0)
 

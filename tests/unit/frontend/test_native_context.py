@@ -236,6 +236,7 @@ async def test_peer_is_told_with_its_certificate(core: FakeTransport) -> None:
     plain = Held(core).context
     named = Held(core, auth_properties=(kind, common)).context
     assert plain.peer() == "ipv4:127.0.0.1:4711"
+    assert plain.connection() == "ipv4:127.0.0.1:4711#1"
     assert (plain.peer_identities(), plain.peer_identity_key(), plain.auth_context()) == (
         None,
         None,
