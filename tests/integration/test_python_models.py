@@ -186,6 +186,8 @@ async def test_spent_restarts_leave_the_model_unready(tmp_path: Path) -> None:
             pass
         assert not await client.server_ready()
         error = await failure(client)
+        while "its worker is being started" in str(error):  # until its end is known
+            error = await failure(client)
     assert error.code.name == "UNAVAILABLE"
     assert "load the model again" in str(error)
 
