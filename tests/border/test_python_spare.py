@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,8 +37,11 @@ def workers() -> list[psutil.Process]:
 
 def watchers() -> int:
     """The core's threads that watch workers: one ends with a worker that is not started again."""
-    found = Path("/proc/self/task").glob("*/comm")
-    return sum(path.read_text() == "ps-worker\n" for path in found)
+    count = 0
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            count += path.read_text() == "ps-worker\n"
+    return count
 
 
 def end_spare() -> psutil.Process:
