@@ -5,12 +5,11 @@ Run: .venv/bin/python bench/openvino_serving.py [--rounds 5] [--images 48] [--re
 ResNet-50 v1.5 has seeded random weights (what it says is worthless, what it costs is not). Each
 round drives the same model with the same settings in this process, one image and eight images at a
 time, then the server with eight one-image requests in flight, and takes the ratio to the better of
-the two in-process figures. penstock-load sends the images: h2load copies each body twice, which on
-two cores costs the engine one image in thirty. The models' configuration lets a batch wait 20 ms
-for the rest of the eight, as who has a fixed number in flight would: without it batches of two and
-six take turns, which the engine runs slower than batches of eight. The digits model is a 64-64-10
-perceptron of plain ONNX operators, which both backends can run; each round loads one, then the
-other.
+the two in-process figures. penstock-load sends the images. The models' configuration lets a batch
+wait 20 ms for the rest of the eight, as who has a fixed number in flight would: without it batches
+of two and six take turns, which the engine runs slower than batches of eight. The digits model is a
+64-64-10 perceptron of plain ONNX operators, which both backends can run; each round loads one, then
+the other.
 """
 
 from __future__ import annotations
