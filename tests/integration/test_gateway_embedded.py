@@ -97,16 +97,17 @@ async def test_client_that_leaves_takes_its_request_out_of_the_queue(server: Run
     head = (
         f"POST /v2/models/blocked/infer HTTP/1.1\r\nHost: t\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    for _ in range(2):  # one runs, one waits
+    writers = []
+    for count in (1, 2):  # one runs, one waits
         _reader, writer = await asyncio.open_connection("127.0.0.1", server.http_port)
+        writers.append(writer)
         writer.write(head.encode() + body)
-        held = writer
-        await running(server, 1 if _ == 0 else 2)
-        if _ == 0:
-            first = writer
-    held.transport.abort()
+        await running(server, count)
+    writers[1].transport.abort()
     await running(server, 1)
-    first.transport.abort()
+    (version,) = server.app.models.statistics("blocked")
+    assert version.counters["cancelled"]["queued"] == 1
+    writers[0].transport.abort()
 
 
 async def test_client_that_leaves_ends_its_stream(server: RunningServer) -> None:

@@ -160,8 +160,11 @@ async def test_client_that_leaves_cancels_its_call_at_the_server(tmp_path: Path)
                 await in_flight(server, gateway, count)
             writers[1].transport.abort()
             await in_flight(server, gateway, 1)
+            (version,) = server.app.models.statistics("blocked")
+            assert version.counters["cancelled"]["queued"] == 1
             writers[0].transport.abort()
             (tmp_path / "gate").touch()
+            await in_flight(server, gateway, 0)
 
 
 async def in_flight(server: RunningServer, gateway: FleetGateway, count: int) -> None:
