@@ -66,7 +66,10 @@ class BackgroundStress {
     uint64_t closed = 0;
     for (const uint64_t count : counters.closed) closed += count;
     EXPECT_EQ(closed, batches_.load());
-    EXPECT_EQ(s.execution_count + s.background.batches, batches_.load());
+    // A batch all of whose requests were cancelled while it ran served nobody: no execution.
+    const uint64_t executed = s.execution_count + s.background.batches;
+    EXPECT_LE(executed, batches_.load());
+    EXPECT_LE(batches_.load() - executed, s.fail.count + s.background.fail);
   }
 
  private:
