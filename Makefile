@@ -44,7 +44,7 @@ demo: build
 	$(BIN)/penstock demo $(ARGS)
 
 test: $(VENV)/locked $(STAMPS)/test-packages
-	@$(BIN)/python .ci/tier.py dev lint unit native asan fuzz tsan border integration
+	@$(BIN)/python .ci/tier.py dev lint unit asan fuzz tsan border integration
 
 test-all: $(VENV)/locked $(STAMPS)/test-packages
 	@$(BIN)/python .ci/tier.py dev lint unit native asan fuzz tsan border integration border-asan ubsan tidy slow
@@ -64,6 +64,7 @@ clean:
 
 # ---- tests ------------------------------------------------------------------------------------
 
+unit: PROCESSES = -n $(JOBS)
 unit: build
 	$(PYTEST) tests/unit
 
