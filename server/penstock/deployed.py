@@ -40,7 +40,14 @@ if TYPE_CHECKING:
     from penstock.store.records import Deployment, VersionRecord
     from penstock.store.store import Store
 
-__all__ = ["StoreDeployer", "StoreService", "make_store_service"]
+__all__ = [
+    "StoreDeployer",
+    "StoreService",
+    "cache_directory",
+    "check_bytes",
+    "make_store_service",
+    "with_digest",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,10 +111,10 @@ class StoreDeployer:
 
         async def check(served: ServedVersion) -> ServedVersion:
             nonlocal loaded
-            loaded = await self._run(_check_bytes, repository, record)
+            loaded = await self._run(check_bytes, repository, record)
             _check_interface(expected, signature_of(served.config), keeps)
             await self._check_goldens(served, record, goldens)
-            return _with_digest(served, loaded)
+            return with_digest(served, loaded)
 
         await self._models.deploy(
             record.model, repository, record.version, check, prepares=self._builds
@@ -240,8 +247,12 @@ class StoreDeployer:
         return future
 
 
-def _check_bytes(repository: Path, record: VersionRecord) -> str:
-    """The digest of what was just loaded. Blocking."""
+def check_bytes(repository: Path, record: VersionRecord) -> str:
+    """The digest of what was just loaded. Blocking.
+
+    Raises:
+        DataLossError: it is not what was fetched.
+    """
     from penstock.store.cache import digest_of
 
     digest = digest_of(repository, record)
@@ -264,7 +275,8 @@ def _check_interface(
         )
 
 
-def _with_digest(served: ServedVersion, digest: str) -> ServedVersion:
+def with_digest(served: ServedVersion, digest: str) -> ServedVersion:
+    """The version as it serves: its configuration says what it was loaded from."""
     if isinstance(served.handle, CoreVersion):
         served.handle.set_digest(digest)
     parameters = {**served.config.parameters, DIGEST_PARAMETER: digest}
@@ -359,7 +371,7 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
         store = Store(config.store, actor=server)
     except StoreError as error:
         raise StartupError(f"--store: {error}") from None
-    cache = ArtifactCache(_cache_directory(config), config.store_cache_bytes)
+    cache = ArtifactCache(cache_directory(config), config.store_cache_bytes)
     deployer = StoreDeployer(store, cache, models, core, config.store_build_environments)
     settings = FollowerSettings(
         environment=config.environment,
@@ -377,7 +389,8 @@ def _name_of(config: ServerConfig) -> str:
     return f"{socket.gethostname()}/{config.server_name}:{place}"[:255]
 
 
-def _cache_directory(config: ServerConfig) -> Path:
+def cache_directory(config: ServerConfig) -> Path:
+    """Where fetched artifacts are: by default in the user's cache."""
     if config.store_cache:
         return Path(config.store_cache)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

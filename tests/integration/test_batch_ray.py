@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.cli import finished, penstock, started
 from tests.support.fixture_models import FIXTURE_BACKENDS, write_identity
+from tests.support.store_world import World
+
+from penstock.store.store import open_store
 
 pytestmark = [pytest.mark.any_transport, pytest.mark.slow]
 
@@ -84,6 +87,27 @@ async def test_parts_of_a_node_that_is_lost_are_done_by_another(
         result = await finished(process)
     assert result.code == 0, result.err
     check(tmp_path / "out")
+
+
+async def test_each_worker_fetches_the_stores_version(cluster: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    np.save(tmp_path / "rows.npy", np.zeros((ROWS, 2), np.float32))
+    with open_store(str(tmp_path / "store"), may_create=True, actor="tester") as store:
+        world = World(store, str(tmp_path / "store"), tmp_path)
+        world.push(1.0, aliases=("prod",))
+        world.push(2.0)
+    said = await penstock(
+        *("batch", "m@prod", "--store", world.url, "--store-cache", str(tmp_path / "cache")),
+        *("--input", str(tmp_path / "rows.npy"), "--output", str(tmp_path / "out")),
+        *("--engine", "ray", "--ray-address", cluster.address, "--workers", "2"),
+        *("--part-rows", "500"),
+    )
+    assert said.code == 0, said.err
+    tables = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("part-*"))]
+    assert pa.concat_tables(tables)["OUTPUT0"].to_pylist() == [[1.0, 1.0]] * ROWS
+    model = json.loads((tmp_path / "out" / "manifest.json").read_text())["job"]["model"]
+    assert (model["version"], model["digest"][:7]) == ("1", "sha256:")
 
 
 async def test_no_cluster_is_temporary(source: Path, tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Name of the model; with --store also NAME@3 or NAME@alias."
+    ),
+]
 Input = Annotated[
     str,
     typer.Option(
@@ -20,6 +25,26 @@ Repository = Annotated[
         "--repository",
         metavar="DIR",
         help="Directory of models, to run the model in this process; repeatable.",
+    ),
+]
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Model store, to fetch the model from and run it in this process; else "
+        "PENSTOCK_STORE, where no repository is set.",
+    ),
+]
+StoreCache = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Directory of fetched artifacts; default in the user's."),
+]
+BuildEnvironments = Annotated[
+    bool,
+    typer.Option(
+        "--store-build-environments",
+        help="Build the environment of a Python model's locked requirements, which downloads.",
     ),
 ]
 BackendDirectory = Annotated[

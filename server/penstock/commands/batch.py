@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from penstock.commands import _batch_flags as flags
+from penstock.commands._batch_store import STORE_SETTINGS, store_engine, store_url
 from penstock.commands._connection import Connection, with_connection
 from penstock.commands._failure import EXIT_USAGE, CommandError, client_errors, made, report
 from penstock.commands._flags import Texts, given_settings
@@ -29,10 +31,11 @@ _SETTINGS = ("model_repository", "backend_directory", "backend_config", "python_
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """How requests are sent."""
+    """How requests are sent, and to a model of which store; "" = of none that is named."""
 
     timeout_s: float
     is_background: bool
+    store: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,9 @@ def batch(
     input_uri: flags.Input,
     output_uri: flags.Output,
     repository: flags.Repository = None,
+    store: flags.Store = "",
+    store_cache: flags.StoreCache = None,
+    store_build_environments: flags.BuildEnvironments = False,
     backend_directory: flags.BackendDirectory = None,
     backend_config: flags.BackendConfig = None,
     python_environments: flags.Environments = None,
@@ -85,11 +91,12 @@ def batch(
     dry_run: flags.DryRun = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Run a model over files of rows, here (--repository), on a server, or on a Ray cluster.
+    """Run a model over files of rows, here (--repository, --store), on a server, or on Ray.
 
     Columns become inputs by name. Outputs are parts in a directory, complete once manifest.json is
     there; rows that fail are in its folder rejects, with the reason. A job that was stopped goes on
-    when it is run again, and one that is finished is not done again.
+    when it is run again, with the version of the model that began it, and one that is finished is
+    not done again.
 
     Exit codes: 0 done; 1 failed; 2 wrong usage or plan; 3 more rejects than allowed; 75 stopped by
     something that may pass, run it again; 130 interrupted.
@@ -100,13 +107,16 @@ def batch(
         "backend_directory": backend_directory,
         "backend_config": backend_config,
         "python_environments": python_environments,
+        "store_cache": store_cache,
+        "store_build_environments": "true" if store_build_environments else None,
     }
     settings: Texts = {name: values for name, values in given.items() if values}
     options = _options(dict(locals()))
-    sending = _Sending(timeout_s, background)
-    make_engine = _engine_maker(engine, settings, connection, model, sending)
+    sending = _Sending(timeout_s, background, store)
     cluster = (ray_address, workers) if engine == "ray" else None
-    _finish(_Run(options, make_engine, cluster, dry_run, as_json), connection)
+    with _job_errors(connection):
+        options, make_engine = _engine_maker(engine, settings, connection, options, sending)
+        _finish(_Run(options, make_engine, cluster, dry_run, as_json))
 
 
 def _options(given: Mapping[str, Any]) -> JobOptions:
@@ -148,18 +158,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _engine_maker(
-    name: str, given: Texts, connection: Connection, model: str, sending: _Sending
-) -> MakeEngine:
-    """What makes the engine; nothing is started yet."""
-    from penstock.batch import local_engine
+    name: str, given: Texts, connection: Connection, options: JobOptions, sending: _Sending
+) -> tuple[JobOptions, MakeEngine]:
+    """The job as it is run, and what makes the engine; nothing is started yet."""
     from penstock.jobs.remote import remote_engine
 
     if name not in ("", "local", "server", "ray"):
         raise typer.BadParameter(f"--engine: expected local, server or ray, got '{name}'")
     if connection.url and "model_repository" in given:
         raise typer.BadParameter("--server and --repository: say one of them")
+    if sending.store and (connection.url or "model_repository" in given):
+        raise typer.BadParameter("--store goes with neither --server nor --repository")
     if (name or "server") == "server" and connection.url:
-        return partial(
+        return options, partial(
             remote_engine,
             connection.url,
             connection.settings,
@@ -170,29 +181,50 @@ def _engine_maker(
         raise typer.BadParameter("--background and --server HOST:PORT go together")
     if name == "server" or connection.url:
         raise typer.BadParameter("--engine server and --server HOST:PORT go together")
-    settings = given_settings(given, os.environ, _SETTINGS)
-    if "model_repository" not in settings:
-        raise typer.BadParameter("say --repository DIR or --server HOST:PORT")
     try:
-        config = ServerConfig.from_text(settings)
+        return _in_process(given, options, sending)
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    return partial(local_engine, config, model, sending.timeout_s)
 
 
-def _finish(run: _Run, connection: Connection) -> None:
-    import uvloop
+def _in_process(
+    given: Texts, options: JobOptions, sending: _Sending
+) -> tuple[JobOptions, MakeEngine]:
+    """The model in a core of the process that runs the job: of the store, or of a repository."""
+    from penstock.batch import local_engine
 
+    settings = given_settings(given, os.environ, (*_SETTINGS, *STORE_SETTINGS))
+    if url := store_url(sending.store, "model_repository" in settings):
+        settings.pop("model_repository", None)
+        stored, make_engine = store_engine(url, options, settings, sending.timeout_s)
+        if stored.note:
+            typer.echo(stored.note, err=True)
+        return replace(options, model=stored.name, version=str(stored.version)), make_engine
+    if "model_repository" not in settings:
+        raise typer.BadParameter("say --repository DIR or --server HOST:PORT, or --store URL")
+    config = ServerConfig.from_text(settings)
+    return options, partial(local_engine, config, options.model, sending.timeout_s)
+
+
+@contextmanager
+def _job_errors(connection: Connection) -> Iterator[None]:
+    """Turns what a job raises into its exit code."""
     from penstock.jobs.failures import JobError
 
     try:
         with client_errors(connection.url):
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                result = runner.run(_until_done(run))
+            yield
     except JobError as error:
         report(error.lines)
         raise typer.Exit(error.exit_code) from None
+
+
+def _finish(run: _Run) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(_until_done(run))
     if result is not None:
         _show(result, run)
 

@@ -88,6 +88,13 @@ class Ledger:
         """What job these outputs are of; None where there is none or it is damaged."""
         return self._read("job.json")
 
+    def unfinished_model(self) -> dict[str, Any] | None:
+        """The model of the job that these outputs were begun by, unless it is finished."""
+        if self.is_clearing() or self.manifest() is not None:
+            return None
+        model = (self.job() or {}).get("model")
+        return model if isinstance(model, dict) else None
+
     def begin(self, job: Mapping[str, Any]) -> None:
         """Says what job this is."""
         self._write("job.json", job)
