@@ -127,7 +127,7 @@ def recommend(settings: PolicySettings, signals: ModelSignals) -> tuple[int, str
 
 
 def _by_littles_law(settings: PolicySettings, signals: ModelSignals) -> tuple[int, str]:
-    if not signals.replicas or not signals.instances or signals.service_s is None:
+    if not signals.replicas or signals.instances < 1 or signals.service_s is None:
         # Nothing is known of what a request costs: those that are there keep what there is.
         is_wanted = signals.in_flight > 0 or signals.arrival_rate > 0
         return (max(1, signals.replicas) if is_wanted else 0), "no request has ended yet"
@@ -145,7 +145,7 @@ def _by_queue_age(settings: PolicySettings, signals: ModelSignals) -> int:
 
     Idle instances beside a queue mean that something else holds it up, which replicas do not help.
     """
-    if not signals.replicas or not signals.instances or not signals.pending:
+    if not signals.replicas or signals.instances < 1 or not signals.pending:
         return 0
     busy = max(signals.utilisation, min(1.0, signals.running / signals.instances))
     excess = signals.queue_age_s / settings.target_queue_age_s

@@ -42,6 +42,9 @@ class Counters:
     instances: float = 0.0
 
 
+_CLOCK_S = 1e-9
+"""The core counts nanoseconds."""
+
 _GROWING = ("success", "failure", "rejected", "queue_s", "busy_s")
 
 
@@ -193,7 +196,8 @@ def combine(
     pending = sum(each.pending for each in known)
     completed_rate = _rate(known, "completed")
     completed = sum(each.completed for each in known)
-    waited_s = sum(each.queue_s for each in known) / completed if completed else 0.0
+    waited_s = sum(each.queue_s for each in known) / completed if completed >= 1 else 0.0
+    drained_s = pending / completed_rate if completed >= 1 else 0.0
     time_of_instances = sum(each.instances * each.window_s for each in known)
     busy_s = sum(each.busy_s for each in known)
     return ModelSignals(
@@ -202,10 +206,10 @@ def combine(
         missing=missing,
         instances=sum(each.instances for each in known),
         arrival_rate=_rate(known, "arrived"),
-        service_s=(busy_s / completed or None) if completed else None,
+        service_s=busy_s / completed if completed >= 1 and busy_s >= _CLOCK_S else None,
         pending=pending,
         running=sum(each.running for each in known),
-        queue_age_s=max(waited_s, pending / completed_rate if completed_rate else 0.0),
+        queue_age_s=max(waited_s, drained_s),
         utilisation=min(1.0, busy_s / time_of_instances) if time_of_instances else 0.0,
         rejected_rate=_rate(known, "rejected"),
         waiting=waiting,
@@ -213,7 +217,8 @@ def combine(
 
 
 def _rate(replicas: Iterable[ReplicaSignals], name: str) -> float:
-    return sum(getattr(each, name) / each.window_s for each in replicas if each.window_s)
+    rates = [getattr(each, name) / each.window_s for each in replicas if each.window_s]
+    return float(sum(rates))
 
 
 def _step(

@@ -129,8 +129,9 @@ def test_idle_model_goes_to_zero_and_comes_back_at_once() -> None:
 
 def test_few_requests_under_the_activation_rate_are_none() -> None:
     settings = replace(SETTINGS, min_replicas=0, idle_s=10, activation_rate=0.5)
-    assert run(settings, (0, loaded(0.4)), (10, loaded(0.4)))[-1].replicas == 0
-    assert run(settings, (0, loaded(0.6)), (10, loaded(0.6)))[-1].replicas == 1
+    few, more = loaded(0.4, replicas=1), loaded(0.6, replicas=1)
+    assert run(settings, (0, few), (10, few))[-1].replicas == 0
+    assert run(settings, (0, more), (10, more))[-1].replicas == 1
 
 
 def test_scaler_that_begins_takes_nothing_away() -> None:
