@@ -35,6 +35,7 @@ GATEWAY = "clients/gateway/penstock_gateway/_proto"
 PACKAGES = {
     "inference": ("inference", (SERVER, CLIENT, GATEWAY)),
     "penstock/v1": ("jobs", (SERVER, CLIENT)),
+    "keda": ("externalscaler", (SERVER,)),
 }
 """By folder of sources: the name of the products, and where they go."""
 
@@ -127,7 +128,7 @@ def generate(repository_root: Path) -> list[Path]:
 
 def _python_name(type_name: str) -> str:
     """`.inference.A.B` as it is called inside the flat stub."""
-    packages = [f".{package.replace('/', '.')}." for package in PACKAGES]
+    packages = [f".{package.replace('/', '.')}." for package in ("externalscaler", *PACKAGES)]
     return next(type_name.removeprefix(p) for p in packages if type_name.startswith(p))
 
 

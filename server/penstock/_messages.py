@@ -31,14 +31,17 @@ __all__ = [
     "JOBS_SERVICE_NAME",
     "METHODS",
     "POOL",
+    "SCALER_SERVICE_NAME",
     "SERVICE_NAME",
     "Method",
     "jobs_pb",
     "pb",
+    "scaler_pb",
 ]
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 JOBS_SERVICE_NAME = "penstock.v1.JobService"
+SCALER_SERVICE_NAME = "externalscaler.ExternalScaler"
 
 _FOLDER = Path(__file__).parent / "_proto"
 
@@ -115,7 +118,10 @@ METHODS: Mapping[str, Method] = _build_methods(POOL)
 JOBS_DESCRIPTORS: FileDescriptorSet = _read_descriptors("jobs.binpb")
 """Penstock's own services; nobody else has their names, so they are in the default pool."""
 
+_SCALER_DESCRIPTORS: FileDescriptorSet = _read_descriptors("externalscaler.binpb")
+
 if TYPE_CHECKING:
+    from penstock._proto import externalscaler_pb as scaler_pb
     from penstock._proto import inference_pb as pb
     from penstock._proto import jobs_pb
 else:
@@ -123,3 +129,6 @@ else:
         JOBS_DESCRIPTORS, _fill_pool(JOBS_DESCRIPTORS, descriptor_pool.Default())
     )
     pb = _build_namespace(DESCRIPTORS, POOL)
+    scaler_pb = _build_namespace(
+        _SCALER_DESCRIPTORS, _fill_pool(_SCALER_DESCRIPTORS, DescriptorPool())
+    )

@@ -45,6 +45,8 @@ def test_products_of_the_packages_are_equal(tree: Path) -> None:
         "server/penstock/_proto/jobs_pb.pyi",
         "clients/python/penstock_client/_proto/jobs.binpb",
         "clients/python/penstock_client/_proto/jobs_pb.pyi",
+        "server/penstock/_proto/externalscaler.binpb",
+        "server/penstock/_proto/externalscaler_pb.pyi",
     ]
     for first, last in ((0, 6), (6, 10)):
         for kind in (0, 1):

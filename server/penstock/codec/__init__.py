@@ -12,6 +12,7 @@ from penstock._messages import (
     JOBS_SERVICE_NAME,
     METHODS,
     POOL,
+    SCALER_SERVICE_NAME,
     SERVICE_NAME,
     Method,
 )
@@ -76,6 +77,13 @@ from penstock.codec._records import (
     Warmup,
     WarmupInput,
 )
+from penstock.codec._scaler import (
+    encode_is_active,
+    encode_metric_spec,
+    encode_metric_value,
+    parse_metrics_request,
+    parse_scaled_object,
+)
 from penstock.codec._settings import (
     TraceRequest,
     encode_log_settings,
@@ -92,6 +100,7 @@ __all__ = [
     "JOB_METHODS",
     "METHODS",
     "POOL",
+    "SCALER_SERVICE_NAME",
     "SERVICE_NAME",
     "ConfigReading",
     "DynamicBatching",
@@ -124,10 +133,13 @@ __all__ = [
     "encode_config_json",
     "encode_done",
     "encode_index",
+    "encode_is_active",
     "encode_job",
     "encode_jobs",
     "encode_load_response",
     "encode_log_settings",
+    "encode_metric_spec",
+    "encode_metric_value",
     "encode_model_config",
     "encode_model_metadata",
     "encode_model_ready",
@@ -147,7 +159,9 @@ __all__ = [
     "parse_job_request",
     "parse_load_request",
     "parse_log_request",
+    "parse_metrics_request",
     "parse_model_request",
+    "parse_scaled_object",
     "parse_trace_request",
     "parse_region_name",
     "parse_register_request",

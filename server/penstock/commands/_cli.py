@@ -20,6 +20,7 @@ from penstock.commands import (
     make_key,
     models,
     push,
+    scaler,
     serve,
     store,
 )
@@ -56,6 +57,7 @@ def _options(
 
 serve.add_to(app)
 gateway.add_to(app)
+scaler.add_to(app)
 infer.add_to(app)
 batch.add_to(app)
 models.add_to(app)

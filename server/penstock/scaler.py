@@ -1,0 +1,125 @@
+"""`penstock scaler`: watches a fleet and answers KEDA, in a process without a core or a model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import uvloop
+
+from penstock.access_settings import AccessSettings
+from penstock.errors import StartupError
+from penstock.frontend.addresses import is_loopback
+from penstock.frontend.external_scaler import ExternalScaler, ScalerServer
+from penstock.frontend.tls import server_credentials
+from penstock.lifecycle import StopSignals, pass_time
+from penstock.observe.log import LogSettings, set_up_logging
+from penstock.scaling.advisor import Advisor
+from penstock.scaling.config import ScalerConfig
+from penstock.scaling.fleet import Fleet
+
+__all__ = ["EXIT_FAILURE", "Scaler", "run"]
+
+EXIT_FAILURE = 1
+_STOP_S = 2.0
+_REPEAT_S = 10.0
+"""KEDA acts on true alone, and may have missed the one before."""
+
+_log = logging.getLogger(__name__)
+
+
+class Scaler:
+    """The rounds and the service.
+
+    Threading: confined to the event loop it was made on.
+    Lifecycle: start -> stop; stop also after a failed or interrupted start.
+    """
+
+    def __init__(self, config: ScalerConfig) -> None:
+        self._config = config
+        self.advisor = Advisor(Fleet(config.fleet()), config.policy(), time.monotonic)
+        service = ExternalScaler(self.advisor, repeat_s=_REPEAT_S, clock=time.monotonic)
+        self.server = ScalerServer(service, config.host, config.grpc_port)
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns once it serves and has asked everybody once, whether or not anybody answers.
+
+        Raises:
+            StartupError: the port is taken, or the certificates will not do.
+        """
+        self.server.bind(_credentials(self._config))
+        if not is_loopback(self._config.host) and not self._config.grpc_use_ssl:
+            _log.warning("gRPC listens on %s, beyond loopback, without TLS", self.server.address)
+        await self._round()
+        await self.server.start()
+        self._rounds = asyncio.create_task(self._repeat())
+        _log.info("scaler is ready: gRPC %s", self.server.address)
+
+    async def stop(self) -> None:
+        """Ends streams and rounds."""
+        await self.server.stop(_STOP_S)
+        if self._rounds is not None:
+            self._rounds.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rounds
+
+    async def _repeat(self) -> None:
+        while True:
+            await pass_time(self._config.interval_secs)
+            await self._round()
+
+    async def _round(self) -> None:
+        """A defect ends one round, not all of them: what was known turns stale by itself."""
+        try:
+            await self.advisor.round()
+        except Exception:
+            _log.exception("a round failed")
+
+
+def run(config: ScalerConfig) -> int:
+    """Serves until SIGTERM or SIGINT.
+
+    Returns:
+        Exit code: 0 after an orderly end, EXIT_FAILURE when it could not start.
+    """
+    set_up_logging(LogSettings.of(config.log_level, config.log_format))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config))
+    except StartupError as error:
+        _log.error("cannot start: %s", error)
+        return EXIT_FAILURE
+    return 0
+
+
+async def _serve(config: ScalerConfig) -> None:
+    with StopSignals() as signals:
+        scaler = Scaler(config)
+        started = asyncio.create_task(scaler.start())
+        ending = asyncio.create_task(signals.wait())
+        try:
+            await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not started.done():
+                started.cancel()
+            elif started.exception() is None:
+                _log.info("%s: stopping", (await ending).name)
+            await asyncio.gather(started, return_exceptions=True)
+        finally:
+            ending.cancel()
+            await scaler.stop()
+        if not started.cancelled():
+            started.result()
+    _log.info("stopped")
+
+
+def _credentials(config: ScalerConfig) -> Any:
+    if not config.grpc_use_ssl:
+        return None
+    names: Sequence[str] = ("use_ssl", "use_ssl_mutual", "server_cert", "server_key", "root_cert")
+    values = {f"grpc_{name}": getattr(config, f"grpc_{name}") for name in names}
+    return server_credentials(AccessSettings(**values))
