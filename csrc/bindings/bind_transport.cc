@@ -228,6 +228,7 @@ void BindTransport(py::module_& module) {
           "listen",
           [](const PyTransport& self, int fd) { ThrowIfError(self.transport().Listen(fd)); },
           py::arg("fd"))
+      .def("share_listeners", [](const PyTransport& self) { self.transport().ShareListeners(); })
       .def("start", [](const PyTransport& self) { self.transport().Start(); })
       .def("set_loaded", [](const PyTransport& self) { self.transport().SetLoaded(); })
       .def("close_streams", [](const PyTransport& self) { self.transport().CloseStreams(); })

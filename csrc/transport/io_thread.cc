@@ -382,11 +382,14 @@ void IoThread::WatchListener(Socket listener, std::function<bool(int fd)> on_rea
   });
 }
 
-void IoThread::Drain() {
-  mailbox_->Post([this] {
+void IoThread::Drain(bool leaves_listeners) {
+  mailbox_->Post([this, leaves_listeners] {
     is_draining_ = true;
     for (const auto& listener : listeners_) {
-      shutdown(listener->socket.fd(), SHUT_RDWR);  // also where somebody has a copy of it
+      if (!listener->socket.is_open()) continue;
+      // Out of epoll by name, too: a socket that others have stays in it when it is closed here.
+      epoll_ctl(epoll_.fd(), EPOLL_CTL_DEL, listener->socket.fd(), nullptr);
+      if (!leaves_listeners) shutdown(listener->socket.fd(), SHUT_RDWR);
       listener->socket.Close();
     }
     for (const auto& [connection, owned] : connections_) connection->Drain();

@@ -72,7 +72,8 @@ class IoThread {
   // from it: nothing can be taken for now, and the socket rests for a moment.
   void WatchListener(Socket listener, std::function<bool(int fd)> on_readable);
   // Of all connections, from any thread.
-  void Drain();
+  // `leaves_listeners`: they are closed here and not shut down, for another process has them too.
+  void Drain(bool leaves_listeners = false);
   void CloseStreams();
   size_t load() const { return connection_count_.load(std::memory_order_relaxed); }
 

@@ -63,7 +63,7 @@ void Transport::CloseStreams() {
 }
 
 void Transport::Drain() {
-  for (const auto& thread : threads_) thread->Drain();
+  for (const auto& thread : threads_) thread->Drain(shares_listeners_);
 }
 
 bool Transport::Stop(int64_t timeout_ns) {

@@ -22,7 +22,7 @@ namespace penstock {
 //
 // Threading: control calls on one thread at a time; events() and counters() on any.
 // Ownership: owns the threads, and they the listening sockets; borrows the engine, which outlives it.
-// Lifecycle: UseTls?, Listen+ -> Start -> CloseStreams?, Drain? -> Stop.
+// Lifecycle: UseTls?, Listen+ -> Start -> ShareListeners?, CloseStreams?, Drain? -> Stop.
 // Blocking: Stop, for requests that run.
 class Transport {
  public:
@@ -35,6 +35,9 @@ class Transport {
   Status UseTls(TlsFiles files);
   // Takes connections from a listening socket, whose descriptor is duplicated.
   Status Listen(int fd);
+  // Another process takes connections from the same sockets, or will: Drain leaves them as they are.
+  // Otherwise it shuts them down, so that clients are refused whoever has a copy.
+  void ShareListeners() { shares_listeners_ = true; }
   void Start();
   void SetLoaded() { shared_->has_loaded.store(true); }
   void CloseStreams();
@@ -58,6 +61,8 @@ class Transport {
   std::unique_ptr<TlsContext> tls_;
   std::vector<Socket> listeners_;  // until Start
   std::vector<std::unique_ptr<IoThread>> threads_;
+
+  bool shares_listeners_ = false;
 
   // Only on the thread that takes connections.
   Socket spare_;  // given up for a moment when there are no more descriptors

@@ -331,6 +331,8 @@ class Transport:
         """Paths. Raises InvalidArgumentError where the files will not do."""
     def listen(self, fd: int) -> None:
         """A bound socket that listens; the descriptor is duplicated."""
+    def share_listeners(self) -> None:
+        """Another process has the listening sockets: drain does not shut them down."""
     def start(self) -> None: ...
     def set_loaded(self) -> None:
         """The models of the start are loaded: NOT_FOUND from now on, UNAVAILABLE before."""

@@ -1,7 +1,8 @@
 """The only place that wires objects together, and the order in which they start and stop.
 
-Up:   logging, core, ports, servers, models, READY.
-Down: readiness, grace, refuse, transport, models, core, HTTP (`penstock.lifecycle.stop_in_order`).
+Up:   logging, core, ports, servers, models, servers on inherited sockets, READY.
+Down: readiness, grace, turn away, refuse, transport, models, core, HTTP
+(`penstock.lifecycle.stop_in_order`).
 """
 
 from __future__ import annotations
@@ -9,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import os
-import signal
+import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-import uvloop
+from typing import TYPE_CHECKING
 
 from penstock import __version__
 from penstock.access.door import Door, access_policy
 from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
-from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
@@ -31,14 +29,15 @@ from penstock.frontend.health import register_health
 from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.jobs import register_jobs
+from penstock.frontend.listeners import Inherited
 from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import register
 from penstock.gateway.embedded import make_http
 from penstock.handlers import make_handlers
-from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
-from penstock.observe.log import LogSettings, apply_settings, set_up_logging
+from penstock.lifecycle import Lifecycle, State, stop_in_order
+from penstock.observe.log import LogSettings, apply_settings
 from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
 from penstock.repository.availability import AvailabilityWatch
@@ -49,9 +48,7 @@ from penstock.wiring import PLUGINS, make_models, make_poller, repository_settin
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager
 
-__all__ = ["EXIT_FAILURE", "App", "check", "run"]
-
-EXIT_FAILURE = 1
+__all__ = ["App", "apply_log_settings", "check", "log_settings", "make_core"]
 
 _log = logging.getLogger("penstock.app")
 
@@ -68,10 +65,16 @@ class App:
     Ownership: owns everything it wires.
     Lifecycle: `lifecycle` (penstock.lifecycle.TRANSITIONS); start -> stop, stop also after a failed
     or interrupted start.
+
+    Attributes:
+        is_followed: another process serves with the same listening sockets.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, inherited: Inherited | None = None) -> None:
+        """`inherited`: listening sockets that are there already."""
         self.config = config
+        self.inherited = inherited or Inherited()
+        self.is_followed = False
         self.lifecycle = Lifecycle()
         self.core = make_core(config)
         self.door = Door(config, self.core.access)
@@ -81,7 +84,7 @@ class App:
         self.jobs = self._make_jobs() if config.jobs_root else None
         self.poller = make_poller(config, self.core, self.models)
         self.gate = Gate(self.core.access, self.door.verifier)
-        logs = LogControl(_log_settings(config), _apply_log_settings)
+        logs = LogControl(log_settings(config), apply_log_settings)
         self.handlers = make_handlers(
             config, self.core, self.models, self.readiness, self.gate, logs
         )
@@ -97,12 +100,14 @@ class App:
         """
         self.core.start()
         await self.door.start()
-        servers = [each for each in (self.grpc, self.http, self.metrics) if each is not None]
-        for server in servers:
-            server.bind()
+        servers = self._servers()
+        late = [servers[side] for side in servers if self.inherited.has(side)]
+        for side, server in servers.items():
+            server.bind(self.inherited.of(side))
         self._warn_if_exposed()
-        for server in servers:
-            await server.start()
+        for server in servers.values():
+            if server not in late:
+                await server.start()
         _log.info("loading models; %s", self._describe_addresses())
         if self.poller is not None:
             await self.poller.look()
@@ -115,6 +120,8 @@ class App:
         if self.grpc is not None:
             self.grpc.set_loaded()
         self.readiness.start()
+        for server in late:  # whoever connects before waits: in the socket, or for the predecessor
+            await server.start()
         self.lifecycle.move(State.READY)
         _log.info("penstock %s is ready: %s", __version__, self._describe_addresses())
         if not self.readiness.is_ready:
@@ -139,14 +146,31 @@ class App:
         return is_clean
 
     def withdraw(self) -> None:
-        """First rung down: readiness. What is served then stays as it is."""
-        self.readiness.withdraw()
+        """First rung down: readiness. What is served then stays as it is.
+
+        Where a successor serves at the same address that stays ready, and clients go there at once.
+        """
+        if self.is_followed:
+            self.turn_away()
+        else:
+            self.readiness.withdraw()
+        if self.http is not None:
+            self.http.withdraw()
         self.availability.stop()
         if self.poller is not None:
             self.poller.stop()
 
+    def turn_away(self) -> None:
+        """Second rung: clients are told to make new calls elsewhere; what they made is served."""
+        for server in self._servers().values():
+            server.turn_away()
+
+    def share_listeners(self) -> Mapping[str, Sequence[socket.socket]]:
+        """The listening sockets by side, for another process to take connections from as well."""
+        return {side: server.share() for side, server in self._servers().items()}
+
     def stop_accepting(self) -> None:
-        """Second rung: nothing new."""
+        """Third rung: nothing new."""
         self.core.engine.stop_accepting()
         self.readiness.close()
         if self.grpc is not None:
@@ -155,7 +179,7 @@ class App:
             _log.info("new requests are refused; those in flight may finish")
 
     async def stop_transport(self, timeout_s: float) -> None:
-        """Third rung: jobs, which go on when the server is started again, and what is called."""
+        """Fourth rung: jobs, which go on when the server is started again, and what is called."""
         if self.jobs is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.jobs.close(), timeout_s)
@@ -164,14 +188,14 @@ class App:
         await asyncio.gather(*ends)
 
     async def stop_models(self, timeout_s: float) -> bool:
-        """Fourth rung: models, and who loads them."""
+        """Fifth rung: models, and who loads them."""
         if self.poller is None:
             return await self.models.close(timeout_s)
         ended = await asyncio.gather(self.poller.close(timeout_s), self.models.close(timeout_s))
         return all(ended)
 
     async def stop_core(self, timeout_s: float) -> bool:
-        """Fifth rung: the core's threads."""
+        """Sixth rung: the core's threads."""
         await self.door.stop()
         return await self.core.close(timeout_s)
 
@@ -179,6 +203,10 @@ class App:
         """Last rung: probes and metrics."""
         servers = [each for each in (self.http, self.metrics) if each is not None]
         await asyncio.gather(*(server.stop() for server in servers))
+
+    def _servers(self) -> dict[str, GrpcioTransport | NativeTransport | HttpServer]:
+        sides = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics}
+        return {side: server for side, server in sides.items() if server is not None}
 
     def _make_grpc(self) -> GrpcioTransport | NativeTransport:
         transport = _make_transport(self.config, self.core, self.gate)
@@ -234,23 +262,6 @@ class App:
         return ", ".join(f"{name} {each.address}" for name, each in servers.items() if each)
 
 
-def run(config: ServerConfig) -> int:
-    """Serves until SIGTERM or SIGINT; what `penstock serve` does.
-
-    Returns:
-        Exit code: 0 after an orderly end, EXIT_FAILURE when the server could not start.
-    """
-    set_up_logging(_log_settings(config))
-    _set_core_logging(_log_settings(config))
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config))
-    except StartupError as error:
-        _log.error("cannot start: %s", error)
-        return EXIT_FAILURE
-    return 0
-
-
 def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
     """Validates the repositories without serving them; what `penstock check` does.
 
@@ -266,37 +277,6 @@ def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
         return check_repository(CoreEngine(core), settings, prepare=prepare)
     finally:
         core.engine.shutdown()
-
-
-async def _serve(config: ServerConfig) -> None:
-    app = App(config)
-    with StopSignals() as signals:
-        started = asyncio.create_task(app.start())
-        ending = asyncio.create_task(signals.wait())
-        await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
-        grace_s = 0.0
-        try:
-            if not started.done():
-                _log.info("interrupted while starting")
-                started.cancel()
-            elif started.exception() is None:
-                number = await ending
-                grace_s = config.shutdown_grace_secs if number == signal.SIGTERM else 0.0
-                _log.info("%s: draining", number.name)
-            await asyncio.gather(started, return_exceptions=True)
-        finally:
-            ending.cancel()
-            if not await app.stop(grace_s):
-                _end_by_force()
-        if not started.cancelled():
-            started.result()
-        _log.info("stopped")
-
-
-def _end_by_force() -> NoReturn:
-    """A thread is stuck in a model, and the interpreter would wait for it."""
-    sys.stderr.flush()
-    os._exit(EXIT_FAILURE)
 
 
 def make_core(config: ServerConfig) -> Core:
@@ -339,11 +319,13 @@ def _package_directory(package: str) -> Path | None:
     return Path(locations[0]) if locations else None
 
 
-def _log_settings(config: ServerConfig) -> LogSettings:
+def log_settings(config: ServerConfig) -> LogSettings:
+    """How the settings have the log."""
     return LogSettings.of(config.log_level, config.log_format)
 
 
-def _apply_log_settings(settings: LogSettings) -> None:
+def apply_log_settings(settings: LogSettings) -> None:
+    """From now on both languages log so."""
     apply_settings(settings)
     _set_core_logging(settings)
 

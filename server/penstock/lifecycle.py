@@ -32,6 +32,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TURN_S = 0.25  # calls that clients began before they heard are served
 _REFUSE_S = 0.25  # gRPC cancels, without a reason, calls that it has received and not handed over
 _JOIN_S = 1.0  # what models, then the core, get for ending idle threads when no time is left
 
@@ -134,11 +135,14 @@ class Stoppable(Protocol):
     def withdraw(self) -> None:
         """Readiness turns false; everything is served on."""
 
+    def turn_away(self) -> None:
+        """GOAWAY: clients make new calls elsewhere. What they have made is served."""
+
     def stop_accepting(self) -> None:
         """New inference is refused; streams are told to end."""
 
     async def stop_transport(self, timeout_s: float) -> None:
-        """GOAWAY, let RPCs in flight finish, then cancel the rest."""
+        """Let RPCs in flight finish, then cancel the rest."""
 
     async def stop_models(self, timeout_s: float) -> bool:
         """Models finish what they have; False if a load or a drain did not end in time."""
@@ -166,9 +170,11 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
     if grace_s > 0:
         _log.info("not ready any more; serving on for %g s", grace_s)
         await pass_time(grace_s)
-    server.stop_accepting()
     deadline = loop.time() + timeout_s
-    await pass_time(min(_REFUSE_S, timeout_s))
+    server.turn_away()
+    await pass_time(min(_TURN_S, timeout_s / 4))
+    server.stop_accepting()
+    await pass_time(min(_REFUSE_S, max(0.0, deadline - loop.time())))
     await server.stop_transport(max(0.0, deadline - loop.time()))
     models_ended = await server.stop_models(max(_JOIN_S, deadline - loop.time()))
     if not models_ended:

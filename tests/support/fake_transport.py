@@ -150,6 +150,9 @@ class FakeTransport:
     def listen(self, fd: int) -> None:
         self.told.append("listen")
 
+    def share_listeners(self) -> None:
+        self.told.append("share_listeners")
+
     def start(self) -> None:
         self.told.append("start")
 

@@ -24,7 +24,20 @@ PY_LEVELS = [
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
     ["frontend"],
-    ["lifecycle", "app", "batch", "gateway", "handlers", "stored", "deployed", "wiring", "scaler"],
+    [
+        "lifecycle",
+        "notify",
+        "handover",
+        "app",
+        "serving",
+        "batch",
+        "gateway",
+        "handlers",
+        "stored",
+        "deployed",
+        "wiring",
+        "scaler",
+    ],
     ["commands"],
     ["__main__"],
 ]

@@ -87,6 +87,9 @@ class Recorder:
     def withdraw(self) -> None:
         self.calls.append("withdraw")
 
+    def turn_away(self) -> None:
+        self.calls.append("turn_away")
+
     def stop_accepting(self) -> None:
         self.calls.append("stop_accepting")
 
@@ -108,7 +111,8 @@ class Recorder:
         self.calls.append("stop_http")
 
 
-RUNGS = ["withdraw", "stop_accepting", "stop_transport", "stop_models", "stop_core", "stop_http"]
+RUNGS = ["withdraw", "turn_away", "stop_accepting", "stop_transport", "stop_models"]
+RUNGS += ["stop_core", "stop_http"]
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 0.01])

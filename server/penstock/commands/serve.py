@@ -22,13 +22,14 @@ def _serve(flags: Texts) -> None:
 
     Every setting is also an environment variable: --grpc-port is PENSTOCK_GRPC_PORT. SIGTERM
     drains: the server turns unready, serves on for the grace time, finishes what is under way and
-    exits 0. SIGINT does the same without the grace time; a second signal ends it at once.
+    exits 0. SIGINT does the same without the grace time; a second signal ends it at once. SIGUSR2
+    starts the same command again with the listening sockets, and drains once that is ready.
     """
     try:
         config = ServerConfig.from_text(given_settings(flags, os.environ))
     except ConfigError as error:
         report(error.faults)
         raise typer.Exit(EXIT_USAGE) from None
-    from penstock.app import run  # what serves is imported once the settings are right
+    from penstock.serving import run  # what serves is imported once the settings are right
 
     raise typer.Exit(run(config))

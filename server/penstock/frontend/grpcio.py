@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -50,8 +51,13 @@ class GrpcioTransport:
         self.server: Any = grpc.aio.server(options=_options(config))
         self.port = 0
 
-    def bind(self) -> None:
+    def bind(self, given: Sequence[socket.socket] = ()) -> None:
         """Takes the port; StartupError when that fails, or when certificates will not do."""
+        if given:
+            raise StartupError(
+                "--transport grpcio takes over no listening socket: expected --transport native, or"
+                " no socket for grpc in LISTEN_FDNAMES"
+            )
         if self._unix is None:
             # gRPC logs the reason of a failure and raises without it: ask the system first.
             check_free(self._host, self._config.grpc_port, "gRPC")
@@ -94,6 +100,13 @@ class GrpcioTransport:
     def stats(self) -> Mapping[str, int]:
         """Nothing: gRPC does not tell."""
         return {}
+
+    def turn_away(self) -> None:
+        """Nothing: gRPC says GOAWAY when it is stopped."""
+
+    def share(self) -> Sequence[socket.socket]:
+        """None: gRPC keeps its sockets to itself."""
+        return ()
 
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import h11
 import uvicorn
@@ -80,7 +80,7 @@ class HttpServer:
 
     Threading: confined to the event loop.
     Ownership: its sockets and its task.
-    Lifecycle: bind -> start -> stop; stop alone is fine after bind.
+    Lifecycle: bind -> start -> share?, withdraw?, turn_away? -> stop; stop alone is fine.
     """
 
     def __init__(
@@ -99,12 +99,18 @@ class HttpServer:
         self._port = port
         self._purpose = purpose
         self._sockets: list[socket.socket] = []
+        self._is_shared = False
         self._task: asyncio.Task[None] | None = None
         self._server: _Embedded | None = None
 
-    def bind(self) -> None:
-        """Takes the port; StartupError when that fails."""
-        self._sockets = bind(self._host, self._port, self._purpose)
+    def bind(self, given: Sequence[socket.socket] = ()) -> None:
+        """Takes the port; StartupError when that fails.
+
+        Args:
+            given: sockets to take instead, which listen already and which others may have, too.
+        """
+        self._sockets = list(given) or bind(self._host, self._port, self._purpose)
+        self._is_shared = bool(given)
         self._port = self._sockets[0].getsockname()[1]
 
     @property
@@ -145,6 +151,17 @@ class HttpServer:
         """From now on each answer is its connection's last: clients go elsewhere."""
         if self._server is not None:
             self._server.server_state.default_headers.append((b"connection", b"close"))
+
+    def share(self) -> Sequence[socket.socket]:
+        """The listening sockets, for another process that takes connections from them, too."""
+        self._is_shared = True
+        return self._sockets
+
+    def turn_away(self) -> None:
+        """Leaves new connections to the others where there are any; else they are answered here."""
+        if self._is_shared and self._server is not None:
+            for each in self._server.servers:
+                each.close()
 
     async def drain(self, timeout_s: float) -> None:
         """Returns once the requests under way are answered, or after the time."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -54,6 +55,9 @@ class CoreTransport(EventSource, Protocol):
     def listen(self, fd: int) -> None:
         """Takes connections from a listening socket; keeps a duplicate of it."""
 
+    def share_listeners(self) -> None:
+        """Another process has the listening sockets, too: `drain` does not shut them down."""
+
     def start(self) -> None:
         """Begins to serve."""
 
@@ -77,9 +81,10 @@ class NativeTransport:
     """Wires a core transport, its address, its certificates and the server of the Python lane.
 
     Threading: confined to the event loop.
-    Ownership: owns the core transport, and the file of a Unix-domain socket.
+    Ownership: owns the core transport, its listening sockets, and the file of a Unix-domain socket
+    that nobody else has.
     Lifecycle: constructed -> services are registered on `server` -> bind -> start -> set_loaded ->
-    close_streams -> stop. stop alone is fine at any time.
+    share? -> turn_away, close_streams -> stop. stop alone is fine at any time.
     """
 
     def __init__(
@@ -94,24 +99,36 @@ class NativeTransport:
         self._core = make(**_options(config))
         self.server = NativeServer(gate, config.max_message_bytes)
         self.port = 0
+        self._sockets: list[socket.socket] = []
         self._is_listening = False
+        self._is_shared = False
 
-    def bind(self) -> None:
-        """Takes the port; StartupError when that fails, or when certificates will not do."""
-        if self._unix is not None:
-            with self._unix.claimed("gRPC"):
-                bound = [self._unix.bind("gRPC")]
-        else:
-            bound = bind(self._host, self._config.grpc_port, "gRPC")
-            self.port = bound[0].getsockname()[1]
-        with ExitStack() as sockets:
-            for each in bound:
-                sockets.enter_context(each)
+    def bind(self, given: Sequence[socket.socket] = ()) -> None:
+        """Takes the port; StartupError when that fails, or when certificates will not do.
+
+        Args:
+            given: sockets to take instead, which listen already and which others may have, too.
+        """
+        self._sockets = list(given) or self._bound()
+        if self._unix is None:
+            self.port = self._sockets[0].getsockname()[1]
+        with ExitStack() as bound:
+            for each in self._sockets:
+                bound.enter_context(each)
             if self._config.grpc_use_ssl:
                 self._use_tls()
-            for each in bound:
+            for each in self._sockets:
                 self._core.listen(each.fileno())
+            bound.pop_all()
         self._is_listening = True
+        if given:
+            self.share()
+
+    def share(self) -> Sequence[socket.socket]:
+        """The listening sockets, for another process: from now on they are left as they are."""
+        self._is_shared = True
+        self._core.share_listeners()
+        return self._sockets
 
     @property
     def address(self) -> str:
@@ -135,14 +152,20 @@ class NativeTransport:
         """Counters and gauges by name."""
         return self._core.stats()
 
+    def turn_away(self) -> None:
+        """Takes no connections any more, and tells clients to make new calls elsewhere: GOAWAY."""
+        if self._unix is not None and not self._is_shared:
+            self._unix.remove(is_listening=self._is_listening)
+        self._core.drain()
+
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest.
 
         Takes little longer than the grace: what does not end then is left, and logged.
         """
-        if self._unix is not None:
-            self._unix.remove(is_listening=self._is_listening)
-        self._core.drain()
+        self.turn_away()
+        for each in self._sockets:
+            each.close()
         await self._until_closed(grace_s)
         await self.server.cancel_all(_CANCEL_S)
         await self._until_closed(_CANCEL_S)
@@ -163,6 +186,12 @@ class NativeTransport:
             if left_s <= 0:
                 return
             await self.server.next_event(left_s)
+
+    def _bound(self) -> list[socket.socket]:
+        if self._unix is None:
+            return bind(self._host, self._config.grpc_port, "gRPC")
+        with self._unix.claimed("gRPC"):
+            return [self._unix.bind("gRPC")]
 
     def _use_tls(self) -> None:
         config = self._config

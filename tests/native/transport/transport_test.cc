@@ -146,6 +146,22 @@ TEST_F(RunningTransport, DrainClosesTheListeners) {
   }
 }
 
+TEST_F(RunningTransport, DrainLeavesSharedListenersToTheOthers) {
+  models_.Serve(IdentitySpec());
+  Start();
+  transport_.ShareListeners();
+  const Socket served(ConnectTo(listener_));
+  Http2Client client(served.fd());
+  const int32_t id = client.Call(kInfer, RowRequest({1}));
+  AwaitClosed(client, served.fd(), id);
+  transport_.Drain();
+  EXPECT_TRUE(transport_.Stop(kLongNs));
+  const Socket waiting(ConnectTo(listener_));
+  pollfd readable{listener_.fd(), POLLIN, 0};
+  ASSERT_EQ(poll(&readable, 1, 30'000), 1) << "the connection does not wait in the socket";
+  EXPECT_TRUE(Socket(accept(listener_.fd(), nullptr, nullptr)).is_open());
+}
+
 TEST_F(RunningTransport, StopWaitsForWhatRunsAndAnswersNobody) {
   Gate gate;
   models_.Serve(IdentitySpec(), EchoBehind(gate));
