@@ -54,6 +54,8 @@ _log = logging.getLogger("penstock.app")
 
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
+_TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt_lean_libs")
+"""Those that hold TensorRT's runtime: in full, and for version-compatible plans only."""
 _WORKER = Path(__file__).parent / "worker" / "__main__.py"
 """What the workers of Python models are started with."""
 
@@ -295,6 +297,8 @@ def make_core(config: ServerConfig) -> Core:
         library = _package_directory(backend)
         if library is not None:
             options.setdefault(backend, {}).setdefault("library", str(library / folder))
+    found = [each for each in map(_package_directory, _TENSORRT_PACKAGES) if each is not None]
+    options.setdefault("tensorrt", {}).setdefault("search", ":".join(map(str, found)))
     python = options.setdefault("python", {})
     python.setdefault("interpreter", sys.executable)
     python.setdefault("runtime", str(_WORKER))

@@ -9,13 +9,14 @@ from pathlib import Path
 from penstock.codec import ModelConfig
 from penstock.errors import ConfigError
 
-PLATFORMS = {"onnxruntime_onnx": "onnxruntime"}
+PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
 """Triton's older way to name a backend, with the framework's format."""
 
 DEFAULT_FILENAMES = {
     "onnxruntime": "model.onnx",
     "openvino": "model.xml",
     "python": "model.py",
+    "tensorrt": "model.plan",
 }
 """What a version directory holds; a backend that is not here is given the directory itself."""
 
@@ -32,6 +33,7 @@ _BY_SUFFIX = {
     ".onnx": "onnxruntime",
     ".pb": "openvino",
     ".pdmodel": "openvino",
+    ".plan": "tensorrt",
     ".saved_model": "openvino",
     ".tflite": "openvino",
     ".xml": "openvino",

@@ -118,7 +118,10 @@ def test_backend_of_a_plugin_gets_the_version_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "fault"),
     [
-        ('platform: "tensorrt_plan"', "platform: 'tensorrt_plan' is not supported, expected one"),
+        (
+            'platform: "tensorflow_graphdef"',
+            "platform: 'tensorflow_graphdef' is not supported, expected one",
+        ),
         ('backend: "openvino"', "backend: there is no backend 'openvino', expected one of fixtu"),
         ('backend: "../../x"', "backend: '../../x' is not a name of letters, digits and _"),
         (
@@ -200,7 +203,11 @@ def test_faults_against_the_file_name_the_configuration(tmp_path: Path) -> None:
     ("config", "override", "fault"),
     [
         ("", '{"backend": "python"}', "backend: a load request may not change the backend, exp"),
-        ("", '{"platform": "tensorrt_plan"}', "platform: 'tensorrt_plan' is not supported"),
+        (
+            "",
+            '{"platform": "tensorrt_plan"}',
+            "backend: a load request may not change the backend, expected 'onnxruntime', got",
+        ),
         (
             "",
             '{"default_model_filename": "other.onnx"}',

@@ -1,0 +1,185 @@
+#include "backends/tensorrt/preflight.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <sstream>
+#include <string_view>
+
+#include "backends/tensorrt/probe.h"
+#include "base/log.h"
+#include "base/strcat.h"
+#include "worker/owned_fd.h"
+
+extern char** environ;  // NOLINT(readability-redundant-declaration)
+
+namespace penstock::tensorrt {
+namespace {
+
+constexpr size_t kMaxOutputBytes = 256 << 10;  // what a vendor writes beyond it is not read
+
+// Threading: thread-compatible. Ownership: owns the child: the destructor kills it and waits.
+class Child {
+ public:
+  ~Child() { Reap(/*kills=*/true); }
+
+  // errno's value, or 0.
+  int Start(const std::vector<std::string>& arguments);
+  // Its output to the end, or what came of it in time.
+  std::string Read(int limit_ms, bool* is_over);
+  // How it ended, as waitpid says.
+  int Reap(bool kills);
+
+ private:
+  pid_t pid_ = -1;
+  int status_ = 0;
+  OwnedFd output_;
+};
+
+// The server's settings, which may be secrets, are none of a vendor's library.
+std::vector<char*> Environment() {
+  std::vector<char*> kept;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (!std::string_view(*entry).starts_with("PENSTOCK_")) kept.push_back(*entry);
+  }
+  kept.push_back(nullptr);
+  return kept;
+}
+
+int Child::Start(const std::vector<std::string>& arguments) {
+  int fds[2];
+  if (pipe2(fds, O_CLOEXEC) != 0) return errno;
+  output_ = OwnedFd(fds[0]);
+  const OwnedFd theirs(fds[1]);
+  std::vector<char*> argv;
+  for (const std::string& each : arguments) argv.push_back(const_cast<char*>(each.c_str()));
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, theirs.get(), STDERR_FILENO);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
+  sigset_t signals;
+  sigfillset(&signals);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+  std::vector<char*> environment = Environment();
+  const int error =
+      posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), environment.data());
+  posix_spawn_file_actions_destroy(&actions);
+  posix_spawnattr_destroy(&attributes);
+  if (error != 0) pid_ = -1;
+  return error;
+}
+
+std::string Child::Read(int limit_ms, bool* is_over) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::milliseconds(limit_ms);
+  std::string output;
+  *is_over = false;
+  while (true) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+    if (left <= 0) return output;
+    pollfd entry{output_.get(), POLLIN, 0};
+    if (poll(&entry, 1, static_cast<int>(left)) <= 0) continue;
+    char bytes[4096];
+    const ssize_t count = read(output_.get(), bytes, sizeof(bytes));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+    if (output.size() < kMaxOutputBytes) output.append(bytes, static_cast<size_t>(count));
+  }
+  *is_over = true;
+  return output;
+}
+
+int Child::Reap(bool kills) {
+  if (pid_ < 0) return status_;
+  if (kills) kill(pid_, SIGKILL);
+  while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return status_;
+}
+
+// What the probe said, its last word of each kind.
+struct Said {
+  std::string step, refused, found;
+};
+
+Said ReadLines(const std::string& output) {
+  Said said;
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(kProbeLine)) {
+      if (!line.empty()) Log(LogLevel::kInfo, "tensorrt", StrCat("probe: ", line));
+      continue;
+    }
+    const std::string_view text = std::string_view(line).substr(std::strlen(kProbeLine));
+    for (const auto& [word, field] :
+         {std::pair(kStepWord, &said.step), std::pair(kRefusedWord, &said.refused),
+          std::pair(kFoundWord, &said.found)}) {
+      if (text.starts_with(word)) *field = text.substr(std::strlen(word));
+    }
+  }
+  return said;
+}
+
+std::optional<FoundLibrary> ReadFound(const std::string& text) {
+  std::istringstream fields(text);
+  FoundLibrary found;
+  Version& version = found.version;
+  fields >> version.major >> version.minor >> version.patch >> version.build >> found.driver >>
+      found.devices >> std::ws;
+  if (!fields || !std::getline(fields, found.path) || found.path.empty()) return std::nullopt;
+  return found;
+}
+
+std::string HowItEnded(int status, const std::string& step) {
+  const char* name = WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : nullptr;
+  const std::string end = !WIFSIGNALED(status) ? StrCat("exited with code ", WEXITSTATUS(status))
+                          : name != nullptr    ? StrCat("was killed by SIG", name)
+                                               : StrCat("was killed by signal ", WTERMSIG(status));
+  return StrCat("the probe of it ", end, step.empty() ? "" : " while ", step);
+}
+
+}  // namespace
+
+Result<FoundLibrary> Preflight(const PreflightOptions& options) {
+  std::string versions;
+  for (const HeaderVersion& each : options.accepted) {
+    versions += StrCat(versions.empty() ? "" : ",", each.Text());
+  }
+  std::vector<std::string> arguments{options.program, versions};
+  arguments.insert(arguments.end(), options.candidates.begin(), options.candidates.end());
+  Child child;
+  if (const int error = child.Start(arguments); error != 0) {
+    return FailedPrecondition(
+        StrCat("the probe of it cannot be started: ", strerrordesc_np(error)));
+  }
+  bool is_over = false;
+  const Said said = ReadLines(child.Read(options.limit_ms, &is_over));
+  if (!is_over) {
+    return FailedPrecondition(StrCat("the probe of it did not end within ", options.limit_ms,
+                                     " ms, while ", said.step.empty() ? "starting" : said.step));
+  }
+  const int status = child.Reap(/*kills=*/false);
+  if (!said.refused.empty()) return FailedPrecondition(said.refused);
+  const std::optional<FoundLibrary> found = ReadFound(said.found);
+  if (status != 0 || !found) return FailedPrecondition(HowItEnded(status, said.step));
+  return *found;
+}
+
+}  // namespace penstock::tensorrt

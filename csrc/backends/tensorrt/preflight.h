@@ -1,0 +1,33 @@
+// Preflight: whether TensorRT can be used here, found out by a child process.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backends/tensorrt/version.h"
+#include "base/status.h"
+
+namespace penstock::tensorrt {
+
+struct PreflightOptions {
+  std::string program;  // the probe
+  std::vector<std::string> candidates;
+  std::vector<HeaderVersion> accepted;
+  int limit_ms = 60'000;  // a cold driver takes seconds, and starts one GPU after another
+};
+
+struct FoundLibrary {
+  std::string path;  // or its name, which the loader finds
+  Version version;
+  int driver = 0;  // 13000: for CUDA 13.0
+  int devices = 0;
+};
+
+// The library that may be opened in this process: there is a driver with a device, and an adapter
+// drives its version. FAILED_PRECONDITION otherwise, with the first thing that is missing, and
+// without paths; also where the probe crashes or does not end, and then with what it was doing.
+// Blocking: until the probe has ended, seconds.
+Result<FoundLibrary> Preflight(const PreflightOptions& options);
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,30 @@
+#include "backends/tensorrt/settings.h"
+
+#include <cstdlib>
+#include <sstream>
+
+#include "base/strcat.h"
+
+namespace penstock::tensorrt {
+
+Result<SearchOptions> ReadSettings(const BackendOptions& options) {
+  SearchOptions read;
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of this process changes its environment
+  if (const char* root = std::getenv("TensorRT_ROOT"); root != nullptr) read.root = root;
+  for (const auto& [name, value] : options) {
+    if (name == "library") {
+      read.library = value;
+    } else if (name == "search") {
+      std::istringstream directories(value);
+      for (std::string each; std::getline(directories, each, ':');) {
+        if (!each.empty()) read.directories.push_back(each);
+      }
+    } else {
+      return InvalidArgument(StrCat(
+          "option '", name, "' is not known to the tensorrt backend; known are library, search"));
+    }
+  }
+  return read;
+}
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,46 @@
+"""TensorRT's plans where they cannot run: one reason for it, and a server that serves the rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support.models import onnx_files
+from tests.support.run_server import run_server, server_config
+
+from penstock_client import AsyncClient
+
+pytestmark = pytest.mark.any_transport
+
+
+@pytest.fixture(autouse=True)
+def no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the probe finds in place of a CUDA driver, also on a machine that has one."""
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    (driver / "libcuda.so.1").write_text("this is not a library")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
+
+
+@pytest.mark.parametrize(
+    "config", ['platform: "tensorrt_plan"', 'backend: "tensorrt"', ""], ids=["old", "new", "file"]
+)
+async def test_plan_without_a_driver_is_refused_and_others_are_served(
+    tmp_path: Path, config: str
+) -> None:
+    repository = tmp_path / "models"
+    plan = repository / "plan" / "1" / "model.plan"
+    plan.parent.mkdir(parents=True)
+    plan.write_bytes(b"ftrt")
+    if config:
+        (repository / "plan" / "config.pbtxt").write_text(config)
+    onnx_files.write_model(repository, "simple", onnx_files.simple())
+    settings = server_config(repository, exit_on_error=False, strict_readiness=False)
+    async with run_server(settings) as server, AsyncClient(server.grpc_address) as client:
+        reasons = {each.name: (each.state, each.reason) for each in await client.repository_index()}
+        a = np.arange(16, dtype=np.int32).reshape(1, 16)
+        result = await client.infer("simple", {"INPUT0": a, "INPUT1": a})
+    np.testing.assert_array_equal(result["OUTPUT0"], a * 2)
+    state, reason = reasons["plan"]
+    assert state == "UNAVAILABLE"
+    assert "TensorRT cannot be used: there is no CUDA driver on this machine" in reason
+    assert str(tmp_path) not in reason
