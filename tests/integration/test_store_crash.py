@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.killed_store import count_calls, push_and_deploy, run_killed
-from tests.support.stores import postgresql, store_url
+from tests.support.stores import directory_of, postgresql, store_url
 
 from penstock.store.cache import ArtifactCache
 from penstock.store.records import Reference
@@ -47,7 +47,7 @@ def play(url: str, place: Path, deaths: int) -> None:
         before = check(store, cache_root)
         push_and_deploy(url, cache_root, deaths + 1)  # as if nothing had happened
         assert check(store, cache_root) == before + 1
-        assert list((store.artifacts.root / "tmp").iterdir()) == []
+        assert list((directory_of(store).root / "tmp").iterdir()) == []
         store.clean()
         versions = store.versions("m")
         records = [store.show(Reference("m", each.version)) for each in versions]

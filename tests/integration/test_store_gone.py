@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.http import ask
 from tests.support.store_world import World, serving
-from tests.support.stores import PostgresqlServer, postgresql_server
+from tests.support.stores import PostgresqlServer, directory_of, postgresql_server
 
 from penstock.errors import StartupError
 from penstock.store.failures import StoreError, StoreUnavailableError
@@ -120,7 +120,7 @@ async def test_server_serves_from_its_cache_what_served_while_the_artifacts_are_
         world.push(2.0)
         async with serving(world.config()) as asked:
             assert (await world.settled(world.deploy("m@1"))).status == "SERVING"
-        artifacts = opened.artifacts.root
+        artifacts = directory_of(opened).root
         artifacts.rename(tmp_path / "away")
         newest = world.deploy("m@2")
         async with serving(world.config()) as asked:
@@ -142,10 +142,10 @@ async def test_server_without_bytes_at_start_is_not_ready_until_they_are_there(
         deployment = world.deploy("m@1")
         async with serving(world.config()):
             assert (await world.settled(deployment)).status == "SERVING"
-        opened.artifacts.root.rename(tmp_path / "away")
+        directory_of(opened).root.rename(tmp_path / "away")
         async with serving(world.config(store_cache=str(tmp_path / "empty"))) as asked:
             assert asked.server.app.readiness.is_ready is False
-            (tmp_path / "away").rename(opened.artifacts.root)
+            (tmp_path / "away").rename(directory_of(opened).root)
             async with asyncio.timeout(60):
                 while not await asked.client.is_server_ready():
                     pass
@@ -193,4 +193,4 @@ def test_disk_that_fills_up_in_the_middle_leaves_nothing(tmp_path: Path) -> None
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
             signal.signal(signal.SIGXFSZ, ignored)
         assert set(opened.artifacts.names()) == before
-        assert list((opened.artifacts.root / "tmp").iterdir()) == []
+        assert list((directory_of(opened).root / "tmp").iterdir()) == []

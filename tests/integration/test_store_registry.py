@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from sqlalchemy import text
-from tests.support.stores import postgresql, push, store, store_url
+from tests.support.stores import directory_of, postgresql, push, store, store_url
 
 from penstock.store.failures import RefusedError, StoreError, UnknownEntryError
 from penstock.store.records import Reference, VersionStatus
@@ -144,7 +144,7 @@ def test_removing_takes_the_bytes_that_no_other_version_needs(store: Store) -> N
 
 def test_damaged_version_is_quarantined_and_healed_by_the_same_bytes(store: Store) -> None:
     record = push(store)
-    blob = store.artifacts.root / "blobs" / record.files[0].sha256[:2] / record.files[0].sha256
+    blob = directory_of(store).root / "blobs" / record.files[0].sha256[:2] / record.files[0].sha256
     blob.chmod(0o644)
     blob.write_bytes(b"mOdel")
     found = store.verify(ref("m@1"))
@@ -173,7 +173,7 @@ def test_archived_version_that_was_damaged_is_archived_again_once_healed(store: 
 def test_damaged_golden_request_is_quarantined(store: Store) -> None:
     record = push(store, goldens={"g": b"{}"})
     sha256 = record.goldens[0].sha256
-    blob = store.artifacts.root / "blobs" / sha256[:2] / sha256
+    blob = directory_of(store).root / "blobs" / sha256[:2] / sha256
     blob.chmod(0o644)
     blob.write_bytes(b"[]")
     (fault,) = store.verify(ref("m@1")).faults

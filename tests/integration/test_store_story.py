@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import penstock
 from tests.support.models.onnx_files import add_constant, identity
 from tests.support.store_world import Asked, World, serving
-from tests.support.stores import postgresql, store, store_url
+from tests.support.stores import directory_of, postgresql, store, store_url
 from tritonclient.grpc import InferInput
 
 from penstock.store.pushing import PushRequest, push_model
@@ -183,7 +183,7 @@ async def test_damaged_artifact_is_refused_quarantined_and_told(small_world: Wor
     world.deploy("m@1")
     async with serving(world.config()) as asked:
         sha256 = record.files[0].sha256
-        blob = world.store.artifacts.root / "blobs" / sha256[:2] / sha256
+        blob = directory_of(world.store).root / "blobs" / sha256[:2] / sha256
         blob.chmod(0o644)
         blob.write_bytes(blob.read_bytes()[:-1] + b"x")
         failed = await world.settled(world.deploy("m@2"))
@@ -229,7 +229,7 @@ async def test_damaged_golden_request_is_no_gate_that_is_open(small_world: World
     world = small_world
     record = world.push(1.0, golden=1.0)
     sha256 = record.goldens[0].sha256
-    blob = world.store.artifacts.root / "blobs" / sha256[:2] / sha256
+    blob = directory_of(world.store).root / "blobs" / sha256[:2] / sha256
     blob.chmod(0o644)
     blob.write_bytes(blob.read_bytes().replace(b"1.0", b"5.0"))
     failed_ = world.deploy("m@1")

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from penstock.store.directory import ArtifactDirectory
 from penstock.store.files import SourceFile
 from penstock.store.manifest import Manifest
 from penstock.store.records import Link, MetricValue, NewVersion, VersionRecord
@@ -121,6 +122,12 @@ def store(store_url: str) -> Iterator[Store]:
     """Open, empty, on either database."""
     with open_store(store_url, may_create=True, actor="tester") as opened:
         yield opened
+
+
+def directory_of(store: Store) -> ArtifactDirectory:
+    """Where its bytes are, which is a directory."""
+    assert isinstance(store.artifacts, ArtifactDirectory)
+    return store.artifacts
 
 
 def push(

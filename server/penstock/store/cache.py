@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.artifacts import Artifacts
 from penstock.store.failures import CorruptError, NoRoomError, StoreUnavailableError
 from penstock.store.files import hash_file, os_failure
 from penstock.store.layout import lay_out, place_of
@@ -88,7 +88,7 @@ class ArtifactCache:
         except OSError as error:
             raise os_failure("cannot make the cache of artifacts", error) from error
 
-    def fetch(self, record: VersionRecord, artifacts: ArtifactDirectory) -> Path:
+    def fetch(self, record: VersionRecord, artifacts: Artifacts) -> Path:
         """A repository with the version in it, whose bytes were checked just now; in use.
 
         Raises:
@@ -166,7 +166,7 @@ class ArtifactCache:
         os.close(descriptor)  # removed by another server meanwhile
         return self._use(key) if is_current else False
 
-    def _download(self, key: str, record: VersionRecord, artifacts: ArtifactDirectory) -> None:
+    def _download(self, key: str, record: VersionRecord, artifacts: Artifacts) -> None:
         target = self._temporary / secrets.token_hex(16)
         try:
             manifest = artifacts.manifest(record.digest)

@@ -43,6 +43,7 @@ class Database:
         """Connects to nothing yet."""
         self._location = location
         self._engine = _make_engine(location)
+        self.sqlite_path = location.sqlite_path
         self.is_postgresql = location.sqlite_path is None
 
     def open(self, *, may_create: bool = False) -> None:
@@ -98,6 +99,15 @@ class Database:
             writing = connection.execution_options(**{_WRITES: True})
             with writing.begin():
                 yield writing
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """A connection without a transaction, closed at the end: for locks of PostgreSQL's."""
+        with self._failures(), self._engine.connect() as connection:
+            session = connection.execution_options(isolation_level="AUTOCOMMIT")
+            session.detach()  # not used by anyone after this
+            session.execute(text("SET statement_timeout = 0"))  # a lock may be waited for
+            yield session
 
     def close(self) -> None:
         """Closes the connections that nobody uses."""

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from penstock.store.manifest import MAX_DEPTH, MAX_FILES
 
 __all__ = [
     "SourceFile",
+    "copy_hashed",
     "hash_file",
     "list_files",
     "make_directories",
@@ -105,25 +106,37 @@ def open_source(path: Path) -> io.FileIO:
 
 
 def copy_hashed(
-    source: io.FileIO | io.BytesIO, target: io.FileIO, *, is_durable: bool = False
+    source: io.FileIO | io.BytesIO,
+    target: io.FileIO,
+    *,
+    is_durable: bool = False,
+    moved: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, str]:
     """Copies to the end. Returns the number of bytes and their SHA-256.
 
     What is large is hashed on a second thread while it is written. With `is_durable` the disk
-    begins to write at once, and all is on it when this returns.
+    begins to write at once, and all is on it when this returns. `moved` is told of bytes as they
+    are copied.
     """
-    found = _copy(source, target, is_durable)
+    found = _copy(source, target, is_durable, moved)
     if is_durable:
         os.fsync(target.fileno())
     return found
 
 
-def _copy(source: io.FileIO | io.BytesIO, target: io.FileIO, begins_early: bool) -> tuple[int, str]:
+def _copy(
+    source: io.FileIO | io.BytesIO,
+    target: io.FileIO,
+    begins_early: bool,
+    moved: Callable[[int], None],
+) -> tuple[int, str]:
     digest = hashlib.sha256()
     buffers = [memoryview(bytearray(_CHUNK_BYTES))]
     count = source.readinto(buffers[0])
     if count < _CHUNK_BYTES:
-        return _copy_small(source, target, buffers[0], count)
+        found = _copy_small(source, target, buffers[0], count)
+        moved(found[0])
+        return found
     buffers.append(memoryview(bytearray(_CHUNK_BYTES)))
     size_bytes = chunks = 0
     with ThreadPoolExecutor(1, "hash") as hasher:
@@ -134,6 +147,7 @@ def _copy(source: io.FileIO | io.BytesIO, target: io.FileIO, begins_early: bool)
             if begins_early:  # the advice starts the writing of what is not on the disk yet
                 os.posix_fadvise(target.fileno(), size_bytes, count, os.POSIX_FADV_DONTNEED)
             size_bytes, chunks = size_bytes + count, chunks + 1
+            moved(count)
             count = source.readinto(buffers[chunks % 2])
             hashing.result()
     return size_bytes, digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where the artifacts of a store are, and whether there is room."""
+"""Where the artifacts of a store are, a directory or a bucket, and whether there is room."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.artifacts import Artifacts
 from penstock.store.database import Database
+from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile, os_failure
-from penstock.store.location import ARTIFACTS, Location
+from penstock.store.location import ARTIFACTS, Location, is_bucket, without_credentials
 from penstock.store.registry import insert_new
 from penstock.store.schema import settings
 
@@ -24,8 +25,8 @@ _ID = "store_id"
 _CLAIMED = "artifacts_claimed"
 
 
-def open_artifacts(database: Database, location: Location, may_create: bool) -> ArtifactDirectory:
-    """The directory of a store's bytes, which is its own: others would clean them away.
+def open_artifacts(database: Database, location: Location, may_create: bool) -> Artifacts:
+    """The place of a store's bytes, which is its own: others would clean them away.
 
     Where it cannot be reached it is returned all the same: whoever needs bytes is told.
 
@@ -33,7 +34,7 @@ def open_artifacts(database: Database, location: Location, may_create: bool) -> 
         RefusedError: it is another store's, or the database does not know where it is.
         StoreUnavailableError: it is to be made, and cannot be.
     """
-    root = artifacts_of(database, location, may_create)
+    place = artifacts_of(database, location, may_create)
     if may_create:
         with database.write() as connection:
             insert_new(connection, settings, key=_ID, value=secrets.token_hex(16))
@@ -42,7 +43,7 @@ def open_artifacts(database: Database, location: Location, may_create: bool) -> 
         raise RefusedError(
             f"the store at '{location.shown}' was not made to the end: the next push does it"
         )
-    artifacts = ArtifactDirectory(root, known[_ID])
+    artifacts = _open(database, place, known[_ID])
     if may_create and _CLAIMED not in known:
         artifacts.claim()
         with database.write() as connection:
@@ -55,32 +56,48 @@ def open_artifacts(database: Database, location: Location, may_create: bool) -> 
     return artifacts
 
 
-def artifacts_of(database: Database, location: Location, may_create: bool) -> Path:
-    """The directory that the database says; of SQLite relative to it: the store may be moved.
+def _open(database: Database, place: Path | str, owner: str) -> Artifacts:
+    if isinstance(place, Path):
+        return ArtifactDirectory(place, owner)
+    from penstock.store.adding_lock import make_lock
+    from penstock.store.bucket import open_bucket
+    from penstock.store.objects import ArtifactObjects
+
+    return ArtifactObjects(open_bucket(place), owner, make_lock(database))
+
+
+def artifacts_of(database: Database, location: Location, may_create: bool) -> Path | str:
+    """The place that the database says; a directory of SQLite's relative to it: it may be moved.
 
     Raises:
         RefusedError: the database does not know, or knows of another than the URL.
     """
-    given = location.artifacts and Path(os.path.abspath(location.artifacts))
+    given = location.artifacts
+    if isinstance(given, Path):
+        given = Path(os.path.abspath(given))
     file = location.sqlite_path
     base = Path(os.path.abspath(file)).parent if file is not None else Path("/")
     known = _settings(database).get(_ARTIFACTS)
     if known is None and given is not None and may_create:
-        is_beside = file is not None and given.is_relative_to(base)
-        wanted = str(given.relative_to(base) if is_beside else given)
+        wanted = str(given)
+        if isinstance(given, Path) and file is not None and given.is_relative_to(base):
+            wanted = str(given.relative_to(base))
         with database.write() as connection:
             insert_new(connection, settings, key=_ARTIFACTS, value=wanted)
         known = _settings(database)[_ARTIFACTS]
     if known is None:
         raise RefusedError(
             f"the store at '{location.shown}' does not know where its artifacts are: add "
-            "?artifacts=DIR to the URL of the first push"
+            "?artifacts=DIR or ?artifacts=s3://BUCKET/PREFIX to the URL of the first push"
         )
-    root = base / known
+    place = known if is_bucket(known) else base / known
     is_default = file is not None and given == base / ARTIFACTS
-    if given is not None and given != root and not is_default:
-        raise RefusedError(f"the artifacts of the store at '{location.shown}' are in '{root}'")
-    return root
+    if given is not None and given != place and not is_default:
+        raise RefusedError(
+            f"the artifacts of the store at '{location.shown}' are in "
+            f"'{without_credentials(str(place))}'"
+        )
+    return place
 
 
 def _settings(database: Database) -> dict[str, str]:
@@ -89,7 +106,7 @@ def _settings(database: Database) -> dict[str, str]:
     return {row.key: row.value for row in rows}
 
 
-def check_room(artifacts: ArtifactDirectory, files: Sequence[SourceFile]) -> None:
+def check_room(artifacts: Artifacts, files: Sequence[SourceFile]) -> None:
     """A push that cannot fit is refused before it fills the disk for everyone else.
 
     Raises:
@@ -103,5 +120,5 @@ def check_room(artifacts: ArtifactDirectory, files: Sequence[SourceFile]) -> Non
         except OSError as error:
             raise os_failure(f"cannot read '{each.path}'", error) from error
     free = artifacts.free_bytes()
-    if needed > free:
+    if free is not None and needed > free:
         raise StoreError(f"the artifacts have no room: {needed} bytes needed, {free} free")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -13,8 +14,10 @@ from penstock.store.failures import RefusedError
 
 __all__ = [
     "ARTIFACTS",
+    "OBJECT_OPTIONS",
     "Location",
     "has_credentials",
+    "is_bucket",
     "locate",
     "scrubbed",
     "without_credentials",
@@ -28,6 +31,9 @@ _SECRET = re.compile(
     r"([?&;#][^=&;\s]*(?:token|secret|passw|pwd|key|sig|auth|cred)[^=&;\s]*=)[^&;\s\"'#]*", re.I
 )
 ARTIFACTS = "artifacts"
+OBJECT_OPTIONS = ("endpoint", "region")
+_BUCKETS = ("s3", "gs", "az")
+_ALLOW_HTTP = "allow_http"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,12 @@ class Location:
 
     Attributes:
         database: for SQLAlchemy.
-        artifacts: the directory of the bytes; None: the database says where.
+        artifacts: the directory of the bytes, or the URL of a bucket; None: the database says it.
         shown: for people, without anything secret.
     """
 
     database: URL
-    artifacts: Path | None
+    artifacts: Path | str | None
     shown: str
 
     @property
@@ -52,7 +58,7 @@ class Location:
 
 
 def locate(url: str) -> Location:
-    """Reads a directory, sqlite:///FILE or postgresql://...; `?artifacts=DIR` names the bytes'.
+    """Reads a directory, sqlite:///FILE or postgresql://...; `?artifacts=` names the bytes' place.
 
     Raises:
         RefusedError: it is none of these.
@@ -68,7 +74,7 @@ def locate(url: str) -> Location:
     except (ArgumentError, ValueError):
         raise RefusedError(f"'{without_credentials(url)}' is no URL of a database") from None
     named = parsed.query.get("artifacts", "")
-    artifacts = Path(named) if isinstance(named, str) and named else None
+    artifacts = _place(named) if isinstance(named, str) and named else None
     parsed = parsed.difference_update_query(["artifacts"])
     kind = parsed.get_backend_name()
     shown = without_credentials(url)
@@ -79,6 +85,36 @@ def locate(url: str) -> Location:
     if kind == "postgresql":
         return Location(parsed.set(drivername="postgresql+psycopg"), artifacts, shown)
     raise RefusedError(f"'{shown}': expected a directory, sqlite:///FILE or postgresql://...")
+
+
+def is_bucket(place: Path | str) -> bool:
+    """Whether artifacts are in an object store; else they are in a directory."""
+    return isinstance(place, str) and "://" in place
+
+
+def _place(named: str) -> Path | str:
+    if "://" not in named:
+        return Path(named)
+    try:
+        parts = urlsplit(named)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        raise RefusedError(f"artifacts: '{without_credentials(named)}' is no URL") from None
+    shown = without_credentials(named)
+    if parts.scheme not in _BUCKETS or not parts.netloc:
+        raise RefusedError(
+            f"artifacts: '{shown}': expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX "
+            "or az://ACCOUNT/CONTAINER/PREFIX"
+        )
+    unknown = [key for key, _ in options if key not in (*OBJECT_OPTIONS, _ALLOW_HTTP)]
+    has_secrets = any(has_credentials(value) for _, value in options)
+    if "@" in parts.netloc or parts.fragment or unknown or has_secrets:
+        known = ", ".join((*OBJECT_OPTIONS, _ALLOW_HTTP))
+        raise RefusedError(
+            f"artifacts: '{shown}' may only have the options {known}: credentials belong in the "
+            "environment, since the database keeps the URL"
+        )
+    return named
 
 
 def scrubbed(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _inspected(
 ) -> Inspection:
     artifacts = store.artifacts
     is_code = any(each.path.endswith(".py") for each in manifest.files)
-    bring = artifacts.copy_out if is_code else artifacts.link_out  # code might write to a blob
+    bring = partial(artifacts.link_out, is_private=is_code)  # code might write to a blob
     with artifacts.scratch() as directory:
         lay_out(manifest.files, directory / name, 1, bring)
         return inspect(name, directory)

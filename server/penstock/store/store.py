@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from penstock.store import changes, deployments, listing, registry
-from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.artifacts import Artifacts, Moved, ignore
 from penstock.store.capture import user
 from penstock.store.database import Database
+from penstock.store.environments import StoreEnvironments
 from penstock.store.events import list_events
-from penstock.store.failures import RefusedError, StoreError
+from penstock.store.failures import RefusedError
 from penstock.store.files import SourceFile
 from penstock.store.home import check_room, open_artifacts
 from penstock.store.location import locate
 from penstock.store.manifest import Manifest
 from penstock.store.records import (
-    Deployment,
-    DeployStatus,
-    Desired,
     Event,
     Golden,
     NewVersion,
@@ -61,7 +59,7 @@ def open_store(url: str, *, may_create: bool = False, actor: str = "") -> Iterat
         store.close()
 
 
-class Store:
+class Store(StoreEnvironments):
     """Tracked models.
 
     Threading: thread-safe. Blocking: every method. Ownership: its connections.
@@ -71,13 +69,12 @@ class Store:
     def __init__(self, url: str, *, actor: str) -> None:
         """Reads the URL; connects to nothing yet."""
         self._location = locate(url)
-        self.actor = actor
         self.shown = self._location.shown
-        self.database = Database(self._location)
-        self._artifacts: ArtifactDirectory | None = None
+        super().__init__(Database(self._location), actor)
+        self._artifacts: Artifacts | None = None
 
     @property
-    def artifacts(self) -> ArtifactDirectory:
+    def artifacts(self) -> Artifacts:
         """Where the bytes are; after `open`."""
         assert self._artifacts is not None, "open comes first"
         return self._artifacts
@@ -120,6 +117,7 @@ class Store:
         describe: Callable[[Manifest], NewVersion],
         goldens: Mapping[str, bytes] | None = None,
         aliases: Sequence[str] = (),
+        moved: Moved = ignore,
     ) -> VersionRecord:
         """Takes a version: its bytes first, and when they are durable, the rows that name them.
 
@@ -130,6 +128,7 @@ class Store:
             describe: what is known of it, once its manifest is.
             goldens: golden requests by name.
             aliases: that point to it from the same moment on.
+            moved: is told of bytes of the files that were stored.
 
         Raises:
             RefusedError: a file or a name is not allowed.
@@ -138,8 +137,8 @@ class Store:
         for alias in aliases:
             check_alias(alias)
         check_room(self.artifacts, files)
-        with self.artifacts.adding():
-            manifest = self.artifacts.add(files)
+        with self.artifacts.adding() as confirm:
+            manifest = self.artifacts.add(files, moved)
             kept = tuple(
                 Golden(name, self.artifacts.add_bytes(content))
                 for name, content in (goldens or {}).items()
@@ -150,6 +149,7 @@ class Store:
                 number = registry.add_version(connection, new)
                 for alias in aliases:
                     self._point(connection, new.model, alias, number)
+                confirm(connection)
                 return registry.load_version(connection, Reference(new.model, number))
 
     def show(self, reference: Reference) -> VersionRecord:
@@ -273,106 +273,6 @@ class Store:
         with self._changing(record.model) as connection:
             changes.judge(connection, record, (reason,), self.actor)
 
-    def deploy(
-        self, reference: Reference, environment: str, *, allow_breaking: bool = False
-    ) -> Deployment:
-        """Asks the servers of an environment to serve a version, or to follow an alias.
-
-        Raises:
-            RefusedError: the version may not be deployed.
-            UnknownEntryError: there is none.
-        """
-        check_name("environment", environment)
-        with self._changing(reference.model) as connection:
-            record = registry.load_version(connection, reference)
-            changes.check_usable(
-                record.model, record.version, record.status, record.reason, reference.alias
-            )
-            number = deployments.request(
-                connection,
-                environment,
-                model=record.model,
-                version=record.version,
-                kind="deploy",
-                alias=reference.alias,
-                allow_breaking=allow_breaking,
-                actor=self.actor,
-            )
-            return deployments.deployments_of(connection, deployment_id=number)[0]
-
-    def rollback(self, model: str, environment: str) -> Deployment:
-        """Asks for what served before; an interface that went may come back, it was there.
-
-        Raises:
-            RefusedError: nothing served before, or it may not be deployed any more.
-        """
-        with self._changing(model) as connection:
-            registry.find_id(connection, Reference(model))
-            previous = deployments.previous_of(connection, environment, model)
-            record = registry.load_version(connection, Reference(model, previous.version))
-            changes.check_usable(model, record.version, record.status, record.reason)
-            number = deployments.request(
-                connection,
-                environment,
-                model=model,
-                version=previous.version,
-                kind="rollback",
-                allow_breaking=True,
-                actor=self.actor,
-            )
-            return deployments.deployments_of(connection, deployment_id=number)[0]
-
-    def undeploy(self, model: str, environment: str) -> Deployment:
-        """Asks the servers of an environment to serve a model no more.
-
-        Raises:
-            RefusedError: nothing of it is deployed there.
-        """
-        with self._changing(model) as connection:
-            registry.find_id(connection, Reference(model))
-            number = deployments.withdraw(connection, environment, model, self.actor)
-            return deployments.deployments_of(connection, deployment_id=number)[0]
-
-    def deployment(self, number: int) -> Deployment:
-        """A deployment with what servers said of it."""
-        with self.database.read() as connection:
-            found = deployments.deployments_of(connection, deployment_id=number)
-        if not found:
-            raise StoreError(f"there is no deployment {number}")
-        return found[0]
-
-    def generation(self, environment: str) -> int:
-        """A number that goes up with every change of an environment."""
-        with self.database.read() as connection:
-            return deployments.generation_of(connection, environment)
-
-    def desired(self, environment: str) -> tuple[int, list[Desired]]:
-        """The generation, and what should be served as of it."""
-        with self.database.read() as connection:
-            generation = deployments.generation_of(connection, environment)
-            return generation, deployments.desired_in(connection, environment)
-
-    def report(
-        self,
-        deployment_id: int,
-        server: str,
-        status: DeployStatus,
-        *,
-        reason: str = "",
-        digest: str = "",
-    ) -> None:
-        """Takes down what a server says of a deployment."""
-        with self.database.write() as connection:
-            deployments.report(
-                connection, deployment_id, server, status, reason=reason, digest=digest
-            )
-
-    def environments_of(self, model: str) -> list[Deployment]:
-        """What serves of a model, and what is requested."""
-        statuses = (DeployStatus.SERVING, DeployStatus.REQUESTED)
-        with self.database.read() as connection:
-            return deployments.deployments_of(connection, model=model, statuses=statuses)
-
     def _point(
         self, connection: Connection, model: str, alias: str, version: int | None
     ) -> int | None:
@@ -390,10 +290,3 @@ class Store:
                 actor=self.actor,
             )
         return before
-
-    @contextmanager
-    def _changing(self, model: str) -> Iterator[Connection]:
-        """A transaction that changes something of a model; others wait, and see what it did."""
-        with self.database.write() as connection:
-            registry.lock_model(connection, model)
-            yield connection

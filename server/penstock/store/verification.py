@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.artifacts import Artifacts
 from penstock.store.failures import CorruptError
 from penstock.store.golden import MAX_BYTES
 from penstock.store.records import VersionRecord
@@ -24,7 +24,7 @@ class Verification:
     faults: tuple[str, ...] = ()
 
 
-def faults_of(artifacts: ArtifactDirectory, record: VersionRecord) -> Iterator[str]:
+def faults_of(artifacts: Artifacts, record: VersionRecord) -> Iterator[str]:
     """Hashes everything; what is not as its name says is put aside, and told.
 
     Raises:
@@ -41,9 +41,7 @@ def faults_of(artifacts: ArtifactDirectory, record: VersionRecord) -> Iterator[s
         yield from _faults(artifacts, entry.sha256, partial(artifacts.check, entry))
 
 
-def _faults(
-    artifacts: ArtifactDirectory, sha256: str, check: Callable[[], object]
-) -> Iterator[str]:
+def _faults(artifacts: Artifacts, sha256: str, check: Callable[[], object]) -> Iterator[str]:
     try:
         check()
     except CorruptError as error:

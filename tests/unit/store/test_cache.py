@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.store.artifacts import ArtifactDirectory
 from penstock.store.cache import ArtifactCache, digest_of
+from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import CorruptError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile
 from penstock.store.manifest import Manifest

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.store.artifacts import ArtifactDirectory
+from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import CorruptError, RefusedError, StoreError
 from penstock.store.files import SourceFile, hash_file, list_files, open_source, os_failure
 from penstock.store.manifest import FileEntry

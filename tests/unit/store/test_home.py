@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.support.stores import push
+from tests.support.stores import directory_of, push
 
 from penstock.store.failures import RefusedError, StoreUnavailableError
 from penstock.store.records import Reference
@@ -25,7 +25,7 @@ def test_two_stores_do_not_share_a_directory(tmp_path: Path) -> None:
 
 def test_claim_that_was_killed_is_done_again(tmp_path: Path) -> None:
     with open_store(str(tmp_path), may_create=True) as store:
-        owner = store.artifacts.owner
+        owner = directory_of(store).owner
         with store.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM settings WHERE key = 'artifacts_claimed'")
     (tmp_path / "artifacts" / "store-id").unlink()
@@ -66,7 +66,7 @@ def test_sqlite_remembers_where_the_artifacts_are_and_may_be_moved(tmp_path: Pat
     with open_store(f"{url}?artifacts={tmp_path}/one/bytes", may_create=True) as store:
         push(store)
     with open_store(url) as store:
-        assert store.artifacts.root == tmp_path / "one" / "bytes"
+        assert directory_of(store).root == tmp_path / "one" / "bytes"
     with pytest.raises(RefusedError, match="artifacts of the store"):
         with open_store(f"{url}?artifacts={tmp_path}/two"):
             pass
