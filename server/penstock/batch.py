@@ -258,6 +258,8 @@ def make_jobs(config: ServerConfig, core: Core, models: ModelManager) -> JobMana
         digests,
         caller=Caller.server(),
         background_batch_size=config.background_batch_size,
+        # With the half that clients may lower, a quarter is left for the others.
+        most_in_flight=(config.max_inflight_requests + 3) // 4,
     )
     for root in config.jobs_root:
         path = local_path(root)

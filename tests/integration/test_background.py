@@ -215,6 +215,24 @@ async def test_parameter_makes_any_request_a_background_request(
         )
 
 
+async def test_job_leaves_places_in_flight_to_others(
+    repository: Path, root: Path, tmp_path: Path
+) -> None:
+    async with serving(repository, root, max_inflight_requests=8) as (server, client):
+        other = asyncio.ensure_future(infer(client, identity_request([1, 2], model="blocked")))
+        await until(server, "blocked", lambda found: found["penstock_running_requests"] == 1)
+        await submit(client, "blocked")  # with 8 in flight, of which the core gets 2
+        waiting = "penstock_background_pending_requests"
+        await until(server, "blocked", lambda found: found[waiting] == 2)
+        asked = [infer(client, identity_request([each])) for each in range(5)]
+        assert len(await asyncio.gather(*asked)) == 5
+        assert server.app.core.engine.inflight() == 3
+        (tmp_path / "gate").touch()
+        assert await end_of_job(client) == "DONE"
+        await other
+    assert rows_of(root / "out") == np.arange(2 * ROWS).reshape(ROWS, 2).tolist()
+
+
 async def test_deadline_ends_a_background_request_that_has_no_turn(
     repository: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -101,22 +101,22 @@ def batch(
     Exit codes: 0 done; 1 failed; 2 wrong usage or plan; 3 more rejects than allowed; 75 stopped by
     something that may pass, run it again; 130 interrupted.
     """
+    given = dict(locals())
     _check_packages()
-    given: Mapping[str, str | list[str] | None] = {
-        "model_repository": repository,
-        "backend_directory": backend_directory,
-        "backend_config": backend_config,
-        "python_environments": python_environments,
-        "store_cache": store_cache,
-        "store_build_environments": "true" if store_build_environments else None,
-    }
-    settings: Texts = {name: values for name, values in given.items() if values}
-    options = _options(dict(locals()))
+    settings, options = _settings(given), _options(given)
     sending = _Sending(timeout_s, background, store)
     cluster = (ray_address, workers) if engine == "ray" else None
     with _job_errors(connection):
         options, make_engine = _engine_maker(engine, settings, connection, options, sending)
         _finish(_Run(options, make_engine, cluster, dry_run, as_json))
+
+
+def _settings(given: Mapping[str, Any]) -> Texts:
+    """The settings of a server that were given, as texts."""
+    named = {"model_repository": given["repository"]}
+    named |= {name: given[name] for name in (*_SETTINGS, *STORE_SETTINGS) if name in given}
+    texts = {name: "true" if value is True else value for name, value in named.items()}
+    return {name: value for name, value in texts.items() if value}
 
 
 def _options(given: Mapping[str, Any]) -> JobOptions:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class LocalEngine:
         timeout_s: float = 60.0,
         caller: Caller | None = None,
         background_batch_size: int | None = None,
+        most_in_flight: int = 0,
     ) -> None:
         """Runs nothing yet.
 
@@ -55,6 +56,8 @@ class LocalEngine:
             caller: who asks, where the core wants to know.
             background_batch_size: requests are background requests, of at most so many rows; 0 =
                 as many as the model takes, None = they are like any other.
+            most_in_flight: background requests of all jobs together that the core has at a time,
+                others wait here; 0 = no bound.
         """
         self._core = core
         self._metadata = metadata
@@ -63,6 +66,7 @@ class LocalEngine:
         self._timeout_s = timeout_s
         self._caller = caller
         self._background_batch_size = background_batch_size
+        self._places = asyncio.Semaphore(most_in_flight) if most_in_flight else nullcontext()
         self._told_s: dict[str, float] = {}
         self._heads: dict[Any, bytes] = {}
 
@@ -100,7 +104,8 @@ class LocalEngine:
         if self._background_batch_size is None:
             return await self._core.infer(request, deadline_ns(self._timeout_s), self._caller)
         with self._telling_of_waits(model.name):
-            return await self._core.infer(request, 0, self._caller, background=True)
+            async with self._places:
+                return await self._core.infer(request, 0, self._caller, background=True)
 
     def _waited_s(self, error: CoreError, began_s: float) -> float:
         """What of a failed request's time it waited, for as much as its failure tells."""

@@ -116,6 +116,7 @@ def test_files_with_other_columns_are_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        *((f"a.{suffix}", b"") for suffix in ("parquet", "feather", "npy", "npz")),
         ("a.parquet", b"PAR1 and nothing more"),
         ("a.feather", b"ARROW1 no"),
         ("a.npy", b"\x93NUMPY\x01"),
