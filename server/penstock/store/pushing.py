@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from penstock.store.artifacts import Watch, unwatched
 from penstock.store.capture import code_of, scrubbed
 from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
+from penstock.store.home import size_of
 from penstock.store.layout import lay_out
 from penstock.store.location import has_credentials, without_credentials
 from penstock.store.manifest import Manifest
@@ -81,6 +83,7 @@ def push_model(
     request: PushRequest,
     inspect: Callable[[str, Path], Inspection],
     working_directory: Path,
+    watch: Watch = unwatched,
 ) -> VersionRecord:
     """Packages, stores and inspects a model, and records everything known of it.
 
@@ -89,6 +92,7 @@ def push_model(
         request: what the pusher says.
         inspect: loads a model of a name from a repository; it may run the code of a Python model.
         working_directory: where the pusher is: code is looked for at the path, then here.
+        watch: is told of the bytes that are stored.
 
     Raises:
         RefusedError: something is not allowed, missing with `strict`, or does not load.
@@ -115,7 +119,8 @@ def push_model(
         )
 
     try:
-        return store.push(package.files, describe, goldens, request.aliases)
+        with watch(request.name, size_of(package.files)) as moved:
+            return store.push(package.files, describe, goldens, request.aliases, moved)
     except StoreUnavailableError:
         raise  # the version may be there after all, and need its bytes
     except Exception:
