@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from penstock.store.records import Deployment, VersionRecord
     from penstock.store.store import Store
 
-__all__ = ["StoreDeployer", "StoreService", "make_store_service"]
+__all__ = ["StoreDeployer", "StoreService", "make_store_service", "name_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +48,8 @@ T = TypeVar("T")
 _log = logging.getLogger("penstock.store")
 _GOLDEN_LIMIT_S = 60.0
 _MAX_GOLDEN_BYTES = 64 << 20
+_USUAL = ("127.0.0.1", "localhost", "0.0.0.0", "::", "[::]")
+"""Addresses that say nothing; on others of a host there may be more servers with the same port."""
 
 
 class StoreDeployer:
@@ -353,7 +355,7 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--store needs {package}: pip install 'penstock[store]'") from None
-    server = _name_of(config)
+    server = name_of(config)
     try:
         check_name("environment", config.environment)
         store = Store(config.store, actor=server)
@@ -370,10 +372,18 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     return StoreService(store, cache, deployer, StoreFollower(store, deployer, settings))
 
 
-def _name_of(config: ServerConfig) -> str:
-    """What the store calls this server: the same after a restart, another for another server."""
-    is_socket = config.grpc_address.startswith("unix:")
-    place = config.grpc_address if is_socket else f"{config.grpc_port}"
+def name_of(config: ServerConfig) -> str:
+    """What the store calls this server: another for another server.
+
+    The same after a restart, unless its port is any free one: nothing tells two such apart.
+    """
+    scheme, is_socket, path = config.grpc_address.partition("unix:")
+    if is_socket and not scheme:
+        place = f"unix:{os.path.abspath(path)}"
+    else:
+        address = config.grpc_address or config.host
+        port = config.grpc_port or f"any-{os.getpid()}-{os.urandom(4).hex()}"
+        place = f"{port}" if address in _USUAL else f"{address}:{port}"
     return f"{socket.gethostname()}/{config.server_name}:{place}"[:255]
 
 
