@@ -31,7 +31,7 @@ from penstock.store.records import (
 )
 from penstock.store.store import Store
 
-__all__ = ["Inspection", "PushRequest", "push_model"]
+__all__ = ["Imported", "Inspection", "PushRequest", "push_model"]
 
 _DIGEST = re.compile(r"[A-Za-z0-9_+-]+:[0-9A-Za-z]{8,128}|[0-9a-f]{8,128}")
 _MAX_TEXT = 255
@@ -47,6 +47,19 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What another registry knows of a version.
+
+    Attributes:
+        links: data, code and the training run.
+        metrics: as they were measured there.
+    """
+
+    links: Sequence[Link] = ()
+    metrics: Sequence[MetricValue] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushRequest:
     """What the pusher says. Texts as on the command line.
 
@@ -57,6 +70,8 @@ class PushRequest:
         run: ID or ID=URI of the training run.
         parent: NAME@VERSION that it was made from, and `recipe`: how.
         strict: refuse what has no owner, no code or no data.
+        imported: what another registry knows of it; then no code is looked for: the place where
+            the registry keeps a model is not the one where it was made.
     """
 
     name: str
@@ -76,6 +91,7 @@ class PushRequest:
     aliases: Sequence[str] = ()
     from_version: int | None = None
     strict: bool = False
+    imported: Imported | None = None
 
 
 def push_model(
@@ -144,13 +160,16 @@ def _known(
     store: Store, request: PushRequest, package: Package, working_directory: Path
 ) -> NewVersion:
     """All but digest, files and what loading says."""
-    code = code_of(request.path.absolute(), working_directory)
+    imported = request.imported or Imported()
+    code = None if request.imported else code_of(request.path.absolute(), working_directory)
+    has_run = any(link.kind == "run" for link in imported.links)
     data = tuple(_data(text) for text in request.data)
     links = [
         *data,
         *(_feature(text) for text in request.features),
         *([code] if code else []),
-        *([_run(request.run)] if request.run else package.links),
+        *imported.links,
+        *([_run(request.run)] if request.run else () if has_run else package.links),
         *([_parent(store, request)] if request.parent else []),
     ]
     model = package.source("version/model.onnx")
@@ -168,7 +187,7 @@ def _known(
         runtime={**package.runtime, **({"onnx": _clean(facts)} if facts else {})},
         requirements=tuple(scrubbed(line) for line in package.requirements),
         links=tuple(links),
-        metrics=_metrics(request.metrics, data),
+        metrics=(*imported.metrics, *_metrics(request.metrics, data)),
         tags={_short("--tag", key): scrubbed(value) for key, value in request.tags.items()},
     )
 
