@@ -9,9 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_threads
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from penstock.repository.catalog import ServedVersion
 from penstock.repository.core_engine import CoreVersion
 from penstock.repository.deployed import DIGEST_PARAMETER, DeployedModels
 from penstock.stored import signature_of
+from penstock.threads import Threads
 
 if TYPE_CHECKING:
     from penstock.config import ServerConfig
@@ -67,8 +66,7 @@ class StoreDeployer:
         self._models = models
         self._core = core
         self._builds = builds
-        self._thread = ThreadPoolExecutor(2, "fetch")
-        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
+        self._threads = Threads(2, "fetch")
         self._held: dict[str, list[VersionRecord]] = {}
 
     async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
@@ -80,8 +78,8 @@ class StoreDeployer:
             StoreError: its bytes are damaged.
             CoreError: it does not load, or does not do what it should.
         """
-        record = await self._run(self._record, deployment)
-        fetching = self._submit(self._fetch, record)
+        record = await self._threads.run(self._record, deployment)
+        fetching = self._threads.submit(self._fetch, record)
         try:
             repository = await asyncio.wrap_future(fetching)
             loaded = await self._load(deployment, previous, record, repository)
@@ -101,12 +99,12 @@ class StoreDeployer:
         """Loads, checks and swaps in what was fetched; the digest of its bytes."""
         keeps = previous if previous is not None and not deployment.allow_breaking else None
         expected = await self._expected(keeps) if keeps else {}
-        goldens = await self._run(self._goldens, record, deployment)
+        goldens = await self._threads.run(self._goldens, record, deployment)
         loaded = ""
 
         async def check(served: ServedVersion) -> ServedVersion:
             nonlocal loaded
-            loaded = await self._run(_check_bytes, repository, record)
+            loaded = await self._threads.run(_check_bytes, repository, record)
             _check_interface(expected, signature_of(served.config), keeps)
             await self._check_goldens(served, record, goldens)
             return _with_digest(served, loaded)
@@ -126,17 +124,15 @@ class StoreDeployer:
 
     async def close(self, timeout_s: float) -> bool:
         """Lets go of the cache; whether what was in a thread ended in time."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
         self._cache.close()
-        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
-        return not ended.not_done
+        return await self._threads.close(timeout_s)
 
     async def _expected(self, keeps: Deployment) -> Mapping[str, Any]:
         """The interface that must still be had, whatever became of its version since.
 
         A version that could not be inspected when it was pushed has the one it serves with.
         """
-        known = (await self._run(self._show, keeps)).signature
+        known = (await self._threads.run(self._show, keeps)).signature
         live = self._models.serving_config(keeps.model, keeps.version)
         return known or (signature_of(live) if live is not None else {})
 
@@ -231,15 +227,6 @@ class StoreDeployer:
         """Of what came to nothing, unless it serves, or did."""
         if record.id not in {each.id for each in self._held.get(record.model, ())}:
             self._cache.release(record)
-
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wrap_future(self._submit(function, *args, **kwargs))
-
-    def _submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future = self._thread.submit(function, *args, **kwargs)
-        self._in_thread.add(future)
-        future.add_done_callback(self._in_thread.discard)
-        return future
 
 
 def _check_bytes(repository: Path, record: VersionRecord) -> str:
