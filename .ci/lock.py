@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OWN = {"penstock", "penstock-client", "penstock-gateway", "penstock[batch]"}
+OWN = {"penstock", "penstock-client", "penstock-gateway", "penstock[batch]", "penstock[store]"}
 
 
 def requirements(pyproject: Path) -> set[str]:

@@ -9,9 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_threads
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,7 @@ from penstock.repository.catalog import ServedVersion
 from penstock.repository.core_engine import CoreVersion
 from penstock.repository.deployed import DIGEST_PARAMETER, DeployedModels
 from penstock.stored import signature_of
+from penstock.threads import Threads
 
 if TYPE_CHECKING:
     from penstock.config import ServerConfig
@@ -46,6 +45,7 @@ __all__ = [
     "cache_directory",
     "check_bytes",
     "make_store_service",
+    "name_of",
     "with_digest",
 ]
 
@@ -55,6 +55,8 @@ T = TypeVar("T")
 _log = logging.getLogger("penstock.store")
 _GOLDEN_LIMIT_S = 60.0
 _MAX_GOLDEN_BYTES = 64 << 20
+_USUAL = ("127.0.0.1", "localhost", "0.0.0.0", "::", "[::]")
+"""Addresses that say nothing; on others of a host there may be more servers with the same port."""
 
 
 class StoreDeployer:
@@ -72,8 +74,7 @@ class StoreDeployer:
         self._models = models
         self._core = core
         self._builds = builds
-        self._thread = ThreadPoolExecutor(2, "fetch")
-        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
+        self._threads = Threads(2, "fetch")
         self._held: dict[str, list[VersionRecord]] = {}
 
     async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
@@ -85,8 +86,8 @@ class StoreDeployer:
             StoreError: its bytes are damaged.
             CoreError: it does not load, or does not do what it should.
         """
-        record = await self._run(self._record, deployment)
-        fetching = self._submit(self._fetch, record)
+        record = await self._threads.run(self._record, deployment)
+        fetching = self._threads.submit(self._fetch, record)
         try:
             repository = await asyncio.wrap_future(fetching)
             loaded = await self._load(deployment, previous, record, repository)
@@ -106,12 +107,12 @@ class StoreDeployer:
         """Loads, checks and swaps in what was fetched; the digest of its bytes."""
         keeps = previous if previous is not None and not deployment.allow_breaking else None
         expected = await self._expected(keeps) if keeps else {}
-        goldens = await self._run(self._goldens, record, deployment)
+        goldens = await self._threads.run(self._goldens, record, deployment)
         loaded = ""
 
         async def check(served: ServedVersion) -> ServedVersion:
             nonlocal loaded
-            loaded = await self._run(check_bytes, repository, record)
+            loaded = await self._threads.run(check_bytes, repository, record)
             _check_interface(expected, signature_of(served.config), keeps)
             await self._check_goldens(served, record, goldens)
             return with_digest(served, loaded)
@@ -131,17 +132,15 @@ class StoreDeployer:
 
     async def close(self, timeout_s: float) -> bool:
         """Lets go of the cache; whether what was in a thread ended in time."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
         self._cache.close()
-        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
-        return not ended.not_done
+        return await self._threads.close(timeout_s)
 
     async def _expected(self, keeps: Deployment) -> Mapping[str, Any]:
         """The interface that must still be had, whatever became of its version since.
 
         A version that could not be inspected when it was pushed has the one it serves with.
         """
-        known = (await self._run(self._show, keeps)).signature
+        known = (await self._threads.run(self._show, keeps)).signature
         live = self._models.serving_config(keeps.model, keeps.version)
         return known or (signature_of(live) if live is not None else {})
 
@@ -236,15 +235,6 @@ class StoreDeployer:
         """Of what came to nothing, unless it serves, or did."""
         if record.id not in {each.id for each in self._held.get(record.model, ())}:
             self._cache.release(record)
-
-    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wrap_future(self._submit(function, *args, **kwargs))
-
-    def _submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future = self._thread.submit(function, *args, **kwargs)
-        self._in_thread.add(future)
-        future.add_done_callback(self._in_thread.discard)
-        return future
 
 
 def check_bytes(repository: Path, record: VersionRecord) -> str:
@@ -365,7 +355,7 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         raise StartupError(f"--store needs {package}: pip install 'penstock[store]'") from None
-    server = _name_of(config)
+    server = name_of(config)
     try:
         check_name("environment", config.environment)
         store = Store(config.store, actor=server)
@@ -382,10 +372,18 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     return StoreService(store, cache, deployer, StoreFollower(store, deployer, settings))
 
 
-def _name_of(config: ServerConfig) -> str:
-    """What the store calls this server: the same after a restart, another for another server."""
-    is_socket = config.grpc_address.startswith("unix:")
-    place = config.grpc_address if is_socket else f"{config.grpc_port}"
+def name_of(config: ServerConfig) -> str:
+    """What the store calls this server: another for another server.
+
+    The same after a restart, unless its port is any free one: nothing tells two such apart.
+    """
+    scheme, is_socket, path = config.grpc_address.partition("unix:")
+    if is_socket and not scheme:
+        place = f"unix:{os.path.abspath(path)}"
+    else:
+        address = config.grpc_address or config.host
+        port = config.grpc_port or f"any-{os.getpid()}-{os.urandom(4).hex()}"
+        place = f"{port}" if address in _USUAL else f"{address}:{port}"
     return f"{socket.gethostname()}/{config.server_name}:{place}"[:255]
 
 

@@ -23,6 +23,9 @@ async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
     assert "rows per batch" in result.out
     assert "why batches closed: " in result.out
     assert "the server stopped cleanly" in result.out
+    assert re.search(r"pushed +digits@1, sha256:", result.out)
+    assert "deployed    digits@1 to environment 'demo'" in result.out
+    assert "served digits@1 from the bytes that were pushed" in result.out
     checked = await penstock("check", str(tmp_path))
     assert checked.code == 0
     assert "digits" in checked.out
@@ -47,7 +50,7 @@ async def test_demo_that_is_stopped_leaves_no_server(number: signal.Signals, cod
         await asyncio.open_connection("127.0.0.1", int(port[1]))
 
 
-async def test_demo_goes_through_the_store(tmp_path: Path) -> None:
+async def test_demo_leaves_a_version_in_the_store_that_is_named(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     end = await penstock("demo", "--seconds", "0.5", "--store", store)
     assert end.code == 0, end.err

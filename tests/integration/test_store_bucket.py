@@ -3,10 +3,12 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from tests.support.buckets import S3, bucket
@@ -85,6 +87,7 @@ def test_blob_of_many_pieces_comes_back_whole(store: Store, tmp_path: Path) -> N
     store.artifacts.copy_out(entry, tmp_path / "copy", moved.append)
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
     assert moved == [PIECE, PIECE, PIECE, 5]
+    assert (tmp_path / "copy").stat().st_mode & 0o111 == 0
     store.artifacts.check(entry)
 
 
@@ -170,11 +173,21 @@ def test_bucket_of_another_store_is_refused(bucket: S3, tmp_path: Path) -> None:
             pass
 
 
-def test_bucket_that_cannot_be_reached_is_told_without_secrets(tmp_path: Path, bucket: S3) -> None:
-    place = "s3://none-such/x?" + bucket.place().partition("?")[2].replace("&", "%26")
-    with pytest.raises(StoreUnavailableError, match="'s3://none-such/x'") as failure:
-        with open_store(f"sqlite:///{tmp_path}/s.db?artifacts={place}", may_create=True):
-            pass
+@pytest.mark.parametrize("what", ["bucket", "server"])
+def test_bucket_that_cannot_be_reached_is_told_without_secrets(
+    tmp_path: Path, bucket: S3, what: str
+) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        if what == "bucket":
+            place = "s3://none-such/x?" + bucket.place().partition("?")[2]
+        else:
+            place = S3(f"127.0.0.1:{taken.getsockname()[1]}").place()
+        url = f"sqlite:///{tmp_path}/s.db?artifacts={quote(place, safe='')}"
+        shown = place.partition("?")[0]
+        with pytest.raises(StoreUnavailableError, match=f"'{shown}'") as failure:
+            with open_store(url, may_create=True):
+                pass
     assert "tell-nobody" not in str(failure.value)
 
 

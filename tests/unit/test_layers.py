@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PY_LEVELS = [
     [
         *("errors", "setting", "access_settings", "http_settings", "store_settings", "config"),
-        *("codec", "core", "_messages"),
+        *("codec", "core", "_messages", "threads"),
     ],
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
@@ -60,7 +60,7 @@ PY_LAZY = (
     *("penstock_client", "numpy", "sklearn", "skl2onnx", "onnx", "PIL", "jwt", "cryptography"),
     *("pyarrow", "fsspec", "ray", "penstock.jobs"),
     *("starlette", "orjson", "penstock_gateway"),
-    *("sqlalchemy", "alembic", "psycopg", "yaml", "penstock.store"),
+    *("sqlalchemy", "alembic", "psycopg", "yaml", "obstore", "penstock.store"),
 )
 # Jobs are made of columns and arrays through and through, the store of tables: who imports
 # `penstock.jobs` or `penstock.store` pays, lazily.
@@ -69,7 +69,7 @@ PY_EAGER_HOMES["penstock_gateway"] = "gateway."
 # What a server has of the gateway before somebody asks it: no starlette, no orjson, no numpy.
 LIGHT_OF_THE_GATEWAY = {"penstock_gateway.options", "penstock_gateway.protocol"}
 LIGHT_OF_THE_GATEWAY |= {"penstock_gateway.upstream"}
-PY_EAGER_HOMES |= dict.fromkeys(("sqlalchemy", "alembic", "psycopg", "yaml"), "store.")
+PY_EAGER_HOMES |= dict.fromkeys(("sqlalchemy", "alembic", "psycopg", "yaml", "obstore"), "store.")
 PY_EAGER_HOMES |= {"penstock.store": "store."}
 # policy.py is a pure function of its arguments: no event loop, no I/O, no clock.
 IMPURE = {

@@ -16,6 +16,7 @@ from penstock.commands import (
     demo,
     deploy,
     gateway,
+    imports,
     infer,
     make_key,
     models,
@@ -65,6 +66,7 @@ make_key.add_to(app)
 check.add_to(app)
 demo.add_to(app)
 push.add_to(app)
+imports.add_to(app)
 deploy.add_to(app)
 store.add_to(app)
 answers.add_to(app)

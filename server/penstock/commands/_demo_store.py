@@ -21,13 +21,19 @@ _SHOWN = 8
 """Images of the golden request."""
 
 
-def push_and_deploy(url: str, root: Path, digits: Digits) -> VersionRecord:
+def push_and_deploy(url: str, root: Path, work: Path, digits: Digits) -> VersionRecord:
     """Pushes the digits of a repository, and has the demo's environment serve them.
+
+    Args:
+        url: of the store, which is made.
+        root: of the repository.
+        work: a directory for what is only needed meanwhile.
+        digits: that were trained.
 
     Raises:
         CommandError: the store cannot be used.
     """
-    golden = root / "golden.json"
+    golden = work / "golden.json"
     golden.write_text(_golden(digits))
     with store_at(url, may_create=True) as store:
         from penstock.store.pushing import PushRequest, push_model
@@ -66,7 +72,6 @@ def print_audit(terminal: Console, url: str) -> None:
         raise CommandError(f"{server} loaded {digest}, not {record.digest}")
     name = record.reference
     terminal.print(f"audited     {server} served {name} from the bytes that were pushed")
-    terminal.print(f"ask on, with the same --store: penstock why {name}")
 
 
 def _golden(digits: Digits) -> str:

@@ -43,7 +43,7 @@ Repository = Annotated[
 StoreUrl = Annotated[
     str,
     typer.Option(
-        "--store", metavar="URL", help="Go through this model store: push, deploy, serve, audit."
+        "--store", metavar="URL", help="Go through this model store; else through one that is gone."
     ),
 ]
 
@@ -75,14 +75,13 @@ def demo(
     repository: Repository = None,
     store: StoreUrl = "",
 ) -> None:
-    """Train a digits classifier, serve it, question it.
+    """Train a digits classifier, push it to a model store, deploy, serve, question and audit it.
 
     Many clients send it images at once, one per request. Exits 0 only if the accuracy on images
     it was not trained on is at least 0.96, every answer is the one scikit-learn gives, and the
     server stops cleanly.
     """
     from penstock.commands import _demo_model, _demo_report, _demo_store
-    from penstock.commands._demo_server import serve_command
     from penstock.commands._render import console
 
     terminal = console()
@@ -92,40 +91,36 @@ def demo(
         f"trained     on {digits.trained_on} images, {len(digits.images)} held out; "
         f"{len(digits.onnx):,} bytes of ONNX"
     )
-    with _repository(repository) as root:
+    with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
+        work = Path(folder)
+        root, url = repository or work / "models", store or str(work / "store")
         try:
             _demo_model.write_repository(root, digits.onnx, queue_delay_us)
         except OSError as error:
             raise CommandError(f"cannot write to {root}: {os_reason(error)}") from None
-        command = _store_command(terminal, store, root, digits) if store else serve_command(root)
+        command = _deploy(terminal, url, root, work, digits)
         run = _run_on_uvloop(_serve_and_load(terminal, command, digits, seconds, in_flight))
         _demo_report.print_result(terminal, run.result, run.sizes, run.reasons)
         terminal.print("the server stopped cleanly")
-        if store:
-            _demo_store.print_audit(terminal, store)
-        if repository is not None:
-            terminal.print(f"serve it again: penstock serve {root}")
+        _demo_store.print_audit(terminal, url)
+    if store:
+        terminal.print(f"ask on, with the same --store: penstock why {MODEL}")
+    if repository is not None:
+        terminal.print(f"serve it again: penstock serve {root}")
     _judge(run.result)
 
 
-def _store_command(terminal: Console, store: str, root: Path, digits: Digits) -> list[str]:
+def _deploy(terminal: Console, url: str, root: Path, work: Path, digits: Digits) -> list[str]:
+    """Has the demo's environment serve the model; the command that serves the environment."""
     from penstock.commands import _demo_store
     from penstock.commands._demo_server import serve_command
 
-    record = _demo_store.push_and_deploy(store, root, digits)
+    record = _demo_store.push_and_deploy(url, root, work, digits)
     terminal.print(f"pushed      {record.reference}, {record.digest[:19]}")
-    cache = ["--store-cache", str(root / "cache")]
-    settings = ["--store", store, "--environment", _demo_store.ENVIRONMENT, *cache]
+    terminal.print(f"deployed    {record.reference} to environment '{_demo_store.ENVIRONMENT}'")
+    cache = ["--store-cache", str(work / "cache")]
+    settings = ["--store", url, "--environment", _demo_store.ENVIRONMENT, *cache]
     return serve_command(None, *settings)
-
-
-@contextmanager
-def _repository(chosen: Path | None) -> Iterator[Path]:
-    if chosen is not None:
-        yield chosen
-        return
-    with tempfile.TemporaryDirectory(prefix="penstock-demo-") as folder:
-        yield Path(folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`penstock push`: a model into the store."""
+"""`penstock push` and `penstock fetch`: a model into the store, and out of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from penstock.commands._failure import CommandError
-from penstock.commands._store import Json, Name, StoreUrl, record_document, size, store_at
+from penstock.commands._store import (
+    Json,
+    Name,
+    StoreUrl,
+    Version,
+    parse_reference,
+    record_document,
+    size,
+    store_at,
+)
+from penstock.commands._store_progress import bytes_bar
 
 Source = Annotated[
     Path, typer.Argument(metavar="PATH", help="A model file, a directory, or MLflow's directory.")
@@ -61,6 +71,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse it without owner,
 def add_to(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("push")(push)
+    app.command("fetch")(fetch)
 
 
 def push(
@@ -112,13 +123,34 @@ def push(
             from_version=from_version,
             strict=strict,
         )
-        record = push_model(opened, request, inspect_model, Path.cwd())
+        record = push_model(opened, request, inspect_model, Path.cwd(), bytes_bar)
     if as_json:
         from penstock.commands._render import print_json
 
         print_json(record_document(record))
         return
     typer.echo(f"{record.reference}  {record.digest}  {size(record.size_bytes)}")
+
+
+def fetch(
+    version: Version,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A model repository; it is made.")
+    ],
+    store: StoreUrl = "",
+) -> None:
+    """Bring a version's files to DIR/NAME, checked, as `penstock serve DIR` takes them.
+
+    One that was cut off goes on where it was.
+    """
+    reference = parse_reference(version)
+    with store_at(store) as opened:
+        from penstock.store.fetching import fetch_version
+
+        record = opened.show(reference)
+        with bytes_bar(record.reference, record.size_bytes) as moved:
+            target = fetch_version(opened.artifacts, record, directory, moved)
+    typer.echo(f"{record.reference}  {record.digest}  {target}")
 
 
 def read_pairs(flag: str, texts: list[str] | tuple[str, ...]) -> dict[str, str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_threads
 from typing import Any, Protocol, TypeVar
 
 from penstock.errors import AbortedError, CoreError, StartupError
 from penstock.repository.changes import find_changes, find_vanished
 from penstock.repository.snapshot import ModelSnapshot, Snapshot
+from penstock.threads import Threads, end_tasks
 
 __all__ = ["PolledModels", "RepositoryPoller", "Scanner"]
 
@@ -89,8 +88,7 @@ class RepositoryPoller:
         self._tried: dict[str, ModelSnapshot | None] = {}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._loop: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "poll")
-        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
+        self._threads = Threads(1, "poll")
         self._trouble = ""
 
     async def look(self) -> None:
@@ -99,7 +97,7 @@ class RepositoryPoller:
         Raises:
             StartupError: a repository cannot be read.
         """
-        self._previous = await self._run(self._scanner.scan)
+        self._previous = await self._threads.run(self._scanner.scan)
         self._tried = dict(self._previous.models)
 
     def start(self) -> None:
@@ -113,18 +111,13 @@ class RepositoryPoller:
     async def close(self, timeout_s: float) -> bool:
         """Stops, and waits for a scan under way; whether that ended in time."""
         self.stop()
-        tasks = [*self._busy.values(), *([self._loop] if self._loop else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
-        return not ended.not_done
+        await end_tasks(*self._busy.values(), self._loop)
+        return await self._threads.close(timeout_s)
 
     async def poll(self) -> None:
         """One poll: looks, and begins what there is to do about what it saw. Does not raise."""
         try:
-            current = await self._run(self._scanner.scan)
+            current = await self._threads.run(self._scanner.scan)
             vanished = find_vanished(self._previous, current)
             if vanished:
                 raise StartupError(f"model repository '{vanished[0].path}' is not mounted any more")
@@ -175,7 +168,9 @@ class RepositoryPoller:
         except AbortedError:  # nothing is wrong with the model, and it may look as before by now
             has_settled = False
         except CoreError:  # told by the models
-            has_settled = await self._run(is_current)  # else it may not have been the model's fault
+            has_settled = await self._threads.run(
+                is_current
+            )  # else it may not have been the model's fault
         except Exception:
             _log.exception("model '%s': following its directory failed", name)
             has_settled = True
@@ -188,9 +183,3 @@ class RepositoryPoller:
     async def _withdraw(self, name: str) -> None:
         await self._models.withdraw(name)
         del self._tried[name]
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        future = self._thread.submit(function)
-        self._in_thread.add(future)
-        future.add_done_callback(self._in_thread.discard)
-        return await asyncio.wrap_future(future)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -18,18 +18,35 @@ from penstock.store.failures import CorruptError
 from penstock.store.files import SourceFile
 from penstock.store.manifest import FileEntry, Manifest, read_manifest
 
-__all__ = ["Artifacts", "Confirm", "Moved", "check_content", "check_entry", "ignore"]
+__all__ = [
+    "Artifacts",
+    "Confirm",
+    "Moved",
+    "Watch",
+    "check_content",
+    "check_entry",
+    "ignore",
+    "unwatched",
+]
 
 Moved = Callable[[int], None]
 """Told of bytes that were just brought somewhere; from any thread, one at a time."""
 Confirm = Callable[[Connection], None]
 """Called in the transaction that names what was added, last."""
 
+Watch = Callable[[str, int], AbstractContextManager[Moved]]
+"""While it lasts bytes of something are moved: its name, and how many there are."""
+
 MAX_MANIFEST_BYTES = 16 << 20
 
 
 def ignore(_: int) -> None:
     """For whoever does not ask how many bytes were moved."""
+
+
+def unwatched(_name: str, _size_bytes: int) -> AbstractContextManager[Moved]:
+    """For whoever does not look."""
+    return nullcontext(ignore)
 
 
 class Artifacts(ABC):

@@ -3,10 +3,12 @@
 ::
 
     lock                    flock: shared while something is fetched, exclusive while rubbish goes
-    tmp/                    what is being fetched, and what is being removed
+    partial/DIGEST-N-NAME/  what is being fetched (flock: exclusive), or was until it was cut off
+    tmp/                    what two servers fetch at once, and what is being removed
     models/DIGEST-N-NAME/   a repository of one model with one version; flock: shared while in use
 
-A repository is there whole or not at all. Servers may share a cache.
+A repository is there whole or not at all. Servers may share a cache. A fetch that was cut off goes
+on where it was: what is left of it is checked, not believed.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +33,10 @@ from penstock.store.manifest import FileEntry, Manifest
 from penstock.store.records import VersionRecord
 
 __all__ = ["ArtifactCache", "digest_of"]
+
+_KEPT_S = 7 * 86400
+"""What was cut off is there to be gone on with."""
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
 
 
 def digest_of(repository: Path, record: VersionRecord) -> str:
@@ -64,6 +71,7 @@ class ArtifactCache:
         """
         self._root = root
         self._models = root / "models"
+        self._partial = root / "partial"
         self._temporary = root / "tmp"
         self._max_bytes = max_bytes
         self._mutex = threading.Lock()  # of what follows; never held while bytes are read
@@ -74,16 +82,16 @@ class ArtifactCache:
         self._room = threading.Lock()  # one at a time counts and removes
 
     def open(self) -> None:
-        """Makes the directories, and removes what was left half-done.
+        """Makes the directories, and removes what was left half-done and is not gone on with.
 
         Raises:
             StoreUnavailableError: they cannot be made.
         """
         try:
-            for directory in (self._models, self._temporary):
+            for directory in (self._models, self._partial, self._temporary):
                 directory.mkdir(parents=True, exist_ok=True)
             with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                for left in self._temporary.iterdir():
+                for left in [*self._temporary.iterdir(), *self._forgotten()]:
                     shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise os_failure("cannot make the cache of artifacts", error) from error
@@ -166,25 +174,56 @@ class ArtifactCache:
         os.close(descriptor)  # removed by another server meanwhile
         return self._use(key) if is_current else False
 
+    def _forgotten(self) -> list[Path]:
+        """What was cut off, and nobody has gone on with for a week."""
+        oldest = time.time() - _KEPT_S
+        return [left for left in self._partial.iterdir() if left.stat().st_mtime < oldest]
+
     def _download(self, key: str, record: VersionRecord, artifacts: Artifacts) -> None:
-        target = self._temporary / secrets.token_hex(16)
-        try:
-            manifest = artifacts.manifest(record.digest)
-            lay_out(manifest.files, target / record.model, record.version, artifacts.copy_out)
+        with self._place_for(key) as target:
             try:
+                manifest = artifacts.manifest(record.digest)
+                place = target / record.model
+                lay_out(manifest.files, place, record.version, artifacts.copy_out)
+                _check_no_others(target, record)
+                os.utime(target)
                 os.rename(target, self._models / key)
-            except OSError as error:  # another server was faster
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            except StoreUnavailableError:
+                raise  # it goes on when the store is there again
+            except BaseException as error:
+                shutil.rmtree(target, ignore_errors=True)
+                is_there = isinstance(error, OSError) and error.errno in _TAKEN
+                if not is_there:  # else another server was faster
                     raise
+
+    @contextmanager
+    def _place_for(self, key: str) -> Iterator[Path]:
+        """A directory to fetch to, with what is left of an earlier try unless it is in use."""
+        target = self._partial / key
+        target.mkdir(exist_ok=True)
+        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if _lock_now(descriptor) and _is_at(descriptor, target):
+                yield target
+                return
+            aside = self._temporary / secrets.token_hex(16)  # others use or have removed it
+            try:
+                yield aside
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
         finally:
-            shutil.rmtree(target, ignore_errors=True)
+            os.close(descriptor)
 
     @contextmanager
     def _room_for(self, key: str, size_bytes: int) -> Iterator[None]:
         """Room that nobody else is given while it is filled."""
         with self._room:
-            self._make_room(size_bytes + sum(self._coming.values()))
             self._coming[key] = size_bytes
+            try:
+                self._make_room(sum(self._coming.values()))
+            except BaseException:
+                del self._coming[key]
+                raise
         try:
             yield
         finally:
@@ -197,10 +236,14 @@ class ArtifactCache:
         Raises:
             NoRoomError: even then there is no room.
         """
-        free = shutil.disk_usage(self._root).free
+        begun = sum(_size_of(self._partial / key) for key in self._coming)  # in `needed` as well
+        free = shutil.disk_usage(self._root).free + begun
         if not self._max_bytes and needed <= free:
             return
-        entries = sorted(self._models.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+        left = [each for each in self._partial.iterdir() if each.name not in self._coming]
+        entries = sorted(
+            [*self._models.iterdir(), *left], key=lambda entry: entry.stat().st_mtime_ns
+        )
         sizes = {entry: _size_of(entry) for entry in entries}
         total = sum(sizes.values())
         bound = self._max_bytes or (1 << 62)
@@ -220,11 +263,10 @@ class ArtifactCache:
         except FileNotFoundError:
             return True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _lock_now(descriptor):  # another server's
+                return False
             self._remove(entry)
             return True
-        except BlockingIOError:  # another server's
-            return False
         finally:
             os.close(descriptor)
 
@@ -253,6 +295,15 @@ def _check_no_others(repository: Path, record: VersionRecord) -> None:
     others -= {Path(record.model, place_of(each.path, record.version)) for each in record.files}
     if others:
         raise CorruptError(f"'{min(others)}' is not of {record.reference}")
+
+
+def _lock_now(descriptor: int) -> bool:
+    """Whether nobody else has it; then it is locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

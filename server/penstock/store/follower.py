@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_threads
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +18,7 @@ from penstock.store.failures import (
     UnknownEntryError,
 )
 from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.threads import Threads, end_tasks
 
 __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
 
@@ -141,8 +140,7 @@ class StoreFollower:
         self._counts = {"done": 0, "failed": 0}
         self._trouble = ""
         self._loop: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "store")
-        self._in_thread: set[Future[Any]] = set()  # outlive a task that is cancelled
+        self._threads = Threads(1, "store")
 
     async def look(self) -> None:
         """The first look: serves what is deployed.
@@ -182,13 +180,8 @@ class StoreFollower:
     async def close(self, timeout_s: float) -> bool:
         """Stops, and waits for what asks the store; whether that ended in time."""
         self.stop()
-        tasks = [*self._busy.values(), *([self._loop] if self._loop else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_thread), timeout_s)
-        return not ended.not_done
+        await end_tasks(*self._busy.values(), self._loop)
+        return await self._threads.close(timeout_s)
 
     def stats(self) -> Mapping[str, Any]:
         """For metrics: whether the store can be reached, what waits, and what was done."""
@@ -215,10 +208,12 @@ class StoreFollower:
 
     async def _follow(self) -> None:
         await self._send_reports()
-        generation = await self._run(partial(self._store.generation, self._settings.environment))
+        generation = await self._threads.run(
+            partial(self._store.generation, self._settings.environment)
+        )
         if generation == self._generation:
             return
-        generation, desired = await self._run(
+        generation, desired = await self._threads.run(
             partial(self._store.desired, self._settings.environment)
         )
         if self._is_stopping:
@@ -354,7 +349,7 @@ class StoreFollower:
     async def _send_reports(self) -> None:
         for number, report in list(self._reports.items()):
             try:
-                await self._run(report)
+                await self._threads.run(report)
             except UnknownEntryError as error:  # a deployment that is not there any more
                 _log.error("deployment %d cannot be reported: %s", number, error)
             if self._reports.get(number) is report:
@@ -378,12 +373,6 @@ class StoreFollower:
         del self._busy[model]
         if self._generation == -1 and not (self._trouble or self._blocked):
             self._waking.set()
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        future = self._thread.submit(function)
-        self._in_thread.add(future)
-        future.add_done_callback(self._in_thread.discard)
-        return await asyncio.wrap_future(future)
 
 
 def _identity(target: Deployment) -> tuple[int, str]:

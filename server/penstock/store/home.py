@@ -18,7 +18,7 @@ from penstock.store.location import ARTIFACTS, Location, is_bucket, without_cred
 from penstock.store.registry import insert_new
 from penstock.store.schema import settings
 
-__all__ = ["check_room", "open_artifacts"]
+__all__ = ["check_room", "open_artifacts", "size_of"]
 
 _ARTIFACTS = "artifacts"
 _ID = "store_id"
@@ -112,6 +112,18 @@ def check_room(artifacts: Artifacts, files: Sequence[SourceFile]) -> None:
     Raises:
         StoreError: it cannot fit.
     """
+    needed = size_of(files)
+    free = artifacts.free_bytes()
+    if free is not None and needed > free:
+        raise StoreError(f"the artifacts have no room: {needed} bytes needed, {free} free")
+
+
+def size_of(files: Sequence[SourceFile]) -> int:
+    """Bytes of what is to be stored.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
     needed = 0
     for each in files:
         try:
@@ -119,6 +131,4 @@ def check_room(artifacts: Artifacts, files: Sequence[SourceFile]) -> None:
             needed += len(each.source) if is_here else each.source.stat().st_size  # type: ignore
         except OSError as error:
             raise os_failure(f"cannot read '{each.path}'", error) from error
-    free = artifacts.free_bytes()
-    if free is not None and needed > free:
-        raise StoreError(f"the artifacts have no room: {needed} bytes needed, {free} free")
+    return needed

@@ -32,7 +32,7 @@ def lay_out(
     number: int,
     copy: Callable[[FileEntry, Path], None],
 ) -> None:
-    """Fills a directory, which is made.
+    """Fills a directory, which is made; what an earlier try left there, `copy` finds.
 
     Args:
         files: of the artifact.
@@ -41,7 +41,7 @@ def lay_out(
         copy: brings a file to its place.
     """
     try:
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         for entry in files:
             target = directory / place_of(entry.path, number)
             target.parent.mkdir(parents=True, exist_ok=True)

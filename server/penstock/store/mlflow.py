@@ -19,7 +19,7 @@ from penstock.store.failures import RefusedError
 from penstock.store.manifest import path_fault
 from penstock.store.records import Link
 
-__all__ = ["MLMODEL", "MlflowModel", "read_mlflow"]
+__all__ = ["MLMODEL", "MlflowModel", "plain_text", "read_mlflow", "read_yaml"]
 
 MLMODEL = "MLmodel"
 _MAX_BYTES = 1 << 20
@@ -62,20 +62,14 @@ def read_mlflow(directory: Path) -> MlflowModel:
         RefusedError: it is no MLmodel, or none of its flavors can be served.
     """
     path = directory / MLMODEL
-    if path.stat().st_size > _MAX_BYTES:
-        raise RefusedError(f"'{path}' has more than {_MAX_BYTES} bytes")
-    try:
-        content = yaml.load(path.read_bytes(), _PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RefusedError(f"'{path}' is not YAML: {reason}") from None
-    flavors = content.get("flavors") if isinstance(content, dict) else None
+    content = read_yaml(path)
+    flavors = content.get("flavors")
     if not isinstance(flavors, dict):
         raise RefusedError(f"'{path}' has no flavors")
     for flavor, key in _FLAVORS.items():
         details = flavors.get(flavor)
         if isinstance(details, dict):
-            return _model(path, content, flavor, _text(details.get(key)))
+            return _model(path, content, flavor, plain_text(details.get(key)))
     named = ", ".join(sorted(str(each) for each in flavors))
     raise RefusedError(
         f"'{path}' has the flavors {named}: none of them can be served without unpickling; log the "
@@ -83,21 +77,41 @@ def read_mlflow(directory: Path) -> MlflowModel:
     )
 
 
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """A small file of YAML that MLflow wrote; empty where it holds no mapping.
+
+    Raises:
+        RefusedError: it is too large, or no plain YAML.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise RefusedError(f"'{path}' has more than {_MAX_BYTES} bytes")
+    try:
+        content = yaml.load(path.read_bytes(), _PlainLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RefusedError(f"'{path}' is not YAML: {reason}") from None
+    return content if isinstance(content, dict) else {}
+
+
 def _model(path: Path, content: Mapping[str, Any], flavor: str, model_path: str) -> MlflowModel:
     fault = path_fault(model_path)
     if fault:
         raise RefusedError(f"'{path}': the model of flavor {flavor}: {fault}")
-    facts: dict[str, Any] = {key: _text(content.get(key)) for key in _FACTS if content.get(key)}
+    facts: dict[str, Any] = {
+        key: plain_text(content.get(key)) for key in _FACTS if content.get(key)
+    }
     signature = content.get("signature")
     if isinstance(signature, dict):
-        facts["signature"] = {_text(key): _text(value) for key, value in signature.items()}
-    run = _text(content.get("run_id"))[:255]
-    details = {"source": "mlflow", "artifact_path": _text(content.get("artifact_path"))}
+        facts["signature"] = {
+            plain_text(key): plain_text(value) for key, value in signature.items()
+        }
+    run = plain_text(content.get("run_id"))[:255]
+    details = {"source": "mlflow", "artifact_path": plain_text(content.get("artifact_path"))}
     links = (Link("run", run, details=details),) if run else ()
     return MlflowModel(flavor, model_path, facts, links)
 
 
-def _text(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """A plain value as text; "" for anything else.
 
     YAML's aliases let a small file hold a tree that is endless when it is written out.

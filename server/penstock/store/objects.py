@@ -162,7 +162,8 @@ class ArtifactObjects(Artifacts):
     def copy_out(self, entry: FileEntry, target: Path, moved: Moved = ignore) -> None:
         """As `Artifacts.copy_out`: pieces that are at the target already are not asked for."""
         try:
-            descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(target, flags, 0o666)
             try:
                 left_bytes = os.fstat(descriptor).st_size
                 os.ftruncate(descriptor, entry.size_bytes)

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from penstock.store.artifacts import Watch, unwatched
 from penstock.store.capture import code_of, scrubbed
 from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import os_failure
 from penstock.store.golden import split_golden
+from penstock.store.home import size_of
 from penstock.store.layout import lay_out
 from penstock.store.location import has_credentials, without_credentials
 from penstock.store.manifest import Manifest
@@ -29,7 +31,7 @@ from penstock.store.records import (
 )
 from penstock.store.store import Store
 
-__all__ = ["Inspection", "PushRequest", "push_model"]
+__all__ = ["Imported", "Inspection", "PushRequest", "push_model"]
 
 _DIGEST = re.compile(r"[A-Za-z0-9_+-]+:[0-9A-Za-z]{8,128}|[0-9a-f]{8,128}")
 _MAX_TEXT = 255
@@ -45,6 +47,19 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What another registry knows of a version.
+
+    Attributes:
+        links: data, code and the training run.
+        metrics: as they were measured there.
+    """
+
+    links: Sequence[Link] = ()
+    metrics: Sequence[MetricValue] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PushRequest:
     """What the pusher says. Texts as on the command line.
 
@@ -55,6 +70,8 @@ class PushRequest:
         run: ID or ID=URI of the training run.
         parent: NAME@VERSION that it was made from, and `recipe`: how.
         strict: refuse what has no owner, no code or no data.
+        imported: what another registry knows of it; then no code is looked for: the place where
+            the registry keeps a model is not the one where it was made.
     """
 
     name: str
@@ -74,6 +91,7 @@ class PushRequest:
     aliases: Sequence[str] = ()
     from_version: int | None = None
     strict: bool = False
+    imported: Imported | None = None
 
 
 def push_model(
@@ -81,6 +99,7 @@ def push_model(
     request: PushRequest,
     inspect: Callable[[str, Path], Inspection],
     working_directory: Path,
+    watch: Watch = unwatched,
 ) -> VersionRecord:
     """Packages, stores and inspects a model, and records everything known of it.
 
@@ -89,6 +108,7 @@ def push_model(
         request: what the pusher says.
         inspect: loads a model of a name from a repository; it may run the code of a Python model.
         working_directory: where the pusher is: code is looked for at the path, then here.
+        watch: is told of the bytes that are stored.
 
     Raises:
         RefusedError: something is not allowed, missing with `strict`, or does not load.
@@ -115,7 +135,8 @@ def push_model(
         )
 
     try:
-        return store.push(package.files, describe, goldens, request.aliases)
+        with watch(request.name, size_of(package.files)) as moved:
+            return store.push(package.files, describe, goldens, request.aliases, moved)
     except StoreUnavailableError:
         raise  # the version may be there after all, and need its bytes
     except Exception:
@@ -139,13 +160,16 @@ def _known(
     store: Store, request: PushRequest, package: Package, working_directory: Path
 ) -> NewVersion:
     """All but digest, files and what loading says."""
-    code = code_of(request.path.absolute(), working_directory)
+    imported = request.imported or Imported()
+    code = None if request.imported else code_of(request.path.absolute(), working_directory)
+    has_run = any(link.kind == "run" for link in imported.links)
     data = tuple(_data(text) for text in request.data)
     links = [
         *data,
         *(_feature(text) for text in request.features),
         *([code] if code else []),
-        *([_run(request.run)] if request.run else package.links),
+        *imported.links,
+        *([_run(request.run)] if request.run else () if has_run else package.links),
         *([_parent(store, request)] if request.parent else []),
     ]
     model = package.source("version/model.onnx")
@@ -163,7 +187,7 @@ def _known(
         runtime={**package.runtime, **({"onnx": _clean(facts)} if facts else {})},
         requirements=tuple(scrubbed(line) for line in package.requirements),
         links=tuple(links),
-        metrics=_metrics(request.metrics, data),
+        metrics=(*imported.metrics, *_metrics(request.metrics, data)),
         tags={_short("--tag", key): scrubbed(value) for key, value in request.tags.items()},
     )
 

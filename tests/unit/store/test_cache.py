@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from penstock.store.cache import ArtifactCache, digest_of
 from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import CorruptError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile
-from penstock.store.manifest import Manifest
+from penstock.store.manifest import FileEntry, Manifest
 from penstock.store.records import VersionRecord
 
 SIZE = 1000
@@ -186,3 +187,48 @@ def test_next_start_removes_what_a_killed_fetch_left(tmp_path: Path) -> None:
     (left / "x").write_text("x")
     opened(tmp_path)
     assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+def partial(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache" / "partial").iterdir())
+
+
+def test_fetch_that_was_cut_off_goes_on_with_what_is_right(
+    artifacts: ArtifactDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = record(artifacts, 1)
+    cache = opened(tmp_path)
+    copy = artifacts.copy_out
+
+    def cut_off(entry: FileEntry, target: Path) -> None:
+        if entry.path == "version/model.onnx":
+            target.write_bytes(b"x" * SIZE)
+            raise StoreUnavailableError("it went away")
+        copy(entry, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "copy_out", cut_off)
+        with pytest.raises(StoreUnavailableError):
+            cache.fetch(wanted, artifacts)
+    (left,) = partial(tmp_path)
+    inode = (left / "m" / "config.pbtxt").stat().st_ino
+    root = opened(tmp_path).fetch(wanted, artifacts)
+    assert (root / "m" / "config.pbtxt").stat().st_ino == inode
+    assert (root / "m" / "1" / "model.onnx").read_bytes() == b"\1" * SIZE
+    assert partial(tmp_path) == []
+
+
+def test_what_was_cut_off_goes_for_others_and_after_a_week(
+    artifacts: ArtifactDirectory, tmp_path: Path
+) -> None:
+    cache = opened(tmp_path, max_bytes=SIZE)
+    left = tmp_path / "cache" / "partial" / "left"
+    for age in (0, 8 * 86400):
+        left.mkdir()
+        (left / "x").write_bytes(b"x" * SIZE)
+        os.utime(left, (time.time() - age, time.time() - age))
+        opened(tmp_path)
+        assert left.exists() == (age == 0)
+        wanted = record(artifacts, 1)
+        cache.fetch(wanted, artifacts)
+        assert not left.exists()
