@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.support.examples import EXAMPLES
 
 from penstock.observe.exposition import Family, render
 from penstock.scaling.reading import MAX_LINE, ReadingError, gateway_waiting, read_metrics
@@ -18,6 +19,7 @@ def sample(name: str, value: object, labels: str = 'model="m",version="1"') -> s
     return f"{name}{{{labels}}} {value}\n"
 
 
+@EXAMPLES
 @given(names, names, numbers)
 @example('a"b\\n\\', "1", 1.5)
 @example("a\u2028b\x85c\n", "}  9", 0.25)
@@ -72,6 +74,7 @@ def test_more_versions_than_any_server_has_are_refused() -> None:
         read_metrics(text)
 
 
+@EXAMPLES
 @given(st.text())
 def test_no_text_does_harm(text: str) -> None:
     for line in (text, f"penstock_instances{text}", f'penstock_instances{{model="{text}'):

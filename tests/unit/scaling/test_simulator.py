@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.examples import EXAMPLES
 
 from penstock.scaling.policy import PolicySettings
 from penstock.scaling.simulator import CpuScaler, PolicyScaler, Second, World, simulate
@@ -19,6 +20,7 @@ def replay(
     return simulate(arrivals, PolicyScaler(settings, world), world)
 
 
+@EXAMPLES
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=200))
 def test_every_request_is_served_or_waits(arrivals: list[int]) -> None:
     seconds = replay(arrivals)
