@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -21,6 +22,8 @@ from penstock.observe.log import LogSettings, set_up_logging
 from penstock.scaling.advisor import Advisor
 from penstock.scaling.config import ScalerConfig
 from penstock.scaling.fleet import Fleet
+from penstock.scaling.hooks import Change, HookRunner, plugin_hooks
+from penstock.scaling.webhook import Webhook
 
 __all__ = ["EXIT_FAILURE", "Scaler", "run"]
 
@@ -40,8 +43,10 @@ class Scaler:
     """
 
     def __init__(self, config: ScalerConfig) -> None:
+        """Raises StartupError for a plug-in or a webhook that will not do."""
         self._config = config
-        self.advisor = Advisor(Fleet(config.fleet()), config.policy(), time.monotonic)
+        self._hooks = _make_hooks(config)
+        self.advisor = Advisor(Fleet(config.fleet()), config.policy(), time.monotonic, self._tell)
         service = ExternalScaler(self.advisor, repeat_s=_REPEAT_S, clock=time.monotonic)
         self.server = ScalerServer(service, config.host, config.grpc_port)
         self._rounds: asyncio.Task[None] | None = None
@@ -55,18 +60,26 @@ class Scaler:
         self.server.bind(_credentials(self._config))
         if not is_loopback(self._config.host) and not self._config.grpc_use_ssl:
             _log.warning("gRPC listens on %s, beyond loopback, without TLS", self.server.address)
+        for hook in self._hooks:
+            hook.start()
         await self._round()
         await self.server.start()
         self._rounds = asyncio.create_task(self._repeat())
         _log.info("scaler is ready: gRPC %s", self.server.address)
 
     async def stop(self) -> None:
-        """Ends streams and rounds."""
+        """Ends streams, rounds and what hooks are about."""
         await self.server.stop(_STOP_S)
         if self._rounds is not None:
             self._rounds.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._rounds
+
+        await asyncio.gather(*(hook.stop() for hook in self._hooks))
+
+    def _tell(self, change: Change) -> None:
+        for hook in self._hooks:
+            hook.tell(change)
 
     async def _repeat(self) -> None:
         while True:
@@ -115,6 +128,20 @@ async def _serve(config: ScalerConfig) -> None:
         if not started.cancelled():
             started.result()
     _log.info("stopped")
+
+
+def _make_hooks(config: ScalerConfig) -> list[HookRunner]:
+    hooks = plugin_hooks(config.plugin)
+    if config.webhook_url:
+        path = Path(config.webhook_secret_file)
+        try:
+            secret = path.read_bytes().strip()
+        except OSError as error:
+            raise StartupError(f"cannot read {path}: {error.strerror}") from None
+        timeout_s = config.webhook_timeout_secs
+        hook = Webhook(config.webhook_url, secret, timeout_s=timeout_s, wall_clock=time.time)
+        hooks.append(("webhook", hook))
+    return [HookRunner(name, hook) for name, hook in hooks]
 
 
 def _credentials(config: ScalerConfig) -> Any:

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tests.support.certificates import Authority
 from tests.support.fake_replica import FakeReplica, fake_replica
 from tests.support.keda import Keda, keda_channel
 
@@ -186,3 +188,46 @@ async def test_name_without_addresses_is_a_fleet_of_none() -> None:
         keda = Keda(channel, modelName="m")
         assert not await keda.is_active()
         assert await keda.metric() == (0, 0.0)
+
+
+async def test_bytes_that_are_no_message_are_refused() -> None:
+    async with (
+        fake_replica(m={}) as one,
+        scaling(one) as scaler,
+        keda_channel(scaler.server.address) as channel,
+    ):
+        raw: Any = channel
+        for rpc in ("IsActive", "GetMetricSpec", "GetMetrics"):
+            call = raw.unary_unary(f"/externalscaler.ExternalScaler/{rpc}")
+            code, text = await fails(call(b"\xff\xff"))
+            assert (code, text) == (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{rpc}: the request is no message of its type",
+            )
+        specs = raw.unary_stream("/externalscaler.ExternalScaler/StreamMetricSpec")(b"")
+        assert (await fails(specs.read()))[0] is grpc.StatusCode.UNIMPLEMENTED
+        health = raw.unary_unary("/grpc.health.v1.Health/Check")
+        assert await health(b"") == b"\x08\x01"  # SERVING
+
+
+async def test_keda_may_be_asked_for_its_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue("scaler"), authority.issue("keda")
+    tls = {
+        "grpc_use_ssl": True,
+        "grpc_use_ssl_mutual": True,
+        "grpc_server_cert": str(server.certificate),
+        "grpc_server_key": str(server.key),
+        "grpc_root_cert": str(authority.certificate),
+    }
+    root = authority.certificate.read_bytes()
+    known = grpc.ssl_channel_credentials(
+        root, client.key.read_bytes(), client.certificate.read_bytes()
+    )
+    async with fake_replica(m={}) as one, scaling(one, **tls) as scaler:
+        async with grpc.aio.secure_channel(scaler.server.address, known) as channel:
+            assert await Keda(channel, modelName="m").metric() == (1, 1.0)
+        nobody = grpc.ssl_channel_credentials(root)
+        async with grpc.aio.secure_channel(scaler.server.address, nobody) as channel:
+            code, _ = await fails(Keda(channel, modelName="m").metric())
+            assert code is grpc.StatusCode.UNAVAILABLE

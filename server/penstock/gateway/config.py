@@ -80,6 +80,16 @@ class GatewayConfig(HttpSettings):
     http_port: int = _setting(
         8000, "Port for HTTP; 0 = any free one.", minimum=0, maximum=65535, group="Addresses"
     )
+    metrics_host: str = _setting(
+        "", "Address for metrics; empty = that of --host.", group="Addresses"
+    )
+    metrics_port: int = _setting(
+        -1,
+        "Port for metrics, which penstock scaler reads; 0 = any free one, -1 = none.",
+        minimum=-1,
+        maximum=65535,
+        group="Addresses",
+    )
     shutdown_grace_secs: float = _setting(
         5.0,
         "Time to go on serving after SIGTERM with readiness false; SIGINT has none.",

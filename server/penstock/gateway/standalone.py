@@ -12,10 +12,12 @@ import uvloop
 
 from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
+from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.gateway.config import GatewayConfig
 from penstock.gateway.options import gateway_options
 from penstock.lifecycle import StopSignals, pass_time
+from penstock.observe.exposition import CONTENT_TYPE, Family, render
 from penstock.observe.log import LogSettings, set_up_logging
 from penstock_gateway.app import Gateway
 from penstock_gateway.grpc_upstream import GrpcUpstream, channel_credentials
@@ -47,6 +49,11 @@ class FleetGateway:
             "HTTP",
             protocol=make_protocol(options),
         )
+        self.metrics: HttpServer | None = None
+        if config.metrics_port >= 0:
+            host = config.metrics_host or config.host
+            routes = metrics_routes(lambda: _render(self.pool))
+            self.metrics = HttpServer(routes, host, config.metrics_port, "metrics")
 
     async def start(self) -> None:
         """Returns once it serves, whether or not a server can be reached.
@@ -55,11 +62,15 @@ class FleetGateway:
             StartupError: the port is taken.
         """
         self.http.bind()
+        if self.metrics is not None:
+            self.metrics.bind()
+            await self.metrics.start()
         if not is_loopback(self._config.host):
             _log.warning("HTTP listens on %s, beyond loopback, without TLS", self.http.address)
         await self.pool.start()
         await self.http.start()
-        _log.info("gateway is ready: HTTP %s", self.http.address)
+        more = f", metrics {self.metrics.address}" if self.metrics is not None else ""
+        _log.info("gateway is ready: HTTP %s%s", self.http.address, more)
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Readiness false, the grace, then no new connections; what is under way has its time."""
@@ -70,6 +81,8 @@ class FleetGateway:
             await pass_time(grace_s)
         await self.http.stop(self._config.exit_timeout_secs)
         await self.pool.stop()
+        if self.metrics is not None:
+            await self.metrics.stop()
 
 
 def run(config: GatewayConfig) -> int:
@@ -109,6 +122,21 @@ async def _serve(config: GatewayConfig) -> None:
         if not started.cancelled():
             started.result()
     _log.info("stopped")
+
+
+def _render(pool: Pool) -> tuple[str, bytes]:
+    """What tells a scaler at zero replicas that there should be one."""
+    usable = sum(each.is_usable for each in pool.replicas)
+    values = {
+        "penstock_gateway_waiting_requests": (pool.waiting, "Requests held while no server is up"),
+        "penstock_gateway_waiting_bytes": (pool.waiting_bytes, "Bytes of these requests"),
+        "penstock_gateway_usable_servers": (usable, "Servers that take requests"),
+    }
+    families = []
+    for name, (value, text) in values.items():
+        families.append(Family(name, text, "gauge"))
+        families[-1].add({}, value)
+    return CONTENT_TYPE, render(families)
 
 
 def _make_pool(config: GatewayConfig) -> Pool:

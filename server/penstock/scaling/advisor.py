@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from penstock.errors import NotFoundError, UnavailableError
 from penstock.scaling.fleet import Clock, Fleet
+from penstock.scaling.hooks import Change
 from penstock.scaling.policy import Decision, PolicySettings, PolicyState, decide
 from penstock.scaling.signals import ModelSignals
 from penstock.scaling.triggers import Advice, Trigger
@@ -28,10 +29,18 @@ class Advisor:
     Ownership: borrows the fleet; the policy's state.
     """
 
-    def __init__(self, fleet: Fleet, settings: PolicySettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: PolicySettings,
+        clock: Clock,
+        on_change: Callable[[Change], None] = lambda change: None,
+    ) -> None:
+        """`on_change`: called with every decision that differs from the one before."""
         self._fleet = fleet
         self._settings = settings
         self._clock = clock
+        self._on_change = on_change
         self._states: dict[str, PolicyState] = {}
         self._advice: dict[str, Advice] = {}
         self._changed = asyncio.Event()
@@ -98,17 +107,18 @@ class Advisor:
         state = self._states.get(name, PolicyState())
         decision, self._states[name] = decide(self._settings, state, signals, now_s)
         if decision.replicas != state.decided:
-            _log.info(
-                "model %s: %s -> %d replicas: %s",
-                name,
-                "-" if state.decided is None else state.decided,
-                decision.replicas,
-                decision.reason,
-            )
+            self._tell(signals, decision, state.decided)
         self._advice[name] = Advice(signals, decision)
         is_gone = signals.replicas == 0 and not decision.is_active
         if is_gone and self._fleet.counts(now_s)[0]:  # unloaded: to be asked about it is an error
             del self._states[name], self._advice[name]
+
+    def _tell(self, signals: ModelSignals, decision: Decision, before: int | None) -> None:
+        was = "-" if before is None else before
+        count, reason = decision.replicas, decision.reason
+        _log.info("model %s: %s -> %d replicas: %s", signals.model, was, count, reason)
+        change = Change(signals.model, before, count, decision.is_active, reason, signals)
+        self._on_change(change)
 
     def _without_replicas(self, name: str, now_s: float) -> ModelSignals:
         missing = self._fleet.counts(now_s)[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import h11
 
@@ -79,9 +78,7 @@ async def _exchange(
         await writer.drain()
         return await _answer(connection, reader, max_bytes)
     finally:
-        writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            await writer.wait_closed()
+        writer.transport.abort()  # all is said; an orderly end would wait for the other side
 
 
 async def _answer(

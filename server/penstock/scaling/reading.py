@@ -16,6 +16,7 @@ from penstock.scaling.signals import Counters, Series
 __all__ = ["METRIC_NAMES", "ReadingError", "gateway_waiting", "read_metrics"]
 
 MAX_VERSIONS = 10_000
+MAX_LINE = 16_384
 _US_PER_S = 1e6
 
 _COUNTERS: Mapping[str, tuple[str, float]] = {
@@ -46,7 +47,7 @@ class ReadingError(ValueError):
 def read_metrics(text: str) -> dict[Series, Counters]:
     """Counters by model and version; raises ReadingError."""
     found: dict[Series, dict[str, float]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name = _name(line)
         if name not in _COUNTERS:
             continue
@@ -65,7 +66,7 @@ def read_metrics(text: str) -> dict[Series, Counters]:
 
 def gateway_waiting(text: str) -> float:
     """Requests that a gateway holds while no server is up; raises ReadingError."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if _name(line) == _WAITING:
             return _sample(line)[1]
     raise ReadingError(f"no {_WAITING} in it")
@@ -82,7 +83,7 @@ def _name(line: str) -> str:
 
 
 def _sample(line: str) -> tuple[dict[str, str], float]:
-    matched = _SAMPLE.fullmatch(line)
+    matched = _SAMPLE.fullmatch(line) if len(line) <= MAX_LINE else None
     try:
         if matched is None:
             raise ValueError

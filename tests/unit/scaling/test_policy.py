@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.examples import EXAMPLES
 
 from penstock.scaling.policy import Decision, PolicySettings, PolicyState, decide, recommend
 from penstock.scaling.signals import ModelSignals
@@ -139,6 +140,7 @@ def test_scaler_that_begins_takes_nothing_away() -> None:
     assert decision.is_active
 
 
+@EXAMPLES
 @given(settings_of_any_kind, st.lists(st.tuples(st.floats(0, 500), signals_of_any_kind)))
 def test_decisions_stay_within_the_bounds(
     settings: PolicySettings, moments: list[tuple[float, ModelSignals]]
@@ -152,12 +154,14 @@ def test_decisions_stay_within_the_bounds(
         assert decision.replicas > 0 or not decision.is_active
 
 
+@EXAMPLES
 @given(signals_of_any_kind, st.floats(0, 1e9))
 def test_more_requests_never_ask_for_fewer_replicas(signals: ModelSignals, more: float) -> None:
     busier = replace(signals, arrival_rate=signals.arrival_rate + more)
     assert recommend(SETTINGS, busier)[0] >= recommend(SETTINGS, signals)[0]
 
 
+@EXAMPLES
 @given(st.floats(0.01, 1e3), st.floats(1e-3, 10), st.integers(1, 50))
 def test_recommended_fleet_carries_the_load_and_one_less_would_not(
     rate: float, service_s: float, instances: int
@@ -170,6 +174,7 @@ def test_recommended_fleet_carries_the_load_and_one_less_would_not(
     assert count == 1 or (count - 1) * carried < rate * service_s * (1 + 1e-6)
 
 
+@EXAMPLES
 @given(settings_of_any_kind, signals_of_any_kind)
 def test_steady_load_gives_a_steady_answer(settings: PolicySettings, signals: ModelSignals) -> None:
     longest = max(settings.up_window_s, settings.down_window_s, settings.idle_s)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.examples import EXAMPLES
 
 from penstock.scaling.signals import Counters, ReplicaHistory, ReplicaSignals, combine
 
@@ -83,6 +84,7 @@ def test_fleet_without_replicas_is_all_zero() -> None:
     assert (fleet.arrival_rate, fleet.service_s, fleet.utilisation) == (0, None, 0)
 
 
+@EXAMPLES
 @given(st.lists(st.tuples(st.floats(0.1, 60), counters_of_any_kind), max_size=20))
 def test_signals_are_finite_and_not_negative_whatever_counters_do(
     steps: list[tuple[float, Counters]],
