@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from penstock.codec import RawTensor, build_infer_request, parse_infer_response
 from penstock.core import Caller, Core, deadline_ns
@@ -49,8 +49,6 @@ __all__ = [
     "with_digest",
 ]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _log = logging.getLogger("penstock.store")
 _GOLDEN_LIMIT_S = 60.0
