@@ -6,11 +6,16 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from pathlib import Path
 
 import pytest
-from tests.support.client_load import Load
+from tests.support.client_load import STAYING, Load
 from tests.support.fixture_models import write_blocked, write_model, write_simple
 from tests.support.held_sockets import HeldSockets
 from tests.support.http import ask
@@ -138,3 +143,37 @@ async def test_service_manager_is_told(tmp_path: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             assert (await loop.sock_recv(heard, 1000)).startswith(b"STOPPING=1\n")
             assert await server.finish() == 0
+
+
+async def test_clients_that_balance_lose_nothing_in_a_rolling_restart(tmp_path: Path) -> None:
+    write_simple(tmp_path / "models")
+    with HeldSockets() as first, HeldSockets() as second:
+        ports = [each.port("grpc") for each in (first, second)]
+    # From here on nobody holds them: each replica binds its own, as a pod does.
+    both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    async with AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(replica(tmp_path, port)) for port in ports]
+        load = await stack.enter_async_context(Load(both, balances=True))
+        for number in range(2 * RESTARTS):
+            await load.go_on()
+            at = number % len(ports)
+            replicas[at].process.send_signal(signal.SIGTERM)
+            assert await replicas[at].finish() == 0
+            replicas[at] = await stack.enter_async_context(replica(tmp_path, ports[at]))
+            await until_in_use(replicas[at])
+        await load.go_on()
+        await load.stop()
+    assert load.wrong == []
+
+
+async def until_in_use(server: ServerProcess) -> None:
+    """Returns when every client has found it."""
+    port = int(server.addresses["metrics"].rsplit(":", 1)[1])
+    found = None
+    while found is None or int(found[1]) < STAYING:
+        metrics = (await ask(port, "/metrics")).body.decode()
+        found = re.search(r"^penstock_connections (\d+)$", metrics, re.MULTILINE)
+
+
+def replica(path: Path, port: int) -> AbstractAsyncContextManager[ServerProcess]:
+    return serve_process(path / "models", *GRACE, "--grpc-port", str(port))
