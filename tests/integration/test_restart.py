@@ -175,5 +175,23 @@ async def until_in_use(server: ServerProcess) -> None:
         found = re.search(r"^penstock_connections (\d+)$", metrics, re.MULTILINE)
 
 
+async def test_http_connections_end_with_their_next_response_while_it_drains(
+    tmp_path: Path,
+) -> None:
+    write_simple(tmp_path)
+    async with serve_process(tmp_path, "--shutdown-grace-secs", "3600") as server:
+        port = int(server.addresses["HTTP"].rsplit(":", 1)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = b"GET /v2/health/live HTTP/1.1\r\nHost: t\r\n\r\n"
+        writer.write(request)
+        assert b"connection: close" not in (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert await reader.readexactly(len(b'{"live": true}'))
+        server.process.send_signal(signal.SIGTERM)
+        await server.next_line("serving on for 3600 s")
+        writer.write(request)
+        assert b"connection: close" in (await reader.read()).lower()
+        writer.close()
+
+
 def replica(path: Path, port: int) -> AbstractAsyncContextManager[ServerProcess]:
     return serve_process(path / "models", *GRACE, "--grpc-port", str(port))

@@ -16,7 +16,8 @@ import yaml
 
 from penstock.config import ServerConfig, setting_fields
 
-DEPLOY = Path(__file__).parents[3] / "server" / "deploy"
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "server" / "deploy"
 RENDERED = DEPLOY / "helm" / "rendered"
 CASES = ("default", "hpa", "keda")
 OWN = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1", "serving.kserve.io/v1alpha1"}
@@ -121,14 +122,14 @@ def test_schemas_would_find_a_fault() -> None:
 
 
 def test_rendered_files_are_those_of_the_chart() -> None:
-    spec = importlib.util.spec_from_file_location("render", DEPLOY / "helm" / "render.py")
+    spec = importlib.util.spec_from_file_location("render", ROOT / ".ci" / "render_chart.py")
     assert spec is not None and spec.loader is not None
     render = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(render)
     assert set(render.CASES) == set(CASES)
     for case in CASES:
         head = (RENDERED / f"{case}.yaml").read_text().splitlines()[:2]
-        assert head[1] == f"# {render.digest()}", "run server/deploy/helm/render.py"
+        assert head[1] == f"# {render.digest()}", "run .ci/render_chart.py"
 
 
 def test_every_kind_is_there() -> None:
@@ -215,3 +216,15 @@ def test_arguments_of_the_runtime_are_the_servers() -> None:
     assert command == "serve"
     assert config.http_port == made["ports"][0]["containerPort"]
     assert str(config.metrics_port) == runtime()["spec"]["annotations"]["prometheus.kserve.io/port"]
+
+
+def test_example_of_the_readme_names_the_runtime() -> None:
+    text = (ROOT / "server" / "README.md").read_text()
+    (example,) = [
+        part.split("```")[0] for part in text.split("```yaml\n")[1:] if "runtime:" in part
+    ]
+    model = yaml.safe_load(example)["spec"]["predictor"]["model"]
+    spec = runtime()["spec"]
+    assert model["runtime"] == runtime()["metadata"]["name"]
+    assert model["modelFormat"]["name"] in {each["name"] for each in spec["supportedModelFormats"]}
+    assert model["protocolVersion"] in spec["protocolVersions"]

@@ -1,9 +1,9 @@
-"""Renders the chart with Helm's own engine into rendered/: default.yaml, hpa.yaml and keda.yaml.
+"""Renders the chart into server/deploy/helm/rendered/ with Helm's own engine, case by case.
 
 Run after every change of the chart, in an environment of its own, for the package is 240 MB:
 
     pip install helm-python-sdk==0.2.2    # Helm 4's Go library, no binary, no cluster
-    python server/deploy/helm/render.py
+    python .ci/render_chart.py
 
 Each file says what it was made of; a test compares that with the chart.
 """
@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parents[1] / "server" / "deploy" / "helm"
 CHART = FOLDER / "penstock"
 _MONITORED: dict[str, Any] = {"serviceMonitor": {"enabled": True}}
 CASES: dict[str, dict[str, Any]] = {
@@ -44,7 +44,8 @@ def main() -> None:
                 for name, text in sorted(made.items())
                 if name.endswith(".yaml") and text.strip()
             ]
-            head = f"# By render.py, with Helm {helm_python.helm_sdk_version()}.\n# {digest()}\n"
+            by = f"# By .ci/render_chart.py, with Helm {helm_python.helm_sdk_version()}.\n"
+            head = f"{by}# {digest()}\n"
             (FOLDER / "rendered" / f"{case}.yaml").write_text(head + "---\n" + "---\n".join(parts))
 
 
