@@ -130,11 +130,8 @@ async def test_request_in_flight_is_finished_and_new_ones_are_refused(tmp_path: 
         held = asyncio.create_task(post(port, "/v2/models/blocked/infer", identity_json(7)))
         await running(server, 1)
         stopping = asyncio.create_task(server.app.stop())
-        async with asyncio.timeout(30):
-            while (
-                late := await post(port, "/v2/models/blocked/infer", identity_json(1))
-            ).status == 200:
-                pass
+        await server.app.readiness.wait_closing()
+        late = await post(port, "/v2/models/blocked/infer", identity_json(1))
         assert late.status == 503
         assert "shutting down" in late.json["error"] and late.headers["retry-after"] == "1"
         assert (await ask(port, "/v2/health/ready")).status == 400

@@ -120,6 +120,7 @@ def _listener(fd: int, name: str) -> socket.socket:
         families.add(socket.AF_UNIX)
     is_listening = taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if taken.type != socket.SOCK_STREAM or taken.family not in families or not is_listening:
+        taken.close()
         kinds = "TCP or Unix-domain" if name == "grpc" else "TCP"
         raise StartupError(
             f"LISTEN_FDNAMES: descriptor {fd} ({name}) is no {kinds} socket that listens"
