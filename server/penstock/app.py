@@ -38,6 +38,7 @@ from penstock.frontend.service import register
 from penstock.gateway.embedded import make_http
 from penstock.handlers import make_handlers
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
+from penstock.observe.gpu import GpuMonitor
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import Metrics
@@ -89,6 +90,7 @@ class App:
         )
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
+        self.gpus = GpuMonitor()
         self.metrics = self._make_metrics() if config.allow_metrics else None
 
     async def start(self) -> None:
@@ -105,6 +107,8 @@ class App:
         self._warn_if_exposed()
         for server in servers:
             await server.start()
+        if self.metrics is not None:
+            self.gpus.start()
         _log.info("loading models; %s", self._describe_addresses())
         if self.poller is not None:
             await self.poller.look()
@@ -179,6 +183,7 @@ class App:
 
     async def stop_http(self) -> None:
         """Last rung: probes and metrics."""
+        self.gpus.stop()
         servers = [each for each in (self.http, self.metrics) if each is not None]
         await asyncio.gather(*(server.stop() for server in servers))
 
@@ -209,6 +214,7 @@ class App:
             jobs=self.jobs.stats if self.jobs is not None else None,
             store=getattr(self.poller, "stats", None),
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
+            gpus=self.gpus.families,
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port

@@ -102,7 +102,9 @@ class Metrics:
         jobs: Callable[[], Stats] | None = None,
         store: Callable[[], Stats] | None = None,
         transport: Callable[[], Mapping[str, int]] = dict,
+        gpus: Callable[[], Iterable[Family]] = tuple,
     ) -> None:
+        self._gpus = gpus
         self._jobs = jobs
         self._store = store
         self._versions = versions
@@ -119,6 +121,7 @@ class Metrics:
             _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready())),
             *(_job_families(self._jobs()) if self._jobs is not None else ()),
             *(store_families(self._store()) if self._store is not None else ()),
+            *self._gpus(),
             *process_families(),
         ]
         return CONTENT_TYPE, render(families)
