@@ -38,10 +38,9 @@ from penstock.frontend.service import register
 from penstock.gateway.embedded import make_http
 from penstock.handlers import make_handlers
 from penstock.lifecycle import Lifecycle, State, StopSignals, stop_in_order
-from penstock.observe.gpu import GpuMonitor
 from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 from penstock.observe.log_control import LogControl
-from penstock.observe.metrics import Metrics
+from penstock.observe.metrics import GpuMonitor, Metrics
 from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
@@ -107,13 +106,13 @@ class App:
         self._warn_if_exposed()
         for server in servers:
             await server.start()
-        if self.metrics is not None:
-            self.gpus.start()
         _log.info("loading models; %s", self._describe_addresses())
         if self.poller is not None:
             await self.poller.look()
         await self.models.start()
         self.availability.start()
+        if self.metrics is not None:
+            self.gpus.start()
         if self.poller is not None:
             self.poller.start()
         if self.jobs is not None:

@@ -12,10 +12,11 @@ from typing import Any
 
 from penstock.codec import VersionStatistics
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
+from penstock.observe.gpu import GpuMonitor
 from penstock.observe.process import process_families
 from penstock.observe.store import store_families
 
-__all__ = ["Metrics", "model_families"]
+__all__ = ["GpuMonitor", "Metrics", "model_families"]
 
 Stats = Mapping[str, Any]
 

@@ -93,7 +93,7 @@ TEST_F(TensorRtPreflightTest, DriverThatDoesNotStart_IsNamedWithItsError) {
 TEST_F(TensorRtPreflightTest, CrashOfTheDriver_IsTheProbesAlone) {
   Library("libnvinfer.so.11", "crash");
   SetDriver("crash");
-  EXPECT_EQ(Reason(), "the probe of it was killed by SIGSEGV while starting the CUDA driver");
+  EXPECT_EQ(Reason(), "the probe of it was killed by SIGABRT while starting the CUDA driver");
 }
 
 TEST_F(TensorRtPreflightTest, DriverThatHangs_IsGivenUp) {
@@ -106,7 +106,7 @@ TEST_F(TensorRtPreflightTest, DriverThatHangs_IsGivenUp) {
 TEST_F(TensorRtPreflightTest, CrashOfTheLibrary_IsTheProbesAlone) {
   Library("libnvinfer.so.11", "crash");
   EXPECT_EQ(Reason(),
-            "the probe of it was killed by SIGSEGV while asking TensorRT's libnvinfer.so.11 for "
+            "the probe of it was killed by SIGABRT while asking TensorRT's libnvinfer.so.11 for "
             "its version");
 }
 

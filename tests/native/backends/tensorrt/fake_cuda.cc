@@ -1,4 +1,5 @@
 // A CUDA driver for the probe. FAKE_CUDA: "devices <n>", "error <n>" (of cuInit), "crash" or "hang".
+// A crash is SIGABRT: sanitizers make other ends of it.
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <unistd.h>
@@ -24,7 +25,7 @@ bool Is(const char* word) {
 extern "C" {
 
 int cuInit(unsigned) {
-  if (Is("crash")) raise(SIGSEGV);
+  if (Is("crash")) raise(SIGABRT);
   while (Is("hang")) pause();
   return Number("error ");
 }
