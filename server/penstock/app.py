@@ -39,7 +39,7 @@ from penstock.handlers import make_handlers
 from penstock.lifecycle import Lifecycle, State, stop_in_order
 from penstock.observe.log import LogSettings, apply_settings
 from penstock.observe.log_control import LogControl
-from penstock.observe.metrics import Metrics
+from penstock.observe.metrics import GpuMonitor, Metrics
 from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
@@ -92,6 +92,7 @@ class App:
         )
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
+        self.gpus = GpuMonitor()
         self.metrics = self._make_metrics() if config.allow_metrics else None
 
     async def start(self) -> None:
@@ -115,6 +116,8 @@ class App:
             await self.poller.look()
         await self.models.start()
         self.availability.start()
+        if self.metrics is not None:
+            self.gpus.start()
         if self.poller is not None:
             self.poller.start()
         if self.jobs is not None:
@@ -203,6 +206,7 @@ class App:
 
     async def stop_http(self) -> None:
         """Last rung: probes and metrics."""
+        self.gpus.stop()
         servers = [each for each in (self.http, self.metrics) if each is not None]
         await asyncio.gather(*(server.stop() for server in servers))
 
@@ -237,6 +241,7 @@ class App:
             jobs=self.jobs.stats if self.jobs is not None else None,
             store=getattr(self.poller, "stats", None),
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
+            gpus=self.gpus.families,
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port

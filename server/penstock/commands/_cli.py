@@ -12,6 +12,7 @@ from penstock import __version__
 from penstock.commands import (
     answers,
     batch,
+    build_engine,
     check,
     demo,
     deploy,
@@ -64,6 +65,7 @@ batch.add_to(app)
 models.add_to(app)
 make_key.add_to(app)
 check.add_to(app)
+build_engine.add_to(app)
 demo.add_to(app)
 push.add_to(app)
 imports.add_to(app)

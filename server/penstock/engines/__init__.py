@@ -1,5 +1,22 @@
-"""Engines that are compiled for a device ahead of time, and the names that they are kept under."""
+"""Engines that are compiled for a device ahead of time: built, kept, named by what made them."""
 
+from penstock.engines.build import FLAVOURS, BuildRequest, Built, build_engine
+from penstock.engines.kept import EngineError, verify_engine
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
+from penstock.engines.profiles import default_buckets, parse_range
 
-__all__ = ["EngineRecipe", "Library", "ShapeRange", "Target", "file_sha256"]
+__all__ = [
+    "FLAVOURS",
+    "BuildRequest",
+    "Built",
+    "EngineError",
+    "EngineRecipe",
+    "Library",
+    "ShapeRange",
+    "Target",
+    "build_engine",
+    "default_buckets",
+    "file_sha256",
+    "parse_range",
+    "verify_engine",
+]

@@ -12,10 +12,11 @@ from typing import Any
 
 from penstock.codec import VersionStatistics
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
+from penstock.observe.gpu import GpuMonitor
 from penstock.observe.process import process_families
 from penstock.observe.store import store_families
 
-__all__ = ["Metrics", "model_families"]
+__all__ = ["GpuMonitor", "Metrics", "model_families"]
 
 Stats = Mapping[str, Any]
 
@@ -102,7 +103,9 @@ class Metrics:
         jobs: Callable[[], Stats] | None = None,
         store: Callable[[], Stats] | None = None,
         transport: Callable[[], Mapping[str, int]] = dict,
+        gpus: Callable[[], Iterable[Family]] = tuple,
     ) -> None:
+        self._gpus = gpus
         self._jobs = jobs
         self._store = store
         self._versions = versions
@@ -119,6 +122,7 @@ class Metrics:
             _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready())),
             *(_job_families(self._jobs()) if self._jobs is not None else ()),
             *(store_families(self._store()) if self._store is not None else ()),
+            *self._gpus(),
             *process_families(),
         ]
         return CONTENT_TYPE, render(families)

@@ -1,0 +1,162 @@
+"""`penstock build-engine`: compiles an ONNX model into a TensorRT plan."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.codec import ModelConfig, read_config_text
+from penstock.commands._failure import CommandError
+from penstock.engines import (
+    FLAVOURS,
+    BuildRequest,
+    build_engine,
+    default_buckets,
+    parse_range,
+)
+from penstock.repository.layout import CONFIG_FILENAME, find_model, read_config_file
+
+_MODEL_FILE = "model.onnx"
+_PLAN_FILE = "model.plan"
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a model's directory (REPO/NAME).")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The plan; for a directory: model.plan of its last version."),
+]
+FlavourName = Annotated[
+    str, typer.Option("--library", metavar="NAME", help=f"What builds: {' or '.join(FLAVOURS)}.")
+]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Rows of a batch at most; else the configuration's."),
+]
+Buckets = Annotated[
+    str | None, typer.Option(metavar="N,N,...", help="Batch sizes that profiles end at.")
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="NAME=LEAST:LIKELY:GREATEST",
+        help="How far an open input goes, without its batch: ids=16:128:512; repeatable.",
+    ),
+]
+Workspace = Annotated[int, typer.Option(min=0, metavar="MIB", help="Workspace at most; 0 = any.")]
+Compatible = Annotated[
+    bool,
+    typer.Option("--version-compatible", help="Also for the lean runtime and later versions."),
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Timings of builds before; written with those of this one."),
+]
+Device = Annotated[int, typer.Option(min=0, metavar="N", help="The CUDA device to build for.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("build-engine")(build)
+
+
+def build(
+    model: Model,
+    output: Output = None,
+    library: FlavourName = FLAVOURS[0],
+    max_batch_size: MaxBatch = None,
+    buckets: Buckets = None,
+    shape: Shapes = None,
+    workspace: Workspace = 0,
+    version_compatible: Compatible = False,
+    timing_cache: TimingCache = None,
+    device: Device = 0,
+) -> None:
+    """Compile an ONNX model into a TensorRT plan, ahead of time.
+
+    Precision is the model's own. Batch sizes come from its config.pbtxt. Nothing is built where the
+    plan at the output was made of the same model, library, device and shapes.
+    """
+    onnx, plan, label, config = _find(model, output)
+    largest = config.max_batch_size or 0 if max_batch_size is None else max_batch_size
+    preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
+    built = build_engine(
+        BuildRequest(
+            model=onnx,
+            output=plan,
+            label=label,
+            flavour=library,
+            buckets=_buckets(buckets, largest) or default_buckets(largest, preferred),
+            ranges=dict(parse_range(text) for text in shape or ()),
+            workspace_bytes=workspace << 20,
+            version_compatible=version_compatible,
+            timing_cache=timing_cache,
+            device=device,
+        ),
+        _Progress().show,
+    )
+    verb = "is current" if built.was_there else "was built"
+    typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
+
+
+def _find(model: Path, output: Path | None) -> tuple[Path, Path, str, ModelConfig]:
+    """The ONNX file, the plan, what to call the model, and its configuration."""
+    if model.is_dir():
+        return _find_in_repository(model, output)
+    if not model.is_file():
+        raise CommandError(f"'{model}': expected an ONNX file or a model's directory")
+    if output is None:
+        raise CommandError(f"--output: expected where the plan of '{model}' goes")
+    return model, output, f"model '{model.stem}'", ModelConfig()
+
+
+def _find_in_repository(
+    directory: Path, output: Path | None
+) -> tuple[Path, Path, str, ModelConfig]:
+    found = find_model([directory.resolve().parent], directory.resolve().name)
+    if not found.versions:
+        raise CommandError(
+            f"model '{found.name}' has no version: expected a directory with a number"
+        )
+    version = found.versions[-1]
+    onnx = found.version_path(version) / _MODEL_FILE
+    if not onnx.is_file():
+        raise CommandError(f"model '{found.name}' version {version} has no {_MODEL_FILE}")
+    text = read_config_file(found)
+    config = ModelConfig() if text is None else read_config_text(text, CONFIG_FILENAME).config
+    plan = output or found.version_path(version) / _PLAN_FILE
+    return onnx, plan, f"model '{found.name}' version {version}", config
+
+
+def _buckets(text: str | None, largest: int) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        sizes = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        sizes = ()
+    if not sizes or sizes[0] < 1 or (largest and sizes[-1] > largest):
+        most = f" up to {largest}" if largest else ""
+        raise CommandError(f"--buckets: expected numbers from 1{most}, as 1,8,32, got '{text}'")
+    return sizes
+
+
+class _Progress:
+    """One line that is written over on a terminal; a line for each phase elsewhere."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+
+    def show(self, phase: str, step: int, steps: int) -> None:
+        """Of `steps` of a phase, `step` are done."""
+        if self._is_terminal:
+            end = os.linesep if step == steps else ""
+            sys.stderr.write(f"\r\x1b[K{phase}: {step}/{steps}{end}")
+            sys.stderr.flush()
+        elif step == 0:
+            typer.echo(f"{phase}, {steps} steps", err=True)

@@ -1,0 +1,281 @@
+"""Builds engines from ONNX, with TensorRT's Python package or TensorRT-RTX's, which is like it.
+
+Nothing of this is in a request's path: a build takes minutes and the whole device.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock.engines.kept import (
+    EngineError,
+    is_current,
+    only_builder,
+    verify_engine,
+    write_engine,
+    write_file,
+)
+from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
+from penstock.engines.profiles import NetworkInput, make_profiles
+from penstock.engines.target import find_target
+from penstock.errors import ConfigError
+
+FLAVOURS = ("tensorrt", "tensorrt_rtx")
+"""Packages that build: TensorRT for this machine's device; TensorRT-RTX for any, without one."""
+
+_log = logging.getLogger("penstock.engines")
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build, and where to."""
+
+    model: Path  # ONNX
+    output: Path
+    label: str  # what messages call the model
+    flavour: str = "tensorrt"
+    buckets: tuple[int, ...] = ()  # batch sizes, ascending; () = the model does not batch
+    ranges: Mapping[str, ShapeRange] = field(default_factory=dict)  # see make_profiles
+    workspace_bytes: int = 0  # 0: what the library takes by itself
+    version_compatible: bool = False  # run by the lean runtime, and by later versions
+    timing_cache: Path | None = None
+    device: int = 0
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine on disk."""
+
+    plan: Path
+    key: str
+    was_there: bool  # nothing was built: it was current
+    size_bytes: int
+
+
+Progress = Callable[[str, int, int], None]
+"""Told of a phase, its steps so far and of how many."""
+
+
+def build_engine(
+    request: BuildRequest,
+    on_progress: Progress = lambda *_: None,
+    target: Callable[[int], Target] = find_target,
+) -> Built:
+    """Builds the engine, or finds that the one at the output is the one that would be built.
+
+    Blocking: minutes.
+
+    Raises:
+        EngineError: the package, a driver or a device is missing; the model or its shapes are not
+            what TensorRT takes; it fails; the result cannot be written.
+        ConfigError: the shapes do not fit the model's inputs.
+    """
+    trt = load_package(request.flavour)
+    # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
+    device = target(request.device) if request.flavour == "tensorrt" else None
+    build = _Build(trt, request, on_progress)
+    profiles = _profiles(request, build.inputs())
+    recipe = _recipe(trt, request, device, profiles)
+    with only_builder(request.output.parent):
+        was_there = is_current(request.output, recipe)
+        if not was_there:
+            write_engine(request.output, build.run(profiles), recipe)
+        verify_engine(request.output)
+    size = request.output.stat().st_size
+    return Built(request.output, recipe.key(), was_there, size)
+
+
+def load_package(flavour: str) -> Any:
+    """TensorRT's Python module.
+
+    Raises:
+        EngineError: it is not installed, or does not open.
+    """
+    if flavour not in FLAVOURS:
+        raise EngineError(f"library: expected one of {', '.join(FLAVOURS)}, got '{flavour}'")
+    try:
+        return importlib.import_module(flavour)
+    except ModuleNotFoundError:
+        package = flavour.replace("_", "-")
+        raise EngineError(
+            f"the Python package '{package}' is not installed: engines are built by it "
+            f"(pip install {package})"
+        ) from None
+    except (ImportError, OSError) as error:
+        raise EngineError(f"the Python package '{flavour}' does not open: {error}") from error
+
+
+def external_files(model: Path) -> dict[str, Path]:
+    """Files below the model's directory that its bytes name: its weights, where they lie outside.
+
+    A name that only looks like it costs a build more, one that was left out would cost a wrong
+    answer.
+    """
+    content = model.read_bytes()
+    found = (path for path in sorted(model.parent.rglob("*")) if path.is_file() and path != model)
+    names = ((path.relative_to(model.parent).as_posix(), path) for path in found)
+    return {name: path for name, path in names if name.encode() in content}
+
+
+def _profiles(
+    request: BuildRequest, inputs: Sequence[NetworkInput]
+) -> tuple[dict[str, ShapeRange], ...]:
+    try:
+        return make_profiles(inputs, request.buckets, request.ranges)
+    except ConfigError as error:
+        raise ConfigError([f"{request.label}: {fault}" for fault in error.faults]) from error
+
+
+def _recipe(
+    trt: Any,
+    request: BuildRequest,
+    device: Target | None,
+    profiles: tuple[Mapping[str, ShapeRange], ...],
+) -> EngineRecipe:
+    files = external_files(request.model)
+    return EngineRecipe(
+        model_sha256=file_sha256(request.model),
+        library=Library(request.flavour, trt.__version__),
+        target=device,
+        external_sha256={name: file_sha256(path) for name, path in files.items()},
+        profiles=profiles,
+        builder_flags=frozenset(_flags(request)),
+        workspace_bytes=request.workspace_bytes,
+    )
+
+
+def _flags(request: BuildRequest) -> Iterator[str]:
+    if request.version_compatible:
+        yield "VERSION_COMPATIBLE"
+
+
+class _Build:
+    """A network read from its file, and its build."""
+
+    def __init__(self, trt: Any, request: BuildRequest, on_progress: Progress) -> None:
+        self._trt = trt
+        self._request = request
+        self._on_progress = on_progress
+        self._errors: list[str] = []
+        self._logger = _make_logger(trt, self._errors)
+        self._builder = trt.Builder(self._logger)
+        self._network = self._builder.create_network(_network_flags(trt))
+        self._parser = trt.OnnxParser(self._network, self._logger)
+        if not self._parser.parse_from_file(str(request.model)):
+            raise EngineError(f"{request.label}: {self._parse_fault()}")
+
+    def inputs(self) -> Sequence[NetworkInput]:
+        """The network's."""
+        tensors = (self._network.get_input(i) for i in range(self._network.num_inputs))
+        return [NetworkInput(each.name, tuple(each.shape)) for each in tensors]
+
+    def run(self, profiles: Sequence[Mapping[str, ShapeRange]]) -> memoryview:
+        """The plan's bytes."""
+        trt, request = self._trt, self._request
+        config = self._builder.create_builder_config()
+        for flag in _flags(request):
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+        if request.workspace_bytes:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
+        for number, profile in enumerate(profiles):
+            self._add_profile(config, number, profile)
+        config.progress_monitor = _make_monitor(trt, self._on_progress)
+        if request.timing_cache is not None and request.flavour == "tensorrt":
+            _use_timing_cache(config, request.timing_cache)
+        plan = self._builder.build_serialized_network(self._network, config)
+        if plan is None:
+            raise EngineError(f"{request.label}: TensorRT builds no engine: {self._last_error()}")
+        if request.timing_cache is not None and request.flavour == "tensorrt":
+            _keep_timing_cache(config, request.timing_cache)
+        return memoryview(plan)
+
+    def _add_profile(self, config: Any, number: int, shapes: Mapping[str, ShapeRange]) -> None:
+        profile = self._builder.create_optimization_profile()
+        for name, each in shapes.items():
+            profile.set_shape(name, each.least, each.likely, each.greatest)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError(
+                f"{self._request.label}: TensorRT refuses profile {number}: {self._last_error()}"
+            )
+
+    def _parse_fault(self) -> str:
+        parser = self._parser
+        if parser.num_errors == 0:
+            return f"the file cannot be read as ONNX: {self._last_error()}"
+        error = parser.get_error(0)
+        operator, name = error.node_operator(), error.node_name()
+        return f"node '{name}' ({operator}) is not supported: {error.desc()}"
+
+    def _last_error(self) -> str:
+        return self._errors[-1] if self._errors else "it does not say why"
+
+
+def _network_flags(trt: Any) -> int:
+    """Precision is the model's own: where there is a choice, the network is strongly typed."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _make_logger(trt: Any, errors: list[str]) -> Any:
+    """An error ends the build, and is told there; the lines about it are for who asks for them."""
+    severity = trt.ILogger.Severity
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, given: Any, message: str) -> None:
+            if given in (severity.INTERNAL_ERROR, severity.ERROR):
+                errors.append(" ".join(message.split()))
+            _log.log(logging.WARNING if given == severity.WARNING else logging.DEBUG, "%s", message)
+
+    return Logger()
+
+
+def _make_monitor(trt: Any, on_progress: Progress) -> Any:
+    """Tells of the outermost phases only: those within are many and short."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            if not parent:
+                self._steps[phase] = steps
+                on_progress(phase, 0, steps)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            if phase in self._steps:
+                on_progress(phase, step + 1, self._steps[phase])
+            return True
+
+        def phase_finish(self, phase: str) -> None:
+            steps = self._steps.pop(phase, None)
+            if steps is not None:
+                on_progress(phase, steps, steps)
+
+    return Monitor()
+
+
+def _use_timing_cache(config: Any, path: Path) -> None:
+    """What kernels were found to take, of builds before: it saves time and changes nothing."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise EngineError(f"timing cache '{path}' cannot be read: {error.strerror}") from error
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, False):
+        _log.warning("timing cache '%s' is of another device or version: it is begun anew", path)
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _keep_timing_cache(config: Any, path: Path) -> None:
+    write_file(path, bytes(config.get_timing_cache().serialize()))

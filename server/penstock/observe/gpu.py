@@ -1,0 +1,152 @@
+"""GPUs as their driver sees them, under Triton's names: utilisation, memory, power, energy.
+
+Read through NVML by the package nvidia-ml-py, on a thread of its own: a call of it takes
+milliseconds, and on a device that is failing it may not end at all. A scrape shows what was last
+read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.observe.exposition import Family, Kind
+
+__all__ = ["GpuMonitor"]
+
+_log = logging.getLogger("penstock.gpu")
+
+_INTERVAL_S = 2.0
+"""Triton's, for what it reads of GPUs."""
+_STOP_LIMIT_S = 1.0
+_DRIVER = Path("/proc/driver/nvidia/version")
+_WATTS = 1e-3  # of NVML's milliwatts, and joules of its millijoules
+
+_Reading = tuple[str, Kind, str, Callable[[Any, Any], float]]
+_READINGS: tuple[_Reading, ...] = (
+    (
+        "nv_gpu_utilization",
+        "gauge",
+        "Share of the time in which the GPU was busy, 0 to 1",
+        lambda nvml, device: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100,
+    ),
+    (
+        "nv_gpu_memory_total_bytes",
+        "gauge",
+        "Memory of the GPU",
+        lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).total,
+    ),
+    (
+        "nv_gpu_memory_used_bytes",
+        "gauge",
+        "Memory of the GPU that is taken, by whomever",
+        lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).used,
+    ),
+    (
+        "nv_gpu_power_usage",
+        "gauge",
+        "Power that the GPU draws, in watts",
+        lambda nvml, device: nvml.nvmlDeviceGetPowerUsage(device) * _WATTS,
+    ),
+    (
+        "nv_gpu_power_limit",
+        "gauge",
+        "Power that the GPU may draw, in watts",
+        lambda nvml, device: nvml.nvmlDeviceGetPowerManagementLimit(device) * _WATTS,
+    ),
+    (
+        "nv_energy_consumption",
+        "counter",
+        "Energy that the GPU has taken since its driver was loaded, in joules",
+        lambda nvml, device: nvml.nvmlDeviceGetTotalEnergyConsumption(device) * _WATTS,
+    ),
+)
+
+
+class GpuMonitor:
+    """Reads all GPUs again and again.
+
+    Threading: `families` on any thread; the rest on one.
+    Lifecycle: start -> stop. Without GPUs, a driver or the package its thread ends at once, and
+    there are no families.
+    """
+
+    def __init__(self, interval_s: float = _INTERVAL_S) -> None:
+        self._interval_s = interval_s
+        self._stopping = threading.Event()
+        self._families: tuple[Family, ...] = ()
+        # A daemon: NVML may never come back, and the process ends all the same.
+        self._thread = threading.Thread(target=self._run, name="gpu-monitor", daemon=True)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocking, for a second at most: ends it, unless NVML does not come back."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(_STOP_LIMIT_S)
+
+    def families(self) -> tuple[Family, ...]:
+        """What was last read: a sample per GPU that tells it, by its UUID."""
+        return self._families
+
+    def _run(self) -> None:
+        nvml = _open()
+        if nvml is None:
+            return
+        try:
+            devices = dict(_devices(nvml))
+            if devices:
+                _log.info("GPUs: %s", ", ".join(devices))
+            while devices:
+                self._families = tuple(_read(nvml, devices))
+                if self._stopping.wait(self._interval_s):
+                    break
+        except nvml.NVMLError as error:
+            _log.warning("GPUs are not read any more: %s", error)
+            self._families = ()
+        finally:
+            nvml.nvmlShutdown()
+
+
+def _open() -> Any | None:
+    """The package, with NVML started; None where there is none, or nothing to read."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        if _DRIVER.exists():
+            _log.info("GPUs are not in the metrics: the package nvidia-ml-py is not installed")
+        return None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        level = logging.WARNING if _DRIVER.exists() else logging.DEBUG
+        _log.log(level, "GPUs are not in the metrics: %s", error)
+        return None
+    return nvml
+
+
+def _devices(nvml: Any) -> Iterator[tuple[str, Any]]:
+    for index in range(nvml.nvmlDeviceGetCount()):
+        device = nvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = nvml.nvmlDeviceGetUUID(device)
+        yield (uuid.decode() if isinstance(uuid, bytes) else uuid), device
+
+
+def _read(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
+    """A family for each thing that at least one GPU tells; slices of one do not tell all."""
+    for name, kind, text, reading in _READINGS:
+        family = Family(name, text, kind)
+        for uuid, device in devices.items():
+            try:
+                family.add({"gpu_uuid": uuid}, reading(nvml, device))
+            except nvml.NVMLError as error:
+                _log.debug("%s of %s: %s", name, uuid, error)
+        if family.samples:
+            yield family

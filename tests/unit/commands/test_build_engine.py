@@ -1,0 +1,98 @@
+"""`penstock build-engine`: what is built of what, and how it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.fake_tensorrt import FakeTensorRt
+from typer.testing import CliRunner, Result
+
+from penstock.commands._cli import app
+from penstock.engines import verify_engine
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    fake = FakeTensorRt()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
+    return fake
+
+
+def run(*arguments: object) -> Result:
+    words = ["build-engine", *map(str, arguments), "--library", "tensorrt_rtx"]
+    return CliRunner().invoke(app, words)
+
+
+def write_model(path: Path, config: str) -> Path:
+    for version in ("1", "2"):
+        (path / version).mkdir(parents=True)
+        (path / version / "model.onnx").write_bytes(b"onnx")
+    (path / "config.pbtxt").write_text(config)
+    return path
+
+
+def test_model_of_a_repository_is_built_as_it_batches(trt: FakeTensorRt, tmp_path: Path) -> None:
+    model = write_model(
+        tmp_path / "m", "max_batch_size: 32 dynamic_batching { preferred_batch_size: [ 8 ] }"
+    )
+    result = run(model)
+    assert result.exit_code == 0, result.output
+    plan = model / "2" / "model.plan"
+    assert f"{plan} was built: 4 bytes, key " in result.output
+    assert "Building engine, 2 steps" in result.output
+    assert json.loads(json.dumps([each["x"][1] for each in trt.profiles])) == [
+        [1, 4],
+        [8, 4],
+        [32, 4],
+    ]
+    assert verify_engine(plan)["recipe"]["library"] == ["tensorrt_rtx", "11.1.0.106"]
+    again = run(model)
+    assert "is current: 4 bytes" in again.output
+    assert trt.builds == 1
+
+
+def test_flags_go_before_the_configuration(trt: FakeTensorRt, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m", "max_batch_size: 32")
+    output = tmp_path / "else" / "there.plan"
+    trt.inputs = [("ids", (-1, -1))]
+    options = ("--max-batch-size", 16, "--buckets", "4,16", "--shape", "ids=1:64:128")
+    assert run(model, "--output", output, *options).exit_code == 0
+    assert trt.profiles[-1] == {"ids": ((5, 1), (16, 64), (16, 128))}
+    assert verify_engine(output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["m", "--buckets", "0,8"], "--buckets: expected numbers from 1 up to 32, as 1,8,32"),
+        (["m", "--buckets", "64"], "expected numbers from 1 up to 32"),
+        (["m", "--shape", "y=1"], "model 'm' version 2: shape of input 'y': the model has no such"),
+        (["nowhere"], "expected an ONNX file or a model's directory"),
+        (["m/2/model.onnx"], "--output: expected where the plan of"),
+        (["empty"], "model 'empty' has no version"),
+        (["no_file"], "model 'no_file' version 1 has no model.onnx"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    trt: FakeTensorRt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    fault: str,
+) -> None:
+    write_model(tmp_path / "m", "max_batch_size: 32")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no_file" / "1").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert fault in result.output
+    assert trt.builds == 0
+
+
+def test_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    result = run(write_model(tmp_path / "m", ""))
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: the Python package 'tensorrt-rtx' is not installed")

@@ -1,0 +1,169 @@
+"""GPUs in the metrics, read through a stand-in for nvidia-ml-py."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock.observe.exposition import render
+from penstock.observe.gpu import GpuMonitor
+from penstock.observe.metrics import Metrics
+
+LIMIT_S = 30.0
+ENGINE: dict[str, Any] = {"accepted": 0, "inflight": 0, "completed": {}, "refused": {}}
+
+
+class FakeNvmlError(Exception):
+    """As NVMLError."""
+
+
+@dataclass
+class FakeNvml:
+    """Two GPUs, the second of which is a slice and does not tell its utilisation."""
+
+    init_error: Exception | None = None
+    lost: bool = False
+    count: int = 2
+    rounds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    was_shut_down: threading.Event = field(default_factory=threading.Event)
+    hold: threading.Event | None = None  # a read does not come back before it is set
+    used: int = 5
+    NVMLError: type[Exception] = FakeNvmlError
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if self.init_error is not None:
+            raise self.init_error
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.was_shut_down.set()
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        if self.lost:
+            raise FakeNvmlError("GPU is lost")
+        return self.count
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetUUID(self, device: int) -> str | bytes:  # noqa: N802
+        return "GPU-0" if device == 0 else b"MIG-1"
+
+    def nvmlDeviceGetUtilizationRates(self, device: int) -> object:  # noqa: N802
+        if device == 1:
+            raise FakeNvmlError("Not Supported")
+        return SimpleNamespace(gpu=25)
+
+    def nvmlDeviceGetMemoryInfo(self, device: int) -> object:  # noqa: N802
+        return SimpleNamespace(total=80 << 30, used=self.used + device)
+
+    def nvmlDeviceGetPowerUsage(self, _: int) -> int:  # noqa: N802
+        return 350_500
+
+    def nvmlDeviceGetPowerManagementLimit(self, _: int) -> int:  # noqa: N802
+        return 700_000
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:  # noqa: N802
+        if self.hold is not None:
+            self.hold.wait(LIMIT_S)
+        if device == self.count - 1:
+            self.rounds.release()
+        raise FakeNvmlError("Not Supported")
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
+
+
+@pytest.fixture
+def monitor(nvml: FakeNvml) -> Iterator[GpuMonitor]:
+    monitor = GpuMonitor(interval_s=0.001)
+    yield monitor
+    monitor.stop()
+
+
+def read_twice(nvml: FakeNvml) -> None:
+    """Until what was read before this call is there to be shown."""
+    for _ in range(2):
+        assert nvml.rounds.acquire(timeout=LIMIT_S)
+
+
+def test_gpus_are_shown_under_tritons_names(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    lines = render(monitor.families()).decode().splitlines()
+    assert 'nv_gpu_utilization{gpu_uuid="GPU-0"} 0.25' in lines
+    assert not any(line.startswith('nv_gpu_utilization{gpu_uuid="MIG-1"}') for line in lines)
+    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-1"}} {80 << 30}' in lines
+    assert 'nv_gpu_memory_used_bytes{gpu_uuid="MIG-1"} 6' in lines
+    assert 'nv_gpu_power_usage{gpu_uuid="GPU-0"} 350.5' in lines
+    assert 'nv_gpu_power_limit{gpu_uuid="GPU-0"} 700' in "\n".join(lines)
+    assert not any("nv_energy_consumption" in line for line in lines)  # nobody tells it
+
+
+def test_metrics_show_what_was_read(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    metrics = Metrics(
+        versions=list, engine=lambda: ENGINE, is_ready=lambda: True, gpus=monitor.families
+    )
+    assert b"nv_gpu" not in metrics.render()[1]
+    monitor.start()
+    read_twice(nvml)
+    assert b'nv_gpu_utilization{gpu_uuid="GPU-0"} 0.25' in metrics.render()[1]
+
+
+def test_gpus_are_read_again(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    nvml.used = 7
+    for _ in range(2):
+        read_twice(nvml)
+    assert b'nv_gpu_memory_used_bytes{gpu_uuid="GPU-0"} 7' in render(monitor.families())
+
+
+def test_stop_ends_the_thread(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    monitor.stop()
+    assert nvml.was_shut_down.wait(LIMIT_S)
+
+
+def test_stop_does_not_wait_for_a_driver_that_hangs(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    nvml.hold = threading.Event()
+    monitor.start()
+    monitor.stop()
+    assert not nvml.was_shut_down.is_set()
+    nvml.hold.set()
+
+
+def test_stop_without_a_start_is_nothing() -> None:
+    GpuMonitor().stop()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"init_error": FakeNvmlError("Driver Not Loaded")}, {"lost": True}, {"count": 0}],
+    ids=["no driver", "lost", "no GPU"],
+)
+def test_without_gpus_there_are_no_families(
+    nvml: FakeNvml, monitor: GpuMonitor, trouble: dict[str, object]
+) -> None:
+    for name, value in trouble.items():
+        setattr(nvml, name, value)
+    monitor.start()
+    assert nvml.init_error is not None or nvml.was_shut_down.wait(LIMIT_S)
+    monitor.stop()
+    assert monitor.families() == ()
+    assert nvml.was_shut_down.is_set() == (nvml.init_error is None)
+
+
+def test_without_the_package_there_are_no_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monitor = GpuMonitor()
+    monitor.start()
+    monitor.stop()
+    assert monitor.families() == ()
