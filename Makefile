@@ -76,7 +76,7 @@ integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-re
 integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
-slow: fixture $(STAMPS)/slow-packages
+slow: fixture $(STAMPS)/slow-packages $(STAMPS)/prometheus
 	$(PYTEST) -m slow tests
 
 # The backend that servers started by tests may load, in build/release/testing/backends; never in the package.
@@ -143,6 +143,10 @@ $(STAMPS)/bench-packages: PACKAGES = $(BENCH_PACKAGES)
 $(STAMPS)/tidy-packages: PACKAGES = $(TIDY_PACKAGES)
 $(STAMPS)/%-packages: .ci/debian-packages Makefile
 	@.ci/debian-packages $(PACKAGES) && mkdir -p $(STAMPS) && touch $@
+
+# Unpacked and not installed: the package would start a service.
+$(STAMPS)/prometheus: $(STAMPS)/slow-packages
+	@mkdir -p build/prometheus && cd build/prometheus && rm -f *.deb && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb . && touch $(abspath $@)
 
 $(BIN)/pip: | $(STAMPS)/build-packages
 	@python=$$(.ci/find-python) && "$$python" -m venv $(VENV)

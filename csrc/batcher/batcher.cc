@@ -332,9 +332,15 @@ void Batcher::CollectQueuedOf(RequestQueue& queue, const Status& status,
 
 BatcherCounters Batcher::counters() const {
   MutexLock lock(mu_);
+  const int64_t now_ns = options_.clock->NowNs();
+  const auto age_ns = [now_ns](const RequestQueue& queue) {
+    return queue.empty() ? 0 : std::max<int64_t>(now_ns - queue.oldest_enqueue_ns(), 0);
+  };
   BatcherCounters counters = counters_;
   counters.pending = queue_.size();
+  counters.oldest_age_ns = age_ns(queue_);
   counters.background.pending = background_.size();
+  counters.background.oldest_age_ns = age_ns(background_);
   return counters;
 }
 

@@ -46,8 +46,9 @@ struct Batch {
 };
 
 struct RequestCounters {
-  size_t pending = 0;  // queued now
-  size_t running = 0;  // in a batch now
+  size_t pending = 0;         // queued now
+  int64_t oldest_age_ns = 0;  // how long the oldest of them has waited; 0 = none
+  size_t running = 0;         // in a batch now
   uint64_t accepted = 0;
   uint64_t queue_full = 0;
   uint64_t queue_timeouts = 0;

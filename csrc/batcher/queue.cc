@@ -131,6 +131,15 @@ Request* RequestQueue::front() const {
   return nullptr;
 }
 
+int64_t RequestQueue::oldest_enqueue_ns() const {
+  int64_t oldest_ns = kNever;
+  for (size_t level = 0; level < level_count_; ++level) {
+    const Request* first = levels_[level].front();
+    if (first != nullptr) oldest_ns = std::min(oldest_ns, first->enqueue_ns_);
+  }
+  return oldest_ns;
+}
+
 size_t RequestQueue::KeyHash::operator()(const BatchKey& key) const {
   uint64_t hash = 0xcbf29ce484222325;  // FNV-1a over 64-bit words, with a final mix
   for (const int64_t word : key) hash = (hash ^ static_cast<uint64_t>(word)) * 0x100000001b3;

@@ -82,6 +82,7 @@ py::dict BackgroundDict(const BackgroundStatistics& statistics, const RequestCou
                                 counters.cancelled_queued + counters.drained;
   py::dict dict;
   dict["pending"] = counters.pending;
+  dict["oldest_age_ns"] = counters.oldest_age_ns;
   dict["running"] = counters.running;
   dict["accepted"] = counters.accepted;
   dict["success"] = statistics.success;
@@ -128,12 +129,19 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   dict["last_inference_ms"] = statistics.last_inference_ms;
   dict["accepted"] = counters.accepted;
   dict["pending"] = counters.pending;
+  dict["oldest_age_ns"] = counters.oldest_age_ns;
   dict["running"] = counters.running;
   dict["instances"] = version.spec().instance_count;
+  const InstanceCounts instances = version.instance_counts();
+  dict["available_instances"] = instances.available;
+  dict["busy_instances"] = instances.busy;
   dict["busy_ns"] = statistics.busy_ns;
   AddBatches(statistics, counters, dict);
   AddFailures(statistics, counters, dict);
   dict["queue_hist_us"] = ToDict(statistics.queue_us);
+  dict["compute_input_hist_us"] = ToDict(statistics.input_us);
+  dict["compute_infer_hist_us"] = ToDict(statistics.infer_us);
+  dict["compute_output_hist_us"] = ToDict(statistics.output_us);
   dict["compute_hist_us"] = ToDict(statistics.compute_us);
   dict["request_hist_us"] = ToDict(statistics.request_us);
   dict["background"] = BackgroundDict(statistics.background, counters.background);

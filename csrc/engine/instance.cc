@@ -150,7 +150,9 @@ void Instance::LearnRunTime(const Batch& batch, int64_t run_ns) {
 
 void Instance::RunBatch(Batch* batch, std::vector<Status>* outcomes) {
   BatchTimes times;
+  is_busy_.store(true, std::memory_order_relaxed);
   Execute(*batch, &times, outcomes);
+  is_busy_.store(false, std::memory_order_relaxed);
   LearnRunTime(*batch, times.end_ns - times.start_ns);
   const uint32_t kept_rows = answers_requests_ ? TakeKeptOut(batch, outcomes) : 0;
   environment_.batcher.End(*batch, *outcomes);  // what is cancelled from here on was served

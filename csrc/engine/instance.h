@@ -56,6 +56,9 @@ class Instance {
   // Whether the backend says so. Thread-safe, never blocks.
   bool is_available() const;
 
+  // Whether a batch runs. Thread-safe, never blocks.
+  bool is_busy() const { return is_busy_.load(std::memory_order_relaxed); }
+
   // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
   // batches are quick and the batching policy says now; background requests are left to the
   // instance's thread. False: nothing was run.
@@ -89,6 +92,7 @@ class Instance {
 
   // Own synchronisation.
   std::atomic<int64_t> run_ns_{kNever};  // moving average of a batch's time; kNever = not known
+  std::atomic<bool> is_busy_{false};
 
   mutable Mutex close_mu_;  // for whoever asks about the backend without run_mu_; a leaf
   bool is_closed_ GUARDED_BY(close_mu_) = false;

@@ -176,9 +176,13 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   return true;
 }
 
-bool ModelVersion::is_available() const {
-  return std::any_of(instances_.begin(), instances_.end(),
-                     [](const auto& instance) { return instance->is_available(); });
+InstanceCounts ModelVersion::instance_counts() const {
+  InstanceCounts counts;
+  for (const auto& instance : instances_) {
+    counts.available += instance->is_available() ? 1 : 0;
+    counts.busy += instance->is_busy() ? 1 : 0;
+  }
+  return counts;
 }
 
 bool ModelVersion::WaitForExit(int64_t deadline_ns) {

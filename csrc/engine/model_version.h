@@ -23,6 +23,12 @@
 
 namespace penstock {
 
+// How many instances of a version are there to run a batch, and run one.
+struct InstanceCounts {
+  size_t available = 0;
+  size_t busy = 0;
+};
+
 // Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other.
 // Ownership: shared by the engine's table, the control plane and every request that reached it.
 // Owns its instances and (shared with other versions made of the same file) the loaded model;
@@ -73,7 +79,8 @@ class ModelVersion {
 
   // Whether an instance is there to run a batch: see BackendInstance::is_available.
   // Blocking: never.
-  bool is_available() const;
+  bool is_available() const { return instance_counts().available > 0; }
+  InstanceCounts instance_counts() const;
   const VersionSpec& spec() const { return *spec_; }
   const std::string& version_text() const { return version_text_; }
   // What the version was loaded from, for responses that are to say so; empty = not known.

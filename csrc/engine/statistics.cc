@@ -80,6 +80,9 @@ void StatisticsRecorder::AddPhases(const BatchTimes& times, uint64_t requests,
   statistics->compute_input.Add(requests, times.gathered_ns - times.start_ns);
   statistics->compute_infer.Add(requests, times.computed_ns - times.gathered_ns);
   statistics->compute_output.Add(requests, times.end_ns - times.computed_ns);
+  statistics->input_us.Add(times.gathered_ns - times.start_ns, requests);
+  statistics->infer_us.Add(times.computed_ns - times.gathered_ns, requests);
+  statistics->output_us.Add(times.end_ns - times.computed_ns, requests);
   statistics->compute_us.Add(times.end_ns - times.start_ns, requests);
 }
 

@@ -67,8 +67,11 @@ struct VersionStatistics {
   uint64_t busy_ns = 0;                             // instances, from a batch's start to its end
   std::map<uint32_t, BatchSizeStatistics> batches;  // by rows served, those that joined too
   std::map<StatusCode, uint64_t> failures;          // requests by code
-  Histogram queue_us;
-  Histogram compute_us;
+  Histogram queue_us;                               // per successful request, as the five below
+  Histogram input_us;                               // gather
+  Histogram infer_us;                               // the backend
+  Histogram output_us;                              // scatter
+  Histogram compute_us;                             // the three together
   Histogram request_us;
   BackgroundStatistics background;
 };

@@ -16,7 +16,7 @@ from typing import Any
 
 from penstock.observe.exposition import Family, Kind
 
-__all__ = ["GpuMonitor"]
+__all__ = ["GpuMonitor", "read_gpus"]
 
 _log = logging.getLogger("penstock.gpu")
 
@@ -105,7 +105,7 @@ class GpuMonitor:
             if devices:
                 _log.info("GPUs: %s", ", ".join(devices))
             while devices:
-                self._families = tuple(_read(nvml, devices))
+                self._families = tuple(read_gpus(nvml, devices))
                 if self._stopping.wait(self._interval_s):
                     break
         except nvml.NVMLError as error:
@@ -139,8 +139,13 @@ def _devices(nvml: Any) -> Iterator[tuple[str, Any]]:
         yield (uuid.decode() if isinstance(uuid, bytes) else uuid), device
 
 
-def _read(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
-    """A family for each thing that at least one GPU tells; slices of one do not tell all."""
+def read_gpus(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
+    """A family for each thing that at least one GPU tells; slices of one do not tell all.
+
+    Args:
+        nvml: the package pynvml, with NVML started.
+        devices: its handles, by UUID.
+    """
     for name, kind, text, reading in _READINGS:
         family = Family(name, text, kind)
         for uuid, device in devices.items():

@@ -29,6 +29,33 @@ TEST(BatcherExpiryTest, DeadlineInThePast_IsRefused) {
   EXPECT_EQ(puppet.batcher().counters().accepted, 0U);
 }
 
+TEST(BatcherExpiryTest, OldestAge_IsOfTheRequestThatWaitsLongest) {
+  PuppetBatcher puppet;
+  EXPECT_EQ(puppet.batcher().counters().oldest_age_ns, 0);
+  puppet.Queue();
+  puppet.clock().Advance(30);
+  puppet.Queue();
+  puppet.clock().Advance(12);
+  EXPECT_EQ(puppet.batcher().counters().oldest_age_ns, 42);
+  EXPECT_EQ(puppet.batcher().counters().background.oldest_age_ns, 0);
+  Batch first = puppet.Next();
+  EXPECT_EQ(puppet.batcher().counters().oldest_age_ns, 12);
+  puppet.Finish(&first);
+  Batch second = puppet.Next();
+  EXPECT_EQ(puppet.batcher().counters().oldest_age_ns, 0);
+  puppet.Finish(&second);
+}
+
+TEST(BatcherExpiryTest, OldestAge_LooksAtEveryLevel) {
+  Batcher::Options options;
+  options.levels = {QueuePolicy{}, QueuePolicy{}};
+  PuppetBatcher puppet(options);
+  puppet.Queue({.priority = 2});
+  puppet.clock().Advance(5);
+  puppet.Queue({.priority = 1});
+  EXPECT_EQ(puppet.batcher().counters().oldest_age_ns, 5);
+}
+
 TEST(BatcherExpiryTest, Deadline_EndsAQueuedRequest) {
   PuppetBatcher puppet;
   const RequestRef ref = puppet.Queue({.deadline_ns = puppet.clock().NowNs() + 10});

@@ -59,6 +59,22 @@ TEST_F(StatisticsTest, SuccessfulBatch_CountsRequestsRowsAndPhases) {
   EXPECT_EQ(s.fail.count, 0U);
 }
 
+TEST_F(StatisticsTest, EachPhaseHasItsDistribution) {
+  const BatchTimes times{.start_ns = 100 * kUs,
+                         .gathered_ns = 160 * kUs,
+                         .computed_ns = 460 * kUs,
+                         .end_ns = 1660 * kUs};
+  recorder_.RecordBatch(batch_, times, std::vector<Status>(2), 0, 1234);
+  const VersionStatistics s = recorder_.Snapshot();
+  EXPECT_EQ(s.input_us.counts[1], 2U);  // 60 us
+  EXPECT_EQ(s.input_us.sum_us, 120U);
+  EXPECT_EQ(s.infer_us.counts[3], 2U);  // 300 us
+  EXPECT_EQ(s.infer_us.sum_us, 600U);
+  EXPECT_EQ(s.output_us.counts[5], 2U);  // 1200 us
+  EXPECT_EQ(s.output_us.sum_us, 2400U);
+  EXPECT_EQ(s.compute_us.sum_us, 3120U);
+}
+
 TEST_F(StatisticsTest, FailedBatch_CountsFailuresOnly) {
   recorder_.RecordBatch(batch_, times_, std::vector<Status>(2, Internal("x")), 0, 1234);
   const VersionStatistics s = recorder_.Snapshot();

@@ -1,56 +1,16 @@
 """A scrape, read back with the parser of prometheus_client."""
 
+import time
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support.scraped import ENGINE, STATS
 
 from penstock.codec import VersionStatistics
 from penstock.observe.exposition import Family, render
 from penstock.observe.metrics import Metrics
 
-HIST = {"bounds": [100, 1000], "counts": [1, 2, 3], "sum": 5000}
-STATS: dict[str, Any] = {
-    "success": {"count": 5, "ns": 9_000_000},
-    "fail": {"count": 4, "ns": 1},
-    "queue": {"count": 5, "ns": 1_500},
-    "compute_input": {"count": 5, "ns": 2_000},
-    "compute_infer": {"count": 5, "ns": 3_000},
-    "compute_output": {"count": 5, "ns": 4_000},
-    "inference_count": 7,
-    "execution_count": 3,
-    "last_inference_ms": 1,
-    "pending": 2,
-    "running": 1,
-    "rejected": {"queue_full": 1},
-    "timeouts": {"queue_timeout": 1, "deadline": 1},
-    "cancelled": {"queued": 1, "running": 0},
-    "failures": {"UNAVAILABLE": 2, "CANCELLED": 1, "INTERNAL": 3, "DEADLINE_EXCEEDED": 4},
-    "batch_close": {"full": 1, "preferred": 0, "delay": 0, "idle_instance": 2},
-    "batch_sizes": {1: 1, 3: 2},
-    "batch_stats": {},
-    "queue_hist_us": HIST,
-    "compute_hist_us": HIST,
-    "request_hist_us": HIST,
-    "instances": 2,
-    "busy_ns": 1_500_000_000,
-    "background": {
-        "pending": 6,
-        "running": 4,
-        "accepted": 20,
-        "success": 8,
-        "fail": 2,
-        "rows": 64,
-        "batches": 5,
-        "busy_ns": 500_000_000,
-    },
-}
-ENGINE = {
-    "accepted": 9,
-    "inflight": 3,
-    "completed": {"OK": 5, "INTERNAL": 1},
-    "refused": {"size": 2},
-}
 LABELS = {"model": "m", "version": "1"}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -97,10 +57,15 @@ def samples() -> Samples:
         ("nv_inference_pending_request_count", 2),
         ("penstock_pending_requests", 2),
         ("penstock_running_requests", 1),
+        ("penstock_drained_total", 3),
+        ("penstock_oldest_request_age_seconds", 0.25),
         ("penstock_instances", 2),
+        ("penstock_available_instances", 2),
+        ("penstock_busy_instances", 1),
         ("penstock_instance_busy_seconds_total", 1.5),
         ("penstock_background_pending_requests", 6),
         ("penstock_background_running_requests", 4),
+        ("penstock_background_oldest_request_age_seconds", 9),
         ("penstock_background_rows_total", 64),
         ("penstock_background_batches_total", 5),
         ("penstock_background_busy_seconds_total", 0.5),
@@ -137,7 +102,10 @@ def test_our_counters_say_why(
     assert value(samples, name, **label) == expected
 
 
-@pytest.mark.parametrize("which", ["request", "queue", "compute"])
+@pytest.mark.parametrize(
+    "which",
+    ["request", "queue", "compute_input", "compute_infer", "compute_output", "compute"],
+)
 def test_histograms_are_cumulative_and_in_seconds(samples: Samples, which: str) -> None:
     name = f"penstock_{which}_duration_seconds"
     buckets = [value(samples, f"{name}_bucket", le=le) for le in ("0.0001", "0.001", "+Inf")]
@@ -152,6 +120,57 @@ def test_batch_sizes_fall_into_powers_of_two(samples: Samples) -> None:
     assert value(samples, "penstock_batch_rows_sum") == 7
 
 
+def test_gateway_api_gauges_add_up_over_models_and_have_no_labels() -> None:
+    samples, _ = scrape(VersionStatistics("m", 1, STATS), VersionStatistics("n", 4, STATS))
+    assert samples["TotalQueuedRequests", frozenset()] == 4
+    assert samples["TotalRunningRequests", frozenset()] == 2
+    nothing, _ = scrape()
+    assert nothing["TotalQueuedRequests", frozenset()] == 0
+
+
+class Clock:
+    """Stands still, but while something is rendered."""
+
+    def __init__(self, render_s: float) -> None:
+        self.now_s = 0.0
+        self.render_s = render_s
+        self.renders = 0
+
+    def stats(self) -> dict[str, Any]:
+        self.now_s += self.render_s
+        self.renders += 1
+        return {**ENGINE, "accepted": self.renders}
+
+
+def scrape_often(clock: Clock, times: int, period_s: float) -> list[bytes]:
+    metrics = Metrics(
+        versions=list,
+        engine=clock.stats,
+        is_ready=lambda: True,
+        monotonic_s=lambda: clock.now_s,
+    )
+    texts = []
+    for _ in range(times):
+        texts.append(metrics.render()[1])
+        clock.now_s += period_s
+    return texts
+
+
+def test_scrapes_a_second_apart_are_always_fresh() -> None:
+    clock = Clock(render_s=0.04)
+    texts = scrape_often(clock, 100, 1.0)
+    assert b"penstock_accepted_total 100\n" in texts[-1]
+
+
+def test_scrapes_at_100_hz_take_a_twentieth_of_the_time_and_go_on_moving() -> None:
+    clock = Clock(render_s=0.02)
+    texts = scrape_often(clock, 3000, 0.01)
+    spent_s = clock.renders * clock.render_s
+    assert spent_s < 0.05 * clock.now_s + 0.3
+    assert spent_s > 0.04 * clock.now_s
+    assert f"penstock_accepted_total {clock.renders}\n".encode() in texts[-1]
+
+
 def test_engine_and_process_are_there_without_models() -> None:
     samples, types = scrape()
     assert samples["penstock_ready", frozenset()] == 1
@@ -160,7 +179,11 @@ def test_engine_and_process_are_there_without_models() -> None:
     assert samples["penstock_completed_total", frozenset({("code", "INTERNAL")})] == 1
     assert samples["penstock_refused_total", frozenset({("reason", "size")})] == 2
     assert samples["process_resident_memory_bytes", frozenset()] > 1 << 20
-    assert samples["process_open_fds", frozenset()] >= 3
+    assert samples["process_virtual_memory_bytes", frozenset()] > 1 << 20
+    assert samples["process_max_fds", frozenset()] > samples["process_open_fds", frozenset()] >= 3
+    assert samples["process_threads", frozenset()] >= 1
+    age_s = time.time() - samples["process_start_time_seconds", frozenset()]
+    assert -2 < age_s < 86400  # the kernel's ticks and its idea of the boot are coarse
     assert types["nv_inference_count"] == "counter"
     assert types["penstock_queue_duration_seconds"] == "histogram"
 

@@ -1,0 +1,79 @@
+"""/metrics of a whole server: what is there, and that scrapes without end hurt nobody."""
+
+import asyncio
+import re
+from pathlib import Path
+
+from tests.support.fixture_models import write_blocked, write_simple
+from tests.support.http import ask
+from tests.support.requests import identity_request, simple_request
+from tests.support.run_server import RunningServer, run_server, server_config
+
+README = Path(__file__).parents[2] / "server" / "README.md"
+
+
+async def scrape(server: RunningServer) -> dict[str, float]:
+    """Values by name and labels, as they are written."""
+    text = (await ask(server.metrics_port, "/metrics")).body.decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+async def test_gauges_tell_of_a_queue_behind_a_batch_that_runs(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    write_blocked(tmp_path / "models", gate)
+    of_it = '{model="blocked",version="1"}'
+    async with (
+        run_server(server_config(tmp_path / "models")) as server,
+        server.client() as client,
+    ):
+        request = identity_request([1.0], model="blocked").SerializeToString()
+        calls = [asyncio.ensure_future(client.unary("ModelInfer", request)) for _ in range(3)]
+        while (seen := await scrape(server))[f"penstock_pending_requests{of_it}"] != 2:
+            pass
+        assert seen[f"penstock_running_requests{of_it}"] == 1
+        assert seen[f"penstock_busy_instances{of_it}"] == 1
+        assert seen[f"penstock_available_instances{of_it}"] == 1
+        assert seen[f"nv_inference_pending_request_count{of_it}"] == 2
+        assert (seen["TotalQueuedRequests"], seen["TotalRunningRequests"]) == (2, 1)
+        older = (await scrape(server))[f"penstock_oldest_request_age_seconds{of_it}"]
+        assert older > seen[f"penstock_oldest_request_age_seconds{of_it}"] > 0
+        gate.touch()
+        await asyncio.gather(*calls)
+        seen = await scrape(server)
+    assert seen[f"penstock_oldest_request_age_seconds{of_it}"] == 0
+    for phase in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert seen[f"penstock_{phase}_duration_seconds_count{of_it}"] == 3
+
+
+async def test_every_metric_of_a_server_is_in_the_table(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    async with run_server(server_config(tmp_path)) as server:
+        text = (await ask(server.metrics_port, "/metrics")).body.decode()
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \|", README.read_text(), re.M)
+    exposed = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
+    assert set(exposed) <= set(rows)
+    assert len(exposed) > 40
+
+
+async def test_scrapes_without_end_leave_requests_and_counts_whole(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    request = simple_request().SerializeToString()
+    done = asyncio.Event()
+
+    async def scrape_without_end(server: RunningServer) -> list[float]:
+        seen = []
+        while not done.is_set():
+            values = await scrape(server)
+            seen.append(values['nv_inference_request_success{model="simple",version="1"}'])
+        return seen
+
+    async with run_server(server_config(tmp_path)) as server, server.client() as client:
+        scrapers = [asyncio.ensure_future(scrape_without_end(server)) for _ in range(4)]
+        for _ in range(20):
+            await asyncio.gather(*(client.unary("ModelInfer", request) for _ in range(10)))
+        done.set()
+        counts = await asyncio.gather(*scrapers)
+        (version,) = server.app.models.statistics("simple")
+    assert version.counters["success"]["count"] == 200
+    assert all(seen == sorted(seen) for seen in counts)
