@@ -30,7 +30,7 @@ TIDY_PACKAGES := clang-tidy-14
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
-TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py bench/mlperf/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
