@@ -55,11 +55,17 @@ class Result:
 
     @property
     def samples_per_s(self) -> float:
-        """LoadGen's figure where it has one; else right answers over the whole run."""
-        for name in ("Samples per second", "Completed samples per second"):
+        """LoadGen's figure where it has one; else right answers, from the first to the last."""
+        for name in (
+            "Samples per second",
+            "Completed samples per second",
+            "QPS w/ loadgen overhead",
+        ):
             if name in self.summary:
                 return float(self.summary[name])
-        return len(self.ended_s) / self.ended_s[-1] if len(self.ended_s) else 0.0
+        if len(self.ended_s) < 2:
+            return 0.0
+        return float((len(self.ended_s) - 1) / (self.ended_s[-1] - self.ended_s[0]))
 
     def percentile_ms(self, percent: str) -> float:
         """A latency percentile of LoadGen's, such as "99.00"; NaN where it gave none."""
