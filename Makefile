@@ -24,13 +24,13 @@ export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-14-dev postgresql
-SLOW_PACKAGES := libb64-0d slurm-wlm
+SLOW_PACKAGES := libb64-0d slurm-wlm valgrind
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 TIDY_PACKAGES := clang-tidy-14
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
-TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py bench/mlperf/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
@@ -76,7 +76,8 @@ integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-re
 integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
-slow: fixture $(STAMPS)/slow-packages $(STAMPS)/prometheus
+slow: fixture $(STAMPS)/slow-packages $(STAMPS)/bench-packages $(STAMPS)/prometheus
+	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target hot_path
 	$(PYTEST) -m slow tests
 
 # The backend that servers started by tests may load, in build/release/testing/backends; never in the package.

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ECHO = ROOT / "build/release/bench/micro/http2_echo"
 LOAD = ROOT / "build/release/clients/cpp/penstock-load"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_running: list[subprocess.Popen[str]] = []
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def server(
 ) -> Iterator[tuple[subprocess.Popen[str], re.Match[str]]]:
     """Runs a server until the block ends; yields once its standard error matches `ready`."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    _running.append(process)
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -62,8 +64,19 @@ def server(
         else:
             raise SystemExit(f"{command[0]} ended before it was ready")
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.wait(timeout=30)
+    _running.remove(process)
+
+
+def end_servers() -> None:
+    """Ends every server that runs: for who leaves the process without unwinding."""
+    for process in list(_running):
+        _end(process)
 
 
 @contextmanager

@@ -1,0 +1,36 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def describe() -> dict[str, str]:
+    """Processor, memory, system, versions, and how busy the machine was with other work."""
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+    load = os.getloadavg()[0]
+    return {
+        "processor": cpu[1] if cpu else platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{int(memory[1]) / 2**20:.1f} GiB" if memory else "unknown",
+        "system": f"{platform.system()} {platform.release()}",
+        "load before the run": f"{load:.2f}",
+        "Python": platform.python_version(),
+        "penstock": f"{version('penstock')} ({_revision()})",
+        "ONNX Runtime": version("onnxruntime"),
+        "LoadGen": version("mlcommons-loadgen"),
+    }
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or "no revision"

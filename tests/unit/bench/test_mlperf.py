@@ -1,0 +1,141 @@
+"""The MLPerf harness without LoadGen and without a server: its arithmetic and its judgement."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from mlperf.accounting import Peak, count_operations, machines_for, table
+from mlperf.accuracy import accuracy
+from mlperf.cli import parse
+from mlperf.run import loadgen_reasons, read_summary
+from mlperf.search import Bracket
+from mlperf.svg import line_plot
+from mlperf.workloads import Workload
+from onnx import TensorProto, helper, numpy_helper
+
+INVALID = """\
+Result is : INVALID
+  Performance constraints satisfied : NO
+  Min duration satisfied : Yes
+Recommendations:
+ * Reduce target QPS to improve latency.
+99.00 percentile latency (ns)   : 6280000
+"""
+
+
+def network(*nodes: onnx.NodeProto, shape: list[int | str], **weights: list[int]) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *([None] * 3)][:2])],
+        [numpy_helper.from_array(np.ones(dims, np.float32), n) for n, dims in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def test_operations_of_a_row_are_two_for_each_multiplication() -> None:
+    matmul = network(helper.make_node("MatMul", ["x", "w"], ["y"]), shape=["n", 64], w=[64, 10])
+    assert count_operations(matmul) == 2 * 64 * 10
+    gemm = network(helper.make_node("Gemm", ["x", "w"], ["y"]), shape=["n", 8], w=[8, 3])
+    assert count_operations(gemm) == 2 * 8 * 3
+    nodes = (
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Flatten", ["c"], ["y"]),
+    )
+    conv = network(*nodes, shape=["n", 3, 8, 8], w=[16, 3, 3, 3])
+    assert count_operations(conv) == 2 * (4 * 4 * 16) * (3 * 3 * 3)
+
+
+def test_operations_of_an_unknown_shape_are_refused_by_name() -> None:
+    nodes = (
+        helper.make_node("Conv", ["x", "w"], ["c"], name="first"),
+        helper.make_node("Flatten", ["c"], ["y"]),
+    )
+    model = network(*nodes, shape=["n", 3, "height", "width"], w=[16, 3, 3, 3])
+    with pytest.raises(ValueError, match=r"node 'first' \(Conv\)"):
+        count_operations(model)
+
+
+def test_accounting_divides_by_the_peak_and_by_the_price() -> None:
+    rows = dict(table(2_000_000, [Peak("fp32", 100e9, "x")], 5_000.0, 3.6))
+    assert rows["achieved"] == "10.00 GOPS"
+    assert rows["utilisation of the fp32 peak"] == "10.00 %"
+    assert rows["cost of a million inferences"] == "0.2 at 3.6 an hour"
+    assert machines_for(2_000, 999) == 3
+
+
+def test_search_doubles_then_bisects_to_the_edge() -> None:
+    bracket, rate, probes = Bracket(), Bracket().next(100.0), 0
+    while rate is not None:
+        bracket, probes = bracket.with_result(rate, rate <= 730.0), probes + 1
+        rate = bracket.next(100.0)
+    assert 730 / 1.05 <= bracket.good <= 730.0 < bracket.bad
+    assert probes <= 12
+
+
+def test_search_gives_up_where_no_rate_will_do() -> None:
+    bracket, rate = Bracket(), Bracket().next(1_000.0)
+    while rate is not None:
+        bracket = bracket.with_result(rate, False)
+        rate = bracket.next(1_000.0)
+    assert bracket.good == 0.0
+
+
+def test_summary_is_read_and_says_why_it_is_invalid() -> None:
+    assert read_summary(INVALID)["99.00 percentile latency (ns)"] == "6280000"
+    assert loadgen_reasons(INVALID) == [
+        "LoadGen: Performance constraints satisfied : NO",
+        "LoadGen: * Reduce target QPS to improve latency.",
+    ]
+
+
+def toy(truth: list[int] | None) -> Workload:
+    inputs = np.eye(4, dtype=np.float32)
+    model = network(helper.make_node("Identity", ["x"], ["y"]), shape=["n", 4])
+    known = None if truth is None else np.array(truth)
+    return Workload(name="toy", onnx=model, inputs={"x": inputs}, answer="y", truth=known)
+
+
+@pytest.mark.parametrize(("truth", "share"), [([0, 1, 2, 2], 0.5), (None, 0.75)])
+def test_accuracy_counts_what_is_missing_as_wrong(
+    tmp_path: Path, truth: list[int] | None, share: float
+) -> None:
+    rows = np.eye(4, dtype=np.float32)
+    log = [{"qsl_idx": at, "data": rows[at].tobytes().hex()} for at in (0, 1, 3)]
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    assert accuracy(toy(truth), tmp_path / "log.json") == share
+
+
+def test_accuracy_counts_what_is_there_twice_as_wrong(tmp_path: Path) -> None:
+    row = np.eye(4, dtype=np.float32)[0].tobytes().hex()
+    (tmp_path / "log.json").write_text(json.dumps([{"qsl_idx": 0, "data": row}] * 2))
+    assert accuracy(toy(None), tmp_path / "log.json") == 0.0
+
+
+def test_an_answer_of_another_shape_or_value_is_wrong() -> None:
+    workload = toy(None)
+    row = np.eye(4, dtype=np.float32)[:1]
+    assert workload.is_right(0, row)
+    assert not workload.is_right(1, row)
+    assert not workload.is_right(0, row[:, :3])
+    assert not workload.is_right(0, row.astype(np.float64))
+
+
+def test_plot_is_svg_that_loads_nothing() -> None:
+    made = line_plot("a < b", "s", "ms", [(0.0, 1.0), (1.0, 3.0)])
+    assert "a &lt; b" in made and "<polyline" in made
+    assert "http://" not in made and "<script" not in made
+
+
+@pytest.mark.parametrize(
+    "flags", [["--duration", "0"], ["--latency-ms", "-1"], ["--target", "http", "--address", "a:1"]]
+)
+def test_flags_that_will_not_do_are_refused(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["--scenario", "Server", *flags])
+    assert caught.value.code == 2
