@@ -19,6 +19,11 @@ void CompletionQueue::Signal() {
   is_readable_.store(true);
 }
 
+void CompletionQueue::SignalAgain() {
+  needs_signal_.store(true);
+  Signal();
+}
+
 void CompletionQueue::Take(std::vector<RequestRef>* out) {
   out->clear();
   // Before the swap: a push after it signals again.

@@ -30,6 +30,8 @@ class CompletionQueue {
   void Push(RequestRef request);
   // Makes fd() readable if something was pushed since the last time.
   void Signal();
+  // Makes fd() readable though nothing was pushed: for what was taken and is still to be told.
+  void SignalAgain();
   // Clears fd() and moves everything to `out` (cleared first), oldest first. Ends a turn.
   void Take(std::vector<RequestRef>* out);
 

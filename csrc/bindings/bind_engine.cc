@@ -28,14 +28,14 @@ namespace {
 class PyEngine {
  public:
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
-           size_t max_request_bytes, size_t max_response_bytes, bool allow_client_shm,
-           const AccessPolicy* access)
+           size_t max_request_bytes, size_t max_background_bytes, size_t max_response_bytes,
+           bool allow_client_shm, const AccessPolicy* access)
       : max_response_bytes_(max_response_bytes),
-        engine_(std::make_shared<Engine>(
-            Engine::Options{.backend_directories = std::move(backend_directories),
-                            .limits = {max_inflight_requests, max_request_bytes},
-                            .access = access == nullptr ? AccessPolicy() : *access,
-                            .allow_client_shm = allow_client_shm})) {}
+        engine_(std::make_shared<Engine>(Engine::Options{
+            .backend_directories = std::move(backend_directories),
+            .limits = {max_inflight_requests, max_request_bytes, max_background_bytes},
+            .access = access == nullptr ? AccessPolicy() : *access,
+            .allow_client_shm = allow_client_shm})) {}
 
   ~PyEngine() {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
@@ -84,19 +84,22 @@ class PyEngine {
     return TakeCompletions();
   }
 
+  // What there is no memory to tell of is told the next time, for which the descriptor is readable.
   py::list TakeCompletions() {
-    completions_->Take(&taken_);
-    py::list list;
-    for (const RequestRef& ref : taken_) {
-      InferRequest& request = AsInfer(ref);
-      blocks_.clear();
-      const bool is_done = request.Take(&blocks_);
-      if (!blocks_.empty() && TagOf(request).failure.ok()) list.append(MakeParts(request));
-      if (is_done) list.append(MakeCompletion(request));
+    if (TellTaken()) {
+      completions_->Take(&taken_);
+      TellTaken();
     }
-    taken_.clear();
-    blocks_.clear();
-    return list;
+    PyObject* const list = PyList_New(static_cast<Py_ssize_t>(told_.size()));
+    if (list == nullptr) {
+      completions_->SignalAgain();
+      throw py::error_already_set();
+    }
+    for (size_t i = 0; i < told_.size(); ++i) {
+      PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), told_[i].release().ptr());
+    }
+    told_.clear();
+    return py::reinterpret_steal<py::list>(list);
   }
 
   int fd() const { return completions_->fd(); }
@@ -105,31 +108,91 @@ class PyEngine {
   // What a completion of responses has in its code's place.
   static constexpr int kPartsCode = -1;
 
-  // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
-  py::tuple MakeParts(InferRequest& request) {
-    Tag& tag = TagOf(request);
-    py::list parts;
-    for (const ResponseBlock& block : blocks_) {
-      for (const std::span<const uint8_t> message : MessagesOf(block)) {
-        PyObject* bytes = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
-                                                    static_cast<Py_ssize_t>(message.size()));
-        if (bytes == nullptr) {
-          PyErr_Clear();
-          const Status status =
-              ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
-          tag.failure = status;  // its model may have finished long before
-          WithoutGil([&] { request.channel->Fail(status); });
-          return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
-        }
-        parts.append(py::reinterpret_steal<py::object>(bytes));
+  // Makes what was taken into completions in told_. False: there was no memory for all of it.
+  bool TellTaken() {
+    for (; next_ < taken_.size(); ++next_) {
+      if (!Tell(AsInfer(taken_[next_]))) {
+        completions_->SignalAgain();
+        return false;
       }
     }
-    return py::make_tuple(tag.tag, kPartsCode, std::move(parts), py::none());
+    taken_.clear();
+    next_ = 0;
+    return true;
+  }
+
+  // False: there was no memory, and nothing has happened. A request gives what it has only once, so
+  // whatever that goes into is there before.
+  bool Tell(InferRequest& request) {
+    if (!MakeRoomToTell()) return false;
+    py::object outcome = NewCompletion();
+    py::object parts = request.is_decoupled ? NewCompletion() : py::none();
+    const py::object list = request.is_decoupled ? NewList() : py::none();
+    if (!outcome || !parts || !list) {
+      PyErr_Clear();
+      return false;
+    }
+    blocks_.clear();
+    const bool is_done = request.Take(&blocks_);
+    if (!blocks_.empty() && TagOf(request).failure.ok()) {
+      AddParts(request, list);
+      Fill(parts, TagOf(request).tag, kPartsCode, list, py::none());
+      told_.push_back(std::move(parts));
+    }
+    blocks_.clear();
+    if (is_done) {
+      FillOutcome(request, outcome);
+      told_.push_back(std::move(outcome));
+    }
+    return true;
+  }
+
+  // For what one request has.
+  bool MakeRoomToTell() {
+    constexpr size_t kMost = 2;
+    if (told_.capacity() - told_.size() >= kMost) return true;
+    try {
+      told_.reserve(2 * told_.size() + kMost);
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+
+  // Null where there is no memory.
+  static py::object NewCompletion() { return py::reinterpret_steal<py::object>(PyTuple_New(4)); }
+
+  static py::object NewList() { return py::reinterpret_steal<py::object>(PyList_New(0)); }
+
+  static void Fill(const py::object& completion, py::object tag, int code, py::object payload,
+                   py::object message) {
+    PyTuple_SET_ITEM(completion.ptr(), 0, tag.release().ptr());
+    PyTuple_SET_ITEM(completion.ptr(), 1, PyLong_FromLong(code));  // small: there already
+    PyTuple_SET_ITEM(completion.ptr(), 2, payload.release().ptr());
+    PyTuple_SET_ITEM(completion.ptr(), 3, message.release().ptr());
+  }
+
+  // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
+  void AddParts(InferRequest& request, const py::object& parts) {
+    for (const ResponseBlock& block : blocks_) {
+      for (const std::span<const uint8_t> message : MessagesOf(block)) {
+        const auto bytes = py::reinterpret_steal<py::object>(
+            PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
+                                      static_cast<Py_ssize_t>(message.size())));
+        if (bytes && PyList_Append(parts.ptr(), bytes.ptr()) == 0) continue;
+        PyErr_Clear();
+        const Status status =
+            ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
+        TagOf(request).failure = status;  // its model may have finished long before
+        WithoutGil([&] { request.channel->Fail(status); });
+        return;
+      }
+    }
   }
 
   static Tag& TagOf(const InferRequest& request) { return *static_cast<Tag*>(request.tag); }
 
-  py::tuple MakeCompletion(InferRequest& request) {
+  void FillOutcome(InferRequest& request, const py::object& completion) {
     const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
     if (request.status.ok()) request.status = tag->failure;
     py::object payload = py::none();
@@ -137,10 +200,19 @@ class PyEngine {
       payload = Encode(&request);
     }
     py::object message = py::none();
-    if (!request.status.ok()) message = py::str(std::string(request.status.message()));
+    if (!request.status.ok()) message = TextOf(request.status.message());
     engine_->Release(request);
-    return py::make_tuple(tag->tag, static_cast<int>(request.status.code()), std::move(payload),
-                          std::move(message));
+    Fill(completion, std::move(tag->tag), static_cast<int>(request.status.code()),
+         std::move(payload), std::move(message));
+  }
+
+  // None where there is no memory: the code still says what happened.
+  static py::object TextOf(std::string_view text) {
+    PyObject* const decoded =
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
+    if (decoded != nullptr) return py::reinterpret_steal<py::object>(decoded);
+    PyErr_Clear();
+    return py::none();
   }
 
   // The response, or on a stream the failure; a response that cannot be made fails its request, not
@@ -188,7 +260,9 @@ class PyEngine {
   // a cancel or a drain on another thread may still push.
   std::shared_ptr<CompletionQueue> completions_ = std::make_shared<CompletionQueue>();
   std::shared_ptr<Engine> engine_;
-  std::vector<RequestRef> taken_;  // kept for its capacity, as the next
+  std::vector<RequestRef> taken_;  // kept for its capacity, as the next two
+  size_t next_ = 0;                // of taken_, that is not told yet
+  std::vector<py::object> told_;   // completions, not yet handed over
   std::vector<ResponseBlock> blocks_;
   std::vector<std::shared_ptr<ModelVersion>>
       unflushed_;  // versions with requests since the last Flush
@@ -320,11 +394,12 @@ void BindEngine(py::module_& module) {
       .def("retry_after_ms",
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(
-      py::init<std::vector<std::string>, size_t, size_t, size_t, bool, const AccessPolicy*>(),
-      py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
-      py::arg("max_request_bytes") = 0, py::arg("max_response_bytes") = 0,
-      py::arg("allow_client_shm") = false, py::arg("access") = nullptr);
+  engine.def(py::init<std::vector<std::string>, size_t, size_t, size_t, size_t, bool,
+                      const AccessPolicy*>(),
+             py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
+             py::arg("max_request_bytes") = 0, py::arg("max_background_bytes") = 0,
+             py::arg("max_response_bytes") = 0, py::arg("allow_client_shm") = false,
+             py::arg("access") = nullptr);
   engine.def_property_readonly("shared_memory",
                                [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);

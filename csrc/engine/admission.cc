@@ -75,6 +75,30 @@ void Admission::Release() {
   idle_.NotifyAll();
 }
 
+Status Admission::TakeBackgroundPlace(size_t size_bytes) {
+  const size_t before = background_.fetch_add(1);
+  const size_t bytes = background_bytes_.fetch_add(size_bytes) + size_bytes;
+  const size_t most = limits_.max_background_requests();
+  const size_t most_bytes = limits_.max_background_bytes;
+  Status status;
+  if (most != 0 && before >= most) {
+    status = Unavailable(StrCat("the server is busy: ", most,
+                                " background requests are in flight, which is their share"));
+  } else if (most_bytes != 0 && bytes > most_bytes && before != 0) {
+    status = Unavailable(StrCat("the server is busy: background requests hold ", bytes - size_bytes,
+                                " bytes, and this one has ", size_bytes, ": their share is ",
+                                most_bytes));
+  }
+  if (status.ok()) return status;
+  ReleaseBackground(size_bytes);
+  return Refuse(Refusal::kBusy, std::move(status));
+}
+
+void Admission::ReleaseBackground(size_t size_bytes) {
+  background_.fetch_sub(1);
+  background_bytes_.fetch_sub(size_bytes);
+}
+
 void Admission::StopAccepting() { is_accepting_.store(false); }
 
 bool Admission::WaitIdle(Clock& clock, int64_t deadline_ns) {

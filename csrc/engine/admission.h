@@ -18,6 +18,11 @@ namespace penstock {
 struct AdmissionLimits {
   size_t max_inflight_requests = 0;  // accepted and not yet answered; 0 = no bound
   size_t max_request_bytes = 0;      // 0 = no bound
+  size_t max_background_bytes = 0;   // of requests that clients lowered, together; 0 = no bound
+
+  // Of the places in flight those that such requests may have: they wait for as long as others are
+  // served, and would take the last place from those. 0 = no bound.
+  size_t max_background_requests() const { return (max_inflight_requests + 1) / 2; }
 };
 
 // Threading: thread-safe.
@@ -41,6 +46,12 @@ class Admission {
     return Admit(caller, group, size_bytes, &who);
   }
   void Release();
+
+  // For an admitted request that turns out to be one that its client lowered: whether it may stay,
+  // or UNAVAILABLE because such requests have their share. One that stays holds its part of it until
+  // ReleaseBackground. Of any size it may stay where there is no other.
+  Status TakeBackgroundPlace(size_t size_bytes);
+  void ReleaseBackground(size_t size_bytes);
 
   // Whether the caller may call the group, before there is a message: for streams at their start.
   Status Authorize(const Caller* caller, CallGroup group);
@@ -78,6 +89,8 @@ class Admission {
   AccessControl access_;
   std::atomic<size_t> inflight_{0};
   std::atomic<bool> is_accepting_{true};
+  std::atomic<size_t> background_{0};
+  std::atomic<size_t> background_bytes_{0};
   std::atomic<uint64_t> admitted_{0};
   std::array<std::atomic<uint64_t>, kRefusalNames.size()> refused_{};
   std::atomic<size_t> waiters_{0};  // threads in WaitIdle

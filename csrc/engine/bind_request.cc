@@ -385,6 +385,15 @@ bool IsReservedParameter(std::string_view key) {
          key.starts_with(kReservedPrefix);
 }
 
+bool IsLowered(const InferRequestView& view) {
+  for (const Parameter& parameter : view.ParametersOf(view.request_parameters)) {
+    const auto* const value =
+        parameter.key == kBackground ? std::get_if<bool>(&parameter.value) : nullptr;
+    if (value != nullptr && *value) return true;
+  }
+  return false;
+}
+
 Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count) {
   if (tensor.dtype == DataType::kBytes) return CheckBytesElements(spec, tensor, count);
   return tensor.dtype == DataType::kBool ? CheckBools(spec, tensor) : Status::Ok();

@@ -23,6 +23,9 @@ Status BindRequest(const VersionSpec& spec, const SharedMemory& shared_memory,
 // Whether a request's parameter of that name is the server's, and not passed to the model.
 bool IsReservedParameter(std::string_view key);
 
+// Whether the client makes it a background request, as far as it says so properly.
+bool IsLowered(const InferRequestView& view);
+
 // Checks what a tensor's bytes say: exactly `count` elements of BYTES fill them, BOOLs are 0 or 1.
 Status CheckContents(const VersionSpec& spec, const TensorView& tensor, int64_t count);
 

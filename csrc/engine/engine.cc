@@ -104,6 +104,11 @@ Status Engine::ParseAndSubmit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
   try {
     PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(request.message, HostPool::Shared(), &request.view));
+    // Jobs bound themselves: what they send waits, and is not refused.
+    if (!request.is_job && IsLowered(request.view)) {
+      PENSTOCK_RETURN_IF_ERROR(admission_.TakeBackgroundPlace(request.message.size()));
+      request.background_bytes = request.message.size();
+    }
     return Submit(ref, wake);
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(
@@ -172,6 +177,9 @@ void Engine::Cancel(const RequestRef& ref) {
 void Engine::Release(InferRequest& request) {
   if (!std::exchange(request.is_admitted, false)) return;  // refused at the door, and counted there
   completed_[static_cast<size_t>(request.status.code())].fetch_add(1, std::memory_order_relaxed);
+  if (const auto held = std::exchange(request.background_bytes, std::nullopt)) {
+    admission_.ReleaseBackground(*held);
+  }
   admission_.Release();
 }
 

@@ -122,6 +122,7 @@ void InferRequest::Clear() {
   completions = nullptr;
   max_response_bytes = 0;
   received_ns = 0;
+  background_bytes.reset();
   who.reset();
   view.Clear();
   ResetBinding();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,7 +70,8 @@ class InferRequest final : public Request {
   // where none of them does.
   std::vector<SharedTensor> shared_inputs;
   std::vector<SharedTensor> shared_outputs;
-  bool is_over_size = false;  // refused for what its inputs there come to
+  std::optional<size_t> background_bytes;  // held of the share of those that clients lowered
+  bool is_over_size = false;               // refused for what its inputs there come to
 
   // Results.
   std::shared_ptr<const BatchOutputs> batch_outputs;

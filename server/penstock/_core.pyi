@@ -365,6 +365,7 @@ class Engine:
         backend_directories: Sequence[str],
         max_inflight_requests: int = 0,
         max_request_bytes: int = 0,
+        max_background_bytes: int = 0,
         max_response_bytes: int = 0,
         allow_client_shm: bool = False,
         access: AccessPolicy | None = None,

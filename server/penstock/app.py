@@ -293,6 +293,7 @@ def make_core(config: ServerConfig) -> Core:
         backend_directories=directories,
         max_inflight_requests=config.max_inflight_requests,
         max_request_bytes=config.max_message_bytes,
+        max_background_bytes=(config.max_buffered_bytes + 1) // 2,
         max_response_bytes=config.max_message_bytes,
         allow_client_shm=config.allow_client_shm,
         access=access_policy(config),

@@ -215,6 +215,29 @@ async def test_parameter_makes_any_request_a_background_request(
         )
 
 
+async def test_lowered_requests_leave_places_in_flight_to_others(
+    repository: Path, root: Path, tmp_path: Path
+) -> None:
+    async with serving(repository, root, max_inflight_requests=4) as (server, client):
+        low = [asyncio.ensure_future(infer(client, background(1, "blocked"))) for _ in range(2)]
+        await until(
+            server,
+            "blocked",
+            lambda found: sum(found[f"penstock_background_{each}_requests"] for each in WHERE) == 2,
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await infer(client, background(1))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.details() == (
+            "the server is busy: 2 background requests are in flight, which is their share"
+        )
+        others = [infer(client, identity_request([each])) for each in range(2)]
+        assert len(await asyncio.gather(*others)) == 2
+        (tmp_path / "gate").touch()
+        await asyncio.gather(*low)
+        await infer(client, background(1))
+
+
 async def test_job_leaves_places_in_flight_to_others(
     repository: Path, root: Path, tmp_path: Path
 ) -> None:

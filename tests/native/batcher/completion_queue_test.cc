@@ -32,6 +32,22 @@ TEST(CompletionQueueTest, Fresh_IsNotReadableAndEmpty) {
   EXPECT_TRUE(Take(queue).empty());
 }
 
+TEST(CompletionQueueTest, SignalAgain_IsReadableThoughNothingWasPushed) {
+  CompletionQueue queue;
+  queue.Push(MakeRequest(0));
+  queue.Signal();
+  EXPECT_EQ(Take(queue).size(), 1U);
+  EXPECT_FALSE(IsReadable(queue));
+  queue.SignalAgain();
+  EXPECT_TRUE(IsReadable(queue));
+  {
+    const CompletionQueue::Turn turn(queue);
+    EXPECT_TRUE(Take(queue).empty());
+    queue.SignalAgain();
+  }
+  EXPECT_TRUE(IsReadable(queue));
+}
+
 TEST(CompletionQueueTest, Push_IsReadableAfterSignalOnly) {
   CompletionQueue queue;
   queue.Push(MakeRequest(0));

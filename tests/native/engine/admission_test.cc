@@ -43,6 +43,38 @@ TEST(AdmissionTest, SizeLimit_HoldsForEveryGroup) {
   EXPECT_EQ(admission.inflight(), 1U);
 }
 
+TEST(AdmissionTest, BackgroundRequests_HaveHalfOfThePlacesInFlight) {
+  Admission admission({.max_inflight_requests = 4});
+  ASSERT_TRUE(admission.TakeBackgroundPlace(1).ok());
+  ASSERT_TRUE(admission.TakeBackgroundPlace(1).ok());
+  const Status status = admission.TakeBackgroundPlace(1);
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(),
+            "the server is busy: 2 background requests are in flight, which is their share");
+  EXPECT_EQ(admission.refused(Refusal::kBusy), 1U);
+  admission.ReleaseBackground(1);
+  EXPECT_TRUE(admission.TakeBackgroundPlace(1).ok());
+}
+
+TEST(AdmissionTest, BackgroundRequests_HaveAShareOfTheBytesButOneMayBeOfAnySize) {
+  Admission admission({.max_background_bytes = 100});
+  ASSERT_TRUE(admission.TakeBackgroundPlace(101).ok());
+  const Status status = admission.TakeBackgroundPlace(7);
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(),
+            "the server is busy: background requests hold 101 bytes, and this one has 7: their "
+            "share is 100");
+  admission.ReleaseBackground(101);
+  EXPECT_TRUE(admission.TakeBackgroundPlace(60).ok());
+  EXPECT_TRUE(admission.TakeBackgroundPlace(40).ok());
+  EXPECT_FALSE(admission.TakeBackgroundPlace(1).ok());
+}
+
+TEST(AdmissionTest, BackgroundRequests_WithoutLimitsAllStay) {
+  Admission admission({});
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(admission.TakeBackgroundPlace(1 << 20).ok());
+}
+
 TEST(AdmissionTest, StopAccepting_RefusesNewInference) {
   Admission admission({});
   ASSERT_TRUE(admission.Admit(nullptr, CallGroup::kInference, 0).ok());

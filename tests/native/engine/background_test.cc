@@ -202,6 +202,39 @@ TEST_F(BackgroundTest, JobThatFails_FailsNobodyElse) {
   EXPECT_EQ(rows(), (std::vector<int64_t>{1, 1, 1}));
 }
 
+TEST(BackgroundShareTest, RequestsThatClientsLower_LeavePlacesInFlightToOthers) {
+  Engine::Options options;
+  options.limits.max_inflight_requests = 4;
+  Gate gate;
+  EngineHarness harness(std::move(options));
+  harness.Serve(FixedSpec(), [&gate](auto inputs, auto wanted, auto* outputs) {
+    gate.Pass();
+    return Echo(inputs, wanted, outputs);
+  });
+  for (int i = 0; i < 3; ++i) harness.Send(InBackground(Rows(1)));
+  const Outcome refused = harness.Await(1)[0];
+  EXPECT_EQ(refused.status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(refused.status.message(),
+            "the server is busy: 2 background requests are in flight, which is their share");
+  for (int i = 0; i < 2; ++i) harness.Send(Rows(1));
+  gate.Open();
+  for (const Outcome& outcome : harness.Await(4)) EXPECT_TRUE(outcome.status.ok());
+  EXPECT_TRUE(harness.Run(InBackground(Rows(1))).status.ok());  // the share was given back
+}
+
+TEST(BackgroundShareTest, RefusedForItsModel_GivesItsShareBack) {
+  Engine::Options options;
+  options.limits.max_inflight_requests = 2;
+  EngineHarness harness(std::move(options));
+  harness.Serve(FixedSpec());
+  for (int i = 0; i < 3; ++i) {
+    const Outcome outcome =
+        harness.Run(InBackground(InferMessage().Input("NO", "FP32", {1, 1}, RawOf<float>({1}))));
+    EXPECT_EQ(outcome.status.code(), StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(harness.Run(InBackground(Rows(1))).status.ok());
+}
+
 // A model that keeps its requests is never too busy to be given more.
 TEST(BackgroundKeptTest, ModelThatKeepsRequests_IsNotGivenAllThatWait) {
   constexpr size_t kCount = 9;
