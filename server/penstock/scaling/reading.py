@@ -25,7 +25,6 @@ _COUNTERS: Mapping[str, tuple[str, float]] = {
     "penstock_rejected_total": ("rejected", 1.0),
     "nv_inference_queue_duration_us": ("queue_s", 1 / _US_PER_S),
     "penstock_instance_busy_seconds_total": ("busy_s", 1.0),
-    # Background requests run in what others leave: no reason for another replica.
     "penstock_background_busy_seconds_total": ("background_s", 1.0),
     "penstock_pending_requests": ("pending", 1.0),
     "penstock_running_requests": ("running", 1.0),
@@ -61,7 +60,7 @@ def read_metrics(text: str) -> dict[Series, Counters]:
         values[field] = values.get(field, 0.0) + value * scale
         if len(found) > MAX_VERSIONS:
             raise ReadingError(f"more than {MAX_VERSIONS} versions of models")
-    return {series: _counters(values) for series, values in found.items()}
+    return {series: Counters(**values) for series, values in found.items()}
 
 
 def gateway_waiting(text: str) -> float:
@@ -70,12 +69,6 @@ def gateway_waiting(text: str) -> float:
         if _name(line) == _WAITING:
             return _sample(line)[1]
     raise ReadingError(f"no {_WAITING} in it")
-
-
-def _counters(values: dict[str, float]) -> Counters:
-    background_s = values.pop("background_s", 0.0)
-    values["busy_s"] = max(0.0, values.get("busy_s", 0.0) - background_s)
-    return Counters(**values)
 
 
 def _name(line: str) -> str:

@@ -27,6 +27,7 @@ class Counters:
         rejected: requests that the queue refused so far.
         queue_s: time that answered requests have spent in the queue so far.
         busy_s: time that instances have spent on batches so far.
+        background_s: of that, on batches of background requests, which run in what others leave.
         pending: requests in the queue now.
         running: requests in batches that run now.
         instances: of the version.
@@ -37,6 +38,7 @@ class Counters:
     rejected: float = 0.0
     queue_s: float = 0.0
     busy_s: float = 0.0
+    background_s: float = 0.0
     pending: float = 0.0
     running: float = 0.0
     instances: float = 0.0
@@ -45,7 +47,7 @@ class Counters:
 _CLOCK_S = 1e-9
 """The core counts nanoseconds."""
 
-_GROWING = ("success", "failure", "rejected", "queue_s", "busy_s")
+_GROWING = ("success", "failure", "rejected", "queue_s", "busy_s", "background_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class ReplicaSignals:
         completed: requests that were answered.
         rejected: requests that the queue refused.
         queue_s: time in the queue of those that were answered.
-        busy_s: time of instances on batches, at most all of them all the time.
+        busy_s: time of instances on batches but those of background requests, which are no reason
+            for another replica; at most all of them all the time.
         pending: requests in the queue now.
         running: requests in batches that run now.
         instances: of the model.
@@ -174,7 +177,7 @@ class ReplicaHistory:
             completed=sums["success"],
             rejected=sums["rejected"],
             queue_s=sums["queue_s"],
-            busy_s=min(sums["busy_s"], instances * seconds),
+            busy_s=min(max(0.0, sums["busy_s"] - sums["background_s"]), instances * seconds),
             pending=sum(each.pending for each in now),
             running=sum(each.running for each in now),
             instances=instances,

@@ -30,11 +30,11 @@ def test_what_the_server_writes_is_read_again(model: str, version: str, value: f
     assert read == {(model, version): Counters(pending=value)}
 
 
-def test_background_batches_keep_no_instance_busy() -> None:
+def test_counters_are_kept_as_they_were_read() -> None:
     text = sample("penstock_instance_busy_seconds_total", 10) + sample(
         "penstock_background_busy_seconds_total", 4
     )
-    assert read_metrics(text)["m", "1"].busy_s == 6
+    assert read_metrics(text)["m", "1"] == Counters(busy_s=10, background_s=4)
 
 
 def test_reasons_are_added_up_and_microseconds_become_seconds() -> None:

@@ -50,6 +50,19 @@ def test_counter_that_falls_counts_from_zero() -> None:
     assert (signals.completed, signals.busy_s) == (7, 1)
 
 
+def test_background_batches_keep_no_instance_busy() -> None:
+    before = replace(QUIET, busy_s=1, background_s=1)
+    signals = history((0, before), (100, replace(QUIET, busy_s=11, background_s=5))).signals()
+    assert signals["m"].busy_s == 6
+
+
+def test_rounding_of_background_time_is_no_restart() -> None:
+    before = replace(QUIET, success=1000, busy_s=0.1)
+    after = replace(QUIET, success=1000, busy_s=0.3, background_s=0.2)
+    assert after.busy_s - after.background_s < before.busy_s - before.background_s
+    assert history((0, before), (10, after)).signals()["m"].completed == 0
+
+
 def test_version_that_appears_brings_none_of_its_past() -> None:
     made = history((0, QUIET))
     made.add(10, {ONE: QUIET, ("m", "2"): replace(QUIET, success=10**6)})
