@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from penstock.scaling.http_get import FetchError, Target, fetch
 from penstock.scaling.reading import ReadingError, gateway_waiting, read_metrics
-from penstock.scaling.signals import ModelSignals, ReplicaHistory, combine
+from penstock.scaling.signals import ModelSignals, ReplicaHistory, ReplicaSignals, combine
 
 __all__ = ["Clock", "Fetch", "Fleet", "FleetOptions", "Resolve", "resolve"]
 
@@ -149,16 +149,14 @@ class Fleet:
 
     def signals(self, now_s: float) -> dict[str, ModelSignals]:
         """Of every model that a replica has."""
-        fresh = [peer.history.signals() for peer in self._fresh(now_s)]
+        found: dict[str, list[ReplicaSignals]] = {}
+        for peer in self._fresh(now_s):
+            for name, signals in peer.history.signals().items():
+                found.setdefault(name, []).append(signals)
         missing, waiting = self.counts(now_s)[1], self.waiting(now_s)
         return {
-            name: combine(
-                name,
-                [each[name] for each in fresh if name in each],
-                missing=missing,
-                waiting=waiting,
-            )
-            for name in sorted({name for each in fresh for name in each})
+            name: combine(name, found[name], missing=missing, waiting=waiting)
+            for name in sorted(found)
         }
 
     def _fresh(self, now_s: float) -> list[_Peer]:

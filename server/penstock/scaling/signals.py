@@ -128,6 +128,45 @@ class _Step:
 
 
 @dataclass(slots=True)
+class _Total:
+    """What one model did in the window and has now, added up over its versions."""
+
+    arrived: float = 0.0
+    completed: float = 0.0
+    rejected: float = 0.0
+    queue_s: float = 0.0
+    busy_s: float = 0.0
+    pending: float = 0.0
+    running: float = 0.0
+    instances: float = 0.0
+
+    def add_now(self, counters: Counters) -> None:
+        self.pending += counters.pending
+        self.running += counters.running
+        self.instances += counters.instances
+
+    def add_change(self, change: Counters, in_flight_grew: float) -> None:
+        self.arrived += max(0.0, change.success + change.failure + in_flight_grew)
+        self.completed += change.success
+        self.rejected += change.rejected
+        self.queue_s += change.queue_s
+        self.busy_s += change.busy_s - change.background_s
+
+    def signals(self, seconds: float) -> ReplicaSignals:
+        return ReplicaSignals(
+            window_s=seconds,
+            arrived=self.arrived,
+            completed=self.completed,
+            rejected=self.rejected,
+            queue_s=self.queue_s,
+            busy_s=min(max(0.0, self.busy_s), self.instances * seconds),
+            pending=self.pending,
+            running=self.running,
+            instances=self.instances,
+        )
+
+
+@dataclass(slots=True)
 class ReplicaHistory:
     """The readings of one replica, as steps between them.
 
@@ -154,34 +193,15 @@ class ReplicaHistory:
 
     def signals(self) -> dict[str, ReplicaSignals]:
         """By model, over the window."""
-        names = {model for model, _ in self.latest}
-        return {name: self._signals(name) for name in sorted(names)}
-
-    def _signals(self, model: str) -> ReplicaSignals:
-        now = [counters for (name, _), counters in self.latest.items() if name == model]
         seconds = sum(step.seconds for step in self._steps)
-        sums = dict.fromkeys(_GROWING, 0.0)
-        arrived = 0.0
+        totals: dict[str, _Total] = {}
+        for (model, _), counters in self.latest.items():
+            totals.setdefault(model, _Total()).add_now(counters)
         for step in self._steps:
             for series, counters in step.by_series.items():
-                if series[0] != model:
-                    continue
-                for name in _GROWING:
-                    sums[name] += getattr(counters, name)
-                grew = step.in_flight_grew[series]
-                arrived += max(0.0, counters.success + counters.failure + grew)
-        instances = sum(each.instances for each in now)
-        return ReplicaSignals(
-            window_s=seconds,
-            arrived=arrived,
-            completed=sums["success"],
-            rejected=sums["rejected"],
-            queue_s=sums["queue_s"],
-            busy_s=min(max(0.0, sums["busy_s"] - sums["background_s"]), instances * seconds),
-            pending=sum(each.pending for each in now),
-            running=sum(each.running for each in now),
-            instances=instances,
-        )
+                if (total := totals.get(series[0])) is not None:
+                    total.add_change(counters, step.in_flight_grew[series])
+        return {model: totals[model].signals(seconds) for model in sorted(totals)}
 
 
 def combine(

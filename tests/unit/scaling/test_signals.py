@@ -1,12 +1,14 @@
 """Counters of replicas become rates of a fleet."""
 
+from collections import deque
+from collections.abc import ItemsView
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.examples import EXAMPLES
 
-from penstock.scaling.signals import Counters, ReplicaHistory, ReplicaSignals, combine
+from penstock.scaling.signals import Counters, ReplicaHistory, ReplicaSignals, Series, combine
 
 ONE = ("m", "1")
 QUIET = Counters(instances=1)
@@ -68,6 +70,25 @@ def test_version_that_appears_brings_none_of_its_past() -> None:
     made.add(10, {ONE: QUIET, ("m", "2"): replace(QUIET, success=10**6)})
     signals = made.signals()["m"]
     assert (signals.completed, signals.instances) == (0, 2)
+
+
+def test_each_step_is_walked_once_however_many_models_there_are() -> None:
+    walked = 0
+
+    class Counted(dict[Series, Counters]):
+        def items(self) -> ItemsView[Series, Counters]:
+            nonlocal walked
+            walked += 1
+            return super().items()
+
+    made = ReplicaHistory(30)
+    for now_s in range(3):
+        made.add(now_s, Counted({(f"m{n}", "1"): QUIET for n in range(100)}))
+    steps = [replace(each, by_series=Counted(each.by_series)) for each in made._steps]
+    made._steps = deque(steps)
+    walked = 0
+    assert len(made.signals()) == 100
+    assert walked == len(steps) + 1
 
 
 def test_instances_are_never_busier_than_all_the_time() -> None:
