@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from penstock.errors import NotFoundError, UnavailableError
 from penstock.scaling.fleet import Clock, Fleet
@@ -46,21 +46,24 @@ class Advisor:
         self._changed = asyncio.Event()
         self._is_known = False
         self._waiting = 0.0
+        self._undecided: dict[str, str] = {}
+        self._defect = ""
 
     async def round(self) -> Mapping[str, Advice]:
-        """Asks everybody and decides anew. While nothing is known, the last advice is kept."""
-        await self._fleet.ask(self._clock)
-        now_s = self._clock()
-        self._is_known = self._fleet.is_known(now_s)
-        self._waiting = self._fleet.waiting(now_s)
-        if self._is_known:
-            signals = self._fleet.signals(now_s)
-            for name in self._states.keys() - signals.keys():
-                signals[name] = self._without_replicas(name, now_s)
-            for name in sorted(signals)[:_MAX_MODELS]:
-                self._decide(signals[name], now_s)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        """Asks everybody and decides anew. While nothing is known, the last advice is kept.
+
+        Whatever it raises is a defect; nothing is known then until a round succeeds.
+        """
+        try:
+            await self._fleet.ask(self._clock)
+            self._decide_all(self._clock())
+            self._defect = ""
+        except Exception as error:
+            self._is_known, self._defect = False, f"the last round failed: {error!r}"
+            raise
+        finally:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
         return dict(self._advice)
 
     @property
@@ -77,11 +80,15 @@ class Advisor:
 
         Raises:
             UnavailableError: no replica answers: what there is to do is not known.
+                Nor is it while a model cannot be decided.
             NotFoundError: those that answer do not have the model.
         """
         if not self._is_known:
-            why = "; ".join(self._fleet.faults()[:3]) or "none was asked yet"
+            why = self._defect or "; ".join(self._fleet.faults()[:3]) or "none was asked yet"
             raise UnavailableError(f"no replica answers: {why}")
+        for name, why in self._undecided.items():
+            if trigger.model in ("", name):
+                raise UnavailableError(f"model '{name}' cannot be decided: {why}")
         if not trigger.model:
             return list(self._advice.values()) or [self._of_nobody("")]
         found = self._advice.get(trigger.model)
@@ -101,6 +108,32 @@ class Advisor:
         if self._waiting > 0:
             return True
         return any(each.decision.is_active for each in self.advice(trigger))
+
+    def _decide_all(self, now_s: float) -> None:
+        self._is_known = self._fleet.is_known(now_s)
+        self._waiting = self._fleet.waiting(now_s)
+        if not self._is_known:
+            return
+        signals = self._fleet.signals(now_s)
+        for name in self._states.keys() - signals.keys():
+            signals[name] = self._without_replicas(name, now_s)
+        undecided = {}
+        for name in self._chosen(signals):
+            try:
+                self._decide(signals[name], now_s)
+            except Exception as error:
+                if name not in self._undecided:
+                    _log.exception("model %s cannot be decided: %s", name, signals[name])
+                undecided[name] = repr(error)
+        self._undecided = undecided
+
+    def _chosen(self, names: Iterable[str]) -> list[str]:
+        """No more than _MAX_MODELS: those decided before first, whatever names are invented."""
+        ordered = sorted(names, key=lambda name: (name not in self._states, name))
+        for name in ordered[_MAX_MODELS:]:
+            self._states.pop(name, None)
+            self._advice.pop(name, None)
+        return ordered[:_MAX_MODELS]
 
     def _decide(self, signals: ModelSignals, now_s: float) -> None:
         name = signals.model

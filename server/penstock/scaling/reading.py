@@ -1,13 +1,12 @@
 """A replica's `/metrics` as counters: what is needed of it, checked, and nothing else.
 
-A replica may be broken or lie. Its answer is refused whole where a number is not finite or is
-negative, a line of ours is no sample, or there are more models than any server has: a replica that
-says nonsense is one that does not answer.
+A replica may be broken or lie. Its answer is refused whole where a number is not finite, negative
+or beyond counting, a line of ours is no sample, or there are more models than any server has: a
+replica that says nonsense is one that does not answer.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 
@@ -17,6 +16,8 @@ __all__ = ["METRIC_NAMES", "ReadingError", "gateway_waiting", "read_metrics"]
 
 MAX_VERSIONS = 10_000
 MAX_LINE = 16_384
+_MAX_VALUE = 1e18
+"""More than any server has counted; all sums of such numbers are finite."""
 _US_PER_S = 1e6
 
 _COUNTERS: Mapping[str, tuple[str, float]] = {
@@ -83,7 +84,7 @@ def _sample(line: str) -> tuple[dict[str, str], float]:
         value = float(matched[3])
     except ValueError:
         raise ReadingError(f"no sample: {line[:200]!r}") from None
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value <= _MAX_VALUE:  # nor is NaN
         raise ReadingError(f"{matched[1]} is {matched[3]}")
     return _labels(matched[2] or ""), value
 

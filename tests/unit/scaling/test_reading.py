@@ -54,6 +54,8 @@ def test_what_is_of_no_interest_is_let_be() -> None:
         (sample("penstock_instances", "NaN"), "penstock_instances is NaN"),
         (sample("penstock_instances", "-1"), "penstock_instances is -1"),
         (sample("penstock_instances", "1e999"), "is 1e999"),
+        (sample("penstock_instances", "1.1e18"), "is 1.1e18"),
+        (sample("penstock_rejected_total", "1e308") * 2, "penstock_rejected_total is 1e308"),
         (sample("penstock_instances", "one"), "no sample"),
         (sample("penstock_instances", 1, 'model="m"'), "without a model and a version"),
         (sample("penstock_instances", 1, 'model="m'), "no labels"),
@@ -87,5 +89,7 @@ def test_no_text_does_harm(text: str) -> None:
 
 def test_gateway_says_how_many_wait() -> None:
     assert gateway_waiting("x 1\npenstock_gateway_waiting_requests 7\n") == 7
+    with pytest.raises(ReadingError, match="is 1e308"):
+        gateway_waiting("penstock_gateway_waiting_requests 1e308\n")
     with pytest.raises(ReadingError, match="no penstock_gateway_waiting_requests"):
         gateway_waiting("x 1\n")
