@@ -163,6 +163,11 @@ def test_one_decides_how_many_replicas_there_are(case: str) -> None:
     assert of_kind(case, kind)["spec"]["scaleTargetRef"]["name"] == name
 
 
+def test_lost_scrapes_take_no_replica_away() -> None:
+    (trigger,) = of_kind("keda", "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+
+
 @pytest.mark.parametrize("case", ["hpa", "keda"])
 def test_one_service_only_is_scraped(case: str) -> None:
     wanted = of_kind(case, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items()
