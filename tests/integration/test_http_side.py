@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from tests.support.fake_frontend import serve_frontend
@@ -13,7 +13,7 @@ from tests.support.http import ask
 from penstock.errors import StartupError
 from penstock.frontend import http_server
 from penstock.frontend.addresses import bind, host_port
-from penstock.frontend.http import Routes, health_routes, metrics_routes
+from penstock.frontend.http import Receive, Routes, Scope, Send, health_routes, metrics_routes
 from penstock.frontend.http_server import HttpServer
 from penstock.frontend.readiness import Readiness
 
@@ -143,6 +143,52 @@ async def test_connection_that_brings_no_request_is_dropped(
         async with asyncio.timeout(30):
             with suppress(ConnectionResetError):
                 await reader.read()
+        writer.close()
+
+
+async def test_connections_go_to_the_successor_once_it_has_the_sockets() -> None:
+    """Idle ones at once, one with a request after its answer, one without any once it has come."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_or_quick(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            entered.set()
+            await go_on.wait()
+        headers = [(b"content-length", b"1")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    server = HttpServer(slow_or_quick, "127.0.0.1", 0, "HTTP")
+    server.bind()
+    await server.start()
+    try:
+        async with AsyncExitStack() as stack, asyncio.timeout(60):
+            links = [await stack.enter_async_context(connected(server.port)) for _ in range(3)]
+            (idle, idle_to), (busy, busy_to), (fresh, fresh_to) = links
+            idle_to.write(b"GET /quick HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert (await idle.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
+            busy_to.write(b"GET /slow HTTP/1.1\r\nHost: test\r\n\r\n")
+            await entered.wait()
+            server.turn_away()  # there is nobody else: all stays
+            idle_to.write(b"GET /quick HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert (await idle.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
+            server.share()
+            server.turn_away()
+            assert await idle.read() == b""
+            go_on.set()
+            assert (await busy.read()).startswith(b"HTTP/1.1 200")
+            fresh_to.write(b"GET /quick HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert (await fresh.readuntil(b"\r\n\r\nx")).startswith(b"HTTP/1.1 200")
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
         writer.close()
 
 

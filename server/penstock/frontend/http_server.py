@@ -158,10 +158,20 @@ class HttpServer:
         return self._sockets
 
     def turn_away(self) -> None:
-        """Leaves new connections to the others where there are any; else they are answered here."""
-        if self._is_shared and self._server is not None:
-            for each in self._server.servers:
-                each.close()
+        """Leaves new connections to the others where there are any; else they are answered here.
+
+        There, a connection that has had an answer is closed, after the one that is under way if
+        any: its client connects anew, to the others. One that has had none may have a request on
+        its way, which is answered here.
+        """
+        if not self._is_shared or self._server is None:
+            return
+        for each in self._server.servers:
+            each.close()
+        for connection in list(self._server.server_state.connections):
+            if getattr(connection, "cycle", None) is not None:
+                with contextlib.suppress(h11.LocalProtocolError):  # it is in error, and closing
+                    connection.shutdown()
 
     async def drain(self, timeout_s: float) -> None:
         """Returns once the requests under way are answered, or after the time."""

@@ -43,8 +43,16 @@ def test_service_is_told_and_stopped_as_the_server_expects() -> None:
     assert values("Type") == ["notify"]
     assert values("NotifyAccess") == ["all"]
     assert values("ExecReload") == ["/bin/kill -USR2 $MAINPID"]
-    (environment,) = [each for each in values("Environment") if "EXIT_TIMEOUT" in each]
-    assert float(values("TimeoutStopSec")[0]) > float(environment.partition("=")[2])
+    variables = dict(each.split("=", 1) for each in values("Environment"))
+    names = ("SHUTDOWN_GRACE", "EXIT_TIMEOUT")
+    takes_s = sum(float(variables[f"PENSTOCK_{name}_SECS"]) for name in names)
+    assert float(variables["PENSTOCK_SHUTDOWN_GRACE_SECS"]) > 0  # for those that a reload finds
+    assert float(values("TimeoutStopSec")[0]) > takes_s
+
+
+@pytest.mark.parametrize("key", ["PrivateDevices", "ProtectClock", "DeviceAllow", "DevicePolicy"])
+def test_nothing_hides_gpus(key: str) -> None:
+    assert values(key) == []
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze here")
