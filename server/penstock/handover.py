@@ -60,16 +60,25 @@ class Successor:
     async def is_ready(self) -> bool:
         """Waits for its first word. False: it has ended before, and why is in the log."""
         word = b""
-        with suppress(ConnectionError):
-            word = await asyncio.get_running_loop().sock_recv(self._ours, 1)
-        self._ours.close()
+        try:
+            with suppress(ConnectionError):
+                word = await asyncio.get_running_loop().sock_recv(self._ours, 1)
+        finally:
+            self._ours.close()
         if word == _READY:
             return True
-        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        how = await asyncio.to_thread(self._wait)
         _log.error("the successor, process %d, ended before it was ready: %s", self.pid, how)
         return False
+
+    def _wait(self) -> str:
+        """How it ended."""
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:  # whoever started this server has SIGCHLD ignored
+            return "exit code unknown"
+        code = os.waitstatus_to_exitcode(status)
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def dismiss(self) -> None:
         """Asks one that is not ready yet to end."""

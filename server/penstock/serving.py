@@ -100,7 +100,7 @@ class _Handover:
             asked = asyncio.create_task(self._asked.wait())
             await asyncio.wait({ending, asked}, return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
-            if not ending.done() and await self._hand_over(ending):
+            if not ending.done() and await self._is_followed(ending):
                 return config.shutdown_grace_secs
             if ending.done():
                 number = ending.result()
@@ -108,6 +108,14 @@ class _Handover:
                 _log.info("%s: draining", number.name)
                 return config.shutdown_grace_secs if number == signal.SIGTERM else 0.0
             self._asked.clear()
+
+    async def _is_followed(self, ending: asyncio.Task[signal.Signals]) -> bool:
+        """As `_hand_over`; a defect of it is a successor that failed: what is healthy serves on."""
+        try:
+            return await self._hand_over(ending)
+        except Exception:
+            _log.exception("SIGUSR2: the handover failed")
+            return False
 
     async def _hand_over(self, ending: asyncio.Task[signal.Signals]) -> bool:
         """Whether a successor is ready; False also when the end is asked for meanwhile."""
@@ -128,6 +136,8 @@ class _Handover:
             await asyncio.wait({ready})
             successor.dismiss()
             return False
+        if ready.exception() is not None:  # it would serve on beside this one
+            successor.dismiss()
         if ready.result():
             _log.info("process %d has taken over: draining", successor.pid)
             self._app.is_followed = True
