@@ -24,6 +24,7 @@ from penstock.frontend.listeners import FIRST_FD, PREDECESSOR
 __all__ = ["Successor", "announce_ready", "refusal"]
 
 _READY = b"R"
+_MAX_NAMES = 10
 _ABOVE_ALL_FD = FIRST_FD + 64
 """Where copies lie that are put in their places one by one."""
 
@@ -87,12 +88,13 @@ class Successor:
             os.kill(self.pid, signal.SIGTERM)
 
 
-def refusal(config: ServerConfig, transport: str) -> str:
+def refusal(config: ServerConfig, transport: str, unlike_start: Sequence[str]) -> str:
     """Why a server cannot be followed by another process; empty if it can.
 
     Args:
         config: the server's settings.
         transport: what carries gRPC: "native" or "grpcio".
+        unlike_start: models that a start with the settings would not serve as this server does.
     """
     if config.jobs_root:
         return "--jobs-root: two processes would run its jobs at the same time"
@@ -100,6 +102,10 @@ def refusal(config: ServerConfig, transport: str) -> str:
         return "it is process 1, with which its container ends: start another container"
     if transport == "grpcio":
         return "grpcio takes over no listening socket: expected --transport native"
+    if config.model_control_mode == "explicit" and unlike_start:
+        names = ", ".join(f"'{each}'" for each in unlike_start[:_MAX_NAMES])
+        more = f" and {len(unlike_start) - _MAX_NAMES} more" if unlike_start[_MAX_NAMES:] else ""
+        return f"by --load-model it would not serve as this one does: {names}{more}"
     return ""
 
 

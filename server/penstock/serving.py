@@ -120,7 +120,8 @@ class _Handover:
     async def _hand_over(self, ending: asyncio.Task[signal.Signals]) -> bool:
         """Whether a successor is ready; False also when the end is asked for meanwhile."""
         transport = "grpcio" if isinstance(self._app.grpc, GrpcioTransport) else "native"
-        if reason := refusal(self._app.config, transport):
+        unlike_start = self._app.models.unlike_start(self._app.config.load_model)
+        if reason := refusal(self._app.config, transport, unlike_start):
             _log.error("SIGUSR2: no successor is started: %s", reason)
             return False
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from penstock import handover, serving
 from penstock.config import ServerConfig
-from penstock.handover import Successor
+from penstock.handover import Successor, refusal
 
 NOBODY = 2**22 + 1
 """Above the greatest number of a process."""
@@ -52,3 +52,11 @@ async def test_defect_of_a_handover_is_logged_and_the_server_serves_on(
     assert await over == App.config.shutdown_grace_secs
     assert "SIGUSR2: the handover failed" in caplog.text
     assert told == ["STOPPING=1", "STATUS=draining after SIGTERM"]
+
+
+def test_models_that_a_successor_would_not_have_are_named() -> None:
+    explicit = ServerConfig(model_repository=(Path("m"),), model_control_mode="explicit")
+    assert refusal(explicit, "native", []) == ""
+    assert refusal(explicit, "native", ["a", "b"]).endswith("as this one does: 'a', 'b'")
+    assert refusal(explicit, "native", [str(n) for n in range(12)]).endswith("'9' and 2 more")
+    assert refusal(ServerConfig(model_repository=(Path("m"),)), "native", ["a"]) == ""

@@ -50,12 +50,14 @@ class ModelRecord:
     """One model: versions that serve, the state of every version seen, and a fault of the whole.
 
     `states` has the version first that has changed the longest ago. `fault` says why the last load
-    failed when it did not get as far as versions.
+    failed when it did not get as far as versions. `has_given_config`: its last load came with a
+    configuration of its own in place of the file's.
     """
 
     serving: dict[int, ServedVersion] = field(default_factory=dict)
     states: dict[int, VersionState] = field(default_factory=dict)
     fault: str = ""
+    has_given_config: bool = False
 
     def begin_load(self, versions: Iterable[int]) -> None:
         """The load of these versions begins; those that serve go on."""
@@ -192,6 +194,18 @@ class ModelCatalog:
             for number, served in record.serving.items()
             if not served.handle.is_available()
         )
+
+    def unlike_start(self, load_models: Collection[str]) -> list[str]:
+        """Models that a start with these `load_models` would not serve as they are now, sorted."""
+
+        def is_unlike(name: str, record: ModelRecord) -> bool:
+            is_of_start = name in load_models or "*" in load_models
+            if record.serving:
+                return record.has_given_config or not is_of_start
+            states = record.states.values()  # what failed would be tried again, and may fail again
+            return is_of_start and bool(states) and all(each.is_healthy() for each in states)
+
+        return sorted(name for name, record in self._models.items() if is_unlike(name, record))
 
     def may_remember_too_many(self) -> bool:
         """Whether it is worth asking for `gone_too_long`, which takes what is on disk."""

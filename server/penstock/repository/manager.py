@@ -272,6 +272,7 @@ class ModelManager(ModelCatalog):
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
         plan = partial(self._loader.plan, name, config_json)
         await self._replace(name, plan, partial(self._prepare, self._loader, is_current))
+        self._models[name].has_given_config = config_json is not None
 
     async def _replace(
         self,
