@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,13 +131,14 @@ async def test_receiver_that_is_silent_costs_its_time_only() -> None:
         assert (await there.next()).method == "POST"
 
 
+@pytest.mark.parametrize("raised", [RuntimeError("a defect of the plug-in"), SystemExit(1)])
 async def test_plugin_is_told_and_one_that_raises_harms_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    raised: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = Told()
 
     def bad(change: Change) -> None:
-        raise RuntimeError("a defect of the plug-in")
+        raise raised
 
     class Loaded:
         def __init__(self, name: str, called: Any) -> None:
@@ -156,6 +158,34 @@ async def test_plugin_is_told_and_one_that_raises_harms_nobody(
         finally:
             await scaler.stop()
     assert (change.model, change.previous, change.replicas) == ("m", None, 1)
+
+
+def test_plugin_that_hangs_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, never = threading.Event(), threading.Event()
+
+    def hung(change: Change) -> None:
+        entered.set()
+        never.wait()
+
+    class Loaded:
+        name, value = "hung", "x:y"
+
+        def load(self) -> Any:
+            return hung
+
+    async def tell_and_stop() -> None:
+        ((_, hook),) = hooks.plugin_hooks(["hung"])
+        async with running(hook) as runner:
+            runner.tell(CHANGE)
+            await asyncio.to_thread(entered.wait)
+
+    monkeypatch.setattr(hooks, "entry_points", lambda group: [Loaded()])
+    try:
+        asyncio.run(tell_and_stop())  # it joins the threads of the default executor
+        (thread,) = [each for each in threading.enumerate() if each.name == "plugin"]
+        assert thread.daemon
+    finally:
+        never.set()
 
 
 def test_plugin_that_is_not_there_or_broken_ends_the_start(

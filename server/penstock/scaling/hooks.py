@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -126,7 +128,8 @@ class HookRunner:
 def plugin_hooks(names: Iterable[str]) -> list[tuple[str, Hook]]:
     """The entry points of these names, loaded.
 
-    One is called with a `Change`. An async function runs on the event loop, any other in a thread.
+    One is called with a `Change`. An async function runs on the event loop, any other in a thread
+    of its own, which ends with the process: one that hangs keeps nobody from ending.
 
     Raises:
         StartupError: there is none of a name, or it cannot be imported.
@@ -150,12 +153,30 @@ def _plugin(name: str, known: dict[str, Any]) -> Hook:
         answer = (
             called(change)
             if inspect.iscoroutinefunction(called)
-            else await asyncio.to_thread(called, change)
+            else await _on_daemon(called, change)
         )
         if inspect.isawaitable(answer):
             await answer
 
     return tell
+
+
+async def _on_daemon(called: Callable[[Change], Any], change: Change) -> Any:
+    """What it returns or raises; called on a thread that nobody waits for at the end."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(called(change))
+        except Exception as error:
+            future.set_exception(error)
+        except BaseException as error:  # SystemExit, which would end the event loop
+            future.set_exception(RuntimeError(f"it raised {error!r}"))
+
+    threading.Thread(target=run, name="plugin", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 async def _pause(seconds: float) -> None:
