@@ -87,7 +87,7 @@ class Scaler:
             await self._round()
 
     async def _round(self) -> None:
-        """A defect ends one round, not all of them: what was known turns stale by itself."""
+        """A defect ends one round, not all of them; nothing is known until one succeeds."""
         try:
             await self.advisor.round()
         except Exception:

@@ -18,7 +18,7 @@ import pytest
 from tests.support.client_load import STAYING, Load
 from tests.support.fixture_models import write_blocked, write_model, write_simple
 from tests.support.held_sockets import HeldSockets
-from tests.support.http import ask
+from tests.support.http import ask, post
 from tests.support.run_server import ServerProcess, serve_process
 
 pytestmark = pytest.mark.transport("native")  # grpcio takes over no socket
@@ -116,6 +116,16 @@ async def test_server_with_jobs_starts_no_successor(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGUSR2)
         assert "--jobs-root: two" in await server.next_line("no successor is started")
         assert (await ask(int(server.addresses["HTTP"].rsplit(":", 1)[1]), READY)).status == 200
+
+
+async def test_successor_that_would_lose_a_model_is_not_started(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    async with serve_process(tmp_path, "--model-control-mode", "explicit") as server:
+        port = int(server.addresses["HTTP"].rsplit(":", 1)[1])
+        assert (await post(port, "/v2/repository/models/simple/load", {})).status == 200
+        server.process.send_signal(signal.SIGUSR2)
+        assert "one does: 'simple'" in await server.next_line("no successor is started")
+        assert (await ask(port, "/v2/models/simple/ready")).status == 200
 
 
 async def test_grpcio_refuses_a_socket_and_a_successor(tmp_path: Path) -> None:
