@@ -112,7 +112,7 @@ bool Turn(Engine& engine, ModelVersion& version, const std::string& message,
     if (!ran_here) poll(&waiting, 1, -1);
     std::vector<RequestRef> taken;
     completions.Take(&taken);
-    if (ran_here && taken.size() != kRequestsPerTurn) Abort("a request did not complete at once");
+    ran_here = ran_here && taken.size() == kRequestsPerTurn;  // an instance may have had the rest
     all.insert(all.end(), taken.begin(), taken.end());
   }
   for (const RequestRef& ref : all) {

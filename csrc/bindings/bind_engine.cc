@@ -40,7 +40,12 @@ class PyEngine {
   ~PyEngine() {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
     const bool all_ended = WithoutGil([&] { return engine_->Shutdown(kLastShutdownNs); });
-    TakeCompletions();
+    try {
+      TakeCompletions();
+    } catch (const py::error_already_set&) {  // no memory for a list that nobody would have read
+    }
+    told_.clear();
+    taken_.clear();
     unflushed_.clear();  // a version leaves the engine's timer as it goes
     if (!all_ended) {
       // A model that never ends may still finish a batch: what it then touches is left alone.
@@ -111,7 +116,7 @@ class PyEngine {
   // Makes what was taken into completions in told_. False: there was no memory for all of it.
   bool TellTaken() {
     for (; next_ < taken_.size(); ++next_) {
-      if (!Tell(AsInfer(taken_[next_]))) {
+      if (!TryTell(AsInfer(taken_[next_]))) {
         completions_->SignalAgain();
         return false;
       }
@@ -119,6 +124,14 @@ class PyEngine {
     taken_.clear();
     next_ = 0;
     return true;
+  }
+
+  bool TryTell(InferRequest& request) {
+    try {
+      return Tell(request);
+    } catch (const std::bad_alloc&) {  // for a text; what the request gave has been told, or failed
+      return false;
+    }
   }
 
   // False: there was no memory, and nothing has happened. A request gives what it has only once, so
@@ -172,35 +185,43 @@ class PyEngine {
     PyTuple_SET_ITEM(completion.ptr(), 3, message.release().ptr());
   }
 
-  // The responses in blocks_, each as bytes. Where there is no memory for them the request fails.
+  // The responses in blocks_, each as bytes. Where there is no memory for them the request fails:
+  // they are in its channel no more.
   void AddParts(InferRequest& request, const py::object& parts) {
-    for (const ResponseBlock& block : blocks_) {
-      for (const std::span<const uint8_t> message : MessagesOf(block)) {
-        const auto bytes = py::reinterpret_steal<py::object>(
-            PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
-                                      static_cast<Py_ssize_t>(message.size())));
-        if (bytes && PyList_Append(parts.ptr(), bytes.ptr()) == 0) continue;
-        PyErr_Clear();
-        const Status status =
-            ResourceExhausted(StrCat("no memory for a response of ", message.size(), " bytes"));
-        TagOf(request).failure = status;  // its model may have finished long before
-        WithoutGil([&] { request.channel->Fail(status); });
-        return;
+    try {
+      for (const ResponseBlock& block : blocks_) {
+        for (const std::span<const uint8_t> message : MessagesOf(block)) {
+          const auto bytes = py::reinterpret_steal<py::object>(
+              PyBytes_FromStringAndSize(reinterpret_cast<const char*>(message.data()),
+                                        static_cast<Py_ssize_t>(message.size())));
+          if (bytes && PyList_Append(parts.ptr(), bytes.ptr()) == 0) continue;
+          PyErr_Clear();
+          return DropParts(request, ResourceExhausted(StrCat("no memory for a response of ",
+                                                             message.size(), " bytes")));
+        }
       }
+    } catch (const std::bad_alloc&) {
+      DropParts(request, ResourceExhausted("out of memory"));  // so short that it needs none itself
     }
+  }
+
+  static void DropParts(InferRequest& request, Status status) {
+    TagOf(request).failure = std::move(status);  // its model may have finished long before
+    WithoutGil([&] { request.channel->Fail(TagOf(request).failure); });
   }
 
   static Tag& TagOf(const InferRequest& request) { return *static_cast<Tag*>(request.tag); }
 
   void FillOutcome(InferRequest& request, const py::object& completion) {
-    const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
-    if (request.status.ok()) request.status = tag->failure;
+    if (request.status.ok()) request.status = TagOf(request).failure;
     py::object payload = py::none();
     if ((request.status.ok() || request.is_stream) && request.has_final_message()) {
       payload = Encode(&request);
     }
     py::object message = py::none();
     if (!request.status.ok()) message = TextOf(request.status.message());
+    // From here on nothing needs memory: it would be told again.
+    const std::unique_ptr<Tag> tag(static_cast<Tag*>(std::exchange(request.tag, nullptr)));
     engine_->Release(request);
     Fill(completion, std::move(tag->tag), static_cast<int>(request.status.code()),
          std::move(payload), std::move(message));

@@ -49,7 +49,8 @@ class Admission {
 
   // For an admitted request that turns out to be one that its client lowered: whether it may stay,
   // or UNAVAILABLE because such requests have their share. One that stays holds its part of it until
-  // ReleaseBackground. Of any size it may stay where there is no other.
+  // ReleaseBackground. `size_bytes`: of its message, and of what was decoded. Of any size it may stay
+  // where there is no other.
   Status TakeBackgroundPlace(size_t size_bytes);
   void ReleaseBackground(size_t size_bytes);
 

@@ -106,8 +106,10 @@ Status Engine::ParseAndSubmit(const RequestRef& ref, Wake wake) {
     PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(request.message, HostPool::Shared(), &request.view));
     // Jobs bound themselves: what they send waits, and is not refused.
     if (!request.is_job && IsLowered(request.view)) {
-      PENSTOCK_RETURN_IF_ERROR(admission_.TakeBackgroundPlace(request.message.size()));
-      request.background_bytes = request.message.size();
+      size_t size_bytes = request.message.size();
+      for (const Buffer& each : request.view.decoded) size_bytes += each.size();
+      PENSTOCK_RETURN_IF_ERROR(admission_.TakeBackgroundPlace(size_bytes));
+      request.background_bytes = size_bytes;
     }
     return Submit(ref, wake);
   } catch (const std::bad_alloc&) {

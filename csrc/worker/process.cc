@@ -65,10 +65,16 @@ Ends MakePipe(bool we_read) {
   return ends;
 }
 
+// Neither the server's settings nor its way to speak to systemd are a model's.
 std::vector<char*> ChildEnvironment() {
   std::vector<char*> kept;
   for (char** entry = environ; *entry != nullptr; ++entry) {
-    if (!std::string_view(*entry).starts_with("PENSTOCK_")) kept.push_back(*entry);
+    const std::string_view text(*entry);
+    if (text.starts_with("PENSTOCK_") || text.starts_with("NOTIFY_SOCKET=") ||
+        text.starts_with("WATCHDOG_") || text.starts_with("LISTEN_")) {
+      continue;
+    }
+    kept.push_back(*entry);
   }
   kept.push_back(nullptr);
   return kept;

@@ -170,9 +170,15 @@ class App:
         for server in self._servers().values():
             server.turn_away()
 
-    def share_listeners(self) -> Mapping[str, Sequence[socket.socket]]:
-        """The listening sockets by side, for another process to take connections from as well."""
-        return {side: server.share() for side, server in self._servers().items()}
+    def listeners(self) -> Mapping[str, Sequence[socket.socket]]:
+        """The listening sockets by side."""
+        return {side: server.listeners for side, server in self._servers().items()}
+
+    def hand_over(self) -> None:
+        """Another process serves with the same listening sockets: they are left as they are."""
+        self.is_followed = True
+        for server in self._servers().values():
+            server.share()
 
     def stop_accepting(self) -> None:
         """Third rung: nothing new."""

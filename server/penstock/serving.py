@@ -125,7 +125,7 @@ class _Handover:
             _log.error("SIGUSR2: no successor is started: %s", reason)
             return False
         try:
-            successor = Successor(self._app.share_listeners())
+            successor = Successor(self._app.listeners())
         except OSError as error:
             _log.error("SIGUSR2: no successor can be started: %s", error)
             return False
@@ -141,7 +141,7 @@ class _Handover:
             successor.dismiss()
         if ready.result():
             _log.info("process %d has taken over: draining", successor.pid)
-            self._app.is_followed = True
+            self._app.hand_over()
         return ready.result()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.fixture_models import write_blocked, write_simple
@@ -19,30 +20,41 @@ async def scrape(server: RunningServer) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
+async def scrape_until(
+    server: RunningServer, is_so: Callable[[dict[str, float]], bool]
+) -> dict[str, float]:
+    """The first scrape of which it is so: one that comes soon after another may show the same."""
+    while not is_so(seen := await scrape(server)):
+        pass
+    return seen
+
+
 async def test_gauges_tell_of_a_queue_behind_a_batch_that_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     write_blocked(tmp_path / "models", gate)
     of_it = '{model="blocked",version="1"}'
+    pending, running = f"penstock_pending_requests{of_it}", f"penstock_running_requests{of_it}"
+    age = f"penstock_oldest_request_age_seconds{of_it}"
     async with (
         run_server(server_config(tmp_path / "models")) as server,
         server.client() as client,
     ):
         request = identity_request([1.0], model="blocked").SerializeToString()
         calls = [asyncio.ensure_future(client.unary("ModelInfer", request)) for _ in range(3)]
-        while (seen := await scrape(server))[f"penstock_pending_requests{of_it}"] != 2:
-            pass
-        assert seen[f"penstock_running_requests{of_it}"] == 1
+        seen = await scrape_until(server, lambda it: (it[pending], it[running]) == (2, 1))
         assert seen[f"penstock_busy_instances{of_it}"] == 1
         assert seen[f"penstock_available_instances{of_it}"] == 1
         assert seen[f"nv_inference_pending_request_count{of_it}"] == 2
         assert (seen["TotalQueuedRequests"], seen["TotalRunningRequests"]) == (2, 1)
-        older = (await scrape(server))[f"penstock_oldest_request_age_seconds{of_it}"]
-        assert older > seen[f"penstock_oldest_request_age_seconds{of_it}"] > 0
+        young = seen[age]
+        assert young > 0
+        await scrape_until(server, lambda it: it[age] > young)
         gate.touch()
         await asyncio.gather(*calls)
-        seen = await scrape(server)
-    assert seen[f"penstock_oldest_request_age_seconds{of_it}"] == 0
-    for phase in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
+        done = f"penstock_request_duration_seconds_count{of_it}"
+        seen = await scrape_until(server, lambda it: it[done] == 3)
+    assert seen[age] == 0
+    for phase in ("queue", "compute_input", "compute_infer", "compute_output"):
         assert seen[f"penstock_{phase}_duration_seconds_count{of_it}"] == 3
 
 

@@ -40,7 +40,7 @@ TELLS = """
             fds = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
                    if os.path.exists(f"/proc/self/fd/{fd}")}
             said = {"pid": os.getpid(), "child": self.child.pid, "fds": fds,
-                    "settings": [name for name in os.environ if name.startswith("PENSTOCK_")],
+                    "settings": [name for name in os.environ if name.startswith(("PENSTOCK_", "NOTIFY_"))],
                     "modules": [name for name in ("grpc", "google.protobuf") if name in
                                 __import__("sys").modules]}
             return {"said": np.array([[json.dumps(said)]])}
@@ -70,6 +70,7 @@ def lose_an_answer(server: Served) -> None:
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     add_python_model(tmp_path, "m", TELLS)
     monkeypatch.setenv("PENSTOCK_LOG_FORMAT", "text")  # a setting that is not the worker's
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "manager"))  # to whom only the server speaks
     with served(tmp_path) as running:
         yield running
 

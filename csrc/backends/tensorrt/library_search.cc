@@ -33,7 +33,8 @@ Result<std::vector<std::string>> Configured(const fs::path& library) {
   if (!fs::exists(library, error)) {
     return FailedPrecondition("the library configured for it does not exist");
   }
-  if (!fs::is_directory(library, error)) return std::vector<std::string>{library.string()};
+  if (!fs::is_directory(library, error))
+    return std::vector<std::string>{fs::absolute(library).string()};  // a bare name is searched for
   std::vector<std::string> found;
   AddFrom(library, &found);
   if (found.empty()) {

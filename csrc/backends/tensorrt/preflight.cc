@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include <optional>
 #include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "backends/tensorrt/probe.h"
 #include "base/log.h"
@@ -24,9 +26,11 @@ extern char** environ;  // NOLINT(readability-redundant-declaration)
 namespace penstock::tensorrt {
 namespace {
 
+constexpr int kReapMs = 2000;
 constexpr size_t kMaxOutputBytes = 256 << 10;  // what a vendor writes beyond it is not read
 
-// Threading: thread-compatible. Ownership: owns the child: the destructor kills it and waits.
+// Threading: thread-compatible. Ownership: owns the child: the destructor kills it and waits, for a
+// moment.
 class Child {
  public:
   ~Child() { Reap(/*kills=*/true); }
@@ -35,12 +39,11 @@ class Child {
   int Start(const std::vector<std::string>& arguments);
   // Its output to the end, or what came of it in time.
   std::string Read(int limit_ms, bool* is_over);
-  // How it ended, as waitpid says.
-  int Reap(bool kills);
+  // How it ended, as waitpid says. None: it has not, for a driver holds it where no signal goes.
+  std::optional<int> Reap(bool kills);
 
  private:
   pid_t pid_ = -1;
-  int status_ = 0;
   OwnedFd output_;
 };
 
@@ -105,13 +108,19 @@ std::string Child::Read(int limit_ms, bool* is_over) {
   return output;
 }
 
-int Child::Reap(bool kills) {
-  if (pid_ < 0) return status_;
-  if (kills) kill(pid_, SIGKILL);
-  while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
+std::optional<int> Child::Reap(bool kills) {
+  if (pid_ < 0) return std::nullopt;
+  const pid_t pid = std::exchange(pid_, -1);
+  if (kills) kill(pid, SIGKILL);
+  const OwnedFd handle(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  pollfd entry{handle.get(), POLLIN, 0};
+  while (poll(&entry, 1, kReapMs) < 0 && errno == EINTR) {
   }
-  pid_ = -1;
-  return status_;
+  int status = 0;
+  if (waitpid(pid, &status, WNOHANG) == pid) return status;
+  Log(LogLevel::kError, "tensorrt",
+      StrCat("the probe, process ", pid, ", does not end: it is left"));
+  return std::nullopt;
 }
 
 // What the probe said, its last word of each kind.
@@ -171,14 +180,15 @@ Result<FoundLibrary> Preflight(const PreflightOptions& options) {
   }
   bool is_over = false;
   const Said said = ReadLines(child.Read(options.limit_ms, &is_over));
+  if (!said.refused.empty()) return FailedPrecondition(said.refused);
   if (!is_over) {
     return FailedPrecondition(StrCat("the probe of it did not end within ", options.limit_ms,
                                      " ms, while ", said.step.empty() ? "starting" : said.step));
   }
-  const int status = child.Reap(/*kills=*/false);
-  if (!said.refused.empty()) return FailedPrecondition(said.refused);
+  const std::optional<int> status = child.Reap(/*kills=*/false);
+  if (!status) return FailedPrecondition("the probe of it does not end");
   const std::optional<FoundLibrary> found = ReadFound(said.found);
-  if (status != 0 || !found) return FailedPrecondition(HowItEnded(status, said.step));
+  if (*status != 0 || !found) return FailedPrecondition(HowItEnded(*status, said.step));
   return *found;
 }
 

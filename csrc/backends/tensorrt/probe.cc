@@ -17,9 +17,9 @@ class Reporter {
  public:
   explicit Reporter(std::FILE* out) : out_(out) {}
 
-  // At once: the next call may be the last.
+  // At once: the next call may be the last. On a line of its own, whatever a vendor wrote before.
   void Say(const std::string& word, const std::string& text) {
-    std::fputs(StrCat(kProbeLine, word, text, "\n").c_str(), out_);
+    std::fputs(StrCat("\n", kProbeLine, word, text, "\n").c_str(), out_);
     std::fflush(out_);
   }
 

@@ -104,9 +104,13 @@ class GrpcioTransport:
     def turn_away(self) -> None:
         """Nothing: gRPC says GOAWAY when it is stopped."""
 
-    def share(self) -> Sequence[socket.socket]:
+    @property
+    def listeners(self) -> Sequence[socket.socket]:
         """None: gRPC keeps its sockets to itself."""
         return ()
+
+    def share(self) -> None:
+        """Nothing: nobody else has them."""
 
     async def stop(self, grace_s: float) -> None:
         """Sends GOAWAY, lets RPCs in flight finish for `grace_s`, then cancels the rest."""

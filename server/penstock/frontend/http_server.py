@@ -152,10 +152,14 @@ class HttpServer:
         if self._server is not None:
             self._server.server_state.default_headers.append((b"connection", b"close"))
 
-    def share(self) -> Sequence[socket.socket]:
-        """The listening sockets, for another process that takes connections from them, too."""
-        self._is_shared = True
+    @property
+    def listeners(self) -> Sequence[socket.socket]:
+        """The listening sockets."""
         return self._sockets
+
+    def share(self) -> None:
+        """Another process takes connections from the same sockets."""
+        self._is_shared = True
 
     def turn_away(self) -> None:
         """Leaves new connections to the others where there are any; else they are answered here.

@@ -124,11 +124,15 @@ class NativeTransport:
         if given:
             self.share()
 
-    def share(self) -> Sequence[socket.socket]:
-        """The listening sockets, for another process: from now on they are left as they are."""
+    @property
+    def listeners(self) -> Sequence[socket.socket]:
+        """The listening sockets."""
+        return self._sockets
+
+    def share(self) -> None:
+        """Another process serves with the same sockets: from now on they are left as they are."""
         self._is_shared = True
         self._core.share_listeners()
-        return self._sockets
 
     @property
     def address(self) -> str:

@@ -100,7 +100,8 @@ TEST_F(TensorRtPreflightTest, DriverThatHangs_IsGivenUp) {
   Library("libnvinfer.so.11", "crash");
   SetDriver("hang");
   options_.limit_ms = 500;
-  EXPECT_EQ(Reason(), "the probe of it did not end within 500 ms, while starting the CUDA driver");
+  // On a busy machine it may not have come far.
+  EXPECT_THAT(Reason(), StartsWith("the probe of it did not end within 500 ms, while "));
 }
 
 TEST_F(TensorRtPreflightTest, CrashOfTheLibrary_IsTheProbesAlone) {
