@@ -213,7 +213,7 @@ class VersionRecord(NewVersion):
     @property
     def blobs(self) -> frozenset[str]:
         """The SHA-256 of everything that is stored of it."""
-        names = [each.sha256 for each in (*self.files, *self.goldens)]
+        names = [each.sha256 for each in self.files] + [each.sha256 for each in self.goldens]
         return frozenset([self.digest.removeprefix("sha256:"), *names])
 
     def links_of(self, kind: str) -> tuple[Link, ...]:
