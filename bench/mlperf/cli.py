@@ -112,6 +112,7 @@ def _remote(
 def main() -> None:
     """Runs it, writes the report, exits."""
     args = parse()
+    args.load_before = machine.load()
     workload = WORKLOADS[args.model]()
     plan = make_plan(args, workload)
     say = _speaker(plan)
@@ -162,7 +163,7 @@ def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
 
 def finish(result: Result, args: argparse.Namespace) -> None:
     """Writes and shows the report."""
-    tables = {"Machine": list(machine.describe().items())}
+    tables = {"Machine": list(machine.describe(args.load_before).items())}
     rate = result.samples_per_s
     if result.plan.target != "null" and rate > 0:
         operations = accounting.count_operations(result.plan.workload.onnx)
@@ -195,7 +196,7 @@ def capacity(result: Result, rate: float) -> report.Rows:
 def _give_up(result: Result, args: argparse.Namespace, status: int) -> None:
     """Reports a run that cannot end by itself, and ends the process: LoadGen's threads go on."""
     result.plan.output.mkdir(parents=True, exist_ok=True)
-    report.write(result, {"Machine": list(machine.describe().items())})
+    report.write(result, {"Machine": list(machine.describe(args.load_before).items())})
     print(report.title(result))
     print("\n".join(f"  {reason}" for reason in result.reasons), flush=True)
     _measure.end_servers()

@@ -12,17 +12,21 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def describe() -> dict[str, str]:
+def load() -> float:
+    """Processes that ran or waited to, in the last minute; read before a run it is others'."""
+    return os.getloadavg()[0]
+
+
+def describe(load_before: float) -> dict[str, str]:
     """Processor, memory, system, versions, and how busy the machine was with other work."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
-    load = os.getloadavg()[0]
     return {
         "processor": cpu[1] if cpu else platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{int(memory[1]) / 2**20:.1f} GiB" if memory else "unknown",
         "system": f"{platform.system()} {platform.release()}",
-        "load before the run": f"{load:.2f}",
+        "load before the run": f"{load_before:.2f}",
         "Python": platform.python_version(),
         "penstock": f"{version('penstock')} ({_revision()})",
         "ONNX Runtime": version("onnxruntime"),

@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -161,6 +163,37 @@ def test_push_whose_lock_broke_is_refused_before_it_commits(
                 with store.database.read() as connection:
                     with pytest.raises(StoreUnavailableError, match="went away during the push"):
                         confirm(connection)
+
+
+def test_cleaner_that_waits_does_not_keep_a_push_from_committing(
+    bucket: S3, postgresql: PostgresqlServer
+) -> None:
+    url = bucket.store_url(postgresql.url(postgresql.new_database()))
+    with open_store(url, may_create=True) as store, ThreadPoolExecutor(1) as pool:
+        lock, polled = artifacts_of(store)._lock, threading.Event()
+
+        def wait() -> bool:
+            with lock.exclusive(waits=True) as is_had:
+                return is_had
+
+        class Polls(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                polled.set()
+                return super().wait(timeout)
+
+        with pytest.MonkeyPatch.context() as patch:
+            with store.artifacts.adding() as confirm:
+                patch.setattr("penstock.store.adding_lock.threading.Event", Polls)
+                waiting = pool.submit(wait)
+                assert polled.wait(60)
+                with store.database.write() as connection:
+                    connection.exec_driver_sql("SET LOCAL lock_timeout = '30s'")
+                    confirm(connection)
+            assert waiting.result(60)
+            patch.setattr("penstock.store.adding_lock._PATIENCE_S", 0.0)
+            with store.artifacts.adding():
+                with pytest.raises(StoreUnavailableError, match="somebody has added"):
+                    wait()
 
 
 def test_bucket_of_another_store_is_refused(bucket: S3, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`penstock fetch`: out of the store, whole or not at all, and on from where it was cut off."""
 
+import fcntl
 import os
 import pty
 import signal
@@ -85,6 +86,44 @@ def test_what_is_there_is_not_replaced_and_damage_is_not_fetched(tmp_path: Path)
         with pytest.raises(CorruptError, match="expected 6 bytes with SHA-256"):
             fetch_version(store.artifacts, second, tmp_path / "other")
         assert not (tmp_path / "other" / "m").exists()
+
+
+def test_fetch_is_durable_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    with open_store(str(tmp_path / "store"), may_create=True) as store:
+        record = push(store)
+        monkeypatch.setattr(os, "fsync", noted)
+        fetch_version(store.artifacts, record, tmp_path / "models")
+    names = [each.relative_to(tmp_path / "models").parts for each in synced]
+    (hidden,) = {each[0] for each in names if each}
+    assert hidden.endswith(".part")  # what it was called when it was flushed
+    assert names == [(hidden, "1", "model.onnx"), (hidden, "1"), (hidden,), ()]
+
+
+def test_fetch_that_another_one_has_finished_meanwhile_leaves_that_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(str(tmp_path / "store"), may_create=True) as store:
+        record = push(store)
+        flock = fcntl.flock
+
+        def late(descriptor: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            fetch_version(store.artifacts, record, tmp_path / "models")
+            flock(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        with pytest.raises(RefusedError, match="another process fetches m@1"):
+            fetch_version(store.artifacts, record, tmp_path / "models")
+    assert [each.name for each in (tmp_path / "models").iterdir()] == ["m"]
 
 
 def on_terminal(*arguments: str) -> tuple[int, str]:

@@ -57,7 +57,9 @@ TimingCache = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Timings of builds before; written with those of this one."),
 ]
-Device = Annotated[int, typer.Option(min=0, metavar="N", help="The CUDA device to build for.")]
+Device = Annotated[
+    int, typer.Option(min=0, metavar="N", help="0; for others set CUDA_VISIBLE_DEVICES=N.")
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1_000_000, help="At most so many.")]
 
+_KEPT_S = 7 * 86400
+"""Of what no version needs: another database may, of which this one is an older copy."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
@@ -328,10 +331,18 @@ def upgrade(store: StoreUrl = "") -> None:
     typer.echo(f"{opened.shown}: up to date")
 
 
-def clean(store: StoreUrl = "") -> None:
-    """Remove bytes that no version needs, as pushes leave them that were killed."""
+def clean(
+    store: StoreUrl = "",
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Also what was written in the last 7 days.")
+    ] = False,
+) -> None:
+    """Remove bytes that no version needs, as pushes leave them that were killed.
+
+    A copy of the database does not know what was pushed since it was made: never clean from one.
+    """
     with store_at(store) as opened:
-        count = opened.clean()
+        count = opened.clean(0 if is_all else _KEPT_S)
     typer.echo(f"{count} blob{'s' if count != 1 else ''} removed")
 
 

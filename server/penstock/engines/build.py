@@ -75,6 +75,11 @@ def build_engine(
             what TensorRT takes; it fails; the result cannot be written.
         ConfigError: the shapes do not fit the model's inputs.
     """
+    if request.device != 0:  # TensorRT builds for the current device, which is the first
+        raise EngineError(
+            f"{request.label}: engines are built for device 0, not {request.device}: run this with "
+            f"CUDA_VISIBLE_DEVICES={request.device} in the environment, and without a device"
+        )
     trt = load_package(request.flavour)
     # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
     device = target(request.device) if request.flavour == "tensorrt" else None

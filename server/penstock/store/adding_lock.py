@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ from penstock.store.files import os_failure
 __all__ = ["AddingLock", "make_lock"]
 
 _LOCK_ID = 0x70656E74
+_POLL_S = 0.2
+_PATIENCE_S = 600.0
 
 
 class AddingLock(Protocol):
@@ -33,7 +37,11 @@ class AddingLock(Protocol):
         """Waits for a cleaner."""
 
     def exclusive(self, *, waits: bool) -> AbstractContextManager[bool]:
-        """Whether it is had: without `waits` not while somebody adds."""
+        """Whether it is had: without `waits` not while somebody adds.
+
+        Raises:
+            StoreUnavailableError: waiting took too long.
+        """
 
 
 def make_lock(database: Database) -> AddingLock:
@@ -99,9 +107,13 @@ class _AdvisoryLock:
     @contextmanager
     def exclusive(self, *, waits: bool) -> Iterator[bool]:
         with self._database.session() as session:
-            if waits:
-                session.execute(text(f"SELECT pg_advisory_lock({_LOCK_ID})"))
-                yield True
-            else:
-                taken = text(f"SELECT pg_try_advisory_lock({_LOCK_ID})")
-                yield bool(session.execute(taken).scalar_one())
+            # Never queued: whoever adds would wait behind us in `confirm`, and we for them.
+            taken = text(f"SELECT pg_try_advisory_lock({_LOCK_ID})")
+            pause, until = threading.Event(), time.monotonic() + _PATIENCE_S
+            while not (is_had := bool(session.execute(taken).scalar_one())) and waits:
+                if time.monotonic() >= until:
+                    raise StoreUnavailableError(
+                        f"somebody has added to the store for {_PATIENCE_S:g} s: try again later"
+                    )
+                pause.wait(_POLL_S)
+            yield is_had

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -88,14 +88,30 @@ class Artifacts(ABC):
         """
 
     @abstractmethod
-    def clean(self, is_wanted: Callable[[str], bool] | None = None) -> list[str]:
+    def clean(
+        self,
+        is_wanted: Callable[[str], bool] | None = None,
+        *,
+        min_age_s: float = 0,
+        only: Collection[str] | None = None,
+    ) -> list[str]:
         """Removes what nobody needs, unless somebody is adding just now.
 
         Args:
             is_wanted: of the SHA-256 of a blob; None: blobs are left alone.
+            min_age_s: what was written since is left alone.
+            only: the SHA-256 of what may go at all; None: everything.
 
         Returns:
             The SHA-256 of the blobs that were removed.
+        """
+
+    @property
+    @abstractmethod
+    def made(self) -> Collection[str]:
+        """The SHA-256 of what this object added that was not there before.
+
+        No other database knows of that; of others' bytes one may, of which ours is a copy.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,8 +22,9 @@ from penstock.store.location import OBJECT_OPTIONS, scrubbed, without_credential
 __all__ = ["Bucket", "open_bucket"]
 
 _CONNECT_TIMEOUT = timedelta(seconds=5)
-_REQUEST_TIMEOUT = timedelta(seconds=60)
-_RETRY_TIMEOUT = timedelta(seconds=20)
+# A piece of 16 MiB is one request, and 8 of them share a line: 2 Mbit/s are enough for that.
+_REQUEST_TIMEOUT = timedelta(seconds=600)
+_RETRY_TIMEOUT = timedelta(seconds=660)
 _MAX_RETRIES = 4
 _MAX_TEXT = 300
 
@@ -57,7 +58,8 @@ def open_bucket(url: str) -> Bucket:
 class Bucket:
     """Whole objects by their keys.
 
-    Threading: thread-safe. Blocking: every method, a failure for half a minute at most.
+    Threading: thread-safe. Blocking: every method, for half a minute at most where nobody
+    answers, and for 11 minutes where the line is slow or breaks.
 
     Every method raises StoreUnavailableError where the provider does not do what it is asked.
     """
@@ -99,6 +101,25 @@ class Bucket:
         with self._failures("list"):
             for some in obstore.list(self._store, prefix):
                 yield from ((each["path"], each["size"]) for each in some)
+
+    def older(self, prefix: str, age_s: float) -> Iterator[str]:
+        """Keys as `list` has them of what was last written longer ago, by the provider's clock."""
+        newest = datetime.now(UTC) - timedelta(seconds=age_s)
+        with self._failures("list"):
+            for some in obstore.list(self._store, prefix):
+                for each in some:
+                    if not age_s or each["last_modified"] < newest:
+                        yield each["path"]
+
+    def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        with self._failures("read"):
+            try:
+                obstore.head(self._store, key)
+                return True
+            except FileNotFoundError:
+                return False
+        raise AssertionError("unreachable")
 
     def remove(self, keys: Sequence[str]) -> None:
         """Removes objects; those that are not there are no fault."""

@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from penstock.store.artifacts import Artifacts
@@ -58,7 +59,8 @@ class ArtifactCache:
     """Fetches, keeps and lets go.
 
     Threading: thread-safe; versions are fetched beside each other. Blocking: open and fetch;
-    release and close do not wait for a fetch. Ownership: locks on what is in use.
+    release and close do not wait for a fetch, which ends after a piece once it is closed.
+    Ownership: locks on what is in use.
     Lifecycle: constructed -> open -> (fetch | release)* -> close.
     """
 
@@ -129,6 +131,11 @@ class ArtifactCache:
             while self._in_use:
                 os.close(self._in_use.popitem()[1])
 
+    def _check_open(self, _moved_bytes: int) -> None:
+        """Ends a download whose end nobody waits for; the next goes on with what is there."""
+        if self._is_closed:
+            raise StoreUnavailableError("the cache of artifacts is closed")
+
     def _is_whole(self, key: str, record: VersionRecord) -> bool:
         """Whether it is there as it was pushed; then it is in use. What is damaged goes."""
         with self._mutex:
@@ -184,7 +191,8 @@ class ArtifactCache:
             try:
                 manifest = artifacts.manifest(record.digest)
                 place = target / record.model
-                lay_out(manifest.files, place, record.version, artifacts.copy_out)
+                copy = partial(artifacts.copy_out, moved=self._check_open)
+                lay_out(manifest.files, place, record.version, copy)
                 _check_no_others(target, record)
                 os.utime(target)
                 os.rename(target, self._models / key)

@@ -19,7 +19,8 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -71,6 +72,7 @@ class ArtifactDirectory(Artifacts):
         self._blobs = root / "blobs"
         self._temporary = root / "tmp"
         self._quarantine = root / "quarantine"
+        self._made: set[str] = set()  # what was not there before
 
     @property
     def shown(self) -> str:
@@ -130,7 +132,13 @@ class ArtifactDirectory(Artifacts):
         with self._locked(fcntl.LOCK_SH):
             yield _confirm
 
-    def clean(self, is_wanted: Callable[[str], bool] | None = None) -> list[str]:
+    def clean(
+        self,
+        is_wanted: Callable[[str], bool] | None = None,
+        *,
+        min_age_s: float = 0,
+        only: Collection[str] | None = None,
+    ) -> list[str]:
         """As `Artifacts.clean`; files that were not written to their end go, too."""
         try:
             with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -139,7 +147,13 @@ class ArtifactDirectory(Artifacts):
                     _remove(left)
                 if is_wanted is None:
                     return []
-                unwanted = [name for name in self.names() if not is_wanted(name)]
+                names = set(self.names()) if only is None else set(only)
+                unwanted = sorted(
+                    name
+                    for name in names
+                    if not is_wanted(name) and self._is_older(name, min_age_s)
+                )
+                self._made.difference_update(unwanted)
                 for name in unwanted:
                     self._path(name).unlink(missing_ok=True)
                 return unwanted
@@ -147,6 +161,11 @@ class ArtifactDirectory(Artifacts):
             return []
         except OSError as error:
             raise os_failure("cannot clean the artifacts", error) from error
+
+    @property
+    def made(self) -> Collection[str]:
+        """As `Artifacts.made`."""
+        return frozenset(self._made)
 
     def names(self) -> Iterator[str]:
         """The SHA-256 of every blob."""
@@ -255,11 +274,19 @@ class ArtifactDirectory(Artifacts):
     def _publish(self, temporary: Path, sha256: str) -> None:
         """Also over a blob that is there: that one may have been damaged since."""
         target = self._path(sha256)
+        if not target.exists():
+            self._made.add(sha256)
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             sync_directory(self._blobs)
         os.replace(temporary, target)
         sync_directory(target.parent)
+
+    def _is_older(self, sha256: str, age_s: float) -> bool:
+        try:
+            return self._path(sha256).stat().st_mtime <= time.time() - age_s
+        except FileNotFoundError:
+            return False
 
     def _open(self, sha256: str) -> FileIO:
         try:

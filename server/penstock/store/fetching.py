@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penstock.store.artifacts import Artifacts, Moved, ignore
 from penstock.store.failures import RefusedError
-from penstock.store.files import os_failure
+from penstock.store.files import os_failure, sync_directory, sync_tree
 from penstock.store.layout import lay_out
 from penstock.store.records import VersionRecord
 
@@ -47,10 +47,12 @@ def fetch_version(
         partial.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _lock(descriptor, record)
+            _lock(descriptor, partial, record)
             manifest = artifacts.manifest(record.digest)
             lay_out(manifest.files, partial, record.version, bind(artifacts.copy_out, moved=moved))
+            sync_tree(partial)
             os.rename(partial, target)
+            sync_directory(directory)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -60,8 +62,12 @@ def fetch_version(
     return target
 
 
-def _lock(descriptor: int, record: VersionRecord) -> None:
+def _lock(descriptor: int, path: Path, record: VersionRecord) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RefusedError(f"another process fetches {record.reference} to there") from None
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    # Or has done so since the directory was opened: it is in its place now.
+    raise RefusedError(f"another process fetches {record.reference} to there")

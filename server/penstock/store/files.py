@@ -29,6 +29,7 @@ __all__ = [
     "open_source",
     "os_failure",
     "sync_directory",
+    "sync_tree",
 ]
 
 _CHUNK_BYTES = 4 << 20
@@ -190,6 +191,15 @@ def make_directories(path: Path) -> None:
     make_directories(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
+
+
+def sync_tree(path: Path) -> None:
+    """Makes the files and directories below a directory durable, and the names in it."""
+    for directory, _, names in os.walk(path, topdown=False):
+        for name in names:
+            with open_source(Path(directory, name)) as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(directory))
 
 
 def sync_directory(path: Path) -> None:

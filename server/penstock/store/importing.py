@@ -1,21 +1,29 @@
 """Imports: whole repositories and registries, version by version, with what they know.
 
 What was imported has the tag `imported`, which says from where: done again, an import brings only
-what is new, and points aliases to where the registry points them now.
+what is new or has other bytes than before, and points aliases to where the registry has them now.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.store.artifacts import Watch, unwatched
-from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
-from penstock.store.files import os_failure
+from penstock.store.failures import (
+    RefusedError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownEntryError,
+)
+from penstock.store.files import SourceFile, hash_file, os_failure
+from penstock.store.manifest import FileEntry, Manifest
+from penstock.store.package import make_package
 from penstock.store.pushing import Imported, Inspection, PushRequest, push_model
-from penstock.store.records import Reference
+from penstock.store.records import Reference, VersionRecord, VersionStatus
 from penstock.store.store import Store
 
 __all__ = ["Found", "Outcome", "import_found", "triton_versions"]
@@ -67,7 +75,7 @@ def import_found(
     Raises:
         StoreUnavailableError: the store went away; what was imported is there.
     """
-    known: dict[str, dict[str, int]] = {}
+    known: dict[str, dict[str, VersionRecord]] = {}
     for each in found:
         if each.request is None:
             yield Outcome(each.origin, fault=each.fault)
@@ -87,26 +95,46 @@ def _import(
     store: Store,
     origin: str,
     request: PushRequest,
-    known: dict[str, int],
+    known: dict[str, VersionRecord],
     inspect: Callable[[str, Path], Inspection],
     watch: Watch,
 ) -> Outcome:
-    if origin in known:
+    was = known.get(origin)
+    if was is not None and was.digest == _digest_of(request):
+        if was.status == VersionStatus.QUARANTINED:
+            return Outcome(origin, was.reference, f"{was.reference} is quarantined: {was.reason}")
         for alias in request.aliases:
-            store.alias(request.name, alias, known[origin])
-        return Outcome(origin, f"{request.name}@{known[origin]}")
+            store.alias(request.name, alias, was.version)
+        return Outcome(origin, was.reference)
     tagged = replace(request, tags={**request.tags, ORIGIN: origin})
     record = push_model(store, tagged, inspect, request.path, watch)
-    known[origin] = record.version
+    known[origin] = record
     return Outcome(origin, record.reference, is_new=True)
 
 
-def _imported(store: Store, name: str) -> dict[str, int]:
-    """Versions of a model by where they were imported from."""
-    if name not in {each.model for each in store.models()}:
+def _digest_of(request: PushRequest) -> str:
+    """Of the artifact that a push would make; reads all of it."""
+    files = make_package(request.path, request.from_version).files
+    return Manifest.of([_entry(each) for each in files]).digest
+
+
+def _entry(each: SourceFile) -> FileEntry:
+    if isinstance(each.source, bytes):
+        found = len(each.source), hashlib.sha256(each.source).hexdigest()
+    else:
+        found = hash_file(each.source)
+    return FileEntry(each.path, *found)
+
+
+def _imported(store: Store, name: str) -> dict[str, VersionRecord]:
+    """Versions of a model by where they were imported from, the latest of each that has bytes."""
+    try:
+        summaries = store.versions(name)
+    except UnknownEntryError:  # or all of them were removed
         return {}
-    found = (store.show(Reference(name, each.version)) for each in store.versions(name))
-    return {record.tags[ORIGIN]: record.version for record in found if ORIGIN in record.tags}
+    kept = (each for each in summaries if each.status != VersionStatus.REMOVED)
+    found = [store.show(Reference(name, each.version)) for each in kept]
+    return {record.tags[ORIGIN]: record for record in reversed(found) if ORIGIN in record.tags}
 
 
 def triton_versions(root: Path, names: Mapping[str, str]) -> Iterator[Found]:

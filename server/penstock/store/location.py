@@ -104,7 +104,7 @@ def _place(named: str) -> Path | str:
     if parts.scheme not in _BUCKETS or not parts.netloc:
         raise RefusedError(
             f"artifacts: '{shown}': expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX "
-            "or az://ACCOUNT/CONTAINER/PREFIX"
+            "or az://CONTAINER/PREFIX"
         )
     unknown = [key for key, _ in options if key not in (*OBJECT_OPTIONS, _ALLOW_HTTP)]
     has_secrets = any(has_credentials(value) for _, value in options)

@@ -87,7 +87,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         raise RefusedError(f"'{path}' has more than {_MAX_BYTES} bytes")
     try:
         content = yaml.load(path.read_bytes(), _PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RefusedError(f"'{path}' is not YAML: {reason}") from None
     return content if isinstance(content, dict) else {}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -39,6 +39,8 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _MAX_VALUE_BYTES = 64 << 10
 _MAX_NAME = 255
 _GIT = "mlflow.source.git."
+_DELETED = "Deleted_Internal"
+"""The stage of what was deleted: MLflow keeps its files, and shows it to nobody."""
 
 
 def mlflow_versions(root: Path, names: Mapping[str, str]) -> Iterator[Found]:
@@ -78,11 +80,15 @@ def _versions(root: Path, place: Path, name: str, ours: str) -> Iterator[Found]:
         origin = f"mlflow:{name}@{number}"
         try:
             version = read_yaml(each / _META)
+            if plain_text(version.get("current_stage")) == _DELETED:
+                continue
             tags = {**_values(place / "tags"), **_values(each / "tags")}
             request = _request(root, model, version, tags, aliases.get(str(number), []), ours)
             yield Found(origin, request)
         except StoreError as error:
             yield Found(origin, None, "; ".join(error.lines))
+        except OSError as error:
+            yield Found(origin, None, "; ".join(os_failure("cannot read it", error).lines))
 
 
 def _request(
@@ -211,17 +217,26 @@ def _dataset_uri(source: str) -> str:
 
 
 def _metrics(run: Path) -> Iterator[MetricValue]:
-    """The last value of each; a line is its time, value, step, and maybe data and its digest."""
+    """The last value of each, as MLflow has it: of the greatest step, then time, then value.
+
+    A line is its time, value, step, and maybe data and its digest.
+    """
     for name, text in _values(run / "metrics").items():
         lines = [line.split() for line in text.splitlines()]
         try:
-            last = [line for line in lines if len(line) >= 2][-1]
-            value = float(last[1])
-        except (IndexError, ValueError):
+            last = max((line for line in lines if len(line) >= 2), key=_recency)
+        except ValueError:  # there is none, or one is no metric
             continue
+        value = float(last[1])
         dataset, digest = last[3:5] if len(last) >= 5 else ("", "")
         if math.isfinite(value):
             yield MetricValue(name, value, dataset[:_MAX_NAME], digest[:_MAX_NAME])
+
+
+def _recency(line: Sequence[str]) -> tuple[int, int, float]:
+    value = float(line[1])
+    step = int(line[2]) if len(line) > 2 else 0
+    return step, int(line[0]), -math.inf if math.isnan(value) else value
 
 
 def _values(directory: Path) -> dict[str, str]:

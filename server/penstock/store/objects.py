@@ -19,7 +19,7 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +76,7 @@ class ArtifactObjects(Artifacts):
         self._piece_bytes = piece_bytes
         self._mutex = threading.Lock()  # of what follows
         self._sources: dict[str, Path | bytes] = {}  # of what is being added, by SHA-256
+        self._made: set[str] = set()  # what was not there before, by SHA-256
         self._adding = 0
 
     @property
@@ -111,7 +112,13 @@ class ArtifactObjects(Artifacts):
                     if not self._adding:
                         self._sources.clear()
 
-    def clean(self, is_wanted: Callable[[str], bool] | None = None) -> list[str]:
+    def clean(
+        self,
+        is_wanted: Callable[[str], bool] | None = None,
+        *,
+        min_age_s: float = 0,
+        only: Collection[str] | None = None,
+    ) -> list[str]:
         """As `Artifacts.clean`; pieces without an index go, too."""
         if is_wanted is None:
             return []
@@ -119,14 +126,26 @@ class ArtifactObjects(Artifacts):
             if not is_had:
                 return []
             self.check_there()
-            unwanted = {name for name in self.names() if not is_wanted(name)}
+            folders = ("blobs", "indexes")
+            names = {_name(key) for each in folders for key in self._bucket.older(each, min_age_s)}
+            names &= names if only is None else set(only)
+            unwanted = {name for name in names if not is_wanted(name)}
+            with self._mutex:
+                self._made -= unwanted
             # What makes a content seen goes first.
             seen = [key for name in unwanted for key in (_blob(name), _index(name))]
             self._bucket.remove(seen)
             indexed = {_name(key) for key, _ in self._bucket.list("indexes")}
-            pieces = (key for key, _ in self._bucket.list("pieces"))
-            self._bucket.remove([key for key in pieces if key.split("/")[1] not in indexed])
+            pieces = ((key, key.split("/")[1]) for key in self._bucket.older("pieces", min_age_s))
+            left = {key: name for key, name in pieces if name not in indexed}
+            self._bucket.remove([k for k, n in left.items() if n in unwanted or only is None])
             return sorted(unwanted)
+
+    @property
+    def made(self) -> Collection[str]:
+        """As `Artifacts.made`."""
+        with self._mutex:
+            return frozenset(self._made)
 
     def names(self) -> Iterator[str]:
         """As `Artifacts.names`."""
@@ -232,7 +251,7 @@ class ArtifactObjects(Artifacts):
         if size_bytes <= self._piece_bytes:
             content = read_at(0, self._piece_bytes)
             sha256 = hashlib.sha256(content).hexdigest()
-            self._bucket.put(_blob(sha256), content)
+            self._make(_blob(sha256), sha256, content)
             moved(len(content))
             return FileEntry(each.path, len(content), sha256)
         index, sha256 = make_index(read_at, size_bytes, self._piece_bytes)
@@ -249,8 +268,16 @@ class ArtifactObjects(Artifacts):
 
         for count in in_order(upload, len(index.sha256s)):
             moved(count)
-        self._bucket.put(_index(sha256), index.text.encode())
+        self._make(_index(sha256), sha256, index.text.encode())
         return FileEntry(each.path, index.size_bytes, sha256)
+
+    def _make(self, key: str, sha256: str, content: bytes) -> None:
+        """Also over what is there: that may have been damaged since."""
+        is_new = not self._bucket.has(key)
+        self._bucket.put(key, content)
+        if is_new:
+            with self._mutex:
+                self._made.add(sha256)
 
     def _fill(self, descriptor: int, entry: FileEntry, left_bytes: int, moved: Moved) -> None:
         digest, offset = hashlib.sha256(), 0

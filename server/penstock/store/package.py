@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from penstock.store.failures import RefusedError
-from penstock.store.files import SourceFile, list_files
+from penstock.store.files import SourceFile, list_files, open_source
 from penstock.store.mlflow import MLMODEL, read_mlflow
 from penstock.store.records import Link
 
@@ -178,6 +179,7 @@ def _of_mlflow(path: Path, names: Sequence[str]) -> Package:
     if found.flavor == "onnx":
         target = f"{VERSION}/model.onnx"
         beside = str(Path(found.model_path).parent)
+        parts = [*dict.fromkeys([*parts, *_external(path, names, found.model_path)])]
         files = [
             SourceFile(
                 target
@@ -204,6 +206,25 @@ def _of_mlflow(path: Path, names: Sequence[str]) -> Package:
         {"mlflow": found.facts},
         found.links,
     )
+
+
+def _external(path: Path, names: Sequence[str], model_path: str) -> list[str]:
+    """Files below the model's directory that its bytes name: its weights, where they lie outside.
+
+    A name that only looks like it costs room, one that was left out would cost the model.
+    """
+    place = Path(model_path).parent
+    prefix = "" if place == Path() else f"{place.as_posix()}/"
+    beside = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    model = path / model_path
+    if not model.is_file() or not model.stat().st_size:
+        return []
+    with open_source(model) as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return [
+            name
+            for below, name in beside.items()
+            if name not in (model_path, MLMODEL) and content.find(below.encode()) >= 0
+        ]
 
 
 def _requirements(path: Path, names: Sequence[str]) -> tuple[str, ...]:

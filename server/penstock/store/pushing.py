@@ -141,7 +141,7 @@ def push_model(
         raise  # the version may be there after all, and need its bytes
     except Exception:
         with suppress(StoreError):
-            store.clean()  # of bytes that no version came to need
+            store.clean(only_pushed=True)  # of bytes that no version came to need
         raise
 
 

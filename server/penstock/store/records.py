@@ -210,6 +210,12 @@ class VersionRecord(NewVersion):
         """NAME@version."""
         return f"{self.model}@{self.version}"
 
+    @property
+    def blobs(self) -> frozenset[str]:
+        """The SHA-256 of everything that is stored of it."""
+        names = [each.sha256 for each in self.files] + [each.sha256 for each in self.goldens]
+        return frozenset([self.digest.removeprefix("sha256:"), *names])
+
     def links_of(self, kind: str) -> tuple[Link, ...]:
         """What it was made of, of one kind, in order."""
         return tuple(link for link in self.links if link.kind == kind)

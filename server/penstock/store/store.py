@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -239,11 +239,20 @@ class Store(StoreEnvironments):
                 names = ", ".join(f"'{each}'" for each in record.aliases)
                 raise RefusedError(f"{record.reference} cannot be removed: it is {names}")
             changes.set_status(connection, record.id, VersionStatus.REMOVED, "", self.actor)
-        self.clean()
+        self._clean(record.blobs)
         return self.show(Reference(record.model, record.version))
 
-    def clean(self) -> int:
-        """Removes blobs that no version needs, unless somebody pushes; returns how many."""
+    def clean(self, min_age_s: float = 0, *, only_pushed: bool = False) -> int:
+        """Removes blobs that no version needs, unless somebody pushes; returns how many.
+
+        Args:
+            min_age_s: what was written since is left alone.
+            only_pushed: so is what was not pushed by this object. A database that is a copy of
+                another does not know what that one has pushed since, to the same place.
+        """
+        return self._clean(self.artifacts.made if only_pushed else None, min_age_s)
+
+    def _clean(self, only: Collection[str] | None, min_age_s: float = 0) -> int:
         wanted: set[str] | None = None
 
         def is_wanted(sha256: str) -> bool:
@@ -253,7 +262,7 @@ class Store(StoreEnvironments):
                     wanted = listing.wanted_blobs(connection)
             return sha256 in wanted
 
-        return len(self.artifacts.clean(is_wanted))
+        return len(self.artifacts.clean(is_wanted, min_age_s=min_age_s, only=only))
 
     def verify(self, reference: Reference) -> Verification:
         """Hashes a version's bytes anew. What is not as pushed is put aside, and an event tells it.

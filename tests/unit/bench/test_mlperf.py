@@ -8,8 +8,8 @@ import onnx
 import pytest
 from mlperf.accounting import Peak, count_operations, machines_for, table
 from mlperf.accuracy import accuracy
-from mlperf.cli import parse
-from mlperf.run import loadgen_reasons, read_summary
+from mlperf.cli import main, parse
+from mlperf.run import Result, loadgen_reasons, read_summary
 from mlperf.search import Bracket
 from mlperf.svg import line_plot
 from mlperf.workloads import Workload
@@ -49,6 +49,19 @@ def test_operations_of_a_row_are_two_for_each_multiplication() -> None:
     )
     conv = network(*nodes, shape=["n", 3, 8, 8], w=[16, 3, 3, 3])
     assert count_operations(conv) == 2 * (4 * 4 * 16) * (3 * 3 * 3)
+
+
+def test_load_is_the_one_that_was_read_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = iter([1.25, 9.0])
+    monkeypatch.setattr("mlperf.machine.os.getloadavg", lambda: (next(loads), 0.0, 0.0))
+    flags = ["mlperf", "--scenario", "Offline", "--target", "null", "--output", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", flags)
+    monkeypatch.setattr("mlperf.cli.measure", lambda plan, *_: Result(plan, reasons=["none ran"]))
+    with pytest.raises(SystemExit):
+        main()
+    assert "1.25" in (tmp_path / "report.html").read_text()
 
 
 def test_operations_of_an_unknown_shape_are_refused_by_name() -> None:

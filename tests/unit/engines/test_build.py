@@ -183,6 +183,14 @@ def test_missing_package_is_named(request_: BuildRequest, monkeypatch: pytest.Mo
         build(request_)
 
 
+def test_other_device_than_the_first_is_refused_and_told_how(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    with pytest.raises(EngineError, match=r"device 0, not 2: .* CUDA_VISIBLE_DEVICES=2 in"):
+        build(replace(request_, device=2))
+    assert trt.builds == 0 and not request_.output.exists()
+
+
 def test_library_that_there_is_not_is_refused(request_: BuildRequest) -> None:
     with pytest.raises(EngineError, match="expected one of tensorrt, tensorrt_rtx, got 'os'"):
         build(replace(request_, flavour="os"))

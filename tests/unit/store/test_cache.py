@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.store.artifacts import Moved
 from penstock.store.cache import ArtifactCache, digest_of
 from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import CorruptError, StoreError, StoreUnavailableError
@@ -200,11 +201,11 @@ def test_fetch_that_was_cut_off_goes_on_with_what_is_right(
     cache = opened(tmp_path)
     copy = artifacts.copy_out
 
-    def cut_off(entry: FileEntry, target: Path) -> None:
+    def cut_off(entry: FileEntry, target: Path, moved: Moved) -> None:
         if entry.path == "version/model.onnx":
             target.write_bytes(b"x" * SIZE)
             raise StoreUnavailableError("it went away")
-        copy(entry, target)
+        copy(entry, target, moved)
 
     with monkeypatch.context() as patch:
         patch.setattr(artifacts, "copy_out", cut_off)
@@ -232,3 +233,23 @@ def test_what_was_cut_off_goes_for_others_and_after_a_week(
         wanted = record(artifacts, 1)
         cache.fetch(wanted, artifacts)
         assert not left.exists()
+
+
+def test_close_ends_a_fetch_at_its_next_piece_and_keeps_what_is_there(
+    artifacts: ArtifactDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = record(artifacts, 1)
+    cache = opened(tmp_path)
+    copy_out = ArtifactDirectory.copy_out
+    copied: list[str] = []
+
+    def closing(self: ArtifactDirectory, entry: FileEntry, target: Path, moved: Moved) -> None:
+        cache.close()
+        copied.append(entry.path)
+        copy_out(self, entry, target, moved)
+
+    monkeypatch.setattr(ArtifactDirectory, "copy_out", closing)
+    with pytest.raises(StoreUnavailableError, match="cache of artifacts is closed"):
+        cache.fetch(wanted, artifacts)
+    assert len(copied) == 1
+    assert len(list((tmp_path / "cache" / "partial").iterdir())) == 1

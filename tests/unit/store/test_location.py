@@ -55,3 +55,17 @@ def test_anything_else_is_refused_without_its_secrets(url: str) -> None:
 )
 def test_credentials_are_taken_out(uri: str, shown: str) -> None:
     assert without_credentials(uri) == shown
+
+
+def test_azure_names_a_container_and_the_environment_the_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from penstock.store.bucket import open_bucket
+
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    place = locate("sqlite:///x.db?artifacts=az://container/some/prefix").artifacts
+    assert place == "az://container/some/prefix"
+    opened = open_bucket(place)._store
+    assert (opened.config["container_name"], opened.prefix) == ("container", "some/prefix")
+    with pytest.raises(RefusedError, match="or az://CONTAINER/PREFIX$"):
+        locate("sqlite:///x.db?artifacts=abfs://container/x")

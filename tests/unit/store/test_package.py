@@ -126,6 +126,24 @@ def test_mlflow_directory_gives_its_onnx_flavor_and_its_run(tmp_path: Path) -> N
     assert package.requirements == ("requirements.txt",)
 
 
+@pytest.mark.parametrize("place", ["", "onnx/"])
+def test_mlflow_directory_brings_the_weights_that_lie_outside_of_the_model(
+    tmp_path: Path, place: str
+) -> None:
+    write(tmp_path, f"{place}big.onnx", f"{place}big.data", f"{place}w/layer0", f"{place}notes")
+    (tmp_path / place / "big.onnx").write_bytes(b"\0location\0big.data\0location\0w/layer0")
+    package = make_package(mlflow(tmp_path, flavors={"onnx": {"data": f"{place}big.onnx"}}))
+    assert {each.path: each.source for each in package.files} == {
+        "version/model.onnx": tmp_path / place / "big.onnx",
+        "version/big.data": tmp_path / place / "big.data",
+        "version/w/layer0": tmp_path / place / "w" / "layer0",
+        "MLmodel": tmp_path / "MLmodel",
+    }
+    (tmp_path / place / "big.onnx").write_bytes(b"")
+    paths = {each.path for each in make_package(tmp_path).files}
+    assert paths == {"version/model.onnx", "MLmodel"}
+
+
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
