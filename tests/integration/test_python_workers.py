@@ -40,7 +40,8 @@ TELLS = """
             fds = {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
                    if os.path.exists(f"/proc/self/fd/{fd}")}
             said = {"pid": os.getpid(), "child": self.child.pid, "fds": fds,
-                    "settings": [name for name in os.environ if name.startswith(("PENSTOCK_", "NOTIFY_"))],
+                    "settings": [name for name in os.environ
+                                 if name.startswith(("PENSTOCK_", "NOTIFY_"))],
                     "modules": [name for name in ("grpc", "google.protobuf") if name in
                                 __import__("sys").modules]}
             return {"said": np.array([[json.dumps(said)]])}
