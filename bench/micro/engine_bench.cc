@@ -16,66 +16,18 @@
 #include <poll.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <protozero/pbf_writer.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/engine.h"
+#include "zero_model.h"
 
 namespace penstock {
 namespace {
 
-constexpr int64_t kFeatures = 64;
-constexpr int64_t kClasses = 10;
 constexpr uint32_t kMaxBatchSize = 64;
-
-// Gives zeros for every output, of the right size.
-class ZeroInstance final : public BackendInstance {
- public:
-  Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                 std::vector<BatchOutput>* outputs) override {
-    const int64_t rows = inputs[0].tensor.shape[0];
-    for (const size_t index : wanted) {
-      Buffer data = HostPool::Shared().Allocate(rows * kClasses * sizeof(float));
-      std::memset(data.data(), 0, data.size());
-      outputs->push_back({index, DataType::kFp32, Shape{rows, kClasses}, std::move(data)});
-    }
-    return Status::Ok();
-  }
-};
-
-class ZeroModel final : public BackendModel {
- public:
-  const ModelSignature& signature() const override { return signature_; }
-  Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    return std::unique_ptr<BackendInstance>(std::make_unique<ZeroInstance>());
-  }
-
- private:
-  const ModelSignature signature_{{{"X", DataType::kFp32, Shape{-1, kFeatures}}},
-                                  {{"probabilities", DataType::kFp32, Shape{-1, kClasses}}}};
-};
-
-std::string RequestBytes() {
-  std::string message;
-  std::string input;
-  const std::vector<float> row(kFeatures, 7.0F);
-  {
-    protozero::pbf_writer writer(input);
-    writer.add_string(1, "X");
-    writer.add_string(2, "FP32");
-    const std::vector<int64_t> shape = {1, kFeatures};
-    writer.add_packed_int64(3, shape.begin(), shape.end());
-  }
-  protozero::pbf_writer writer(message);
-  writer.add_string(1, "digits");
-  writer.add_message(5, input);
-  writer.add_bytes(7, reinterpret_cast<const char*>(row.data()), row.size() * sizeof(float));
-  return message;
-}
 
 VersionSpec Spec() {
   VersionSpec spec;
@@ -161,7 +113,7 @@ void RunClosedLoop(benchmark::State& state, Engine& engine, std::shared_ptr<Back
 
 void BM_Request(benchmark::State& state) {
   Engine engine({});
-  RunClosedLoop(state, engine, std::make_shared<ZeroModel>());
+  RunClosedLoop(state, engine, std::make_shared<ZeroModel>(/*runs_on_any_thread=*/false));
 }
 
 void BM_Digits(benchmark::State& state) {

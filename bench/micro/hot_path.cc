@@ -8,69 +8,20 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
-#include <protozero/pbf_writer.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/engine.h"
+#include "zero_model.h"
 
 namespace penstock {
 namespace {
 
-constexpr int64_t kFeatures = 64;
-constexpr int64_t kClasses = 10;
 constexpr int kRequestsPerTurn = 16;
 constexpr int kMostTries = 1000;
 constexpr int kLeftThread = 3;  // exit status: count again
-
-// Gives zeros for every output.
-class ZeroInstance final : public BackendInstance {
- public:
-  bool runs_on_any_thread() const override { return true; }
-  Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                 std::vector<BatchOutput>* outputs) override {
-    const int64_t rows = inputs[0].tensor.shape[0];
-    for (const size_t index : wanted) {
-      Buffer data = HostPool::Shared().Allocate(rows * kClasses * sizeof(float));
-      std::memset(data.data(), 0, data.size());
-      outputs->push_back({index, DataType::kFp32, Shape{rows, kClasses}, std::move(data)});
-    }
-    return Status::Ok();
-  }
-};
-
-class ZeroModel final : public BackendModel {
- public:
-  const ModelSignature& signature() const override { return signature_; }
-  Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    return std::unique_ptr<BackendInstance>(std::make_unique<ZeroInstance>());
-  }
-
- private:
-  const ModelSignature signature_{{{"X", DataType::kFp32, Shape{-1, kFeatures}}},
-                                  {{"probabilities", DataType::kFp32, Shape{-1, kClasses}}}};
-};
-
-std::string RequestBytes() {
-  std::string message;
-  std::string input;
-  const std::vector<float> row(kFeatures, 7.0F);
-  {
-    protozero::pbf_writer writer(input);
-    writer.add_string(1, "X");
-    writer.add_string(2, "FP32");
-    const std::vector<int64_t> shape = {1, kFeatures};
-    writer.add_packed_int64(3, shape.begin(), shape.end());
-  }
-  protozero::pbf_writer writer(message);
-  writer.add_string(1, "digits");
-  writer.add_message(5, input);
-  writer.add_bytes(7, reinterpret_cast<const char*>(row.data()), row.size() * sizeof(float));
-  return message;
-}
 
 [[noreturn]] void Abort(const std::string& why) {
   std::fprintf(stderr, "hot_path: %s\n", why.c_str());
@@ -84,7 +35,8 @@ std::shared_ptr<ModelVersion> Serve(Engine& engine) {
   spec.inputs = {{"X", DataType::kFp32, Shape{kFeatures}, std::nullopt, false, 0}};
   spec.outputs = {{"probabilities", DataType::kFp32, Shape{kClasses}, std::nullopt, {}, 0}};
   spec.max_batch_size = kRequestsPerTurn;
-  auto version = engine.CreateVersion(std::make_shared<ZeroModel>(), spec);
+  auto version =
+      engine.CreateVersion(std::make_shared<ZeroModel>(/*runs_on_any_thread=*/true), spec);
   if (!version.ok()) Abort(version.status().ToString());
   engine.Start(*version);
   engine.SetServing("digits", {*version}, {});

@@ -35,8 +35,9 @@ def test_address_may_be_abstract() -> None:
         assert receiver.recv(1000) == b"READY=1"
 
 
-def test_nobody_is_told_where_nobody_asks() -> None:
+def test_nobody_is_told_where_nobody_asks(caplog: pytest.LogCaptureFixture) -> None:
     ServiceManager({}).tell("READY=1")
+    assert caplog.records == []
 
 
 def test_manager_that_is_gone_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -141,7 +141,9 @@ def test_stop_does_not_wait_for_a_driver_that_hangs(nvml: FakeNvml, monitor: Gpu
 
 
 def test_stop_without_a_start_is_nothing() -> None:
-    GpuMonitor().stop()
+    monitor = GpuMonitor()
+    monitor.stop()
+    assert monitor.families() == ()
 
 
 @pytest.mark.parametrize(
