@@ -9,7 +9,7 @@ import pytest
 from tests.support.models import onnx_files, openvino_files, weight_files
 from tests.support.run_server import run_server, server_config
 
-from penstock_client import AsyncClient
+from penstock_client import AsyncClient, InvalidArgumentError
 
 pytestmark = pytest.mark.any_transport
 
@@ -160,8 +160,31 @@ async def test_weights_that_are_short_or_missing_are_refused(
             file.unlink()
         else:
             file.write_bytes(whole[: min(kept, len(whole) - 1)])
-        assert "model 'm' version 1 cannot be read as" in await refusal(tmp_path), number
+        told = await refusal(tmp_path)
+        assert "model 'm' version 1" in told, number
+        assert "cannot be read as" in told or "'variables.index'" in told, number
         file.write_bytes(whole)
+
+
+async def test_damaged_index_of_variables_is_refused_whichever_byte_it_is(tmp_path: Path) -> None:
+    index = write_weighted(tmp_path, "model.saved_model")[0]
+    whole = index.read_bytes()
+    rows = np.ones((1, 3), np.float32)
+    refused = 0
+    async with serving(tmp_path, model_control_mode="explicit") as client:
+        for place in range(len(whole)):
+            index.write_bytes(whole[:place] + bytes([whole[place] ^ 0x81]) + whole[place + 1 :])
+            try:
+                await client.load_model("m")
+            except InvalidArgumentError as error:
+                assert "model 'm' version 1: file 'variables.index'" in str(error)
+                refused += 1
+            else:  # a byte that means nothing
+                source = (await client.model_metadata("m")).inputs[0].name
+                result = await client.infer("m", {source: rows})
+                np.testing.assert_array_equal(next(iter(result.values())), rows * 2)
+    padding = 40 - len(whole[-48:-8].rstrip(b"\0"))
+    assert refused == len(whole) - padding
 
 
 @pytest.mark.parametrize(

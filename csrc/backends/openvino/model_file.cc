@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <system_error>
 
 #include "backends/onnxruntime/model_file.h"
+#include "backends/openvino/checkpoint_index.h"
 #include "backends/openvino/engine_error.h"
 #include "base/strcat.h"
 
@@ -28,6 +31,7 @@ constexpr std::array<Kind, 5> kKinds = {{{".xml", {"OpenVINO IR", "ir"}, ".bin"}
                                          {".pdmodel", {"Paddle", "paddle"}, ".pdiparams"}}};
 constexpr Format kSavedModel = {"TensorFlow SavedModel", "tf"};
 constexpr const char* kSavedModelFile = "saved_model.pb";
+constexpr const char* kVariablesIndex = "variables/variables.index";
 
 std::string FileLabel(const LoadOptions& options, const fs::path& path) {
   return StrCat(ModelLabel(options), ": file '", path.filename().string(), "'");
@@ -73,6 +77,19 @@ Status CheckCompanion(const LoadOptions& options, const fs::path& path, const fs
       StrCat(FileLabel(options, path), " leads out of the model's directory by a symbolic link"));
 }
 
+// A graph without variables has no such file; one with variables misses it when it is converted.
+Status CheckVariables(const LoadOptions& options) {
+  const fs::path path = fs::path(options.path) / kVariablesIndex;
+  std::error_code error;
+  if (!fs::exists(path, error)) return Status::Ok();
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file) return InvalidArgument(FileLabel(options, path) + " cannot be read");
+  const Status checked = CheckCheckpointIndex(bytes);
+  if (checked.ok()) return checked;
+  return InvalidArgument(StrCat(FileLabel(options, path), " ", checked.message()));
+}
+
 // A directory holds graph, variables and assets: each of its files is checked.
 Result<Format> InspectSavedModel(const LoadOptions& options) {
   PENSTOCK_RETURN_IF_ERROR(CheckNotEmpty(options, fs::path(options.path) / kSavedModelFile));
@@ -87,6 +104,7 @@ Result<Format> InspectSavedModel(const LoadOptions& options) {
     return InvalidArgument(
         StrCat(FileLabel(options, options.path), " cannot be read: ", error.message()));
   }
+  PENSTOCK_RETURN_IF_ERROR(CheckVariables(options));
   return kSavedModel;
 }
 

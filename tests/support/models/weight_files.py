@@ -95,9 +95,21 @@ def _table(entries: Sequence[tuple[bytes, bytes]]) -> bytes:
         block = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in pairs)
         block += struct.pack("<II", 0, 1)  # one restart, at the begin
         handle = varint(len(out)) + varint(len(block))
-        out += block + bytes(5)  # not compressed; nobody looks at the sum
+        out += block + b"\0"  # not compressed
+        crc = crc32c(block + b"\0")
+        out += struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
         return handle
 
     data, meta = put(entries), put([])
     footer = (meta + put([(b"~", data)])).ljust(40, b"\0")
     return out + footer + struct.pack("<Q", _TABLE_MAGIC)
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli), bit by bit: RFC 3720, appendix B.4."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
