@@ -66,10 +66,10 @@ clean:
 
 unit: PROCESSES = -n $(JOBS)
 unit: build
-	$(PYTEST) tests/unit
+	$(PYTEST) -m "not slow" tests/unit
 
 border: fixture
-	$(PYTEST) tests/border
+	$(PYTEST) -m "not slow" tests/border
 
 # In more processes than there are cores: most of these tests wait. (ARGS="-n 0 --pdb": in one, to look inside.)
 integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
