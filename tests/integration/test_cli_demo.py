@@ -11,6 +11,16 @@ from tests.support.cli import finished, penstock, started
 pytestmark = pytest.mark.any_transport
 
 
+def told_of_audit(out: str) -> None:
+    """The command that anybody may give, and the table that it prints."""
+    command, columns, _, row = out.partition("penstock audit ")[2].splitlines()[:4]
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ --environment demo", command)
+    assert columns.split() == "version server has store has serves in verdict".split()
+    held, pushed = re.findall(r"sha256:\w{12}", row)
+    assert held == pushed
+    assert row.split() == ["digits@1", held, pushed, "demo", "ok"]
+
+
 async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
     result = await penstock("demo", "--seconds=0.5", "--in-flight=16", f"--repository={tmp_path}")
     assert (result.code, result.err) == (0, "")
@@ -25,7 +35,7 @@ async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
     assert "the server stopped cleanly" in result.out
     assert re.search(r"pushed +digits@1, sha256:", result.out)
     assert "deployed    digits@1 to environment 'demo'" in result.out
-    assert "served digits@1 from the bytes that were pushed" in result.out
+    told_of_audit(result.out)
     checked = await penstock("check", str(tmp_path))
     assert checked.code == 0
     assert "digits" in checked.out
@@ -54,6 +64,6 @@ async def test_demo_leaves_a_version_in_the_store_that_is_named(tmp_path: Path) 
     store = str(tmp_path / "store")
     end = await penstock("demo", "--seconds", "0.5", "--store", store)
     assert end.code == 0, end.err
-    assert "served digits@1 from the bytes that were pushed" in end.out
+    told_of_audit(end.out)
     why = await penstock("why", "digits", "--store", store)
     assert "loaded exactly these bytes" in why.out

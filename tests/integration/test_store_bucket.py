@@ -1,4 +1,4 @@
-"""Artifacts in S3: whole or not seen, checked by pieces, and cleaned only while nobody adds."""
+"""Artifacts in buckets: whole or not seen, checked by pieces, cleaned only while nobody adds."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.support.buckets import S3, bucket
+from tests.support.buckets import KINDS, Buckets, serving_buckets
 from tests.support.store_world import World, serving
 from tests.support.stores import PostgresqlServer, postgresql, push
 
@@ -28,13 +28,19 @@ from penstock.store.store import Store, open_store
 
 pytestmark = pytest.mark.any_transport
 
-__all__ = ["bucket", "postgresql"]
+__all__ = ["postgresql"]
 
 PIECE = 1 << 16
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def bucket(request: pytest.FixtureRequest) -> Iterator[Buckets]:
+    with serving_buckets(request.param) as buckets:
+        yield buckets
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, bucket: S3, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, bucket: Buckets, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return bucket.store_url(f"sqlite:///{tmp_path}/store.db")
     server: PostgresqlServer = request.getfixturevalue("postgresql")
@@ -42,7 +48,7 @@ def url(request: pytest.FixtureRequest, bucket: S3, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(bucket: S3, tmp_path: Path) -> Iterator[Store]:
+def store(bucket: Buckets, tmp_path: Path) -> Iterator[Store]:
     """On SQLite, whose blobs are cut into small pieces."""
     with open_store(bucket.store_url(f"sqlite:///{tmp_path}/s.db"), may_create=True) as opened:
         artifacts_of(opened)._piece_bytes = PIECE
@@ -147,7 +153,7 @@ def test_nothing_is_cleaned_while_somebody_adds(url: str) -> None:
 
 
 def test_push_whose_lock_broke_is_refused_before_it_commits(
-    bucket: S3, postgresql: PostgresqlServer
+    bucket: Buckets, postgresql: PostgresqlServer
 ) -> None:
     import psycopg
 
@@ -166,7 +172,7 @@ def test_push_whose_lock_broke_is_refused_before_it_commits(
 
 
 def test_cleaner_that_waits_does_not_keep_a_push_from_committing(
-    bucket: S3, postgresql: PostgresqlServer
+    bucket: Buckets, postgresql: PostgresqlServer
 ) -> None:
     url = bucket.store_url(postgresql.url(postgresql.new_database()))
     with open_store(url, may_create=True) as store, ThreadPoolExecutor(1) as pool:
@@ -196,7 +202,7 @@ def test_cleaner_that_waits_does_not_keep_a_push_from_committing(
                     wait()
 
 
-def test_bucket_of_another_store_is_refused(bucket: S3, tmp_path: Path) -> None:
+def test_bucket_of_another_store_is_refused(bucket: Buckets, tmp_path: Path) -> None:
     first, second = (bucket.store_url(f"sqlite:///{tmp_path}/{name}.db") for name in "12")
     second = second.partition("?")[0] + "?" + first.partition("?")[2]
     with open_store(first, may_create=True):
@@ -208,20 +214,20 @@ def test_bucket_of_another_store_is_refused(bucket: S3, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["bucket", "server"])
 def test_bucket_that_cannot_be_reached_is_told_without_secrets(
-    tmp_path: Path, bucket: S3, what: str
+    tmp_path: Path, bucket: Buckets, what: str
 ) -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         if what == "bucket":
-            place = "s3://none-such/x?" + bucket.place().partition("?")[2]
+            place = bucket.place("none-such")
         else:
-            place = S3(f"127.0.0.1:{taken.getsockname()[1]}").place()
+            place = Buckets(bucket.kind, f"127.0.0.1:{taken.getsockname()[1]}").place()
         url = f"sqlite:///{tmp_path}/s.db?artifacts={quote(place, safe='')}"
         shown = place.partition("?")[0]
         with pytest.raises(StoreUnavailableError, match=f"'{shown}'") as failure:
             with open_store(url, may_create=True):
                 pass
-    assert "tell-nobody" not in str(failure.value)
+    assert bucket.secret not in str(failure.value)
 
 
 PUSH = """
@@ -248,7 +254,7 @@ with open_store(url, may_create=True) as store:
 
 
 def test_push_that_is_killed_at_any_upload_leaves_nothing_that_clean_leaves(
-    bucket: S3, tmp_path: Path
+    bucket: Buckets, tmp_path: Path
 ) -> None:
     url = bucket.store_url(f"sqlite:///{tmp_path}/s.db")
     with open_store(url, may_create=True) as store:
@@ -284,7 +290,7 @@ def test_url_that_no_database_should_keep_is_refused(
     assert "secret" not in str(failure.value).replace("aws_secret", "")
 
 
-def test_missing_object_is_none_and_removing_it_no_fault(bucket: S3) -> None:
+def test_missing_object_is_none_and_removing_it_no_fault(bucket: Buckets) -> None:
     opened = open_bucket(bucket.place())
     assert opened.get("none", 10) is None
     opened.remove(["none", "nor-this"])

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.buckets import S3, bucket
+from tests.support.buckets import Buckets, bucket
 from tests.support.cli import penstock
 from tests.support.stores import push
 
@@ -25,7 +25,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     database = f"sqlite:///{tmp_path}/one.db"
     if request.param == "directory":
         return f"{database}?artifacts={tmp_path}/bytes"
-    server: S3 = request.getfixturevalue("bucket")
+    server: Buckets = request.getfixturevalue("bucket")
     return server.store_url(database)
 
 

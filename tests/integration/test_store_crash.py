@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
+from tests.support.buckets import Buckets, bucket
 from tests.support.killed_store import count_calls, push_and_deploy, run_killed
 from tests.support.stores import directory_of, postgresql, store_url
 
 from penstock.store.cache import ArtifactCache
+from penstock.store.directory import ArtifactDirectory
 from penstock.store.records import Reference
 from penstock.store.store import Store, open_store
 
 pytestmark = pytest.mark.any_transport
 
-__all__ = ["postgresql", "store_url"]
+__all__ = ["bucket", "postgresql", "store_url"]
 
 
 def check(store: Store, cache_root: Path) -> int:
@@ -47,7 +49,8 @@ def play(url: str, place: Path, deaths: int) -> None:
         before = check(store, cache_root)
         push_and_deploy(url, cache_root, deaths + 1)  # as if nothing had happened
         assert check(store, cache_root) == before + 1
-        assert list((directory_of(store).root / "tmp").iterdir()) == []
+        if isinstance(store.artifacts, ArtifactDirectory):
+            assert list((directory_of(store).root / "tmp").iterdir()) == []
         store.clean()
         versions = store.versions("m")
         records = [store.show(Reference("m", each.version)) for each in versions]
@@ -68,6 +71,17 @@ def test_store_is_consistent_after_a_dozen_deaths(store_url: str, tmp_path: Path
 @pytest.mark.slow
 def test_store_is_consistent_after_200_deaths(store_url: str, tmp_path: Path) -> None:
     play(store_url, tmp_path, 200)
+
+
+def test_store_in_a_bucket_is_consistent_after_a_few_deaths(
+    bucket: Buckets, tmp_path: Path
+) -> None:
+    play(bucket.store_url(f"sqlite:///{tmp_path}/store.db"), tmp_path, 6)
+
+
+@pytest.mark.slow
+def test_store_in_a_bucket_is_consistent_after_200_deaths(bucket: Buckets, tmp_path: Path) -> None:
+    play(bucket.store_url(f"sqlite:///{tmp_path}/store.db"), tmp_path, 200)
 
 
 def test_first_push_that_dies_leaves_a_store_that_works(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.buckets import S3, bucket
+from tests.support.buckets import Buckets, bucket
 from tests.support.cli import penstock
 from tests.support.stores import push
 
@@ -47,7 +47,7 @@ with open_store(sys.argv[1]) as store:
 
 
 def test_fetch_that_was_killed_asks_only_for_the_pieces_that_are_missing(
-    bucket: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = bucket.store_url(f"sqlite:///{tmp_path}/s.db")
     content = os.urandom(20_500)

@@ -34,8 +34,8 @@ _BUCKET = "bucket"
 _PATIENCE_S = 120.0
 
 # Azurite's one account, which its documentation names.
-_ACCOUNT = "devstoreaccount1"
-_ACCOUNT_KEY = (
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 
@@ -142,7 +142,7 @@ def azure() -> Iterator[Store]:
         signature = _signature()
         where = f"enable_tls=false&{urlencode(signature)}"
         store = Store(
-            lambda bucket, name: f"abfs://{_ACCOUNT}@{line[1]}/{bucket}/{quote(name)}?{where}",
+            lambda bucket, name: f"abfs://{AZURE_ACCOUNT}@{line[1]}/{bucket}/{quote(name)}?{where}",
             quote(signature["sig"], safe=""),
             has_empty_uploads=True,
         )
@@ -164,8 +164,8 @@ def _signature() -> dict[str, str]:
     fields = {"sp": "rwdlacup", "ss": "b", "srt": "sco", "se": "2099-01-01T00:00:00Z"}
     fields |= {"spr": "https,http", "sv": "2019-12-12"}
     order = (fields["sp"], fields["ss"], fields["srt"], "", fields["se"], "", fields["spr"])
-    text = "\n".join([_ACCOUNT, *order, fields["sv"], ""])
-    digest = hmac.digest(base64.b64decode(_ACCOUNT_KEY), text.encode(), hashlib.sha256)
+    text = "\n".join([AZURE_ACCOUNT, *order, fields["sv"], ""])
+    digest = hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256)
     return {**fields, "sig": base64.b64encode(digest).decode()}
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.commands._connection import Connection
 from penstock.commands._demo_model import INPUT, LABEL, MODEL
 from penstock.commands._failure import CommandError
 from penstock.commands._store import store_at
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from penstock.commands._demo_model import Digits
+    from penstock.commands.answers import Audited
     from penstock.store.records import VersionRecord
 
 ENVIRONMENT = "demo"
@@ -54,24 +56,34 @@ def push_and_deploy(url: str, root: Path, work: Path, digits: Digits) -> Version
         return record
 
 
-def print_audit(terminal: Console, url: str) -> None:
-    """Says which server served the latest version, from which bytes.
+def audit(url: str, address: str) -> Audited:
+    """What `penstock audit` finds of a server of the demo's environment.
+
+    Args:
+        url: of the store.
+        address: host:port of the server.
 
     Raises:
-        CommandError: none did, or from others than were pushed.
+        CommandError: the store or the server does not answer.
     """
-    with store_at(url) as store:
-        from penstock.store.records import Reference
+    from penstock.commands.answers import audit_server
 
-        record = store.show(Reference(MODEL))
-    (deployment,) = record.deployments
-    if deployment.status != "SERVING" or not deployment.reports:
-        raise CommandError(f"the store has {record.reference} {deployment.status.lower()}")
-    server, _, _, digest = deployment.reports[0]
-    if digest != record.digest:
-        raise CommandError(f"{server} loaded {digest}, not {record.digest}")
-    name = record.reference
-    terminal.print(f"audited     {server} served {name} from the bytes that were pushed")
+    with store_at(url) as store:
+        return audit_server(Connection(address), store, ENVIRONMENT)
+
+
+def print_audited(terminal: Console, address: str, found: Audited) -> None:
+    """Prints it as `penstock audit` does.
+
+    Raises:
+        CommandError: the server held anything but what was deployed.
+    """
+    from penstock.commands.answers import print_audit
+
+    terminal.print(f"penstock audit {address} --environment {ENVIRONMENT}")
+    print_audit(found, ENVIRONMENT)
+    if not found.is_right:
+        raise CommandError("the server did not hold what was pushed and deployed")
 
 
 def _golden(digits: Digits) -> str:

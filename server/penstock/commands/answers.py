@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ from penstock.commands._failure import (
 from penstock.commands._store import Json, StoreUrl, Version, parse_reference, store_at
 
 if TYPE_CHECKING:
-    from penstock.store.answers import Answer, Held
+    from penstock.store.answers import Answer, Held, Verdict
     from penstock.store.records import VersionRecord
     from penstock.store.store import Store
 
@@ -99,37 +99,76 @@ def audit(
     """
     to = replace(connection, url=server) if server else connection
     with store_at(store) as opened:
-        from penstock.store import answers
-        from penstock.store.failures import UnknownEntryError
-        from penstock.store.records import Reference
-
-        verdicts = []
-        held = _held(to)
-        for each in held:
-            record: VersionRecord | None = None
-            with suppress(UnknownEntryError):
-                record = opened.show(Reference(each.model, each.version))
-            verdicts.append(answers.audit(each, record, environment))
-        missing = _missing(opened, environment, held) if environment else []
-    from penstock.commands._render import print_json, print_table
-
+        found = audit_server(to, opened, environment)
     if as_json:
-        print_json({"held": [asdict(each) for each in verdicts], "missing": missing})
+        from penstock.commands._render import print_json
+
+        print_json(asdict(found))
     else:
-        rows = [
-            [
-                f"{each.model}@{each.version}",
-                each.held[:19],
-                each.stored[:19],
-                ", ".join(each.environments),
-                "; ".join(each.faults) or "ok",
-            ]
-            for each in verdicts
+        print_audit(found, environment)
+    raise typer.Exit(0 if found.is_right else EXIT_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What an audit of a server came to.
+
+    Attributes:
+        held: of each version that it serves, what the store says.
+        missing: NAME@VERSION that the environment serves and the server does not.
+    """
+
+    held: list[Verdict]
+    missing: list[str]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the server holds what it should, and nothing else."""
+        return not self.missing and not any(each.faults for each in self.held)
+
+
+def audit_server(to: Connection, store: Store, environment: str) -> Audited:
+    """Asks a server what it holds, and the store what should be there.
+
+    Args:
+        to: the server.
+        store: open.
+        environment: that the server should serve; "" = whichever.
+
+    Raises:
+        CommandError: the server does not answer.
+        StoreError: the store cannot be read.
+    """
+    from penstock.store import answers
+    from penstock.store.failures import UnknownEntryError
+    from penstock.store.records import Reference
+
+    verdicts = []
+    held = _held(to)
+    for each in held:
+        record: VersionRecord | None = None
+        with suppress(UnknownEntryError):
+            record = store.show(Reference(each.model, each.version))
+        verdicts.append(answers.audit(each, record, environment))
+    return Audited(verdicts, _missing(store, environment, held) if environment else [])
+
+
+def print_audit(found: Audited, environment: str) -> None:
+    """Prints it as a table."""
+    from penstock.commands._render import print_table
+
+    rows = [
+        [
+            f"{each.model}@{each.version}",
+            each.held[:19],
+            each.stored[:19],
+            ", ".join(each.environments),
+            "; ".join(each.faults) or "ok",
         ]
-        rows += [[each, "", "", environment, "it is not served"] for each in missing]
-        print_table(["version", "server has", "store has", "serves in", "verdict"], rows)
-    has_faults = missing or any(each.faults for each in verdicts)
-    raise typer.Exit(EXIT_FAILED if has_faults else 0)
+        for each in found.held
+    ]
+    rows += [[each, "", "", environment, "it is not served"] for each in found.missing]
+    print_table(["version", "server has", "store has", "serves in", "verdict"], rows)
 
 
 def _held(to: Connection) -> list[Held]:

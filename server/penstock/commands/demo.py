@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from penstock.commands._demo_load import LoadResult
     from penstock.commands._demo_model import Digits
+    from penstock.commands._demo_server import ServerProcess
+    from penstock.commands.answers import Audited
 
 ACCURACY = 0.96
 
@@ -56,11 +58,15 @@ class Run:
         result: what the clients saw.
         sizes: model executions by rows.
         reasons: batches by why they closed.
+        address: host:port of the server.
+        audited: what it held.
     """
 
     result: LoadResult
     sizes: dict[int, int]
     reasons: dict[str, int]
+    address: str
+    audited: Audited
 
 
 def add_to(app: typer.Typer) -> None:
@@ -99,10 +105,10 @@ def demo(
         except OSError as error:
             raise CommandError(f"cannot write to {root}: {os_reason(error)}") from None
         command = _deploy(terminal, url, root, work, digits)
-        run = _run_on_uvloop(_serve_and_load(terminal, command, digits, seconds, in_flight))
+        run = _run_on_uvloop(_serve_and_load(terminal, command, url, digits, seconds, in_flight))
         _demo_report.print_result(terminal, run.result, run.sizes, run.reasons)
-        terminal.print("the server stopped cleanly")
-        _demo_store.print_audit(terminal, url)
+        terminal.print("the server stopped cleanly, and was audited before that:")
+        _demo_store.print_audited(terminal, run.address, run.audited)
     if store:
         terminal.print(f"ask on, with the same --store: penstock why {MODEL}")
     if repository is not None:
@@ -149,7 +155,12 @@ async def _cancelled_by_sigterm(work: Coroutine[Any, Any, Run]) -> Run:
 
 
 async def _serve_and_load(
-    terminal: Console, command: Sequence[str], digits: Digits, seconds: float, in_flight: int
+    terminal: Console,
+    command: Sequence[str],
+    store: str,
+    digits: Digits,
+    seconds: float,
+    in_flight: int,
 ) -> Run:
     from penstock.commands._demo_server import ServerProcess
 
@@ -158,7 +169,7 @@ async def _serve_and_load(
         await server.start()
         terminal.print(f"serving     at {server.grpc}, ready after {server.started_in_s:.2f} s")
         with client_errors(server.grpc):
-            run = await _load(terminal, server.grpc, server.metrics, digits, seconds, in_flight)
+            run = await _load(terminal, server, store, digits, seconds, in_flight)
         await server.stop()
         return run
     finally:
@@ -166,17 +177,26 @@ async def _serve_and_load(
 
 
 async def _load(
-    terminal: Console, url: str, metrics: str, digits: Digits, seconds: float, in_flight: int
+    terminal: Console,
+    server: ServerProcess,
+    store: str,
+    digits: Digits,
+    seconds: float,
+    in_flight: int,
 ) -> Run:
+    from penstock.commands import _demo_store
     from penstock.commands._demo_load import close_reasons, run_load
     from penstock_client import AsyncClient
 
+    url = server.grpc
     with _progress(terminal, seconds) as on_answer:
         result = await run_load(url, digits, seconds, in_flight, on_answer)
     async with AsyncClient(url) as client:
         (statistics,) = await client.statistics(MODEL)
     sizes = {batch.batch_size: batch.compute_infer.count for batch in statistics.batches}
-    return Run(result, sizes, close_reasons(await asyncio.to_thread(_scrape, metrics)))
+    reasons = close_reasons(await asyncio.to_thread(_scrape, server.metrics))
+    audited = await asyncio.to_thread(_demo_store.audit, store, url)
+    return Run(result, sizes, reasons, url, audited)
 
 
 @contextmanager

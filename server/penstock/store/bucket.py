@@ -6,7 +6,7 @@ machine's role); a URL that holds any is refused, since the database remembers i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -37,7 +37,7 @@ def open_bucket(url: str) -> Bucket:
     """
     options = dict(parse_qsl(urlsplit(url).query))
     allows_http = options.pop("allow_http", "") == "true"
-    config: Any = {key: value for key, value in options.items() if key in OBJECT_OPTIONS}
+    config = _config(url, options)
     shown = without_credentials(url)
     try:
         opened = from_url(
@@ -53,6 +53,13 @@ def open_bucket(url: str) -> Bucket:
     except (BaseError, ValueError) as error:
         raise RefusedError(f"'{shown}' cannot be opened: {_reason(error)}") from None
     return Bucket(opened, shown)
+
+
+def _config(url: str, options: Mapping[str, str]) -> Any:
+    """What obstore calls a URL's options; what Google's calls the endpoint has another name."""
+    names = {"endpoint": "base_url"} if url.startswith("gs://") else {}
+    known = ((key, options[key]) for key in OBJECT_OPTIONS if key in options)
+    return {names.get(key, key): value for key, value in known}
 
 
 class Bucket:

@@ -209,7 +209,7 @@ class ArtifactDirectory(Artifacts):
             try:
                 target.unlink(missing_ok=True)
                 with open(target, "xb", buffering=0) as file:
-                    found = copy_hashed(source, file, moved=moved)
+                    found = copy_hashed(source, file, is_read_once=True, moved=moved)
             except OSError as error:
                 raise os_failure(f"cannot copy '{entry.path}'", error) from error
         check_entry(entry, found)

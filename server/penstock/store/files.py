@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _CHUNK_BYTES = 4 << 20
+_BEHIND_BYTES = 8 * _CHUNK_BYTES
+"""So far behind the end of what is written the disk should be done."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -111,24 +113,58 @@ def copy_hashed(
     target: io.FileIO,
     *,
     is_durable: bool = False,
+    is_read_once: bool = False,
     moved: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, str]:
     """Copies to the end. Returns the number of bytes and their SHA-256.
 
-    What is large is hashed on a second thread while it is written. With `is_durable` the disk
-    begins to write at once, and all is on it when this returns. `moved` is told of bytes as they
-    are copied.
+    What is large is hashed on a second thread while it is written.
+
+    Args:
+        source: to read from.
+        target: to write to; a file without a buffer.
+        is_durable: the disk begins to write at once, and all is on it when this returns.
+        is_read_once: nobody is expected to read the source, which is a file, soon again.
+        moved: is told of bytes as they are copied.
     """
-    found = _copy(source, target, is_durable, moved)
+    after_read = _read_ahead if is_read_once else _ignore
+    after_write = _write_back if is_durable else _ignore
+
+    def advise(offset: int, count: int) -> None:
+        after_read(source.fileno, offset, count)
+        after_write(target.fileno, offset, count)
+
+    found = _copy(source, target, advise, moved)
     if is_durable:
         os.fsync(target.fileno())
     return found
 
 
+def _write_back(fileno: Callable[[], int], offset: int, count: int) -> None:
+    """Has the disk begin to write, and memory let go of what it has written.
+
+    A copy that went on taking new memory would push out what others read, and on a virtual machine
+    waits longer for it than for the disk.
+    """
+    os.posix_fadvise(fileno(), offset, count, os.POSIX_FADV_DONTNEED)
+    if offset >= _BEHIND_BYTES:
+        os.posix_fadvise(fileno(), offset - _BEHIND_BYTES, count, os.POSIX_FADV_DONTNEED)
+
+
+def _read_ahead(fileno: Callable[[], int], offset: int, count: int) -> None:
+    """Has the disk read what is next, and memory let go of what was read."""
+    os.posix_fadvise(fileno(), offset + count, 2 * _CHUNK_BYTES, os.POSIX_FADV_WILLNEED)
+    os.posix_fadvise(fileno(), offset, count, os.POSIX_FADV_DONTNEED)
+
+
+def _ignore(fileno: Callable[[], int], offset: int, count: int) -> None:
+    """For whoever keeps in memory what it reads or writes."""
+
+
 def _copy(
     source: io.FileIO | io.BytesIO,
     target: io.FileIO,
-    begins_early: bool,
+    advise: Callable[[int, int], None],
     moved: Callable[[int], None],
 ) -> tuple[int, str]:
     digest = hashlib.sha256()
@@ -145,8 +181,7 @@ def _copy(
             piece = buffers[chunks % 2][:count]
             hashing = hasher.submit(digest.update, piece)
             write_all(target, piece)
-            if begins_early:  # the advice starts the writing of what is not on the disk yet
-                os.posix_fadvise(target.fileno(), size_bytes, count, os.POSIX_FADV_DONTNEED)
+            advise(size_bytes, count)
             size_bytes, chunks = size_bytes + count, chunks + 1
             moved(count)
             count = source.readinto(buffers[chunks % 2])

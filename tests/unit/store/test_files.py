@@ -71,6 +71,21 @@ def test_artifact_is_its_manifest_and_its_files(
         assert hash_file(target) == (entry.size_bytes, entry.sha256)
 
 
+@pytest.mark.parametrize("size", [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, (40 << 20) + 5])
+def test_file_of_any_size_goes_in_and_comes_out_as_it_was(
+    artifacts: ArtifactDirectory, tmp_path: Path, size: int
+) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(os.urandom(size))
+    moved: list[int] = []
+    with artifacts.adding():
+        entry = artifacts.add_file(SourceFile("version/model.onnx", source), moved.append)
+    artifacts.copy_out(entry, copy, moved.append)
+    assert (entry.size_bytes, entry.sha256) == hash_file(source)
+    assert copy.read_bytes() == source.read_bytes()
+    assert sum(moved) == 2 * size
+
+
 def test_same_content_is_stored_once(artifacts: ArtifactDirectory) -> None:
     with artifacts.adding():
         first = artifacts.add([SourceFile("a", b"same")])

@@ -69,3 +69,13 @@ def test_azure_names_a_container_and_the_environment_the_account(
     assert (opened.config["container_name"], opened.prefix) == ("container", "some/prefix")
     with pytest.raises(RefusedError, match="or az://CONTAINER/PREFIX$"):
         locate("sqlite:///x.db?artifacts=abfs://container/x")
+
+
+def test_endpoint_is_what_each_provider_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock.store.bucket import open_bucket
+
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    for scheme, name in (("s3", "endpoint"), ("gs", "base_url"), ("az", "endpoint")):
+        opened = open_bucket(f"{scheme}://bucket/x?endpoint=http://127.0.0.1:9&allow_http=true")
+        assert opened._store.config[name] == "http://127.0.0.1:9"
