@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 
+#include "testing/fake_clock.h"
 #include "tls_peers.h"
 #include "transport_harness.h"
 
@@ -31,7 +32,23 @@ class TlsConnection : public testing::Test {
     harness_.Until([&] { return SSL_do_handshake(client.ssl()) == 1; });
   }
 
-  TransportHarness harness_;
+  // Hands the server's end over; the client has said nothing yet.
+  void Adopt(TlsClient& client) {
+    const int fd = dup(client.server_fd());
+    auto session = context_->Accept(fd);
+    ASSERT_TRUE(session.ok());
+    harness_.io->Adopt(Socket(fd), "unix:", *std::move(session));
+    harness_.Settle();
+  }
+
+  Engine::Options WithClock() {
+    Engine::Options options;
+    options.clock = &clock_;
+    return options;
+  }
+
+  FakeClock clock_;
+  TransportHarness harness_{{}, WithClock()};
   TemporaryDirectory directory_;
   std::unique_ptr<TlsContext> context_;
 };
@@ -70,6 +87,43 @@ TEST_F(TlsConnection, ReadThatMustWriteFirstWaitsWithoutTurningInCircles) {
     return updates > before;
   });
   client.Close();
+  harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
+}
+
+// Whether a GOAWAY that names the last stream is among what the server has sent: the frame is as
+// long as it is without a text, and the stream is none.
+bool HasGoaway(const std::string& bytes) {
+  const std::string last("\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00", 13);
+  return bytes.find(last) != std::string::npos;
+}
+
+// A drain that begins in the middle of a handshake: the client is told to go elsewhere in words
+// that it understands, and does not see a server that breaks.
+TEST_F(TlsConnection, HandshakeUnderWayAtADrainEndsAndThenTheClientIsToldToGo) {
+  TlsClient client;
+  Adopt(client);
+  EXPECT_NE(SSL_do_handshake(client.ssl()), 1);  // its first words are on their way
+  harness_.io->Drain();
+  harness_.Until([&] { return SSL_do_handshake(client.ssl()) == 1; });
+  client.Write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  client.Write({"\x00\x00\x00\x04\x00\x00\x00\x00\x00", 9});  // SETTINGS
+  std::string received;
+  harness_.Until([&] {
+    received += client.ReadAll().first;
+    return HasGoaway(received);
+  });
+  client.Close();
+  harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
+}
+
+TEST_F(TlsConnection, HandshakeThatDoesNotEndIsGivenUpSomeSecondsIntoADrain) {
+  TlsClient client;
+  Adopt(client);
+  harness_.io->Drain();
+  clock_.Advance(4'900'000'000);
+  harness_.Settle();
+  EXPECT_EQ(harness_.shared->counters.open_connections.load(), 1U);
+  clock_.Advance(200'000'000);
   harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
 }
 
