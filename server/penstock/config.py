@@ -101,7 +101,7 @@ class ServerConfig(StoreSettings, HttpSettings):
     http_api: Literal["full", "health"] = _setting(
         "full",
         "What HTTP serves: the Open Inference protocol, or health only, as always under"
-        " --grpc-use-ssl-mutual.",
+        " --grpc-use-ssl-mutual without --http-use-ssl-mutual.",
         group="HTTP",
     )
     allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
@@ -238,6 +238,9 @@ class ServerConfig(StoreSettings, HttpSettings):
     )
     log_format: Literal["text", "json"] = _setting(
         "text", "Form of a log line on standard error.", group="Logging"
+    )
+    access_log: bool = _setting(
+        False, "Log a line for each call and HTTP request, at level info.", group="Logging"
     )
 
     def __post_init__(self) -> None:
