@@ -48,8 +48,8 @@ std::unique_ptr<PyTransport> MakeTransport(
     uint32_t max_concurrent_streams, size_t max_inflight_per_stream, size_t max_header_bytes,
     bool compression, int response_compression_level, int64_t keepalive_time_ms,
     int64_t keepalive_timeout_ms, int64_t min_ping_interval_ms, int64_t max_connection_age_ms,
-    int64_t max_connection_age_grace_ms, int64_t max_connection_idle_ms,
-    size_t max_buffered_bytes, bool access_log) {
+    int64_t max_connection_age_grace_ms, int64_t max_connection_idle_ms, size_t max_buffered_bytes,
+    bool access_log) {
   TransportOptions options;
   options.io_threads = io_threads;
   options.max_message_bytes = max_message_bytes;

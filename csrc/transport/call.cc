@@ -161,8 +161,7 @@ void Call::LogAccess(IoThread& io, AccessRecord* record) {
   io.access_log()->Push(*record);
 }
 
-void Call::LogRefused(const Connection& connection, const RequestHead& head,
-                      const Status& status) {
+void Call::LogRefused(const Connection& connection, const RequestHead& head, const Status& status) {
   const auto record = BeginAccess(connection, head);
   if (record == nullptr) return;
   record->status = status.code();

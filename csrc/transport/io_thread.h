@@ -42,9 +42,9 @@ struct TransportShared {
   ByteBudget budget;
   CallEventQueue events;
   const std::unique_ptr<AccessLog> access_log;  // null: there is none
-  std::atomic<bool> has_loaded{false};  // the models of the start
-  std::atomic<uint64_t> serial{0};      // of the latest connection
-  std::atomic<bool> is_closing{false};  // streams of inference take no more
+  std::atomic<bool> has_loaded{false};          // the models of the start
+  std::atomic<uint64_t> serial{0};              // of the latest connection
+  std::atomic<bool> is_closing{false};          // streams of inference take no more
 };
 
 // A turn: what is readable is read; what it brought is handed to the engine and, where a model is

@@ -352,8 +352,7 @@ bool Worker::AfterEnd(const std::string& how) {
     SetPhase(Phase::kFailed, Unavailable(text));
     return false;
   }
-  WriteLog(LogLevel::kError,
-      StrCat(ended, "; it is started again in ", Seconds(*delay_ns), " s"));
+  WriteLog(LogLevel::kError, StrCat(ended, "; it is started again in ", Seconds(*delay_ns), " s"));
   SetPhase(Phase::kDown, Unavailable(StrCat(ended, " and is being started again")));
   if (!WaitBeforeRestart(*delay_ns)) return false;
   restarts_.fetch_add(1, std::memory_order_relaxed);

@@ -51,9 +51,10 @@ TEST_F(LogTest, Fields_AreMembersOfTheObjectAndTheEndOfTheLine) {
   SetLogging({.format = LogFormat::kJson});
   testing::internal::CaptureStderr();
   Log(LogLevel::kInfo, "x", "call", fields);
-  EXPECT_THAT(testing::internal::GetCapturedStderr(),
-              EndsWith(R"("message":"call","model":"m","request_id":"a \"b\"\u000a","sent_bytes":12})"
-                       "\n"));
+  EXPECT_THAT(
+      testing::internal::GetCapturedStderr(),
+      EndsWith(R"("message":"call","model":"m","request_id":"a \"b\"\u000a","sent_bytes":12})"
+               "\n"));
 }
 
 TEST_F(LogTest, LevelThatIsOff_IsDroppedAlone) {

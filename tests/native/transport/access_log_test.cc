@@ -50,10 +50,11 @@ TEST_F(AccessLogOfATransport, CallOfInferenceIsALineWithItsModelVersionAndId) {
   const int32_t id = client.Call(kInfer, Framed(message), true, {{"authorization", "Bearer KEY"}});
   ASSERT_EQ(harness_.Await(client, id).status(), "0");
   const std::string lines = Lines();
-  EXPECT_THAT(lines, ContainsRegex("INFO penstock.access: call method=/inference.GRPCInferenceService/"
-                                   "ModelInfer status=OK model=m version=1 request_id=r-1 "
-                                   "duration_ms=[0-9.]+ received_bytes=[0-9]+ sent_bytes=[0-9]+ "
-                                   "peer=unix:\n"));
+  EXPECT_THAT(lines,
+              ContainsRegex("INFO penstock.access: call method=/inference.GRPCInferenceService/"
+                            "ModelInfer status=OK model=m version=1 request_id=r-1 "
+                            "duration_ms=[0-9.]+ received_bytes=[0-9]+ sent_bytes=[0-9]+ "
+                            "peer=unix:\n"));
   EXPECT_THAT(lines, HasSubstr(StrCat("received_bytes=", message.size() + 5)));
   EXPECT_THAT(lines, Not(HasSubstr("KEY")));
 }
