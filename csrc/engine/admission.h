@@ -24,8 +24,7 @@ struct AdmissionLimits {
   // served, and would take the last place from those. None of a single one. kNoBound = no bound.
   static constexpr size_t kNoBound = SIZE_MAX;
   size_t max_background_requests() const {
-    if (max_inflight_requests == 0) return kNoBound;
-    return max_inflight_requests == 1 ? 0 : (max_inflight_requests + 1) / 2;
+    return max_inflight_requests == 0 ? kNoBound : max_inflight_requests / 2;
   }
 };
 

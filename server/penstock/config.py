@@ -24,6 +24,7 @@ __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 MEBIBYTE = 1 << 20
 _MAX_INT32 = (1 << 31) - 1
 _MAX_PORT = 65535
+_LEAST_WITH_JOBS = 3
 
 
 def _port(default: int, help_text: str) -> Any:
@@ -274,6 +275,11 @@ class ServerConfig(StoreSettings, HttpSettings):
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
+        if self.jobs_root and 0 < self.max_inflight_requests < _LEAST_WITH_JOBS:
+            yield (
+                f"--max-inflight-requests: expected at least {_LEAST_WITH_JOBS} with --jobs-root:"
+                " a job, a request that its client lowered and any other have a place each"
+            )
         if self.grpc_infer_response_compression_level != "none" and not self.grpc_compression:
             yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from tests.support.cli import finished, started
 from tests.support.fixture_models import write_repeat, write_simple
@@ -71,6 +72,41 @@ async def test_calls_over_grpc_are_a_line_each(repository: Path, transport: str)
     (ready,) = about(lines, f"{RPC}ModelReady")
     assert ready["model"] == "simple" and ready["status"] == "OK"
     assert "SECRET" not in json.dumps(lines) + "".join(server.lines)
+
+
+async def test_stream_is_one_line_when_it_is_over(repository: Path, transport: str) -> None:
+    request = simple_request()
+    request.id = "s-1"
+    message = request.SerializeToString()
+    async with logging_server(repository, "--transport", transport) as server:
+        async with raw_client(server.addresses["gRPC"]) as raw:
+            call = raw.stream()
+            for _ in range(3):
+                await call.write(message)
+                await call.read()
+            await call.done_writing()
+            assert await call.code() is grpc.StatusCode.OK
+            left = raw.stream()
+            await left.write(message)
+            await left.read()
+            left.cancel()
+            watch = raw.channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
+            await watch.read()
+            watch.cancel()
+            refused = raw.channel.unary_unary("/no.Service/Method", None, None)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await refused(b"")
+        lines = await lines_of(server)
+    whole, broken = about(lines, f"{RPC}ModelStreamInfer")
+    assert whole["status"] == "OK" and broken["status"] == "CANCELLED"
+    for each in (whole, broken):
+        assert (each["model"], each["request_id"]) == ("simple", "s-1")
+    assert whole["received_bytes"] >= 3 * len(message) > broken["received_bytes"] - 5
+    assert whole["sent_bytes"] > 3 * 128
+    (watched,) = about(lines, "/grpc.health.v1.Health/Watch")
+    assert watched["status"] == "CANCELLED" and watched["sent_bytes"] > 0
+    (unknown,) = about(lines, "/no.Service/Method")
+    assert unknown["status"] == "UNIMPLEMENTED"
 
 
 @pytest.mark.any_transport
