@@ -65,7 +65,9 @@ class AccessLog:
         self.dropped = 0
 
     def write(self, access: Access) -> None:
-        """Never blocks."""
+        """Never blocks. Whether there is to be a line is settled here: it may be written later."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ps-access", daemon=True)
             self._thread.start()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.observe.access import Access, AccessLog
-from penstock.observe.log import LogSettings, set_up_logging
+from penstock.observe.log import LogSettings, apply_settings, set_up_logging
 
 
 @pytest.fixture
@@ -69,6 +69,16 @@ def test_what_is_too_much_is_dropped_counted_and_said(stream: io.StringIO) -> No
     assert [each["level"] for each in entries].count("INFO") == 3
     (told,) = [each for each in entries if each["level"] == "WARNING"]
     assert told["dropped"] == 3 and "not in the access log" in told["message"]
+
+
+def test_call_that_ends_while_info_is_off_has_no_line_later(stream: io.StringIO) -> None:
+    log = AccessLog()
+    apply_settings(LogSettings.of("warning", "json"))
+    log.write(Access("/s/off"))
+    apply_settings(LogSettings.of("info", "json"))
+    log.write(Access("/s/on"))
+    log.close()
+    assert [json.loads(line)["method"] for line in stream.getvalue().splitlines()] == ["/s/on"]
 
 
 def test_without_a_call_there_is_no_thread() -> None:
