@@ -1,5 +1,6 @@
 """`--access-log`: one line for each call and HTTP request, on every way in, and nothing secret."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from tests.support.cli import finished, started
-from tests.support.fixture_models import write_repeat, write_simple
+from tests.support.fixture_models import write_blocked, write_simple
 from tests.support.http import ask, post
 from tests.support.http_requests import simple_json
 from tests.support.raw_grpc import raw_client
-from tests.support.requests import simple_request
+from tests.support.requests import identity_request, simple_request
 from tests.support.run_server import ServerProcess, serve_process
 
 from penstock_client import AsyncClient
@@ -25,7 +26,7 @@ RPC = "/inference.GRPCInferenceService/"
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     write_simple(tmp_path / "models")
-    write_repeat(tmp_path / "models")
+    write_blocked(tmp_path / "models", tmp_path / "gate")
     return tmp_path / "models"
 
 
@@ -43,6 +44,15 @@ async def lines_of(server: ServerProcess) -> list[dict[str, Any]]:
     assert await server.finish() == 0
     found = [json.loads(line) for line in server.lines]
     return [each for each in found if each["logger"] == "penstock.access"]
+
+
+async def until_in_flight(server: ServerProcess, count: int) -> None:
+    """Returns once so many requests are with the server."""
+    port = int(server.addresses["metrics"].rpartition(":")[2])
+    line = f"\npenstock_inflight_requests {count}\n"
+    async with asyncio.timeout(30):
+        while line not in (await ask(port, "/metrics")).body.decode():
+            pass
 
 
 def about(lines: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
@@ -75,6 +85,7 @@ async def test_calls_over_grpc_are_a_line_each(repository: Path, transport: str)
 
 
 async def test_stream_is_one_line_when_it_is_over(repository: Path, transport: str) -> None:
+    gate = repository.parent / "gate"
     request = simple_request()
     request.id = "s-1"
     message = request.SerializeToString()
@@ -89,7 +100,11 @@ async def test_stream_is_one_line_when_it_is_over(repository: Path, transport: s
             left = raw.stream()
             await left.write(message)
             await left.read()
+            await left.write(identity_request([1], model="blocked").SerializeToString())
+            await until_in_flight(server, 1)
             left.cancel()
+            gate.touch()  # a batch that runs goes on to its end
+            await until_in_flight(server, 0)
             watch = raw.channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)(b"")
             await watch.read()
             watch.cancel()

@@ -136,6 +136,6 @@ def _status(context: Any, error: BaseException | None) -> str:
         return code.name
     if code:
         return next((each.name for each in grpc.StatusCode if each.value[0] == code), "UNKNOWN")
-    if error is None:
-        return "OK"
+    if error is None:  # a stream may end well before it hears that its client has left
+        return "CANCELLED" if context.cancelled() else "OK"
     return "UNKNOWN" if isinstance(error, Exception) else "CANCELLED"
