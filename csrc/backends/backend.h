@@ -139,6 +139,10 @@ class BackendInstance {
   // Threading: on any thread.
   virtual bool is_available() const { return true; }
 
+  // How often what runs its batches, a process, was started again.
+  // Threading: on any thread.
+  virtual uint64_t restarts() const { return 0; }
+
   // Memory to gather an input into; a worker's instance hands out its slab here.
   virtual Buffer AllocateInput(size_t size_bytes) {
     return HostPool::Shared().Allocate(size_bytes);
@@ -193,6 +197,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v2";
+inline constexpr const char* kBackendEntry = "penstock_backend_v3";
 
 }  // namespace penstock

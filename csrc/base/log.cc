@@ -1,13 +1,15 @@
 #include "base/log.h"
 
-#include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <ctime>
 #include <string>
+
+#include "base/clock.h"
 
 namespace penstock {
 namespace {
@@ -37,14 +39,13 @@ std::string_view LevelName(LogLevel level) {
   return "ERROR";
 }
 
-std::string Timestamp() {
-  timeval now;
-  gettimeofday(&now, nullptr);
+std::string Timestamp(int64_t unix_ms) {
+  const auto seconds = static_cast<time_t>(unix_ms / 1000);
   tm utc;
-  gmtime_r(&now.tv_sec, &utc);
+  gmtime_r(&seconds, &utc);
   char text[48];
   const size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &utc);
-  snprintf(text + n, sizeof(text) - n, ".%03dZ", static_cast<int>(now.tv_usec / 1000));
+  snprintf(text + n, sizeof(text) - n, ".%03dZ", static_cast<int>(unix_ms % 1000));
   return text;
 }
 
@@ -70,23 +71,48 @@ void AppendText(std::string& out, std::string_view text) {
   for (const char c : text) out.push_back(static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
 }
 
-std::string FormatLine(LogLevel level, std::string_view component, std::string_view message) {
-  std::string line;
-  if (g_format.load(std::memory_order_relaxed) == LogFormat::kJson) {
-    line.append("{\"time\":\"").append(Timestamp()).append("\",\"level\":\"");
-    line.append(LevelName(level)).append("\",\"logger\":");
-    AppendJson(line, component);
-    line.append(",\"message\":");
-    AppendJson(line, message);
-    line.append("}\n");
-    return line;
+bool IsPlain(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) > 0x20 && c != '"' && c != '=' && c != '\\';
+  });
+}
+
+void AppendJsonLine(std::string& line, std::string_view level, std::string_view component,
+                    std::string_view message, std::span<const LogField> fields) {
+  line.append("\",\"level\":\"").append(level).append("\",\"logger\":");
+  AppendJson(line, component);
+  line.append(",\"message\":");
+  AppendJson(line, message);
+  for (const LogField& field : fields) {
+    line.append(",\"").append(field.name).append("\":");
+    if (field.is_number) {
+      line.append(field.value);
+    } else {
+      AppendJson(line, field.value);
+    }
   }
-  line.append(Timestamp()).append(" ").append(LevelName(level)).append(" ");
+  line.append("}\n");
+}
+
+void AppendTextLine(std::string& line, std::string_view level, std::string_view component,
+                    std::string_view message, std::span<const LogField> fields) {
+  line.append(" ").append(level).append(" ");
   AppendText(line, component);
   line.append(": ");
   AppendText(line, message);
+  for (const LogField& field : fields) {
+    line.append(" ").append(field.name).append("=");
+    if (IsPlain(field.value)) {
+      line.append(field.value);
+    } else {
+      AppendJson(line, field.value);
+    }
+  }
   line.push_back('\n');
-  return line;
+}
+
+bool IsWritten(LogLevel level) {
+  return (g_levels.load(std::memory_order_relaxed) & Bit(level)) != 0;
 }
 
 }  // namespace
@@ -96,11 +122,29 @@ void SetLogging(const LogSettings& settings) {
   g_format.store(settings.format, std::memory_order_relaxed);
 }
 
-void Log(LogLevel level, std::string_view component, std::string_view message) {
-  if ((g_levels.load(std::memory_order_relaxed) & Bit(level)) == 0) return;
-  const std::string line = FormatLine(level, component, message);
-  // A full or closed standard error must not stop the server: the line is lost, nothing else.
-  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+void AppendLogLine(std::string* out, int64_t unix_ms, LogLevel level, std::string_view component,
+                   std::string_view message, std::span<const LogField> fields) {
+  if (!IsWritten(level)) return;
+  if (g_format.load(std::memory_order_relaxed) == LogFormat::kJson) {
+    out->append("{\"time\":\"").append(Timestamp(unix_ms));
+    AppendJsonLine(*out, LevelName(level), component, message, fields);
+  } else {
+    out->append(Timestamp(unix_ms));
+    AppendTextLine(*out, LevelName(level), component, message, fields);
+  }
+}
+
+// A full or closed standard error must not stop the server: the lines are lost, nothing else.
+void WriteLogLines(std::string_view lines) {
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, lines.data(), lines.size());
+}
+
+void Log(LogLevel level, std::string_view component, std::string_view message,
+         std::span<const LogField> fields) {
+  if (!IsWritten(level)) return;
+  std::string line;
+  AppendLogLine(&line, UnixTimeMs(), level, component, message, fields);
+  WriteLogLines(line);
 }
 
 }  // namespace penstock

@@ -48,8 +48,8 @@ std::unique_ptr<PyTransport> MakeTransport(
     uint32_t max_concurrent_streams, size_t max_inflight_per_stream, size_t max_header_bytes,
     bool compression, int response_compression_level, int64_t keepalive_time_ms,
     int64_t keepalive_timeout_ms, int64_t min_ping_interval_ms, int64_t max_connection_age_ms,
-    int64_t max_connection_age_grace_ms, int64_t max_connection_idle_ms,
-    size_t max_buffered_bytes) {
+    int64_t max_connection_age_grace_ms, int64_t max_connection_idle_ms, size_t max_buffered_bytes,
+    bool access_log) {
   TransportOptions options;
   options.io_threads = io_threads;
   options.max_message_bytes = max_message_bytes;
@@ -58,6 +58,7 @@ std::unique_ptr<PyTransport> MakeTransport(
   options.max_inflight_per_stream = max_inflight_per_stream;
   options.max_header_bytes = max_header_bytes;
   options.max_buffered_bytes = max_buffered_bytes;
+  options.access_log = access_log;
   options.compression = compression;
   options.response_compression_level = response_compression_level;
   options.keepalive_time_ns = keepalive_time_ms * kMillisecondNs;
@@ -139,6 +140,7 @@ py::dict StatsOf(const PyTransport& self) {
   dict["bytes_read"] = counters.bytes_read.load();
   dict["bytes_written"] = counters.bytes_written.load();
   dict["buffered_bytes"] = counters.buffered_bytes.load();
+  dict["access_log_dropped"] = self.transport().dropped_access_lines();
   return dict;
 }
 
@@ -213,7 +215,8 @@ void BindTransport(py::module_& module) {
            py::arg("response_compression_level") = 0, py::arg("keepalive_time_ms"),
            py::arg("keepalive_timeout_ms"), py::arg("min_ping_interval_ms"),
            py::arg("max_connection_age_ms") = 0, py::arg("max_connection_age_grace_ms") = 0,
-           py::arg("max_connection_idle_ms") = 0, py::arg("max_buffered_bytes") = 0)
+           py::arg("max_connection_idle_ms") = 0, py::arg("max_buffered_bytes") = 0,
+           py::arg("access_log") = false)
       .def(
           "use_tls",
           [](const PyTransport& self, std::string certificate, std::string key,

@@ -135,6 +135,7 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   const InstanceCounts instances = version.instance_counts();
   dict["available_instances"] = instances.available;
   dict["busy_instances"] = instances.busy;
+  dict["worker_restarts"] = instances.restarts;
   dict["busy_ns"] = statistics.busy_ns;
   AddBatches(statistics, counters, dict);
   AddFailures(statistics, counters, dict);

@@ -80,7 +80,7 @@ Status Admission::TakeBackgroundPlace(size_t size_bytes) {
   const size_t bytes = background_bytes_.fetch_add(size_bytes) + size_bytes;
   const size_t most = limits_.max_background_requests();
   const size_t most_bytes = limits_.max_background_bytes;
-  const bool has_place = most == 0 || before < most;
+  const bool has_place = before < most;
   const bool has_room = most_bytes == 0 || bytes <= most_bytes || before == 0;
   if (has_place && has_room) return Status::Ok();
   ReleaseBackground(size_bytes);  // first: there may be no memory for the text

@@ -21,8 +21,11 @@ struct AdmissionLimits {
   size_t max_background_bytes = 0;   // of requests that clients lowered, together; 0 = no bound
 
   // Of the places in flight those that such requests may have: they wait for as long as others are
-  // served, and would take the last place from those. 0 = no bound.
-  size_t max_background_requests() const { return (max_inflight_requests + 1) / 2; }
+  // served, and would take the last place from those. None of a single one. kNoBound = no bound.
+  static constexpr size_t kNoBound = SIZE_MAX;
+  size_t max_background_requests() const {
+    return max_inflight_requests == 0 ? kNoBound : max_inflight_requests / 2;
+  }
 };
 
 // Threading: thread-safe.

@@ -30,7 +30,7 @@ void Instance::Execute(const Batch& batch, BatchTimes* times,
     status = ExecuteOrThrow(batch, times, *outcomes);
   } catch (const std::exception& error) {
     // The text may hold anything: it is for the log, not for clients.
-    Log(LogLevel::kError, name_, error.what());
+    LogFailure(batch, error.what());
     status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
   } catch (...) {
     status = Internal(StrCat(environment_.spec.DisplayName(), what_threw));
@@ -45,6 +45,16 @@ void Instance::Execute(const Batch& batch, BatchTimes* times,
   for (Status& outcome : *outcomes) {
     if (outcome.ok()) outcome = status;
   }
+}
+
+// Of a batch of one the line says which request it was.
+void Instance::LogFailure(const Batch& batch, std::string_view text) const {
+  const std::string version = std::to_string(environment_.spec.version);
+  std::vector<LogField> about = {{"model", environment_.spec.model_name}, {"version", version}};
+  if (batch.requests.size() == 1 && !AsInfer(batch.requests[0]).view.id.empty()) {
+    about.push_back({"request_id", AsInfer(batch.requests[0]).view.id});
+  }
+  Log(LogLevel::kError, name_, text, about);
 }
 
 Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes) {
@@ -122,6 +132,11 @@ bool Instance::TryRunHere() noexcept {
 bool Instance::is_available() const {
   MutexLock lock(close_mu_);
   return !is_closed_ && asked_.is_available();
+}
+
+uint64_t Instance::restarts() const {
+  MutexLock lock(close_mu_);
+  return is_closed_ ? 0 : asked_.restarts();
 }
 
 void Instance::Close() {

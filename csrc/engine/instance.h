@@ -58,6 +58,10 @@ class Instance {
 
   // Whether a batch runs. Thread-safe, never blocks.
   bool is_busy() const { return is_busy_.load(std::memory_order_relaxed); }
+  // As which it is among the owners of kept requests (KeptRequests::Owners).
+  const void* kept_owner() const { return &answers_; }
+  // How often what runs its batches was started again: see BackendInstance::restarts.
+  uint64_t restarts() const;
 
   // Runs the next batch on the calling thread, if the instance is idle, its backend allows it, its
   // batches are quick and the batching policy says now; background requests are left to the
@@ -79,6 +83,7 @@ class Instance {
   Status ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes);
   Status AnswerOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes);
   uint32_t TakeKeptOut(Batch* batch, std::vector<Status>* outcomes) const;
+  void LogFailure(const Batch& batch, std::string_view text) const;
   void Run() noexcept;
   void RunBatch(Batch* batch, std::vector<Status>* outcomes) REQUIRES(run_mu_);
   void LearnRunTime(const Batch& batch, int64_t run_ns);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -17,19 +18,26 @@ namespace penstock {
 // Blocking: WaitEmpty.
 class KeptRequests {
  public:
-  // Before the request is kept: it may end before this returns else.
-  void Add(const RequestRef& request);
+  // Before the request is kept: it may end before this returns else. `owner` is what keeps it.
+  void Add(const RequestRef& request, const void* owner);
   void Remove(const InferRequest& request);
   // False: not empty by `deadline_ns`.
   bool WaitEmpty(Clock& clock, int64_t deadline_ns);
+  // Those that keep one now.
+  std::unordered_set<const void*> Owners() const;
   // Ends what is kept with `status`.
   void FailAll(const Status& status);
 
  private:
-  Mutex mu_;
+  struct Kept {
+    RequestRef request;
+    const void* owner;  // not used but for its address
+  };
+
+  mutable Mutex mu_;
   CondVar emptied_;
   // Guarded by mu_.
-  std::unordered_map<const InferRequest*, RequestRef> requests_ GUARDED_BY(mu_);
+  std::unordered_map<const InferRequest*, Kept> requests_ GUARDED_BY(mu_);
 };
 
 }  // namespace penstock

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <unordered_set>
 #include <utility>
 
 #include "base/strcat.h"
@@ -176,11 +177,18 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   return true;
 }
 
+bool ModelVersion::is_available() const {
+  return std::any_of(instances_.begin(), instances_.end(),
+                     [](const auto& instance) { return instance->is_available(); });
+}
+
 InstanceCounts ModelVersion::instance_counts() const {
+  const std::unordered_set<const void*> owners = kept_.Owners();
   InstanceCounts counts;
   for (const auto& instance : instances_) {
     counts.available += instance->is_available() ? 1 : 0;
-    counts.busy += instance->is_busy() ? 1 : 0;
+    counts.busy += instance->is_busy() || owners.contains(instance->kept_owner()) ? 1 : 0;
+    counts.restarts += instance->restarts();
   }
   return counts;
 }

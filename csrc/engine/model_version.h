@@ -26,7 +26,8 @@ namespace penstock {
 // How many instances of a version are there to run a batch, and run one.
 struct InstanceCounts {
   size_t available = 0;
-  size_t busy = 0;
+  size_t busy = 0;        // also with a request that goes on behind its batch
+  uint64_t restarts = 0;  // of their workers, all together
 };
 
 // Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other.
@@ -79,7 +80,7 @@ class ModelVersion {
 
   // Whether an instance is there to run a batch: see BackendInstance::is_available.
   // Blocking: never.
-  bool is_available() const { return instance_counts().available > 0; }
+  bool is_available() const;
   InstanceCounts instance_counts() const;
   const VersionSpec& spec() const { return *spec_; }
   const std::string& version_text() const { return version_text_; }

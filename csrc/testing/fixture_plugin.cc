@@ -4,6 +4,6 @@
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v2(const penstock::BackendOptions& /*options*/) {
+penstock_backend_v3(const penstock::BackendOptions& /*options*/) {
   return penstock::MakeFixtureBackend();
 }

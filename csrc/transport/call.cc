@@ -17,6 +17,19 @@ int64_t DeadlineOf(const RequestHead& head, int64_t now_ns) {
   return head.timeout_ns() > kNever - now_ns ? kNever : now_ns + head.timeout_ns();
 }
 
+std::unique_ptr<AccessRecord> BeginAccess(const Connection& connection, const RequestHead& head) {
+  const IoThread& io = connection.io();
+  if (io.access_log() == nullptr) return nullptr;
+  auto record = std::make_unique<AccessRecord>();
+  record->begun_ns = io.engine().clock().NowNs();
+  record->peer.Set(connection.peer());
+  record->method.Set(head.path());
+  for (const auto& [name, value] : head.metadata()) {
+    if (name == "x-request-id") record->request_id.Set(value);
+  }
+  return record;
+}
+
 }  // namespace
 
 void* Call::operator new(size_t size, SessionMemory& memory) {
@@ -31,6 +44,7 @@ Call::Call(Connection& connection, const RequestHead& head)
       encoding_(head.encoding()),
       reply_compression_(io_.options().response_compression_level > 0 ? head.accepted()
                                                                       : Compression::kIdentity),
+      access_(BeginAccess(connection, head)),
       connection_(&connection),
       reader_(io_.options().max_message_bytes, io_.budget()) {}
 
@@ -42,6 +56,7 @@ void Call::DropUnsent() {
 
 void Call::OnData(std::span<const uint8_t> data) {
   unconsumed_ += data.size();
+  if (access_ != nullptr) access_->received_bytes += data.size();
   while (!data.empty() && !is_finished_) {
     MessageReader::Message message;
     const Result<bool> is_complete = reader_.Read(&data, &message);
@@ -137,6 +152,20 @@ void Call::OnStreamClosed(CallEnd end) {
   DropUnsent();
   connection_ = nullptr;
   EndLane(is_finished_ ? CallEnd::kFinished : end);
+  if (access_ != nullptr) LogAccess(io_, access_.get());
+}
+
+void Call::LogAccess(IoThread& io, AccessRecord* record) {
+  record->ended_ns = io.engine().clock().NowNs();
+  record->ended_unix_ms = UnixTimeMs();
+  io.access_log()->Push(*record);
+}
+
+void Call::LogRefused(const Connection& connection, const RequestHead& head, const Status& status) {
+  const auto record = BeginAccess(connection, head);
+  if (record == nullptr) return;
+  record->status = status.code();
+  LogAccess(connection.io(), record.get());
 }
 
 void Call::OnDeadline() {
@@ -172,6 +201,7 @@ void Call::Send(ReplyRef reply) {
 
 void Call::Finish(const Status& status, const Metadata& metadata) {
   if (std::exchange(is_finished_, true) || connection_ == nullptr) return;
+  if (access_ != nullptr) access_->status = status.code();
   TidyInbox();
   reader_.Reset();
   if (!has_sent_headers_) {
@@ -198,6 +228,7 @@ ssize_t Call::PlanFrame(size_t length, uint32_t* flags) {
 
 bool Call::TakeFrame(size_t size, OutQueue* out) {
   unsent_bytes_ -= size;
+  if (access_ != nullptr) access_->sent_bytes += size;
   while (size != 0) {
     Reply& reply = *unsent_.front();
     const size_t part = std::min(size, reply.left());

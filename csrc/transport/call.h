@@ -7,12 +7,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "transport/access_log.h"
 #include "transport/message_reader.h"
 #include "transport/reply.h"
 #include "transport/request_head.h"
@@ -39,6 +41,10 @@ class Call {
   static void* operator new(size_t size, SessionMemory& memory);
   static void operator delete(void* block) { SessionMemory::Free(block); }
   static void operator delete(void* block, SessionMemory&) { SessionMemory::Free(block); }
+
+  // For the access log: a call that its headers have kept from being one.
+  static void LogRefused(const Connection& connection, const RequestHead& head,
+                         const Status& status);
 
   Call(Connection& connection, const RequestHead& head);
   virtual ~Call() = default;
@@ -105,6 +111,8 @@ class Call {
 
   IoThread& io() const { return io_; }
   Compression reply_compression() const { return reply_compression_; }
+  // What the access log is told at the end; null: nothing.
+  AccessRecord* access_record() const { return access_.get(); }
 
   const int64_t deadline_ns_;
 
@@ -125,12 +133,15 @@ class Call {
   void Consume();
   void DropUnsent();
   void EndLane(CallEnd end);
+  static void LogAccess(IoThread& io, AccessRecord* record);
 
   // Constant after construction.
   IoThread& io_;
   const int32_t stream_id_;
   const Compression encoding_;
   const Compression reply_compression_;
+
+  const std::unique_ptr<AccessRecord> access_;
 
   Connection* connection_;
   uint32_t references_ = 1;  // the stream's

@@ -107,6 +107,7 @@ void Connection::Handshake() {
   switch (tls_->Handshake()) {
     case TlsSession::Io::kDone:
       is_handshaking_ = false;
+      if (is_draining_) BeginDrain();
       Watch({});
       io_.ReadAgain(this);  // the preface may have come with it, and lie in OpenSSL
       return;
@@ -325,7 +326,12 @@ void Connection::OnPingAck(bool is_drains) {
 
 void Connection::Drain() {
   if (is_closed_ || std::exchange(is_draining_, true)) return;
-  if (is_handshaking_) return Close();  // it has no call yet, and may never end
+  if (!is_handshaking_) return BeginDrain();
+  drain_ns_ = io_.now_ns();  // what follows comes when it has shaken hands
+  SetDue(drain_ns_ + kDrainHandshakeNs);
+}
+
+void Connection::BeginDrain() {
   drain_ns_ = io_.now_ns();
   // Calls may be on their way: the last stream is named once the client has seen the notice.
   nghttp2_submit_shutdown_notice(session_);
@@ -362,6 +368,7 @@ void Connection::BeginCall() {
         StrCat("received metadata of ", head_.size_bytes(), " bytes exceeds the limit of ", most));
   }
   if (!fault.ok()) {
+    Call::LogRefused(*this, head_, fault);
     SubmitTrailersOnly(head_.stream_id(), fault, {});
     return;
   }

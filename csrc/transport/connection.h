@@ -88,6 +88,9 @@ class Connection {
 
   // For the answer to the ping behind the first GOAWAY.
   static constexpr int64_t kGoawayNs = 1'000'000'000;
+  // For who shakes hands when the drain begins: it is told to go then, in words it understands. One
+  // that is refused without a word would count the server as broken, where its successor serves.
+  static constexpr int64_t kDrainHandshakeNs = 5'000'000'000;
 
   Status StartSession();
   void Handshake();
@@ -107,6 +110,7 @@ class Connection {
 
   void CheckPing();
   void OnPingAck(bool is_drains);
+  void BeginDrain();
   void SayGoaway(uint32_t error_code, std::string_view why);
   void CheckKeepalive(int64_t now_ns);
   void CheckAgeAndIdle(int64_t now_ns);

@@ -47,7 +47,7 @@ int Connection::Callbacks::OnHeader(nghttp2_session*, const nghttp2_frame*, cons
     if (!self.is_request_head_) return 0;
     RequestHead& head = self.head_;
     head.Add({reinterpret_cast<const char*>(name), name_size},
-             {reinterpret_cast<const char*>(value), value_size}, self.io_.has_access_policy(),
+             {reinterpret_cast<const char*>(value), value_size}, self.io_.keeps_metadata(),
              self.io_.options().max_header_bytes);
     return 0;
   });

@@ -83,6 +83,10 @@ void Connection::CheckAgeAndIdle(int64_t now_ns) {
     return;
   }
   if (end_ns_ != kNever) SetDue(end_ns_);
+  if (is_draining_ && is_handshaking_) {
+    if (now_ns >= drain_ns_ + kDrainHandshakeNs) return Close();
+    return SetDue(drain_ns_ + kDrainHandshakeNs);
+  }
   if (is_draining_) {
     if (has_said_goaway_) return;
     if (now_ns < drain_ns_ + kGoawayNs) {

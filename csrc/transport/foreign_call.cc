@@ -1,8 +1,11 @@
 #include "transport/foreign_call.h"
 
 #include <algorithm>
+#include <span>
+#include <string_view>
 #include <utility>
 
+#include "protocol/field_reader.h"
 #include "transport/connection.h"
 #include "transport/grpc_text.h"
 #include "transport/io_thread.h"
@@ -29,6 +32,23 @@ Metadata Decoded(const Metadata& sent) {
   return metadata;
 }
 
+// For the access log: the model that a message of the protocol's own RPCs names. Of those about the
+// repository and settings the field before it is another.
+void NoteModel(std::span<const uint8_t> message, AccessRecord* record) {
+  constexpr std::string_view kService = "/inference.GRPCInferenceService/";
+  std::string_view rpc = record->method.view();
+  if (!rpc.starts_with(kService)) return;
+  rpc.remove_prefix(kService.size());
+  const bool is_second = rpc.starts_with("RepositoryModel") || rpc == "TraceSetting";
+  if (!is_second && !rpc.starts_with("Model")) return;
+  FieldReader reader(message);
+  for (Field field; reader.Next(&field);) {
+    if (field.type != WireType::length_delimited) continue;
+    if (field.number == (is_second ? 2 : 1)) record->model.Set(field.text());
+    if (field.number == 2 && !is_second) record->version.Set(field.text());
+  }
+}
+
 }  // namespace
 
 ForeignCall::ForeignCall(Connection& connection, const RequestHead& head)
@@ -47,6 +67,7 @@ void ForeignCall::Read() {
 
 void ForeignCall::OnMessage(MessageBytes message) {
   is_reading_ = false;
+  if (access_record() != nullptr) NoteModel(message.span(), access_record());
   io().events().Push({handle_, CallEvent::Kind::kMessage, std::move(message)});
 }
 

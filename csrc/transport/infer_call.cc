@@ -131,13 +131,25 @@ void InferCall::Submit(MessageBytes message) {
   if (!is_stream_) {
     pending_.Append(reply);
     io().Infer(reply, caller_.get());
+    if (access_record() != nullptr) NoteRequest(request);
     return;
   }
   decoupled_.push_back(reply);  // whether it is, the engine says
   io().Infer(reply, caller_.get());
+  if (access_record() != nullptr) NoteRequest(request);
   if (request.is_decoupled) return;
   decoupled_.pop_back();
   pending_.Append(std::move(reply));
+}
+
+// For the access log; of a stream the first counts.
+void InferCall::NoteRequest(const InferRequest& request) {
+  AccessRecord& record = *access_record();
+  if (!record.model.view().empty()) return;
+  record.model.Set(request.view.model_name);
+  record.version.Set(request.version != nullptr ? request.version->version_text()
+                                                : request.view.model_version);
+  if (!request.view.id.empty()) record.request_id.Set(request.view.id);
 }
 
 // A response that cannot be made fails its request; on a stream that is a reply too.

@@ -50,6 +50,7 @@ class InferCall final : public Call {
   bool IsVerified();
   void Authorize();
   void Submit(MessageBytes message);
+  void NoteRequest(const InferRequest& request);
   Status SendBlock(const ReplyRef& reply, ResponseBlock block);
   void SendUnary(ReplyRef reply);
   void SendStreamed(ReplyRef reply);

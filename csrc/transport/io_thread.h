@@ -17,6 +17,7 @@
 #include "base/thread.h"
 #include "batcher/completion_queue.h"
 #include "engine/engine.h"
+#include "transport/access_log.h"
 #include "transport/call_handle.h"
 #include "transport/connection.h"
 #include "transport/mailbox.h"
@@ -32,16 +33,18 @@ struct TransportShared {
   TransportShared(Engine& engine, const TransportOptions& options)
       : engine(engine),
         options(options),
-        budget(options.max_buffered_bytes, counters.buffered_bytes) {}
+        budget(options.max_buffered_bytes, counters.buffered_bytes),
+        access_log(options.access_log ? std::make_unique<AccessLog>(engine.clock()) : nullptr) {}
 
   Engine& engine;
   const TransportOptions options;
   TransportCounters counters;
   ByteBudget budget;
   CallEventQueue events;
-  std::atomic<bool> has_loaded{false};  // the models of the start
-  std::atomic<uint64_t> serial{0};      // of the latest connection
-  std::atomic<bool> is_closing{false};  // streams of inference take no more
+  const std::unique_ptr<AccessLog> access_log;  // null: there is none
+  std::atomic<bool> has_loaded{false};          // the models of the start
+  std::atomic<uint64_t> serial{0};              // of the latest connection
+  std::atomic<bool> is_closing{false};          // streams of inference take no more
 };
 
 // A turn: what is readable is read; what it brought is handed to the engine and, where a model is
@@ -86,10 +89,12 @@ class IoThread {
   TransportCounters& counters() const { return shared_->counters; }
   ByteBudget& budget() const { return shared_->budget; }
   CallEventQueue& events() const { return shared_->events; }
+  AccessLog* access_log() const { return shared_->access_log.get(); }
   uint64_t NextSerial() { return shared_->serial.fetch_add(1, std::memory_order_relaxed) + 1; }
   bool has_loaded() const { return shared_->has_loaded.load(std::memory_order_relaxed); }
   bool is_closing() const { return shared_->is_closing.load(std::memory_order_relaxed); }
-  bool has_access_policy() const { return has_access_policy_; }
+  // Metadata of inference is looked at: somebody asks who calls, or which request it is.
+  bool keeps_metadata() const { return has_access_policy_ || access_log() != nullptr; }
   const std::shared_ptr<Mailbox>& mailbox() const { return mailbox_; }
   SessionMemory& memory() { return memory_; }
   std::span<uint8_t> read_buffer() { return read_buffer_; }

@@ -23,6 +23,8 @@ struct TransportOptions {
   bool compression = true;
   int response_compression_level = 0;
 
+  bool access_log = false;  // a line of the log for each call
+
   // Connections; 0 = never, for the last three.
   int64_t keepalive_time_ns = int64_t{7200} * 1'000'000'000;
   int64_t keepalive_timeout_ns = int64_t{20} * 1'000'000'000;

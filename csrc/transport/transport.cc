@@ -50,6 +50,7 @@ Status Transport::Listen(int fd) {
 }
 
 void Transport::Start() {
+  if (shared_->access_log != nullptr) shared_->access_log->Start();
   for (const auto& thread : threads_) thread->Start();
   for (Socket& listener : listeners_) {
     threads_[0]->WatchListener(std::move(listener), [this](int fd) { return Accept(fd); });
@@ -79,6 +80,7 @@ bool Transport::Stop(int64_t timeout_ns) {
   }
   threads_.clear();
   listeners_.clear();
+  if (shared_->access_log != nullptr) shared_->access_log->Stop();
   return have_ended;
 }
 

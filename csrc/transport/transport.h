@@ -49,6 +49,10 @@ class Transport {
 
   CallEventQueue& events() { return shared_->events; }
   const TransportCounters& counters() const { return shared_->counters; }
+  // Calls that the access log has no line of.
+  uint64_t dropped_access_lines() const {
+    return shared_->access_log != nullptr ? shared_->access_log->dropped() : 0;
+  }
 
  private:
   bool Accept(int listener);

@@ -92,6 +92,12 @@ bool Worker::has_failed() const { return phase() == Phase::kFailed; }
 
 std::string Worker::Say(std::string_view what) const { return StrCat(options_.label, ": ", what); }
 
+void Worker::WriteLog(LogLevel level, std::string_view text) const {
+  const std::array<LogField, 2> about = {
+      {{"model", options_.model}, {"version", options_.version}}};
+  Log(level, LogName(), text, about);
+}
+
 Worker::Phase Worker::phase() const {
   MutexLock lock(mu_);
   return phase_;
@@ -139,7 +145,7 @@ void Worker::BeginSession(std::shared_ptr<WorkerSession> session) {
 std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
   BeginSession(session);
   LineRelay lines(options_.lines,
-                  [this](LogLevel level, std::string_view line) { Log(level, LogName(), line); });
+                  [this](LogLevel level, std::string_view line) { WriteLog(level, line); });
   std::optional<std::string> how;
   while (!(how = session->End())) {
     try {
@@ -178,7 +184,7 @@ void Worker::ReadRest(WorkerSession& session, LineRelay* lines, const std::strin
     ReadLog(session, lines);
     lines->Finish(NowNs());
   } catch (const std::exception& error) {
-    Log(LogLevel::kError, options_.log_name, error.what());
+    WriteLog(LogLevel::kError, error.what());
   }
   EndStreams(how);
 }
@@ -331,25 +337,26 @@ bool Worker::AfterEnd(const std::string& how) {
   }
   if (has_changed_) {
     const std::string text = Say("the model's file has changed: load it again");
-    Log(LogLevel::kError, LogName(), text);
+    WriteLog(LogLevel::kError, text);
     SetPhase(Phase::kFailed, Unavailable(text));
     return false;
   }
   const std::optional<int64_t> delay_ns = budget_.OnEnd(NowNs());
-  if (!failure_.ok()) Log(LogLevel::kError, LogName(), failure_.message());
+  if (!failure_.ok()) WriteLog(LogLevel::kError, failure_.message());
   if (!delay_ns) {
     const auto& options = budget_.options();
     const std::string text = StrCat(ended, "; it is not started again, for it has ended more than ",
                                     options.max_restarts, " times within ",
                                     Seconds(options.window_ns), " s: load the model again");
-    Log(LogLevel::kError, LogName(), text);
+    WriteLog(LogLevel::kError, text);
     SetPhase(Phase::kFailed, Unavailable(text));
     return false;
   }
-  Log(LogLevel::kError, LogName(),
-      StrCat(ended, "; it is started again in ", Seconds(*delay_ns), " s"));
+  WriteLog(LogLevel::kError, StrCat(ended, "; it is started again in ", Seconds(*delay_ns), " s"));
   SetPhase(Phase::kDown, Unavailable(StrCat(ended, " and is being started again")));
-  return WaitBeforeRestart(*delay_ns);
+  if (!WaitBeforeRestart(*delay_ns)) return false;
+  restarts_.fetch_add(1, std::memory_order_relaxed);
+  return true;
 }
 
 // False: the worker is to stop.

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/event_fd.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/thread.h"
@@ -30,6 +31,8 @@ namespace penstock {
 struct WorkerOptions {
   std::string label;     // "model 'm' version 1", for messages
   std::string log_name;  // before the lines that it prints, until it is activated
+  std::string model;     // of its lines of the log, as fields
+  std::string version;
   WorkerLaunch launch;
   // From a process's start to DESCRIBED, and from START to READY; 0 = no limit.
   int64_t load_limit_ns = int64_t{600} * 1'000'000'000;
@@ -95,6 +98,8 @@ class Worker {
   Status Activate(const std::string& name) EXCLUDES(mu_);
   // Whether Run would find a worker.
   bool is_ready() const EXCLUDES(mu_);
+  // How often it was started again.
+  uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
   // Whether it has ended for good.
   bool has_failed() const EXCLUDES(mu_);
 
@@ -156,6 +161,7 @@ class Worker {
   bool is_stopping() const EXCLUDES(mu_);
   std::string LogName() const EXCLUDES(mu_);
   std::string Say(std::string_view what) const;
+  void WriteLog(LogLevel level, std::string_view text) const EXCLUDES(mu_);
 
   // In Run and RunStreams.
   Status Send(WorkerSession& session, const WorkerBatch& batch, SlabArena* arena) REQUIRES(run_mu_);
@@ -169,6 +175,7 @@ class Worker {
   // Constant after construction.
   const WorkerOptions options_;
   const EventFd wake_;
+  std::atomic<uint64_t> restarts_{0};
   WorkerSignature signature_;  // constant after Start
 
   Mutex run_mu_;  // before mu_

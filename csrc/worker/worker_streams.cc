@@ -185,7 +185,7 @@ void Worker::EndStreams(const std::string& how) {
     try {
       streams.sink->OnEnd(status);
     } catch (const std::exception& error) {  // the others are told all the same
-      Log(LogLevel::kError, options_.log_name, error.what());
+      WriteLog(LogLevel::kError, error.what());
     }
   }
 }

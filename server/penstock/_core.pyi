@@ -319,6 +319,7 @@ class Transport:
         max_connection_age_grace_ms: int = 0,
         max_connection_idle_ms: int = 0,
         max_buffered_bytes: int = 0,
+        access_log: bool = False,
     ) -> None: ...
     def use_tls(
         self,

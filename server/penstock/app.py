@@ -34,9 +34,11 @@ from penstock.frontend.native import NativeTransport, is_native_chosen
 from penstock.frontend.readiness import Readiness
 from penstock.frontend.reflection import register_reflection
 from penstock.frontend.service import register
-from penstock.gateway.embedded import make_http
+from penstock.gateway.embedded import Watching, make_http
+from penstock.gateway.observed import HttpCounters
 from penstock.handlers import make_handlers
 from penstock.lifecycle import Lifecycle, State, stop_in_order
+from penstock.observe.access import AccessLog
 from penstock.observe.log import LogSettings, apply_settings
 from penstock.observe.log_control import LogControl
 from penstock.observe.metrics import GpuMonitor, Metrics
@@ -90,6 +92,8 @@ class App:
         self.handlers = make_handlers(
             config, self.core, self.models, self.readiness, self.gate, logs
         )
+        self.access_log = AccessLog() if config.access_log else None
+        self.http_counters = HttpCounters()
         self.grpc = self._make_grpc() if config.allow_grpc else None
         self.http = self._make_http() if config.allow_http else None
         self.gpus = GpuMonitor()
@@ -215,13 +219,15 @@ class App:
         self.gpus.stop()
         servers = [each for each in (self.http, self.metrics) if each is not None]
         await asyncio.gather(*(server.stop() for server in servers))
+        if self.access_log is not None:
+            await asyncio.to_thread(self.access_log.close)
 
     def _servers(self) -> dict[str, GrpcioTransport | NativeTransport | HttpServer]:
         sides = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics}
         return {side: server for side, server in sides.items() if server is not None}
 
     def _make_grpc(self) -> GrpcioTransport | NativeTransport:
-        transport = _make_transport(self.config, self.core, self.gate)
+        transport = _make_transport(self.config, self.core, self.gate, self.access_log)
         register(transport.server, self.handlers)
         register_health(transport.server, self.readiness, self.gate)
         services = []
@@ -237,7 +243,8 @@ class App:
         return make_jobs(self.config, self.core, self.models)
 
     def _make_http(self) -> HttpServer:
-        return make_http(self.config, self.readiness, self.handlers, self.gate)
+        watching = Watching(self.http_counters, self.access_log)
+        return make_http(self.config, self.readiness, self.handlers, self.gate, watching)
 
     def _make_metrics(self) -> HttpServer:
         metrics = Metrics(
@@ -247,6 +254,8 @@ class App:
             jobs=self.jobs.stats if self.jobs is not None else None,
             store=getattr(self.poller, "stats", None),
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
+            http=self.http_counters.families,
+            unlogged=lambda: 0 if self.access_log is None else self.access_log.dropped,
             gpus=self.gpus.families,
         )
         host = self.config.metrics_address or self.config.host
@@ -320,12 +329,12 @@ def make_core(config: ServerConfig) -> Core:
 
 
 def _make_transport(
-    config: ServerConfig, core: Core, gate: Gate
+    config: ServerConfig, core: Core, gate: Gate, access_log: AccessLog | None
 ) -> GrpcioTransport | NativeTransport:
     """What carries gRPC; StartupError where it cannot be what is asked for."""
     if is_native_chosen(config.transport, is_built=HAS_TRANSPORT):
         return NativeTransport(config, core.make_transport, gate)
-    return GrpcioTransport(config)
+    return GrpcioTransport(config, access_log)
 
 
 def _package_directory(package: str) -> Path | None:

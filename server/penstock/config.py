@@ -24,6 +24,7 @@ __all__ = ["MEBIBYTE", "ServerConfig", "setting_fields"]
 MEBIBYTE = 1 << 20
 _MAX_INT32 = (1 << 31) - 1
 _MAX_PORT = 65535
+_LEAST_WITH_JOBS = 3
 
 
 def _port(default: int, help_text: str) -> Any:
@@ -101,7 +102,7 @@ class ServerConfig(StoreSettings, HttpSettings):
     http_api: Literal["full", "health"] = _setting(
         "full",
         "What HTTP serves: the Open Inference protocol, or health only, as always under"
-        " --grpc-use-ssl-mutual.",
+        " --grpc-use-ssl-mutual without --http-use-ssl-mutual.",
         group="HTTP",
     )
     allow_metrics: bool = _setting(True, "Serve Prometheus metrics.", group="Addresses")
@@ -239,6 +240,9 @@ class ServerConfig(StoreSettings, HttpSettings):
     log_format: Literal["text", "json"] = _setting(
         "text", "Form of a log line on standard error.", group="Logging"
     )
+    access_log: bool = _setting(
+        False, "Log a line for each call and HTTP request, at level info.", group="Logging"
+    )
 
     def __post_init__(self) -> None:
         faults = [*field_faults(self), *self._rule_faults()]
@@ -271,6 +275,11 @@ class ServerConfig(StoreSettings, HttpSettings):
             yield "--model-repository: at least one directory of models is needed"
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
+        if self.jobs_root and 0 < self.max_inflight_requests < _LEAST_WITH_JOBS:
+            yield (
+                f"--max-inflight-requests: expected at least {_LEAST_WITH_JOBS} with --jobs-root:"
+                " a job, a request that its client lowered and any other have a place each"
+            )
         if self.grpc_infer_response_compression_level != "none" and not self.grpc_compression:
             yield "--grpc-infer-response-compression-level: needs --grpc-compression"
         if not (self.allow_grpc or self.allow_http):

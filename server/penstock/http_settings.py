@@ -27,6 +27,19 @@ def _seconds(default: float, help_text: str) -> Any:
 class HttpSettings:
     """Bounds and habits of the HTTP gateway. `http_faults` says what does not fit."""
 
+    http_use_ssl: bool = _setting(False, "Serve HTTP over TLS only.")
+    http_use_ssl_mutual: bool = _setting(
+        False, "Ask HTTP clients for a certificate of --http-root-cert (TLS 1.3 only)."
+    )
+    http_server_cert: str = _setting(
+        "", "PEM file of the HTTP port's certificate chain; read anew when it changes."
+    )
+    http_server_key: str = _setting(
+        "", "PEM file of that certificate's private key; read anew when it changes."
+    )
+    http_root_cert: str = _setting(
+        "", "PEM file of who signs HTTP clients' certificates; read anew when it changes."
+    )
     http_max_input_size: int = _setting(
         64 * _MEBIBYTE,
         "Greatest body of a request, as it comes and inflated.",
@@ -81,6 +94,7 @@ class HttpSettings:
 
     def http_faults(self) -> Iterator[str]:
         """What does not fit."""
+        yield from self._https_faults()
         if not self.http_forward_header:
             return
         from penstock_gateway.options import header_fault
@@ -89,3 +103,19 @@ class HttpSettings:
             fault = header_fault(name.lower())
             if fault:
                 yield f"--http-forward-header: '{name}': {fault}"
+
+    def _https_faults(self) -> Iterator[str]:
+        files = {
+            "--http-server-cert": (self.http_server_cert, self.http_use_ssl),
+            "--http-server-key": (self.http_server_key, self.http_use_ssl),
+            "--http-root-cert": (self.http_root_cert, self.http_use_ssl_mutual),
+        }
+        for flag, (path, is_needed) in files.items():
+            if is_needed and not path:
+                yield f"{flag}: needed to serve HTTP over TLS"
+            if path and not self.http_use_ssl:
+                yield f"{flag}: needs --http-use-ssl=true"
+        if self.http_use_ssl_mutual and not self.http_use_ssl:
+            yield "--http-use-ssl-mutual: needs --http-use-ssl=true"
+        if self.http_root_cert and self.http_use_ssl and not self.http_use_ssl_mutual:
+            yield "--http-root-cert: needs --http-use-ssl-mutual=true"

@@ -14,20 +14,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol
 
+import uvloop
+
+from penstock.errors import StartupError
+
 __all__ = [
+    "EXIT_FAILURE",
     "TRANSITIONS",
     "Lifecycle",
+    "Service",
     "State",
     "StopSignals",
     "Stoppable",
     "pass_time",
+    "run_to_exit_code",
+    "serve_until",
+    "serve_until_signal",
     "stop_in_order",
 ]
+
+EXIT_FAILURE = 1
 
 _log = logging.getLogger(__name__)
 
@@ -194,3 +205,81 @@ async def pass_time(seconds: float) -> None:
         await passed
     finally:
         timer.cancel()
+
+
+class Service(Protocol):
+    """What `serve_until_signal` serves."""
+
+    async def start(self) -> None:
+        """Returns once it serves; StartupError where it cannot."""
+
+    async def stop(self, grace_s: float = 0.0) -> object:
+        """Also after a failed or interrupted start."""
+
+
+def run_to_exit_code(serve: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Runs a process's life in a loop of its own.
+
+    Returns:
+        Exit code: 0 after an orderly end, EXIT_FAILURE with a line in the log for a StartupError.
+    """
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except StartupError as error:
+        _log.error("cannot start: %s", error)
+        return EXIT_FAILURE
+    return 0
+
+
+async def serve_until_signal(service: Service, grace_s: Callable[[signal.Signals], float]) -> None:
+    """Starts it, waits for SIGTERM or SIGINT, stops it.
+
+    Args:
+        service: it.
+        grace_s: how long to serve on with readiness false, by the signal.
+    """
+
+    async def until_asked(ending: asyncio.Task[signal.Signals]) -> float:
+        number = await ending
+        _log.info("%s: draining", number.name)
+        return grace_s(number)
+
+    with StopSignals() as signals:
+        await serve_until(service, signals, until_asked)
+
+
+async def serve_until(
+    service: Service,
+    signals: StopSignals,
+    until_over: Callable[[asyncio.Task[signal.Signals]], Awaitable[float]],
+    after: Callable[[object], None] = lambda _outcome: None,
+) -> None:
+    """Starts a service, serves until it is over, and stops it; a signal ends a start, too.
+
+    Args:
+        service: it.
+        signals: entered.
+        until_over: called once it serves, with what a signal will end; returns the grace time.
+        after: called with what `stop` returned.
+
+    Raises:
+        StartupError: it could not start.
+    """
+    left_s = 0.0
+    started = asyncio.create_task(service.start())
+    ending = asyncio.create_task(signals.wait())
+    try:
+        await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            _log.info("interrupted while starting")
+            started.cancel()
+        elif started.exception() is None:
+            left_s = await until_over(ending)
+        await asyncio.gather(started, return_exceptions=True)
+    finally:
+        ending.cancel()
+        after(await service.stop(left_s))
+    if not started.cancelled():
+        started.result()
+    _log.info("stopped")

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from penstock.access_settings import AccessSettings
 from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.external_scaler import ExternalScaler, ScalerServer
 from penstock.frontend.tls import server_credentials
-from penstock.lifecycle import StopSignals, pass_time
+from penstock.lifecycle import EXIT_FAILURE, pass_time, run_to_exit_code, serve_until_signal
 from penstock.observe.log import LogSettings, set_up_logging
 from penstock.scaling.advisor import Advisor
 from penstock.scaling.config import ScalerConfig
@@ -27,7 +25,6 @@ from penstock.scaling.webhook import Webhook
 
 __all__ = ["EXIT_FAILURE", "Scaler", "run"]
 
-EXIT_FAILURE = 1
 _STOP_S = 2.0
 _REPEAT_S = 10.0
 """KEDA acts on true alone, and may have missed the one before."""
@@ -67,8 +64,8 @@ class Scaler:
         self._rounds = asyncio.create_task(self._repeat())
         _log.info("scaler is ready: gRPC %s", self.server.address)
 
-    async def stop(self) -> None:
-        """Ends streams, rounds and what hooks are about."""
+    async def stop(self, _grace_s: float = 0.0) -> None:
+        """Ends streams, rounds and what hooks are about; nobody has to be given time."""
         await self.server.stop(_STOP_S)
         if self._rounds is not None:
             self._rounds.cancel()
@@ -101,33 +98,11 @@ def run(config: ScalerConfig) -> int:
         Exit code: 0 after an orderly end, EXIT_FAILURE when it could not start.
     """
     set_up_logging(LogSettings.of(config.log_level, config.log_format))
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config))
-    except StartupError as error:
-        _log.error("cannot start: %s", error)
-        return EXIT_FAILURE
-    return 0
+    return run_to_exit_code(lambda: _serve(config))
 
 
 async def _serve(config: ScalerConfig) -> None:
-    with StopSignals() as signals:
-        scaler = Scaler(config)
-        started = asyncio.create_task(scaler.start())
-        ending = asyncio.create_task(signals.wait())
-        try:
-            await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not started.done():
-                started.cancel()
-            elif started.exception() is None:
-                _log.info("%s: stopping", (await ending).name)
-            await asyncio.gather(started, return_exceptions=True)
-        finally:
-            ending.cancel()
-            await scaler.stop()
-        if not started.cancelled():
-            started.result()
-    _log.info("stopped")
+    await serve_until_signal(Scaler(config), lambda _number: 0.0)
 
 
 def _make_hooks(config: ScalerConfig) -> list[HookRunner]:

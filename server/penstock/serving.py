@@ -9,21 +9,16 @@ import signal
 import sys
 from typing import NoReturn
 
-import uvloop
-
 from penstock.app import App, apply_log_settings, log_settings
 from penstock.config import ServerConfig
-from penstock.errors import StartupError
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.listeners import Inherited
 from penstock.handover import Successor, announce_ready, refusal
-from penstock.lifecycle import StopSignals
+from penstock.lifecycle import EXIT_FAILURE, StopSignals, run_to_exit_code, serve_until
 from penstock.notify import ServiceManager
 from penstock.observe.log import set_up_logging
 
 __all__ = ["EXIT_FAILURE", "run"]
-
-EXIT_FAILURE = 1
 
 _log = logging.getLogger("penstock.app")
 
@@ -36,42 +31,29 @@ def run(config: ServerConfig) -> int:
     """
     set_up_logging(log_settings(config))
     apply_log_settings(log_settings(config))
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config))
-    except StartupError as error:
-        _log.error("cannot start: %s", error)
-        return EXIT_FAILURE
-    return 0
+    return run_to_exit_code(lambda: _serve(config))
 
 
 async def _serve(config: ServerConfig) -> None:
     inherited = Inherited.take(os.environ)
     app = App(inherited.applied_to(config), inherited)
     manager = ServiceManager(os.environ)
-    with StopSignals() as signals, _Handover(app, manager) as handover:
-        started = asyncio.create_task(app.start())
-        ending = asyncio.create_task(signals.wait())
-        await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
-        grace_s = 0.0
+
+    async def until_over(ending: asyncio.Task[signal.Signals]) -> float:
+        manager.tell(f"MAINPID={os.getpid()}", "READY=1", "STATUS=serving")
+        manager.watch()
+        announce_ready(inherited.predecessor)
         try:
-            if not started.done():
-                _log.info("interrupted while starting")
-                started.cancel()
-            elif started.exception() is None:
-                manager.tell(f"MAINPID={os.getpid()}", "READY=1", "STATUS=serving")
-                manager.watch()
-                announce_ready(inherited.predecessor)
-                grace_s = await handover.until_over(ending)
-            await asyncio.gather(started, return_exceptions=True)
+            return await handover.until_over(ending)
         finally:
-            ending.cancel()
             manager.close()
-            if not await app.stop(grace_s):
-                _end_by_force()
-        if not started.cancelled():
-            started.result()
-        _log.info("stopped")
+
+    def after(is_clean: object) -> None:
+        if not is_clean:
+            _end_by_force()
+
+    with StopSignals() as signals, _Handover(app, manager) as handover:
+        await serve_until(app, signals, until_over, after)
 
 
 class _Handover:

@@ -282,6 +282,8 @@ async def test_json_log_is_one_object_per_line_from_both_languages(tmp_path: Pat
         server.process.send_signal(signal.SIGTERM)
         await server.finish()
     found = [json.loads(line) for line in server.lines]
-    assert all({"time", "level", "logger", "message"} == set(entry) for entry in found)
+    assert all({"time", "level", "logger", "message"} <= set(entry) for entry in found)
+    (thrown,) = [entry for entry in found if 'a "quoted" word' in entry["message"]]
+    assert (thrown["model"], thrown["version"]) == ("thrower", "1")
     assert 'a "quoted" word' in {entry["message"] for entry in found}
     assert any("is ready" in entry["message"] for entry in found)

@@ -5,10 +5,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
 from tests.support.fixture_models import write_blocked, write_simple
-from tests.support.http import ask
+from tests.support.http import ask, post
+from tests.support.http_requests import simple_json
+from tests.support.models.python_files import add_python_model
 from tests.support.requests import identity_request, simple_request
 from tests.support.run_server import RunningServer, run_server, server_config
+
+from penstock_client import AsyncClient, RetryPolicy, RpcError
 
 README = Path(__file__).parents[2] / "server" / "README.md"
 
@@ -89,3 +95,34 @@ async def test_scrapes_without_end_leave_requests_and_counts_whole(tmp_path: Pat
         (version,) = server.app.models.statistics("simple")
     assert version.counters["success"]["count"] == 200
     assert all(seen == sorted(seen) for seen in counts)
+
+
+async def test_workers_that_are_started_again_are_counted(tmp_path: Path) -> None:
+    lines = ["import os", "class Model:", '    inputs = {"x": ("FP32", (1,))}']
+    lines += ['    outputs = {"y": ("FP32", (1,))}', "    def predict(self, batch):"]
+    lines += ["        if batch['x'][0, 0] == 0:", "            os._exit(3)"]
+    add_python_model(tmp_path, "m", "\n".join([*lines, "        return {'y': batch['x']}"]))
+    restarts = 'penstock_worker_restarts_total{model="m",version="1"}'
+    async with run_server(server_config(tmp_path)) as server:
+        assert (await scrape(server))[restarts] == 0
+        async with AsyncClient(server.grpc_address, retry=RetryPolicy(max_attempts=1)) as client:
+            with pytest.raises(RpcError, match="its worker"):
+                await client.infer("m", {"x": np.zeros((1, 1), np.float32)})
+        await scrape_until(server, lambda seen: seen[restarts] == 1)
+
+
+async def test_http_requests_are_counted_by_route(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    async with run_server(server_config(tmp_path)) as server:
+        for _ in range(3):
+            await post(server.http_port, "/v2/models/simple/infer", simple_json())
+        await post(server.http_port, "/v2/models/other/infer", simple_json())
+        await ask(server.http_port, "/v2/health/ready")
+        seen = await scrape(server)
+    counted = {name: value for name, value in seen.items() if "http_requests" in name}
+    assert counted == {
+        'penstock_http_requests_total{route="/v2/models/{model}/infer",code="200"}': 3,
+        'penstock_http_requests_total{route="/v2/models/{model}/infer",code="404"}': 1,
+        'penstock_http_requests_total{route="/v2/health/ready",code="200"}': 1,
+    }
+    assert seen["penstock_http_inflight_requests"] == 0

@@ -4,8 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from penstock.codec import VersionStatistics
+from penstock.gateway.fleet_metrics import render_fleet
+from penstock.gateway.observed import HttpCounters
 from penstock.observe.gpu import read_gpus
 from penstock.observe.metrics import Metrics
+from penstock_gateway.pool import Pool, PoolOptions, Replica
 
 _HIST = {"bounds": [100, 1000], "counts": [1, 2, 3], "sum": 5000}
 STATS: dict[str, Any] = {
@@ -38,6 +41,7 @@ STATS: dict[str, Any] = {
     "instances": 2,
     "available_instances": 2,
     "busy_instances": 1,
+    "worker_restarts": 3,
     "busy_ns": 1_500_000_000,
     "background": {
         "pending": 6,
@@ -74,6 +78,7 @@ TRANSPORT = {
     "bytes_read": 1000,
     "bytes_written": 2000,
     "buffered_bytes": 10,
+    "access_log_dropped": 2,
 }
 NVML = SimpleNamespace(
     NVMLError=RuntimeError,
@@ -83,6 +88,13 @@ NVML = SimpleNamespace(
     nvmlDeviceGetPowerManagementLimit=lambda _: 2000,
     nvmlDeviceGetTotalEnergyConsumption=lambda _: 3000,
 )
+
+
+def http_counters() -> HttpCounters:
+    """Of an HTTP side that was asked."""
+    counters = HttpCounters()
+    counters.count("/v2/models/{model}/infer", "200")
+    return counters
 
 
 def full_scrape() -> str:
@@ -95,5 +107,12 @@ def full_scrape() -> str:
         store=lambda: STORE,
         transport=lambda: TRANSPORT,
         gpus=lambda: read_gpus(NVML, {"GPU-0": 0}),
+        http=http_counters().families,
     )
     return metrics.render()[1].decode()
+
+
+def fleet_scrape() -> str:
+    """The text of a gateway in front of a server."""
+    replica = Replica("10.0.0.1:8001", SimpleNamespace())
+    return render_fleet(Pool([replica], PoolOptions()), http_counters(), lambda: 0)[1].decode()

@@ -150,3 +150,11 @@ def test_every_field_can_become_a_flag() -> None:
 )
 def test_tritons_flag_is_ours(flag: str) -> None:
     assert any(flag in (field.flag, *field.setting.flags) for field in setting_fields())
+
+
+def test_jobs_need_places_in_flight_beside_those_of_others() -> None:
+    repository = (Path("models"),)
+    for most in (0, 3):
+        ServerConfig(model_repository=repository, jobs_root=("out",), max_inflight_requests=most)
+    with pytest.raises(ConfigError, match="--max-inflight-requests: expected at least 3"):
+        ServerConfig(model_repository=repository, jobs_root=("out",), max_inflight_requests=2)

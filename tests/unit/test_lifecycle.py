@@ -7,7 +7,17 @@ import signal
 
 import pytest
 
-from penstock.lifecycle import TRANSITIONS, Lifecycle, State, StopSignals, stop_in_order
+from penstock.errors import StartupError
+from penstock.lifecycle import (
+    EXIT_FAILURE,
+    TRANSITIONS,
+    Lifecycle,
+    State,
+    StopSignals,
+    run_to_exit_code,
+    serve_until_signal,
+    stop_in_order,
+)
 
 LEGAL = {
     (State.STARTING, State.READY),
@@ -149,3 +159,55 @@ async def test_models_that_do_not_stop_are_told_and_left(caplog: pytest.LogCaptu
     assert not await stop_in_order(server, grace_s=0, timeout_s=0)
     assert server.calls == RUNGS
     assert "one is still being loaded or drained" in caplog.text
+
+
+class FakeService:
+    """Starts when it may, or fails to; notes the grace that it is stopped with."""
+
+    def __init__(self, error: Exception | None = None, *, is_slow: bool = False) -> None:
+        self.started = asyncio.Event()
+        self.graces: list[float] = []
+        self._error = error
+        self._is_slow = is_slow
+
+    async def start(self) -> None:
+        self.started.set()
+        if self._is_slow:
+            await asyncio.Event().wait()
+        if self._error is not None:
+            raise self._error
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        self.graces.append(grace_s)
+
+
+def grace_of(number: signal.Signals) -> float:
+    return 7.0 if number == signal.SIGTERM else 0.0
+
+
+@pytest.mark.parametrize(("number", "grace_s"), [(signal.SIGTERM, 7.0), (signal.SIGINT, 0.0)])
+async def test_service_is_stopped_with_the_grace_of_the_signal(
+    number: signal.Signals, grace_s: float
+) -> None:
+    service = FakeService()
+    serving = asyncio.create_task(serve_until_signal(service, grace_of))
+    await service.started.wait()
+    os.kill(os.getpid(), number)
+    await serving
+    assert service.graces == [grace_s]
+
+
+async def test_signal_ends_a_start_and_stops_what_there_is() -> None:
+    service = FakeService(is_slow=True)
+    serving = asyncio.create_task(serve_until_signal(service, grace_of))
+    await service.started.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serving
+    assert service.graces == [0.0]
+
+
+def test_start_that_fails_is_a_line_and_an_exit_code(caplog: pytest.LogCaptureFixture) -> None:
+    service = FakeService(StartupError("the port is taken"))
+    assert run_to_exit_code(lambda: serve_until_signal(service, grace_of)) == EXIT_FAILURE
+    assert service.graces == [0.0]
+    assert "cannot start: the port is taken" in caplog.text

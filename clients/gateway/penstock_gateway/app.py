@@ -25,7 +25,7 @@ from penstock_gateway.exchange import INFERENCE_HEADER, Exchange
 from penstock_gateway.generate import generate, generate_stream
 from penstock_gateway.metadata import MetadataFilter
 from penstock_gateway.options import Options
-from penstock_gateway.protocol import CANCEL
+from penstock_gateway.protocol import CANCEL, ROUTE
 from penstock_gateway.upstream import Upstream, UpstreamError
 
 __all__ = ["Gateway"]
@@ -53,7 +53,7 @@ class Gateway:
         self._options = options
         self._budget = Budget(options.max_buffered_bytes)
         self._metadata = MetadataFilter(options.forward_headers)
-        self._infer = self._endpoint(inference.infer_model, "ModelInfer")
+        self._infer = self._endpoint(inference.infer_model, "ModelInfer", f"{_MODEL}/infer")
         self.routes = self._routes()
         self._app = Starlette(
             routes=self.routes,
@@ -142,16 +142,18 @@ class Gateway:
         return routes
 
     def _get(self, path: str, handler: Handler, **details: str) -> Route:
-        return Route(path, self._endpoint(handler, "", details), methods=["GET"])
+        return Route(path, self._endpoint(handler, "", path, details), methods=["GET"])
 
     def _post(self, path: str, handler: Handler, rpc: str, **details: str) -> Route:
-        return Route(path, self._endpoint(handler, rpc, details), methods=["POST"])
+        return Route(path, self._endpoint(handler, rpc, path, details), methods=["POST"])
 
     def _both(self, path: str, handler: Handler, rpc: str) -> Route:
-        return Route(path, self._endpoint(handler, rpc), methods=["GET", "POST"])
+        return Route(path, self._endpoint(handler, rpc, path), methods=["GET", "POST"])
 
-    def _endpoint(self, handler: Handler, rpc: str, details: dict[str, str] | None = None) -> Any:
-        return _Endpoint(self._make_exchange, handler, rpc, details or {})
+    def _endpoint(
+        self, handler: Handler, rpc: str, route: str, details: dict[str, str] | None = None
+    ) -> Any:
+        return _Endpoint(self._make_exchange, handler, rpc, {ROUTE: route}, details or {})
 
     def _make_exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
         return Exchange(
@@ -176,15 +178,26 @@ class _Endpoint:
         make: Callable[[Scope, Receive, Send], Exchange],
         handler: Handler,
         rpc: str,
+        marks: dict[str, str],
         details: dict[str, str],
     ) -> None:
-        """`rpc`: that the caller must be allowed before a body is read; "" = there is no body."""
+        """Notes how it answers.
+
+        Args:
+            make: an exchange for a request.
+            handler: of it.
+            rpc: that the caller must be allowed before a body is read; "" = there is no body.
+            marks: what the scope is to say for who watches.
+            details: parameters beyond those of the path.
+        """
+        self._marks = marks
         self._make = make
         self._handler = handler
         self._rpc = rpc
         self._details = details
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.update(self._marks)
         scope["path_params"] |= self._details
         exchange = self._make(scope, receive, send)
         on_task = scope.get("extensions", {}).get(CANCEL)

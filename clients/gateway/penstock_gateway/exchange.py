@@ -9,9 +9,10 @@ from starlette.types import Receive, Scope, Send
 from penstock_gateway import body, jsons
 from penstock_gateway.errors import HttpError
 from penstock_gateway.infer import Wants, render
-from penstock_gateway.metadata import MetadataFilter, peer_of
+from penstock_gateway.metadata import MetadataFilter
 from penstock_gateway.options import Options
-from penstock_gateway.upstream import Call, Upstream
+from penstock_gateway.protocol import ABOUT
+from penstock_gateway.upstream import Call, Upstream, peer_of
 
 __all__ = ["INFERENCE_HEADER", "SAGEMAKER_BINARY", "Exchange"]
 
@@ -56,6 +57,10 @@ class Exchange:
     def close(self) -> None:
         """Gives back what the body took."""
         self._lease.release()
+
+    def note(self, model: str, version: str = "", request_id: str = "") -> None:
+        """What the request is about, for who logs it (`ABOUT` of the scope)."""
+        self._scope[ABOUT] = (model, version, request_id)
 
     def path(self, name: str) -> str:
         """A part of the path; "" where the route has none of that name."""

@@ -92,6 +92,7 @@ async def _read(exchange: Exchange) -> tuple[Call, bytes]:
     given = jsons.as_object(jsons.loads(data), "the request") if data.strip() else {}
     inputs = {each.name: each for each in metadata.inputs}
     message, sequence = _request(given, name, version, inputs)
+    exchange.note(name, version, message.id)
     call = exchange.call("ModelStreamInfer", **sequence.details(name))
     return call, message.SerializeToString()
 

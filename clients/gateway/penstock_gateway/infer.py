@@ -90,11 +90,13 @@ class InferRequest:
         message: bytes of the ModelInferRequest.
         wants: how the outputs are to be sent.
         sequence: the sequence that it is a step of.
+        id: the client's, for the log.
     """
 
     message: bytes
     wants: Wants
     sequence: Sequence = field(default_factory=lambda: Sequence.of({}))
+    id: str = ""
 
 
 def parse(body: bytes, header_length: int | None, model: str, version: str) -> InferRequest:
@@ -124,7 +126,7 @@ def read(document: dict[str, Any], rest: memoryview, model: str, version: str) -
     read_parameters(message.parameters, parameters, "the request", ("binary_data_output",))
     raws = _read_inputs(message, document, rest, model)
     _read_outputs(message, document, wants)
-    return InferRequest(_serialize(message, raws), wants, Sequence.of(parameters))
+    return InferRequest(_serialize(message, raws), wants, Sequence.of(parameters), message.id)
 
 
 def parse_raw(body: bytes, model: str, version: str, inputs: Iterable[Any]) -> InferRequest:

@@ -85,6 +85,7 @@ async def _read_json(exchange: Exchange, model: str) -> InferRequest | bytes:
 async def _ask(
     exchange: Exchange, request: InferRequest, model: str, *, sagemaker: bool = False
 ) -> None:
+    exchange.note(model, exchange.path("version"), request.id)
     call = exchange.call("ModelInfer", **request.sequence.details(model))
     reply = await exchange.upstream.unary(call, request.message)
     await exchange.answer_infer(reply, request.wants, sagemaker=sagemaker)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from penstock_gateway.errors import HttpError
 
-__all__ = ["MetadataFilter", "peer_of"]
+__all__ = ["MetadataFilter"]
 
 _CREDENTIALS = ("authorization", "x-api-key")
 _CONTEXT = ("traceparent", "tracestate", "x-request-id")
@@ -67,11 +67,3 @@ def _add_context(found: dict[str, str], name: str, text: str) -> None:
         found[name] = text
     elif name == "tracestate":
         found[name] += f",{text}"
-
-
-def peer_of(client: tuple[str, int] | None) -> str:
-    """A client's address as gRPC writes it; "" where there is none."""
-    if client is None:
-        return ""
-    host, port = client
-    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -103,12 +103,21 @@ class Pool:
     Threading: confined to the event loop.
     Ownership: the channels and a task per replica.
     Lifecycle: start -> calls -> stop.
+
+    Attributes:
+        replicas: the servers.
+        waiting: requests that wait for one.
+        waiting_bytes: of them.
+        retries: how often a request was sent again.
+        refused: requests that were not let wait, or waited in vain, by the bound that was met.
     """
 
     def __init__(self, replicas: Sequence[Replica], options: PoolOptions) -> None:
         self.replicas = list(replicas)
         self.waiting = 0
         self.waiting_bytes = 0
+        self.retries = 0
+        self.refused = dict.fromkeys(("count", "bytes", "time"), 0)
         self._options = options
         self._changed = asyncio.Event()
         self._watches: list[asyncio.Task[None]] = []
@@ -157,6 +166,7 @@ class Pool:
                 tried.add(replica)
                 if not self._may_try_again(call, error, attempts):
                     raise
+                self.retries += 1
             finally:
                 replica.outstanding -= 1
 
@@ -181,6 +191,7 @@ class Pool:
                 tried.add(replica)
                 if has_answer or not self._may_try_again(call, error, attempts):
                     raise
+                self.retries += 1
             finally:
                 replica.outstanding -= 1
 
@@ -230,8 +241,10 @@ class Pool:
             return found
         options = self._options
         if self.waiting >= options.max_waiting:
+            self.refused["count"] += 1
             raise _unavailable(f"{self.waiting} requests wait for a server already")
         if self.waiting_bytes + size_bytes > options.max_waiting_bytes:
+            self.refused["bytes"] += 1
             raise _unavailable("the requests that wait for a server are as large as they may be")
         self.waiting += 1
         self.waiting_bytes += size_bytes
@@ -241,6 +254,7 @@ class Pool:
                     await self._changed.wait()
             return found
         except TimeoutError:
+            self.refused["time"] += 1
             waited = f"no server became ready within {options.wait_timeout_s:g} s"
             raise _unavailable(waited) from None
         finally:

@@ -25,8 +25,12 @@ from uvicorn.protocols.http.httptools_impl import (
 from penstock_gateway.cork import Cork
 from penstock_gateway.options import Options
 
-__all__ = ["CANCEL", "LimitedProtocol", "make_protocol"]
+__all__ = ["ABOUT", "CANCEL", "ROUTE", "LimitedProtocol", "make_protocol"]
 
+ABOUT = "penstock.about"
+"""Key of the ASGI scope: (model, version, request id) of an inference, for who logs it."""
+ROUTE = "penstock.route"
+"""Key of the ASGI scope: the pattern of the route that answers, for who counts requests."""
 CANCEL = "penstock.cancel"
 """Extension of the ASGI scope: give it the task to cancel when the client leaves."""
 
@@ -39,15 +43,22 @@ _MAX_PIPELINED = 64
 """Requests that may wait behind the one that is answered: one packet holds thousands of heads."""
 
 
-def make_protocol(options: Options) -> type[LimitedProtocol]:
-    """The class to give to uvicorn as `http`."""
-    return type("BoundProtocol", (LimitedProtocol,), {"options": options})
+def make_protocol(
+    options: Options, on_refused: Callable[[int], None] | None = None
+) -> type[LimitedProtocol]:
+    """The class to give to uvicorn as `http`.
+
+    `on_refused` is told the status of each request that is refused before it reaches a route.
+    """
+    told = staticmethod(on_refused or (lambda _status: None))
+    return type("BoundProtocol", (LimitedProtocol,), {"options": options, "on_refused": told})
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `options` is of the class that `make_protocol` makes."""
+    """One connection. `options` and `on_refused` are of the class that `make_protocol` makes."""
 
     options = Options()
+    on_refused: Callable[[int], None] = staticmethod(lambda _status: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -290,6 +301,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._abandon()
         is_answered = not self._is_in_head and self.cycle.response_complete
         if not is_due and not is_answered:
+            self.on_refused(status)
             body = json.dumps({"error": message}).encode()
             head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
             if retry:

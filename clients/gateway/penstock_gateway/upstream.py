@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["PUSHBACK", "Call", "Code", "Upstream", "UpstreamError"]
+__all__ = ["PUSHBACK", "Call", "Code", "Upstream", "UpstreamError", "peer_of"]
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """Trailing metadata that says when to try again."""
@@ -97,3 +97,11 @@ class Upstream(Protocol):
 
     def stream(self, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:
         """The answers to one message of a stream; closing the generator cancels the call."""
+
+
+def peer_of(client: tuple[str, int] | None) -> str:
+    """A client's address as gRPC writes it; "" where there is none."""
+    if client is None:
+        return ""
+    host, port = client
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

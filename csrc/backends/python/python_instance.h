@@ -26,6 +26,7 @@ class PythonInstance : public BackendInstance {
         roster_(std::move(roster)) {}
 
   bool is_available() const override { return worker_->worker().is_ready(); }
+  uint64_t restarts() const override { return worker_->worker().restarts(); }
   Buffer AllocateInput(size_t size_bytes) override;
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override;

@@ -120,6 +120,8 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   WorkerOptions worker;
   worker.label = label;
   worker.log_name = StrCat(options.model_name, "_", options.version);
+  worker.model = options.model_name;
+  worker.version = std::to_string(options.version);
   worker.launch.start_document = StartDocument(options, *settings);
   worker.launch.arguments = {backend.interpreter, backend.runtime};
   if (!settings->interpreter.empty()) {  // an environment of its own, and nothing else: -I

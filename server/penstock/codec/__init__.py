@@ -55,6 +55,7 @@ from penstock.codec._jobs import (
     parse_job_request,
     parse_submit,
 )
+from penstock.codec._names import call_names
 from penstock.codec._records import (
     ConfigReading,
     DynamicBatching,
@@ -128,6 +129,7 @@ __all__ = [
     "Warmup",
     "WarmupInput",
     "build_infer_request",
+    "call_names",
     "check_list_request",
     "check_request",
     "encode_config_json",

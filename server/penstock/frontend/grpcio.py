@@ -11,9 +11,11 @@ import grpc
 
 from penstock.config import ServerConfig
 from penstock.errors import StartupError
+from penstock.frontend.access_log import AccessInterceptor
 from penstock.frontend.addresses import check_free, host_port
 from penstock.frontend.tls import server_credentials
 from penstock.frontend.unix_address import UnixAddress
+from penstock.observe.access import AccessLog
 
 __all__ = ["GrpcioTransport", "is_news"]
 
@@ -43,12 +45,16 @@ class GrpcioTransport:
     Lifecycle: constructed -> services are registered on `server` -> bind -> start -> stop.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, access_log: AccessLog | None = None) -> None:
+        """`access_log`: has a line of each call; None = nobody asks."""
         logging.getLogger("grpc._cython.cygrpc").addFilter(is_news)
         self._config = config
         self._host = config.grpc_address or config.host
         self._unix = UnixAddress.of(self._host)
-        self.server: Any = grpc.aio.server(options=_options(config))
+        self.server: Any = grpc.aio.server(
+            options=_options(config),
+            interceptors=() if access_log is None else (AccessInterceptor(access_log),),
+        )
         self.port = 0
 
     def bind(self, given: Sequence[socket.socket] = ()) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from penstock.frontend.readiness import Readiness
 
 __all__ = [
+    "ROUTE",
     "Application",
     "Receive",
     "Reply",
@@ -25,6 +26,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Reply = tuple[int, str, bytes]
 """Status, content type, body."""
+
+ROUTE = "penstock.route"
+"""Key of the ASGI scope: the pattern of the route that answers, for who counts requests."""
 
 _JSON = "application/json"
 _METHODS = ("GET", "HEAD")
@@ -46,6 +50,8 @@ class Routes:
             raise ValueError(f"unexpected ASGI scope {scope['type']}")
         headers = []
         route = self._routes.get(scope["path"])
+        if route is not None:
+            scope[ROUTE] = scope["path"]
         if route is None:
             status, kind, body = _error(404, "Not Found")
         elif scope["method"] not in _METHODS:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import h11
 import uvicorn
@@ -13,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.frontend.addresses import bind, host_port
 from penstock.frontend.http import Application
+from penstock.frontend.https import HANDSHAKE_S, HttpTls
 
 __all__ = ["HttpServer"]
 
@@ -61,14 +64,39 @@ class _Impatient(H11Protocol):
 class _Embedded(uvicorn.Server):
     """uvicorn without its signal handlers and with an event in place of its tick."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
+        self._tls = tls
         self.is_serving = asyncio.Event()
         self.stopping = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._tls is None:
+            await super().startup(sockets)
+            return
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                self._connection,
+                sock=each,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                backlog=self.config.backlog,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state={}
+        )
+        return made
 
     async def main_loop(self) -> None:
         self.is_serving.set()
@@ -91,8 +119,20 @@ class HttpServer:
         purpose: str,
         *,
         protocol: type[asyncio.Protocol] | None = None,
+        tls: HttpTls | None = None,
     ) -> None:
-        """`protocol`: of uvicorn, with bounds of its own; None = for small and quick replies."""
+        """Takes no port yet.
+
+        Args:
+            application: answers requests.
+            host: to listen on.
+            port: 0 = any free one.
+            purpose: of the port, for messages.
+            protocol: of uvicorn, with bounds of its own; None = for small and quick replies.
+            tls: None = plain HTTP.
+        """
+        self._tls = tls
+        self._context: ssl.SSLContext | None = None
         self._application = application
         self._protocol = protocol
         self._host = host
@@ -104,11 +144,13 @@ class HttpServer:
         self._server: _Embedded | None = None
 
     def bind(self, given: Sequence[socket.socket] = ()) -> None:
-        """Takes the port; StartupError when that fails.
+        """Takes the port; StartupError when that fails, or when certificates will not do.
 
         Args:
             given: sockets to take instead, which listen already and which others may have, too.
         """
+        if self._tls is not None:
+            self._context = self._tls.context()
         self._sockets = list(given) or bind(self._host, self._port, self._purpose)
         self._is_shared = bool(given)
         self._port = self._sockets[0].getsockname()[1]
@@ -139,7 +181,7 @@ class HttpServer:
             limit_concurrency=None if self._protocol else _MAX_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_TIMEOUT_S,
         )
-        self._server = _Embedded(config)
+        self._server = _Embedded(config, self._context)
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         serving = asyncio.create_task(self._server.is_serving.wait())
         await asyncio.wait({self._task, serving}, return_when=asyncio.FIRST_COMPLETED)

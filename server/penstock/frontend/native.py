@@ -229,4 +229,5 @@ def _options(config: ServerConfig) -> dict[str, Any]:
         "max_connection_age_grace_ms": config.grpc_max_connection_age_grace_ms,
         "max_connection_idle_ms": config.grpc_max_connection_idle_ms,
         "max_buffered_bytes": config.max_buffered_bytes,
+        "access_log": config.access_log,
     }

@@ -39,7 +39,7 @@ class CertificateFiles:
         Raises:
             StartupError: a file that cannot be read, that is no PEM, or a key that does not fit.
         """
-        self._seen = self._signature()
+        self._seen = self.signature()
         return self._read()
 
     def changed(self) -> Any:
@@ -48,7 +48,7 @@ class CertificateFiles:
         gRPC asks at each handshake. Files that will not do change nothing, and the log says so
         once: they are looked at again when they change again.
         """
-        found = self._signature()
+        found = self.signature()
         if found == self._seen:
             return None
         self._seen = found
@@ -83,7 +83,8 @@ class CertificateFiles:
                     f"{self._roots} holds no certificates: {_reason(error)}"
                 ) from error
 
-    def _signature(self) -> _Signature:
+    def signature(self) -> _Signature:
+        """What changes when one of the files does."""
         return tuple(signature(path) for path in self._paths())
 
     def _paths(self) -> list[Path]:

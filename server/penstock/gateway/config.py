@@ -112,6 +112,9 @@ class GatewayConfig(HttpSettings):
     log_format: Literal["text", "json"] = _setting(
         "text", "Form of a log line on standard error.", group="Logging"
     )
+    access_log: bool = _setting(
+        False, "Log a line for each call and HTTP request, at level info.", group="Logging"
+    )
 
     def __post_init__(self) -> None:
         faults = [*field_faults(self), *self._rule_faults()]

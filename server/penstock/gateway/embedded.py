@@ -10,20 +10,24 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.config import ServerConfig
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
-from penstock.frontend.http import Receive, Routes, Scope, Send, health_routes
+from penstock.frontend.http import Application, Receive, Routes, Scope, Send, health_routes
 from penstock.frontend.http_server import HttpServer
+from penstock.frontend.https import http_tls
 from penstock.frontend.readiness import Readiness
 from penstock.gateway.in_process import InProcessUpstream
+from penstock.gateway.observed import HttpCounters, Observed
 from penstock.gateway.options import gateway_options
+from penstock.observe.access import AccessLog
 from penstock_gateway.options import Options
 from penstock_gateway.protocol import make_protocol
 
-__all__ = ["EmbeddedGateway", "make_http"]
+__all__ = ["EmbeddedGateway", "Watching", "make_http"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,22 +67,56 @@ class EmbeddedGateway:
                 self._gateway = module.Gateway(self._upstream, self._options)
 
 
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Who watches what is asked over HTTP.
+
+    Attributes:
+        counters: of requests.
+        access_log: None = nobody asks for one.
+    """
+
+    counters: HttpCounters
+    access_log: AccessLog | None = None
+
+    def around(self, application: Application) -> Application:
+        """The application, watched."""
+        return Observed(application, self.counters, self.access_log)
+
+
 def make_http(
-    config: ServerConfig, readiness: Readiness, handlers: Mapping[str, Any], gate: Gate
+    config: ServerConfig,
+    readiness: Readiness,
+    handlers: Mapping[str, Any],
+    gate: Gate,
+    watching: Watching,
 ) -> HttpServer:
     """The HTTP side as the settings say it.
 
-    Under mutual TLS it is health only: HTTP asks for no certificate, and would be the way around.
+    Where gRPC asks for certificates and HTTP does not, HTTP is health only: it would be the way
+    around.
     """
     host = config.http_address or config.host
-    if config.http_api == "health" or config.grpc_use_ssl_mutual:
+    tls = http_tls(config)
+    is_way_around = config.grpc_use_ssl_mutual and not config.http_use_ssl_mutual
+    if config.http_api == "health" or is_way_around:
         if config.http_api != "health":
             _log.info("HTTP serves health only: callers are asked for certificates, on gRPC")
-        return HttpServer(health_routes(readiness), host, config.http_port, "HTTP")
-    if not is_loopback(host):
-        lacks = "" if config.needs_identity else " and without asking callers who they are"
-        _log.warning("HTTP serves models on %s, beyond loopback, without TLS%s", host, lacks)
+        probes = watching.around(health_routes(readiness))
+        return HttpServer(probes, host, config.http_port, "HTTP", tls=tls)
+    _warn_if_exposed(config, host)
     options = gateway_options(config)
-    application = EmbeddedGateway(readiness, handlers, gate, options)
-    protocol = make_protocol(options)
-    return HttpServer(application, host, config.http_port, "HTTP", protocol=protocol)
+    application = watching.around(EmbeddedGateway(readiness, handlers, gate, options))
+    protocol = make_protocol(options, watching.counters.refused)
+    return HttpServer(application, host, config.http_port, "HTTP", protocol=protocol, tls=tls)
+
+
+def _warn_if_exposed(config: ServerConfig, host: str) -> None:
+    if is_loopback(host):
+        return
+    lacks = [] if config.http_use_ssl else ["TLS"]
+    if not (config.needs_identity or config.http_use_ssl_mutual):
+        lacks.append("asking callers who they are")
+    if lacks:
+        text = "HTTP serves models on %s, beyond loopback, without %s"
+        _log.warning(text, host, " and without ".join(lacks))

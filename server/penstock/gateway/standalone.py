@@ -8,16 +8,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
+from penstock.frontend.https import http_tls
 from penstock.gateway.config import GatewayConfig
+from penstock.gateway.fleet_metrics import render_fleet
+from penstock.gateway.observed import HttpCounters, Observed
 from penstock.gateway.options import gateway_options
-from penstock.lifecycle import StopSignals, pass_time
-from penstock.observe.exposition import CONTENT_TYPE, Family, render
+from penstock.lifecycle import EXIT_FAILURE, pass_time, run_to_exit_code, serve_until_signal
+from penstock.observe.access import AccessLog
 from penstock.observe.log import LogSettings, set_up_logging
 from penstock_gateway.app import Gateway
 from penstock_gateway.grpc_upstream import GrpcUpstream, channel_credentials
@@ -25,8 +26,6 @@ from penstock_gateway.pool import Pool, PoolOptions, Replica
 from penstock_gateway.protocol import make_protocol
 
 __all__ = ["EXIT_FAILURE", "FleetGateway", "run"]
-
-EXIT_FAILURE = 1
 
 _log = logging.getLogger(__name__)
 
@@ -41,31 +40,34 @@ class FleetGateway:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self.pool = _make_pool(config)
+        self.counters = HttpCounters()
+        self._access_log = AccessLog() if config.access_log else None
         options = gateway_options(config)
         self.http = HttpServer(
-            Gateway(self.pool, options),
+            Observed(Gateway(self.pool, options), self.counters, self._access_log),
             config.host,
             config.http_port,
             "HTTP",
-            protocol=make_protocol(options),
+            protocol=make_protocol(options, self.counters.refused),
+            tls=http_tls(config),
         )
         self.metrics: HttpServer | None = None
         if config.metrics_port >= 0:
             host = config.metrics_host or config.host
-            routes = metrics_routes(lambda: _render(self.pool))
+            routes = metrics_routes(self._render)
             self.metrics = HttpServer(routes, host, config.metrics_port, "metrics")
 
     async def start(self) -> None:
         """Returns once it serves, whether or not a server can be reached.
 
         Raises:
-            StartupError: the port is taken.
+            StartupError: the port is taken, or certificates will not do.
         """
         self.http.bind()
         if self.metrics is not None:
             self.metrics.bind()
             await self.metrics.start()
-        if not is_loopback(self._config.host):
+        if not is_loopback(self._config.host) and not self._config.http_use_ssl:
             _log.warning("HTTP listens on %s, beyond loopback, without TLS", self.http.address)
         await self.pool.start()
         await self.http.start()
@@ -83,6 +85,12 @@ class FleetGateway:
         await self.pool.stop()
         if self.metrics is not None:
             await self.metrics.stop()
+        if self._access_log is not None:
+            await asyncio.to_thread(self._access_log.close)
+
+    def _render(self) -> tuple[str, bytes]:
+        log = self._access_log
+        return render_fleet(self.pool, self.counters, lambda: 0 if log is None else log.dropped)
 
 
 def run(config: GatewayConfig) -> int:
@@ -92,51 +100,14 @@ def run(config: GatewayConfig) -> int:
         Exit code: 0 after an orderly end, EXIT_FAILURE when it could not start.
     """
     set_up_logging(LogSettings.of(config.log_level, config.log_format))
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config))
-    except StartupError as error:
-        _log.error("cannot start: %s", error)
-        return EXIT_FAILURE
-    return 0
+    return run_to_exit_code(lambda: _serve(config))
 
 
 async def _serve(config: GatewayConfig) -> None:
-    gateway = FleetGateway(config)
-    with StopSignals() as signals:
-        grace_s = 0.0
-        started = asyncio.create_task(gateway.start())
-        ending = asyncio.create_task(signals.wait())
-        try:
-            await asyncio.wait({started, ending}, return_when=asyncio.FIRST_COMPLETED)
-            if not started.done():
-                started.cancel()
-            elif started.exception() is None:
-                number = await ending
-                grace_s = config.shutdown_grace_secs if number == signal.SIGTERM else 0.0
-                _log.info("%s: draining", number.name)
-            await asyncio.gather(started, return_exceptions=True)
-        finally:
-            ending.cancel()
-            await gateway.stop(grace_s)
-        if not started.cancelled():
-            started.result()
-    _log.info("stopped")
+    def grace_s(number: signal.Signals) -> float:
+        return config.shutdown_grace_secs if number == signal.SIGTERM else 0.0
 
-
-def _render(pool: Pool) -> tuple[str, bytes]:
-    """What tells a scaler at zero replicas that there should be one."""
-    usable = sum(each.is_usable for each in pool.replicas)
-    values = {
-        "penstock_gateway_waiting_requests": (pool.waiting, "Requests held while no server is up"),
-        "penstock_gateway_waiting_bytes": (pool.waiting_bytes, "Bytes of these requests"),
-        "penstock_gateway_usable_servers": (usable, "Servers that take requests"),
-    }
-    families = []
-    for name, (value, text) in values.items():
-        families.append(Family(name, text, "gauge"))
-        families[-1].add({}, value)
-    return CONTENT_TYPE, render(families)
+    await serve_until_signal(FleetGateway(config), grace_s)
 
 
 def _make_pool(config: GatewayConfig) -> Pool:

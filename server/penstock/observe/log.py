@@ -5,6 +5,10 @@
     text  2026-01-31T12:00:00.000Z INFO x.app: ready
     json  {"time":"2026-01-31T12:00:00.000Z","level":"INFO","logger":"x.app","message":"ready"}
 
+A line about a request or a model has `model`, `version` and `request_id` as far as they are known:
+members of the object in JSON, `name=value` at the end of the line in text. They are given as
+`extra` of Python's logging.
+
 One event is one line: control characters of a message become spaces in text, escapes in JSON. A
 traceback is a second field (`exception`) in JSON and follows, indented, in text. Payloads are never
 logged.
@@ -17,12 +21,25 @@ import logging
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
-__all__ = ["JsonFormatter", "LogSettings", "TextFormatter", "apply_settings", "set_up_logging"]
+__all__ = [
+    "ACCESS_FIELDS",
+    "JsonFormatter",
+    "LogSettings",
+    "TextFormatter",
+    "apply_settings",
+    "set_up_logging",
+]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _NOTHING = 60  # above every level
+ACCESS_FIELDS = (
+    *("method", "status", "model", "version", "request_id", "duration_ms"),
+    *("received_bytes", "sent_bytes", "peer"),
+)
+"""What a line of the access log has, in its order."""
+_FIELDS = (*ACCESS_FIELDS, "dropped")
 _TO_SPACES = {code: " " for code in range(0x20)}
 
 
@@ -35,6 +52,19 @@ def _level(record: logging.LogRecord) -> str:
     return "ERROR" if record.levelno >= logging.ERROR else record.levelname
 
 
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What the line is about, beside its message."""
+    given = record.__dict__
+    return {name: given[name] for name in _FIELDS if name in given}
+
+
+def _shown(value: object) -> str:
+    """A value of a text line; in quotes where it could be read as more than one."""
+    text = str(value)
+    is_plain = text.isprintable() and not any(each in text for each in ' "=\\')
+    return text if text and is_plain else json.dumps(text, ensure_ascii=False)
+
+
 class TextFormatter(logging.Formatter):
     """One readable line per event."""
 
@@ -42,6 +72,7 @@ class TextFormatter(logging.Formatter):
         """The line, without its end."""
         message = record.getMessage().translate(_TO_SPACES)
         line = f"{_timestamp(record)} {_level(record)} {record.name}: {message}"
+        line += "".join(f" {name}={_shown(value)}" for name, value in _fields(record).items())
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    {text}" for text in trace.splitlines())
@@ -58,6 +89,7 @@ class JsonFormatter(logging.Formatter):
             "level": _level(record),
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

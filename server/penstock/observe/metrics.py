@@ -17,7 +17,7 @@ from penstock.observe.models import model_families
 from penstock.observe.process import process_families
 from penstock.observe.store import store_families
 
-__all__ = ["GpuMonitor", "Metrics"]
+__all__ = ["UNLOGGED", "GpuMonitor", "Metrics"]
 
 Stats = Mapping[str, Any]
 
@@ -43,6 +43,10 @@ _TRANSPORT: Mapping[str, tuple[str, Kind, str]] = {
         "Bytes of requests that are being received or not yet answered",
     ),
 }
+UNLOGGED = (
+    "penstock_access_log_dropped_total",
+    "Calls without a line in the access log: they came faster than it is written",
+)
 _SHARE = 0.05
 """Of the event loop's time that rendering may take where it is asked for without end."""
 _MOST_CREDIT_S = 0.25
@@ -69,9 +73,13 @@ class Metrics:
         store: Callable[[], Stats] | None = None,
         transport: Callable[[], Mapping[str, int]] = dict,
         gpus: Callable[[], Iterable[Family]] = tuple,
+        http: Callable[[], Iterable[Family]] = tuple,
+        unlogged: Callable[[], int] = lambda: 0,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gpus = gpus
+        self._http = http
+        self._unlogged = unlogged
         self._jobs = jobs
         self._store = store
         self._versions = versions
@@ -97,7 +105,12 @@ class Metrics:
     def _families(self) -> Iterator[Family]:
         yield from model_families([each for each in self._versions() if each.counters])
         yield from _engine_families(self._engine())
-        yield from _transport_families(self._transport())
+        transport = self._transport()
+        yield from _transport_families(transport)
+        yield from self._http()
+        unlogged = Family(*UNLOGGED, "counter")
+        unlogged.add({}, self._unlogged() + transport.get("access_log_dropped", 0))
+        yield unlogged
         yield _gauge("penstock_ready", "1 while the server is ready", float(self._is_ready()))
         if self._jobs is not None:
             yield from _job_families(self._jobs())

@@ -70,6 +70,11 @@ _SINGLE: Mapping[str, tuple[Value, Kind, str]] = {
         "gauge",
         "Instances that run a batch now",
     ),
+    "penstock_worker_restarts_total": (
+        itemgetter("worker_restarts"),
+        "counter",
+        "Workers of a Python model that were started again after they had ended",
+    ),
     "penstock_instance_busy_seconds_total": (
         _seconds("busy_ns"),
         "counter",

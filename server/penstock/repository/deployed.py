@@ -60,7 +60,8 @@ class DeployedModels(ModelManager):
         def make_plan() -> LoadPlan:
             plan = loader.plan(name, only=version)
             if prepares and loader.prepare_environment(plan):
-                _log.info("model '%s' version %d: its environment was built", name, version)
+                text = "model '%s' version %d: its environment was built"
+                _log.info(text, name, version, extra={"model": name, "version": version})
             return plan
 
         async def prepare(plan: LoadPlan) -> list[ServedVersion]:

@@ -114,7 +114,9 @@ class ModelLoader:
                     labels[output.name] = read_labels(model, output.label_filename, field)
         faults.raise_if_any()
         for version in missing_versions(config.version_policy, model.versions):
-            _log.warning("model '%s': %s names version %d, not found", name, source, version)
+            text = "model '%s': %s names version %d, not found"
+            about = {"model": name, "version": version}
+            _log.warning(text, name, source, version, extra=about)
         return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
     def open_version(self, plan: LoadPlan, version: int) -> tuple[OpenedModel, ModelConfig]:

@@ -178,7 +178,7 @@ class ModelManager(ModelCatalog):
             record = self._models.setdefault(name, ModelRecord())
             record.fail_load(f"failed to load '{name}', {reason}")
             self._publish(name, record)
-            _log.error("failed to load '%s', %s", name, reason)
+            _log.error("failed to load '%s', %s", name, reason, extra={"model": name})
 
     async def withdraw(self, name: str) -> None:
         """Stops serving a model whose directory is gone; requests it has accepted are finished."""
@@ -294,10 +294,12 @@ class ModelManager(ModelCatalog):
                 record.fail_load(failure.message)
                 self._publish(name, record)
                 level = logging.INFO if isinstance(failure, AbortedError) else logging.ERROR
-                _log.log(level, "%s", failure.message, exc_info=not is_foreseen(error))
+                trace = not is_foreseen(error)
+                _log.log(level, "%s", failure.message, exc_info=trace, extra={"model": name})
                 raise failure from error
             self._serve(name, record, versions)
-            _log.info("model '%s' serves version %s", name, ", ".join(map(str, record.serving)))
+            about = {"model": name, "version": ", ".join(map(str, record.serving))}
+            _log.info("model '%s' serves version %s", *about.values(), extra=about)
 
     async def _prepare(
         self, loader: ModelLoader, is_current: Callable[[], bool], plan: LoadPlan
@@ -328,7 +330,7 @@ class ModelManager(ModelCatalog):
             raise NotFoundError(f"failed to unload '{name}', no such model is known")
         async with self._locks.setdefault(name, asyncio.Lock()):
             self._serve(name, self._models[name], ())
-            _log.info("model '%s' is unloaded", name)
+            _log.info("model '%s' is unloaded", name, extra={"model": name})
 
     async def _forget_gone(self) -> None:
         """Has the index forget models that have been gone for longest, if there are many."""
@@ -353,14 +355,14 @@ class ModelManager(ModelCatalog):
         self._on_change()
 
     async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
-        timeout_s = self._drain_timeout_s
+        about, timeout_s = {"model": name, "version": old.version}, self._drain_timeout_s
         try:
             in_time = await self._in_thread(self._drain_threads, old.handle.close, timeout_s)
             if not in_time:
-                what = "requests were not finished within %g s and failed"
-                _log.warning(f"model '%s' version %d: {what}", name, old.version, timeout_s)
+                text = "model '%s' version %d: requests were not finished within %g s and failed"
+                _log.warning(text, name, old.version, timeout_s, extra=about)
         except Exception:
-            _log.exception("model '%s' version %d: the drain failed", name, old.version)
+            _log.exception("model '%s' version %d: the drain failed", *about.values(), extra=about)
         record.finish_unload(old.version)
 
     async def _in_load_thread(

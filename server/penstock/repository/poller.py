@@ -172,7 +172,8 @@ class RepositoryPoller:
                 is_current
             )  # else it may not have been the model's fault
         except Exception:
-            _log.exception("model '%s': following its directory failed", name)
+            text = "model '%s': following its directory failed"
+            _log.exception(text, name, extra={"model": name})
             has_settled = True
         self._tried[name] = snapshot if has_settled else None
 

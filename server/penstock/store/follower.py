@@ -267,7 +267,8 @@ class StoreFollower:
         self._settled[model] = target.id
         self._tell_missing()
         if model in self._serving:
-            _log.info("'%s' is withdrawn from environment '%s'", model, target.environment)
+            text = "'%s' is withdrawn from environment '%s'"
+            _log.info(text, model, target.environment, extra={"model": model})
             await self._deployer.withdraw(model)
             del self._serving[model]
 
@@ -282,8 +283,9 @@ class StoreFollower:
         if self._settled.get(model) == target.id:
             return False  # it failed here, and nothing about it is new
         named = f"{model}@{target.version}"
+        about = {"model": model, "version": target.version}
         if model not in self._blocked:
-            _log.info("deploying %s to environment '%s'", named, target.environment)
+            _log.info("deploying %s to environment '%s'", named, target.environment, extra=about)
         try:
             loaded = await self._deployer.deploy(target, previous)
             self._blocked.pop(model, None)
@@ -295,7 +297,7 @@ class StoreFollower:
             self._fail(target, reason)
             return False
         except Exception as error:
-            _log.exception("deploying %s failed", named)
+            _log.exception("deploying %s failed", named, extra=about)
             self._fail(target, f"unexpected {type(error).__name__}")
             return False
         self._serving[model] = _Serving(*_identity(target), loaded)
@@ -316,7 +318,8 @@ class StoreFollower:
             return
         known[target.id] = reason
         text = "deploying %s@%d waits: %s; what is served is served on"
-        _log.error(text, model, target.version, error)
+        about = {"model": model, "version": target.version}
+        _log.error(text, model, target.version, error, extra=about)
         if is_room:
             self._report(target, DeployStatus.WAITING, reason=reason)
 
@@ -329,7 +332,8 @@ class StoreFollower:
         if serving is None and target.status == DeployStatus.SERVING:
             self._failures[model] = f"{named} cannot be served: {reason}"
         goes_on = f"{model}@{serving.version} serves on" if serving else "nothing of it serves"
-        _log.error("deploying %s failed, %s: %s", named, goes_on, reason)
+        about = {"model": model, "version": target.version}
+        _log.error("deploying %s failed, %s: %s", named, goes_on, reason, extra=about)
         self._settle(target, DeployStatus.FAILED, reason=reason)
 
     def _settle(self, target: Deployment, status: DeployStatus, **told: str) -> None:

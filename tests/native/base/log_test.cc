@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <string>
 
 namespace penstock {
@@ -38,6 +39,22 @@ TEST_F(LogTest, Json_EscapesWhatJsonMust) {
   const std::string line = Logged(LogLevel::kError, "a\"b", "c\\d\ne\x01");
   EXPECT_THAT(line, HasSubstr(R"("level":"ERROR","logger":"a\"b","message":"c\\d\u000ae\u0001"})"));
   EXPECT_THAT(line, EndsWith("}\n"));
+}
+
+TEST_F(LogTest, Fields_AreMembersOfTheObjectAndTheEndOfTheLine) {
+  const std::array<LogField, 3> fields = {
+      {{"model", "m"}, {"request_id", "a \"b\"\n"}, {"sent_bytes", "12", true}}};
+  testing::internal::CaptureStderr();
+  Log(LogLevel::kInfo, "x", "call", fields);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              EndsWith("INFO x: call model=m request_id=\"a \\\"b\\\"\\u000a\" sent_bytes=12\n"));
+  SetLogging({.format = LogFormat::kJson});
+  testing::internal::CaptureStderr();
+  Log(LogLevel::kInfo, "x", "call", fields);
+  EXPECT_THAT(
+      testing::internal::GetCapturedStderr(),
+      EndsWith(R"("message":"call","model":"m","request_id":"a \"b\"\u000a","sent_bytes":12})"
+               "\n"));
 }
 
 TEST_F(LogTest, LevelThatIsOff_IsDroppedAlone) {

@@ -56,6 +56,17 @@ TEST(AdmissionTest, BackgroundRequests_HaveHalfOfThePlacesInFlight) {
   EXPECT_TRUE(admission.TakeBackgroundPlace(1).ok());
 }
 
+TEST(AdmissionTest, BackgroundRequests_NeverHaveTheOnlyPlaceInFlight) {
+  Admission admission({.max_inflight_requests = 1});
+  const Status status = admission.TakeBackgroundPlace(1);
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(),
+            "the server is busy: 0 background requests are in flight, which is their share");
+  Admission other({.max_inflight_requests = 2});
+  EXPECT_TRUE(other.TakeBackgroundPlace(1).ok());
+  EXPECT_FALSE(other.TakeBackgroundPlace(1).ok());
+}
+
 TEST(AdmissionTest, BackgroundRequests_HaveAShareOfTheBytesButOneMayBeOfAnySize) {
   Admission admission({.max_background_bytes = 100});
   ASSERT_TRUE(admission.TakeBackgroundPlace(101).ok());

@@ -156,6 +156,20 @@ TEST_F(AnswerManyTest, InstanceIsFreeWhileSendersAreKept) {
   EXPECT_TRUE(harness_.Await(0).status.ok());
 }
 
+TEST_F(AnswerManyTest, InstanceIsBusyWhileItsRequestsAreKept) {
+  EXPECT_EQ(harness_.version->instance_counts().busy, 0U);
+  const auto first = SendOne();
+  const auto second = SendOne();
+  EXPECT_EQ(harness_.version->instance_counts().busy, 1U);
+  first->Finish(Status::Ok());
+  EXPECT_TRUE(harness_.Await(0).status.ok());
+  EXPECT_EQ(harness_.version->instance_counts().busy, 1U);
+  second->Finish(Status::Ok());
+  EXPECT_TRUE(harness_.Await(1).status.ok());
+  harness_.version->Drain(kNever / 2);  // the request leaves the kept ones behind its outcome
+  EXPECT_EQ(harness_.version->instance_counts().busy, 0U);
+}
+
 TEST_F(AnswerManyTest, RoomCountsDown_AndIsToldWhenTheClientTakes) {
   const auto sender = SendOne();
   EXPECT_EQ(sender->room(), ResponseChannel::kMaxUntaken);

@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 
+#include "testing/fake_clock.h"
 #include "tls_peers.h"
 #include "transport_harness.h"
 
@@ -31,7 +32,23 @@ class TlsConnection : public testing::Test {
     harness_.Until([&] { return SSL_do_handshake(client.ssl()) == 1; });
   }
 
-  TransportHarness harness_;
+  // Hands the server's end over; the client has said nothing yet.
+  void Adopt(TlsClient& client) {
+    const int fd = dup(client.server_fd());
+    auto session = context_->Accept(fd);
+    ASSERT_TRUE(session.ok());
+    harness_.io->Adopt(Socket(fd), "unix:", *std::move(session));
+    harness_.Settle();
+  }
+
+  Engine::Options WithClock() {
+    Engine::Options options;
+    options.clock = &clock_;
+    return options;
+  }
+
+  FakeClock clock_;
+  TransportHarness harness_{{}, WithClock()};
   TemporaryDirectory directory_;
   std::unique_ptr<TlsContext> context_;
 };
@@ -70,6 +87,47 @@ TEST_F(TlsConnection, ReadThatMustWriteFirstWaitsWithoutTurningInCircles) {
     return updates > before;
   });
   client.Close();
+  harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
+}
+
+// GOAWAY frames without a text: the notice, which names the greatest stream, and the last one of a
+// connection that has had no stream.
+constexpr std::string_view kNotice("\x00\x00\x08\x07\x00\x00\x00\x00\x00\x7f\xff\xff\xff", 13);
+constexpr std::string_view kLastGoaway("\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00", 13);
+
+// A drain that begins in the middle of a handshake: the client is told to go elsewhere in words
+// that it understands, and does not see a server that breaks.
+TEST_F(TlsConnection, HandshakeUnderWayAtADrainEndsAndThenTheClientIsToldToGo) {
+  TlsClient client;
+  Adopt(client);
+  EXPECT_NE(SSL_do_handshake(client.ssl()), 1);  // its first words are on their way
+  harness_.io->Drain();
+  harness_.Settle();
+  harness_.Until([&] { return SSL_do_handshake(client.ssl()) == 1; });
+  client.Write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  client.Write({"\x00\x00\x00\x04\x00\x00\x00\x00\x00", 9});  // SETTINGS
+  std::string received;
+  const auto has_come = [&](std::string_view goaway) {
+    received += client.ReadAll().first;
+    return received.find(goaway) != std::string::npos;
+  };
+  harness_.Until([&] { return has_come(kNotice); });
+  EXPECT_FALSE(has_come(kLastGoaway));  // calls may be on their way
+  clock_.Advance(1'100'000'000);
+  harness_.Until([&] { return has_come(kLastGoaway); });
+  client.Close();
+  harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
+}
+
+TEST_F(TlsConnection, HandshakeThatDoesNotEndIsGivenUpSomeSecondsIntoADrain) {
+  TlsClient client;
+  Adopt(client);
+  harness_.io->Drain();
+  harness_.Settle();
+  clock_.Advance(4'900'000'000);
+  harness_.Settle();
+  EXPECT_EQ(harness_.shared->counters.open_connections.load(), 1U);
+  clock_.Advance(200'000'000);
   harness_.Until([&] { return harness_.shared->counters.open_connections.load() == 0; });
 }
 

@@ -2,26 +2,34 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support.scraped import full_scrape
+import pytest
+from tests.support.scraped import fleet_scrape, full_scrape
 
-SERVER = Path(__file__).parents[3] / "server"
+ROOT = Path(__file__).parents[3]
+SERVER = ROOT / "server"
+GATEWAY = ROOT / "clients" / "gateway"
 DEPLOY = SERVER / "deploy"
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*) \| ([^|]+) \| ([^|].*) \|$")
 METRIC = re.compile(r"\b(?:penstock|process|nv)_\w+|\bTotal\w+Requests\b")
 
 
-def exposed_types() -> dict[str, str]:
+def both_scrapes() -> str:
+    """What a server exposes, and what a gateway does."""
+    return full_scrape() + fleet_scrape()
+
+
+def exposed_types(text: str) -> dict[str, str]:
     """Type by name."""
-    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", full_scrape(), re.MULTILINE))
+    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
 
 
-def exposed_labels() -> dict[str, set[str]]:
+def exposed_labels(text: str) -> dict[str, set[str]]:
     """Names of labels by name of a metric, `le` of a histogram left out."""
-    labels: dict[str, set[str]] = {name: set() for name in exposed_types()}
-    for line in full_scrape().splitlines():
+    labels: dict[str, set[str]] = {name: set() for name in exposed_types(text)}
+    for line in text.splitlines():
         if not line.startswith("#"):
             name = re.sub(r"_(bucket|sum|count)$", "", re.split(r"[{ ]", line)[0])
             full = name if name in labels else re.split(r"[{ ]", line)[0]
@@ -29,9 +37,9 @@ def exposed_labels() -> dict[str, set[str]]:
     return labels
 
 
-def documented() -> dict[str, tuple[str, set[str]]]:
-    """Type and names of labels by name, as server/README.md has them."""
-    table = (SERVER / "README.md").read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
+def documented(page: Path) -> dict[str, tuple[str, set[str]]]:
+    """Type and names of labels by name, as the page has them."""
+    table = page.read_text().split("\n## Metrics\n")[1].split("\n## ")[0]
     lines = [line for line in table.splitlines() if line.startswith("| `")]
     rows = [ROW.match(line) for line in lines]
     assert all(rows), [line for line, row in zip(lines, rows, strict=True) if not row]
@@ -51,21 +59,24 @@ def expressions() -> Iterator[str]:
     yield from re.findall(r"expr: (?:>-\n)?((?:.|\n)+?)\n        (?:for|labels):", rules)
 
 
-def test_table_has_every_metric_with_its_type_and_labels_and_no_other() -> None:
-    labels = exposed_labels()
-    expected = {name: (kind, labels[name]) for name, kind in exposed_types().items()}
-    assert documented() == expected
+@pytest.mark.parametrize(("home", "scrape"), [(SERVER, full_scrape), (GATEWAY, fleet_scrape)])
+def test_table_has_every_metric_with_its_type_and_labels_and_no_other(
+    home: Path, scrape: Callable[[], str]
+) -> None:
+    labels = exposed_labels(scrape())
+    expected = {name: (kind, labels[name]) for name, kind in exposed_types(scrape()).items()}
+    assert documented(home / "README.md") == expected
 
 
 def test_every_metric_of_the_dashboard_and_the_alerts_exists() -> None:
-    samples = {re.split(r"[{ ]", line)[0] for line in full_scrape().splitlines()}
+    samples = {re.split(r"[{ ]", line)[0] for line in both_scrapes().splitlines()}
     used = [(name, each) for each in expressions() for name in METRIC.findall(each)]
     assert len(used) > 50
     assert [(name, each) for name, each in used if name not in samples] == []
 
 
 def test_every_label_that_a_dashboard_or_an_alert_groups_by_exists() -> None:
-    known = {"instance", "job", "le"}.union(*exposed_labels().values())
+    known = {"instance", "job", "le"}.union(*exposed_labels(both_scrapes()).values())
     for each in expressions():
         for group in re.findall(r"by \(([\w, ]+)\)", each):
             assert set(group.split(", ")) <= known, each
