@@ -17,19 +17,27 @@ namespace penstock {
 // Blocking: WaitEmpty.
 class KeptRequests {
  public:
-  // Before the request is kept: it may end before this returns else.
-  void Add(const RequestRef& request);
+  // Before the request is kept: it may end before this returns else. `by`: which of the version's
+  // instances keeps it, any address of its own.
+  void Add(const RequestRef& request, const void* by);
   void Remove(const InferRequest& request);
-  // False: not empty by `deadline_ns`.
-  bool WaitEmpty(Clock& clock, int64_t deadline_ns);
+  // False: not empty by `deadline_ns`; of what `by` keeps, or of all.
+  bool WaitEmpty(Clock& clock, int64_t deadline_ns, const void* by = nullptr);
   // Ends what is kept with `status`.
   void FailAll(const Status& status);
 
  private:
+  struct Kept {
+    RequestRef request;
+    const void* by;
+  };
+
+  bool IsEmptyLocked(const void* by) const REQUIRES(mu_);
+
   Mutex mu_;
-  CondVar emptied_;
+  CondVar removed_;
   // Guarded by mu_.
-  std::unordered_map<const InferRequest*, RequestRef> requests_ GUARDED_BY(mu_);
+  std::unordered_map<const InferRequest*, Kept> requests_ GUARDED_BY(mu_);
 };
 
 }  // namespace penstock

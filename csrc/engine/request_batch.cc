@@ -54,7 +54,7 @@ void RequestBatch::Settle(const Batch& batch, const Status& executed, const Batc
     if (!outcomes[i].ok()) continue;
     const InferRequest& request = AsInfer(batch.requests[i]);
     const bool may_be_kept = !request.channel->is_finished();
-    if (may_be_kept) kept->Add(batch.requests[i]);
+    if (may_be_kept) kept->Add(batch.requests[i], this);
     const std::optional<Status> outcome = request.channel->Settle(times);
     was_kept_[i] = !outcome.has_value();
     if (!was_kept_[i]) {
