@@ -14,6 +14,7 @@ import pytest
 from tests.support.decoupled_requests import HOUR_MS, numbers, repeat
 from tests.support.fixture_models import write_blocked, write_model, write_repeat, write_simple
 from tests.support.http import ask
+from tests.support.models.python_files import IDENTITY, add_python_model
 from tests.support.requests import identity_request, simple_request, sums
 from tests.support.run_server import RunningServer, run_server, server_config
 from tritonclient.grpc import service_pb2 as wire
@@ -260,3 +261,25 @@ async def test_stop_during_a_load_on_demand_ends_who_waits(tmp_path: Path) -> No
             code, _ = await task
             assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         gate.touch()
+
+
+async def test_worker_that_is_killed_while_it_loads_fails_those_who_wait(tmp_path: Path) -> None:
+    source = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    add_python_model(tmp_path, "m", source)
+    write_simple(tmp_path)
+    async with serving(tmp_path, 1 << 30) as server, server.client() as client:
+        request = identity_request([1], model="m")
+        for code, text in await asyncio.gather(*(refusal(client, request) for _ in range(3))):
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert "was killed by SIGKILL while it loaded" in text
+        await infer(client, simple_request())
+
+
+async def test_python_model_is_measured_with_its_worker(tmp_path: Path) -> None:
+    source = IDENTITY.replace("def predict", "ballast = b'x' * (48 << 20)\n\n        def predict")
+    add_python_model(tmp_path, "m", source)
+    async with serving(tmp_path, 1 << 30) as server, server.client() as client:
+        await infer(client, identity_request([1], model="m"))
+        text = await metrics(server)
+    (size,) = re.findall(r'^penstock_model_resident_bytes\{model="m"\} (\d+)$', text, re.M)
+    assert 48 << 20 <= int(size) < 256 << 20

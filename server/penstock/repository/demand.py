@@ -65,16 +65,25 @@ class Demand:
         if not self._residency.has_budget:
             return
         for name in names:
-            self._failures.pop(name, None)
             if self._manager.record(name) is None:
                 self._manager.publish(name, ModelRecord(on_demand=True))
 
     def loaded(self, name: str, record: ModelRecord, reload: Reload) -> None:
         """A load succeeded; `reload` does it again."""
         self._failures.pop(name, None)
+        record.on_demand = self._residency.has_budget
+        self.remember(name, reload)
+
+    def remember(self, name: str, reload: Reload) -> None:
+        """What loads the model as it is loaded now."""
         if self._residency.has_budget:
-            record.on_demand = True
             self._reloads[name] = reload
+
+    def forget(self, name: str) -> None:
+        """What is known of its loads counts no more: its files have changed."""
+        self._failures.pop(name, None)
+        self._reloads.pop(name, None)
+        self._residency.forget(name)
 
     def unloaded(self, name: str) -> None:
         """Somebody wished so: only a load brings it back."""
@@ -89,11 +98,14 @@ class Demand:
             await self._load(name)
             self.outcomes["done"] += 1
         except Exception as error:
-            failure = error if isinstance(error, CoreError) else InternalError("a defect")
-            if not isinstance(error, CoreError):
-                _log.exception("model '%s' could not be loaded on demand", name)
-            self.outcomes["failed"] += 1
-            self._engine.end_wait(name, int(failure.code), failure.message)
+            failure: CoreError = InternalError(f"model '{name}' could not be loaded on demand")
+            if isinstance(error, CoreError):
+                failure = error
+            else:
+                _log.exception("%s", failure.message)
+            if not isinstance(error, AbortedError):  # nobody waits any more
+                self.outcomes["failed"] += 1
+            self._engine.end_wait(name, failure.code, failure.message)
 
     async def _load(self, name: str) -> None:
         if self._manager.is_closing:
@@ -103,7 +115,7 @@ class Demand:
             raise failure
         _log.info("model '%s' is loaded on demand", name)
         try:
-            reload = self._reloads.get(name) or self._manager.first_load(name)
+            reload = self._reloads.get(name) or self._manager.load_again(name)
             await reload(is_wanted=lambda: self._engine.waiting(name) > 0)
         except AbortedError:
             raise

@@ -125,7 +125,7 @@ class ModelManager(ServingModels):
             CoreError: as `load`.
         """
         self._check_open()
-        self._residency.forget(name)
+        self.demand.forget(name)
         if self._residency.has_budget and not self._serves(name):
             self.demand.know(name)
             return
@@ -209,6 +209,7 @@ class ModelManager(ServingModels):
         plan = partial(self._loader.plan, name, config_json)
         await self._replace(name, plan, partial(self._prepare, self._loader, is_current))
         self._models[name].has_given_config = config_json is not None
+        self.demand.remember(name, self.load_again(name, config_json))
 
     async def _unload(self, name: str) -> None:
         if name not in self._models:

@@ -83,6 +83,7 @@ class Residency:
         self._residents: list[_Resident] = []
         self._measured: dict[str, int] = {}
         self._loading = asyncio.Lock()
+        self._waiting = 0
         self.evictions = 0
 
     @property
@@ -117,18 +118,23 @@ class Residency:
         if not self.has_budget:
             return await prepare()
         ends_s = self._clock() + _PATIENCE_S
+        on_disk = await asyncio.to_thread(_on_disk, plan)
         while True:
             async with self._loading:
-                needed = await asyncio.to_thread(self._estimate, name, plan)
+                needed = self._needed(name, plan, on_disk)
                 refusal = await self._make_room(name, needed, is_wanted is not None)
                 if refusal is None:
-                    return await self._load(name, plan, prepare)
+                    return await self._load(name, plan, prepare, on_disk)
             self._check_fits(name, needed)
             if is_wanted is None or self._clock() >= ends_s:
                 raise refusal
             if not is_wanted():
                 raise AbortedError("nobody waits for it any more")
-            await _pause(_LOOK_S)
+            self._waiting += 1
+            try:  # the more look, the less often each: a look goes through all residents
+                await _pause(_LOOK_S * self._waiting)
+            finally:
+                self._waiting -= 1
 
     def freed(self, version: ServedVersion) -> None:
         """A version that `load` gave is no more."""
@@ -141,12 +147,14 @@ class Residency:
         """What was measured of a model counts no more: its files have changed."""
         self._measured.pop(name, None)
 
-    async def _load(self, name: str, plan: LoadPlan, prepare: Prepare) -> list[ServedVersion]:
+    async def _load(
+        self, name: str, plan: LoadPlan, prepare: Prepare, on_disk: int
+    ) -> list[ServedVersion]:
         before = await asyncio.to_thread(_trimmed, self._measure)
         versions = await prepare()
-        declared = memory_bytes(plan.config)
-        size = await asyncio.to_thread(self._measure) - before if declared is None else declared
-        size = max(size, 0 if declared is not None else await asyncio.to_thread(_on_disk, plan))
+        size = memory_bytes(plan.config)
+        if size is None:
+            size = max(await asyncio.to_thread(self._measure) - before, on_disk)
         self._measured[name] = size
         now_s, pinned = self._clock(), is_pinned(plan.config)
         resident = _Resident(name, size, pinned, now_s, time.time())
@@ -209,11 +217,9 @@ class Residency:
     def _pinned(self, name: str) -> int:
         return sum(e.size_bytes for e in self._residents if e.is_pinned and e.name != name)
 
-    def _estimate(self, name: str, plan: LoadPlan) -> int:
+    def _needed(self, name: str, plan: LoadPlan, on_disk: int) -> int:
         declared = memory_bytes(plan.config)
-        if declared is not None:
-            return declared
-        return self._measured[name] if name in self._measured else _on_disk(plan)
+        return self._measured.get(name, on_disk) if declared is None else declared
 
 
 def is_idle(versions: Sequence[ServedVersion]) -> bool:

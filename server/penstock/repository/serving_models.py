@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from penstock.errors import AbortedError
+from penstock.errors import AbortedError, Code
 from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion, start_all
 from penstock.repository.demand import Demand
 from penstock.repository.engine import ModelEngine
@@ -90,10 +90,12 @@ class ServingModels(ModelCatalog):
         """Blocking. As `ModelLoader.plan`."""
         return self._loader.plan(name)
 
-    def first_load(self, name: str) -> Callable[..., Awaitable[None]]:
-        """What loads a model that was not loaded before, as `_replace` with its arguments."""
+    def load_again(
+        self, name: str, config_json: str | None = None
+    ) -> Callable[..., Awaitable[None]]:
+        """What loads a model of the repositories, as `_replace` with its arguments."""
         prepare = partial(self._prepare, self._loader, lambda: True)
-        return partial(self._replace, name, partial(self._loader.plan, name), prepare)
+        return partial(self._replace, name, partial(self._loader.plan, name, config_json), prepare)
 
     def on_demand(self, name: str) -> None:
         """Begins to load a model that requests wait for."""
@@ -123,6 +125,8 @@ class ServingModels(ModelCatalog):
             and the interpreter would wait for it at its end.
         """
         self._is_closing = True
+        for name in self._models:
+            self._engine.end_wait(name, Code.UNAVAILABLE, "the server is shutting down")
         self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._wait_for_tasks(deadline)
@@ -201,7 +205,12 @@ class ServingModels(ModelCatalog):
         lock, record = self._locks.get(name), self._models.get(name)
         if record is None or not record.serving or (lock is not None and lock.locked()):
             return None
-        if not is_idle(list(record.serving.values())):
+        versions = list(record.serving.values())
+        if not is_idle(versions):
+            return None
+        self._engine.set_serving(name, [], record.unready(), loads_on_demand=True)
+        if not is_idle(versions):  # a request came meanwhile; those behind it wait
+            self._publish(name, record)
             return None
         _log.info("model '%s' is unloaded for the memory budget: it is idle, and %s", name, why)
         drains = self._serve(name, record, (), EVICTED)
