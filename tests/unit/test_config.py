@@ -150,3 +150,18 @@ def test_every_field_can_become_a_flag() -> None:
 )
 def test_tritons_flag_is_ours(flag: str) -> None:
     assert any(flag in (field.flag, *field.setting.flags) for field in setting_fields())
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", 0), ("1000", 1000), ("2k", 2048), ("512M", 512 << 20), ("8G", 8 << 30), ("1T", 1 << 40)],
+)
+def test_memory_budget_is_a_number_of_bytes(text: str, size: int) -> None:
+    config = ServerConfig(model_repository=(Path("models"),), model_memory_budget=text)
+    assert config.memory_budget_bytes == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "8GB", "G", "1.5G", "٣", "9" * 40])
+def test_memory_budget_that_is_no_size_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match="--model-memory-budget: expected a number of bytes"):
+        ServerConfig(model_repository=(Path("models"),), model_memory_budget=text)

@@ -20,7 +20,7 @@ from typing import Any
 from penstock.errors import AbortedError, CoreError, ResourceExhaustedError
 from penstock.repository.catalog import ModelRecord, ServedVersion
 from penstock.repository.loader import LoadPlan
-from penstock.repository.memory import anonymous_bytes, trim
+from penstock.repository.memory import trim
 from penstock.repository.own_parameters import is_pinned, memory_bytes
 
 __all__ = ["Residency", "is_idle"]
@@ -60,7 +60,7 @@ class Residency:
         min_residency_s: float,
         models: Mapping[str, ModelRecord],
         evict: Callable[[str, str], Awaitable[None] | None],
-        measure: Callable[[], int] = anonymous_bytes,
+        measure: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Holds nothing yet.

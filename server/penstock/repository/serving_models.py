@@ -16,6 +16,7 @@ from penstock.repository.engine import ModelEngine
 from penstock.repository.failures import is_foreseen, load_failure, merge_failures
 from penstock.repository.instances import ScalableVersion
 from penstock.repository.loader import LoadPlan, ModelLoader
+from penstock.repository.memory import anonymous_bytes
 from penstock.repository.own_parameters import instance_bounds
 from penstock.repository.residency import Residency, is_idle
 from penstock.repository.settings import RepositorySettings
@@ -46,6 +47,7 @@ class ServingModels(ModelCatalog):
         engine: ModelEngine,
         settings: RepositorySettings,
         on_change: Callable[[], None] = lambda: None,
+        measure: Callable[[], int] = anonymous_bytes,
     ) -> None:
         """Serves nothing yet.
 
@@ -53,6 +55,7 @@ class ServingModels(ModelCatalog):
             engine: what serves.
             settings: what to serve.
             on_change: called when a model begins or ceases to serve, to load or to be broken.
+            measure: bytes of memory that are in use, for the memory budget; blocking.
         """
         super().__init__()
         self._engine = engine
@@ -65,7 +68,11 @@ class ServingModels(ModelCatalog):
         self._load_threads = Threads(settings.load_threads, "load")
         self._drain_threads = Threads(settings.load_threads, "drain")
         self._residency = Residency(
-            settings.memory_budget_bytes, settings.min_residency_s, self._models, self._evict
+            settings.memory_budget_bytes,
+            settings.min_residency_s,
+            self._models,
+            self._evict,
+            measure,
         )
         self.demand = Demand(self, self._residency, engine)
         self._drain_timeout_s = settings.drain_timeout_s
