@@ -133,20 +133,20 @@ TEST(WaitForLoadStressTest, ModelThatComesAndGoesUnderLoad_LosesNothing) {
   engine.SetServing("m", {}, {}, true);
   std::atomic<int> left{2};
   const auto client = [&] {
-    CompletionQueue completions;
+    const auto completions = engine.MakeCompletionQueue();  // instances tell it after the last one
     const std::string message = InferMessage().Row({1}).bytes();
     int good = 0;
     for (int sent = 0, inflight = 0; sent < kPerClient || inflight > 0;) {
       for (; inflight < 16 && sent < kPerClient; ++inflight, ++sent) {
         const RequestRef ref = InferRequestPool::Shared().Get();
         AsInfer(ref).message = SpanOf(message);
-        AsInfer(ref).completions = &completions;
+        AsInfer(ref).completions = completions.get();
         engine.Infer(ref);
       }
-      pollfd descriptor{completions.fd(), POLLIN, 0};
+      pollfd descriptor{completions->fd(), POLLIN, 0};
       poll(&descriptor, 1, -1);
       std::vector<RequestRef> taken;
-      completions.Take(&taken);
+      completions->Take(&taken);
       for (const RequestRef& ref : taken) {
         if (AsInfer(ref).retries) {
           engine.Retry(ref);
