@@ -108,6 +108,10 @@ async def test_model_is_loaded_by_its_first_request_and_says_so_until_then(tmp_p
         assert (await index(client))["simple"][0] == "UNAVAILABLE"
         assert "the first request loads it" in (await index(client))["simple"][1]
         assert not await is_ready(client, "simple")
+        with pytest.raises(grpc.aio.AioRpcError, match="its next inference request loads it"):
+            await client.unary(
+                "ModelMetadata", wire.ModelMetadataRequest(name="simple").SerializeToString()
+            )
         await infer(client, simple_request())
         assert await is_ready(client, "simple")
         assert (await index(client))["simple"] == ("READY", "")

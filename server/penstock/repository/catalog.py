@@ -275,6 +275,8 @@ class ModelCatalog:
         unknown = f"Request for unknown model: '{name}'"
         if record is None:
             raise NotFoundError(f"{unknown} is not found")
+        if record.on_demand and not record.serving:
+            raise UnavailableError(f"'{name}' is not loaded: its next inference request loads it")
         if number is None:
             if not record.serving:
                 raise NotFoundError(f"{unknown} has no available versions")

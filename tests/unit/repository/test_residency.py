@@ -86,7 +86,7 @@ async def test_room_is_made_by_the_idle_and_not_by_the_busy(tmp_path: Path) -> N
 async def test_model_that_was_loaded_a_moment_ago_stays_for_a_while(tmp_path: Path) -> None:
     for name in "ab":
         add_model(tmp_path, name, config=takes(100))
-    settings = {"min_residency_s": 3600.0, "control_mode": "explicit"}
+    settings: dict[str, Any] = {"min_residency_s": 3600.0, "control_mode": "explicit"}
     async with serving(tmp_path, 100, **settings) as (manager, engine):
         await ask(manager, engine, "a")
         await manager.demand.load("b")  # nobody waits on: it does not either
