@@ -109,12 +109,26 @@ void Batcher::WakeForWorkLocked(int64_t now_ns) {
   if (decision.close || decision.wait_until_ns < wake_ns_) work_.NotifyOne();
 }
 
-bool Batcher::NextBatch(Batch* batch) {
+// Whoever leaves may have been woken for a batch, or may have been the one to wait for its delay.
+bool Batcher::IsDismissedLocked(const void* who, int64_t now_ns) {
+  if (std::erase(dismissed_, who) == 0) return false;
+  WakeForWorkLocked(now_ns);
+  return true;
+}
+
+void Batcher::Dismiss(const void* who) {
+  MutexLock lock(mu_);
+  dismissed_.push_back(who);
+  work_.NotifyAll();
+}
+
+bool Batcher::NextBatch(Batch* batch, const void* who) {
   std::vector<Ended> ended;
   for (;;) {
     {
       MutexLock lock(mu_);
       const int64_t now_ns = options_.clock->NowNs();
+      if (!dismissed_.empty() && IsDismissedLocked(who, now_ns)) return false;
       CollectExpiredLocked(now_ns, &ended);
       int64_t wait_until_ns = kNever;
       if (ended.empty()) {
@@ -320,6 +334,20 @@ void Batcher::FailQueued(const Status& status) {
     work_.NotifyAll();
   }
   DeliverUnrun(ended);
+}
+
+std::vector<RequestRef> Batcher::TakeBack() {
+  MutexLock lock(mu_);
+  std::vector<RequestRef> taken;
+  taken.reserve(queue_.size() + background_.size());
+  is_closed_ = true;
+  for (RequestQueue* const queue : {&queue_, &background_}) {
+    while (Request* const request = queue->front()) {
+      MoveLocked(*request, Request::State::kNew);
+      taken.push_back(queue->Remove(*request));
+    }
+  }
+  return taken;
 }
 
 void Batcher::CollectQueuedOf(RequestQueue& queue, const Status& status,

@@ -122,8 +122,12 @@ class Batcher {
   // Wakes an instance for what Enqueue(..., Wake::kLater) queued.
   void Flush();
 
-  // Waits until there is a batch to run, and takes it. False: closed and nothing is left.
-  bool NextBatch(Batch* batch);
+  // Waits until there is a batch to run, and takes it. False: closed and nothing is left, or the
+  // caller, `who` (any address of its own), was dismissed.
+  bool NextBatch(Batch* batch, const void* who = nullptr);
+  // Has `who` take no further batch: its NextBatch returns false, at once where it waits. What is
+  // queued is left to the others, of whom there is one at least.
+  void Dismiss(const void* who);
   // NextBatch without the wait, for schedulers without threads. False: not now; `*wait_until_ns`
   // then says when to ask again (kNever = after the next Enqueue).
   bool TryNextBatch(Batch* batch, int64_t* wait_until_ns,
@@ -157,6 +161,9 @@ class Batcher {
   void Close(const Status& background = Unavailable("the model version is being drained"));
   // Completes everything queued with `status`.
   void FailQueued(const Status& status);
+  // Closes, and gives back what is queued, as it was before Enqueue, oldest first: for a queue whose
+  // requests another one is to run.
+  std::vector<RequestRef> TakeBack();
 
   BatcherCounters counters() const;
 
@@ -193,6 +200,7 @@ class Batcher {
   void CollectQueuedOf(RequestQueue& queue, const Status& status, std::vector<Ended>* ended)
       REQUIRES(mu_);
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
+  bool IsDismissedLocked(const void* who, int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
   void EndRunningLocked(Request& request, Status* outcome) REQUIRES(mu_);
   void DeliverRun(Request& request, const Status& outcome) EXCLUDES(mu_);
@@ -212,7 +220,8 @@ class Batcher {
   bool is_closed_ GUARDED_BY(mu_) = false;
   size_t waiting_ GUARDED_BY(mu_) = 0;        // threads in NextBatch with nothing to do
   int64_t wake_ns_ GUARDED_BY(mu_) = kNever;  // the earliest time at which one of them looks again
-  int64_t told_expiry_ns_ GUARDED_BY(mu_) = kNever;  // what the observer was told last
+  int64_t told_expiry_ns_ GUARDED_BY(mu_) = kNever;     // what the observer was told last
+  std::vector<const void*> dismissed_ GUARDED_BY(mu_);  // and still to be told
   BatcherCounters counters_ GUARDED_BY(mu_);
 };
 

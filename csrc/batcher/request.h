@@ -31,8 +31,8 @@ struct RequestLink {
   bool linked() const { return next != nullptr; }
 };
 
-// Lifecycle: kNew -> kQueued -> kRunning -> kDone, kQueued -> kDone (expired, cancelled, drained)
-// and kNew -> kDone (refused); see CanMove. OnDone is called once, by whoever moves it to kDone.
+// Lifecycle: kNew -> kQueued -> kRunning -> kDone, kQueued -> kDone (expired, cancelled, drained),
+// kNew -> kDone (refused) and kQueued -> kNew (Batcher::TakeBack); see CanMove. OnDone is called once, by whoever moves it to kDone.
 //
 // Threading: fields above the bar are set by the submitter before Enqueue and read-only after; the
 // state moves under the batcher's lock.
@@ -46,7 +46,7 @@ class Request {
       case State::kNew:
         return to == State::kQueued || to == State::kDone;
       case State::kQueued:
-        return to == State::kRunning || to == State::kDone;
+        return to == State::kRunning || to == State::kDone || to == State::kNew;
       case State::kRunning:
         return to == State::kDone;
       case State::kDone:

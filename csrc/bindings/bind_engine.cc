@@ -27,15 +27,17 @@ namespace {
 // Threading: Infer and TakeCompletions on the event loop's thread, the rest under the GIL on any.
 class PyEngine {
  public:
+  // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
   PyEngine(std::vector<std::string> backend_directories, size_t max_inflight_requests,
            size_t max_request_bytes, size_t max_background_bytes, size_t max_response_bytes,
-           bool allow_client_shm, const AccessPolicy* access)
+           bool allow_client_shm, size_t max_waiting_requests, const AccessPolicy* access)
       : max_response_bytes_(max_response_bytes),
         engine_(std::make_shared<Engine>(Engine::Options{
             .backend_directories = std::move(backend_directories),
             .limits = {max_inflight_requests, max_request_bytes, max_background_bytes},
             .access = access == nullptr ? AccessPolicy() : *access,
-            .allow_client_shm = allow_client_shm})) {}
+            .allow_client_shm = allow_client_shm,
+            .max_waiting_requests = max_waiting_requests})) {}
 
   ~PyEngine() {
     // Whatever was never taken still borrows Python objects, and instances may still push here.
@@ -71,11 +73,7 @@ class PyEngine {
     request.max_response_bytes = max_response_bytes_;
     request.tag = std::make_unique<Tag>(Tag{std::move(tag), std::move(message)}).release();
     engine_->Infer(ref, {caller, Wake::kLater, background});
-    // A refused request may have no version; one that is being replaced is flushed for nothing.
-    const auto& version = request.version;
-    if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
-      unflushed_.push_back(version);
-    }
+    AddUnflushed(request);
     return {completions_, engine_, std::move(ref)};
   }
 
@@ -110,13 +108,23 @@ class PyEngine {
   int fd() const { return completions_->fd(); }
 
  private:
-  // What a completion of responses has in its code's place.
+  // What a completion of responses has in its code's place, and one that says that the request's
+  // wait for its model has ended.
   static constexpr int kPartsCode = -1;
+  static constexpr int kRetriedCode = -2;
+
+  // A refused request may have no version; one that is being replaced is flushed for nothing.
+  void AddUnflushed(const InferRequest& request) {
+    const auto& version = request.version;
+    if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
+      unflushed_.push_back(version);
+    }
+  }
 
   // Makes what was taken into completions in told_. False: there was no memory for all of it.
   bool TellTaken() {
     for (; next_ < taken_.size(); ++next_) {
-      if (!TryTell(AsInfer(taken_[next_]))) {
+      if (!TryTell(taken_[next_])) {
         completions_->SignalAgain();
         return false;
       }
@@ -126,9 +134,9 @@ class PyEngine {
     return true;
   }
 
-  bool TryTell(InferRequest& request) {
+  bool TryTell(const RequestRef& ref) {
     try {
-      return Tell(request);
+      return AsInfer(ref).retries ? TellRetried(ref) : Tell(AsInfer(ref));
     } catch (const std::bad_alloc&) {  // for a text; what the request gave has been told, or failed
       return false;
     }
@@ -157,6 +165,22 @@ class PyEngine {
       FillOutcome(request, outcome);
       told_.push_back(std::move(outcome));
     }
+    return true;
+  }
+
+  // The submitter's thread is this one.
+  bool TellRetried(const RequestRef& ref) {
+    if (!MakeRoomToTell()) return false;
+    py::object completion = NewCompletion();
+    if (!completion) {
+      PyErr_Clear();
+      return false;
+    }
+    InferRequest& request = AsInfer(ref);
+    engine_->Retry(ref);
+    Fill(completion, TagOf(request).tag, kRetriedCode, py::none(), py::none());
+    told_.push_back(std::move(completion));
+    AddUnflushed(request);
     return true;
   }
 
@@ -310,14 +334,14 @@ PyVersion CreateVersion(const PyEngine& self, const PyLoadedModel& model, const 
 }
 
 void SetServing(const PyEngine& self, const std::string& model_name,
-                const std::vector<const PyVersion*>& versions,
-                const std::vector<int64_t>& unready) {
+                const std::vector<const PyVersion*>& versions, const std::vector<int64_t>& unready,
+                bool loads_on_demand) {
   std::vector<std::shared_ptr<ModelVersion>> serving;
   for (const PyVersion* version : versions) {
     if (version == nullptr) throw py::type_error("set_serving: a version is None");
     serving.push_back(version->version);
   }
-  self.engine()->SetServing(model_name, std::move(serving), unready);
+  self.engine()->SetServing(model_name, std::move(serving), unready, loads_on_demand);
 }
 
 py::dict EngineStats(const PyEngine& self) {
@@ -341,6 +365,7 @@ py::dict EngineStats(const PyEngine& self) {
     refused[py::str(std::string(kRefusalNames[i]))] = admission.refused(static_cast<Refusal>(i));
   }
   dict["refused"] = refused;
+  dict["wait_hist_us"] = ToDict(engine.wait_us());
   return dict;
 }
 
@@ -364,7 +389,22 @@ void BindModels(py::class_<PyEngine>& engine) {
            py::arg("config_json") = "")
       .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
       .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
-           py::arg("unready") = std::vector<int64_t>())
+           py::arg("unready") = std::vector<int64_t>(), py::arg("loads_on_demand") = false)
+      .def_property_readonly("demand_fd",
+                             [](const PyEngine& self) { return self.engine()->demand_fd(); })
+      .def("take_demands", [](const PyEngine& self) { return self.engine()->TakeDemands(); })
+      .def(
+          "end_wait",
+          [](const PyEngine& self, const std::string& name, int code, std::string message) {
+            self.engine()->EndWait(name, Status(static_cast<StatusCode>(code), std::move(message)));
+          },
+          py::arg("model_name"), py::arg("code"), py::arg("message"))
+      .def(
+          "waiting",
+          [](const PyEngine& self, const std::string& name) {
+            return self.engine()->waiting(name);
+          },
+          py::arg("model_name"))
       .def(
           "forget",
           [](const PyEngine& self, const std::string& name) { self.engine()->Forget(name); },
@@ -405,6 +445,8 @@ void BindEngine(py::module_& module) {
            [](const PyCall& self) { WithoutGil([&] { self.engine->Cancel(self.request); }); })
       .def_property_readonly("is_decoupled",
                              [](const PyCall& self) { return AsInfer(self.request).is_decoupled; })
+      .def_property_readonly(
+          "waits", [](const PyCall& self) { return AsInfer(self.request).waits_in != nullptr; })
       .def(
           "taken",
           [](const PyCall& self, size_t count, size_t size_bytes) {
@@ -415,12 +457,12 @@ void BindEngine(py::module_& module) {
       .def("retry_after_ms",
            [](const PyCall& self) { return AsInfer(self.request).status.retry_after_ms(); });
   py::class_<PyEngine> engine(module, "Engine");
-  engine.def(py::init<std::vector<std::string>, size_t, size_t, size_t, size_t, bool,
+  engine.def(py::init<std::vector<std::string>, size_t, size_t, size_t, size_t, bool, size_t,
                       const AccessPolicy*>(),
              py::kw_only(), py::arg("backend_directories"), py::arg("max_inflight_requests") = 0,
              py::arg("max_request_bytes") = 0, py::arg("max_background_bytes") = 0,
              py::arg("max_response_bytes") = 0, py::arg("allow_client_shm") = false,
-             py::arg("access") = nullptr);
+             py::arg("max_waiting_requests") = 256, py::arg("access") = nullptr);
   engine.def_property_readonly("shared_memory",
                                [](const PyEngine& self) { return PySharedMemory{self.engine()}; });
   BindModels(engine);

@@ -38,6 +38,8 @@ void BindEngine(pybind11::module_& module);        // Engine, Call
 void BindTransport(pybind11::module_& module);  // Transport, ServerCall; built where transport is
 void BindLoad(pybind11::module_& module);       // LoadClient; built where nghttp2 is
 
+pybind11::dict ToDict(const Histogram& histogram);
+
 // Version.stats(): the dictionary of penstock.core.VersionStats.
 pybind11::dict VersionStatsDict(const ModelVersion& version);
 

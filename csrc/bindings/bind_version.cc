@@ -12,20 +12,21 @@
 namespace py = pybind11;
 
 namespace penstock::bindings {
-namespace {
-
-py::dict ToDict(const CountAndTime& value) {
-  py::dict dict;
-  dict["count"] = value.count;
-  dict["ns"] = value.ns;
-  return dict;
-}
 
 py::dict ToDict(const Histogram& histogram) {
   py::dict dict;
   dict["bounds"] = std::vector<int64_t>(kHistogramBoundsUs.begin(), kHistogramBoundsUs.end());
   dict["counts"] = std::vector<uint64_t>(histogram.counts.begin(), histogram.counts.end());
   dict["sum"] = histogram.sum_us;
+  return dict;
+}
+
+namespace {
+
+py::dict ToDict(const CountAndTime& value) {
+  py::dict dict;
+  dict["count"] = value.count;
+  dict["ns"] = value.ns;
   return dict;
 }
 
@@ -113,6 +114,16 @@ void BindLoadedModel(py::module_& module) {
       .def_readonly("backend_description", &PyLoadedModel::backend_description);
 }
 
+void AddInstance(const PyVersion& self, const std::vector<py::bytes>& warm_ups) {
+  const std::vector<std::string_view> messages(warm_ups.begin(), warm_ups.end());
+  ThrowIfError(WithoutGil([&] { return self.version->AddInstance(messages); }));
+}
+
+bool RemoveInstance(const PyVersion& self, double timeout_s) {
+  const int64_t timeout_ns = TimeoutNs(timeout_s);
+  return ValueOrThrow(WithoutGil([&] { return self.version->RemoveInstance(timeout_ns); }));
+}
+
 }  // namespace
 
 py::dict VersionStatsDict(const ModelVersion& version) {
@@ -131,8 +142,8 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   dict["pending"] = counters.pending;
   dict["oldest_age_ns"] = counters.oldest_age_ns;
   dict["running"] = counters.running;
-  dict["instances"] = version.spec().instance_count;
   const InstanceCounts instances = version.instance_counts();
+  dict["instances"] = instances.total;
   dict["available_instances"] = instances.available;
   dict["busy_instances"] = instances.busy;
   dict["worker_restarts"] = instances.restarts;
@@ -166,6 +177,8 @@ void BindVersion(py::module_& module) {
           py::arg("request"))
       .def("start",
            [](const PyVersion& self) { WithoutGil([&] { self.engine->Start(self.version); }); })
+      .def("add_instance", &AddInstance, py::arg("warm_ups"))
+      .def("remove_instance", &RemoveInstance, py::arg("timeout_s"))
       .def(
           "drain",
           [](const PyVersion& self, double timeout_s) {

@@ -23,6 +23,7 @@ constexpr int64_t kStartDrainNs = int64_t{10} * 1'000'000'000;
 
 Engine::Engine(Options options)
     : clock_(*options.clock),
+      max_waiting_(options.max_waiting_requests),
       backends_(std::move(options.backend_directories)),
       admission_(options.limits, std::move(options.access), *options.clock),
       shared_memory_({.is_allowed = options.allow_client_shm,
@@ -62,19 +63,138 @@ void Engine::Start(const std::shared_ptr<ModelVersion>& version) {
 
 void Engine::SetServing(const std::string& model_name,
                         std::vector<std::shared_ptr<ModelVersion>> versions,
-                        std::vector<int64_t> unready) {
+                        std::vector<int64_t> unready, bool loads_on_demand) {
   std::sort(versions.begin(), versions.end(),
             [](const auto& a, const auto& b) { return a->spec().version < b->spec().version; });
-  Model model{std::move(versions), std::move(unready)};
+  const bool ends_wait = !versions.empty() || !loads_on_demand;
+  Model model{std::move(versions), std::move(unready), loads_on_demand, nullptr};
+  {
+    MutexLock lock(mu_);
+    Model& current = models_[model_name];
+    std::swap(current, model);
+    if (!ends_wait) current.waiting = std::move(model.waiting);
+  }
+  LetGo(std::move(model.waiting), Status::Ok());
+}
+
+std::vector<std::string> Engine::TakeDemands() {
+  demand_event_.Clear();
   MutexLock lock(mu_);
-  std::swap(models_[model_name], model);
+  return std::exchange(demands_, {});
+}
+
+void Engine::EndWait(const std::string& model_name, const Status& why) {
+  std::shared_ptr<Batcher> waiting;
+  {
+    MutexLock lock(mu_);
+    const auto found = models_.find(model_name);
+    if (found != models_.end()) waiting = std::move(found->second.waiting);
+  }
+  LetGo(std::move(waiting), why);
+}
+
+size_t Engine::waiting(const std::string& model_name) const {
+  std::shared_ptr<Batcher> waiting;
+  {
+    MutexLock lock(mu_);
+    const auto found = models_.find(model_name);
+    if (found != models_.end()) waiting = found->second.waiting;
+  }
+  if (waiting == nullptr) return 0;
+  const BatcherCounters counters = waiting->counters();
+  return counters.pending + counters.background.pending;
+}
+
+Histogram Engine::wait_us() const {
+  MutexLock lock(mu_);
+  return wait_us_;
+}
+
+std::shared_ptr<Batcher> Engine::MakeWaiting() {
+  Batcher::Options options;
+  options.levels[0].max_queue_size = max_waiting_;
+  options.background.max_queue_size = max_waiting_;
+  options.clock = &clock_;
+  options.expiry_observer = &timer_;
+  auto waiting = std::make_shared<Batcher>(std::move(options));
+  timer_.Watch(waiting);
+  return waiting;
+}
+
+// Each goes back to its submitter, whose thread looks its model up again: who asks for a request's
+// cancellation, and in which order a stream is answered, is that thread's affair.
+void Engine::LetGo(std::shared_ptr<Batcher> waiting, const Status& why) {
+  if (waiting == nullptr) return;
+  const std::vector<RequestRef> taken = waiting->TakeBack();
+  timer_.Unwatch(*waiting);
+  {
+    const int64_t now_ns = clock_.NowNs();
+    MutexLock lock(mu_);
+    for (const RequestRef& ref : taken) wait_us_.Add(now_ns - ref->enqueue_ns());
+  }
+  for (const RequestRef& ref : taken) {
+    if (why.ok()) {
+      AsInfer(ref).GiveBack();
+    } else {
+      AsInfer(ref).Refuse(why);
+    }
+  }
+}
+
+// FAILED_PRECONDITION: look the model up again.
+Status Engine::WaitForLoad(const RequestRef& ref, const Status& otherwise) {
+  InferRequest& request = AsInfer(ref);
+  const std::string name(request.view.model_name);
+  bool is_first = false;
+  {
+    MutexLock lock(mu_);
+    const auto found = models_.find(name);
+    if (found == models_.end() || !found->second.loads_on_demand) return otherwise;
+    Model& model = found->second;
+    if (!model.versions.empty()) {
+      // Loaded a moment ago; or it is, and has not the version that was asked for.
+      return otherwise.code() == StatusCode::kNotFound && request.view.model_version.empty()
+                 ? FailedPrecondition("")
+                 : otherwise;
+    }
+    if (model.waiting == nullptr) {
+      model.waiting = MakeWaiting();
+      demands_.push_back(name);
+      is_first = true;
+    }
+    request.waits_in = model.waiting;
+  }
+  if (is_first) demand_event_.Set();
+  request.version.reset();  // the one that was just taken out, to be freed
+  const Status status = request.waits_in->Enqueue(ref, Wake::kLater);
+  if (status.code() != StatusCode::kUnavailable) return status;
+  return ResourceExhausted(StrCat("model ", Quoted(name), " is not loaded yet, and ", max_waiting_,
+                                  " requests wait for it already"));
+}
+
+void Engine::Retry(const RequestRef& ref) {
+  InferRequest& request = AsInfer(ref);
+  request.retries = false;
+  request.waits_in.reset();
+  Status status;
+  try {
+    status = Submit(ref, Wake::kLater);
+  } catch (const std::bad_alloc&) {
+    status = ResourceExhausted("no memory for a request that has waited for its model");
+  }
+  if (status.ok()) return;
+  if (request.is_over_size) admission_.CountRefusal(Refusal::kSize);
+  request.Refuse(status);
 }
 
 void Engine::Forget(const std::string& model_name) {
   // Goes without the lock: freeing a model may take a while.
   std::unordered_map<std::string, Model>::node_type forgotten;
-  MutexLock lock(mu_);
-  forgotten = models_.extract(model_name);
+  {
+    MutexLock lock(mu_);
+    forgotten = models_.extract(model_name);
+  }
+  if (!forgotten.empty()) LetGo(std::move(forgotten.mapped().waiting), Status::Ok());
 }
 
 bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns) {
@@ -129,8 +249,13 @@ Status Engine::Submit(const RequestRef& ref, Wake wake) {
   InferRequest& request = AsInfer(ref);
   Status status;
   for (int round = 0; round < kMaxSubmitRounds; ++round) {
-    PENSTOCK_ASSIGN_OR_RETURN(request.version, FindVersion(request.view));
-    status = request.version->Submit(ref, wake);
+    Result<std::shared_ptr<ModelVersion>> found = FindVersion(request.view);
+    if (found.ok()) {
+      request.version = *std::move(found);
+      status = request.version->Submit(ref, wake);
+    } else {
+      status = WaitForLoad(ref, found.status());
+    }
     if (status.code() != StatusCode::kFailedPrecondition) return status;
     request.ResetBinding();
   }
@@ -172,7 +297,9 @@ std::shared_ptr<CompletionQueue> Engine::MakeCompletionQueue() {
 }
 
 void Engine::Cancel(const RequestRef& ref) {
-  // Set before Infer returned, and a caller cancels only after that.
+  // Set before Infer or Retry returned, and a caller cancels only after that, on the same thread.
+  if (const auto& waits_in = AsInfer(ref).waits_in; waits_in != nullptr)
+    return waits_in->Cancel(*ref);
   if (const auto& version = AsInfer(ref).version; version != nullptr) version->Cancel(*ref);
 }
 
@@ -198,8 +325,8 @@ bool Engine::Shutdown(int64_t timeout_ns) {
   const int64_t deadline_ns = clock_.NowNs() + timeout_ns;
   admission_.StopAccepting();
   std::vector<std::shared_ptr<ModelVersion>> versions;
+  std::unordered_map<std::string, Model> forgotten;
   {
-    std::unordered_map<std::string, Model> forgotten;
     MutexLock lock(mu_);
     models_.swap(forgotten);
     versions = started_;
@@ -208,6 +335,10 @@ bool Engine::Shutdown(int64_t timeout_ns) {
       versions.insert(versions.end(), model.versions.begin(), model.versions.end());
     }
   }
+  for (auto& [name, model] : forgotten) {
+    LetGo(std::move(model.waiting), Unavailable("the server is shutting down"));
+  }
+  forgotten.clear();
   bool all_ended = true;
   for (const auto& version : versions) {
     const int64_t left_ns = std::max<int64_t>(deadline_ns - clock_.NowNs(), 0);

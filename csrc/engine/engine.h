@@ -15,6 +15,7 @@
 
 #include "backends/registry.h"
 #include "base/clock.h"
+#include "base/event_fd.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "batcher/completion_queue.h"
@@ -39,7 +40,8 @@ class Engine {
     std::vector<std::string> backend_directories;
     AdmissionLimits limits;
     AccessPolicy access = {};
-    bool allow_client_shm = false;  // clients may register system shared memory
+    bool allow_client_shm = false;      // clients may register system shared memory
+    size_t max_waiting_requests = 256;  // for one model to be loaded on demand
     Clock* clock = &Clock::System();
   };
 
@@ -62,9 +64,20 @@ class Engine {
 
   // Replaces what answers for `model_name`, in one step. The greatest version is the default;
   // `unready` versions are known but not available. Draining what was taken out is the caller's.
+  // `loads_on_demand`: while there are no versions, requests wait for some, in order: the first one
+  // is a demand (TakeDemands), and SetServing with versions, or EndWait, the answer to it.
   void SetServing(const std::string& model_name,
-                  std::vector<std::shared_ptr<ModelVersion>> versions,
-                  std::vector<int64_t> unready);
+                  std::vector<std::shared_ptr<ModelVersion>> versions, std::vector<int64_t> unready,
+                  bool loads_on_demand = false);
+  // Models that requests have begun to wait for; demand_fd() is readable while there are some.
+  std::vector<std::string> TakeDemands();
+  int demand_fd() const { return demand_event_.fd(); }
+  // The model will not be loaded for now: all that waits for it ends with `why`.
+  void EndWait(const std::string& model_name, const Status& why);
+  // How many requests wait for the model.
+  size_t waiting(const std::string& model_name) const;
+  // How long those have waited whose wait ended by a load, or by its failure.
+  Histogram wait_us() const;
   void Forget(const std::string& model_name);
   // Drains `version`, see ModelVersion::Drain.
   bool Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns);
@@ -79,6 +92,9 @@ class Engine {
   // failure is an outcome in its completion queue.
   void Infer(const RequestRef& request, const InferOptions& options);
   void Infer(const RequestRef& request) { Infer(request, InferOptions()); }
+  // `request` came from its completion queue with `retries`: its model was loaded meanwhile. Its
+  // submitter looks at is_decoupled anew, and flushes request->version.
+  void Retry(const RequestRef& request);
   // A queue for outcomes that lives as long as the engine: an instance tells it of a batch's end
   // after its consumer may have taken the last outcome, and gone.
   std::shared_ptr<CompletionQueue> MakeCompletionQueue();
@@ -99,8 +115,13 @@ class Engine {
   struct Model {
     std::vector<std::shared_ptr<ModelVersion>> versions;  // ascending
     std::vector<int64_t> unready;
+    bool loads_on_demand = false;
+    std::shared_ptr<Batcher> waiting;  // null: no request waits. It has no instances
   };
 
+  std::shared_ptr<Batcher> MakeWaiting();
+  Status WaitForLoad(const RequestRef& request, const Status& otherwise);
+  void LetGo(std::shared_ptr<Batcher> waiting, const Status& why);
   Status Admit(InferRequest* request, const Caller* caller);
   Status ParseAndSubmit(const RequestRef& request, Wake wake);
   Status Submit(const RequestRef& request, Wake wake);
@@ -108,8 +129,10 @@ class Engine {
 
   // Constant after construction.
   Clock& clock_;
+  const size_t max_waiting_;
 
   // Own synchronisation.
+  const EventFd demand_event_;
   BackendRegistry backends_;
   Admission admission_;
   SharedMemory shared_memory_;
@@ -120,6 +143,8 @@ class Engine {
   std::unordered_map<std::string, Model> models_ GUARDED_BY(mu_);
   std::vector<std::shared_ptr<ModelVersion>> started_ GUARDED_BY(mu_);  // and not yet drained
   std::vector<std::shared_ptr<CompletionQueue>> queues_ GUARDED_BY(mu_);
+  std::vector<std::string> demands_ GUARDED_BY(mu_);
+  Histogram wait_us_ GUARDED_BY(mu_);
 
   DeadlineTimer timer_;  // last: its thread may call into what is above
 };

@@ -124,6 +124,8 @@ void InferRequest::Clear() {
   received_ns = 0;
   background_bytes.reset();
   who.reset();
+  waits_in.reset();
+  retries = false;
   view.Clear();
   ResetBinding();
   version.reset();

@@ -11,6 +11,7 @@
 
 #include "backends/backend.h"
 #include "base/mutex.h"
+#include "batcher/batcher.h"
 #include "batcher/completion_queue.h"
 #include "batcher/request.h"
 #include "engine/access.h"
@@ -56,6 +57,9 @@ class InferRequest final : public Request {
   // Set by the engine before it is queued.
   int64_t received_ns = 0;
   PrincipalRef who;  // whose request it is; null where nobody had to say
+  // Where it waits, or has waited, for its model to be loaded. Only on the submitter's thread.
+  std::shared_ptr<Batcher> waits_in;
+  bool retries = false;  // it comes without an outcome, for its submitter to call Engine::Retry
   InferRequestView view;
   std::shared_ptr<ModelVersion> version;      // pin: null when refused before it was found
   std::vector<const InferInputView*> inputs;  // one per VersionSpec input; null = left out
@@ -121,6 +125,13 @@ class InferRequest final : public Request {
   size_t FramingSize() const { return InferResponseFramingSize(ResponseView(), is_stream); }
   void EncodeFramingTo(std::span<uint8_t> out, std::vector<size_t>* cuts) const {
     EncodeInferResponseFraming(ResponseView(), is_stream, out, cuts);
+  }
+
+  // Hands it to its submitter, who calls Engine::Retry. REQUIRES: a batcher has given it back.
+  void GiveBack() noexcept {
+    retries = true;
+    completions->Push(RequestRef(this));
+    Wake();
   }
 
   // Ends a request that no batcher has accepted: the refusals' way to the completion queue.

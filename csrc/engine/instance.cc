@@ -104,6 +104,7 @@ Status Instance::WarmUp(const RequestRef& request) {
 void Instance::Start(std::function<void()> on_exit) {
   thread_ = Thread("ps-" + environment_.spec.model_name, [this, on_exit = std::move(on_exit)] {
     Run();
+    has_ended_.store(true);
     on_exit();
   });
 }
@@ -111,7 +112,7 @@ void Instance::Start(std::function<void()> on_exit) {
 void Instance::Run() noexcept {
   Batch batch;
   std::vector<Status> outcomes;
-  while (environment_.batcher.NextBatch(&batch)) {
+  while (environment_.batcher.NextBatch(&batch, this)) {
     MutexLock lock(run_mu_);
     RunBatch(&batch, &outcomes);
   }

@@ -26,8 +26,8 @@ namespace penstock {
 // Threading: confined to its creator until Start, then to its thread "ps-<model>", but for
 // TryRunHere, which is thread-safe.
 // Ownership: owns the backend instance; borrows spec, batcher, statistics, clock, which outlive it.
-// Lifecycle: WarmUp* -> Start -> [the batcher closes] -> Join -> Close.
-// Blocking: Join waits for the running batch and for the batcher to be closed and empty. TryRunHere
+// Lifecycle: WarmUp* -> Start -> [the batcher closes, or dismisses it] -> Join -> Close.
+// Blocking: Join waits for the running batch and for the batcher to let it go. TryRunHere
 // computes, but only what has been quick lately: quicker than handing it to the instance's thread.
 class Instance {
  public:
@@ -51,6 +51,10 @@ class Instance {
   // `on_exit` is called on the thread as its last act.
   void Start(std::function<void()> on_exit);
   void Join() { thread_.Join(); }
+  // Whether the thread has run its last batch; set before `on_exit` is called.
+  bool has_ended() const { return has_ended_.load(); }
+  // As what it keeps requests that go on behind their batches (KeptRequests).
+  const void* keeper() const { return &answers_; }
   // Frees the backend instance. REQUIRES: joined, or never started.
   void Close();
   // Whether the backend says so. Thread-safe, never blocks.
@@ -58,8 +62,6 @@ class Instance {
 
   // Whether a batch runs. Thread-safe, never blocks.
   bool is_busy() const { return is_busy_.load(std::memory_order_relaxed); }
-  // As which it is among the owners of kept requests (KeptRequests::Owners).
-  const void* kept_owner() const { return &answers_; }
   // How often what runs its batches was started again: see BackendInstance::restarts.
   uint64_t restarts() const;
 
@@ -98,6 +100,7 @@ class Instance {
   // Own synchronisation.
   std::atomic<int64_t> run_ns_{kNever};  // moving average of a batch's time; kNever = not known
   std::atomic<bool> is_busy_{false};
+  std::atomic<bool> has_ended_{false};
 
   mutable Mutex close_mu_;  // for whoever asks about the backend without run_mu_; a leaf
   bool is_closed_ GUARDED_BY(close_mu_) = false;

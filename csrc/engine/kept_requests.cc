@@ -1,35 +1,42 @@
 #include "engine/kept_requests.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "engine/response_channel.h"
 
 namespace penstock {
 
-void KeptRequests::Add(const RequestRef& request, const void* owner) {
+void KeptRequests::Add(const RequestRef& request, const void* by) {
   MutexLock lock(mu_);
-  requests_.emplace(&AsInfer(request), Kept{request, owner});
+  requests_.emplace(&AsInfer(request), Kept{request, by});
 }
 
-std::unordered_set<const void*> KeptRequests::Owners() const {
-  std::unordered_set<const void*> owners;
+std::unordered_set<const void*> KeptRequests::Keepers() const {
+  std::unordered_set<const void*> keepers;
   MutexLock lock(mu_);
-  for (const auto& [key, kept] : requests_) owners.insert(kept.owner);
-  return owners;
+  for (const auto& [key, kept] : requests_) keepers.insert(kept.by);
+  return keepers;
 }
 
 void KeptRequests::Remove(const InferRequest& request) {
   std::unordered_map<const InferRequest*, Kept>::node_type removed;  // goes without the lock
   MutexLock lock(mu_);
   removed = requests_.extract(&request);
-  if (requests_.empty()) emptied_.NotifyAll();
+  removed_.NotifyAll();
 }
 
-bool KeptRequests::WaitEmpty(Clock& clock, int64_t deadline_ns) {
+bool KeptRequests::IsEmptyLocked(const void* by) const {
+  if (by == nullptr) return requests_.empty();
+  return std::none_of(requests_.begin(), requests_.end(),
+                      [by](const auto& each) { return each.second.by == by; });
+}
+
+bool KeptRequests::WaitEmpty(Clock& clock, int64_t deadline_ns, const void* by) {
   MutexLock lock(mu_);
-  while (!requests_.empty()) {
+  while (!IsEmptyLocked(by)) {
     if (clock.NowNs() >= deadline_ns) return false;
-    clock.WaitUntil(emptied_, mu_, deadline_ns);
+    clock.WaitUntil(removed_, mu_, deadline_ns);
   }
   return true;
 }

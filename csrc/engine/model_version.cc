@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <system_error>
 #include <unordered_set>
 #include <utility>
 
@@ -69,16 +70,23 @@ ModelVersion::~ModelVersion() {
   environment_.timer.Unwatch(*batcher_);
 }
 
+Result<std::unique_ptr<Instance>> ModelVersion::MakeInstance(BackendModel& model, uint32_t number) {
+  const std::string name = StrCat(spec_->model_name, "_", spec_->version, "_", number);
+  PENSTOCK_ASSIGN_OR_RETURN(auto backend, model.CreateInstance({.name = name}));
+  return std::make_unique<Instance>(
+      name, std::move(backend),
+      Instance::Environment{*spec_, *batcher_, statistics_, kept_, environment_.clock});
+}
+
 Status ModelVersion::MakeInstances() {
   MutexLock control(control_mu_);
-  for (uint32_t i = 0; i < spec_->instance_count; ++i) {
-    const std::string name = StrCat(spec_->model_name, "_", spec_->version, "_", i);
-    PENSTOCK_ASSIGN_OR_RETURN(auto backend, model_->CreateInstance({.name = name}));
-    instances_.push_back(std::make_unique<Instance>(
-        name, std::move(backend),
-        Instance::Environment{*spec_, *batcher_, statistics_, kept_, environment_.clock}));
+  for (; instances_made_ < spec_->instance_count; ++instances_made_) {
+    PENSTOCK_ASSIGN_OR_RETURN(auto instance, MakeInstance(*model_, instances_made_));
+    MutexLock lock(instances_mu_);
+    instances_.push_back(std::move(instance));
+    first_ = instances_[0].get();
   }
-  if (spec_->is_decoupled && !instances_[0]->answers_requests()) {
+  if (spec_->is_decoupled && !first_->answers_requests()) {
     return InvalidArgument(StrCat(spec_->DisplayName(),
                                   ": model_transaction_policy.decoupled is not supported by its ",
                                   "backend, which gives one response to each request"));
@@ -89,7 +97,7 @@ Status ModelVersion::MakeInstances() {
 // Null where the model answers whole batches.
 std::shared_ptr<ResponseChannel> ModelVersion::MakeChannel(bool is_warm_up) const {
   using Use = ResponseChannel::Use;
-  if (!instances_[0]->answers_requests()) return nullptr;
+  if (!first_->answers_requests()) return nullptr;
   const Use use = spec_->is_decoupled ? Use::kBlocks : Use::kOutputs;
   return std::make_shared<ResponseChannel>(spec_, is_warm_up ? Use::kNone : use);
 }
@@ -99,30 +107,122 @@ Status ModelVersion::WarmUp(std::span<const uint8_t> message) {
   if (phase_ != Phase::kCreated) {
     return FailedPrecondition(spec_->DisplayName() + " is warmed up before it is started");
   }
-  for (const auto& instance : instances_) {
-    const RequestRef ref = InferRequestPool::Shared().Get();
-    InferRequest& request = AsInfer(ref);
-    PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(message, HostPool::Shared(), &request.view));
-    PENSTOCK_RETURN_IF_ERROR(BindRequest(*spec_, environment_.shared_memory, &request));
-    request.channel = MakeChannel(/*is_warm_up=*/true);
-    PENSTOCK_RETURN_IF_ERROR(instance->WarmUp(ref));
+  for (Instance* const instance : Instances()) {
+    PENSTOCK_RETURN_IF_ERROR(WarmUpInstance(*instance, message));
   }
   return Status::Ok();
+}
+
+Status ModelVersion::WarmUpInstance(Instance& instance, std::span<const uint8_t> message) const {
+  const RequestRef ref = InferRequestPool::Shared().Get();
+  InferRequest& request = AsInfer(ref);
+  PENSTOCK_RETURN_IF_ERROR(ParseInferRequest(message, HostPool::Shared(), &request.view));
+  PENSTOCK_RETURN_IF_ERROR(BindRequest(*spec_, environment_.shared_memory, &request));
+  request.channel = MakeChannel(/*is_warm_up=*/true);
+  return instance.WarmUp(ref);
 }
 
 void ModelVersion::Start() {
   MutexLock control(control_mu_);
   if (phase_ != Phase::kCreated) return;
   phase_ = Phase::kStarted;
-  for (const auto& instance : instances_) {
-    MutexLock lock(mu_);  // counted when it has started, and before it can end
-    instance->Start([this] {
-      MutexLock lock(mu_);
-      running_threads_ -= 1;
-      exited_.NotifyAll();
-    });
-    running_threads_ += 1;
+  for (Instance* const instance : Instances()) StartInstance(*instance);
+}
+
+void ModelVersion::StartInstance(Instance& instance) {
+  MutexLock lock(mu_);  // counted when it has started, and before it can end
+  instance.Start([this] {
+    MutexLock lock(mu_);
+    running_threads_ -= 1;
+    exited_.NotifyAll();
+  });
+  running_threads_ += 1;
+}
+
+Status ModelVersion::AddInstance(std::span<const std::string_view> warm_ups) {
+  const Status unready = FailedPrecondition(spec_->DisplayName() + " takes no further instance");
+  std::shared_ptr<BackendModel> model;  // before the instance: it outlives it
+  uint32_t number = 0;
+  {
+    MutexLock control(control_mu_);
+    if (phase_ != Phase::kStarted) return unready;
+    model = model_;
+    number = instances_made_++;
   }
+  PENSTOCK_ASSIGN_OR_RETURN(auto instance, MakeInstance(*model, number));
+  for (const std::string_view each : warm_ups) {
+    const std::span message(reinterpret_cast<const uint8_t*>(each.data()), each.size());
+    PENSTOCK_RETURN_IF_ERROR(WarmUpInstance(*instance, message));
+  }
+  MutexLock control(control_mu_);
+  if (phase_ != Phase::kStarted) return unready;
+  MutexLock lock(instances_mu_);
+  instances_.reserve(instances_.size() + 1);
+  try {
+    StartInstance(*instance);
+  } catch (const std::system_error&) {
+    return ResourceExhausted(spec_->DisplayName() + ": there is no thread for another instance");
+  }
+  instances_.push_back(std::move(instance));
+  return Status::Ok();
+}
+
+Result<bool> ModelVersion::RemoveInstance(int64_t timeout_ns) {
+  const int64_t deadline_ns = environment_.clock.NowNs() + timeout_ns;
+  std::shared_ptr<BackendModel> model;  // outlives what is freed here
+  {
+    MutexLock control(control_mu_);
+    if (phase_ != Phase::kStarted) {
+      return FailedPrecondition(spec_->DisplayName() + " does not run");
+    }
+    model = model_;
+    MutexLock lock(instances_mu_);
+    if (instances_.size() < 2) {
+      return FailedPrecondition(spec_->DisplayName() + " keeps its only instance");
+    }
+    leaving_.push_back(std::move(instances_.back()));
+    instances_.pop_back();
+    batcher_->Dismiss(leaving_.back().get());
+  }
+  if (FreeLeaving(deadline_ns)) return true;
+  MutexLock control(control_mu_);  // a drain may have come to its end, and found it not there
+  return phase_ == Phase::kDrained && FreeLeaving(kNever);
+}
+
+// Whoever frees an instance has taken it out of leaving_: a drain meanwhile waits for its thread and
+// for what it keeps, and leaves the rest to this one.
+bool ModelVersion::FreeLeaving(int64_t deadline_ns) {
+  std::vector<std::unique_ptr<Instance>> taken;
+  {
+    MutexLock lock(instances_mu_);
+    taken.swap(leaving_);
+  }
+  std::erase_if(taken, [&](const std::unique_ptr<Instance>& instance) {
+    if (!WaitForEnd(*instance, deadline_ns)) return false;
+    if (!kept_.WaitEmpty(environment_.clock, deadline_ns, instance->keeper())) return false;
+    instance->Join();
+    return true;
+  });
+  if (taken.empty()) return true;
+  MutexLock lock(instances_mu_);
+  for (auto& instance : taken) leaving_.push_back(std::move(instance));
+  return false;
+}
+
+bool ModelVersion::WaitForEnd(const Instance& instance, int64_t deadline_ns) {
+  MutexLock lock(mu_);
+  while (!instance.has_ended()) {
+    if (environment_.clock.NowNs() >= deadline_ns) return false;
+    environment_.clock.WaitUntil(exited_, mu_, deadline_ns);
+  }
+  return true;
+}
+
+std::vector<Instance*> ModelVersion::Instances() const {
+  MutexLock lock(instances_mu_);
+  std::vector<Instance*> all;
+  for (const auto& instance : instances_) all.push_back(instance.get());
+  return all;
 }
 
 Status ModelVersion::Submit(const RequestRef& ref, Wake wake) {
@@ -169,7 +269,8 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
   kept_.WaitEmpty(environment_.clock, kNever);  // for those that end on other threads right now
   MutexLock control(control_mu_);               // a reload's drain and the shutdown's may meet
   phase_ = Phase::kDrained;
-  for (const auto& instance : instances_) {
+  FreeLeaving(kNever);  // their threads have ended, and nothing is kept
+  for (Instance* const instance : Instances()) {
     instance->Join();
     instance->Close();
   }
@@ -178,16 +279,19 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
 }
 
 bool ModelVersion::is_available() const {
+  MutexLock lock(instances_mu_);
   return std::any_of(instances_.begin(), instances_.end(),
                      [](const auto& instance) { return instance->is_available(); });
 }
 
 InstanceCounts ModelVersion::instance_counts() const {
-  const std::unordered_set<const void*> owners = kept_.Owners();
+  const std::unordered_set<const void*> keepers = kept_.Keepers();
   InstanceCounts counts;
+  MutexLock lock(instances_mu_);
+  counts.total = instances_.size();
   for (const auto& instance : instances_) {
     counts.available += instance->is_available() ? 1 : 0;
-    counts.busy += instance->is_busy() || owners.contains(instance->kept_owner()) ? 1 : 0;
+    counts.busy += instance->is_busy() || keepers.contains(instance->keeper()) ? 1 : 0;
     counts.restarts += instance->restarts();
   }
   return counts;

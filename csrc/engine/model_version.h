@@ -23,21 +23,25 @@
 
 namespace penstock {
 
-// How many instances of a version are there to run a batch, and run one.
+// How many instances a version has, how many are there to run a batch, and how many run one.
 struct InstanceCounts {
+  size_t total = 0;
   size_t available = 0;
   size_t busy = 0;        // also with a request that goes on behind its batch
   uint64_t restarts = 0;  // of their workers, all together
 };
 
-// Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other.
+// Threading: thread-safe; WarmUp, Start and the end of Drain wait for each other. The first instance
+// lives as long as the version, so that the way of a request looks at no lock to find it; others
+// come and go.
 // Ownership: shared by the engine's table, the control plane and every request that reached it.
 // Owns its instances and (shared with other versions made of the same file) the loaded model;
 // borrows clock, timer and shared memory.
-// Lifecycle: Create -> WarmUp* -> Start -> Drain. Dropped without Start it has no thread. Once
-// started it must be drained before its last reference goes (the engine sees to it): an instance's
-// thread cannot join itself.
-// Blocking: WarmUp for the length of a batch per instance; Drain up to its time-out.
+// Lifecycle: Create -> WarmUp* -> Start -> (AddInstance | RemoveInstance)* -> Drain. Dropped without
+// Start it has no thread. Once started it must be drained before its last reference goes (the engine
+// sees to it): an instance's thread cannot join itself.
+// Blocking: WarmUp for the length of a batch per instance; Drain and RemoveInstance up to their
+// time-outs; AddInstance while the backend makes an instance and warms it up, which holds up nobody.
 class ModelVersion {
  public:
   struct Environment {
@@ -58,6 +62,14 @@ class ModelVersion {
   // Does nothing where the version was started or drained before.
   void Start();
 
+  // Makes one more instance, runs each of `warm_ups` (ModelInferRequests) on it, and only then has
+  // it take batches. FAILED_PRECONDITION: not started, or drained, also meanwhile.
+  Status AddInstance(std::span<const std::string_view> warm_ups);
+  // Takes out the instance that came last: it ends the batch that it runs and what it keeps, takes
+  // no other, and is freed, on this thread. False: not done after `timeout_ns`; the next call or
+  // Drain frees it. FAILED_PRECONDITION: it is the only one, or the version was not started.
+  Result<bool> RemoveInstance(int64_t timeout_ns);
+
   // Checks `request` against the specification and queues it. FAILED_PRECONDITION: being drained,
   // see Batcher::Enqueue; any other failure is the request's outcome.
   Status Submit(const RequestRef& request, Wake wake);
@@ -65,7 +77,7 @@ class ModelVersion {
   // Runs the next batch on the calling thread where that is cheaper than waking an instance, see
   // Instance::TryRunHere. Never while a request waits or runs whose tensors lie in shared memory:
   // those bytes are copied when the batch is, and how long that takes is up to the client.
-  bool TryRunHere() { return shared_memory_requests_.load() == 0 && instances_[0]->TryRunHere(); }
+  bool TryRunHere() { return shared_memory_requests_.load() == 0 && first_->TryRunHere(); }
   void AddSharedMemoryRequest() { shared_memory_requests_.fetch_add(1); }
   void RemoveSharedMemoryRequest() { shared_memory_requests_.fetch_sub(1); }
   void Cancel(Request& request) { batcher_->Cancel(request); }
@@ -95,6 +107,12 @@ class ModelVersion {
   ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec, Environment environment);
 
   Status MakeInstances();
+  Result<std::unique_ptr<Instance>> MakeInstance(BackendModel& model, uint32_t number);
+  Status WarmUpInstance(Instance& instance, std::span<const uint8_t> message) const;
+  void StartInstance(Instance& instance) REQUIRES(control_mu_);
+  std::vector<Instance*> Instances() const EXCLUDES(instances_mu_);
+  bool FreeLeaving(int64_t deadline_ns) EXCLUDES(instances_mu_, mu_);
+  bool WaitForEnd(const Instance& instance, int64_t deadline_ns) EXCLUDES(mu_);
   std::shared_ptr<ResponseChannel> MakeChannel(bool is_warm_up) const;
   bool WaitForExit(int64_t deadline_ns) EXCLUDES(mu_);
 
@@ -105,6 +123,9 @@ class ModelVersion {
   const std::shared_ptr<const VersionSpec> spec_;
   const std::string version_text_;
   const Environment environment_;
+
+  // Constant after Create.
+  Instance* first_ = nullptr;  // of instances_, and never taken out
 
   // Own synchronisation.
   const std::shared_ptr<Batcher> batcher_;
@@ -117,8 +138,13 @@ class ModelVersion {
   enum class Phase { kCreated, kStarted, kDrained };
   Phase phase_ GUARDED_BY(control_mu_) = Phase::kCreated;
   std::shared_ptr<BackendModel> model_ GUARDED_BY(control_mu_);
-  // Constant after Create; the instances synchronise themselves.
-  std::vector<std::unique_ptr<Instance>> instances_;
+  uint32_t instances_made_ GUARDED_BY(control_mu_) = 0;
+
+  // Before the locks of an instance. Held by nobody on the way of a request.
+  mutable Mutex instances_mu_ ACQUIRED_AFTER(control_mu_);
+  // Guarded by instances_mu_; the instances synchronise themselves.
+  std::vector<std::unique_ptr<Instance>> instances_ GUARDED_BY(instances_mu_);
+  std::vector<std::unique_ptr<Instance>> leaving_ GUARDED_BY(instances_mu_);  // not freed yet
 
   Mutex mu_;
   CondVar exited_;

@@ -49,8 +49,9 @@ struct FakeModelSpec {
                            std::vector<BatchOutput>* outputs)>;
   ModelSignature signature;
   Execute execute;
-  std::atomic<int>* live_models = nullptr;  // counts models that exist, when given
-  bool runs_on_any_thread = false;          // as BackendInstance's
+  std::atomic<int>* live_models = nullptr;     // counts models that exist, when given
+  std::atomic<int>* live_instances = nullptr;  // likewise, instances
+  bool runs_on_any_thread = false;             // as BackendInstance's
   // Where it is set, the model answers requests one by one, and `execute` is not called.
   using Answer = std::function<Status(std::span<const BatchInput> inputs,
                                       std::span<const BatchRequest> requests)>;
@@ -74,7 +75,12 @@ class FakeModel final : public BackendModel {
  private:
   class Instance final : public BackendInstance {
    public:
-    explicit Instance(const FakeModelSpec& spec) : spec_(spec) {}
+    explicit Instance(const FakeModelSpec& spec) : spec_(spec) {
+      if (spec_.live_instances != nullptr) spec_.live_instances->fetch_add(1);
+    }
+    ~Instance() override {
+      if (spec_.live_instances != nullptr) spec_.live_instances->fetch_sub(1);
+    }
     bool runs_on_any_thread() const override { return spec_.runs_on_any_thread; }
     Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                    std::vector<BatchOutput>* outputs) override {

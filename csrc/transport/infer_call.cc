@@ -191,6 +191,12 @@ void InferCall::SendResponses(const ReplyRef& reply, std::vector<ResponseBlock>*
   }
 }
 
+void InferCall::OnFoundDecoupled(const ReplyRef& reply) {
+  decoupled_.push_back(reply);
+  pending_.Remove(reply.get());
+  SendOutcomes();  // those behind it may be done
+}
+
 Status InferCall::SendBlock(const ReplyRef& reply, ResponseBlock block) {
   size_t sent_bytes = block.size_bytes;
   if (reply_compression() != Compression::kIdentity) {

@@ -32,6 +32,8 @@ class InferCall final : public Call {
   // A decoupled request has responses, or its outcome, which was prepared if it is a message too.
   void SendResponses(const ReplyRef& reply, std::vector<ResponseBlock>* blocks);
   void EndResponses(const ReplyRef& reply);
+  // A request that waited for its model to be loaded turned out to be decoupled.
+  void OnFoundDecoupled(const ReplyRef& reply);
 
   void Verified(const Status& status) override;
   void OnClosing() override;

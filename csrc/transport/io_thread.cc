@@ -192,11 +192,25 @@ void IoThread::Infer(const ReplyRef& reply, const Caller* caller) {
   request.tag = ReplyRef(reply).Release();
   open_requests_.fetch_add(1, std::memory_order_relaxed);
   engine().Infer(reply->request, {caller, Wake::kLater});
-  // A refused request may have no version; one that is being replaced is flushed for nothing.
+  AddUnflushed(request);
+}
+
+// A refused request may have no version; one that is being replaced is flushed for nothing.
+void IoThread::AddUnflushed(const InferRequest& request) {
   const auto& version = request.version;
   if (version != nullptr && (unflushed_.empty() || unflushed_.back() != version)) {
     unflushed_.push_back(version);
   }
+}
+
+// Its model was loaded meanwhile, and only now it is known whether it is decoupled.
+void IoThread::Retry(const RequestRef& ref) {
+  engine().Retry(ref);
+  AddUnflushed(AsInfer(ref));
+  const ReplyRef reply(static_cast<Reply*>(AsInfer(ref).tag));
+  if (!AsInfer(ref).is_decoupled || reply->call == nullptr) return;
+  if (reply->call->connection() == nullptr) return;
+  Protect(reply->call->connection(), [&](Connection&) { reply->call->OnFoundDecoupled(reply); });
 }
 
 // Runs here what is quick, wakes instances for the rest.
@@ -216,6 +230,7 @@ void IoThread::TakeOutcomes() {
 // Whatever fails here, the others of the batch get their outcomes.
 void IoThread::OnOutcome(RequestRef ref) {
   InferRequest& request = AsInfer(ref);
+  if (request.retries) return Retry(ref);
   if (request.is_decoupled && !TakeResponses(request)) return;
   const ReplyRef reply = ReplyRef::Adopt(static_cast<Reply*>(std::exchange(request.tag, nullptr)));
   open_requests_.fetch_sub(1, std::memory_order_relaxed);

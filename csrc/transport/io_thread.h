@@ -130,6 +130,8 @@ class IoThread {
   void RunInference();
   void TakeOutcomes();
   void OnOutcome(RequestRef request);
+  void Retry(const RequestRef& request);
+  void AddUnflushed(const InferRequest& request);
   bool TakeResponses(InferRequest& request);
   void FlushConnections();
   void HandleEvent(void* source, uint32_t events);

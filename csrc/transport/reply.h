@@ -170,6 +170,15 @@ class ReplyList {
     (first_ == nullptr ? first_ : last_->next) = added;
     last_ = added;
   }
+  // REQUIRES: it is in this list.
+  void Remove(Reply* removed) {
+    Reply* before = nullptr;
+    Reply* each = first_;
+    for (; each != removed; each = each->next) before = each;
+    (before == nullptr ? first_ : before->next) = removed->next;
+    if (last_ == removed) last_ = before;
+    const ReplyRef reference = ReplyRef::Adopt(removed);
+  }
   ReplyRef PopFront() {
     ReplyRef popped = ReplyRef::Adopt(first_);
     first_ = first_->next;

@@ -126,6 +126,14 @@ class Version:
         """Blocking. Runs a ModelInferRequest on every instance; before start only."""
     def start(self) -> None:
         """Starts one thread per instance. A version that is never started is freed quietly."""
+    def add_instance(self, warm_ups: Sequence[bytes]) -> None:
+        """Blocking. One more instance; each of these ModelInferRequests runs on it first."""
+    def remove_instance(self, timeout_s: float) -> bool:
+        """Blocking. The latest instance ends what it has, and is freed.
+
+        False when that takes longer than timeout_s: it takes no batch any more, and the next call,
+        or drain, frees it.
+        """
     def drain(self, timeout_s: float) -> bool:
         """Blocking. Takes nothing new, finishes what is queued and running, stops the threads.
 
@@ -151,6 +159,9 @@ class Call:
     @property
     def is_decoupled(self) -> bool:
         """Whether its responses are none, one or many, and come before its outcome."""
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its model to be loaded: a completion with code -2 ends that."""
     def taken(self, count: int, size_bytes: int) -> None:
         """The client has taken so many responses: its model may send as many more.
 
@@ -250,6 +261,7 @@ Completion = tuple[object, int, bytes | list[bytes] | None, str | None]
 
 A decoupled request's responses come before it, code -1, as a list of bytes; its outcome has bytes
 only where that is a message too: a failure, or the empty response that the request asked for.
+Code -2: the model that the request waited for was loaded; flush soon, its outcome follows.
 """
 
 class ServerCall:
@@ -369,6 +381,7 @@ class Engine:
         max_background_bytes: int = 0,
         max_response_bytes: int = 0,
         allow_client_shm: bool = False,
+        max_waiting_requests: int = 256,
         access: AccessPolicy | None = None,
     ) -> None: ...
     @property
@@ -391,7 +404,11 @@ class Engine:
     def create_version(self, model: LoadedModel, spec: VersionSpec) -> Version:
         """Blocking. Checks spec against the file's signature and makes the instances."""
     def set_serving(
-        self, model_name: str, versions: Sequence[Version], unready: Sequence[int] = ()
+        self,
+        model_name: str,
+        versions: Sequence[Version],
+        unready: Sequence[int] = (),
+        loads_on_demand: bool = False,
     ) -> None:
         """Replaces, in one step, what answers for model_name; the greatest version is the default.
 
@@ -399,7 +416,19 @@ class Engine:
         versions the model is known but has none available. The caller drains the versions it took
         out: requests that reached them are finished, requests under way to them land on the new
         ones.
+
+        loads_on_demand: while there are no versions, requests wait for some, max_waiting_requests
+        of them at most; the first one is a demand.
         """
+    @property
+    def demand_fd(self) -> int:
+        """Readable while models are asked for that are to be loaded on demand."""
+    def take_demands(self) -> list[str]:
+        """Their names; each is answered by set_serving with versions, or by end_wait."""
+    def end_wait(self, model_name: str, code: int, message: str) -> None:
+        """The model will not be loaded for now: requests that wait for it fail with this."""
+    def waiting(self, model_name: str) -> int:
+        """How many requests wait for the model to be loaded."""
     def forget(self, model_name: str) -> None:
         """The name becomes unknown; the caller drains its versions."""
     def infer(

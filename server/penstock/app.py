@@ -45,7 +45,13 @@ from penstock.observe.metrics import GpuMonitor, Metrics
 from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
-from penstock.wiring import PLUGINS, make_models, make_poller, repository_settings
+from penstock.wiring import (
+    PLUGINS,
+    make_instance_scaler,
+    make_models,
+    make_poller,
+    repository_settings,
+)
 
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager
@@ -85,6 +91,7 @@ class App:
         self.readiness = Readiness(lambda: self.models.all_ready())
         self.models = make_models(config, self.core, self.readiness.announce)
         self.availability = AvailabilityWatch(self.models.unavailable, self.readiness.announce)
+        self.instances = make_instance_scaler(config, self.models)
         self.jobs = self._make_jobs() if config.jobs_root else None
         self.poller = make_poller(config, self.core, self.models)
         self.gate = Gate(self.core.access, self.door.verifier)
@@ -118,8 +125,10 @@ class App:
         _log.info("loading models; %s", self._describe_addresses())
         if self.poller is not None:
             await self.poller.look()
+        self.core.watch_demands(self.models.on_demand)
         await self.models.start()
         self.availability.start()
+        self.instances.start()
         if self.metrics is not None:
             self.gpus.start()
         if self.poller is not None:
@@ -166,6 +175,7 @@ class App:
         if self.http is not None:
             self.http.withdraw()
         self.availability.stop()
+        self.instances.stop()
         if self.poller is not None:
             self.poller.stop()
 
@@ -253,6 +263,8 @@ class App:
             is_ready=lambda: self.readiness.is_ready,
             jobs=self.jobs.stats if self.jobs is not None else None,
             store=getattr(self.poller, "stats", None),
+            instances=self.instances.stats,
+            memory=self.models.memory,
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
             http=self.http_counters.families,
             unlogged=lambda: 0 if self.access_log is None else self.access_log.dropped,
@@ -311,6 +323,7 @@ def make_core(config: ServerConfig) -> Core:
         max_background_bytes=(config.max_buffered_bytes + 1) // 2,
         max_response_bytes=config.max_message_bytes,
         allow_client_shm=config.allow_client_shm,
+        max_waiting_requests=config.model_load_queue_size,
         access=access_policy(config),
     )
     options = config.backend_options()

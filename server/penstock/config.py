@@ -15,7 +15,7 @@ from typing import Any, Literal
 from penstock import __version__
 from penstock.errors import ConfigError
 from penstock.http_settings import HttpSettings
-from penstock.setting import SettingField, field_faults, fields_of, read_texts
+from penstock.setting import SettingField, field_faults, fields_of, parse_size, read_texts
 from penstock.setting import setting as _setting
 from penstock.store_settings import StoreSettings
 
@@ -77,6 +77,69 @@ class ServerConfig(StoreSettings, HttpSettings):
         (),
         "BACKEND,KEY=VALUE: an option of a backend; may be repeated.",
         separator=";",
+        group="Models",
+    )
+
+    model_memory_budget: str = _setting(
+        "",
+        "Memory that models may take, in bytes or with K, M, G: idle ones are unloaded for others,"
+        " and loaded when they are asked for; empty = no bound, and all are loaded at start.",
+        group="Models",
+    )
+    model_min_residency_secs: float = _setting(
+        10.0,
+        "Under a memory budget, how long a model is kept at least before a load on demand may"
+        " unload it.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+        group="Models",
+    )
+    model_load_queue_size: int = _setting(
+        256,
+        "Requests that may wait for one model to be loaded on demand.",
+        minimum=1,
+        maximum=_MAX_INT32,
+        group="Models",
+    )
+    instance_interval_secs: float = _setting(
+        1.0,
+        "How often it is decided how many instances models have that leave it open"
+        " (instances_min, instances_max).",
+        unit="s",
+        minimum=0.02,
+        maximum=3600,
+        group="Models",
+    )
+    instance_target_utilisation: float = _setting(
+        0.7,
+        "Share of the instances' time that is to be busy; more instances are added above it.",
+        minimum=0.01,
+        maximum=1,
+        group="Models",
+    )
+    instance_target_queue_age_ms: float = _setting(
+        100.0,
+        "Where requests wait longer, and instances are busy, instances are added.",
+        unit="ms",
+        minimum=1,
+        maximum=_MAX_INT32,
+        group="Models",
+    )
+    instance_up_window_secs: float = _setting(
+        0.0,
+        "How long more instances must be wanted.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+        group="Models",
+    )
+    instance_down_window_secs: float = _setting(
+        60.0,
+        "How long fewer instances must be enough.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
         group="Models",
     )
 
@@ -261,6 +324,11 @@ class ServerConfig(StoreSettings, HttpSettings):
         """
         return read_texts(cls, texts)
 
+    @property
+    def memory_budget_bytes(self) -> int:
+        """The memory budget; 0 = none."""
+        return parse_size(self.model_memory_budget) or 0
+
     def backend_options(self) -> dict[str, dict[str, str]]:
         """The `backend_config` settings by backend."""
         options: dict[str, dict[str, str]] = {}
@@ -273,6 +341,11 @@ class ServerConfig(StoreSettings, HttpSettings):
     def _rule_faults(self) -> Iterator[str]:
         if not (self.model_repository or self.environment or self.store):
             yield "--model-repository: at least one directory of models is needed"
+        if self.model_memory_budget and not parse_size(self.model_memory_budget):
+            yield (
+                "--model-memory-budget: expected a number of bytes, or one with K, M, G or T, "
+                f"got {self.model_memory_budget!r}"
+            )
         if self.load_model and self.model_control_mode != "explicit":
             yield "--load-model: needs --model-control-mode explicit"
         if self.jobs_root and 0 < self.max_inflight_requests < _LEAST_WITH_JOBS:

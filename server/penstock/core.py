@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -80,6 +80,8 @@ _QUIET_TURNS = 6
 _MAX_HELD = 16
 
 
+_RETRIED = -2  # a completion's code: the model that the request waited for was loaded
+
 _PREFIX_BYTES = 5  # of gRPC, before each message
 
 
@@ -109,7 +111,7 @@ class Responses:
     when the client has it (`taken`): a model stops that is too far ahead of its client.
     """
 
-    __slots__ = ("_call", "_is_done", "_loop", "_replies", "_waiter")
+    __slots__ = ("_call", "_is_done", "_is_placed", "_loop", "_replies", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -117,6 +119,7 @@ class Responses:
         self._replies: deque[StreamReply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._is_done = False
+        self._is_placed = False
 
     def __aiter__(self) -> Responses:
         return self
@@ -139,14 +142,21 @@ class Responses:
         if self._call is not None and not self._is_done:
             self._call.cancel()
 
-    def began(self, call: Call) -> bool:
-        """The core has the request; whether it is decoupled."""
+    def began(self, call: Call) -> None:
+        """The core has the request."""
         self._call = call
-        return call.is_decoupled
+
+    async def placed(self) -> None:
+        """Returns once the request's model is loaded, or it has failed."""
+        while not (self._is_placed or self._is_done):
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     def put(self, code: int, payload: bytes | list[bytes] | None, message: str | None) -> None:
         """Takes a completion."""
-        if isinstance(payload, list):
+        if code == _RETRIED:
+            self._is_placed = True
+        elif isinstance(payload, list):
             self._replies += [StreamReply(part, 0, "", is_outcome=False) for part in payload]
         else:
             self._is_done = True
@@ -192,6 +202,7 @@ class Core:
         max_background_bytes: int = 0,
         max_response_bytes: int = 0,
         allow_client_shm: bool = False,
+        max_waiting_requests: int = 256,
         access: AccessPolicy | None = None,
     ) -> None:
         self.engine = _core.Engine(
@@ -201,6 +212,7 @@ class Core:
             max_background_bytes=max_background_bytes,
             max_response_bytes=max_response_bytes,
             allow_client_shm=allow_client_shm,
+            max_waiting_requests=max_waiting_requests,
             access=access,
         )
         self.access: Access = self.engine.access
@@ -221,10 +233,20 @@ class Core:
         """
         has_ended: bool = await self.run(self.engine.shutdown, timeout_s)
         if self._loop is not None:
+            self._loop.remove_reader(self.engine.demand_fd)
             self._loop.remove_reader(self.engine.completion_fd)
             self._on_readable()
             self._loop = None
         return has_ended
+
+    def watch_demands(self, load: Callable[[str], None]) -> None:
+        """`load` is called with each model that requests begin to wait for, until `close`."""
+
+        def on_readable() -> None:
+            for name in self.engine.take_demands():
+                load(name)
+
+        self._running_loop().add_reader(self.engine.demand_fd, on_readable)
 
     async def run(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs one of the core's blocking calls in a thread."""
@@ -276,9 +298,13 @@ class Core:
             The reply, once it is there; for a decoupled model the replies, at once.
         """
         responses = Responses(self._running_loop())
-        if responses.began(self._start(request, deadline, responses, True, caller)):
-            return responses
+        call = self._start(request, deadline, responses, True, caller)
+        responses.began(call)
         try:
+            if call.waits:
+                await responses.placed()
+            if call.is_decoupled:
+                return responses
             return await anext(responses)
         except asyncio.CancelledError:
             responses.cancel()
@@ -321,11 +347,15 @@ class Core:
         """Hands a request over, to be run when the loop is quiet."""
         loop = self._running_loop()
         call = self.engine.infer(request, deadline, tag, stream, caller, background)
+        self._hold(loop)
+        return call
+
+    def _hold(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A request more is to be flushed."""
         self._held += 1
         self._quiet_turns = 0
         if self._held == 1:
             loop.call_soon(self._turn)
-        return call
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of `start`; UnavailableError after `close`, which HTTP outlives by a rung."""
@@ -349,8 +379,11 @@ class Core:
 
     def _deliver(self, completions: Sequence[_core.Completion]) -> None:
         for tag, code, payload, message in completions:
+            if code == _RETRIED and self._loop is not None:
+                self._hold(self._loop)
             if isinstance(tag, Responses):
                 tag.put(code, payload, message)
+            if isinstance(tag, Responses) or code == _RETRIED:
                 continue
             future: asyncio.Future[bytes | StreamReply] = tag  # type: ignore[assignment]
             assert not isinstance(payload, list)

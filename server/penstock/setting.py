@@ -22,6 +22,7 @@ __all__ = [
     "field_faults",
     "fields_of",
     "item_fault",
+    "parse_size",
     "read_texts",
     "read_value",
     "setting",
@@ -29,6 +30,7 @@ __all__ = [
 
 T = TypeVar("T")
 
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -195,3 +197,11 @@ def _bool(text: str) -> bool:
     if text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
     raise ValueError(f"expected true or false, got {text!r}")
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes as people write them, such as "512M": K, M, G and T are of 1024. None: no size."""
+    factor = _UNITS.get(text[-1:].upper(), 1)
+    digits = text if factor == 1 else text[:-1]
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 18
+    return int(digits) * factor if is_number else None

@@ -15,13 +15,21 @@ from penstock.repository.manager import ModelManager
 from penstock.repository.poller import RepositoryPoller
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.snapshot import RepositoryScanner
+from penstock.scaling.instances import InstanceScaler
+from penstock.scaling.policy import PolicySettings
 
 if TYPE_CHECKING:
     from penstock.config import ServerConfig
     from penstock.core import Core
     from penstock.deployed import StoreService
 
-__all__ = ["PLUGINS", "make_models", "make_poller", "repository_settings"]
+__all__ = [
+    "PLUGINS",
+    "make_instance_scaler",
+    "make_models",
+    "make_poller",
+    "repository_settings",
+]
 
 PLUGINS = Path(__file__).parent / "backends"
 
@@ -50,6 +58,17 @@ def make_poller(
     return RepositoryPoller(models, scanner, config.repository_poll_secs)
 
 
+def make_instance_scaler(config: ServerConfig, models: ModelManager) -> InstanceScaler:
+    """What decides how many instances models have."""
+    settings = PolicySettings(
+        target_utilisation=config.instance_target_utilisation,
+        target_queue_age_s=config.instance_target_queue_age_ms / 1e3,
+        up_window_s=config.instance_up_window_secs,
+        down_window_s=config.instance_down_window_secs,
+    )
+    return InstanceScaler(models.scalable, settings, config.instance_interval_secs)
+
+
 def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
     """Where environments of Python models are: by default in the user's cache."""
     interpreter = config.backend_options().get("python", {}).get("interpreter", sys.executable)
@@ -71,5 +90,7 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         drain_timeout_s=config.exit_timeout_secs,
         background_batch_size=config.background_batch_size,
         backend_directories=(PLUGINS, *config.backend_directory),
+        memory_budget_bytes=config.memory_budget_bytes,
+        min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
     )

@@ -81,6 +81,14 @@ class FakeVersion:
     def is_available(self) -> bool:
         return True
 
+    def add_instance(self, warm_ups: Sequence[bytes]) -> None:
+        self.engine.enter("add", self.spec.model_name)
+        self.log.append("add")
+
+    def remove_instance(self, timeout_s: float) -> bool:
+        self.log.append("remove")
+        return True
+
     def start(self) -> None:
         self.log.append("start")
 
@@ -90,7 +98,7 @@ class FakeVersion:
         return self.engine.drains_in_time
 
     def stats(self) -> Mapping[str, Any]:
-        return {"instances": self.spec.instance_count}
+        return {"instances": self.spec.instance_count, **self.engine.counters.get(self, {})}
 
 
 class FakeEngine:
@@ -105,7 +113,11 @@ class FakeEngine:
         self.created: list[FakeVersion] = []
         self.serving: dict[str, list[FakeVersion]] = {}
         self.unready: dict[str, list[int]] = {}
+        self.on_demand: dict[str, bool] = {}
+        self.waits: dict[str, int] = {}
+        self.ended: list[tuple[str, int, str]] = []
         self.drains_in_time = True
+        self.counters: dict[FakeVersion, dict[str, Any]] = {}
         self.entered: defaultdict[tuple[str, str], threading.Event] = defaultdict(threading.Event)
         self._gates: dict[tuple[str, str], threading.Event] = {}
 
@@ -139,10 +151,21 @@ class FakeEngine:
         return version
 
     def set_serving(
-        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+        self,
+        model_name: str,
+        versions: Sequence[EngineVersion],
+        unready: Sequence[int] = (),
+        loads_on_demand: bool = False,
     ) -> None:
+        self.on_demand[model_name] = loads_on_demand
         self.serving[model_name] = cast(list[FakeVersion], list(versions))
         self.unready[model_name] = list(unready)
+
+    def end_wait(self, model_name: str, code: int, message: str) -> None:
+        self.ended.append((model_name, code, message))
+
+    def waiting(self, model_name: str) -> int:
+        return self.waits.get(model_name, 0)
 
     def forget(self, model_name: str) -> None:
         assert self.serving.pop(model_name) == []

@@ -60,6 +60,13 @@ ENGINE = {
     "inflight": 3,
     "completed": {"OK": 5, "INTERNAL": 1},
     "refused": {"size": 2},
+    "wait_hist_us": _HIST,
+}
+MEMORY = {
+    "budget": 1000,
+    "resident": {"m": 100},
+    "evictions": 1,
+    "loads": {"done": 2, "failed": 0},
 }
 JOBS = {"rows": 1, "rejected": 2, "running": 3, "queued": 4, "ended": {"DONE": 5}}
 STORE = {
@@ -105,6 +112,8 @@ def full_scrape() -> str:
         is_ready=lambda: True,
         jobs=lambda: JOBS,
         store=lambda: STORE,
+        instances=lambda: {("m", 1, "added"): 1},
+        memory=lambda: MEMORY,
         transport=lambda: TRANSPORT,
         gpus=lambda: read_gpus(NVML, {"GPU-0": 0}),
         http=http_counters().families,

@@ -158,3 +158,18 @@ def test_jobs_need_places_in_flight_beside_those_of_others() -> None:
         ServerConfig(model_repository=repository, jobs_root=("out",), max_inflight_requests=most)
     with pytest.raises(ConfigError, match="--max-inflight-requests: expected at least 3"):
         ServerConfig(model_repository=repository, jobs_root=("out",), max_inflight_requests=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", 0), ("1000", 1000), ("2k", 2048), ("512M", 512 << 20), ("8G", 8 << 30), ("1T", 1 << 40)],
+)
+def test_memory_budget_is_a_number_of_bytes(text: str, size: int) -> None:
+    config = ServerConfig(model_repository=(Path("models"),), model_memory_budget=text)
+    assert config.memory_budget_bytes == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "8GB", "G", "1.5G", "٣", "9" * 40])
+def test_memory_budget_that_is_no_size_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match="--model-memory-budget: expected a number of bytes"):
+        ServerConfig(model_repository=(Path("models"),), model_memory_budget=text)

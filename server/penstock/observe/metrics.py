@@ -13,6 +13,7 @@ from typing import Any
 from penstock.codec import VersionStatistics
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
 from penstock.observe.gpu import GpuMonitor
+from penstock.observe.memory import instance_changes, memory_families
 from penstock.observe.models import model_families
 from penstock.observe.process import process_families
 from penstock.observe.store import store_families
@@ -71,6 +72,8 @@ class Metrics:
         is_ready: Callable[[], bool],
         jobs: Callable[[], Stats] | None = None,
         store: Callable[[], Stats] | None = None,
+        instances: Callable[[], Mapping[tuple[str, int, str], int]] = dict,
+        memory: Callable[[], Stats | None] = lambda: None,
         transport: Callable[[], Mapping[str, int]] = dict,
         gpus: Callable[[], Iterable[Family]] = tuple,
         http: Callable[[], Iterable[Family]] = tuple,
@@ -82,6 +85,8 @@ class Metrics:
         self._unlogged = unlogged
         self._jobs = jobs
         self._store = store
+        self._instances = instances
+        self._memory = memory
         self._versions = versions
         self._transport = transport
         self._engine = engine
@@ -104,7 +109,11 @@ class Metrics:
 
     def _families(self) -> Iterator[Family]:
         yield from model_families([each for each in self._versions() if each.counters])
-        yield from _engine_families(self._engine())
+        engine = self._engine()
+        yield from _engine_families(engine)
+        yield instance_changes(self._instances())
+        if (memory := self._memory()) is not None:
+            yield from memory_families(memory, engine["wait_hist_us"])
         transport = self._transport()
         yield from _transport_families(transport)
         yield from self._http()

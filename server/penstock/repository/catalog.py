@@ -15,7 +15,7 @@ from penstock.codec import (
 )
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
-from penstock.repository.states import UNLOADED, State, VersionState, move
+from penstock.repository.states import NOT_LOADED, UNLOADED, State, VersionState, move
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 
@@ -36,6 +36,8 @@ class ServedVersion:
         inputs: as clients see them.
         outputs: as clients see them.
         handle: the engine's side of it.
+        warm_ups: bytes of the ModelInferRequests that a further instance is warmed up with; kept
+            where there may be one.
     """
 
     version: int
@@ -43,6 +45,7 @@ class ServedVersion:
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
     handle: EngineVersion
+    warm_ups: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -51,13 +54,15 @@ class ModelRecord:
 
     `states` has the version first that has changed the longest ago. `fault` says why the last load
     failed when it did not get as far as versions. `has_given_config`: its last load came with a
-    configuration of its own in place of the file's.
+    configuration of its own in place of the file's. `on_demand`: the next request loads it.
     """
 
     serving: dict[int, ServedVersion] = field(default_factory=dict)
     states: dict[int, VersionState] = field(default_factory=dict)
     fault: str = ""
     has_given_config: bool = False
+    on_demand: bool = False
+    unload_reason: str = UNLOADED
 
     def begin_load(self, versions: Iterable[int]) -> None:
         """The load of these versions begins; those that serve go on."""
@@ -78,14 +83,17 @@ class ModelRecord:
                 self._move(version, State.READY, text)
                 self.fault = ""
 
-    def swap(self, versions: Iterable[ServedVersion]) -> list[ServedVersion]:
-        """Exactly these serve from now on. Returns what served before.
+    def swap(
+        self, versions: Iterable[ServedVersion], reason: str = UNLOADED
+    ) -> list[ServedVersion]:
+        """Exactly these serve from now on. Returns what served before, unloaded for this reason.
 
         Earlier failures are forgotten: whoever loads or unloads the model has settled them.
         """
         replaced = list(self.serving.values())
         self.serving = {served.version: served for served in versions}
         self.fault = ""
+        self.unload_reason = reason
         for version in self.serving:
             self._move(version, State.READY)
         for old in replaced:
@@ -93,14 +101,14 @@ class ModelRecord:
                 self._move(old.version, State.UNLOADING)
         for version, current in list(self.states.items()):
             if current.state is State.UNAVAILABLE:
-                self.states[version] = VersionState(State.UNAVAILABLE, UNLOADED)
+                self.states[version] = VersionState(State.UNAVAILABLE, reason)
         return replaced
 
     def finish_unload(self, version: int) -> None:
         """The version's requests are finished; no effect if it is wanted again meanwhile."""
         current = self.states.get(version)
         if current is not None and current.state is State.UNLOADING:
-            self._move(version, State.UNAVAILABLE, UNLOADED)
+            self._move(version, State.UNAVAILABLE, self.unload_reason)
 
     def forget_gone(self, on_disk: Collection[int]) -> None:
         """Forgets versions that do not serve and are not on disk, but for the last to have gone.
@@ -125,7 +133,9 @@ class ModelRecord:
         return sorted(self.states.keys() - self.serving.keys())
 
     def is_healthy(self) -> bool:
-        """Whether strict readiness accepts it."""
+        """Whether strict readiness accepts it. What is loaded on demand is not missed before."""
+        if self.on_demand and not self.serving:
+            return True
         return (
             not self.fault
             and all(state.is_healthy() for state in self.states.values())
@@ -140,6 +150,8 @@ class ModelRecord:
         ]
         if self.fault:
             entries.insert(0, IndexEntry(name, "", "UNAVAILABLE", self.fault))
+        if not entries and self.on_demand:
+            return [IndexEntry(name, "", "UNAVAILABLE", NOT_LOADED)]
         return entries or [IndexEntry(name)]
 
     def _move(self, version: int, state: State, reason: str = "") -> None:
@@ -202,6 +214,8 @@ class ModelCatalog:
             is_of_start = name in load_models or "*" in load_models
             if record.serving:
                 return record.has_given_config or not is_of_start
+            if record.on_demand:
+                return False
             states = record.states.values()  # what failed would be tried again, and may fail again
             return is_of_start and bool(states) and all(each.is_healthy() for each in states)
 
@@ -261,6 +275,8 @@ class ModelCatalog:
         unknown = f"Request for unknown model: '{name}'"
         if record is None:
             raise NotFoundError(f"{unknown} is not found")
+        if record.on_demand and not record.serving:
+            raise UnavailableError(f"'{name}' is not loaded: its next inference request loads it")
         if number is None:
             if not record.serving:
                 raise NotFoundError(f"{unknown} has no available versions")

@@ -63,6 +63,14 @@ class CoreVersion:
         """What it was loaded from, for responses that are asked to say so; before it serves."""
         self._open().set_digest(digest)
 
+    def add_instance(self, warm_ups: Sequence[bytes]) -> None:
+        """Blocking. One more instance, once it is warm."""
+        self._open().add_instance(warm_ups)
+
+    def remove_instance(self, timeout_s: float) -> bool:
+        """Blocking. One instance less."""
+        return self._open().remove_instance(timeout_s)
+
     def close(self, timeout_s: float) -> bool:
         """Blocking. Drains and frees."""
         version = self._open()
@@ -110,13 +118,28 @@ class CoreEngine:
         return CoreVersion(self._engine.create_version(loaded, _version_spec(spec)))
 
     def set_serving(
-        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+        self,
+        model_name: str,
+        versions: Sequence[EngineVersion],
+        unready: Sequence[int] = (),
+        loads_on_demand: bool = False,
     ) -> None:
         """Replaces in one step what answers for the name."""
         opened = [cast(CoreVersion, version).version for version in versions]
         self._engine.set_serving(
-            model_name, [version for version in opened if version is not None], unready
+            model_name,
+            [version for version in opened if version is not None],
+            unready,
+            loads_on_demand,
         )
+
+    def end_wait(self, model_name: str, code: int, message: str) -> None:
+        """Requests that wait for the model to be loaded fail with this."""
+        self._engine.end_wait(model_name, code, message)
+
+    def waiting(self, model_name: str) -> int:
+        """How many requests wait for the model to be loaded."""
+        return self._engine.waiting(model_name)
 
     def forget(self, model_name: str) -> None:
         """The name is unknown from now on."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from penstock.codec import ModelConfig
@@ -70,8 +69,7 @@ class DeployedModels(ModelManager):
                 return [await check(each) for each in prepared]
             except BaseException:
                 for each in prepared:
-                    close = partial(each.handle.close, self._drain_timeout_s)
-                    await self._in_thread(self._drain_threads, close)
+                    await self._drain_threads.run(each.handle.close, self._drain_timeout_s)
                 raise
 
         await asyncio.shield(self._track(self._replace(name, make_plan, prepare)))

@@ -121,6 +121,15 @@ class EngineVersion(Protocol):
     def start(self) -> None:
         """Blocking, briefly. Starts the threads of the instances."""
 
+    def add_instance(self, warm_ups: Sequence[bytes]) -> None:
+        """Blocking. One more instance, which takes batches once it is warm.
+
+        CoreError says why there is none.
+        """
+
+    def remove_instance(self, timeout_s: float) -> bool:
+        """Blocking. The latest instance ends what it has, and is freed; False: not in time."""
+
     def close(self, timeout_s: float) -> bool:
         """Blocking. Finishes what it has, then frees the model on this thread.
 
@@ -144,9 +153,19 @@ class ModelEngine(Protocol):
         """Blocking. Makes the instances; `model` came from this engine's open_model."""
 
     def set_serving(
-        self, model_name: str, versions: Sequence[EngineVersion], unready: Sequence[int] = ()
+        self,
+        model_name: str,
+        versions: Sequence[EngineVersion],
+        unready: Sequence[int] = (),
+        loads_on_demand: bool = False,
     ) -> None:
         """Replaces in one step what answers for the name; see the core's Engine.set_serving."""
+
+    def end_wait(self, model_name: str, code: int, message: str) -> None:
+        """Requests that wait for the model to be loaded fail with this."""
+
+    def waiting(self, model_name: str) -> int:
+        """How many requests wait for the model to be loaded."""
 
     def forget(self, model_name: str) -> None:
         """The name is unknown from now on. What serves for it must have been taken out before."""

@@ -33,6 +33,7 @@ from penstock.repository.layout import (
     version_files,
 )
 from penstock.repository.override import restrict
+from penstock.repository.own_parameters import instance_bounds
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
 from penstock.repository.settings import RepositorySettings
@@ -193,10 +194,13 @@ class ModelLoader:
             config, version, plan.labels, background_batch_size=self._settings.background_batch_size
         )
         handle = self._engine.create_version(opened, spec)
-        for warmup, request in _warmup_requests(plan, config, version):
+        warmups = _warmup_requests(plan, config, version)
+        for warmup, request in warmups:
             _warm_up(handle, version, warmup, request)
         inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")
-        return ServedVersion(version, config, inputs, outputs, handle)
+        kept = warmups if instance_bounds(config) is not None else []
+        again = tuple(request for warmup, request in kept for _ in range(max(warmup.count, 1)))
+        return ServedVersion(version, config, inputs, outputs, handle, again)
 
     def check_version(self, plan: LoadPlan, version: int) -> None:
         """Does all of `prepare` that makes no instance and runs nothing; raises as it does."""

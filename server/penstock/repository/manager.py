@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for_threads
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
 
 from penstock.codec import IndexEntry
 from penstock.errors import (
-    AbortedError,
     CoreError,
     InternalError,
     NotFoundError,
@@ -22,63 +17,21 @@ from penstock.errors import (
     UnavailableError,
     UnimplementedError,
 )
-from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion, start_all
-from penstock.repository.engine import ModelEngine
-from penstock.repository.failures import (
-    files_refusal,
-    is_foreseen,
-    load_failure,
-    merge_failures,
-)
+from penstock.repository.catalog import ModelRecord
+from penstock.repository.failures import files_refusal
 from penstock.repository.layout import list_models
-from penstock.repository.loader import LoadPlan, ModelLoader
-from penstock.repository.settings import RepositorySettings
+from penstock.repository.serving_models import ServingModels
 
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["ModelManager"]
 
 _log = logging.getLogger("penstock.repository")
 
 
-class ModelManager(ModelCatalog):
-    """Serves the models of the repositories on an engine; a catalog that also changes.
+class ModelManager(ServingModels):
+    """Serves the models of the repositories on an engine, as its clients and its start ask for.
 
-    A load opens, checks and warms up every version that the policy chooses, then swaps them in at
-    once and drains the old ones in the background. If any version fails nothing changes: what was
-    served goes on, and the index says why.
-
-    Threading: confined to the event loop; blocking work runs in threads, `load_threads` at a time.
-    Ownership: owns the versions it loaded; borrows the engine, which outlives it.
-    Lifecycle: constructed -> start -> (load | unload | reads)* -> close, also after a failed start.
+    Threading, Ownership, Lifecycle: as ServingModels.
     """
-
-    def __init__(
-        self,
-        engine: ModelEngine,
-        settings: RepositorySettings,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Serves nothing yet.
-
-        Args:
-            engine: what serves.
-            settings: what to serve.
-            on_change: called when a model begins or ceases to serve, to load or to be broken.
-        """
-        super().__init__()
-        self._engine = engine
-        self._on_change = on_change
-        self._settings = settings
-        self._loader = ModelLoader(engine, settings)
-        # While somebody holds one or waits for it.
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._load_threads = ThreadPoolExecutor(settings.load_threads, "load")
-        self._drain_threads = ThreadPoolExecutor(settings.load_threads, "drain")
-        self._in_threads: set[Future[Any]] = set()  # outlive a task that is cancelled
-        self._drain_timeout_s = settings.drain_timeout_s
-        self._is_started = False
-        self._is_closing = False
 
     async def start(self) -> None:
         """Loads what is to be served from the start; returns when that has succeeded or failed.
@@ -91,6 +44,8 @@ class ModelManager(ModelCatalog):
             places = ", ".join(f"'{path}'" for path in self._settings.paths)
             _log.warning("no model found in %s", places)
         names = self._initial_models(found)
+        if self._residency.has_budget:
+            names = await self.demand.start(found, self._settings.load_models)
         results = await asyncio.gather(
             *(self._track(self._load(name, None)) for name in names), return_exceptions=True
         )
@@ -170,6 +125,10 @@ class ModelManager(ModelCatalog):
             CoreError: as `load`.
         """
         self._check_open()
+        self.demand.forget(name)
+        if self._residency.has_budget and not self._serves(name):
+            self.demand.know(name)
+            return
         await asyncio.shield(self._track(self._load(name, None, is_current)))
 
     async def refuse(self, name: str, reason: str) -> None:
@@ -201,7 +160,9 @@ class ModelManager(ModelCatalog):
             raise UnimplementedError("'repository_name' specification is not supported")
         names = set(self._models)
         if not ready_only:
-            names.update(await self._list_models())
+            on_disk = await self._list_models()
+            names.update(on_disk)
+            self.demand.know(*on_disk)
         entries = [
             entry
             for name in sorted(names)
@@ -220,31 +181,6 @@ class ModelManager(ModelCatalog):
         if not self._settings.strict_readiness:
             return True
         return all(record.is_healthy() for record in self._models.values())
-
-    async def close(self, timeout_s: float) -> bool:
-        """Takes no more loads, stops serving and drains everything.
-
-        Args:
-            timeout_s: for all of it; what is left then is for the engine's shutdown to end.
-
-        Returns:
-            Whether everything ended in time; if not, a thread may still be in a load or a drain,
-            and the interpreter would wait for it at its end.
-        """
-        self._is_closing = True
-        self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        await self._wait_for_tasks(deadline)
-        for name, record in self._models.items():
-            self._serve(name, record, ())
-        await self._wait_for_tasks(deadline)
-        for task in self._tasks:
-            task.cancel()
-        self._load_threads.shutdown(wait=False, cancel_futures=True)
-        self._drain_threads.shutdown(wait=False, cancel_futures=True)
-        remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
-        ended = await asyncio.to_thread(wait_for_threads, tuple(self._in_threads), remaining_s)
-        return not ended.not_done
 
     async def _list_models(self) -> list[str]:
         try:
@@ -273,55 +209,7 @@ class ModelManager(ModelCatalog):
         plan = partial(self._loader.plan, name, config_json)
         await self._replace(name, plan, partial(self._prepare, self._loader, is_current))
         self._models[name].has_given_config = config_json is not None
-
-    async def _replace(
-        self,
-        name: str,
-        make_plan: Callable[[], LoadPlan],
-        prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
-    ) -> None:
-        """Serves what `prepare` gives in place of what serves; if it fails nothing changes."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
-            try:
-                plan = await self._in_load_thread(make_plan)
-                record.forget_gone(plan.model.versions)
-                record.begin_load(plan.versions)
-                self._publish(name, record)
-                versions = await prepare(plan)
-            except Exception as error:
-                failure = load_failure(name, error)
-                record.fail_load(failure.message)
-                self._publish(name, record)
-                level = logging.INFO if isinstance(failure, AbortedError) else logging.ERROR
-                trace = not is_foreseen(error)
-                _log.log(level, "%s", failure.message, exc_info=trace, extra={"model": name})
-                raise failure from error
-            self._serve(name, record, versions)
-            about = {"model": name, "version": ", ".join(map(str, record.serving))}
-            _log.info("model '%s' serves version %s", *about.values(), extra=about)
-
-    async def _prepare(
-        self, loader: ModelLoader, is_current: Callable[[], bool], plan: LoadPlan
-    ) -> list[ServedVersion]:
-        """All versions, started; or the faults of every one that failed."""
-        prepared: list[ServedVersion] = []  # the only references: freed where it is cleared
-
-        def prepare(version: int) -> None:
-            prepared.append(loader.prepare(plan, version))
-
-        outcomes = await asyncio.gather(
-            *(self._in_load_thread(prepare, version) for version in plan.versions),
-            return_exceptions=True,
-        )
-        failures = [outcome for outcome in outcomes if outcome is not None]
-        if not failures and not await self._in_load_thread(is_current):
-            failures.append(AbortedError("its files changed while they were loaded"))
-        if failures:
-            await self._in_load_thread(prepared.clear)  # freeing a model takes time
-            raise merge_failures(failures)
-        await self._in_load_thread(start_all, prepared)
-        return sorted(prepared, key=lambda served: served.version)
+        self.demand.remember(name, self.load_again(name, config_json))
 
     async def _unload(self, name: str) -> None:
         if name not in self._models:
@@ -329,6 +217,7 @@ class ModelManager(ModelCatalog):
                 return
             raise NotFoundError(f"failed to unload '{name}', no such model is known")
         async with self._locks.setdefault(name, asyncio.Lock()):
+            self.demand.unloaded(name)
             self._serve(name, self._models[name], ())
             _log.info("model '%s' is unloaded", name, extra={"model": name})
 
@@ -341,60 +230,3 @@ class ModelManager(ModelCatalog):
                 if name not in self._locks:  # else it is about to be loaded again
                     del self._models[name]
                     self._engine.forget(name)
-
-    def _serve(self, name: str, record: ModelRecord, versions: Sequence[ServedVersion]) -> None:
-        """Serves exactly these versions and drains those that served before."""
-        replaced = record.swap(versions)
-        self._publish(name, record)
-        for old in replaced:
-            self._track(self._drain(name, record, old))
-
-    def _publish(self, name: str, record: ModelRecord) -> None:
-        handles = [served.handle for served in record.serving.values()]
-        self._engine.set_serving(name, handles, record.unready())
-        self._on_change()
-
-    async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
-        about, timeout_s = {"model": name, "version": old.version}, self._drain_timeout_s
-        try:
-            in_time = await self._in_thread(self._drain_threads, old.handle.close, timeout_s)
-            if not in_time:
-                text = "model '%s' version %d: requests were not finished within %g s and failed"
-                _log.warning(text, name, old.version, timeout_s, extra=about)
-        except Exception:
-            _log.exception("model '%s' version %d: the drain failed", *about.values(), extra=about)
-        record.finish_unload(old.version)
-
-    async def _in_load_thread(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        return await self._in_thread(self._load_threads, function, *args, **kwargs)
-
-    async def _in_thread(
-        self,
-        threads: ThreadPoolExecutor,
-        function: Callable[P, T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        future = threads.submit(function, *args, **kwargs)
-        self._in_threads.add(future)
-        future.add_done_callback(self._in_threads.discard)
-        return await asyncio.wrap_future(future)
-
-    def _track(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """A task that close waits for, and whose failure may go unread: its caller may be gone."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._untrack)
-        return task
-
-    def _untrack(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    async def _wait_for_tasks(self, deadline: float) -> None:
-        if self._tasks:
-            remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
-            await asyncio.wait(self._tasks, timeout=remaining_s)

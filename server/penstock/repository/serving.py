@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
+from penstock.repository.own_parameters import without_own
 
 _RESHAPE = "RESHAPE_IO_LAYERS"
 
@@ -50,7 +51,7 @@ def backend_parameters(config: ModelConfig) -> dict[str, str]:
     These are the optimization level, under its parameter's name, and for RESHAPE_IO_LAYERS (of the
     openvino backend) the shape that the model file is to take for each input that is listed.
     """
-    parameters = dict(config.parameters)
+    parameters = without_own(config.parameters)
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":

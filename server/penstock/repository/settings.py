@@ -30,6 +30,8 @@ class RepositorySettings:
         background_batch_size: most rows of a batch of background requests; 0 =
             max_batch_size.
         backend_directories: where plug-ins are; only to name those that exist.
+        memory_budget_bytes: of all models; 0 = none. With one they are loaded on demand.
+        min_residency_s: a model that was loaded since is not unloaded for a load on demand.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
 
@@ -43,4 +45,6 @@ class RepositorySettings:
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     background_batch_size: int = 0
     backend_directories: tuple[Path, ...] = ()
+    memory_budget_bytes: int = 0
+    min_residency_s: float = 10.0
     environments: EnvironmentSettings | None = None

@@ -8,6 +8,12 @@ from enum import StrEnum
 UNLOADED = "unloaded"
 """The reason of a version that is unavailable because that was asked for."""
 
+EVICTED = "unloaded while idle, to make room within the memory budget: the next request loads it"
+"""The reason of one whose memory another model was given."""
+
+NOT_LOADED = "not loaded yet: the first request loads it"
+"""The reason of a model that waits to be asked for, under a memory budget."""
+
 
 class State(StrEnum):
     """State of one version; the values are those of RepositoryIndex."""
@@ -42,7 +48,7 @@ class VersionState:
     def is_healthy(self) -> bool:
         """Whether strict readiness accepts it: ready, or gone on request."""
         if self.state is State.UNAVAILABLE:
-            return self.reason == UNLOADED
+            return self.reason in (UNLOADED, EVICTED)
         return self.state in (State.READY, State.UNLOADING)
 
 

@@ -18,11 +18,11 @@ from penstock.codec import (
     Warmup,
 )
 from penstock.repository.layout import escapes
+from penstock.repository.own_parameters import MAX_INSTANCES, own_faults
 
 DATATYPES = frozenset(
     """BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 BF16 FP32 FP64 BYTES""".split()
 )
-MAX_INSTANCES = 1024
 MAX_PRIORITY_LEVELS = 256
 MAX_WARMUP_BYTES = 1 << 30
 MAX_WARMUP_RUNS = 10_000
@@ -47,6 +47,7 @@ def _all_faults(config: ModelConfig, model_name: str) -> Iterator[str]:
     yield from _tensors_faults("input", config.inputs, config.max_batch_size)
     yield from _tensors_faults("output", config.outputs, config.max_batch_size)
     yield from _instance_faults(config.instance_groups)
+    yield from own_faults(config)
     if config.dynamic_batching is not None:
         yield from _batching_faults(config.dynamic_batching, config.max_batch_size)
         if config.decoupled and config.dynamic_batching.preserve_ordering:

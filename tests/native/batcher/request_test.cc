@@ -11,11 +11,10 @@ namespace {
 using State = Request::State;
 
 TEST(RequestStateTest, OnlyTheMovesOfTheTableAreLegal) {
-  const std::set<std::pair<State, State>> legal = {{State::kNew, State::kQueued},
-                                                   {State::kNew, State::kDone},
-                                                   {State::kQueued, State::kRunning},
-                                                   {State::kQueued, State::kDone},
-                                                   {State::kRunning, State::kDone}};
+  const std::set<std::pair<State, State>> legal = {
+      {State::kNew, State::kQueued},     {State::kNew, State::kDone},
+      {State::kQueued, State::kRunning}, {State::kQueued, State::kDone},
+      {State::kQueued, State::kNew},     {State::kRunning, State::kDone}};
   for (const State from : {State::kNew, State::kQueued, State::kRunning, State::kDone}) {
     for (const State to : {State::kNew, State::kQueued, State::kRunning, State::kDone}) {
       EXPECT_EQ(Request::CanMove(from, to), legal.contains({from, to}))

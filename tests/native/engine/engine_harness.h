@@ -98,6 +98,11 @@ class EngineHarness {
     completions.Take(&taken);
     std::vector<Outcome> outcomes;
     for (const RequestRef& ref : taken) {
+      if (AsInfer(ref).retries) {
+        engine.Retry(ref);
+        if (AsInfer(ref).version != nullptr) AsInfer(ref).version->Flush();
+        continue;
+      }
       outcomes.push_back(OutcomeOf(AsInfer(ref)));
       engine.Release(AsInfer(ref));
     }

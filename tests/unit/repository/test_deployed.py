@@ -121,3 +121,29 @@ async def test_clients_cannot_load_or_unload(tmp_path: Path) -> None:
         for change in (models.load("m"), models.unload("m")):
             with pytest.raises(UnavailableError, match="explicit model load / unload"):
                 await change
+
+
+async def test_version_unloaded_for_another_is_loaded_on_demand_and_checked_again(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine()
+    checked = []
+
+    async def checks(served: ServedVersion) -> ServedVersion:
+        checked.append(served.version)
+        return replace(served)  # as one that adds something to it
+
+    takes = 'parameters { key: "memory_bytes" value { string_value: "100" } }\n'
+    async with running(engine, memory_budget_bytes=100, min_residency_s=0.0) as models:
+        await models.deploy("m", repository(tmp_path / "m", 3, takes), 3, checks)
+        add_model(tmp_path / "n", "n", config=takes)
+        await models.deploy("n", tmp_path / "n", 1, passes)
+        assert serving(engine) == [] and engine.on_demand["m"]
+        assert models.all_ready()
+        engine.waits["m"] = 1
+        await models.demand.load("m")
+        assert serving(engine) == [3] and engine.serving["n"] == []
+        assert checked == [3, 3]
+        assert (models.memory() or {})["resident"] == {"m": 100}
+        await models.withdraw("m")
+        assert not engine.on_demand["m"]

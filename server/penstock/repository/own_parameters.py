@@ -1,0 +1,101 @@
+"""The `parameters` of a model's configuration that are the server's own. Pure functions.
+
+| key | what |
+|---|---|
+| `instances_min`, `instances_max` | how many instances of a version there may be while it serves |
+| `memory_bytes` | what the model takes of the memory budget, in place of what is measured |
+| `memory_pinned` | `true`: it is loaded from the start on, and never unloaded for another model |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from penstock.codec import ModelConfig
+
+__all__ = [
+    "MAX_INSTANCES",
+    "InstanceBounds",
+    "instance_bounds",
+    "is_pinned",
+    "memory_bytes",
+    "own_faults",
+    "without_own",
+]
+
+MAX_INSTANCES = 1024
+
+_MIN, _MAX, _MEMORY, _PINNED = "instances_min", "instances_max", "memory_bytes", "memory_pinned"
+_OWN = frozenset({_MIN, _MAX, _MEMORY, _PINNED})
+_BOOLS = {"true": True, "false": False}
+_MOST_BYTES = 1 << 50
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceBounds:
+    """How many instances of a version there may be."""
+
+    least: int
+    most: int
+
+
+def instance_bounds(config: ModelConfig) -> InstanceBounds | None:
+    """None: as many as the configuration says, for good. REQUIRES: a configuration without faults.
+
+    The bound that is not written is the number that the configuration says, or 1 for the least.
+    """
+    if not {_MIN, _MAX} & config.parameters.keys():
+        return None
+    count = _count(config)
+    least = int(config.parameters.get(_MIN, 1))
+    return InstanceBounds(least, int(config.parameters.get(_MAX, max(count, least))))
+
+
+def memory_bytes(config: ModelConfig) -> int | None:
+    """What the model is declared to take; None: it is to be measured."""
+    text = config.parameters.get(_MEMORY)
+    return None if text is None else int(text)
+
+
+def is_pinned(config: ModelConfig) -> bool:
+    """Whether the model stays loaded, whatever the memory budget."""
+    return _BOOLS[config.parameters.get(_PINNED, "false")]
+
+
+def without_own(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Those that are for the backend."""
+    return {key: value for key, value in parameters.items() if key not in _OWN}
+
+
+def own_faults(config: ModelConfig) -> Iterator[str]:
+    """What is wrong with them."""
+    parameters = config.parameters
+    faults = [
+        *_number_faults(parameters, _MIN, 1, MAX_INSTANCES),
+        *_number_faults(parameters, _MAX, 1, MAX_INSTANCES),
+        *_number_faults(parameters, _MEMORY, 0, _MOST_BYTES),
+    ]
+    if parameters.get(_PINNED, "false") not in _BOOLS:
+        faults.append(
+            f"parameters['{_PINNED}']: expected true or false, got '{parameters[_PINNED]}'"
+        )
+    yield from faults
+    bounds = None if faults else instance_bounds(config)
+    if bounds is not None and not bounds.least <= _count(config) <= bounds.most:
+        yield (
+            f"parameters['{_MAX}']: expected {_MIN} <= instance_group.count <= {_MAX}, got "
+            f"{bounds.least}, {_count(config)}, {bounds.most}"
+        )
+
+
+def _count(config: ModelConfig) -> int:
+    return sum(group.count for group in config.instance_groups) or 1
+
+
+def _number_faults(parameters: Mapping[str, str], key: str, least: int, most: int) -> Iterator[str]:
+    text = parameters.get(key)
+    if text is None:
+        return
+    if not (text.isascii() and text.isdigit() and least <= int(text[:19]) <= most):
+        yield f"parameters['{key}']: expected a whole number from {least} to {most}, got '{text}'"

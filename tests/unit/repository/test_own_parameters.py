@@ -1,0 +1,64 @@
+"""The server's own parameters of a model: what they mean, and what is wrong with them."""
+
+import pytest
+
+from penstock.codec import read_config_text
+from penstock.repository.own_parameters import (
+    InstanceBounds,
+    instance_bounds,
+    is_pinned,
+    memory_bytes,
+    own_faults,
+    without_own,
+)
+
+
+def config(count: int = 1, **parameters: str):  # type: ignore[no-untyped-def]
+    entry = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}\n'
+    text = "".join(entry.format(key, value) for key, value in parameters.items())
+    reading = read_config_text(text + f"instance_group {{ count: {count} }}\n", "config.pbtxt")
+    assert not reading.faults
+    return reading.config
+
+
+@pytest.mark.parametrize(
+    ("count", "parameters", "bounds"),
+    [
+        (2, {}, None),
+        (2, {"instances_min": "2", "instances_max": "8"}, InstanceBounds(2, 8)),
+        (2, {"instances_max": "8"}, InstanceBounds(1, 8)),
+        (4, {"instances_min": "2"}, InstanceBounds(2, 4)),
+    ],
+)
+def test_bounds(count: int, parameters: dict[str, str], bounds: InstanceBounds | None) -> None:
+    assert instance_bounds(config(count, **parameters)) == bounds
+    assert list(own_faults(config(count, **parameters))) == []
+
+
+def test_what_is_not_written_is_measured_and_not_pinned() -> None:
+    assert memory_bytes(config()) is None
+    assert not is_pinned(config())
+    assert memory_bytes(config(memory_bytes="0")) == 0
+    assert is_pinned(config(memory_pinned="true"))
+
+
+@pytest.mark.parametrize(
+    ("count", "parameters", "fault"),
+    [
+        (1, {"instances_min": "0"}, "parameters['instances_min']: expected a whole number from 1"),
+        (1, {"instances_max": "many"}, "parameters['instances_max']: expected a whole number"),
+        (1, {"instances_max": "9" * 30}, "from 1 to 1024, got '999"),
+        (1, {"memory_bytes": "-1"}, "parameters['memory_bytes']: expected a whole number from 0"),
+        (1, {"memory_pinned": "yes"}, "parameters['memory_pinned']: expected true or false"),
+        (3, {"instances_max": "2"}, "expected instances_min <= instance_group.count <="),
+        (1, {"instances_min": "2", "instances_max": "4"}, "got 2, 1, 4"),
+    ],
+)
+def test_fault_names_the_parameter(count: int, parameters: dict[str, str], fault: str) -> None:
+    (found,) = own_faults(config(count, **parameters))
+    assert fault in found
+
+
+def test_backends_do_not_see_them() -> None:
+    own = {"instances_min": "1", "instances_max": "2", "memory_bytes": "3", "memory_pinned": "true"}
+    assert without_own({**own, "threads": "4"}) == {"threads": "4"}

@@ -1,0 +1,140 @@
+"""Models under a memory budget: what is loaded at start, what makes room, what is said of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.fake_engine import FakeEngine, add_model
+
+from penstock.errors import Code, InvalidArgumentError, ResourceExhaustedError
+from penstock.repository.manager import ModelManager
+from penstock.repository.settings import RepositorySettings
+
+ENTRY = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}\n'
+
+
+def takes(size: int, *, pinned: bool = False) -> str:
+    text = ENTRY.format("memory_bytes", size)
+    return text + (ENTRY.format("memory_pinned", "true") if pinned else "")
+
+
+@asynccontextmanager
+async def serving(
+    repository: Path, budget: int, *, measure: Callable[[], int] = lambda: 0, **settings: Any
+) -> AsyncIterator[tuple[ModelManager, FakeEngine]]:
+    engine = FakeEngine()
+    values = {"memory_budget_bytes": budget, "min_residency_s": 0.0, **settings}
+    wanted = RepositorySettings(paths=(repository,), **values)
+    manager = ModelManager(engine, wanted, measure=measure)
+    try:
+        await manager.start()
+        yield manager, engine
+    finally:
+        await manager.close(5.0)
+
+
+async def ask(manager: ModelManager, engine: FakeEngine, name: str) -> None:
+    """A request waits for the model, and the manager hears of it."""
+    engine.waits[name] = 1
+    await manager.demand.load(name)
+    engine.waits[name] = 0
+
+
+def served(engine: FakeEngine) -> set[str]:
+    return {name for name, versions in engine.serving.items() if versions}
+
+
+async def test_start_loads_the_pinned_ones_only(tmp_path: Path) -> None:
+    add_model(tmp_path, "a", config=takes(10))
+    add_model(tmp_path, "b", config=takes(10, pinned=True))
+    async with serving(tmp_path, 100) as (manager, engine):
+        assert served(engine) == {"b"}
+        assert engine.on_demand == {"a": True, "b": True}
+        assert manager.all_ready()
+        (a, b) = await manager.index()
+        assert (a.state, b.state) == ("UNAVAILABLE", "READY")
+        assert manager.memory() == {
+            "budget": 100,
+            "resident": {"b": 10},
+            "evictions": 0,
+            "loads": {"done": 0, "failed": 0},
+        }
+
+
+async def test_room_is_made_by_the_idle_and_not_by_the_busy(tmp_path: Path) -> None:
+    for name in "abc":
+        add_model(tmp_path, name, config=takes(50))
+    async with serving(tmp_path, 100) as (manager, engine):
+        await ask(manager, engine, "a")
+        await ask(manager, engine, "b")
+        engine.counters[engine.serving["a"][0]] = {"pending": 0, "running": 1}
+        await ask(manager, engine, "c")
+        assert served(engine) == {"a", "c"}
+        assert "memory budget" in (await manager.index())[1].reason
+        engine.counters[engine.serving["c"][0]] = {"background": {"pending": 1}}
+        engine.waits["b"] = 0  # who asked has left
+        await manager.demand.load("b")
+        assert served(engine) == {"a", "c"}
+        assert engine.ended[-1][:2] == ("b", Code.ABORTED)
+        memory = manager.memory() or {}
+        assert memory["loads"] == {"done": 3, "failed": 0}
+
+
+async def test_model_that_was_loaded_a_moment_ago_stays_for_a_while(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(100))
+    settings: dict[str, Any] = {"min_residency_s": 3600.0, "control_mode": "explicit"}
+    async with serving(tmp_path, 100, **settings) as (manager, engine):
+        await ask(manager, engine, "a")
+        await manager.demand.load("b")  # nobody waits on: it does not either
+        assert served(engine) == {"a"}
+        await manager.load("b")  # somebody wishes so
+        assert served(engine) == {"b"}
+
+
+async def test_model_that_takes_more_than_its_files_say_is_unloaded_again(tmp_path: Path) -> None:
+    add_model(tmp_path, "a")
+    grows = iter([0, 1000])
+    async with serving(tmp_path, 500, measure=lambda: next(grows)) as (manager, engine):
+        with pytest.raises(ResourceExhaustedError, match="takes 1000 bytes.*budget is 500 bytes"):
+            await manager.load_again("a")()
+        assert engine.created[0].log[-1] == "close"
+        assert served(engine) == set()
+        await ask(manager, engine, "a")  # now it is known, and not tried
+        assert len(engine.created) == 1
+        assert engine.ended[-1][:2] == ("a", Code.RESOURCE_EXHAUSTED)
+
+
+async def test_failed_load_is_kept_for_those_who_ask_again(tmp_path: Path) -> None:
+    add_model(tmp_path, "a", config=takes(1))
+    async with serving(tmp_path, 500) as (manager, engine):
+        engine.fail["open", "a"] = InvalidArgumentError("corrupt")
+        for _ in range(3):
+            await ask(manager, engine, "a")
+        assert [code for _, code, _ in engine.ended] == [Code.INVALID_ARGUMENT] * 3
+        assert manager.all_ready()
+        assert len([v for v in engine.created if v.spec.model_name == "a"]) == 0
+
+
+async def test_concurrent_loads_are_one_at_a_time(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(1))
+    async with serving(tmp_path, 500) as (manager, engine):
+        gate = engine.hold("open", "a")
+        engine.waits = {"a": 1, "b": 1}
+        loads = [asyncio.create_task(manager.demand.load(name)) for name in "ab"]
+        await asyncio.to_thread(engine.entered["open", "a"].wait, 30)
+        assert not engine.entered["open", "b"].is_set()
+        gate.set()
+        await asyncio.gather(*loads)
+        assert served(engine) == {"a", "b"}
+
+
+async def test_without_a_budget_nothing_is_on_demand(tmp_path: Path) -> None:
+    add_model(tmp_path, "a")
+    async with serving(tmp_path, 0) as (manager, engine):
+        assert engine.on_demand == {"a": False}
+        assert manager.memory() is None
