@@ -1,6 +1,6 @@
 """Two revisions against each other: native benchmarks, run alternately on this machine.
 
-Run: .venv/bin/python bench/compare.py BASE [HEAD] [--rounds 10] [--filter BM_Request]
+Run: .venv/bin/python bench/compare.py BASE [HEAD] [--rounds 10] [--seconds 0.5]
 
 Each revision is checked out and built in build/compare; HEAD is the working tree's commit unless
 another is named. Every round runs micro/engine_bench of one, then of the other, the first one
@@ -69,20 +69,23 @@ def build(revision: str) -> Path:
     return program
 
 
-def rates(program: Path, pattern: str) -> dict[str, float]:
+def rates(program: Path, pattern: str, seconds: float) -> dict[str, float]:
     """Items per second by benchmark."""
     command = [str(program), f"--benchmark_filter={pattern}", "--benchmark_format=json"]
+    command.append(f"--benchmark_min_time={seconds}")
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)["benchmarks"]
     return {each["name"]: each["items_per_second"] for each in found if "items_per_second" in each}
 
 
-def compare(base: Path, head: Path, rounds: int, pattern: str) -> dict[str, list[float]]:
+def compare(
+    base: Path, head: Path, rounds: int, pattern: str, seconds: float = 0.5
+) -> dict[str, list[float]]:
     """The ratios of every round, by benchmark."""
     ratios: dict[str, list[float]] = defaultdict(list)
     for round_ in range(rounds):
         order = (base, head) if round_ % 2 == 0 else (head, base)
-        measured = {program: rates(program, pattern) for program in order}
+        measured = {program: rates(program, pattern, seconds) for program in order}
         for name in measured[base].keys() & measured[head].keys():
             ratios[name].append(measured[head][name] / measured[base][name])
     return ratios
@@ -94,10 +97,11 @@ def main() -> None:
     parser.add_argument("base")
     parser.add_argument("head", nargs="?", default="HEAD")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a benchmark and round")
     parser.add_argument("--filter", default="BM_(Request|Batcher)")
     args = parser.parse_args()
     base, head = build(args.base), build(args.head)
-    ratios = compare(base, head, args.rounds, args.filter)
+    ratios = compare(base, head, args.rounds, args.filter, args.seconds)
     if not ratios:
         raise SystemExit(f"no benchmark that both revisions have matches '{args.filter}'")
     for name, values in sorted(ratios.items()):
