@@ -30,12 +30,13 @@ class TorchServe(Peer):
     """One worker, which runs ONNX Runtime; its server imports torch all the same."""
 
     name = "torchserve"
-    # setuptools 82 has no pkg_resources, which TorchServe imports.
+    # It imports yaml and pkg_resources, which setuptools 82 lacks, without asking for them.
     packages = (
         "torchserve==0.12.0",
         "torch-model-archiver==0.12.0",
         "torch==2.13.0",
         "setuptools==80.9.0",
+        "pyyaml==6.0.3",
         ORT,
     )
     programs = ("java",)

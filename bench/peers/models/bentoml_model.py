@@ -8,6 +8,10 @@ import numpy as np
 from bentoml.validators import ContentType
 from engine import Engine, setting
 
+BATCH = int(setting("batch", 1))
+# Over the latency it answers 503; how long a batch waits is what it learns by itself.
+BATCHES = {"batchable": True, "max_batch_size": BATCH, "max_latency_ms": 10_000}
+
 
 @bentoml.service(
     workers=1,
@@ -21,12 +25,7 @@ class Model:
     def __init__(self):
         self.engine = Engine()
 
-    @bentoml.api(
-        batchable=setting("batch", 1) > 1,
-        batch_dim=0,
-        max_batch_size=int(setting("batch", 1)),
-        max_latency_ms=10_000,
-    )
+    @bentoml.api(**(BATCHES if BATCH > 1 else {}))
     def rows(self, rows: np.ndarray) -> np.ndarray:
         return self.engine.run(rows.astype(np.float32))
 

@@ -6,6 +6,7 @@ import grpc
 import uvicorn
 from engine import Engine
 from kserve import InferOutput, InferResponse, Model, ModelServer
+from kserve.utils.utils import generate_uuid
 
 
 class Served(Model):
@@ -20,7 +21,7 @@ class Served(Model):
         answer = self.engine.run(payload.inputs[0].as_numpy())
         output = InferOutput(self.engine.output, list(answer.shape), "FP32")
         output.set_data_from_numpy(answer, binary_data=True)
-        return InferResponse(payload.id, self.name, [output])
+        return InferResponse(payload.id or generate_uuid(), self.name, [output])
 
 
 class LoopbackConfig(uvicorn.Config):
@@ -30,7 +31,7 @@ class LoopbackConfig(uvicorn.Config):
         super().__init__(*args, **{**settings, "host": "127.0.0.1"})
 
 
-class LoopbackServer(grpc.aio.Server):
+class LoopbackServer(grpc.aio._server.Server):
     """Likewise."""
 
     def add_insecure_port(self, address):
