@@ -1,4 +1,4 @@
-"""What a peer is: a file of this folder with one subclass of `Peer` each (README.md)."""
+"""What a peer is: a file of this folder with one subclass of `Peer` each (bench/README.md)."""
 
 from __future__ import annotations
 

@@ -30,5 +30,7 @@ class Model:
         return self.engine.run(rows.astype(np.float32))
 
     @bentoml.api
-    def image(self, image: Annotated[Path, ContentType("application/octet-stream")]) -> np.ndarray:
+    def image(
+        self, image: Annotated[Path, ContentType("application/octet-stream")], /
+    ) -> np.ndarray:
         return self.engine.run(self.engine.row(image.read_bytes())[None])
