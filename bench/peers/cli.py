@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -58,10 +59,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures, writes the raw results, then the table and the plot from them."""
+    """Measures, writes the raw results, then the table and the plot from them.
+
+    Exit status: 130 where it was interrupted; what there was until then is in the table.
+    """
     args = parse(sys.argv[1:])
+    is_interrupted = False
     if not args.table_only:
-        measure(args)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            measure(args)
+        except KeyboardInterrupt:
+            is_interrupted = True
     results = json.loads(args.output.read_text())
     text = table.render(results, {peer.name: peer for peer in peers(list(NAMES))})
     args.output.with_suffix(".md").write_text(text)
@@ -70,6 +79,8 @@ def main() -> None:
     if args.publish:
         README.write_text(table.place(README.read_text(), text))
         PLOT.write_text(plot.render(results))
+    if is_interrupted:
+        raise SystemExit(130)
 
 
 def command(arguments: list[str]) -> str:

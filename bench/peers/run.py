@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import _measure
+import psutil
 from peers import load, serving
 from peers.load import Point
 from peers.peer import HOME, Peer, Route
@@ -23,6 +24,14 @@ from peers.workload import Workload
 _SATURATED = 0.95
 """An open loop at over this part of the closed loop's rate is not tried: its queue only grows."""
 _FIRST_REQUESTS = 200
+_TROUBLES = (
+    serving.PeerFailure,
+    psutil.Error,
+    RuntimeError,
+    OSError,
+    subprocess.SubprocessError,
+)
+"""Of one server; the others go on."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +87,9 @@ class Run:
                 progress(f"round {round_ + 1}: {each.name}")
                 try:
                     self._turn(round_, each, homes[each.peer.name])
-                except (
-                    serving.PeerFailure,
-                    RuntimeError,
-                    OSError,
-                    subprocess.SubprocessError,
-                ) as error:
+                except _TROUBLES as error:
                     self._failed(round_, each, str(error))
+        self.results["is_whole"] = True
         progress("")
 
     def _install(self, progress: Callable[[str], None]) -> dict[str, Path]:

@@ -137,6 +137,8 @@ def _head(results: Mapping[str, Any]) -> str:
         f"Load of the machine before the run, of other work: {box['load before the run']}. "
         "Median (least..greatest) of the rounds."
     )
+    if not results.get("is_whole"):
+        text = f"**Interrupted: these are the rounds that there are.** {text}"
     for route, each in sorted(results.get("ceilings", {}).items()):
         text += (
             f" {route}: the generator reaches {number(each['rate'])}/s against a bare echo, 64 in "

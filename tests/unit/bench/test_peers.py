@@ -45,6 +45,7 @@ def results(*points: dict[str, Any], **more: Any) -> dict[str, Any]:
         "command": "make bench-peers",
         "settings": {"rounds": 3, "seconds": 2.0},
         "took_s": 60.0,
+        "is_whole": True,
         "points": list(points),
         "starts": [],
         "failures": [],
@@ -111,6 +112,11 @@ def test_start_and_memory_are_compared_too() -> None:
     quicker = start | {"peer": "mosec", "variant": "batches of 16, 1 ms", "ready_s": 0.5}
     text = table.render(results(starts=[start | {"peer": "penstock"}, quicker]), PEERS)
     assert "| mosec | 0.5 (0.5..0.5) | 50 | 60 | **wins** on start: why is not known |" in text
+
+
+def test_table_of_an_interrupted_run_says_so() -> None:
+    assert "Interrupted" not in table.render(results(), PEERS)
+    assert table.render(results(is_whole=False), PEERS).startswith("**Interrupted")
 
 
 def test_readme_keeps_what_is_around_the_marks() -> None:
