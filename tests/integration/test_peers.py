@@ -69,9 +69,15 @@ class Answers(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """With room for the connections of an open loop."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture
 def route() -> Iterator[Route]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    with Server(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Route("HTTP", server.server_address[1], RawHttp("/"))
         server.shutdown()
