@@ -93,12 +93,25 @@ def wins(row: Row, ours: Row | None, peer: Peer) -> str:
     """Where the row beats Penstock's of the same route, and why; "" if nowhere."""
     if ours is None or row.peer == OURS:
         return ""
-    won = [
-        point_name(point)
+    better = {
+        point: cell
         for point, cell in row.cells.items()
         if point in ours.cells and is_better(cell, ours.cells[point])
-    ]
-    return f"**wins** at {', '.join(won)}: {why(peer, row.route)}" if won else ""
+    }
+    clear = [point_name(p) for p, cell in better.items() if not overlap(cell, ours.cells[p])]
+    close = [point_name(p) for p, cell in better.items() if overlap(cell, ours.cells[p])]
+    texts = [f"**wins** at {', '.join(clear)}: {why(peer, row.route)}"] if clear else []
+    texts += [f"ahead within the spread at {', '.join(close)}"] if close else []
+    return "; ".join(texts)
+
+
+def overlap(cell: Cell, other: Cell) -> bool:
+    """Whether the rounds of two points leave open which one is better."""
+    if cell.is_saturated or other.is_saturated:
+        return False
+    figure = "rate" if cell.records[0]["point"][0] == "c" else "p99_ms"
+    mine, theirs = ([each[figure] for each in x.records] for x in (cell, other))
+    return max(min(mine), min(theirs)) <= min(max(mine), max(theirs))
 
 
 def why(peer: Peer, what: str) -> str:

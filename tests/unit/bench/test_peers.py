@@ -66,6 +66,15 @@ def test_row_of_a_peer_that_is_quicker_says_where_and_why() -> None:
     assert f"**wins** at 64 in flight: {PEERS['mosec'].wins['HTTP']}" in row
 
 
+def test_lead_within_the_spread_is_no_win() -> None:
+    found = results(
+        *(point("penstock", "HTTP", "c64", rate) for rate in (90, 100, 120)),
+        *(point("mosec", "HTTP", "c64", rate, variant="no batches") for rate in (95, 110, 130)),
+    )
+    text = table.render(found, PEERS)
+    assert "ahead within the spread at 64 in flight" in text and "wins" not in text
+
+
 def test_routes_are_not_compared_with_each_other() -> None:
     found = results(
         point("penstock", "gRPC", "c64", 100),
