@@ -110,7 +110,7 @@ def overlap(cell: Cell, other: Cell) -> bool:
     if cell.is_saturated or other.is_saturated:
         return False
     figure = "rate" if cell.records[0]["point"][0] == "c" else "p99_ms"
-    mine, theirs = ([each[figure] for each in x.records] for x in (cell, other))
+    mine, theirs = ([float(each[figure]) for each in x.records] for x in (cell, other))
     return max(min(mine), min(theirs)) <= min(max(mine), max(theirs))
 
 
