@@ -27,6 +27,8 @@ TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-
 SLOW_PACKAGES := libb64-0d slurm-wlm valgrind
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 TIDY_PACKAGES := clang-tidy-14
+# TorchServe's server is Java.
+PEER_PACKAGES := default-jre-headless
 
 SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
@@ -36,7 +38,7 @@ CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/pe
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
 CTEST = rm -rf $(REPORTS)/$@ && GTEST_OUTPUT=xml:$(REPORTS)/$@/ GTEST_BRIEF=1 $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error $(ARGS)
 
-.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench lint fmt threadsafety tidy lock
+.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench bench-peers lint fmt threadsafety tidy lock
 
 # ---- the two commands -------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
 slow: fixture $(STAMPS)/slow-packages $(STAMPS)/bench-packages $(STAMPS)/prometheus
-	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target hot_path
+	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
 	$(PYTEST) -m slow tests
 
 # The backend that servers started by tests may load, in build/release/testing/backends; never in the package.
@@ -117,6 +119,11 @@ bench: build $(STAMPS)/bench-packages
 	$(BIN)/python bench/store.py --mib 256
 	$(BIN)/python bench/soak.py --minutes 1
 
+# Penstock beside other servers, installed into build/peers (ARGS="--only penstock mosec --rounds 1": less of it).
+bench-peers: build $(STAMPS)/bench-packages $(STAMPS)/peer-packages
+	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
+	$(BIN)/python -m bench.peers $(ARGS)
+
 # ---- lint -------------------------------------------------------------------------------------
 
 lint: build threadsafety
@@ -142,6 +149,7 @@ $(STAMPS)/test-packages: PACKAGES = $(TEST_PACKAGES)
 $(STAMPS)/slow-packages: PACKAGES = $(SLOW_PACKAGES)
 $(STAMPS)/bench-packages: PACKAGES = $(BENCH_PACKAGES)
 $(STAMPS)/tidy-packages: PACKAGES = $(TIDY_PACKAGES)
+$(STAMPS)/peer-packages: PACKAGES = $(PEER_PACKAGES)
 $(STAMPS)/%-packages: .ci/debian-packages Makefile
 	@.ci/debian-packages $(PACKAGES) && mkdir -p $(STAMPS) && touch $@
 

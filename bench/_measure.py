@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -116,6 +117,14 @@ def http2_echo() -> Iterator[tuple[subprocess.Popen[str], str]]:
         raise SystemExit(f"{ECHO.relative_to(ROOT)} is missing: `make bench` builds it")
     with server([str(ECHO)], r"echo is ready: (\S+)") as (process, found):
         yield process, found[1]
+
+
+def free_port() -> int:
+    """For a server that takes port 0 for a port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def cpu_seconds(pid: int) -> float:

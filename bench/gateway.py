@@ -5,9 +5,9 @@ Run: .venv/bin/python bench/gateway.py [--rounds 3] [--seconds 1.5] [--only NAME
 One-row requests of 64 FP32 on 64 connections by h2load, one in flight on each: as the binary tensor
 data of the protocol, and as JSON. Penstock, mosec and MLServer run the demo's digits classifier;
 Triton an identity of as many values in its Python backend, the only one in its wheel
-(bench/peers/triton.py). Peers are installed into build/peers on the first run; mosec has a protocol
-of its own (the values, and nothing else), MLServer no binary data. Every kind of answer is looked
-at before and after, and every request must be answered with 200.
+(bench/triton_identity.py). Peers are installed into build/peers on the first run; mosec has a
+protocol of its own (the values, and nothing else), MLServer no binary data. Every kind of answer is
+looked at before and after, and every request must be answered with 200.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from pathlib import Path
 import _measure
 import numpy as np
 import psutil
+import triton_identity as triton
+from peers import mlserver as mlserver_peer
+from peers import mosec as mosec_peer
+from peers.serving import install
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from peers import triton
-
-PEERS = _measure.ROOT / "build/peers"
 HERE = Path(__file__).resolve().parent / "peers/digits"
-WHEELS = {"mosec": ["mosec==0.9.8"], "mlserver": ["mlserver==1.7.1"]}
 ROW = np.random.default_rng(3).random((1, 64), np.float32) * 16
 CONNECTIONS = 64
 
@@ -139,7 +138,6 @@ def serving(repository: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]
 @contextmanager
 def triton_http(_repository: Path, folder: Path) -> Iterator[Server]:
     """Triton's HTTP endpoint."""
-    triton.install()
     triton.write_python_model(folder / "python")
     with triton.tritonserver(folder / "python", folder, http=True) as (process, address):
         yield Server("triton, python", address, [process.pid], open_inference("identity_py"))
@@ -148,8 +146,8 @@ def triton_http(_repository: Path, folder: Path) -> Iterator[Server]:
 @contextmanager
 def mosec(repository: Path, _folder: Path) -> Iterator[Server]:
     """Mosec, one worker."""
-    home = installed("mosec")
-    port = triton.free_port()
+    home = install(mosec_peer.PEER)
+    port = _measure.free_port()
     command = [str(home / "bin/python"), str(HERE / "mosec_digits.py"), "--address=127.0.0.1"]
     command += [f"--port={port}", "--timeout=60000"]
     environment = {**os.environ, "DIGITS_ONNX": str(repository / "digits/1/model.onnx")}
@@ -164,12 +162,12 @@ def mosec(repository: Path, _folder: Path) -> Iterator[Server]:
 @contextmanager
 def mlserver(repository: Path, folder: Path) -> Iterator[Server]:
     """MLServer in one process."""
-    home = installed("mlserver")
-    port, place = triton.free_port(), folder / "mlserver"
+    home = install(mlserver_peer.PEER)
+    port, place = _measure.free_port(), folder / "mlserver"
     place.mkdir()
     shutil.copy(HERE / "mlserver_digits.py", place)
-    settings: dict[str, object] = {"http_port": port, "grpc_port": triton.free_port()}
-    settings |= {"parallel_workers": 0, "metrics_port": triton.free_port()}
+    settings: dict[str, object] = {"http_port": port, "grpc_port": _measure.free_port()}
+    settings |= {"parallel_workers": 0, "metrics_port": _measure.free_port()}
     settings |= {"host": "127.0.0.1", "debug": False}
     (place / "settings.json").write_text(json.dumps(settings))
     model = {"name": "digits", "implementation": "mlserver_digits.Digits"}
@@ -188,18 +186,6 @@ STARTS = {
     "mosec": mosec,
     "mlserver": mlserver,
 }
-
-
-def installed(name: str) -> Path:
-    """The environment of a peer."""
-    home = PEERS / name
-    if not (home / "ready").exists():
-        print(f"installing {name} into {home.relative_to(_measure.ROOT)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        pip = [str(home / "bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *WHEELS[name], "onnxruntime", "numpy"], check=True)
-        (home / "ready").touch()
-    return home
 
 
 @contextmanager

@@ -17,7 +17,8 @@ def test_interval_holds_the_median_and_narrows_where_rounds_agree() -> None:
     [(1.01, 1.2, "quicker"), (0.8, 0.99, "slower"), (0.9, 1.1, "no difference shown")],
 )
 def test_only_an_interval_without_1_is_a_difference(low: float, high: float, says: str) -> None:
-    assert compare.verdict(low, high) == says
+    assert compare.verdict(low, high, 6) == says
+    assert compare.verdict(low, high, 5) == "too few rounds to say"
 
 
 def test_rounds_alternate_and_compare_what_both_have(tmp_path: Path) -> None:
