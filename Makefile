@@ -30,7 +30,7 @@ TIDY_PACKAGES := clang-tidy-14
 # TorchServe's server is Java.
 PEER_PACKAGES := default-jre-headless
 
-SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro)
+SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro bench/mlperf/native)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
 TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py bench/mlperf/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
@@ -38,7 +38,7 @@ CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/pe
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
 CTEST = rm -rf $(REPORTS)/$@ && GTEST_OUTPUT=xml:$(REPORTS)/$@/ GTEST_BRIEF=1 $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error $(ARGS)
 
-.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench bench-peers lint fmt threadsafety tidy lock
+.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench bench-peers loadgen lint fmt threadsafety tidy lock
 
 # ---- the two commands -------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-re
 integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
-slow: fixture $(STAMPS)/slow-packages $(STAMPS)/bench-packages $(STAMPS)/prometheus
+slow: fixture loadgen $(STAMPS)/slow-packages $(STAMPS)/bench-packages $(STAMPS)/prometheus
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
 	$(PYTEST) -m slow tests
 
@@ -108,7 +108,7 @@ fuzz: $(VENV)/locked $(STAMPS)/test-packages
 	    build/asan/tests/fuzz/@ -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/asan/@- build/asan/corpus/@ tests/fuzz/seeds/@ \
 	    >$(REPORTS)/@.log 2>&1 || { tail -n 60 $(REPORTS)/@.log; exit 255; }; echo "@: $$(tail -n 1 $(REPORTS)/@.log)"'
 
-bench: build $(STAMPS)/bench-packages
+bench: build loadgen $(STAMPS)/bench-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
 	$(BIN)/python bench/native.py $(ARGS)
 	$(BIN)/python bench/startup.py
@@ -123,6 +123,16 @@ bench: build $(STAMPS)/bench-packages
 bench-peers: build $(STAMPS)/bench-packages $(STAMPS)/peer-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_BENCH=ON && cmake --build build/release -j $(JOBS) --target bench/micro/all
 	$(BIN)/python -m bench.peers $(ARGS)
+
+# The native system under test of bench/mlperf, with LoadGen's sources: those of the pinned release, by its hash.
+LOADGEN := $(abspath build/loadgen)
+loadgen: build $(LOADGEN)/VERSION.txt
+	@$(CMAKE_RELEASE) -DPENSTOCK_LOADGEN_DIR=$(LOADGEN) && cmake --build build/release -j $(JOBS) --target _penstock_loadgen
+
+$(LOADGEN)/VERSION.txt: requirements.lock | $(VENV)/locked
+	@rm -rf $(LOADGEN) && mkdir -p $(LOADGEN) && sed -n '/^mlcommons-loadgen==/,/[^\\]$$/p' $< >$(LOADGEN)/requirement.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --no-binary :all: --dest $(LOADGEN) -r $(LOADGEN)/requirement.txt
+	@tar xzf $(LOADGEN)/mlcommons_loadgen-*.tar.gz -C $(LOADGEN) --strip-components=1 && touch $@
 
 # ---- lint -------------------------------------------------------------------------------------
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnx
+from mlperf.workloads import Workload
 from onnx import TensorProto, helper, shape_inference
 
 _SIDE = 1024
+_FEW = 1024  # elements, of constants that shapes may be made of
 _ONE_DTYPE = {"fp32": (TensorProto.FLOAT, np.float32), "int8": (TensorProto.INT8, np.int8)}
 
 
@@ -87,27 +91,64 @@ def _openvino_bf16(seconds: float) -> float:
     return _best(lambda: request.infer({"a": left}, share_inputs=True), seconds)
 
 
-def count_operations(model: bytes) -> int:
-    """Operations of one row in MatMul, Gemm and Conv; a multiplication and an addition are two.
+def operations_of(workload: Workload) -> float | None:
+    """Operations of a sample, the mean of all; None where there is no graph to count them in."""
+    if not workload.onnx:
+        return None
+    shapes = Counter(
+        tuple((name, row.shape) for name, row in workload.rows(sample).items())
+        for sample in range(workload.size)
+    )
+    graph = _without_weights(workload.onnx)
+    total = sum(_count(graph, dict(shape)) * times for shape, times in shapes.items())
+    return total / workload.size
 
-    The first dimension of every input is taken to be the batch, and is 1.
+
+def count_operations(model: bytes, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Operations of a run in MatMul, Gemm and Conv; a multiplication and an addition are two.
+
+    Args:
+        model: ONNX.
+        shapes: of its inputs, by name.
 
     Raises:
         ValueError: a shape that they need is unknown.
     """
+    return _count(_without_weights(model), shapes)
+
+
+def _without_weights(model: bytes) -> onnx.ModelProto:
+    """The model with large weights as inputs: their shapes are what counts, not gigabytes."""
     proto = onnx.load_from_string(model)
+    kept = []
+    for weight in proto.graph.initializer:
+        if math.prod(weight.dims) <= _FEW:
+            kept.append(weight)
+        else:
+            value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+            proto.graph.input.append(value)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto
+
+
+def _count(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]) -> int:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
     for value in proto.graph.input:
-        first = value.type.tensor_type.shape.dim[0]
-        first.Clear()
-        first.dim_value = 1
+        for dim, size in zip(
+            value.type.tensor_type.shape.dim, inputs.get(value.name, ()), strict=False
+        ):
+            dim.Clear()
+            dim.dim_value = size
     for value in [*proto.graph.output, *proto.graph.value_info]:
         value.type.tensor_type.shape.dim[0].Clear()
     inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
-    shapes = {each.name: list(each.dims) for each in inferred.initializer}
+    known = {each.name: list(each.dims) for each in inferred.initializer}
     for value in [*inferred.input, *inferred.value_info, *inferred.output]:
         dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = [each.dim_value for each in dims]
-    return sum(_operations(node, shapes) for node in inferred.node)
+        known[value.name] = [each.dim_value for each in dims]
+    return sum(_operations(node, known) for node in inferred.node)
 
 
 def _operations(node: Any, shapes: dict[str, list[int]]) -> int:
@@ -131,19 +172,21 @@ def _operations(node: Any, shapes: dict[str, list[int]]) -> int:
 
 
 def table(
-    operations: int, peaks: list[Peak], rate: float, price_per_hour: float | None
+    operations: float | None, peaks: list[Peak], rate: float, price_per_hour: float | None
 ) -> list[tuple[str, str]]:
     """What was achieved of the peak, and what a million inferences cost."""
-    achieved = operations * rate
-    rows = [
-        ("operations of an inference (MatMul, Gemm, Conv)", f"{operations / 1e6:,.4g} million"),
-        ("achieved", f"{achieved / 1e9:,.2f} GOPS"),
-    ]
+    counted = "operations of an inference (MatMul, Gemm, Conv)"
+    rows = [(counted, "unknown: the model is Python, there is no graph to count them in")]
+    if operations is not None:
+        achieved = operations * rate
+        rows = [(counted, f"{operations / 1e6:,.4g} million")]
+        rows.append(("achieved", f"{achieved / 1e9:,.2f} GOPS"))
     for peak in peaks:
         value = f"{peak.operations_per_s / 1e9:,.1f} GOPS ({peak.backend})"
         rows.append((f"peak {peak.precision}, measured", value))
-    fp32 = peaks[0].operations_per_s
-    rows.append(("utilisation of the fp32 peak", f"{100 * achieved / fp32:.2f} %"))
+    if operations is not None:
+        share = achieved / peaks[0].operations_per_s
+        rows.append(("utilisation of the fp32 peak", f"{100 * share:.2f} %"))
     if price_per_hour is not None and rate > 0:
         cost = price_per_hour / 3600 / rate * 1e6
         rows.append(("cost of a million inferences", f"{cost:.4g} at {price_per_hour:g} an hour"))

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,9 @@ import _measure
 from mlperf import accounting, machine, report
 from mlperf.accuracy import accuracy
 from mlperf.http_target import HttpTarget
-from mlperf.run import Aborted, Result, calibrate, expecting, run_long_enough
+from mlperf.native_sut import load_module
+from mlperf.overhead import overhead_us
+from mlperf.run import Aborted, Result, calibrate, expecting, probe, run_long_enough
 from mlperf.search import search
 from mlperf.settings import MLPERF_SECONDS, SCENARIOS, Plan
 from mlperf.targets import EngineTarget, GrpcTarget, NullTarget, Target
@@ -35,6 +37,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scenario", choices=SCENARIOS, required=True)
     targets = ("engine", "grpc", "http", "null")
     parser.add_argument("--target", choices=targets, default="grpc")
+    suts = ("auto", "native", "python")
+    parser.add_argument("--sut", choices=suts, default="auto", help="native wants make loadgen")
     parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
     parser.add_argument("--valid", action="store_true", help="MLPerf's minimum counts and times")
     parser.add_argument("--duration", type=float, help="s; shorter than MLPerf's is said so")
@@ -47,6 +51,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--price-per-hour", type=float, help="of this machine")
     parser.add_argument("--plan-rate", type=float, help="requests/s to plan the capacity for")
     args = parser.parse_args(arguments)
+    if args.target == "http" and args.sut == "native":
+        parser.error("--target http has no native system under test")
     if args.target == "http" and bool(args.address) != bool(args.http_address):
         parser.error("--target http wants both --address and --http-address, or neither")
     for name in ("duration", "latency_ms", "connections", "plan_rate"):
@@ -68,7 +74,16 @@ def make_plan(args: argparse.Namespace, workload: Workload) -> Plan:
         is_valid=args.valid,
         rate=args.rate,
         bound_ms=args.latency_ms or workload.latency_ms,
+        sut=choose_sut(args),
     )
+
+
+def choose_sut(args: argparse.Namespace) -> str:
+    """The native system under test where there is one, unless the flags say otherwise."""
+    if args.sut != "auto":
+        chosen: str = args.sut
+        return chosen
+    return "native" if args.target != "http" and load_module() is not None else "python"
 
 
 @contextmanager
@@ -82,9 +97,8 @@ def open_target(args: argparse.Namespace, workload: Workload) -> Iterator[Target
             return
         if args.target == "engine":
             workload.write_repository(root)
-            target = EngineTarget(workload, root)
-            yield target
-            target.close()
+            with closing(EngineTarget(workload, root)) as target:
+                yield target
             return
         if args.address:
             yield from _remote(args, workload, args.address, args.http_address)
@@ -105,8 +119,8 @@ def _remote(
         target = HttpTarget(workload, http, grpc, args.connections or 32)
     else:
         target = GrpcTarget(workload, grpc, args.connections or 1)
-    yield target
-    target.close()
+    with closing(target):
+        yield target
 
 
 def main() -> None:
@@ -146,13 +160,19 @@ def _speaker(plan: Plan) -> Callable[[str], None]:
 def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
     """The run, or in Server without a rate the search for it."""
     found = calibrate(plan, target)
-    say(f"{found.samples_per_s:,.0f} samples/s in a closed loop before the run")
+    if plan.sut == "native" and plan.mode == "performance":
+        found = probe(expecting(plan, found), target)
+    say(f"{found.samples_per_s:,.0f} samples/s before the run")
     plan = expecting(plan, found)
     if plan.scenario == "Server" and plan.mode == "performance" and not plan.rate:
-        return search(plan, target, found.samples_per_s / 2, say)
+        result = search(plan, target, found.samples_per_s / 2, say)
+        result.overhead_us = overhead_us(plan)
+        return result
     if plan.scenario == "Server" and not plan.rate:
         plan = replace(plan, rate=found.samples_per_s / 2)
     result = run_long_enough(plan, target, say)
+    if plan.mode == "performance" and plan.target != "null":
+        result.overhead_us = overhead_us(plan)
     if plan.mode == "accuracy":
         result.accuracy = accuracy(plan.workload, plan.output / "mlperf_log_accuracy.json")
         if result.accuracy < plan.workload.least_accuracy:
@@ -166,7 +186,7 @@ def finish(result: Result, args: argparse.Namespace) -> None:
     tables = {"Machine": list(machine.describe(args.load_before).items())}
     rate = result.samples_per_s
     if result.plan.target != "null" and rate > 0:
-        operations = accounting.count_operations(result.plan.workload.onnx)
+        operations = accounting.operations_of(result.plan.workload)
         peaks = accounting.measure_peaks()
         price = args.price_per_hour
         tables["Device"] = accounting.table(operations, peaks, rate, price)

@@ -11,7 +11,15 @@ from contextlib import suppress
 from typing import cast
 
 import uvloop
-from mlperf.targets import Completion, Counters, OnDone, _nobody, remote_counters
+from mlperf.targets import (
+    Completion,
+    Counters,
+    NativeSettings,
+    OnDone,
+    _nobody,
+    ask_name,
+    remote_counters,
+)
 from mlperf.workloads import Array, Workload
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
@@ -155,6 +163,13 @@ class HttpTarget:
     def counters(self) -> Counters:
         """The server's statistics."""
         return remote_counters(self._grpc_address, self._workload.name)
+
+    def name(self) -> str:
+        """The server's."""
+        return ask_name(self._grpc_address)
+
+    def native(self, _module: object, _settings: NativeSettings) -> None:
+        """There is no native client of the gateway."""
 
     def close(self) -> None:
         """Ends the loop and its thread."""

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-BERT_VOCABULARY = 30_522
-BERT_TOKENS = 128
-_BERT_LAYERS = 4
-_BERT_WIDTH = 256
-_BERT_HEADS = 4
+
+@dataclass(frozen=True)
+class BertShape:
+    """BERT-base, unless a test wants less."""
+
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    vocabulary: int = 30_522
+    most_tokens: int = 512
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+BERT_BASE = BertShape()
 
 
 class _Graph:
@@ -82,22 +95,31 @@ def resnet50(seed: int = 0) -> bytes:
     return graph.model("resnet50", image, x, logits)
 
 
-def bert(seed: int = 0) -> bytes:
-    """An encoder of BERT's kind: 4 layers of 256, 4 heads, 128 tokens, no mask.
+def bert(seed: int = 0, shape: BertShape = BERT_BASE) -> bytes:
+    """BERT-base's encoder: 12 layers of 768 in 12 heads, 110 million weights; no mask, no segments.
 
-    Input `input_ids` [n, 128] int64, output `pooled` [n, 256] float32.
+    Input `input_ids` [n, tokens] int64, up to 512 tokens; output `pooled` [n, 768] float32.
     """
     graph = _Graph(seed)
-    words = graph.normal(BERT_VOCABULARY, _BERT_WIDTH, scale=0.5)
-    places = graph.normal(BERT_TOKENS, _BERT_WIDTH, scale=0.5)
-    x = graph.add("Add", graph.add("Gather", words, "input_ids"), places)
-    for _ in range(_BERT_LAYERS):
-        x = _encoder_layer(graph, x)
-    mean = graph.add("ReduceMean", x, axes=[1], keepdims=0)
-    pooled = graph.add("Tanh", _linear(graph, mean, _BERT_WIDTH, _BERT_WIDTH))
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", BERT_TOKENS])
-    output = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["n", _BERT_WIDTH])
+    words = graph.normal(shape.vocabulary, shape.width, scale=0.5)
+    x = graph.add("Add", graph.add("Gather", words, "input_ids"), _places(graph, shape))
+    x = _normalised(graph, x, shape.width)
+    for _ in range(shape.layers):
+        x = _encoder_layer(graph, x, shape)
+    first = graph.add("Gather", x, graph.constant(np.int64(0)), axis=1)
+    pooled = graph.add("Tanh", _linear(graph, first, shape.width, shape.width))
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["n", "tokens"])
+    output = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["n", shape.width])
     return graph.model("bert", ids, pooled, output)
+
+
+def _places(graph: _Graph, shape: BertShape) -> str:
+    """Embeddings of as many positions as the request has tokens."""
+    all_places = graph.normal(shape.most_tokens, shape.width, scale=0.5)
+    first = graph.constant(np.array([0], np.int64))
+    axis = graph.constant(np.array([0], np.int64))
+    tokens = graph.add("Shape", "input_ids", start=1, end=2)
+    return graph.add("Slice", all_places, first, tokens, axis)
 
 
 def _linear(graph: _Graph, x: str, inputs: int, outputs: int) -> str:
@@ -105,26 +127,32 @@ def _linear(graph: _Graph, x: str, inputs: int, outputs: int) -> str:
     return graph.add("Add", product, graph.constant(np.zeros(outputs, np.float32)))
 
 
-def _encoder_layer(graph: _Graph, x: str) -> str:
-    width, heads = _BERT_WIDTH, _BERT_HEADS
-    split = graph.constant(np.array([0, BERT_TOKENS, heads, width // heads], np.int64))
-    join = graph.constant(np.array([0, BERT_TOKENS, width], np.int64))
+def _encoder_layer(graph: _Graph, x: str, shape: BertShape) -> str:
+    width = shape.width
+    split = graph.constant(np.array([0, 0, shape.heads, shape.head_width], np.int64))
+    join = graph.constant(np.array([0, 0, width], np.int64))
 
     def head(order: list[int]) -> str:
         parts = graph.add("Reshape", _linear(graph, x, width, width), split)
         return graph.add("Transpose", parts, perm=order)
 
-    scale = graph.constant(np.float32((width // heads) ** -0.5))
+    scale = graph.constant(np.float32(shape.head_width**-0.5))
     scores = graph.add("MatMul", head([0, 2, 1, 3]), head([0, 2, 3, 1]))
     weights = graph.add("Softmax", graph.add("Mul", scores, scale), axis=-1)
     mixed = graph.add("MatMul", weights, head([0, 2, 1, 3]))
     merged = graph.add("Reshape", graph.add("Transpose", mixed, perm=[0, 2, 1, 3]), join)
-    x = _normalised(graph, graph.add("Add", x, _linear(graph, merged, width, width)))
-    inner = graph.add("Relu", _linear(graph, x, width, 4 * width))
-    return _normalised(graph, graph.add("Add", x, _linear(graph, inner, 4 * width, width)))
+    x = _normalised(graph, graph.add("Add", x, _linear(graph, merged, width, width)), width)
+    inner = _gelu(graph, _linear(graph, x, width, 4 * width))
+    return _normalised(graph, graph.add("Add", x, _linear(graph, inner, 4 * width, width)), width)
 
 
-def _normalised(graph: _Graph, x: str) -> str:
-    ones = graph.constant(np.ones(_BERT_WIDTH, np.float32))
-    zeros = graph.constant(np.zeros(_BERT_WIDTH, np.float32))
+def _gelu(graph: _Graph, x: str) -> str:
+    erf = graph.add("Erf", graph.add("Mul", x, graph.constant(np.float32(0.5**0.5))))
+    halves = graph.add("Mul", x, graph.constant(np.float32(0.5)))
+    return graph.add("Mul", halves, graph.add("Add", erf, graph.constant(np.float32(1))))
+
+
+def _normalised(graph: _Graph, x: str, width: int) -> str:
+    ones = graph.constant(np.ones(width, np.float32))
+    zeros = graph.constant(np.zeros(width, np.float32))
     return graph.add("LayerNormalization", x, ones, zeros, axis=-1)

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import mlperf_loadgen
-import numpy as np
+from mlperf.native_sut import NativeSut
 from mlperf.settings import SAMPLES_PER_QUERY, Plan
-from mlperf.sut import Sut
+from mlperf.sut import Sut, SystemUnderTest
 from mlperf.targets import Completion, Counters, Target
+from mlperf.times import Times
 
 import penstock_client
 
 PATIENCE_S = 60.0
 PARTIAL = "PARTIAL"  # a file beside logs that end in the middle
 _PERIOD_S = 0.1
+_MOST_TICKS = 100  # in a run's least duration: asking for counters must not be part of the load
 
 
 class Aborted(Exception):
@@ -40,16 +41,18 @@ class Result:
         verdict: "VALID" or "INVALID".
         reasons: why it is invalid.
         summary: LoadGen's own, by name.
-        latencies_us: of the right answers, from issue to answer, in order of their end.
-        ended_s: when, since the run began.
+        times: of the right answers.
+        system: what LoadGen's logs call what was measured.
+        overhead_us: of the harness for a sample, measured with the null target; None: was not.
     """
 
     plan: Plan
     verdict: str = "INVALID"
     reasons: list[str] = field(default_factory=list)
     summary: dict[str, str] = field(default_factory=dict)
-    latencies_us: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    ended_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    times: Times = field(default_factory=Times)
+    system: str = ""
+    overhead_us: float | None = None
     ticks: list[Tick] = field(default_factory=list)
     accuracy: float | None = None
 
@@ -63,9 +66,7 @@ class Result:
         ):
             if name in self.summary:
                 return float(self.summary[name])
-        if len(self.ended_s) < 2:
-            return 0.0
-        return float((len(self.ended_s) - 1) / (self.ended_s[-1] - self.ended_s[0]))
+        return self.times.per_second
 
     def percentile_ms(self, percent: str) -> float:
         """A latency percentile of LoadGen's, such as "99.00"; NaN where it gave none."""
@@ -83,41 +84,60 @@ def run(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
     plan.output.mkdir(parents=True, exist_ok=True)
     partial = plan.output / PARTIAL
     partial.write_text("The run has not ended: the logs beside this file are incomplete.\n")
-    sut = Sut(plan.workload, target, plan.window, plan.mode == "accuracy")
+    sut = make_sut(plan, target)
     result = Result(plan)
     began_ns = time.monotonic_ns()
     finished = threading.Event()
-    threading.Thread(target=_loadgen, args=(plan, sut, finished), daemon=True).start()
+    failed: list[BaseException] = []
+    arguments = (sut, finished, failed)
+    threading.Thread(target=_loadgen, args=arguments, daemon=True).start()
     watch = _Watch(sut, target, result, began_ns, progress)
     while not finished.wait(_PERIOD_S):
         watch.look()
     watch.tick()
+    if failed:
+        sut.close()
+        raise failed[0]
     partial.unlink()
-    result.ended_s = (np.array(sut.done_ns) - began_ns) / 1e9
-    result.latencies_us = np.array(sut.latency_ns) / 1e3
+    result.times = sut.times()
     _judge(result, sut)
+    sut.close()
     return result
 
 
+def make_sut(plan: Plan, target: Target) -> SystemUnderTest:
+    """As the plan says.
+
+    Raises:
+        RuntimeError: the native one has not been built, or the target has none.
+    """
+    return NativeSut(plan, target) if plan.sut == "native" else Sut(plan, target)
+
+
 def run_long_enough(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
-    """`run`; in Offline again, with more samples, where the target was faster than expected."""
+    """`run`; again where the target was so quick that LoadGen ran out of queries.
+
+    LoadGen makes them before the run, as many as the plan expects. In Server it is the rate.
+    """
     while True:
         result = run(plan, target, progress)
         is_short = result.summary.get("Min duration satisfied") == "NO"
-        if plan.scenario != "Offline" or not is_short or len(result.ended_s) == 0:
+        if plan.scenario == "Server" or not is_short or not result.times.count:
             return result
-        plan = replace(plan, rate=2 * plan.rate)
-        progress(f"over too soon: expecting {plan.rate:,.0f}/s")
+        if 2 * max(plan.rate, 1 / plan.latency_s) > plan.most_rate():
+            result.reasons.append("LoadGen cannot keep the queries of a longer run in memory")
+            return result
+        plan = replace(plan, rate=2 * plan.rate, latency_s=plan.latency_s / 2)
+        progress("over too soon: expecting twice as much")
 
 
-def _loadgen(plan: Plan, sut: Sut, finished: threading.Event) -> None:
-    size = plan.workload.size
-    library = mlperf_loadgen.ConstructQSL(size, size, lambda _: None, lambda _: None)
-    system = mlperf_loadgen.ConstructFastSUT(sut.issue, sut.flush)
-    mlperf_loadgen.StartTestWithLogSettings(system, library, plan.loadgen(), plan.log_settings())
-    mlperf_loadgen.DestroyFastSUT(system)
-    mlperf_loadgen.DestroyQSL(library)
-    finished.set()
+def _loadgen(sut: SystemUnderTest, finished: threading.Event, failed: list[BaseException]) -> None:
+    try:
+        sut.run()
+    except BaseException as error:  # the main thread raises it
+        failed.append(error)
+    finally:
+        finished.set()
 
 
 class _Watch:
@@ -125,7 +145,7 @@ class _Watch:
 
     def __init__(
         self,
-        sut: Sut,
+        sut: SystemUnderTest,
         target: Target,
         result: Result,
         began_ns: int,
@@ -137,21 +157,25 @@ class _Watch:
         self._began_ns = began_ns
         self._progress = progress
         self._shown_s = 0.0
+        self._tick_s = max(_PERIOD_S, result.plan.duration_s / _MOST_TICKS)
+        self._ticked_s = 0.0
         self.tick()
 
     def look(self) -> None:
         """Raises Aborted where the run cannot go on."""
-        if self._sut.is_lost.is_set():
-            first = next(iter(self._sut.failures), "")
+        now = self._sut.progress()
+        if now.is_lost:
+            first = next(iter(self._sut.failures()), "")
             raise Aborted(f"the target has gone in the middle of the run ({first})")
-        silent_s = (time.monotonic_ns() - self._sut.last_done_ns) / 1e9
-        if self._sut.in_flight and silent_s > PATIENCE_S:
-            raise Aborted(f"no answer for {PATIENCE_S:g} s, {self._sut.in_flight} samples wait")
-        self.tick()
+        silent_s = (time.monotonic_ns() - now.last_done_ns) / 1e9
+        if now.in_flight and silent_s > PATIENCE_S:
+            raise Aborted(f"no answer for {PATIENCE_S:g} s, {now.in_flight} samples wait")
         now_s = (time.monotonic_ns() - self._began_ns) / 1e9
+        if now_s - self._ticked_s >= self._tick_s:
+            self._ticked_s = now_s
+            self.tick()
         if now_s - self._shown_s >= 1.0:
-            done = len(self._sut.done_ns)
-            self._progress(f"{now_s:.0f} s, {done:,} answers, {self._sut.in_flight:,} wait")
+            self._progress(f"{now_s:.0f} s, {now.done:,} answers, {now.in_flight:,} wait")
             self._shown_s = now_s
 
     def tick(self) -> None:
@@ -164,18 +188,20 @@ class _Watch:
         self._result.ticks.append(Tick(at_s, counters))
 
 
-def _judge(result: Result, sut: Sut) -> None:
+def _judge(result: Result, sut: SystemUnderTest) -> None:
     text = (result.plan.output / "mlperf_log_summary.txt").read_text()
     result.summary = read_summary(text)
+    result.system = result.summary.get("SUT name", "")
     if result.plan.mode == "performance":
         result.verdict = result.summary.get("Result is", "INVALID")
         if result.verdict != "VALID":
             result.reasons += loadgen_reasons(text)
     else:
         result.verdict = "VALID"
-    for failure, count in sut.failures.most_common(5):
+    failures = sut.judge()
+    for failure, count in failures.most_common(5):
         result.reasons.append(f"{count:,} samples failed: {failure}")
-    if sut.failures:
+    if failures:
         result.verdict = "INVALID"
 
 
@@ -195,9 +221,16 @@ def loadgen_reasons(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a closed loop reached before the run: LoadGen wants to know what to expect."""
+    """What was reached before the run: LoadGen wants to know what to expect.
+
+    Attributes:
+        samples_per_s: on the whole.
+        best_per_s: in the best moment.
+        latency_s: of a query, the least or the mean.
+    """
 
     samples_per_s: float
+    best_per_s: float
     latency_s: float
 
 
@@ -231,11 +264,25 @@ def calibrate(plan: Plan, target: Target, seconds: float = 0.3) -> Calibration:
         latency_s = min(latency_s, time.perf_counter() - sent)
         rounds += 1
     rate = rounds * size / (time.perf_counter() - began)
-    return Calibration(rate, latency_s)
+    return Calibration(rate, size / latency_s, latency_s)
+
+
+def probe(plan: Plan, target: Target, seconds: float = 0.3) -> Calibration:
+    """`calibrate` by LoadGen itself, for a native system that a loop in Python cannot fill.
+
+    In the scenario of the plan; where that is Server, in Offline. Its logs are in `calibration`.
+    """
+    scenario = "Offline" if plan.scenario == "Server" else plan.scenario
+    output = plan.output / "calibration"
+    short = replace(plan, scenario=scenario, duration_s=seconds, is_valid=False, output=output)
+    result = run_long_enough(short, target, lambda _: None)
+    rate = max(1.0, result.samples_per_s)
+    return Calibration(rate, rate, max(1e-7, result.times.mean_us / 1e6))
 
 
 def expecting(plan: Plan, found: Calibration) -> Plan:
     """The plan with what LoadGen is to expect: rather too much, or it runs out of queries."""
+    most = plan.most_rate()
     if plan.scenario == "Offline":
-        return replace(plan, rate=plan.rate or 1.2 * plan.workload.window / found.latency_s)
-    return replace(plan, latency_s=found.latency_s / 2)
+        return replace(plan, rate=plan.rate or min(most, 1.2 * found.best_per_s))
+    return replace(plan, latency_s=max(found.latency_s / 2, 1 / most))

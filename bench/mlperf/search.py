@@ -67,6 +67,10 @@ def search(plan: Plan, target: Target, start: float, say: Callable[[str], None])
         result.reasons.insert(0, "no rate meets the latency bound on this machine")
         result.verdict = "INVALID"
         return result
+    most = plan.most_rate()
+    if rate > most:
+        say(f"{most:,.0f}/s instead of {rate:,.0f}: more queries do not fit into memory")
+        rate = most
     for _ in range(4):
         result = run(replace(plan, rate=rate), target, say)
         if result.verdict == "VALID":

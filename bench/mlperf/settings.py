@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,17 @@ _MLPERF_QUERIES = {"SingleStream": 1024, "MultiStream": 662, "Server": 100, "Off
 _QUICK_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459, "Offline": 1}
 
 
+# What LoadGen keeps of each query in memory, measured and rounded up: it makes them all in advance.
+_QUERY_BYTES = 350
+_MEMORY_SHARE = 0.7
+
+
+def free_memory_bytes() -> int:
+    """What this machine could still give."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) * 1024 if found else sys.maxsize
+
+
 @dataclass(frozen=True)
 class Plan:
     """One run.
@@ -32,6 +45,7 @@ class Plan:
         rate: queries per second: what Server sends, what Offline is expected to reach.
         latency_s: of a query, expected; SingleStream and MultiStream.
         bound_ms: Server's, at the 99th percentile.
+        sut: what stands between LoadGen and the target: "native" (C++) or "python".
     """
 
     workload: Workload
@@ -44,6 +58,17 @@ class Plan:
     rate: float = 0.0
     latency_s: float = 0.001
     bound_ms: float = 5.0
+    sut: str = "python"
+
+    def most_rate(self, memory_bytes: int | None = None) -> float:
+        """Queries (in Offline samples) per second whose number LoadGen can keep for so long."""
+        free = free_memory_bytes() if memory_bytes is None else memory_bytes
+        return _MEMORY_SHARE * free / _QUERY_BYTES / self.duration_s
+
+    @property
+    def is_network(self) -> bool:
+        """Whether LoadGen's rules for systems behind a network hold: they have two scenarios."""
+        return self.target in ("grpc", "http") and self.scenario in ("Server", "Offline")
 
     @property
     def label(self) -> str:
@@ -62,27 +87,36 @@ class Plan:
         is_bounded = self.scenario == "Offline" and self.target != "null"
         return self.workload.window if is_bounded else 0
 
+    def values(self) -> dict[str, int | float]:
+        """LoadGen's TestSettings, by the names of their fields."""
+        counts = _MLPERF_QUERIES if self.is_valid else _QUICK_QUERIES
+        latency_ns = max(1, round(self.latency_s * 1e9))
+        return {
+            **_SEEDS,
+            "min_duration_ms": round(self.duration_s * 1000),
+            "min_query_count": counts[self.scenario],
+            "single_stream_expected_latency_ns": latency_ns,
+            "multi_stream_expected_latency_ns": latency_ns,
+            "multi_stream_samples_per_query": SAMPLES_PER_QUERY,
+            "multi_stream_target_latency_percentile": 0.99,
+            "server_target_qps": self.rate or 1.0,
+            "server_target_latency_ns": round(self.bound_ms * 1e6),
+            "server_target_latency_percentile": 0.99,
+            "offline_expected_qps": self.rate or 1.0,
+        }
+
+    @property
+    def test_mode(self) -> str:
+        """LoadGen's name for the mode."""
+        return "AccuracyOnly" if self.mode == "accuracy" else "PerformanceOnly"
+
     def loadgen(self) -> mlperf_loadgen.TestSettings:
-        """As LoadGen wants it."""
+        """As LoadGen's Python module wants it."""
         settings = mlperf_loadgen.TestSettings()
         settings.scenario = getattr(mlperf_loadgen.TestScenario, self.scenario)
-        is_accuracy = self.mode == "accuracy"
-        modes = mlperf_loadgen.TestMode
-        settings.mode = modes.AccuracyOnly if is_accuracy else modes.PerformanceOnly
-        settings.min_duration_ms = round(self.duration_s * 1000)
-        counts = _MLPERF_QUERIES if self.is_valid else _QUICK_QUERIES
-        settings.min_query_count = counts[self.scenario]
-        for name, seed in _SEEDS.items():
-            setattr(settings, name, seed)
-        latency_ns = max(1, round(self.latency_s * 1e9))
-        settings.single_stream_expected_latency_ns = latency_ns
-        settings.multi_stream_expected_latency_ns = latency_ns
-        settings.multi_stream_samples_per_query = SAMPLES_PER_QUERY
-        settings.multi_stream_target_latency_percentile = 0.99
-        settings.server_target_qps = self.rate or 1.0
-        settings.server_target_latency_ns = round(self.bound_ms * 1e6)
-        settings.server_target_latency_percentile = 0.99
-        settings.offline_expected_qps = self.rate or 1.0
+        settings.mode = getattr(mlperf_loadgen.TestMode, self.test_mode)
+        for name, value in self.values().items():
+            setattr(settings, name, value)
         return settings
 
     def log_settings(self) -> mlperf_loadgen.LogSettings:

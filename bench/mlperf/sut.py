@@ -7,11 +7,59 @@ import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import mlperf_loadgen
 import numpy as np
+from mlperf.settings import Plan
 from mlperf.targets import Completion, Target
+from mlperf.times import Times, from_arrays
 from mlperf.workloads import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a run.
+
+    Attributes:
+        done, in_flight: samples with and without an answer.
+        last_done_ns: when something came last, monotonic.
+        is_lost: the target has gone.
+    """
+
+    done: int
+    in_flight: int
+    last_done_ns: int
+    is_lost: bool
+
+
+class SystemUnderTest(Protocol):
+    """What LoadGen drives; in Python or native.
+
+    Lifecycle: run, once; progress and failures meanwhile, on other threads; times and judge after
+    it; close.
+    """
+
+    kind: str
+
+    def run(self) -> None:
+        """Blocking: until LoadGen has done."""
+
+    def progress(self) -> Progress:
+        """Now."""
+
+    def failures(self) -> Counter[str]:
+        """How many samples failed, by text, so far."""
+
+    def judge(self) -> Counter[str]:
+        """The same after the run, every wrong answer among them."""
+
+    def times(self) -> Times:
+        """Of the right answers."""
+
+    def close(self) -> None:
+        """Ends what it started."""
 
 
 class Judge:
@@ -41,38 +89,67 @@ class Judge:
 
 
 class Sut:
-    """Between LoadGen and a target.
+    """In Python, between LoadGen's wheel and a target: judges each answer as it comes.
 
     Threading: issue on LoadGen's threads, on_done on the target's, the rest from any.
-
-    Attributes:
-        failures: by text, how many samples.
-        is_lost: set once the target has gone.
-        done_ns, latency_ns: of every right answer, monotonic; from the issue to the answer.
-        last_done_ns: when something came last.
     """
 
-    def __init__(
-        self, workload: Workload, target: Target, window: int, keeps_answers: bool
-    ) -> None:
+    kind = "Python"
+
+    def __init__(self, plan: Plan, target: Target) -> None:
+        self._plan = plan
         self._target = target
-        self._judge = Judge(workload, target)
-        self._window = window  # samples under way; 0 = any number
-        self._keeps_answers = keeps_answers
+        self._judge = Judge(plan.workload, target)
+        self._window = plan.window  # samples under way; 0 = any number
+        self._keeps_answers = plan.mode == "accuracy"
         self._mutex = threading.Lock()
         self._open: dict[int, tuple[int, int]] = {}  # sample and time, by LoadGen's id
         self._waiting: deque[tuple[int, int]] = deque()
-        self.failures: Counter[str] = Counter()
-        self.is_lost = threading.Event()
-        self.done_ns = array("q")
-        self.latency_ns = array("q")
-        self.last_done_ns = time.monotonic_ns()
+        self._failures: Counter[str] = Counter()
+        self._is_lost = threading.Event()
+        self._done_ns = array("q")
+        self._latency_ns = array("q")
+        self._began_ns = self._last_done_ns = time.monotonic_ns()
         target.on_done = self.on_done
 
-    @property
-    def in_flight(self) -> int:
-        """Samples without an answer."""
-        return len(self._open) + len(self._waiting)
+    def run(self) -> None:
+        """Blocking: until LoadGen has done."""
+        size = self._plan.workload.size
+        library = mlperf_loadgen.ConstructQSL(size, size, lambda _: None, lambda _: None)
+        settings = (self._plan.loadgen(), self._plan.log_settings())
+        if self._plan.is_network:
+            system = mlperf_loadgen.ConstructQDL(self._issue_queries, self.flush, self._target.name)
+            destroy = mlperf_loadgen.DestroyQDL
+        else:
+            system = mlperf_loadgen.ConstructFastSUT(self.issue, self.flush)
+            destroy = mlperf_loadgen.DestroyFastSUT
+        mlperf_loadgen.StartTestWithLogSettings(system, library, *settings)
+        destroy(system)
+        mlperf_loadgen.DestroyQSL(library)
+
+    def progress(self) -> Progress:
+        """Now."""
+        in_flight = len(self._open) + len(self._waiting)
+        return Progress(len(self._done_ns), in_flight, self._last_done_ns, self._is_lost.is_set())
+
+    def failures(self) -> Counter[str]:
+        """By text."""
+        return self._failures
+
+    def judge(self) -> Counter[str]:
+        """They were judged as they came."""
+        return self._failures
+
+    def times(self) -> Times:
+        """After the run."""
+        return from_arrays(self._began_ns, self._done_ns, self._latency_ns)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+    def _issue_queries(self, queries: Sequence[Any]) -> None:
+        """As a query dispatch library is asked."""
+        self.issue([each.id for each in queries], [each.index for each in queries])
 
     def issue(self, ids: Sequence[int], samples: Sequence[int]) -> None:
         """LoadGen wants these."""
@@ -96,7 +173,7 @@ class Sut:
         return sent
 
     def _send(self, entries: list[tuple[int, int]]) -> None:
-        if entries and not self.is_lost.is_set():
+        if entries and not self._is_lost.is_set():
             self._target.submit(entries)
 
     def on_done(self, completions: list[Completion]) -> None:
@@ -105,19 +182,19 @@ class Sut:
         Once it has gone LoadGen hears nothing more: it would ask on and on, faster than before.
         """
         now = time.monotonic_ns()
-        self.last_done_ns = now
+        self._last_done_ns = now
         responses, kept = [], []
         for each in completions:
             with self._mutex:
                 sample, began = self._open.pop(each.tag)
             failure = each.failure or self._judge.failure(sample, each.payload)
             if failure:
-                self.failures[failure] += 1
+                self._failures[failure] += 1
                 if each.is_lost:
-                    self.is_lost.set()
+                    self._is_lost.set()
             else:
-                self.done_ns.append(now)
-                self.latency_ns.append(now - began)
+                self._done_ns.append(now)
+                self._latency_ns.append(now - began)
             if self._keeps_answers and not failure:
                 answer = np.ascontiguousarray(self._target.answer(each.payload))
                 kept.append(answer)  # until LoadGen has copied it
@@ -125,7 +202,7 @@ class Sut:
                 responses.append(mlperf_loadgen.QuerySampleResponse(*response))
             else:
                 responses.append(mlperf_loadgen.QuerySampleResponse(each.tag, 0, 0))
-        if self.is_lost.is_set():
+        if self._is_lost.is_set():
             return
         mlperf_loadgen.QuerySamplesComplete(responses)
         with self._mutex:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+STYLE = (
+    "svg{width:560px;font:11px sans-serif}polyline{fill:none;stroke:#06c;stroke-width:1.5}"
+    ".grid{stroke:#ddd}"
+)
 _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 15, 30, 40
 
@@ -37,3 +41,10 @@ def line_plot(title: str, x_name: str, y_name: str, points: Sequence[tuple[float
     else:
         parts.append(f'<text x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle">none</text>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def as_file(plot: str) -> str:
+    """A plot as a file of its own, for Markdown to show."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
+    first, rest = plot.removeprefix("<svg ").split(">", 1)
+    return f"{head}{first}><style>{STYLE}</style>{rest}\n"

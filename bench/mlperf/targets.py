@@ -17,6 +17,8 @@ from mlperf.workloads import Array, Workload
 import penstock_client
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+METADATA = "/inference.GRPCInferenceService/ServerMetadata"
+NETWORK = "(Network SUT)"  # by which results of LoadGen over the network are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ class Counters:
     busy_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class NativeSettings:
+    """What the native system under test is told besides LoadGen's settings."""
+
+    window: int  # samples under way; 0 = any number
+    gives_tensors: bool  # to LoadGen's accuracy log
+
+
 OnDone = Callable[[list[Completion]], None]
 
 
@@ -60,6 +70,12 @@ class Target(Protocol):
     def counters(self) -> Counters:
         """Of the model; blocking."""
 
+    def name(self) -> str:
+        """What LoadGen's logs call the system; behind a network it is asked over it."""
+
+    def native(self, module: Any, settings: NativeSettings) -> Any:
+        """This target as the native module's Sut; None where it has none."""
+
     def close(self) -> None:
         """Ends it; what has no answer fails."""
 
@@ -69,27 +85,42 @@ def _nobody(_done: list[Completion]) -> None:
 
 
 class NullTarget:
-    """Completes at once, in place: what is left is the harness."""
+    """Completes at once, in place, with the reference: what is left is the harness."""
 
     def __init__(self, workload: Workload) -> None:
         self.on_done: OnDone = _nobody
-        self._reference = workload.reference
+        self._workload = workload
+        self._answers = workload.grpc_answers()
 
     def submit(self, entries: Sequence[tuple[int, int]]) -> None:
         """Completes them."""
-        self.on_done([Completion(tag, index.to_bytes(4, "little")) for tag, index in entries])
+        self.on_done([Completion(tag, self._answers[sample]) for tag, sample in entries])
 
     def answer(self, payload: bytes) -> Array:
-        """The reference itself."""
-        sample = int.from_bytes(payload, "little")
-        return self._reference[sample : sample + 1]
+        """From a ModelInferResponse."""
+        return self._workload.grpc_answer(payload)
 
     def counters(self) -> Counters:
         """None."""
         return Counters()
 
+    def name(self) -> str:
+        """That there is none."""
+        return "null target"
+
+    def native(self, module: Any, settings: NativeSettings) -> Any:
+        """In place, on LoadGen's thread."""
+        return module.Sut.null(messages=self._answers, gives_tensors=settings.gives_tensors)
+
     def close(self) -> None:
         """Nothing."""
+
+
+def ask_name(address: str) -> str:
+    """A server's name and version as it says them, and that it was asked over the network."""
+    with penstock_client.Client(address, timeout_s=5) as client:
+        found = client.server_metadata()
+    return f"{found.name} {found.version} {NETWORK}"
 
 
 def remote_counters(address: str, model: str) -> Counters:
@@ -121,9 +152,11 @@ class GrpcTarget:
         self._address = address
         self._requests = workload.grpc_requests()
         self._outcomes = _core.LOAD_OUTCOMES
-        host, _, port = address.rpartition(":")
+        self._connections = connections
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
         self._client = _core.LoadClient(
-            host=host, port=int(port), path=INFER, connections=connections
+            host=self._host, port=self._port, path=INFER, connections=connections
         )
         self._thread = threading.Thread(target=self._take, daemon=True)
         self._is_closing = threading.Event()
@@ -153,6 +186,23 @@ class GrpcTarget:
     def counters(self) -> Counters:
         """The server's statistics."""
         return remote_counters(self._address, self._workload.name)
+
+    def name(self) -> str:
+        """The server's."""
+        return ask_name(self._address)
+
+    def native(self, module: Any, settings: NativeSettings) -> Any:
+        """With connections of its own."""
+        return module.Sut.grpc(
+            host=self._host,
+            port=self._port,
+            path=INFER,
+            name_path=METADATA,
+            connections=self._connections,
+            messages=self._requests,
+            window=settings.window,
+            gives_tensors=settings.gives_tensors,
+        )
 
     def close(self) -> None:
         """Closes the connections."""
@@ -250,6 +300,19 @@ class EngineTarget:
             found["execution_count"],
             found["queue"]["ns"],
             found["busy_ns"],
+        )
+
+    def name(self) -> str:
+        """Where it runs."""
+        return "Penstock's engine in process"
+
+    def native(self, module: Any, settings: NativeSettings) -> Any:
+        """The same engine; this object's thread then only waits."""
+        return module.Sut.engine(
+            engine=self._engine.shared_memory,
+            messages=self._requests,
+            window=settings.window,
+            gives_tensors=settings.gives_tensors,
         )
 
     def close(self) -> None:

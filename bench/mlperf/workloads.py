@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from mlperf import networks
 from tritonclient.grpc import service_pb2
 
 Array = npt.NDArray[Any]
-DATATYPES = {"float32": "FP32", "int64": "INT64"}
+DATATYPES = {"float32": "FP32", "int64": "INT64", "object": "BYTES"}
 CONFIG = """\
 platform: "onnxruntime_onnx"
 max_batch_size: %d
@@ -35,8 +36,9 @@ class Workload:
 
     Attributes:
         name: of the workload and of the model.
-        onnx: the model file's content.
-        inputs: by name, [samples, ...]; a request has one row of each.
+        onnx: the model file's content; b"" where the model is none.
+        inputs: by name, [samples, ...], or a list of [1, ...] where shapes differ; a request has
+            one row of each. Elements of BYTES are bytes.
         answer: the output that is judged and, in accuracy mode, logged.
         truth: what the answer's greatest element or value must be, [samples]; None: unknown.
         tolerance: greatest difference to the reference, relative and absolute.
@@ -48,7 +50,7 @@ class Workload:
 
     name: str
     onnx: bytes
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Array | list[Array]]
     answer: str
     truth: Array | None = None
     tolerance: float = 1e-4
@@ -57,7 +59,6 @@ class Workload:
     latency_ms: float = 5.0
     official_latency: bool = False
     least_accuracy: float = 0.99
-    _requests: list[bytes] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -77,11 +78,15 @@ class Workload:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
-        rows = [
-            session.run([self.answer], {name: x[at : at + 1] for name, x in self.inputs.items()})
-            for at in range(self.size)
-        ]
+        rows = [session.run([self.answer], self.rows(sample)) for sample in range(self.size)]
         return np.concatenate([row[0] for row in rows])
+
+    def rows(self, sample: int) -> dict[str, Array]:
+        """A sample's inputs, [1, ...] each."""
+        return {
+            name: values[sample] if isinstance(values, list) else values[sample : sample + 1]
+            for name, values in self.inputs.items()
+        }
 
     def is_right(self, sample: int, answer: Array) -> bool:
         """Whether the answer to a sample agrees with the reference."""
@@ -90,24 +95,52 @@ class Workload:
             return False
         return bool(np.allclose(answer, expected, self.tolerance, self.tolerance))
 
+    def score(self, answers: Mapping[int, Array]) -> float:
+        """The share of samples whose answer, if there is one, is right.
+
+        Where the truth is known the greatest element is the truth's; elsewhere it agrees with the
+        reference.
+        """
+        if self.truth is None:
+            right = sum(self.is_right(sample, answer) for sample, answer in answers.items())
+        else:
+            truth = self.truth
+            right = sum(bool(answer.argmax() == truth[at]) for at, answer in answers.items())
+        return right / self.size
+
     def grpc_requests(self) -> list[bytes]:
         """A ModelInferRequest for every sample."""
         return [self._grpc_request(sample) for sample in range(self.size)]
 
     def _grpc_request(self, sample: int) -> bytes:
         request = service_pb2.ModelInferRequest(model_name=self.name)
-        for name, values in self.inputs.items():
-            row = values[sample : sample + 1]
+        for name, row in self.rows(sample).items():
             datatype = DATATYPES[row.dtype.name]
             request.inputs.add(name=name, datatype=datatype, shape=row.shape)
-            request.raw_input_contents.append(row.tobytes())
+            request.raw_input_contents.append(_raw(row))
         request.outputs.add(name=self.answer)
         message: bytes = request.SerializeToString()
         return message
 
+    def grpc_answers(self) -> list[bytes]:
+        """For every sample a ModelInferResponse with the reference."""
+        return [self._grpc_answer(sample) for sample in range(self.size)]
+
+    def _grpc_answer(self, sample: int) -> bytes:
+        row = self.reference[sample : sample + 1]
+        response = service_pb2.ModelInferResponse(model_name=self.name, model_version="1")
+        datatype = DATATYPES[row.dtype.name]
+        response.outputs.add(name=self.answer, datatype=datatype, shape=row.shape)
+        response.raw_output_contents.append(row.tobytes())
+        message: bytes = response.SerializeToString()
+        return message
+
     def grpc_answer(self, message: bytes) -> Array:
         """The answer in a ModelInferResponse; ValueError where it is none."""
-        response = service_pb2.ModelInferResponse.FromString(message)
+        try:
+            response = service_pb2.ModelInferResponse.FromString(message)
+        except DecodeError as error:
+            raise ValueError("not a ModelInferResponse") from error
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
             if output.name == self.answer:
                 return _array(output.datatype, list(output.shape), raw)
@@ -118,19 +151,20 @@ class Workload:
         return [self._http_request(sample) for sample in range(self.size)]
 
     def _http_request(self, sample: int) -> tuple[int, bytes]:
-        rows = {name: values[sample : sample + 1] for name, values in self.inputs.items()}
+        rows = self.rows(sample)
+        raws = {name: _raw(row) for name, row in rows.items()}
         tensors = [
             {
                 "name": name,
                 "shape": list(row.shape),
                 "datatype": DATATYPES[row.dtype.name],
-                "parameters": {"binary_data_size": row.nbytes},
+                "parameters": {"binary_data_size": len(raws[name])},
             }
             for name, row in rows.items()
         ]
         outputs = [{"name": self.answer, "parameters": {"binary_data": True}}]
         head = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
-        return len(head), head + b"".join(row.tobytes() for row in rows.values())
+        return len(head), head + b"".join(raws.values())
 
     def http_answer(self, head_size: int, body: bytes) -> Array:
         """The answer in a response; ValueError where it is none."""
@@ -140,9 +174,16 @@ class Workload:
         return _array(output["datatype"], output["shape"], body[head_size:])
 
 
+def _raw(row: Array) -> bytes:
+    """As raw contents: elements of BYTES with their lengths, 4 bytes little endian, before them."""
+    if row.dtype != object:
+        return row.tobytes()
+    return b"".join(len(each).to_bytes(4, "little") + each for each in row.flat)
+
+
 def _array(datatype: str, shape: list[int], raw: bytes) -> Array:
     names = {wire: name for name, wire in DATATYPES.items()}
-    if datatype not in names:
+    if datatype not in names or datatype == "BYTES":
         raise ValueError(f"expected FP32 or INT64, got {datatype}")
     return np.frombuffer(raw, names[datatype]).reshape(shape)
 
@@ -182,24 +223,33 @@ def resnet50() -> Workload:
 
 
 def bert() -> Workload:
-    """An encoder of BERT's kind (4 layers of 256) with seeded random weights, on token ids."""
+    """BERT-base with seeded random weights, on token ids of 128 to 384 tokens."""
     random = np.random.default_rng(30)
-    ids = random.integers(0, networks.BERT_VOCABULARY, (256, 128), np.int64)
+    lengths = random.choice([128, 192, 256, 320, 384], 20)
+    ids = [random.integers(0, networks.BERT_BASE.vocabulary, (1, n), np.int64) for n in lengths]
     return Workload(
         name="bert",
         onnx=networks.bert(),
         inputs={"input_ids": ids},
         answer="pooled",
         tolerance=1e-3,
-        max_batch_size=16,
-        window=32,
+        max_batch_size=8,
+        window=16,
         latency_ms=130.0,
         official_latency=True,
     )
+
+
+def minilm() -> Workload:
+    """README.md's sentence encoder: a Python model; its environment is prepared where it is not."""
+    from mlperf.minilm import MiniLm
+
+    return MiniLm()
 
 
 WORKLOADS: Mapping[str, Callable[[], Workload]] = {
     "digits": digits,
     "resnet50": resnet50,
     "bert": bert,
+    "minilm": minilm,
 }

@@ -1,19 +1,25 @@
 """The MLPerf harness without LoadGen and without a server: its arithmetic and its judgement."""
 
 import json
+from array import array
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from mlperf.accounting import Peak, count_operations, machines_for, table
+from mlperf.accounting import Peak, count_operations, machines_for, operations_of, table
 from mlperf.accuracy import accuracy
 from mlperf.cli import main, parse
+from mlperf.minilm import MiniLm, nearest, sentences
+from mlperf.networks import BertShape, bert
 from mlperf.run import Result, loadgen_reasons, read_summary
 from mlperf.search import Bracket
 from mlperf.svg import line_plot
+from mlperf.times import from_arrays
 from mlperf.workloads import Workload
 from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc import service_pb2
 
 INVALID = """\
 Result is : INVALID
@@ -40,15 +46,31 @@ def network(*nodes: onnx.NodeProto, shape: list[int | str], **weights: list[int]
 
 def test_operations_of_a_row_are_two_for_each_multiplication() -> None:
     matmul = network(helper.make_node("MatMul", ["x", "w"], ["y"]), shape=["n", 64], w=[64, 10])
-    assert count_operations(matmul) == 2 * 64 * 10
+    assert count_operations(matmul, {"x": [1, 64]}) == 2 * 64 * 10
     gemm = network(helper.make_node("Gemm", ["x", "w"], ["y"]), shape=["n", 8], w=[8, 3])
-    assert count_operations(gemm) == 2 * 8 * 3
+    assert count_operations(gemm, {"x": [1, 8]}) == 2 * 8 * 3
     nodes = (
         helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2], pads=[1] * 4),
         helper.make_node("Flatten", ["c"], ["y"]),
     )
     conv = network(*nodes, shape=["n", 3, 8, 8], w=[16, 3, 3, 3])
-    assert count_operations(conv) == 2 * (4 * 4 * 16) * (3 * 3 * 3)
+    assert count_operations(conv, {"x": [1, 3, 8, 8]}) == 2 * (4 * 4 * 16) * (3 * 3 * 3)
+
+
+def test_operations_of_an_encoder_follow_its_length() -> None:
+    shape = BertShape(layers=2, width=64, heads=4, vocabulary=100, most_tokens=32)
+    model = bert(0, shape)
+    for tokens in (8, 32):
+        layer = 4 * 2 * tokens * 64 * 64 + 2 * 2 * tokens * tokens * 64 + 2 * 2 * tokens * 64 * 256
+        assert count_operations(model, {"input_ids": [1, tokens]}) == 2 * layer + 2 * 64 * 64
+
+
+def test_operations_are_the_mean_of_samples_of_different_shapes() -> None:
+    model = network(helper.make_node("MatMul", ["x", "w"], ["y"]), shape=["n", 64], w=[64, 10])
+    rows = [np.zeros((1, 64), np.float32), np.zeros((3, 64), np.float32)]
+    workload = Workload(name="toy", onnx=model, inputs={"x": rows}, answer="y")
+    assert operations_of(workload) == 2 * (2 * 64 * 10)
+    assert operations_of(replace(workload, onnx=b"")) is None
 
 
 def test_load_is_the_one_that_was_read_before_the_run(
@@ -71,7 +93,7 @@ def test_operations_of_an_unknown_shape_are_refused_by_name() -> None:
     )
     model = network(*nodes, shape=["n", 3, "height", "width"], w=[16, 3, 3, 3])
     with pytest.raises(ValueError, match=r"node 'first' \(Conv\)"):
-        count_operations(model)
+        count_operations(model, {"x": [1]})
 
 
 def test_accounting_divides_by_the_peak_and_by_the_price() -> None:
@@ -80,6 +102,13 @@ def test_accounting_divides_by_the_peak_and_by_the_price() -> None:
     assert rows["utilisation of the fp32 peak"] == "10.00 %"
     assert rows["cost of a million inferences"] == "0.2 at 3.6 an hour"
     assert machines_for(2_000, 999) == 3
+
+
+def test_accounting_says_where_nothing_can_be_counted() -> None:
+    rows = dict(table(None, [Peak("fp32", 100e9, "x")], 5_000.0, 3.6))
+    assert "no graph" in rows["operations of an inference (MatMul, Gemm, Conv)"]
+    assert "achieved" not in rows
+    assert rows["cost of a million inferences"] == "0.2 at 3.6 an hour"
 
 
 def test_search_doubles_then_bisects_to_the_edge() -> None:
@@ -139,6 +168,52 @@ def test_an_answer_of_another_shape_or_value_is_wrong() -> None:
     assert not workload.is_right(0, row.astype(np.float64))
 
 
+def test_sentences_are_different_and_as_many_as_asked_for() -> None:
+    found = sentences(128)
+    assert len(set(found)) == len(found) == 128
+    assert all(20 < len(each) <= 162 and each.endswith(".") for each in found)
+
+
+def test_nearest_ranks_others_by_cosine() -> None:
+    angles = np.radians([0, 10, 25, 90])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], 1) * [[1], [5], [2], [1]]
+    assert nearest(embeddings, 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+
+
+def test_embeddings_that_rank_otherwise_or_are_missing_are_wrong() -> None:
+    workload = MiniLm()
+    random = np.random.default_rng(1)
+    embeddings = random.standard_normal((workload.size, 384), np.float32)
+    workload.__dict__["reference"] = embeddings  # else the encoder would have to be there
+    answers = {at: embeddings[at : at + 1] for at in range(workload.size)}
+    assert workload.score(answers) == 1.0
+    assert workload.score({at: answers[at] for at in range(64)}) <= 0.5
+    swapped = {at: answers[(at + 1) % workload.size] for at in range(workload.size)}
+    assert workload.score(swapped) < 0.1
+
+
+def test_strings_are_sent_as_bytes_with_their_lengths() -> None:
+    texts = np.array([[b"ab"], [b""]], object)
+    workload = Workload(name="toy", onnx=b"", inputs={"text": texts}, answer="y")
+    request = service_pb2.ModelInferRequest.FromString(workload.grpc_requests()[0])
+    assert (request.inputs[0].datatype, list(request.inputs[0].shape)) == ("BYTES", [1, 1])
+    assert request.raw_input_contents[0] == b"\2\0\0\0ab"
+    head, body = workload.http_requests()[1]
+    assert body[head:] == b"\0\0\0\0"
+    assert json.loads(body[:head])["inputs"][0]["parameters"]["binary_data_size"] == 4
+
+
+def test_times_are_counted_in_bins_and_shares() -> None:
+    done = array("q", [1_000_000_000 + ms * 1_000_000 for ms in (50, 60, 250)])
+    times = from_arrays(1_000_000_000, done, array("q", [1_000, 2_000, 9_000]))
+    assert times.bins == [2, 0, 1]
+    assert (times.count, times.mean_us) == (3, 4.0)
+    assert times.seconds == pytest.approx(0.2)
+    assert times.quantiles[0] == (0.0, 1.0)
+    assert times.quantiles[-1][1] == pytest.approx(9.0, rel=0.01)
+    assert times.per_second == pytest.approx(10.0)
+
+
 def test_plot_is_svg_that_loads_nothing() -> None:
     made = line_plot("a < b", "s", "ms", [(0.0, 1.0), (1.0, 3.0)])
     assert "a &lt; b" in made and "<polyline" in made
@@ -146,7 +221,13 @@ def test_plot_is_svg_that_loads_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--duration", "0"], ["--latency-ms", "-1"], ["--target", "http", "--address", "a:1"]]
+    "flags",
+    [
+        ["--duration", "0"],
+        ["--latency-ms", "-1"],
+        ["--target", "http", "--address", "a:1"],
+        ["--target", "http", "--sut", "native"],
+    ],
 )
 def test_flags_that_will_not_do_are_refused(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:

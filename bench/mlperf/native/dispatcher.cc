@@ -1,0 +1,112 @@
+#include "native/dispatcher.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/strcat.h"
+
+namespace penstock::loadgen {
+namespace {
+
+// A full queue is an answer; whatever else is UNAVAILABLE will be so for the rest of the run.
+bool IsLost(const load::Answer& answer) {
+  if (answer.outcome == load::Outcome::kConnectionLost) return true;
+  constexpr auto kUnavailable = static_cast<load::Outcome>(StatusCode::kUnavailable);
+  return answer.outcome == kUnavailable && answer.text.find("queue") == std::string_view::npos;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Dispatcher>> Dispatcher::Start(Recorder* recorder, size_t window,
+                                                      const Carrier::Factory& factory) {
+  std::unique_ptr<Dispatcher> made(new Dispatcher(recorder, window));
+  PENSTOCK_ASSIGN_OR_RETURN(made->carrier_, factory(made.get(), made->wake_.fd()));
+  made->thread_ = Thread("ps-loadgen", [made = made.get()]() noexcept { made->Run(); });
+  return made;
+}
+
+Dispatcher::~Dispatcher() {
+  {
+    const MutexLock lock(mu_);
+    is_closing_ = true;
+  }
+  wake_.Set();
+  thread_.Join();
+}
+
+void Dispatcher::Issue(std::span<const Query> queries) {
+  const int64_t now_ns = recorder_.NowNs();
+  bool must_wake = false;
+  {
+    const MutexLock lock(mu_);
+    for (const Query& query : queries) issued_.push_back({query, now_ns});
+    must_wake = std::exchange(is_armed_, false);
+  }
+  if (must_wake) wake_.Set();
+}
+
+void Dispatcher::Run() noexcept {
+  while (TakeIssued()) {
+    SendSome();
+    recorder_.Publish();  // what could not even be sent
+    carrier_->Turn();
+    recorder_.Publish();
+  }
+  carrier_->Abandon();
+  recorder_.Publish();
+}
+
+// Everything that was issued, into the backlog. False: the dispatcher is closing.
+bool Dispatcher::TakeIssued() {
+  if (next_ == backlog_.size()) {
+    backlog_.clear();
+    next_ = 0;
+  }
+  wake_.Clear();  // before the lock: what was issued by now is taken, what comes later wakes again
+  const MutexLock lock(mu_);
+  if (backlog_.empty()) {
+    backlog_.swap(issued_);
+  } else {
+    backlog_.insert(backlog_.end(), issued_.begin(), issued_.end());
+    issued_.clear();
+  }
+  is_armed_ = true;
+  return !is_closing_;
+}
+
+void Dispatcher::SendSome() {
+  if (recorder_.is_lost()) return;
+  const size_t under_way = pending_.size() - free_.size();
+  size_t room = backlog_.size() - next_;
+  if (window_ > 0) room = std::min(room, window_ - std::min(window_, under_way));
+  for (; room > 0; --room) {
+    Waiting& waiting = backlog_[next_++];
+    if (window_ > 0) waiting.issued_ns = recorder_.NowNs();
+    carrier_->Send(NewToken(waiting), waiting.query.sample);
+  }
+}
+
+size_t Dispatcher::NewToken(const Waiting& waiting) {
+  if (free_.empty()) {
+    free_.push_back(pending_.size());
+    pending_.emplace_back();
+  }
+  const size_t token = free_.back();
+  free_.pop_back();
+  pending_[token] = waiting;
+  return token;
+}
+
+void Dispatcher::OnAnswer(size_t token, const load::Answer& answer) {
+  const Waiting& waiting = pending_[token];
+  free_.push_back(token);
+  if (answer.outcome == load::Outcome::kOk) {
+    recorder_.Answer(waiting.query, waiting.issued_ns, answer.message);
+    return;
+  }
+  const std::string_view name = load::OutcomeName(static_cast<size_t>(answer.outcome));
+  recorder_.Fail(waiting.query, StrCat(name, ": ", answer.text), IsLost(answer));
+}
+
+}  // namespace penstock::loadgen
