@@ -232,6 +232,7 @@ class ModelManager(ModelCatalog):
             and the interpreter would wait for it at its end.
         """
         self._is_closing = True
+        self._loader.close()
         self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._wait_for_tasks(deadline)
