@@ -44,7 +44,7 @@ from penstock.repository.override import restrict
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
 from penstock.repository.settings import RepositorySettings
-from penstock.repository.validation import config_faults
+from penstock.repository.validation import config_faults, device_faults
 from penstock.repository.warmup import warmup_request
 
 _log = logging.getLogger("penstock.repository")
@@ -113,6 +113,7 @@ class ModelLoader:
         labels: dict[str, tuple[str, ...]] = {}
         with faults.collect(source):
             backend = self._backend(model, config)
+            faults.add(source, device_faults(config.instance_groups, backend))
         with faults.collect(source):
             versions = tuple(choose_versions(config.version_policy, model.versions))
         for index, output in enumerate(config.outputs):

@@ -347,3 +347,44 @@ def test_onnx_for_tensorrt_is_refused_where_no_engines_are_built(tmp_path: Path)
     made = loader(FakeEngine(), tmp_path)
     with pytest.raises(ConfigError, match="version 1 is ONNX, and no engines are built here"):
         made.open_version(made.plan("m"), 1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "group", "fault"),
+    [
+        ("onnxruntime", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
+        ("openvino", "gpus: [0]", "instance_group[0].gpus: backend 'openvino' runs on no GPUs"),
+        ("tensorrt", "kind: KIND_CPU", "instance_group[0].kind: KIND_CPU is not supported by"),
+        ("tensorrt", "gpus: [0, 0]", "instance_group[0].gpus: expected numbers of devices, each"),
+        ("tensorrt", "gpus: [-1]", "instance_group[0].gpus: expected numbers of devices, each"),
+    ],
+)
+def test_device_that_the_backend_does_not_run_on_is_a_fault(
+    tmp_path: Path, backend: str, group: str, fault: str
+) -> None:
+    config = f'backend: "{backend}" instance_group {{ {group} }}'
+    (found,) = plan_faults(tmp_path, config)
+    assert found.startswith(f"config.pbtxt: {fault}")
+
+
+def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:
+    config = 'backend: "tensorrt" instance_group [{ count: 2 gpus: [1, 0] }, { gpus: [1] }]'
+    _onnx_for_tensorrt(tmp_path, config)
+    (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    served = made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "0,1"
+    assert engine.created[0].spec.instance_count == 5
+    assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
+
+
+def test_device_named_by_a_parameter_is_kept(tmp_path: Path) -> None:
+    config = """backend: "tensorrt" instance_group { gpus: [0] }
+    parameters { key: "device" value { string_value: "MIG-5a" } }"""
+    _onnx_for_tensorrt(tmp_path, config)
+    (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "MIG-5a"
