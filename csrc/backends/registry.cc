@@ -23,14 +23,26 @@ void BackendRegistry::Register(const std::string& name, std::unique_ptr<Backend>
   backends_[name] = std::move(backend);
 }
 
-Result<Backend*> BackendRegistry::Get(const std::string& name) {
-  // Held while a plug-in opens: loads are rare, and two first loads must not open it twice.
+BackendRegistry::Found BackendRegistry::Find(const std::string& name) {
   MutexLock lock(mu_);
-  if (const auto found = backends_.find(name); found != backends_.end()) return found->second.get();
+  if (const auto found = backends_.find(name); found != backends_.end()) {
+    return {.backend = found->second.get()};
+  }
+  std::shared_ptr<Mutex>& opening = openings_[name];
+  if (opening == nullptr) opening = std::make_shared<Mutex>();
   const auto options = options_.find(name);
-  PENSTOCK_ASSIGN_OR_RETURN(
-      std::unique_ptr<Backend> backend,
-      Open(name, options == options_.end() ? BackendOptions() : options->second));
+  return {.opening = opening,
+          .options = options == options_.end() ? BackendOptions() : options->second};
+}
+
+Result<Backend*> BackendRegistry::Get(const std::string& name) {
+  const Found first = Find(name);
+  if (first.backend != nullptr) return first.backend;
+  MutexLock opening(*first.opening);
+  const Found again = Find(name);  // another may have opened it meanwhile
+  if (again.backend != nullptr) return again.backend;
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, Open(name, again.options));
+  MutexLock lock(mu_);
   return (backends_[name] = std::move(backend)).get();
 }
 

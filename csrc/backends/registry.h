@@ -15,7 +15,8 @@ namespace penstock {
 // Threading: thread-safe.
 // Ownership: owns the backends; a plug-in is never closed, so code of it may run until the process
 // ends.
-// Blocking: Get, the first time for a name, opens a shared object and starts its engine.
+// Blocking: Get, the first time for a name, opens a shared object and starts its engine, which may
+// take a minute; Get of that name waits for it, of another name does not.
 class BackendRegistry {
  public:
   // Plug-ins are `libpenstock_<name>.so` in one of `directories`, searched in order.
@@ -33,6 +34,13 @@ class BackendRegistry {
   Result<Backend*> Get(const std::string& name);
 
  private:
+  // What is known of a name: the backend, or who may open it, and with what.
+  struct Found {
+    Backend* backend = nullptr;
+    std::shared_ptr<Mutex> opening = nullptr;
+    BackendOptions options = {};
+  };
+  Found Find(const std::string& name) EXCLUDES(mu_);
   Result<std::unique_ptr<Backend>> Open(const std::string& name,
                                         const BackendOptions& options) const;
 
@@ -43,6 +51,8 @@ class BackendRegistry {
   // Guarded by mu_.
   std::map<std::string, BackendOptions> options_ GUARDED_BY(mu_);
   std::map<std::string, std::unique_ptr<Backend>> backends_ GUARDED_BY(mu_);
+  // By name; held, before mu_, while its plug-in opens: two first loads must not open it twice.
+  std::map<std::string, std::shared_ptr<Mutex>> openings_ GUARDED_BY(mu_);
 };
 
 }  // namespace penstock

@@ -24,7 +24,9 @@ Status Device::Start(const DeviceOptions& options) {
       health_.Check(api_.GetProperties(ordinal, &properties_), "ask what the device is"));
   PENSTOCK_RETURN_IF_ERROR(
       health_.Check(api_.SetPoolReleaseThreshold(ordinal, SIZE_MAX), "set up the device's pool"));
-  PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, options.pinned));
+  if (!options.pinned.empty()) {
+    PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, options.pinned));
+  }
   completion_ = std::make_unique<CompletionThread>(api_, health_, clock_, options.completion);
   return Status::Ok();
 }

@@ -17,8 +17,9 @@
 namespace penstock::gpu {
 
 struct DeviceOptions {
-  std::vector<PinnedPool::BlockClass> pinned;  // see PinnedPool
-  CompletionOptions completion = {};           // which device, among others
+  // See PinnedPool; empty: it has none, and models bring their own.
+  std::vector<PinnedPool::BlockClass> pinned = {};
+  CompletionOptions completion = {};  // which device, among others
   // Called once at most, when the device is lost: the process had better end.
   std::function<void(const Status&)> on_fault = {};
 };
@@ -38,9 +39,14 @@ class Device {
 
   const DeviceProperties& properties() const { return properties_; }
   DeviceHealth& health() { return health_; }
-  PinnedPool& pool() { return *pool_; }
+  PinnedPool& pool() { return *pool_; }  // REQUIRES: it has one
   CompletionThread& completion() { return *completion_; }
-  DeviceResources resources() { return {api_, health_, *completion_, *pool_, clock_}; }
+  Api& api() { return api_; }
+  DeviceResources resources() { return resources(*pool_); }  // REQUIRES: it has a pool
+  // With a pool of the caller's, which outlives who is given it.
+  DeviceResources resources(PinnedPool& pool) {
+    return {api_, health_, *completion_, pool, clock_};
+  }
 
  private:
   Device(Api& api, Clock& clock, const DeviceOptions& options);

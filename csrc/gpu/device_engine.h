@@ -11,14 +11,24 @@
 #include "base/status.h"
 #include "gpu/gpu_api.h"
 #include "tensor/dtype.h"
+#include "tensor/shape.h"
 
 namespace penstock::gpu {
 
-// An input or output: rows of a fixed size, one behind the other.
+// An input or output: rows one behind the other.
 struct DeviceTensor {
   std::string name;
   DataType dtype = DataType::kInvalid;
-  size_t row_bytes = 0;
+  size_t row_bytes = 0;  // of each row; where an engine leaves shapes open, at most
+};
+
+// A batch of an engine that leaves shapes open: what its tensors are this time.
+struct ShapedBatch {
+  uint32_t rows = 0;
+  std::vector<Shape> inputs;  // in the engine's order, whole: with what dimension rows are
+  std::vector<size_t> input_bytes;
+  std::vector<Shape> outputs = {};  // written by DeviceContext::EnqueueShaped
+  std::vector<size_t> output_bytes = {};
 };
 
 // Where the tensors of a context lie in device memory, in the engine's order; room for max_rows().
@@ -36,6 +46,13 @@ class DeviceContext {
   // that it can be captured into a graph; what it enqueues depends on `rows` alone. Not OK: part of
   // it may have been enqueued.
   virtual Status Enqueue(Stream stream, uint32_t rows) = 0;
+
+  // Enqueues a batch of these shapes and says what its outputs are, none of them larger than its
+  // place. INVALID_ARGUMENT for shapes that the engine does not run.
+  virtual Status EnqueueShaped(Stream stream, ShapedBatch& batch) {
+    (void)stream, (void)batch;
+    return Unimplemented("this engine leaves no shape open");
+  }
 };
 
 // A model on a device, shared by all of its lanes.

@@ -169,13 +169,39 @@ Status Lane::Settle() {
 }
 
 void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
-  assert(lease && lease.slot().lane == this);
-  Status refused = env_.health.fault();
-  if (refused.ok() && (rows == 0 || rows > env_.engine.max_rows())) {
-    refused = InvalidArgument(StrCat(env_.engine.name(), ": a batch has ", rows,
-                                     " rows, expected 1 to ", env_.engine.max_rows()));
+  Start(std::move(lease), {rows}, std::move(done));
+}
+
+void Lane::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) {
+  Start(std::move(lease), {batch.rows, &batch}, std::move(done));
+}
+
+Status Lane::CheckBatch(const Work& work) const {
+  PENSTOCK_RETURN_IF_ERROR(env_.health.fault());
+  if (work.rows == 0 || work.rows > env_.engine.max_rows()) {
+    return InvalidArgument(StrCat(env_.engine.name(), ": a batch has ", work.rows,
+                                  " rows, expected 1 to ", env_.engine.max_rows()));
   }
-  if (!refused.ok()) {
+  if (work.shaped == nullptr) return Status::Ok();
+  const auto& tensors = env_.engine.inputs();
+  const auto& sizes = work.shaped->input_bytes;
+  if (sizes.size() != tensors.size()) {
+    return InvalidArgument(StrCat(env_.engine.name(), ": a batch has ", sizes.size(),
+                                  " inputs, expected ", tensors.size()));
+  }
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const size_t room = tensors[i].row_bytes * env_.engine.max_rows();
+    if (sizes[i] > room) {
+      return InvalidArgument(StrCat(env_.engine.name(), ": input '", tensors[i].name, "' has ",
+                                    sizes[i], " bytes, expected at most ", room));
+    }
+  }
+  return Status::Ok();
+}
+
+void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
+  assert(lease && lease.slot().lane == this);
+  if (const Status refused = CheckBatch(work); !refused.ok()) {
     done(refused, std::move(lease));
     return;
   }
@@ -186,7 +212,7 @@ void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
   };
   {
     MutexLock lock(mu_);
-    in_flight.status = Enqueue(*slot, rows);
+    in_flight.status = Enqueue(*slot, work);
     if (!in_flight.status.ok()) MarkEnds(*slot);
   }
   if (!in_flight.status.ok()) {
@@ -196,25 +222,31 @@ void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
   env_.completion.Watch(std::move(in_flight));
 }
 
-Status Lane::Enqueue(Slot& slot, uint32_t rows) {
-  PENSTOCK_RETURN_IF_ERROR(Copies(slot, rows, CopyKind::kHostToDevice));
+Status Lane::Enqueue(Slot& slot, const Work& work) {
+  PENSTOCK_RETURN_IF_ERROR(Copies(slot, work, CopyKind::kHostToDevice));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event"));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(compute_.get(), slot.copied_in.get()), "wait for an input"));
-  PENSTOCK_RETURN_IF_ERROR(Compute(slot, rows));
+  PENSTOCK_RETURN_IF_ERROR(Compute(slot, work));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event"));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(copy_out_.get(), slot.computed.get()), "wait for an output"));
-  PENSTOCK_RETURN_IF_ERROR(Copies(slot, rows, CopyKind::kDeviceToHost));
+  PENSTOCK_RETURN_IF_ERROR(Copies(slot, work, CopyKind::kDeviceToHost));
   return Check(env_.api.RecordEvent(slot.copied_out.get(), copy_out_.get()), "record an event");
 }
 
-Status Lane::Compute(Slot& slot, uint32_t rows) {
-  RunPlan plan = env_.table.Choose(rows);
+Status Lane::Compute(Slot& slot, const Work& work) {
+  if (work.shaped != nullptr) {
+    PENSTOCK_RETURN_IF_ERROR(env_.health.CheckEngine(
+        contexts_[slot.index]->EnqueueShaped(compute_.get(), *work.shaped), "enqueue a batch"));
+    env_.counters.Add(work.rows, RunPlan{work.rows});
+    return Status::Ok();
+  }
+  const RunPlan plan = env_.table.Choose(work.rows);
   PENSTOCK_RETURN_IF_ERROR(Run(slot, plan));
-  env_.counters.Add(rows, plan);
+  env_.counters.Add(work.rows, plan);
   return Status::Ok();
 }
 
@@ -227,14 +259,18 @@ Status Lane::Run(const Slot& slot, const RunPlan& plan) {
   return env_.health.CheckEngine(context.Enqueue(compute_.get(), plan.rows), "enqueue a batch");
 }
 
-Status Lane::Copies(const Slot& slot, uint32_t rows, CopyKind kind) {
+Status Lane::Copies(const Slot& slot, const Work& work, CopyKind kind) {
   const bool is_in = kind == CopyKind::kHostToDevice;
   const auto& tensors = is_in ? env_.engine.inputs() : env_.engine.outputs();
   const auto& from = is_in ? slot.host_bindings.inputs : slot.bindings.outputs;
   const auto& to = is_in ? slot.bindings.inputs : slot.host_bindings.outputs;
   copies_.clear();
   for (size_t i = 0; i < tensors.size(); ++i) {
-    copies_.push_back({to[i], from[i], rows * tensors[i].row_bytes});
+    size_t size_bytes = work.rows * tensors[i].row_bytes;
+    if (work.shaped != nullptr) {
+      size_bytes = is_in ? work.shaped->input_bytes[i] : work.shaped->output_bytes[i];
+    }
+    if (size_bytes > 0) copies_.push_back({to[i], from[i], size_bytes});
   }
   if (copies_.empty()) return Status::Ok();
   const Stream stream = is_in ? copy_in_.get() : copy_out_.get();

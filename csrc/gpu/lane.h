@@ -75,6 +75,9 @@ class Lane {
   // Runs the first `rows` rows of the slot's inputs. `done` is called exactly once: on the
   // completion thread, or here where nothing was enqueued. REQUIRES: the slot is this lane's.
   void Submit(SlotLease lease, uint32_t rows, BatchDone done) EXCLUDES(mu_);
+  // The same for a batch of an engine that leaves shapes open, always without a graph. `batch` lives
+  // until Submit has returned and `done` been called; what its outputs are is there by then.
+  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) EXCLUDES(mu_);
 
  private:
   explicit Lane(const LaneEnvironment& environment) : env_(environment) {}
@@ -84,9 +87,17 @@ class Lane {
   Status ClearInputs(Slot& slot, size_t slab_bytes);
   Result<OwnedEvent> MakeEvent();
 
-  Status Enqueue(Slot& slot, uint32_t rows) REQUIRES(mu_);
-  Status Compute(Slot& slot, uint32_t rows) REQUIRES(mu_);
-  Status Copies(const Slot& slot, uint32_t rows, CopyKind kind) REQUIRES(mu_);
+  // What is enqueued between the copies, and how many bytes of each tensor are copied.
+  struct Work {
+    uint32_t rows;
+    ShapedBatch* shaped = nullptr;
+  };
+
+  Status CheckBatch(const Work& work) const;
+  void Start(SlotLease lease, const Work& work, BatchDone done) EXCLUDES(mu_);
+  Status Enqueue(Slot& slot, const Work& work) REQUIRES(mu_);
+  Status Compute(Slot& slot, const Work& work) REQUIRES(mu_);
+  Status Copies(const Slot& slot, const Work& work, CopyKind kind) REQUIRES(mu_);
   Status Run(const Slot& slot, const RunPlan& plan);
   void MarkEnds(const Slot& slot) REQUIRES(mu_);
   Status Check(Error error, std::string_view what);

@@ -115,4 +115,9 @@ void LaneGroup::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
   lane.Submit(std::move(lease), rows, std::move(done));
 }
 
+void LaneGroup::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) {
+  Lane& lane = *lease.slot().lane;
+  lane.SubmitShaped(std::move(lease), batch, std::move(done));
+}
+
 }  // namespace penstock::gpu

@@ -56,6 +56,8 @@ class LaneGroup {
   Result<SlotLease> Acquire(int64_t deadline_ns);
   // Lane::Submit of the slot's lane. REQUIRES: the lease is of this group.
   void Submit(SlotLease lease, uint32_t rows, BatchDone done);
+  // Lane::SubmitShaped, likewise.
+  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done);
 
   const BucketTable& table() const { return table_; }
   RunCounts counts() const { return counters_.Get(); }

@@ -149,6 +149,12 @@ class ServerConfig(StoreSettings, HttpSettings):
         group="Models",
     )
 
+    engine_cache: str = _setting(
+        "",
+        "Directory of TensorRT plans that are built of ONNX; empty = in the user's cache.",
+        group="Models",
+    )
+
     host: str = _setting("127.0.0.1", "Address to listen on.", group="Addresses")
     grpc_address: str = _setting(
         "",

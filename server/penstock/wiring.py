@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.engines import EngineCache, EngineCacheSettings
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.deployed import DeployedModels
 from penstock.repository.environments import EnvironmentSettings
@@ -78,6 +79,14 @@ def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
     return EnvironmentSettings(Path(cache) / "penstock" / "environments", Path(interpreter))
 
 
+def _engine_cache(config: ServerConfig) -> EngineCache:
+    """Where engines of ONNX models are kept: by default in the user's cache."""
+    if config.engine_cache:
+        return EngineCache(EngineCacheSettings(Path(config.engine_cache)))
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return EngineCache(EngineCacheSettings(Path(cache) / "penstock" / "engines"))
+
+
 def repository_settings(config: ServerConfig) -> RepositorySettings:
     """What the model manager needs to know."""
     return RepositorySettings(
@@ -93,4 +102,5 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         memory_budget_bytes=config.memory_budget_bytes,
         min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
+        plans=_engine_cache(config),
     )

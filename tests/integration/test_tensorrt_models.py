@@ -44,3 +44,24 @@ async def test_plan_without_a_driver_is_refused_and_others_are_served(
     assert state == "UNAVAILABLE"
     assert "TensorRT cannot be used: there is no CUDA driver on this machine" in reason
     assert str(tmp_path) not in reason
+
+
+async def test_onnx_whose_engine_cannot_be_built_is_refused_and_others_are_served(
+    tmp_path: Path,
+) -> None:
+    repository = tmp_path / "models"
+    config = 'platform: "tensorrt_plan" max_batch_size: 8'
+    onnx_files.write_model(repository, "compiled", onnx_files.simple(), config=config)
+    onnx_files.write_model(repository, "simple", onnx_files.simple())
+    cache = tmp_path / "engines"
+    settings = server_config(
+        repository, exit_on_error=False, strict_readiness=False, engine_cache=str(cache)
+    )
+    async with run_server(settings) as server, AsyncClient(server.grpc_address) as client:
+        reasons = {each.name: (each.state, each.reason) for each in await client.repository_index()}
+    assert reasons["simple"][0] == "READY"
+    state, reason = reasons["compiled"]
+    assert state == "UNAVAILABLE"
+    # Without the package it is that which is missing; with it, the driver.
+    assert "model 'compiled' version 1: its engine cannot be built: the" in reason
+    assert str(tmp_path) not in reason

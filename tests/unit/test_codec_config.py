@@ -106,7 +106,7 @@ UNSUPPORTED = [
     ("batch_output { target_name: 'x' }", "batch_output"),
     ("model_operations { op_library_filename: 'x.so' }", "model_operations"),
     ("runtime: 'x'", "runtime"),
-    ("instance_group {} instance_group { gpus: 0 }", "instance_group[1].gpus"),
+    ("instance_group {} instance_group { profile: '0' }", "instance_group[1].profile"),
     ("instance_group { host_policy: 'x' }", "instance_group[0].host_policy"),
     ("instance_group { profile: '0' }", "instance_group[0].profile"),
     ("instance_group { passive: true }", "instance_group[0].passive"),
@@ -150,12 +150,12 @@ def test_unsupported_field_at_its_default_is_accepted(text: str) -> None:
     assert read(text).faults == ()
 
 
-def test_gpu_kind_is_refused() -> None:
-    (fault,) = read("instance_group { kind: KIND_GPU }").faults
-    assert fault == (
-        "config.pbtxt: field 'instance_group[0].kind': KIND_GPU is not supported, "
-        "expected KIND_AUTO, KIND_CPU or KIND_MODEL"
-    )
+def test_devices_of_instance_groups_are_read_and_written() -> None:
+    reading = read("instance_group { kind: KIND_GPU gpus: [1, 0] count: 2 }")
+    (group,) = reading.config.instance_groups
+    assert (reading.faults, group.kind, group.gpus) == ((), "KIND_GPU", (1, 0))
+    (written,) = echo(reading.config).instance_group
+    assert (list(written.gpus), written.count) == ([1, 0], 2)
 
 
 def test_every_field_of_the_schema_is_tried_here() -> None:

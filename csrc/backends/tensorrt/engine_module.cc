@@ -46,7 +46,8 @@ std::string FileName(const HeaderVersion& adapter) {
   return StrCat("penstock_tensorrt_engine_", adapter.major, "_", adapter.minor, ".so");
 }
 
-Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLibrary& found) {
+Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLibrary& found,
+                                             bool allows_host_code) {
   void* module = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (module == nullptr) {
     Log(LogLevel::kError, "tensorrt", dlerror());  // NOLINT(concurrency-mt-unsafe): per thread
@@ -58,7 +59,9 @@ Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLi
     return FailedPrecondition(StrCat(path.filename().string(), " has no entry '", kEngineEntry,
                                      "': it is of another build"));
   }
-  return entry({{"library", found.path}, {"version", found.version.Text()}});
+  return entry({{"library", found.path},
+                {"version", found.version.Text()},
+                {"host_code", allows_host_code ? "1" : "0"}});
 }
 
 Result<std::unique_ptr<Backend>> Start(const SearchOptions& search) {
@@ -71,14 +74,14 @@ Result<std::unique_ptr<Backend>> Start(const SearchOptions& search) {
   if (adapters.empty()) {  // what is wrong with the machine comes first: it is wrong for any build
     for (const int major : kMajors) preflight.accepted.push_back({major, 0});
   }
-  PENSTOCK_ASSIGN_OR_RETURN(const FoundLibrary found, Preflight(preflight));
+  PENSTOCK_ASSIGN_OR_RETURN(const FoundLibrary found, RememberedPreflight(preflight));
   const std::optional<HeaderVersion> adapter = Choose(adapters, found.version);
   if (!adapter) {
     return FailedPrecondition(StrCat("TensorRT ", found.version.Text(),
                                      " was found, but this build of Penstock has no adapter: it "
                                      "was built without TensorRT's headers (TensorRT_ROOT)"));
   }
-  return OpenAdapter(directory / FileName(*adapter), found);
+  return OpenAdapter(directory / FileName(*adapter), found, search.allows_host_code);
 }
 
 }  // namespace

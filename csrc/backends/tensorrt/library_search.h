@@ -16,6 +16,7 @@ struct SearchOptions {
   std::string library;                   // configured: a file, or the directory that holds it
   std::string root;                      // TensorRT_ROOT of the environment: an unpacked archive
   std::vector<std::string> directories;  // of pip's packages
+  bool allows_host_code = false;         // plans may hold code that the host runs
 };
 
 // What to try, in order: the configured one and nothing else, or that of the environment, of pip's

@@ -30,4 +30,9 @@ struct FoundLibrary {
 // Blocking: until the probe has ended, seconds.
 Result<FoundLibrary> Preflight(const PreflightOptions& options);
 
+// The same, asked once in this process for each set of candidates and adapters, whatever came of
+// it: a driver that hangs a probe would hang the next one too. Whoever asks meanwhile waits.
+// Threading: thread-safe.
+Result<FoundLibrary> RememberedPreflight(const PreflightOptions& options);
+
 }  // namespace penstock::tensorrt

@@ -19,9 +19,16 @@ Result<SearchOptions> ReadSettings(const BackendOptions& options) {
       for (std::string each; std::getline(directories, each, ':');) {
         if (!each.empty()) read.directories.push_back(each);
       }
+    } else if (name == "host_code") {
+      if (value != "0" && value != "1") {
+        return InvalidArgument(StrCat(
+            "option 'host_code' of the tensorrt backend: expected 0 or 1, got '", value, "'"));
+      }
+      read.allows_host_code = value == "1";
     } else {
-      return InvalidArgument(StrCat(
-          "option '", name, "' is not known to the tensorrt backend; known are library, search"));
+      return InvalidArgument(StrCat("option '", name,
+                                    "' is not known to the tensorrt backend; known are library, "
+                                    "search, host_code"));
     }
   }
   return read;

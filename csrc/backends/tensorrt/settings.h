@@ -9,7 +9,8 @@
 namespace penstock::tensorrt {
 
 // Option "library": a file or the directory that holds it. "search": directories to look in where
-// there is no library, separated by ':'. INVALID_ARGUMENT for any other.
+// there is no library, separated by ':'. "host_code": 1 where plans may hold code that the host runs,
+// else 0. INVALID_ARGUMENT for any other.
 Result<SearchOptions> ReadSettings(const BackendOptions& options);
 
 }  // namespace penstock::tensorrt

@@ -34,7 +34,7 @@ _SUPPORTED: dict[str, frozenset[str]] = {
     ),
     "ModelInput": frozenset("name data_type format dims reshape optional".split()),
     "ModelOutput": frozenset("name data_type dims label_filename reshape".split()),
-    "ModelInstanceGroup": frozenset("name count kind".split()),
+    "ModelInstanceGroup": frozenset("name count kind gpus".split()),
     "ModelOptimizationPolicy": frozenset("graph input_pinned_memory output_pinned_memory".split()),
 }
 """Fields that work, by message; a message that is not listed is supported whole."""
@@ -97,18 +97,8 @@ def read_config_json(text: str, source: str) -> ConfigReading:
 
 
 def _read(message: pb.ModelConfig, source: str, has_batch_size: bool) -> ConfigReading:
-    faults = [f"{source}: {fault}" for fault in _unsupported(message)]
+    faults = [f"{source}: {fault}" for fault in _unsupported_fields(message, "")]
     return ConfigReading(_model_config(message, has_batch_size), tuple(faults))
-
-
-def _unsupported(message: pb.ModelConfig) -> Iterator[str]:
-    yield from _unsupported_fields(message, "")
-    for index, group in enumerate(message.instance_group):
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            yield (
-                f"field 'instance_group[{index}].kind': KIND_GPU is not supported, "
-                "expected KIND_AUTO, KIND_CPU or KIND_MODEL"
-            )
 
 
 def _unsupported_fields(message: Message, path: str) -> Iterator[str]:
@@ -143,7 +133,9 @@ def _model_config(message: pb.ModelConfig, has_batch_size: bool) -> ModelConfig:
         inputs=tuple(_input(tensor) for tensor in message.input),
         outputs=tuple(_output(tensor) for tensor in message.output),
         instance_groups=tuple(
-            InstanceGroup(g.name, g.count, _enum_name(pb.ModelInstanceGroup.Kind, g.kind))
+            InstanceGroup(
+                g.name, g.count, _enum_name(pb.ModelInstanceGroup.Kind, g.kind), tuple(g.gpus)
+            )
             for g in message.instance_group
         ),
         default_model_filename=message.default_model_filename,

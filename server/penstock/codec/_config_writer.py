@@ -120,7 +120,7 @@ def _output(tensor: TensorConfig) -> pb.ModelOutput:
 
 def _instance_group(group: InstanceGroup) -> pb.ModelInstanceGroup:
     kind = pb.ModelInstanceGroup.Kind.Value(group.kind)
-    return pb.ModelInstanceGroup(name=group.name, count=group.count, kind=kind)
+    return pb.ModelInstanceGroup(name=group.name, count=group.count, kind=kind, gpus=group.gpus)
 
 
 def _version_policy(policy: VersionPolicy) -> pb.ModelVersionPolicy:

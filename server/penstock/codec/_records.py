@@ -55,11 +55,12 @@ class DynamicBatching:
 
 @dataclass(frozen=True, slots=True)
 class InstanceGroup:
-    """A set of equal instances. count 0 = 1; kind is KIND_AUTO, KIND_CPU or KIND_MODEL."""
+    """A set of equal instances: `count` (0 = 1) on each of `gpus`, which are numbers of devices."""
 
     name: str = ""
     count: int = 0
     kind: str = "KIND_AUTO"
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Engines that are compiled for a device ahead of time: built, kept, named by what made them."""
 
+from penstock.engines.at_load import EngineCache, EngineCacheSettings
 from penstock.engines.build import FLAVOURS, BuildRequest, Built, build_engine
 from penstock.engines.kept import EngineError, verify_engine
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
@@ -9,6 +10,8 @@ __all__ = [
     "FLAVOURS",
     "BuildRequest",
     "Built",
+    "EngineCache",
+    "EngineCacheSettings",
     "EngineError",
     "EngineRecipe",
     "Library",

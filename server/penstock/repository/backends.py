@@ -26,6 +26,12 @@ SAFE_PARAMETERS = frozenset({"onnxruntime", "openvino"})
 RUN_CODE = frozenset({"python"})
 """Backends whose models are code that is told its configuration."""
 
+ON_GPUS = frozenset({"tensorrt"})
+"""Backends whose models run on GPUs, and on nothing else."""
+
+PLANS_OF_ONNX = "tensorrt"
+"""The backend that ONNX files are compiled for, where they are given to it."""
+
 INTERPRETER = "PENSTOCK_INTERPRETER"
 """The parameter that tells such a backend which interpreter a model's own environment has."""
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
-from penstock.repository.backends import DEFAULT_FILENAMES, platform_of
+from penstock.repository.backends import DEFAULT_FILENAMES, ON_GPUS, platform_of
 from penstock.repository.engine import FileTensor
 from penstock.repository.policy import DEFAULT_POLICY
 
@@ -53,12 +53,13 @@ def with_names(config: ModelConfig, model_name: str, backend: str) -> ModelConfi
         platform=platform_of(backend),
         version_policy=config.version_policy or DEFAULT_POLICY,
         default_model_filename=config.default_model_filename or DEFAULT_FILENAMES.get(backend, ""),
-        instance_groups=tuple(_complete_group(group) for group in groups),
+        instance_groups=tuple(_complete_group(group, backend) for group in groups),
     )
 
 
-def _complete_group(group: InstanceGroup) -> InstanceGroup:
-    kind = "KIND_CPU" if group.kind == "KIND_AUTO" else group.kind
+def _complete_group(group: InstanceGroup, backend: str) -> InstanceGroup:
+    chosen = "KIND_GPU" if backend in ON_GPUS else "KIND_CPU"
+    kind = chosen if group.kind == "KIND_AUTO" else group.kind
     return replace(group, count=max(group.count, 1), kind=kind)
 
 

@@ -200,6 +200,14 @@ def version_files(model: ModelDirectory) -> list[str]:
     return sorted({entry.name for path in paths for entry in _entries(model.name, path)})
 
 
+def plan_or_onnx(model: ModelDirectory, version: int, filename: str) -> str:
+    """What a backend of plans is given: the file of that name, or else the ONNX file of its."""
+    path = model.version_path(version) / filename
+    onnx = PurePosixPath(filename).with_suffix(".onnx")
+    is_only_onnx = not path.exists() and (model.version_path(version) / onnx).exists()
+    return str(onnx) if filename and is_only_onnx else filename
+
+
 def model_file(model: ModelDirectory, version: int, filename: str) -> Path:
     """The model file of a version, or the version's directory where `filename` is empty.
 

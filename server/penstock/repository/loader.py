@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from penstock.codec import (
     ModelConfig,
@@ -16,7 +17,13 @@ from penstock.codec import (
     read_config_text,
 )
 from penstock.errors import ConfigError, CoreError, core_error
-from penstock.repository.backends import INTERPRETER, RUN_CODE, choose_backend, find_backends
+from penstock.repository.backends import (
+    INTERPRETER,
+    PLANS_OF_ONNX,
+    RUN_CODE,
+    choose_backend,
+    find_backends,
+)
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.completion import Signature, complete, with_names
 from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
@@ -27,6 +34,7 @@ from penstock.repository.layout import (
     ModelDirectory,
     find_model,
     model_file,
+    plan_or_onnx,
     read_config_file,
     read_labels,
     repositories_of,
@@ -37,7 +45,7 @@ from penstock.repository.own_parameters import instance_bounds
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
 from penstock.repository.settings import RepositorySettings
-from penstock.repository.validation import config_faults
+from penstock.repository.validation import config_faults, device_faults
 from penstock.repository.warmup import warmup_request
 
 _log = logging.getLogger("penstock.repository")
@@ -106,6 +114,7 @@ class ModelLoader:
         labels: dict[str, tuple[str, ...]] = {}
         with faults.collect(source):
             backend = self._backend(model, config)
+            faults.add(source, device_faults(config.instance_groups, backend))
         with faults.collect(source):
             versions = tuple(choose_versions(config.version_policy, model.versions))
         for index, output in enumerate(config.outputs):
@@ -135,7 +144,7 @@ class ModelLoader:
             backend=config.backend,
             model_name=plan.model.name,
             version=version,
-            path=str(model_file(plan.model, version, config.default_model_filename)),
+            path=str(self._model_path(plan, version)),
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
@@ -152,6 +161,24 @@ class ModelLoader:
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
         return opened, completion.config
+
+    def _model_path(self, plan: LoadPlan, version: int) -> Path:
+        """What the backend opens: the model's file, or the plan that is made of it."""
+        filename = plan.config.default_model_filename
+        if plan.config.backend == PLANS_OF_ONNX:
+            filename = plan_or_onnx(plan.model, version, filename)
+        path = model_file(plan.model, version, filename)
+        if plan.config.backend != PLANS_OF_ONNX or path.suffix != ".onnx":
+            return path
+        if self._settings.plans is None:
+            raise ConfigError([f"version {version} is ONNX, and no engines are built here"])
+        label = f"model '{plan.model.name}' version {version}"
+        return self._settings.plans.plan_of(path, label, plan.config)
+
+    def close(self) -> None:
+        """Ends what loads are having built."""
+        if self._settings.plans is not None:
+            self._settings.plans.close()
 
     def prepare_environment(self, plan: LoadPlan) -> bool:
         """Builds the environment of a model that brings locked requirements, if it is not there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
+from penstock.repository.backends import ON_GPUS
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 from penstock.repository.own_parameters import without_own
 
@@ -39,7 +40,7 @@ def serving_spec(
         dynamic_batching=config.dynamic_batching is not None,
         default_priority_level=max(batching.default_priority_level, 1),
         queues=_queues(batching),
-        instance_count=sum(group.count for group in config.instance_groups),
+        instance_count=sum(g.count * max(len(g.gpus), 1) for g in config.instance_groups),
         decoupled=bool(config.decoupled),
         background_batch_size=background_batch_size,
     )
@@ -49,11 +50,15 @@ def backend_parameters(config: ModelConfig) -> dict[str, str]:
     """The parameters for the backend, and what of the configuration it reads as parameters.
 
     These are the optimization level, under its parameter's name, and for RESHAPE_IO_LAYERS (of the
-    openvino backend) the shape that the model file is to take for each input that is listed.
+    openvino backend) the shape that the model file is to take for each input that is listed; the
+    devices of the instance groups, where the backend runs on GPUs.
     """
     parameters = without_own(config.parameters)
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
+    gpus = sorted({number for group in config.instance_groups for number in group.gpus})
+    if config.backend in ON_GPUS and gpus:  # a device's UUID, in a parameter, says more
+        parameters.setdefault("device", ",".join(map(str, gpus)))
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()
         for tensor in config.inputs:

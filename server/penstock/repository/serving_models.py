@@ -132,6 +132,7 @@ class ServingModels(ModelCatalog):
             and the interpreter would wait for it at its end.
         """
         self._is_closing = True
+        self._loader.close()
         for name in self._models:
             self._engine.end_wait(name, Code.UNAVAILABLE, "the server is shutting down")
         self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)

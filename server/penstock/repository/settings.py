@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
+from penstock.codec import ModelConfig
 from penstock.repository.environments import EnvironmentSettings
 
 DEFAULT_MAX_BATCH_SIZE = 64
 """max_batch_size of a model that can batch and whose configuration does not say."""
+
+
+class PlanBuilder(Protocol):
+    """Makes plans of ONNX models. Threading: thread-safe."""
+
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
+        """The model's plan. Blocking: for minutes, where it has to be built.
+
+        Raises:
+            CoreError, ConfigError: there is none; says why.
+        """
+
+    def close(self) -> None:
+        """Ends what is being built, whose callers fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,7 @@ class RepositorySettings:
         backend_directories: where plug-ins are; only to name those that exist.
         memory_budget_bytes: of all models; 0 = none. With one they are loaded on demand.
         min_residency_s: a model that was loaded since is not unloaded for a load on demand.
+        plans: for models of backend tensorrt that are given as ONNX; None: they are refused.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
 
@@ -48,3 +64,4 @@ class RepositorySettings:
     memory_budget_bytes: int = 0
     min_residency_s: float = 10.0
     environments: EnvironmentSettings | None = None
+    plans: PlanBuilder | None = None

@@ -17,6 +17,7 @@ from penstock.codec import (
     TensorConfig,
     Warmup,
 )
+from penstock.repository.backends import ON_GPUS
 from penstock.repository.layout import escapes
 from penstock.repository.own_parameters import MAX_INSTANCES, own_faults
 
@@ -124,6 +125,28 @@ def _instance_faults(groups: Sequence[InstanceGroup]) -> Iterator[str]:
     total = sum(max(group.count, 1) for group in groups)
     if total > MAX_INSTANCES:
         yield f"instance_group: {total} instances are more than {MAX_INSTANCES}"
+
+
+def device_faults(groups: Sequence[InstanceGroup], backend: str) -> Iterator[str]:
+    """What instance groups say of devices that models of the backend do not run on.
+
+    Args:
+        groups: as written.
+        backend: that was chosen.
+    """
+    refused = "KIND_CPU" if backend in ON_GPUS else "KIND_GPU"
+    for index, group in enumerate(groups):
+        path = f"instance_group[{index}]"
+        if group.kind == refused:
+            runs_on = "KIND_GPU" if backend in ON_GPUS else "KIND_CPU"
+            yield (
+                f"{path}.kind: {refused} is not supported by backend '{backend}', expected "
+                f"KIND_AUTO, {runs_on} or KIND_MODEL"
+            )
+        elif group.gpus and backend not in ON_GPUS:
+            yield f"{path}.gpus: backend '{backend}' runs on no GPUs, got {list(group.gpus)}"
+        if any(number < 0 for number in group.gpus) or len(set(group.gpus)) < len(group.gpus):
+            yield f"{path}.gpus: expected numbers of devices, each once, got {list(group.gpus)}"
 
 
 def _batching_faults(batching: DynamicBatching, max_batch_size: int | None) -> Iterator[str]:

@@ -1,7 +1,13 @@
 #include "backends/registry.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
 
 #include "backend_under_test.h"
 #include "onnx_writer.h"
@@ -26,6 +32,25 @@ TEST(BackendRegistryTest, RegisteredBackend_IsFoundByName) {
   BackendRegistry registry({});
   registry.Register("mine", MakeFixtureBackend());
   EXPECT_TRUE(registry.Get("mine").ok());
+}
+
+TEST(BackendRegistryTest, PlugInThatTakesLongToOpen_HoldsNoOtherName) {
+  const TempDir directory;
+  const std::string fifo = directory.Path("fifo");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  BackendRegistry registry({PENSTOCK_FIXTURE_DIRECTORY});
+  registry.SetOptions("fixture", {{"fifo", fifo}});
+  Result<Backend*> first = NotFound("not yet");
+  std::thread opening([&] { first = registry.Get("fixture"); });
+  const int writer = open(fifo.c_str(), O_WRONLY | O_CLOEXEC);  // returns when it is being opened
+  registry.Register("mine", MakeFixtureBackend());
+  EXPECT_TRUE(registry.Get("mine").ok());
+  EXPECT_EQ(registry.Get("tensorflow").status().code(), StatusCode::kNotFound);
+  close(writer);
+  const auto second = registry.Get("fixture");  // waits for the first, and opens nothing itself
+  opening.join();
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(*first, *second);
 }
 
 TEST(BackendRegistryTest, UnknownName_IsNotFound) {

@@ -1,8 +1,11 @@
 // Whether TensorRT can be used, asked of a driver and a library that are made for it: each thing
 // that a machine may lack is one reason, and a vendor's crash is not ours.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +16,7 @@
 #include "backends/tensorrt/engine_module.h"
 #include "backends/tensorrt/library_search.h"
 #include "backends/tensorrt/preflight.h"
+#include "base/log.h"
 
 namespace penstock::tensorrt {
 namespace {
@@ -24,6 +28,11 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
+
+struct QuietLog {
+  QuietLog() { SetLogging({.info = false, .warning = false, .error = false}); }
+  ~QuietLog() { SetLogging({}); }
+};
 
 class TensorRtPreflightTest : public testing::Test {
  protected:
@@ -68,6 +77,38 @@ TEST_F(TensorRtPreflightTest, LibraryThatAnAdapterDrives_IsFound) {
   EXPECT_EQ(found->version.Text(), "11.4.0.106");
   EXPECT_EQ(found->driver, 13000);
   EXPECT_EQ(found->devices, 2);
+}
+
+TEST_F(TensorRtPreflightTest, AnswerBehindAMegabyteOfVendorsText_IsNotLost) {
+  const QuietLog quiet;
+  Library("libnvinfer.so.11", "flood 11 1 0 106");
+  const auto found = Preflight(options_);
+  ASSERT_TRUE(found.ok()) << found.status().ToString();
+  EXPECT_EQ(found->version.Text(), "11.1.0.106");
+}
+
+TEST_F(TensorRtPreflightTest, ProcessThatKeepsTheOutput_DoesNotHoldTheAnswer) {
+  const std::string fifo = library_.Path("fifo");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  setenv("FAKE_TENSORRT_FIFO", fifo.c_str(), 1);
+  Library("libnvinfer.so.11", "leave 11 1 0 106");
+  const auto found = Preflight(options_);
+  close(open(fifo.c_str(), O_WRONLY | O_CLOEXEC));  // the process is there until now, and ends
+  unsetenv("FAKE_TENSORRT_FIFO");
+  ASSERT_TRUE(found.ok()) << found.status().ToString();
+  EXPECT_EQ(found->version.Text(), "11.1.0.106");
+}
+
+TEST_F(TensorRtPreflightTest, RememberedAnswer_IsThatOfTheSameQuestion) {
+  const std::string path = Library("libnvinfer.so.11", "11 1 0 106");
+  ASSERT_TRUE(RememberedPreflight(options_).ok());
+  SetDriver("devices 0");
+  EXPECT_TRUE(RememberedPreflight(options_).ok()) << "nobody was asked again";
+  options_.accepted = {{11, 2}};
+  EXPECT_EQ(RememberedPreflight(options_).status().message(), "the CUDA driver finds no device");
+  SetDriver("devices 2");
+  EXPECT_EQ(RememberedPreflight(options_).status().message(), "the CUDA driver finds no device");
+  EXPECT_THAT(std::string(Preflight(options_).status().message()), HasSubstr("too old"));
 }
 
 TEST_F(TensorRtPreflightTest, NoDriver_IsTheReasonWhateverElseIsThere) {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text, tensor
 
-from penstock.codec import read_config_text
+from penstock.codec import ModelConfig, read_config_text
 from penstock.errors import ConfigError, InternalError
 from penstock.repository.engine import LevelQueue, ServingSpec
 from penstock.repository.layout import model_file
@@ -282,3 +282,109 @@ def test_input_without_dims_keeps_the_shape_of_its_file_when_others_are_reshaped
     ).config
     parameters = backend_parameters(config)
     assert parameters == {"RESHAPE_IO_LAYERS": "yes", "RESHAPE_IO_LAYERS:y": "-1,4"}
+
+
+class _Plans:
+    """A PlanBuilder that has what it was asked for."""
+
+    def __init__(self, plan: Path) -> None:
+        self.plan = plan
+        self.asked: list[tuple[str, str, int | None]] = []
+        self.is_closed = False
+
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
+        self.asked.append((model.name, label, config.max_batch_size))
+        return self.plan
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def _onnx_for_tensorrt(tmp_path: Path, config: str) -> None:
+    add_model(tmp_path, "m", config=config)
+    version = tmp_path / "m" / "1"
+    for path in version.iterdir():
+        path.unlink()
+    (version / "model.onnx").write_bytes(b"onnx")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        'platform: "tensorrt_plan" max_batch_size: 8',
+        'backend: "tensorrt" max_batch_size: 8',
+        'backend: "tensorrt" max_batch_size: 8 default_model_filename: "model.onnx"',
+    ],
+)
+def test_onnx_for_tensorrt_is_opened_as_the_plan_that_is_made_of_it(
+    tmp_path: Path, config: str
+) -> None:
+    _onnx_for_tensorrt(tmp_path, config)
+    plan = tmp_path / "m.plan"
+    plan.write_text(signature_text())
+    plans = _Plans(plan)
+    engine = FakeEngine()
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), plans=plans))
+    made.open_version(made.plan("m"), 1)
+    assert plans.asked == [("model.onnx", "model 'm' version 1", 8)]
+    assert engine.opened[-1].path == str(plan)
+    made.close()
+    assert plans.is_closed
+
+
+def test_plan_beside_the_onnx_is_what_is_served(tmp_path: Path) -> None:
+    _onnx_for_tensorrt(tmp_path, 'backend: "tensorrt"')
+    (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
+    plans = _Plans(tmp_path)
+    engine = FakeEngine()
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), plans=plans))
+    made.open_version(made.plan("m"), 1)
+    assert (plans.asked, Path(engine.opened[-1].path).name) == ([], "model.plan")
+
+
+def test_onnx_for_tensorrt_is_refused_where_no_engines_are_built(tmp_path: Path) -> None:
+    _onnx_for_tensorrt(tmp_path, 'backend: "tensorrt"')
+    made = loader(FakeEngine(), tmp_path)
+    with pytest.raises(ConfigError, match="version 1 is ONNX, and no engines are built here"):
+        made.open_version(made.plan("m"), 1)
+
+
+@pytest.mark.parametrize(
+    ("backend", "group", "fault"),
+    [
+        ("onnxruntime", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
+        ("openvino", "gpus: [0]", "instance_group[0].gpus: backend 'openvino' runs on no GPUs"),
+        ("tensorrt", "kind: KIND_CPU", "instance_group[0].kind: KIND_CPU is not supported by"),
+        ("tensorrt", "gpus: [0, 0]", "instance_group[0].gpus: expected numbers of devices, each"),
+        ("tensorrt", "gpus: [-1]", "instance_group[0].gpus: expected numbers of devices, each"),
+    ],
+)
+def test_device_that_the_backend_does_not_run_on_is_a_fault(
+    tmp_path: Path, backend: str, group: str, fault: str
+) -> None:
+    config = f'backend: "{backend}" instance_group {{ {group} }}'
+    (found,) = plan_faults(tmp_path, config)
+    assert found.startswith(f"config.pbtxt: {fault}")
+
+
+def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:
+    config = 'backend: "tensorrt" instance_group [{ count: 2 gpus: [1, 0] }, { gpus: [1] }]'
+    _onnx_for_tensorrt(tmp_path, config)
+    (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    served = made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "0,1"
+    assert engine.created[0].spec.instance_count == 5
+    assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
+
+
+def test_device_named_by_a_parameter_is_kept(tmp_path: Path) -> None:
+    config = """backend: "tensorrt" instance_group { gpus: [0] }
+    parameters { key: "device" value { string_value: "MIG-5a" } }"""
+    _onnx_for_tensorrt(tmp_path, config)
+    (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "MIG-5a"

@@ -1,0 +1,80 @@
+#include "backends/tensorrt/device_table.h"
+
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include "base/strcat.h"
+
+namespace penstock::tensorrt {
+namespace {
+
+constexpr std::string_view kGpu = "GPU-";
+constexpr std::string_view kMig = "MIG-";
+
+std::optional<int> Number(std::string_view text) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 0) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+std::string UuidText(const std::array<uint8_t, 16>& uuid) {
+  static constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text(kGpu);
+  for (size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += kDigits[uuid[i] >> 4];
+    text += kDigits[uuid[i] & 15];
+  }
+  return text;
+}
+
+Result<int> DeviceTable::OrdinalOf(std::string_view name) {
+  int count = 0;
+  if (const gpu::Error error = api_.DeviceCount(&count); error != gpu::Error::kSuccess) {
+    return Unavailable(
+        StrCat("the CUDA runtime does not count its devices: ", api_.ErrorName(error)));
+  }
+  if (const auto number = Number(name)) {
+    if (*number < count) return *number;
+    return NotFound(StrCat("there is no GPU ", name, ": this process sees ", count));
+  }
+  // The runtime gives a slice's UUID as it gives a whole device's: the same digits.
+  const bool is_uuid = name.starts_with(kGpu) || name.starts_with(kMig);
+  const std::string wanted = StrCat(kGpu, is_uuid ? name.substr(kGpu.size()) : name);
+  std::optional<int> found;
+  std::string known;
+  for (int i = 0; i < count; ++i) {
+    gpu::DeviceProperties properties;
+    if (const gpu::Error error = api_.GetProperties(i, &properties);
+        error != gpu::Error::kSuccess) {
+      return Unavailable(StrCat("GPU ", i, " does not say what it is: ", api_.ErrorName(error)));
+    }
+    const std::string uuid = UuidText(properties.uuid);
+    known += StrCat(i == 0 ? "" : ", ", uuid);
+    if (!is_uuid || !std::string_view(uuid).starts_with(wanted)) continue;
+    if (found) return InvalidArgument(StrCat("several GPUs have a UUID of '", name, "...'"));
+    found = i;
+  }
+  if (found) return *found;
+  return NotFound(StrCat("there is no GPU '", name, "', expected a number or one of ", known));
+}
+
+Result<DeviceTable::Found> DeviceTable::Get(std::string_view name) {
+  PENSTOCK_ASSIGN_OR_RETURN(const int ordinal, OrdinalOf(name));
+  MutexLock lock(mu_);
+  std::unique_ptr<gpu::Device>& device = devices_[ordinal];
+  if (device == nullptr) {
+    gpu::DeviceOptions options;
+    options.completion.device = ordinal;
+    PENSTOCK_ASSIGN_OR_RETURN(device, gpu::Device::Open(api_, clock_, options));
+  }
+  PENSTOCK_RETURN_IF_ERROR(
+      device->health().Check(api_.SetDevice(ordinal), "take the device for this thread"));
+  return Found{ordinal, device.get()};
+}
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,52 @@
+// DeviceTable: the GPUs that this process sees, opened when a model first asks for one.
+
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "gpu/device.h"
+#include "gpu/gpu_api.h"
+
+namespace penstock::tensorrt {
+
+// "GPU-5a1c...-..." of a device's 16 bytes, as nvidia-smi writes it.
+std::string UuidText(const std::array<uint8_t, 16>& uuid);
+
+// Threading: thread-safe.
+// Ownership: owns the devices; borrows Api and clock. Goes after all models.
+// Blocking: Get, the first time for a device.
+class DeviceTable {
+ public:
+  DeviceTable(gpu::Api& api, Clock& clock) : api_(api), clock_(clock) {}
+
+  gpu::Api& api() { return api_; }
+  Clock& clock() { return clock_; }
+
+  // By its number among those of CUDA_VISIBLE_DEVICES, "0", or by its UUID, whole or as far as only
+  // one has it: "GPU-5a1c", or "MIG-..." for a slice. NOT_FOUND naming what there is;
+  // INVALID_ARGUMENT where several have it; else as gpu::Device::Open. This thread has the device
+  // as its current one from then on.
+  struct Found {
+    int ordinal = 0;
+    gpu::Device* device = nullptr;
+  };
+  Result<Found> Get(std::string_view name) EXCLUDES(mu_);
+
+ private:
+  Result<int> OrdinalOf(std::string_view name);
+
+  gpu::Api& api_;
+  Clock& clock_;
+
+  Mutex mu_;
+  // Guarded by mu_.
+  std::map<int, std::unique_ptr<gpu::Device>> devices_ GUARDED_BY(mu_);
+};
+
+}  // namespace penstock::tensorrt

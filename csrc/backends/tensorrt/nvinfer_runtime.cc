@@ -1,0 +1,266 @@
+#include "backends/tensorrt/nvinfer_runtime.h"
+
+#include <NvInferRuntime.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "backends/tensorrt/version.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/strcat.h"
+
+namespace penstock::tensorrt {
+namespace {
+
+using nvinfer1::Dims;
+using nvinfer1::OptProfileSelector;
+
+// The library's words: to the log, and the last error of each thread for who asks.
+// Threading: thread-safe.
+class Words final : public nvinfer1::ILogger {
+ public:
+  void log(Severity severity, nvinfer1::AsciiChar const* text) noexcept override {
+    if (severity >= Severity::kINFO) return;
+    try {
+      const bool is_error = severity != Severity::kWARNING;
+      Log(is_error ? LogLevel::kError : LogLevel::kWarning, "tensorrt", text);
+      if (is_error) LastError() = text;
+    } catch (...) {
+      // No memory for the line, and the library's frames take no exception.
+    }
+  }
+
+  // What this thread's last call that failed said.
+  static std::string Take() {
+    std::string said = std::exchange(LastError(), {});
+    return said.empty() ? "TensorRT does not say why" : said;
+  }
+
+ private:
+  static std::string& LastError() {
+    thread_local std::string last;
+    return last;
+  }
+};
+
+Dims ToDims(const Shape& shape) {
+  Dims dims{};
+  dims.nbDims = static_cast<int32_t>(std::min<size_t>(shape.rank(), Dims::MAX_DIMS));
+  std::copy_n(shape.begin(), dims.nbDims, dims.d);
+  return dims;
+}
+
+Shape ToShape(const Dims& dims) {
+  Shape shape;
+  for (int32_t i = 0; i < dims.nbDims; ++i) shape.Append(dims.d[i]);
+  return shape;
+}
+
+struct TypeName {
+  DataType dtype;
+  const char* name;
+};
+
+TypeName ToType(nvinfer1::DataType type) {
+  switch (type) {
+    case nvinfer1::DataType::kFLOAT:
+      return {DataType::kFp32, "FLOAT"};
+    case nvinfer1::DataType::kHALF:
+      return {DataType::kFp16, "HALF"};
+    case nvinfer1::DataType::kINT8:
+      return {DataType::kInt8, "INT8"};
+    case nvinfer1::DataType::kINT32:
+      return {DataType::kInt32, "INT32"};
+    case nvinfer1::DataType::kBOOL:
+      return {DataType::kBool, "BOOL"};
+    case nvinfer1::DataType::kUINT8:
+      return {DataType::kUint8, "UINT8"};
+    case nvinfer1::DataType::kBF16:
+      return {DataType::kBf16, "BF16"};
+    case nvinfer1::DataType::kINT64:
+      return {DataType::kInt64, "INT64"};
+    case nvinfer1::DataType::kFP8:
+      return {DataType::kInvalid, "FP8"};
+    case nvinfer1::DataType::kINT4:
+      return {DataType::kInvalid, "INT4"};
+    default:
+      return {DataType::kInvalid, "of a later version"};
+  }
+}
+
+class NvinferContext final : public PlanContext {
+ public:
+  NvinferContext(std::unique_ptr<nvinfer1::IExecutionContext> context,
+                 const std::vector<PlanTensor>& tensors)
+      : context_(std::move(context)), tensors_(tensors) {}
+
+  Status SetAddress(size_t tensor, void* data) override {
+    return Check(context_->setTensorAddress(NameOf(tensor), data), tensor, "is given its memory");
+  }
+  Status SetInputShape(size_t tensor, const Shape& shape) override {
+    if (tensors_[tensor].dims.empty()) return Status::Ok();  // a scalar has no shape to be set
+    return Check(context_->setInputShape(NameOf(tensor), ToDims(shape)), tensor,
+                 StrCat("is given shape ", shape.ToString()));
+  }
+  Result<Shape> OutputShape(size_t tensor) override {
+    const Dims dims = context_->getTensorShape(NameOf(tensor));
+    PENSTOCK_RETURN_IF_ERROR(Check(dims.nbDims >= 0, tensor, "is asked for its shape"));
+    return ToShape(dims);
+  }
+  Status Enqueue(gpu::Stream stream) override {
+    if (context_->enqueueV3(reinterpret_cast<cudaStream_t>(stream))) return Status::Ok();
+    return Internal(StrCat("TensorRT does not enqueue: ", Words::Take()));
+  }
+
+ private:
+  const char* NameOf(size_t tensor) const { return tensors_[tensor].name.c_str(); }
+  Status Check(bool is_done, size_t tensor, const std::string& what) const {
+    if (is_done) return Status::Ok();
+    return Internal(StrCat("'", tensors_[tensor].name, "' ", what, ": ", Words::Take()));
+  }
+
+  const std::unique_ptr<nvinfer1::IExecutionContext> context_;
+  const std::vector<PlanTensor>& tensors_;
+};
+
+class NvinferPlan final : public Plan {
+ public:
+  explicit NvinferPlan(std::unique_ptr<nvinfer1::ICudaEngine> engine) : engine_(std::move(engine)) {
+    for (int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
+      tensors_.push_back(Describe(engine_->getIOTensorName(i)));
+    }
+  }
+
+  const std::vector<PlanTensor>& tensors() const override { return tensors_; }
+  size_t profiles() const override {
+    return static_cast<size_t>(std::max(1, engine_->getNbOptimizationProfiles()));
+  }
+  size_t ContextBytes(size_t profile) const override {
+    const int64_t bytes = engine_->getDeviceMemorySizeForProfileV2(static_cast<int32_t>(profile));
+    return static_cast<size_t>(std::max<int64_t>(bytes, 0));
+  }
+  Result<std::unique_ptr<PlanContext>> CreateContext(size_t profile, const ContextMemory& memory,
+                                                     gpu::Stream stream) override;
+
+ private:
+  PlanTensor Describe(const char* name) const;
+
+  const std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  std::vector<PlanTensor> tensors_;  // constant after construction
+};
+
+PlanTensor NvinferPlan::Describe(const char* name) const {
+  const TypeName type = ToType(engine_->getTensorDataType(name));
+  PlanTensor tensor;
+  tensor.name = name;
+  tensor.dtype = type.dtype;
+  tensor.dtype_name = type.name;
+  tensor.is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
+  tensor.dims = ToShape(engine_->getTensorShape(name));
+  tensor.is_shape = engine_->isShapeInferenceIO(name);
+  tensor.is_on_host = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kHOST;
+  tensor.is_linear = engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+  for (int32_t p = 0; tensor.is_input && p < engine_->getNbOptimizationProfiles(); ++p) {
+    const auto of = [&](OptProfileSelector which) {
+      return ToShape(engine_->getProfileShape(name, p, which));
+    };
+    tensor.profiles.push_back(
+        {of(OptProfileSelector::kMIN), of(OptProfileSelector::kOPT), of(OptProfileSelector::kMAX)});
+  }
+  return tensor;
+}
+
+Result<std::unique_ptr<PlanContext>> NvinferPlan::CreateContext(size_t profile,
+                                                                const ContextMemory& memory,
+                                                                gpu::Stream stream) {
+  std::unique_ptr<nvinfer1::IExecutionContext> context(
+      engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
+  if (context == nullptr) {
+    return Internal(StrCat("TensorRT makes no context: ", Words::Take()));
+  }
+  const auto number = static_cast<int32_t>(profile);
+  if (engine_->getNbOptimizationProfiles() > 0 &&
+      !context->setOptimizationProfileAsync(number, reinterpret_cast<cudaStream_t>(stream))) {
+    return Internal(StrCat("TensorRT does not take profile ", profile, ": ", Words::Take()));
+  }
+  if (memory.data != nullptr) {
+    context->setDeviceMemoryV2(memory.data, static_cast<int64_t>(memory.size_bytes));
+  }
+  return std::unique_ptr<PlanContext>(
+      std::make_unique<NvinferContext>(std::move(context), tensors_));
+}
+
+class NvinferRuntime final : public PlanRuntime {
+ public:
+  NvinferRuntime(std::unique_ptr<Words> words, std::unique_ptr<nvinfer1::IRuntime> runtime,
+                 const Version& version)
+      : words_(std::move(words)),
+        runtime_(std::move(runtime)),
+        description_(StrCat("TensorRT ", version.Text())) {}
+
+  std::string_view description() const override { return description_; }
+  Result<std::unique_ptr<Plan>> Read(std::span<const uint8_t> bytes,
+                                     bool allows_host_code) override {
+    MutexLock lock(mu_);
+    runtime_->setEngineHostCodeAllowed(allows_host_code);
+    std::unique_ptr<nvinfer1::ICudaEngine> engine(
+        runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
+    if (engine == nullptr) {
+      return InvalidArgument(StrCat(description_, " does not take the plan: ", Words::Take()));
+    }
+    return std::unique_ptr<Plan>(std::make_unique<NvinferPlan>(std::move(engine)));
+  }
+
+ private:
+  const std::unique_ptr<Words> words_;  // goes after all that was made with it
+  Mutex mu_;                            // one plan is read at a time
+  const std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  const std::string description_;
+};
+
+// Asked again where it is to be used: what the probe opened was another process's.
+Result<Version> AskVersion(void* library) {
+  Version version;
+  const std::array<std::pair<const char*, int*>, 4> parts = {{
+      {"getInferLibMajorVersion", &version.major},
+      {"getInferLibMinorVersion", &version.minor},
+      {"getInferLibPatchVersion", &version.patch},
+      {"getInferLibBuildVersion", &version.build},
+  }};
+  for (const auto& [name, value] : parts) {
+    auto* ask = reinterpret_cast<int (*)()>(dlsym(library, name));
+    if (ask == nullptr)
+      return FailedPrecondition("the library is no TensorRT of version 10 or later");
+    *value = ask();
+  }
+  const HeaderVersion headers{NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR};
+  if (!headers.Drives(version)) return FailedPrecondition(WhyRefused(version, {&headers, 1}));
+  return version;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PlanRuntime>> OpenNvinfer(const std::string& library) {
+  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) {
+    Log(LogLevel::kError, "tensorrt", dlerror());  // NOLINT(concurrency-mt-unsafe): per thread
+    return FailedPrecondition("its library cannot be opened; the server's log says why");
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const Version version, AskVersion(handle));
+  auto* create =
+      reinterpret_cast<void* (*)(void*, int32_t)>(dlsym(handle, "createInferRuntime_INTERNAL"));
+  if (create == nullptr) return FailedPrecondition("its library makes no runtime");
+  auto words = std::make_unique<Words>();
+  std::unique_ptr<nvinfer1::IRuntime> runtime(
+      static_cast<nvinfer1::IRuntime*>(create(words.get(), NV_TENSORRT_VERSION)));
+  if (runtime == nullptr) {
+    return FailedPrecondition(StrCat("its runtime does not start: ", Words::Take()));
+  }
+  return std::unique_ptr<PlanRuntime>(
+      std::make_unique<NvinferRuntime>(std::move(words), std::move(runtime), version));
+}
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,226 @@
+#include "backends/tensorrt/plan_model.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/strcat.h"
+#include "memory/host_pool.h"
+
+namespace penstock::tensorrt {
+namespace {
+
+std::string LabelOf(const LoadOptions& options) {
+  return StrCat("model '", options.model_name, "' version ", options.version);
+}
+
+// Where a slot's tensors end: each begins aligned, as in the lane's slabs.
+Result<size_t> SlotBytes(const PlanEngine& engine) {
+  size_t total = 0;
+  for (const auto* tensors : {&engine.inputs(), &engine.outputs()}) {
+    for (const gpu::DeviceTensor& tensor : *tensors) {
+      size_t bytes = 0;
+      if (__builtin_mul_overflow(tensor.row_bytes, engine.max_rows(), &bytes) ||
+          __builtin_add_overflow(bytes, gpu::PinnedPool::kAlignment, &bytes) ||
+          __builtin_add_overflow(total, bytes, &total)) {
+        return InvalidArgument(StrCat(engine.name(), ": tensor '", tensor.name, "' is too large"));
+      }
+    }
+  }
+  return total;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
+                                                       const DeviceTable::Found& found,
+                                                       std::unique_ptr<Plan> plan,
+                                                       const PlanSettings& settings) {
+  gpu::Device& device = *found.device;
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto engine, PlanEngine::Create(device.api(), device.health(), label, std::move(plan)));
+  std::unique_ptr<PlanReplica> replica(new PlanReplica(found, std::move(engine)));
+  PENSTOCK_RETURN_IF_ERROR(replica->AddLanes(settings));
+  return replica;
+}
+
+Status PlanReplica::AddLanes(const PlanSettings& settings) {
+  gpu::LaneGroupOptions options;
+  options.lanes = settings.lanes;
+  PENSTOCK_ASSIGN_OR_RETURN(options.bucket_rows, layout().Buckets(settings.graph_rows));
+  options.graph_budget_bytes = settings.graph_budget_bytes;
+  if (layout().has_open_shapes()) {  // a graph is of one shape
+    options.graph_budget_bytes = 0;
+    options.measure_runs = 0;
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t slot_bytes, SlotBytes(*engine_));
+  PENSTOCK_ASSIGN_OR_RETURN(
+      pool_, gpu::PinnedPool::Create(device_.api(), device_.health(),
+                                     {{slot_bytes, options.lanes * options.slots_per_lane}}));
+  PENSTOCK_ASSIGN_OR_RETURN(lanes_,
+                            gpu::LaneGroup::Load(device_.resources(*pool_), *engine_, options));
+  const auto& buckets = lanes_->table().buckets();
+  const auto graphs = std::count_if(buckets.begin(), buckets.end(),
+                                    [](const gpu::Bucket& b) { return b.has_graph; });
+  Log(LogLevel::kInfo, "tensorrt",
+      StrCat(engine_->name(), " on GPU ", ordinal_, " (", device_.properties().name,
+             "): ", options.lanes, " lanes, graphs for ", graphs, " of ", buckets.size(),
+             " batch sizes, which hold ", lanes_->graph_bytes(), " bytes"));
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<BackendModel>> PlanModel::Load(DeviceTable& devices, PlanRuntime& runtime,
+                                                      std::span<const uint8_t> bytes,
+                                                      const LoadOptions& options,
+                                                      bool allows_host_code) {
+  const std::string label = LabelOf(options);
+  const auto with_label = [&](const Status& status) {
+    return Status(status.code(), StrCat(label, ": ", status.message()));
+  };
+  const auto settings = ReadPlanSettings(options.parameters);
+  if (!settings.ok()) return with_label(settings.status());
+  std::unique_ptr<PlanModel> model(new PlanModel);
+  for (const std::string& name : settings->devices) {
+    const auto found = devices.Get(name);
+    if (!found.ok()) return with_label(found.status());
+    auto plan = runtime.Read(bytes, allows_host_code);
+    if (!plan.ok()) {
+      return with_label(found->device->health().CheckEngine(plan.status(), "read the plan"));
+    }
+    PENSTOCK_ASSIGN_OR_RETURN(auto replica,
+                              PlanReplica::Load(label, *found, *std::move(plan), *settings));
+    model->replicas_.push_back(std::move(replica));
+  }
+  return std::unique_ptr<BackendModel>(std::move(model));
+}
+
+Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const InstanceOptions&) {
+  const size_t turn = instances_.fetch_add(1) % replicas_.size();
+  return std::unique_ptr<BackendInstance>(std::make_unique<PlanInstance>(*replicas_[turn]));
+}
+
+Status PlanInstance::CheckInput(size_t index, const TensorView& tensor) const {
+  const PlanLayout& layout = replica_.layout();
+  const TensorSpec& spec = layout.signature().inputs[index];
+  const auto count = tensor.shape.NumElements();
+  bool fits = tensor.shape.rank() == spec.dims.rank() && count.has_value();
+  for (size_t i = 0; fits && i < spec.dims.rank(); ++i) {
+    fits = spec.dims[i] < 0 || spec.dims[i] == tensor.shape[i];
+  }
+  if (!fits) {
+    return InvalidArgument(StrCat(replica_.engine().name(), ": input '", spec.name, "' has shape ",
+                                  tensor.shape.ToString(), ", expected ", spec.dims.ToString()));
+  }
+  const size_t expected = static_cast<size_t>(*count) * DataTypeSize(spec.dtype);
+  if (tensor.data.size() != expected) {
+    return InvalidArgument(StrCat(replica_.engine().name(), ": input '", spec.name, "' has ",
+                                  tensor.data.size(), " bytes, expected ", expected));
+  }
+  return Status::Ok();
+}
+
+Result<gpu::ShapedBatch> PlanInstance::Arrange(std::span<const BatchInput> inputs,
+                                               std::vector<const TensorView*>* arranged) const {
+  const PlanLayout& layout = replica_.layout();
+  gpu::ShapedBatch batch;
+  batch.rows = 1;
+  arranged->assign(layout.inputs().size(), nullptr);
+  for (const BatchInput& input : inputs) (*arranged)[input.index] = &input.tensor;
+  for (size_t i = 0; i < arranged->size(); ++i) {
+    const TensorView* tensor = (*arranged)[i];
+    const std::string& name = layout.signature().inputs[i].name;
+    if (tensor == nullptr) {
+      return InvalidArgument(StrCat(replica_.engine().name(), ": input '", name, "' is missing"));
+    }
+    PENSTOCK_RETURN_IF_ERROR(CheckInput(i, *tensor));
+    if (layout.has_rows()) {
+      const int64_t rows = tensor->shape[0];
+      if (rows < 1 || rows > layout.max_rows() || (i > 0 && rows != batch.rows)) {
+        return InvalidArgument(StrCat(replica_.engine().name(), ": input '", name, "' has ", rows,
+                                      " rows, expected ", i > 0 ? "" : "1 to ",
+                                      i > 0 ? batch.rows : layout.max_rows()));
+      }
+      batch.rows = static_cast<uint32_t>(rows);
+    }
+    batch.inputs.push_back(tensor->shape);
+    batch.input_bytes.push_back(tensor->data.size());
+  }
+  if (layout.has_open_shapes() && !layout.ProfileOf(batch.inputs)) {
+    return layout.WhyNoProfile(batch.inputs);
+  }
+  return batch;
+}
+
+Status PlanInstance::TakeDevice() {
+  if (thread_ == std::this_thread::get_id()) return Status::Ok();
+  gpu::Device& device = replica_.device();
+  PENSTOCK_RETURN_IF_ERROR(device.health().Check(device.api().SetDevice(replica_.ordinal()),
+                                                 "take the device for this thread"));
+  thread_ = std::this_thread::get_id();
+  return Status::Ok();
+}
+
+Status PlanInstance::Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back) {
+  Mutex mu;
+  CondVar ended;
+  bool is_over = false;
+  Status how;
+  auto done = [&](const Status& status, gpu::SlotLease returned) {
+    MutexLock lock(mu);
+    how = status;
+    *back = std::move(returned);
+    is_over = true;
+    ended.NotifyOne();  // under the lock: the waiter has these on its stack
+  };
+  if (replica_.layout().has_open_shapes()) {
+    replica_.lanes().SubmitShaped(std::move(lease), batch, std::move(done));
+  } else {
+    replica_.lanes().Submit(std::move(lease), batch.rows, std::move(done));
+  }
+  MutexLock lock(mu);
+  while (!is_over) ended.Wait(mu);
+  return how;
+}
+
+Status PlanInstance::TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
+                                 std::span<const size_t> wanted,
+                                 std::vector<BatchOutput>* outputs) const {
+  const PlanLayout& layout = replica_.layout();
+  for (const size_t index : wanted) {
+    const TensorSpec& spec = layout.signature().outputs[index];
+    BatchOutput& output = outputs->emplace_back();
+    output.index = index;
+    output.dtype = spec.dtype;
+    if (layout.has_open_shapes()) {
+      output.shape = batch.outputs[index];
+    } else {
+      output.shape = layout.has_rows() ? spec.dims.WithoutFirst().WithFirst(batch.rows) : spec.dims;
+    }
+    const size_t size_bytes =
+        layout.has_open_shapes()
+            ? batch.output_bytes[index]
+            : replica_.engine().outputs()[index].row_bytes * size_t{batch.rows};
+    output.data = HostPool::Shared().Allocate(size_bytes);
+    if (size_bytes > 0) std::memcpy(output.data.data(), lease.output(index), size_bytes);
+  }
+  return Status::Ok();
+}
+
+Status PlanInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                             std::vector<BatchOutput>* outputs) {
+  std::vector<const TensorView*> arranged;
+  PENSTOCK_ASSIGN_OR_RETURN(gpu::ShapedBatch batch, Arrange(inputs, &arranged));
+  PENSTOCK_RETURN_IF_ERROR(TakeDevice());
+  PENSTOCK_ASSIGN_OR_RETURN(gpu::SlotLease lease, replica_.lanes().Acquire(kNever));
+  for (size_t i = 0; i < arranged.size(); ++i) {
+    const auto data = arranged[i]->data;
+    if (!data.empty()) std::memcpy(lease.input(i), data.data(), data.size());
+  }
+  gpu::SlotLease back;
+  PENSTOCK_RETURN_IF_ERROR(Run(std::move(lease), batch, &back));
+  return TakeOutputs(back, batch, wanted, outputs);
+}
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,105 @@
+// PlanModel: a plan on one or several devices, with lanes on each; PlanInstance: runs its batches.
+
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "backends/backend.h"
+#include "backends/tensorrt/device_table.h"
+#include "backends/tensorrt/plan.h"
+#include "backends/tensorrt/plan_engine.h"
+#include "backends/tensorrt/plan_settings.h"
+#include "base/status.h"
+#include "gpu/lane_group.h"
+#include "gpu/pinned_pool.h"
+
+namespace penstock::tensorrt {
+
+// A plan on one device.
+// Ownership: borrows the device, which outlives it.
+// Lifecycle: the destructor waits for what is in flight.
+class PlanReplica {
+ public:
+  // Pins exactly the host memory that its lanes' slots take. REQUIRES: the device is this thread's.
+  // Blocking: copies weights, captures graphs, measures them.
+  static Result<std::unique_ptr<PlanReplica>> Load(const std::string& label,
+                                                   const DeviceTable::Found& found,
+                                                   std::unique_ptr<Plan> plan,
+                                                   const PlanSettings& settings);
+
+  const PlanEngine& engine() const { return *engine_; }
+  const PlanLayout& layout() const { return engine_->layout(); }
+  gpu::LaneGroup& lanes() { return *lanes_; }
+  gpu::Device& device() { return device_; }
+  int ordinal() const { return ordinal_; }
+
+ private:
+  PlanReplica(const DeviceTable::Found& found, std::unique_ptr<PlanEngine> engine)
+      : device_(*found.device), ordinal_(found.ordinal), engine_(std::move(engine)) {}
+
+  Status AddLanes(const PlanSettings& settings);
+
+  gpu::Device& device_;
+  const int ordinal_;
+  // In this order: lanes go first.
+  std::unique_ptr<PlanEngine> engine_;
+  std::unique_ptr<gpu::PinnedPool> pool_;
+  std::unique_ptr<gpu::LaneGroup> lanes_;
+};
+
+class PlanModel final : public BackendModel {
+ public:
+  // `bytes`: the plan. Errors: as PlanRuntime::Read, DeviceTable::Get, PlanLayout::Create,
+  // gpu::LaneGroup::Load, with the model's label.
+  static Result<std::unique_ptr<BackendModel>> Load(DeviceTable& devices, PlanRuntime& runtime,
+                                                    std::span<const uint8_t> bytes,
+                                                    const LoadOptions& options,
+                                                    bool allows_host_code);
+
+  const ModelSignature& signature() const override {
+    return replicas_.front()->layout().signature();
+  }
+  // Instances take the devices in turn.
+  Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;
+
+  PlanReplica& replica(size_t i) { return *replicas_[i]; }
+  size_t replicas() const { return replicas_.size(); }
+
+ private:
+  PlanModel() = default;
+
+  std::vector<std::unique_ptr<PlanReplica>> replicas_;  // constant after Load
+  std::atomic<size_t> instances_{0};
+};
+
+// Has one batch in flight; as many instances as there are slots keep a device busy.
+class PlanInstance final : public BackendInstance {
+ public:
+  explicit PlanInstance(PlanReplica& replica) : replica_(replica) {}
+
+  // False once the device is lost: only another process can use it again.
+  bool is_available() const override { return !replica_.device().health().is_faulted(); }
+  Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                 std::vector<BatchOutput>* outputs) override;
+
+ private:
+  // Which input each of the layout's is, and the batch's rows. INVALID_ARGUMENT naming the input
+  // that is missing, or has another number of rows, rank or size.
+  Result<gpu::ShapedBatch> Arrange(std::span<const BatchInput> inputs,
+                                   std::vector<const TensorView*>* arranged) const;
+  Status CheckInput(size_t index, const TensorView& tensor) const;
+  Status TakeDevice();
+  Status Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back);
+  Status TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
+                     std::span<const size_t> wanted, std::vector<BatchOutput>* outputs) const;
+
+  PlanReplica& replica_;
+  std::thread::id thread_;  // that has the device
+};
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,33 @@
+// Settings of a model of the tensorrt backend, from ModelConfig.parameters.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace penstock::tensorrt {
+
+// | parameter           | what                                                | default              |
+// |---------------------|-----------------------------------------------------|----------------------|
+// | `device`            | numbers or UUIDs, with commas: a copy on each       | instance_group.gpus, or 0 |
+// | `lanes`             | streams of batches on a device, 1 to 4              | 2                    |
+// | `cuda_graphs`       | 0: none                                             | 1                    |
+// | `graph_batch_sizes` | numbers of rows, with commas                        | powers of two, and the profiles' |
+// | `graph_memory_mb`   | what graphs may hold of a device's memory           | 1024                 |
+struct PlanSettings {
+  std::vector<std::string> devices = {"0"};
+  size_t lanes = 2;
+  std::vector<uint32_t> graph_rows = {};
+  size_t graph_budget_bytes = size_t{1} << 30;
+};
+
+// INVALID_ARGUMENT naming the parameter, what was expected and what came. Parameters of other names
+// are the model owner's.
+Result<PlanSettings> ReadPlanSettings(const std::map<std::string, std::string>& parameters);
+
+}  // namespace penstock::tensorrt

@@ -1,0 +1,68 @@
+"""Builds one engine, in a process of its own: `python -m penstock.engines.child`.
+
+TensorRT's builder may crash, hang or take all memory, and a server must not. The request is JSON on
+standard input, the answer one line of JSON on the descriptor that the only argument names; what
+else the process writes are the vendor's own words.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from penstock.engines.build import BuildRequest, build_engine
+from penstock.engines.key import ShapeRange
+from penstock.errors import PenstockError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(answer_to: int) -> int:
+    """Builds what standard input asks for.
+
+    Args:
+        answer_to: the descriptor that the answer is written to: {} or {"error": why}.
+
+    Returns:
+        The exit code.
+    """
+    _end_with_the_server()
+    fields = json.load(sys.stdin)
+    try:
+        build_engine(_read_request(fields))
+    except PenstockError as error:
+        answer = {"error": str(error)}
+    else:
+        answer = {}
+    os.write(answer_to, json.dumps(answer).encode())
+    return 1 if answer else 0
+
+
+def _read_request(fields: dict[str, Any]) -> BuildRequest:
+    timings = fields["timing_cache"]
+    return BuildRequest(
+        model=Path(fields["model"]),
+        output=Path(fields["output"]),
+        label=fields["label"],
+        flavour=fields["flavour"],
+        buckets=tuple(fields["buckets"]),
+        ranges={
+            name: ShapeRange(*(tuple(shape) for shape in shapes))
+            for name, shapes in fields["ranges"].items()
+        },
+        timing_cache=None if timings is None else Path(timings),
+    )
+
+
+def _end_with_the_server() -> None:
+    """A server that is killed leaves no build behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,65 @@
+// GPUs by number and by UUID, opened once.
+#include "backends/tensorrt/device_table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "testing/fake_gpu.h"
+
+namespace penstock::tensorrt {
+namespace {
+
+using testing::HasSubstr;
+
+// The fake's devices differ in their last byte.
+constexpr const char* kSecond = "GPU-00000000-0000-0000-0000-000000000001";
+
+class DeviceTableTest : public testing::Test {
+ protected:
+  int Ordinal(const std::string& name) {
+    const auto found = table_.Get(name);
+    EXPECT_TRUE(found.ok()) << found.status().ToString();
+    return found.ok() ? found->ordinal : -1;
+  }
+  Status Refusal(const std::string& name) { return table_.Get(name).status(); }
+
+  FakeGpu gpu_{{.devices = 2}};
+  DeviceTable table_{gpu_, Clock::System()};
+};
+
+TEST_F(DeviceTableTest, NumberAndUuid_NameTheSameDevice) {
+  EXPECT_EQ(Ordinal("1"), 1);
+  EXPECT_EQ(Ordinal(kSecond), 1);
+  EXPECT_EQ(table_.Get("1")->device, table_.Get(kSecond)->device) << "it is opened once";
+  EXPECT_EQ(Ordinal("0"), 0);
+}
+
+TEST_F(DeviceTableTest, UuidOfASlice_IsItsDevices) {
+  EXPECT_EQ(Ordinal("MIG-00000000-0000-0000-0000-000000000001"), 1);
+}
+
+TEST_F(DeviceTableTest, UuidThatSeveralBeginWith_IsRefused) {
+  const Status status = Refusal("GPU-0000");
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("several GPUs"));
+}
+
+TEST_F(DeviceTableTest, UnknownDevice_NamesWhatThereIs) {
+  for (const char* name : {"GPU-77", "seven", "-1", "", "0x1"}) {
+    const Status status = Refusal(name);
+    EXPECT_EQ(status.code(), StatusCode::kNotFound) << name;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(kSecond));
+  }
+  EXPECT_THAT(std::string(Refusal("2").message()), HasSubstr("this process sees 2"));
+}
+
+TEST_F(DeviceTableTest, DeviceThatCannotBeTaken_IsTriedAgainTheNextTime) {
+  gpu_.FailCall("SetDevice", 1, gpu::Error::kMemoryAllocation);
+  EXPECT_EQ(Refusal("0").code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(Ordinal("0"), 0);
+}
+
+}  // namespace
+}  // namespace penstock::tensorrt

@@ -1,0 +1,170 @@
+"""Engines of ONNX models: built by a child when a load needs one, whose every end has a name."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.codec import DynamicBatching, ModelConfig
+from penstock.engines import EngineCache, EngineCacheSettings, verify_engine
+from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
+
+ROOT = Path(__file__).resolve().parents[3]
+LABEL = "model 'm' version 1"
+FAKE = """
+from tests.support.fake_tensorrt import FakeTensorRt
+fake = FakeTensorRt({arguments})
+sys.modules["tensorrt"] = sys.modules["tensorrt_rtx"] = fake
+from penstock.engines.child import main
+sys.exit(main(int(sys.argv[1])))
+"""
+MakeCache = Callable[..., EngineCache]
+
+
+@pytest.fixture
+def onnx(tmp_path: Path) -> Path:
+    model = tmp_path / "models" / "m" / "1" / "model.onnx"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"onnx")
+    return model
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path) -> MakeCache:
+    """A cache whose child is a program of the test's."""
+
+    def make(program: str, flavour: str = "tensorrt_rtx", limit_s: float = 60.0) -> EngineCache:
+        script = tmp_path / "child.py"
+        script.write_text(f"import os, signal, sys\nsys.path.insert(0, {str(ROOT)!r})\n{program}")
+        settings = EngineCacheSettings(
+            tmp_path / "cache", limit_s, (sys.executable, str(script)), flavour
+        )
+        return EngineCache(settings)
+
+    return make
+
+
+def refusal(cache: EngineCache, onnx: Path, config: ModelConfig | None = None) -> str:
+    with pytest.raises(FailedPreconditionError) as raised:
+        cache.plan_of(onnx, LABEL, config or ModelConfig(max_batch_size=8))
+    assert str(onnx.parents[3]) not in str(raised.value), "no paths: clients read it"
+    return str(raised.value).removeprefix(f"{LABEL}: its engine cannot be built: ")
+
+
+def test_plan_is_built_of_the_configurations_batches_and_found_again(
+    onnx: Path, make_cache: MakeCache
+) -> None:
+    cache = make_cache(FAKE.format(arguments=""))
+    config = ModelConfig(
+        max_batch_size=8, dynamic_batching=DynamicBatching(preferred_batch_sizes=(2,))
+    )
+    plan = cache.plan_of(onnx, LABEL, config)
+    sidecar = verify_engine(plan)
+    assert [each["x"][2] for each in sidecar["recipe"]["profiles"]] == [[1, 4], [2, 4], [8, 4]]
+    written = plan.stat()
+    assert cache.plan_of(onnx, LABEL, config) == plan
+    assert plan.stat().st_mtime_ns == written.st_mtime_ns, "it was not built again"
+
+
+def test_other_batches_are_another_plan_and_other_bytes_are_built_again(
+    onnx: Path, make_cache: MakeCache
+) -> None:
+    cache = make_cache(FAKE.format(arguments=""))
+    plan = cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8))
+    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=4)) != plan
+    key = verify_engine(plan)["key"]
+    onnx.write_bytes(b"other onnx")
+    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8)) == plan
+    assert verify_engine(plan)["key"] != key
+
+
+def test_open_input_takes_its_shapes_from_a_parameter(onnx: Path, make_cache: MakeCache) -> None:
+    cache = make_cache(FAKE.format(arguments="inputs=[('ids', (-1, -1))]"))
+    assert "parameter shape:ids=LEAST:LIKELY:GREATEST" in refusal(cache, onnx)
+    config = ModelConfig(max_batch_size=1, parameters={"shape:ids": "16:128:512"})
+    sidecar = verify_engine(cache.plan_of(onnx, LABEL, config))
+    assert sidecar["recipe"]["profiles"][0]["ids"] == [[1, 16], [1, 128], [1, 512]]
+    with pytest.raises(ConfigError, match=r"parameters\['shape:ids'\]: expected LEAST"):
+        cache.plan_of(onnx, LABEL, ModelConfig(parameters={"shape:ids": "many"}))
+
+
+def test_package_that_is_not_installed_is_named(onnx: Path, make_cache: MakeCache) -> None:
+    program = FAKE.format(arguments="").replace("= fake", "= None")
+    why = refusal(make_cache(program, "tensorrt"), onnx)
+    assert why.startswith("the Python package 'tensorrt' is not installed")
+
+
+def test_missing_driver_is_named(
+    onnx: Path, make_cache: MakeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "libcuda.so.1").write_text("this is not a library")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    why = refusal(make_cache(FAKE.format(arguments=""), "tensorrt"), onnx)
+    assert why.startswith("there is no CUDA driver on this machine")
+
+
+def test_what_the_builder_says_is_the_reason(onnx: Path, make_cache: MakeCache) -> None:
+    failing = "parse_error=('no such operator', 'Odd', 'node_7')"
+    why = refusal(make_cache(FAKE.format(arguments=failing)), onnx)
+    assert "node_7" in why
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("os.kill(os.getpid(), signal.SIGABRT)", "the process for it was killed by SIGABRT"),
+        ("sys.exit(3)", "the process for it ended with code 3"),
+        ("sys.exit(0)", "the process for it ended with code 0"),
+        ("os.write(int(sys.argv[1]), b'nonsense')", "the process for it ended with code 0"),
+        ("print('x' * 3_000_000); sys.exit(4)", "the process for it ended with code 4"),
+    ],
+)
+def test_end_of_the_child_is_named(
+    onnx: Path, make_cache: MakeCache, program: str, expected: str
+) -> None:
+    assert refusal(make_cache(program), onnx) == expected
+
+
+def test_build_that_takes_too_long_is_ended(onnx: Path, make_cache: MakeCache) -> None:
+    assert refusal(make_cache("signal.pause()", limit_s=1.0), onnx) == "it took longer than 1 s"
+
+
+def test_child_that_cannot_be_started_is_named(onnx: Path, tmp_path: Path) -> None:
+    settings = EngineCacheSettings(tmp_path / "cache", command=(str(tmp_path / "nothing"),))
+    why = refusal(EngineCache(settings), onnx)
+    assert why == "the process for it does not start: No such file or directory"
+
+
+def test_child_is_not_told_the_servers_settings(
+    onnx: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET", "s3cret")
+    program = "sys.exit(5 if 'PENSTOCK_SECRET' in os.environ else 6)"
+    assert refusal(make_cache(program), onnx) == "the process for it ended with code 6"
+
+
+def test_close_ends_what_is_being_built_and_refuses_what_comes(
+    onnx: Path, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    cache = make_cache(f"open({str(fifo)!r}, 'w').close()\nsignal.pause()")
+    errors: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            cache.plan_of(onnx, LABEL, ModelConfig())
+        except CancelledError as error:
+            errors.append(error)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    fifo.read_text()  # the child runs
+    cache.close()
+    loading.join()
+    assert [str(error) for error in errors] == [f"{LABEL}: the server is stopping"]
+    with pytest.raises(CancelledError):
+        cache.plan_of(onnx, LABEL, ModelConfig())
