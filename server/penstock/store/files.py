@@ -127,7 +127,7 @@ def copy_hashed(
         is_read_once: nobody is expected to read the source, which is a file, soon again.
         moved: is told of bytes as they are copied.
     """
-    after_read = _read_ahead if is_read_once else _ignore
+    after_read = _let_go_of_read if is_read_once else _ignore
     after_write = _write_back if is_durable else _ignore
 
     def advise(offset: int, count: int) -> None:
@@ -151,9 +151,10 @@ def _write_back(fileno: Callable[[], int], offset: int, count: int) -> None:
         os.posix_fadvise(fileno(), offset - _BEHIND_BYTES, count, os.POSIX_FADV_DONTNEED)
 
 
-def _read_ahead(fileno: Callable[[], int], offset: int, count: int) -> None:
-    """Has the disk read what is next, and memory let go of what was read."""
-    os.posix_fadvise(fileno(), offset + count, 2 * _CHUNK_BYTES, os.POSIX_FADV_WILLNEED)
+def _let_go_of_read(fileno: Callable[[], int], offset: int, count: int) -> None:
+    """Has memory let go of what was read; asking for what is next would wait for it."""
+    if not offset:
+        os.posix_fadvise(fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
     os.posix_fadvise(fileno(), offset, count, os.POSIX_FADV_DONTNEED)
 
 
