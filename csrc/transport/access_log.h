@@ -2,10 +2,10 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,7 +23,7 @@ class FixedText {
  public:
   void Set(std::string_view text) {
     size_ = text.size() < N ? text.size() : N;
-    std::memcpy(data_.data(), text.data(), size_);
+    std::copy_n(text.data(), size_, data_.data());  // which may be null where it is empty
   }
   std::string_view view() const { return {data_.data(), size_}; }
 

@@ -81,7 +81,11 @@ TEST(GrpcCarrier, NobodyWhoListensIsAnError) {
   }
   load::FleetOptions options;
   options.target = {.port = port, .path = "/test.Test/Call"};
-  const auto made = GrpcCarrier::Connect(options, nullptr, nullptr, -1);
+  Recorder recorder({.samples = 1});
+  const std::vector<std::string> requests = {"request"};
+  const auto made = Dispatcher::Start(&recorder, 0, [&](Carrier::Sink* sink, int wake_fd) {
+    return GrpcCarrier::Connect(options, &requests, sink, wake_fd);
+  });
   EXPECT_EQ(made.status().code(), StatusCode::kUnavailable);
   EXPECT_FALSE(AskServerName(options).ok());
 }
