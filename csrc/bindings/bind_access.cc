@@ -36,6 +36,7 @@ RateLimit RateFrom(double per_second, double burst) {
   return {per_second, burst};
 }
 
+// NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 AccessPolicy MakePolicy(
     const std::map<std::string, std::pair<std::string, std::string>>& restricted,
     bool needs_identity, const std::vector<std::string>& open_groups, bool has_tokens,

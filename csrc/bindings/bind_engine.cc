@@ -61,6 +61,7 @@ class PyEngine {
   const std::shared_ptr<Engine>& engine() const { return engine_; }
   const std::shared_ptr<CompletionQueue>& completions() const { return completions_; }
 
+  // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
   PyCall Infer(py::bytes message, int64_t deadline_ns, py::object tag, bool stream,
                const Caller* caller, bool background) {
     RequestRef ref = InferRequestPool::Shared().Get();

@@ -55,7 +55,7 @@ Status BatchIo::GatherRequest(const InferRequest& request) {
     const size_t size_bytes = request.InputBytes(fill.spec_index);
     const auto out = slabs_[fill.slab_index].span().subspan(fill.used_bytes, size_bytes);
     if (request.SharedInput(fill.spec_index) != nullptr) {
-      const Status status = GatherShared(request, fill.spec_index, out);
+      Status status = GatherShared(request, fill.spec_index, out);
       if (!status.ok()) {
         for (Fill& done : std::span(fills_).first(i)) {
           done.used_bytes -= request.InputBytes(done.spec_index);

@@ -75,7 +75,7 @@ Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span
 
 Status Instance::AnswerOrThrow(const Batch& batch, BatchTimes* times, std::span<Status> outcomes) {
   answers_.Open(batch, outcomes, environment_.spec);
-  const Status executed = backend_->ExecuteRequests(io_.inputs(), answers_.requests());
+  Status executed = backend_->ExecuteRequests(io_.inputs(), answers_.requests());
   times->computed_ns = times->end_ns = environment_.clock.NowNs();
   return executed;
 }

@@ -77,7 +77,7 @@ Status StoreShared(const VersionSpec& version, const SharedTensor& shared,
                            output.data.size(), " bytes to hold the results of model '",
                            version.model_name, "'"));
   }
-  const Status status = shared.region->Write(shared.offset, output.data);
+  Status status = shared.region->Write(shared.offset, output.data);
   if (status.ok()) return status;
   return {status.code(), StrCat("output '", output.name, "' of model '", version.model_name,
                                 "': ", status.message())};
@@ -123,6 +123,7 @@ Status CutOutput(const VersionSpec& version, const OutputSpec& spec, const Batch
   return MeasureRows(version, spec, output, rows, cut);
 }
 
+// NOLINTNEXTLINE(readability-function-size): what all outputs of a request share comes first
 Status AppendOutput(const VersionSpec& version, const OutputCut& cut, uint32_t first_row,
                     const InferRequest& request, size_t index, const CutOutputs& to) {
   const WantedOutput& wanted = request.wanted[index];

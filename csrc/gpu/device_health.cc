@@ -41,7 +41,7 @@ Status DeviceHealth::fault() const {
 }
 
 Status DeviceHealth::EnterFault(std::string message) {
-  const Status fault = Unavailable(std::move(message));
+  Status fault = Unavailable(std::move(message));
   {
     MutexLock lock(mu_);
     if (!fault_.ok()) return fault;

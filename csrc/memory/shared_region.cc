@@ -27,7 +27,7 @@ Status InvalidRegion(const SharedRegionInfo& info, std::string_view why) {
 
 // As shm_open takes it: slashes in front, then the name of a file without any.
 bool IsKey(std::string_view key) {
-  if (key.size() > 2 * NAME_MAX) return false;  // the slashes are kept, too
+  if (key.size() > size_t{2} * NAME_MAX) return false;  // the slashes are kept, too
   key.remove_prefix(std::min(key.find_first_not_of('/'), key.size()));
   return !key.empty() && key.size() <= NAME_MAX && key != "." && key != ".." &&
          key.find_first_of(std::string_view("/\0", 2)) == std::string_view::npos;

@@ -27,6 +27,7 @@ FakeGpu::~FakeGpu() {
   ReleaseStreams();
   MutexLock lock(mu_);
   streams_.clear();
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address, as arithmetic needs it
   for (const auto& [address, block] : blocks_) std::free(reinterpret_cast<void*>(address));
 }
 

@@ -146,7 +146,7 @@ class Repeater : public std::enable_shared_from_this<Repeater> {
     while (!is_stopping_) {
       const int64_t due_ns = queue_.empty() ? kNever : queue_.begin()->first;
       if (due_ns <= Clock::System().NowNs()) {
-        const JobRef job = queue_.begin()->second;
+        JobRef job = queue_.begin()->second;
         queue_.erase(queue_.begin());
         return job;
       }

@@ -39,6 +39,7 @@ int Connection::Callbacks::OnBeginHeaders(nghttp2_session*, const nghttp2_frame*
   return 0;
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2's signature
 int Connection::Callbacks::OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t* name,
                                     size_t name_size, const uint8_t* value, size_t value_size,
                                     uint8_t, void* user) {
@@ -80,6 +81,7 @@ int Connection::Callbacks::OnFrame(nghttp2_session*, const nghttp2_frame* frame,
   });
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2's signature
 int Connection::Callbacks::OnData(nghttp2_session* session, uint8_t, int32_t stream_id,
                                   const uint8_t* data, size_t size, void* user) {
   return Guard([&] {
@@ -128,6 +130,7 @@ int Connection::Callbacks::OnFrameNotSent(nghttp2_session* session, const nghttp
                                    NGHTTP2_INTERNAL_ERROR);
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2's signature
 ssize_t Connection::Callbacks::OnPlan(nghttp2_session*, int32_t, uint8_t*, size_t length,
                                       uint32_t* flags, nghttp2_data_source* source, void*) {
   ssize_t planned = 0;
@@ -138,6 +141,7 @@ ssize_t Connection::Callbacks::OnPlan(nghttp2_session*, int32_t, uint8_t*, size_
   return guarded == 0 ? planned : guarded;
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2's signature
 int Connection::Callbacks::OnSendData(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head,
                                       size_t size, nghttp2_data_source* source, void* user) {
   return Guard([&] {
@@ -153,6 +157,7 @@ int Connection::Callbacks::OnSendData(nghttp2_session*, nghttp2_frame* frame, co
   });
 }
 
+// NOLINTNEXTLINE(readability-function-size): nghttp2's signature
 ssize_t Connection::Callbacks::MaxFrame(nghttp2_session*, uint8_t, int32_t, int32_t session_window,
                                         int32_t stream_window, uint32_t max_frame, void*) {
   return static_cast<ssize_t>(std::min({static_cast<size_t>(std::max(session_window, 0)),

@@ -57,7 +57,7 @@ class Secret {
       if (n < 0 && errno != EINTR) break;
       if (n > 0) size_ += static_cast<size_t>(n);
     }
-    const Status status = n < 0 ? CannotRead(path) : Status::Ok();
+    Status status = n < 0 ? CannotRead(path) : Status::Ok();
     close(fd);
     if (status.ok() && size_ > kMaxFileBytes) {
       return InvalidArgument(StrCat(path, " is larger than ", kMaxFileBytes,
@@ -155,6 +155,7 @@ Status UseClientRoots(SSL_CTX* context, const TlsFiles& files) {
   return Status::Ok();
 }
 
+// NOLINTNEXTLINE(readability-function-size): OpenSSL's signature
 int ChooseHttp2(SSL*, const unsigned char** out, unsigned char* out_length,
                 const unsigned char* offered, unsigned offered_length, void*) {
   unsigned char* chosen = nullptr;

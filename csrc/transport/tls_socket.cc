@@ -48,6 +48,7 @@ bio_st* NewTlsSocket(int fd) {
   if (Method() == nullptr) return nullptr;
   BIO* bio = BIO_new(Method());
   if (bio == nullptr) return nullptr;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the descriptor itself
   BIO_set_data(bio, reinterpret_cast<void*>(static_cast<intptr_t>(fd)));
   BIO_set_init(bio, 1);
   return bio;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -43,7 +44,8 @@ Status Transport::UseTls(TlsFiles files) {
 Status Transport::Listen(int fd) {
   Socket listener(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!listener.is_open()) {
-    return InvalidArgument(StrCat("cannot take over descriptor ", fd, ": ", strerror(errno)));
+    return InvalidArgument(
+        StrCat("cannot take over descriptor ", fd, ": ", std::generic_category().message(errno)));
   }
   listeners_.push_back(std::move(listener));
   return Status::Ok();
@@ -98,7 +100,7 @@ bool Transport::Accept(int listener) {
     if (errno == EMFILE || errno == ENFILE) {
       ShedOne(listener);
     } else if (errno == ENOMEM || errno == ENOBUFS) {
-      LogShortage(strerror(errno));
+      LogShortage(std::generic_category().message(errno));
       return false;
     } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
       return true;

@@ -29,7 +29,7 @@ Status Worker::RunStreams(const WorkerBatch& batch, SlabArena* arena,
     streams_[id] = {streams, std::vector<bool>(batch.requests.size()), false};
   }
   wake_.Set();  // from now on it looks at them
-  const Status sent = Send(*session, batch, arena);
+  Status sent = Send(*session, batch, arena);
   if (sent.ok()) streams->OnSent();  // the model may be told of a client that goes from now on
   MutexLock lock(mu_);
   const auto found = streams_.find(id);

@@ -85,7 +85,7 @@ Status CheckVariables(const LoadOptions& options) {
   std::ifstream file(path, std::ios::binary);
   const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file) return InvalidArgument(FileLabel(options, path) + " cannot be read");
-  const Status checked = CheckCheckpointIndex(bytes);
+  Status checked = CheckCheckpointIndex(bytes);
   if (checked.ok()) return checked;
   return InvalidArgument(StrCat(FileLabel(options, path), " ", checked.message()));
 }

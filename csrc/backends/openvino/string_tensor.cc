@@ -36,6 +36,7 @@ Result<Buffer> EncodeStringTensor(const ov::Tensor& tensor) {
   for (const std::string& element : elements) {
     const auto length = static_cast<uint32_t>(element.size());
     std::memcpy(target, &length, kBytesLengthBytes);
+    // NOLINTNEXTLINE(bugprone-not-null-terminated-result): its length is in front
     std::memcpy(target + kBytesLengthBytes, element.data(), element.size());
     target += kBytesLengthBytes + element.size();
   }

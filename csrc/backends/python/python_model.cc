@@ -84,6 +84,7 @@ Status WithoutPaths(const Status& status, const std::string& directory) {
 
 std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
   std::vector<TensorSpec> made;
+  made.reserve(specs.size());
   for (const WorkerTensorSpec& spec : specs) {
     made.push_back({spec.name, spec.dtype, spec.dims, spec.is_optional});
   }
