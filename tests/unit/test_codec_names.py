@@ -47,3 +47,10 @@ def test_any_bytes_are_read_without_an_exception() -> None:
         call_names(f"{SERVICE}ModelInfer", good[:size])
     assert call_names(f"{SERVICE}ModelInfer", b"\xff" * 20) == ("", "", "")
     assert len(call_names(f"{SERVICE}ModelInfer", good).model) == 256
+
+
+@pytest.mark.parametrize("field", [b"\x10\x01", b"\x12\x00", b"\x20\x01"])
+def test_names_behind_many_fields_are_not_looked_for(field: bytes) -> None:
+    named = wire.ModelInferRequest(model_name="m").SerializeToString()
+    assert call_names(f"{SERVICE}ModelInfer", field * 16 + named) == ("", "", "")
+    assert call_names(f"{SERVICE}ModelInfer", named + field * 1000).model == "m"

@@ -10,6 +10,8 @@ __all__ = ["CallNames", "call_names"]
 _SERVICE = "/inference.GRPCInferenceService/"
 _SECOND = ("RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting")
 """RPCs whose message names the model in its second field, and no version."""
+_MAX_FIELDS = 16
+"""Looked at: whoever means to be read says it first, and nobody else gets the event loop."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -36,8 +38,6 @@ def call_names(method: str, message: bytes) -> CallNames:
     try:
         for number, value in _texts(message):
             fields.setdefault(number, value.decode(errors="replace"))
-            if number > 3:
-                break
     except (IndexError, ValueError):
         return CallNames()
     if is_second:
@@ -47,11 +47,15 @@ def call_names(method: str, message: bytes) -> CallNames:
 
 
 def _texts(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each field that has some."""
+    """Number and bytes of each of the first fields that has some, up to what comes behind names."""
     at = 0
-    while at < len(message):
+    for _ in range(_MAX_FIELDS):
+        if at >= len(message):
+            return
         key, at = _varint(message, at)
         size, kind = 0, key & 7
+        if key >> 3 > 3:
+            return
         if kind == _VARINT:
             _, at = _varint(message, at)
             continue

@@ -40,7 +40,7 @@ ACCESS_FIELDS = (
 )
 """What a line of the access log has, in its order."""
 _FIELDS = (*ACCESS_FIELDS, "dropped")
-_TO_SPACES = {code: " " for code in range(0x20)}
+_TO_SPACES = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -62,7 +62,7 @@ def _shown(value: object) -> str:
     """A value of a text line; in quotes where it could be read as more than one."""
     text = str(value)
     is_plain = text.isprintable() and not any(each in text for each in ' "=\\')
-    return text if text and is_plain else json.dumps(text, ensure_ascii=False)
+    return text if text and is_plain else json.dumps(text)
 
 
 class TextFormatter(logging.Formatter):
@@ -93,7 +93,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(fields, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,17 @@ def test_message_cannot_forge_a_second_line() -> None:
     assert stream.getvalue().count("\n") == 1
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nothing_that_a_client_names_steers_a_terminal(log_format: str) -> None:
+    stream = io.StringIO()
+    set_up_logging(LogSettings.of("info", log_format), stream)
+    about = {"model": "\x9b2J\u2028", "request_id": "\x7f\x85\u202e"}
+    logging.getLogger("x").info("\x9b2J\x85\u2028", extra=about)
+    line = stream.getvalue()
+    assert len(line.splitlines()) == 1
+    assert line.isascii()
+
+
 def test_json_line_is_an_object_whatever_the_message() -> None:
     stream = io.StringIO()
     set_up_logging(LogSettings.of("info", "json"), stream)
