@@ -158,15 +158,17 @@ Status Engine::WaitForLoad(const RequestRef& ref, const Status& otherwise) {
                  : otherwise;
     }
     if (model.waiting == nullptr) {
+      demands_.push_back(name);  // first: a queue without a demand would wait for ever
       model.waiting = MakeWaiting();
-      demands_.push_back(name);
       is_first = true;
     }
     request.waits_in = model.waiting;
   }
   if (is_first) demand_event_.Set();
   request.version.reset();  // the one that was just taken out, to be freed
-  const Status status = request.waits_in->Enqueue(ref, Wake::kLater);
+  Status status = request.waits_in->Enqueue(ref, Wake::kLater);
+  if (status.ok()) return status;
+  request.waits_in.reset();  // it is not in there, and whoever cancels it must not look there
   if (status.code() != StatusCode::kUnavailable) return status;
   return ResourceExhausted(StrCat("model ", Quoted(name), " is not loaded yet, and ", max_waiting_,
                                   " requests wait for it already"));

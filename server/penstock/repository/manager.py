@@ -128,6 +128,8 @@ class ModelManager(ServingModels):
         self.demand.forget(name)
         if self._residency.has_budget and not self._serves(name):
             self.demand.know(name)
+            self._models[name].on_demand = True  # it may have been gone, or broken
+            self._publish(name, self._models[name])
             return
         await asyncio.shield(self._track(self._load(name, None, is_current)))
 

@@ -160,7 +160,8 @@ class Residency:
         resident = _Resident(name, size, pinned, now_s, time.time())
         resident.versions = {id(version) for version in versions}
         self._residents.append(resident)
-        refusal = await self._make_room(name, 0, False)
+        fits = size <= self._budget - self._pinned(name)  # else nobody has to go for it
+        refusal = await self._make_room(name, 0, False) if fits else self._refusal(name, size)
         if refusal is not None:
             await asyncio.gather(
                 *(asyncio.to_thread(each.handle.close, _PATIENCE_S) for each in versions)

@@ -161,7 +161,7 @@ class ServingModels(ModelCatalog):
         `is_wanted`: of a load on demand, which there is no need of where the model serves.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            if is_wanted is not None and self._serves(name):
+            if is_wanted is not None and not self._awaits(name):
                 return
             record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
             try:
@@ -205,6 +205,11 @@ class ServingModels(ModelCatalog):
             raise merge_failures(failures)
         await self._load_threads.run(start_all, prepared)
         return sorted(prepared, key=lambda served: served.version)
+
+    def _awaits(self, name: str) -> bool:
+        """Whether a load on demand has a point: it does not serve, nor was it unloaded by wish."""
+        record = self._models.get(name)
+        return record is None or (record.on_demand and not record.serving)
 
     def _serves(self, name: str) -> bool:
         record = self._models.get(name)
