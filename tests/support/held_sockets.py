@@ -16,9 +16,9 @@ SIDES = ("grpc", "http", "metrics")
 _ABOVE_ALL_FD = 100
 _LAUNCH = """
 import os, sys
-count, *command = sys.argv[1:]
-for place in range(int(count)):
-    os.dup2(100 + place, 3 + place)
+given, *command = sys.argv[1:]
+for place, fd in enumerate(given.split(",")):
+    os.dup2(int(fd), 3 + place)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.executable, [sys.executable, *command])
 """
@@ -54,14 +54,13 @@ class HeldSockets:
         command += [part for side in SIDES for part in (f"--{side}-port", "0")]
         with ExitStack() as copies:
             fds = []
-            for place, each in enumerate(self.sockets.values()):
-                fd = fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, _ABOVE_ALL_FD + place)
+            for each in self.sockets.values():
+                fd = fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, _ABOVE_ALL_FD)
                 fds.append(fd)
                 copies.callback(socket.socket(fileno=fd).close)
-            assert fds == [_ABOVE_ALL_FD + place for place in range(len(fds))]
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-c", _LAUNCH, str(len(fds)), *command),
+                *("-c", _LAUNCH, ",".join(map(str, fds)), *command),
                 stderr=asyncio.subprocess.PIPE,
                 pass_fds=fds,
                 env=_environment(len(fds), names or ":".join(self.sockets), variables),
