@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 
@@ -41,7 +42,9 @@ def test_message_cannot_forge_a_second_line() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_nothing_that_a_client_names_steers_a_terminal(log_format: str) -> None:
+def test_nothing_that_a_client_names_steers_a_terminal(
+    log_format: Literal["text", "json"],
+) -> None:
     stream = io.StringIO()
     set_up_logging(LogSettings.of("info", log_format), stream)
     about = {"model": "\x9b2J\u2028", "request_id": "\x7f\x85\u202e"}
