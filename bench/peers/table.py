@@ -23,7 +23,8 @@ class Cell:
     records: list[dict[str, Any]]
 
     def middle(self, figure: str) -> float:
-        return float(median(each[figure] for each in self.records))
+        """Over the rounds that have it: one over what a server can do has no latencies."""
+        return float(median(each[figure] for each in self.records if figure in each))
 
     def spread(self, figure: str) -> str:
         values = [each[figure] for each in self.records]
@@ -31,8 +32,17 @@ class Cell:
 
     @property
     def is_saturated(self) -> bool:
-        """In any round the rate was over what the server can do."""
-        return any("saturated_at" in each for each in self.records)
+        """In most rounds the rate was over what the server can do."""
+        return 2 * self._saturated_rounds > len(self.records)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Its rounds do not agree on whether it is."""
+        return 0 < self._saturated_rounds < len(self.records)
+
+    @property
+    def _saturated_rounds(self) -> int:
+        return sum("saturated_at" in each for each in self.records)
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,8 @@ def wins(row: Row, ours: Row | None, peer: Peer) -> str:
 
 def overlap(cell: Cell, other: Cell) -> bool:
     """Whether the rounds of two points leave open which one is better."""
+    if cell.is_undecided or other.is_undecided:
+        return True
     if cell.is_saturated or other.is_saturated:
         return False
     figure = "rate" if cell.records[0]["point"][0] == "c" else "p99_ms"
@@ -178,14 +190,17 @@ def _table(
     show: Callable[[Cell], str],
     last: tuple[str, Callable[[Row], str]] | None,
 ) -> str:
-    points = [point for point in found[0].cells if point[0] == kind]
+    all_points = dict.fromkeys(point for row in found for point in row.cells)
+    points = sorted((p for p in all_points if p[0] == kind), key=lambda point: int(point[1:]))
     ours = {row.route: row for row in found if row.peer == OURS}
     body = []
     for row in found:
-        part = Row(row.peer, row.route, {p: c for p, c in row.cells.items() if p in points})
+        part = Row(row.peer, row.route, {p: row.cells[p] for p in points if p in row.cells})
         peer = peers[row.peer]
         line = [row.peer, row.route]
-        line += [show(cell) + _letter(peer, cell.variant) for cell in part.cells.values()]
+        for point in points:
+            cell = part.cells.get(point)
+            line.append("-" if cell is None else show(cell) + _letter(peer, cell.variant))
         line += [last[1](row)] if last else []
         body.append([*line, wins(part, ours.get(row.route), peer)])
     head = ["server", "by", *map(point_name, points), *([last[0]] if last else []), ""]

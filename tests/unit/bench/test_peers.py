@@ -101,6 +101,29 @@ def test_rate_over_what_a_server_can_do_is_told_and_never_wins() -> None:
     assert "cannot" in text and "wins" not in text
 
 
+def test_one_round_over_what_a_server_can_do_decides_nothing() -> None:
+    slow = point("penstock", "HTTP", "r200", 1) | {"saturated_at": 150.0}
+    found = results(
+        *(point(peer, "HTTP", "c64", 100) for peer in ("penstock", "mosec")),
+        {key: slow[key] for key in slow if not key.endswith("_ms")},
+        *(point("penstock", "HTTP", "r200", 200) for _ in range(2)),
+        *(point("mosec", "HTTP", "r200", 200) | {"p99_ms": 1} for _ in range(3)),
+    )
+    text = table.render(found, PEERS)
+    assert "cannot" not in text and "wins" not in text
+    assert "ahead within the spread at 200/s" in text
+
+
+def test_row_without_a_point_keeps_its_columns() -> None:
+    found = results(
+        point("penstock", "HTTP", "c64", 100),
+        *(point("litserve", "HTTP", place, 40, variant="no batches") for place in ("c1", "c64")),
+    )
+    text = table.render(found, PEERS)
+    assert "| server | by | 1 in flight | 64 in flight |" in text
+    assert "| penstock | HTTP | - | 100 (100..100)" in text
+
+
 def test_reason_that_nobody_wrote_is_said_to_be_unknown() -> None:
     found = results(
         point("penstock", "HTTP", "c1", 1), point("litserve", "HTTP", "c1", 2, variant="no batches")
