@@ -27,7 +27,7 @@ class Cell:
         return float(median(each[figure] for each in self.records if figure in each))
 
     def spread(self, figure: str) -> str:
-        values = [each[figure] for each in self.records]
+        values = [each[figure] for each in self.records if figure in each]
         return f"{number(median(values))} ({number(min(values))}..{number(max(values))})"
 
     @property
