@@ -154,12 +154,9 @@ Result<gpu::ShapedBatch> PlanInstance::Arrange(std::span<const BatchInput> input
 }
 
 Status PlanInstance::TakeDevice() {
-  if (thread_ == std::this_thread::get_id()) return Status::Ok();
   gpu::Device& device = replica_.device();
-  PENSTOCK_RETURN_IF_ERROR(device.health().Check(device.api().SetDevice(replica_.ordinal()),
-                                                 "take the device for this thread"));
-  thread_ = std::this_thread::get_id();
-  return Status::Ok();
+  return device.health().Check(device.api().SetDevice(replica_.ordinal()),
+                               "take the device for this thread");
 }
 
 Status PlanInstance::Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back) {

@@ -6,7 +6,6 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "backends/backend.h"
@@ -93,13 +92,13 @@ class PlanInstance final : public BackendInstance {
   Result<gpu::ShapedBatch> Arrange(std::span<const BatchInput> inputs,
                                    std::vector<const TensorView*>* arranged) const;
   Status CheckInput(size_t index, const TensorView& tensor) const;
+  // For each batch: another instance may have taken another device on this thread since.
   Status TakeDevice();
   Status Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back);
   Status TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
                      std::span<const size_t> wanted, std::vector<BatchOutput>* outputs) const;
 
   PlanReplica& replica_;
-  std::thread::id thread_;  // that has the device
 };
 
 }  // namespace penstock::tensorrt

@@ -134,6 +134,7 @@ int Child::Start(const std::vector<std::string>& arguments) {
   output_ = OwnedFd(fds[0]);
   const OwnedFd theirs(fds[1]);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& each : arguments) argv.push_back(const_cast<char*>(each.c_str()));
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;

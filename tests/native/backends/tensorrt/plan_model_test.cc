@@ -266,20 +266,22 @@ TEST(PlanModelTest, LostDevice_IsSaidByEveryInstanceAndEveryLoad) {
   EXPECT_EQ(fake.Load().status().code(), StatusCode::kUnavailable);
 }
 
-TEST(PlanModelTest, InstanceOnAnotherThread_TakesTheDeviceFirst) {
+TEST(PlanModelTest, EachBatch_TakesTheDeviceFirst) {
   FakeBackend fake;
   auto model = fake.Load();
   ASSERT_TRUE(model.ok());
   const auto instance = Instance(**model);
   ExpectRight(*instance, Batch(1, 2, 16));
-  fake.gpu->FailCall("SetDevice", 1, gpu::Error::kInvalidDevice);
-  ExpectRight(*instance, Batch(2, 2, 16));  // this thread has it
-  std::thread([&] {
-    std::vector<BatchOutput> outputs;
-    EXPECT_THAT(std::string(Batch(3, 2, 16).Run(*instance, &outputs).message()),
-                HasSubstr("take the device for this thread"));
-    ExpectRight(*instance, Batch(4, 2, 16));
-  }).join();
+  for (const bool is_elsewhere : {false, true}) {
+    fake.gpu->FailCall("SetDevice", 1, gpu::Error::kInvalidDevice);
+    const auto run = [&] {
+      std::vector<BatchOutput> outputs;
+      EXPECT_THAT(std::string(Batch(3, 2, 16).Run(*instance, &outputs).message()),
+                  HasSubstr("take the device for this thread"));
+      ExpectRight(*instance, Batch(4, 2, 16));
+    };
+    is_elsewhere ? std::thread(run).join() : run();
+  }
 }
 
 }  // namespace
