@@ -130,9 +130,10 @@ loadgen: build $(LOADGEN)/VERSION.txt
 	@$(CMAKE_RELEASE) -DPENSTOCK_LOADGEN_DIR=$(LOADGEN) && cmake --build build/release -j $(JOBS) --target _penstock_loadgen
 
 $(LOADGEN)/VERSION.txt: requirements.lock | $(VENV)/locked
-	@rm -rf $(LOADGEN) && mkdir -p $(LOADGEN) && sed -n '/^mlcommons-loadgen==/,/[^\\]$$/p' $< >$(LOADGEN)/requirement.txt
-	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --no-binary :all: --dest $(LOADGEN) -r $(LOADGEN)/requirement.txt
-	@tar xzf $(LOADGEN)/mlcommons_loadgen-*.tar.gz -C $(LOADGEN) --strip-components=1 && touch $@
+	@rm -rf $(LOADGEN).new && mkdir -p $(LOADGEN).new && sed -n '/^mlcommons-loadgen==/,/[^\\]$$/p' $< >$(LOADGEN).new/requirement.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation --no-binary :all: --dest $(LOADGEN).new -r $(LOADGEN).new/requirement.txt
+	@tar xzf $(LOADGEN).new/mlcommons_loadgen-*.tar.gz -C $(LOADGEN).new --strip-components=1
+	@rm -rf $(LOADGEN) && mv $(LOADGEN).new $(LOADGEN) && touch $@
 
 # ---- lint -------------------------------------------------------------------------------------
 
