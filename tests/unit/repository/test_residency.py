@@ -123,12 +123,18 @@ async def test_concurrent_loads_are_one_at_a_time(tmp_path: Path) -> None:
     for name in "ab":
         add_model(tmp_path, name, config=takes(1))
     async with serving(tmp_path, 500) as (manager, engine):
-        gate = engine.hold("open", "a")
+        gates = {name: engine.hold("open", name) for name in "ab"}
         engine.waits = {"a": 1, "b": 1}
         loads = [asyncio.create_task(manager.demand.load(name)) for name in "ab"]
-        await asyncio.to_thread(engine.entered["open", "a"].wait, 30)
-        assert not engine.entered["open", "b"].is_set()
-        gate.set()
+        entered = {
+            asyncio.create_task(asyncio.to_thread(engine.entered["open", name].wait, 30)): name
+            for name in "ab"
+        }
+        (first,), (second,) = await asyncio.wait(entered, return_when=asyncio.FIRST_COMPLETED)
+        assert not engine.entered["open", entered[second]].is_set()
+        gates[entered[first]].set()
+        assert await second
+        gates[entered[second]].set()
         await asyncio.gather(*loads)
         assert served(engine) == {"a", "b"}
 
