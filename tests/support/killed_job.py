@@ -22,9 +22,15 @@ _PROCESSES.set_forkserver_preload(["tests.support.killed_job"])
 
 
 def _run_and_die(
-    source: Path | str, output: Path | str, seed: int, least: int, options: Any
+    environment: dict[str, str],
+    source: Path | str,
+    output: Path | str,
+    seed: int,
+    least: int,
+    options: Any,
 ) -> None:
     """Kills itself by SIGKILL after a random number of calls into the jobs' code."""
+    os.environ.update(environment)  # the process it was forked from may be older than the test's
     left = random.Random(seed).randint(1, least)
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -65,7 +71,7 @@ def run_killed(
     storage = Storage(str(output))
     deaths = 0
     while True:
-        arguments = (source, output, next(seeds), calls, options)
+        arguments = (dict(os.environ), source, output, next(seeds), calls, options)
         process = _PROCESSES.Process(target=_run_and_die, args=arguments)
         process.start()
         process.join()

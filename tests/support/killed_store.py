@@ -33,7 +33,15 @@ def push_and_deploy(url: str, cache_root: Path, seed: int) -> None:
         cache.close()
 
 
-def _run_and_die(url: str, cache_root: Path, seed: int, limit: int, counted: Path | None) -> None:
+def _run_and_die(
+    environment: dict[str, str],
+    url: str,
+    cache_root: Path,
+    seed: int,
+    limit: int,
+    counted: Path | None,
+) -> None:
+    os.environ.update(environment)  # the process it was forked from may be older than the test's
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -64,7 +72,7 @@ def run_killed(url: str, cache_root: Path, seed: int, calls: int) -> bool:
 
 
 def _run(*arguments: Any) -> int | None:
-    process = _PROCESSES.Process(target=_run_and_die, args=arguments)
+    process = _PROCESSES.Process(target=_run_and_die, args=(dict(os.environ), *arguments))
     process.start()
     process.join()
     return process.exitcode
