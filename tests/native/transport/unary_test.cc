@@ -28,7 +28,9 @@ TEST(Unary, AnswersWithTheModelsOutput) {
 
 TEST(Unary, WhatOneReadBringsInIsOneBatch) {
   FakeClock clock;
-  TransportHarness harness({}, {.clock = &clock});
+  Engine::Options options;
+  options.clock = &clock;
+  TransportHarness harness({}, std::move(options));
   const auto version = harness.models.Serve(IdentitySpec());
   clock.AwaitWaiters(2);  // the instance, which else may begin amidst the read, and the timer
   Http2Client& client = harness.Connect();
