@@ -9,6 +9,7 @@
 
 #include "answer_harness.h"
 #include "engine_harness.h"
+#include "load_client.h"
 
 namespace penstock {
 namespace {
@@ -24,6 +25,23 @@ class InstancesTest : public ::testing::Test {
     auto version = *harness_.engine.CreateVersion(std::make_shared<FakeModel>(model), spec);
     harness_.engine.Start(version);
     harness_.engine.SetServing("m", {version}, {});
+    return version;
+  }
+
+  // Of two instances, each of which has a request that waits for the gate.
+  std::shared_ptr<ModelVersion> ServeTwoBusy(Gate& gate) {
+    VersionSpec spec = IdentitySpec();
+    spec.instance_count = 2;
+    auto version = Serve(
+        [&gate](auto inputs, auto wanted, auto* outputs) {
+          gate.Pass();
+          return Echo(inputs, wanted, outputs);
+        },
+        spec);
+    for (int number = 1; number <= 2; ++number) {
+      harness_.Send(InferMessage().Row({static_cast<float>(number)}));
+      gate.AwaitArrived(number);
+    }
     return version;
   }
 
@@ -84,18 +102,7 @@ TEST_F(InstancesTest, WarmUpThatFails_LeavesTheInstancesAsTheyWere) {
 
 TEST_F(InstancesTest, RemovedInstance_EndsItsBatchAndIsFreed) {
   Gate gate;
-  VersionSpec spec = IdentitySpec();
-  spec.instance_count = 2;
-  const auto version = Serve(
-      [&](auto inputs, auto wanted, auto* outputs) {
-        gate.Pass();
-        return Echo(inputs, wanted, outputs);
-      },
-      spec);
-  harness_.Send(InferMessage().Row({1}));
-  gate.AwaitArrived(1);
-  harness_.Send(InferMessage().Row({2}));
-  gate.AwaitArrived(2);
+  const auto version = ServeTwoBusy(gate);
   EXPECT_FALSE(*version->RemoveInstance(0));  // it is busy
   EXPECT_EQ(version->instance_counts().total, 1U);
   EXPECT_EQ(instances_, 2);
@@ -108,18 +115,7 @@ TEST_F(InstancesTest, RemovedInstance_EndsItsBatchAndIsFreed) {
 
 TEST_F(InstancesTest, DrainWhileOneLeaves_FreesIt) {
   Gate gate;
-  VersionSpec spec = IdentitySpec();
-  spec.instance_count = 2;
-  const auto version = Serve(
-      [&](auto inputs, auto wanted, auto* outputs) {
-        gate.Pass();
-        return Echo(inputs, wanted, outputs);
-      },
-      spec);
-  harness_.Send(InferMessage().Row({1}));
-  gate.AwaitArrived(1);
-  harness_.Send(InferMessage().Row({2}));
-  gate.AwaitArrived(2);
+  const auto version = ServeTwoBusy(gate);
   EXPECT_FALSE(*version->RemoveInstance(0));
   gate.Open();
   EXPECT_TRUE(harness_.engine.Drain(version, kLongNs));
@@ -182,64 +178,14 @@ TEST(InstancesKeptTest, RemovedInstance_IsFreedOnlyWhenWhatItKeepsHasEnded) {
   EXPECT_EQ(harness.Await(0).status.ToString(), "OK");
 }
 
-// Two clients with a window of requests, one of which runs quick batches itself as transports do.
-class Client {
- public:
-  Client(Engine& engine, ModelVersion* runs_here)
-      : engine_(engine), runs_here_(runs_here), thread_([this] { Run(); }) {}
-  void Join() {
-    is_over_ = true;
-    thread_.join();
-    EXPECT_EQ(good_, sent_);
-  }
-  uint64_t sent() const { return sent_; }
-
- private:
-  static constexpr int kWindow = 16;
-
-  void Run() {
-    const std::string message =
-        InferMessage().Input("IN", "FP32", {1, 1}, RawOf(std::vector<float>{1})).bytes();
-    int inflight = 0;
-    while (!is_over_ || inflight > 0) {
-      for (; inflight < kWindow && !is_over_; ++inflight) Send(message);
-      if (inflight == 0) break;
-      pollfd descriptor{completions_.fd(), POLLIN, 0};
-      poll(&descriptor, 1, -1);
-      std::vector<RequestRef> taken;
-      completions_.Take(&taken);
-      for (const RequestRef& ref : taken) {
-        good_ += AsInfer(ref).status.ok() ? 1 : 0;
-        EXPECT_EQ(AsInfer(ref).status.ToString(), "OK");
-        engine_.Release(AsInfer(ref));
-        --inflight;
-      }
-    }
-  }
-  void Send(const std::string& message) {
-    const RequestRef ref = InferRequestPool::Shared().Get();
-    AsInfer(ref).message = SpanOf(message);
-    AsInfer(ref).completions = &completions_;
-    engine_.Infer(ref, {.wake = runs_here_ == nullptr ? Wake::kNow : Wake::kLater});
-    if (runs_here_ != nullptr && !runs_here_->TryRunHere()) runs_here_->Flush();
-    ++sent_;
-  }
-
-  Engine& engine_;
-  ModelVersion* const runs_here_;
-  CompletionQueue completions_;
-  std::atomic<bool> is_over_{false};
-  std::atomic<uint64_t> sent_{0};
-  uint64_t good_ = 0;
-  std::thread thread_;
-};
-
 TEST_F(InstancesTest, ThousandRandomChangesUnderLoad_LoseNothing) {
   VersionSpec spec = IdentitySpec();
   spec.inputs[0].dims = {1};
   const auto version = Serve(&Echo, spec, /*runs_on_any_thread=*/true);
-  Client waking(harness_.engine, nullptr);
-  Client running(harness_.engine, version.get());
+  const std::string message =
+      InferMessage().Input("IN", "FP32", {1, 1}, RawOf(std::vector<float>{1})).bytes();
+  LoadClient waking(harness_.engine, message);
+  LoadClient running(harness_.engine, message, version.get());
   std::mt19937 random(7);
   size_t count = 1;
   for (int change = 0; change < 1000; ++change) {
