@@ -19,6 +19,7 @@ from tests.support.client_load import STAYING, Load
 from tests.support.fixture_models import write_blocked, write_model, write_simple
 from tests.support.held_sockets import HeldSockets
 from tests.support.http import ask, post
+from tests.support.ports import reserved_port
 from tests.support.run_server import ServerProcess, serve_process
 
 pytestmark = pytest.mark.transport("native")  # grpcio takes over no socket
@@ -157,11 +158,10 @@ async def test_service_manager_is_told(tmp_path: Path) -> None:
 
 async def test_clients_that_balance_lose_nothing_in_a_rolling_restart(tmp_path: Path) -> None:
     write_simple(tmp_path / "models")
-    with HeldSockets() as first, HeldSockets() as second:
-        ports = [each.port("grpc") for each in (first, second)]
-    # From here on nobody holds them: each replica binds its own, as a pod does.
-    both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     async with AsyncExitStack() as stack:
+        # Each replica binds its own, as a pod does.
+        ports = [stack.enter_context(reserved_port()) for _ in range(2)]
+        both = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
         replicas = [await stack.enter_async_context(replica(tmp_path, port)) for port in ports]
         load = await stack.enter_async_context(Load(both, balances=True))
         for number in range(2 * RESTARTS):

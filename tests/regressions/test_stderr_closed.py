@@ -4,24 +4,17 @@ import asyncio
 import os
 import shlex
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 from tests.support.fixture_models import FIXTURE_BACKENDS, write_simple
+from tests.support.ports import reserved_port
 from tests.support.raw_grpc import RawClient, raw_client
 from tests.support.requests import simple_request
 from tritonclient.grpc import service_pb2 as wire
 
 pytestmark = pytest.mark.any_transport
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until_loaded(client: RawClient) -> None:
@@ -37,7 +30,11 @@ async def test_server_without_standard_streams_serves_and_ends_well(
     tmp_path: Path, closed: str
 ) -> None:
     write_simple(tmp_path)
-    port = free_port()
+    with reserved_port() as port:
+        await serves_and_ends_well(tmp_path, port, closed)
+
+
+async def serves_and_ends_well(tmp_path: Path, port: int, closed: str) -> None:
     command = [sys.executable, "-m", "penstock", "serve", str(tmp_path), "--grpc-port", str(port)]
     command += ["--backend-directory", str(FIXTURE_BACKENDS), "--shutdown-grace-secs", "0"]
     command += ["--allow-http", "false", "--allow-metrics", "false"]
