@@ -133,7 +133,7 @@ async def test_a_run_that_cannot_end_is_invalid_and_its_logs_partial(
 ) -> None:
     address = server.addresses["gRPC"]
     output = tmp_path / "run"
-    flags = ["--address", address, "--duration", "600", "--sut", sut, "--output", str(output)]
+    flags = ["--address", address, "--duration", "120", "--sut", sut, "--output", str(output)]
     process = await harness(*flags)
     assert process.stderr is not None
     while b"answers" not in (line := await process.stderr.readline()):
