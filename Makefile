@@ -30,9 +30,9 @@ TIDY_PACKAGES := clang-tidy-14
 # TorchServe's server is Java.
 PEER_PACKAGES := default-jre-headless
 
-SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro bench/mlperf/native)
+SOURCES := $(wildcard csrc clients/cpp tests/native tests/fuzz bench/micro bench/gpu/native bench/mlperf/native)
 PYTHON_TREES := $(wildcard server clients/python clients/gateway tests bench proto .ci/*.py setup.py)
-TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py bench/mlperf/*.py)
+TYPED_TREES := $(wildcard server/penstock clients/python/penstock_client clients/gateway/penstock_gateway tests proto/*.py bench/*.py bench/peers/*.py bench/mlperf/*.py bench/gpu/*.py)
 CXX_FILES = $(shell find $(SOURCES) -name '*.h' -o -name '*.cc')
 CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/penstock) >/dev/null
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
