@@ -42,9 +42,10 @@ def list_models(connection: Connection) -> list[VersionSummary]:
     serving: defaultdict[str, list[str]] = defaultdict(list)
     for (model, number), environments in environments_serving(connection).items():
         serving[model] += [f"{each}={number}" for each in environments]
+    rows: Sequence[Any] = connection.execute(query.order_by(models.c.name)).all()
     return [
-        VersionSummary(*row, aliases=tuple(pointers[row[0]]), environments=tuple(serving[row[0]]))
-        for row in connection.execute(query.order_by(models.c.name))
+        VersionSummary._make((*row, tuple(pointers[row[0]]), tuple(serving[row[0]])))
+        for row in rows
     ]
 
 
