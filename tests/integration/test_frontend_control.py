@@ -74,6 +74,18 @@ async def test_model_metadata_config_statistics_and_index(
     assert [(m.name, m.state) for m in index.models] == [("m", "READY")]
 
 
+async def test_metadata_has_a_model_loaded_only_for_who_is_about_to_ask_it(
+    server: FakeServer,
+) -> None:
+    request = service_pb2.ModelMetadataRequest(name="m", version="1").SerializeToString()
+    async with raw_client(server.address) as client:
+        await client.unary("ModelMetadata", request)
+        assert server.models.calls == []
+        wanted = (("penstock-load-on-demand", "true"),)
+        await client.unary("ModelMetadata", request, metadata=wanted)
+        assert server.models.calls == [("bring", "m", "1")]
+
+
 async def test_load_and_unload_pass_their_parameters_on(
     server: FakeServer, client: triton.InferenceServerClient
 ) -> None:

@@ -117,6 +117,9 @@ class FakeModels:
     def ready(self, name: str, version: str = "") -> bool:
         return name == "m" and version in ("", "1")
 
+    async def bring(self, name: str, version: str = "") -> None:
+        self.calls.append(("bring", name, version))
+
     def metadata(self, name: str, version: str = "") -> codec.ModelMetadata:
         self._check(name)
         return codec.ModelMetadata(name, ("1",), "onnxruntime_onnx", (), ())
