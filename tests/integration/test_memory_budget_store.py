@@ -83,6 +83,7 @@ async def test_version_that_is_deployed_while_its_model_is_unloaded_is_what_is_l
         assert (await deployed(world, "a@2")).status == "SERVING"
         await answer(asked, "b")
         assert await answer(asked, "a") == ("2", 5.0)
+        await answer(asked, "b")
         rollback = await asyncio.to_thread(world.store.rollback, "a", "prod")
         assert (await world.settled(rollback)).status == "SERVING"
         await answer(asked, "b")

@@ -13,6 +13,7 @@ from penstock.errors import (
     Code,
     CoreError,
     InternalError,
+    NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
     core_error,
@@ -141,6 +142,7 @@ class Demand:
         Nothing where it serves, or where no request would load it.
 
         Raises:
+            NotFoundError: no load has the version.
             ResourceExhaustedError: too many wait for it already; or as its load.
             CoreError: as its load.
         """
@@ -172,11 +174,12 @@ class Demand:
                 _answer(asker, UnavailableError(text))
 
     def set_loadable(self, name: str, versions: Collection[int]) -> None:
-        """A load would bring these versions: who waits for another one waits no more."""
+        """A load would bring these versions: who waits for another one is told that it is not."""
         self._engine.set_loadable(name, list(versions))
         for asker, version in self._askers.get(name, {}).items():
             if version is not None and version not in versions:
-                _answer(asker, None)
+                text = f"Request for unknown model: '{name}' version {version} is not found"
+                _answer(asker, NotFoundError(text))
 
     def _is_wanted(self, name: str) -> bool:
         if self._engine.waiting(name) > 0:

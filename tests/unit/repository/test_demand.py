@@ -11,6 +11,7 @@ from tests.support.fake_engine import FakeEngine, add_model
 from penstock.errors import (
     Code,
     InvalidArgumentError,
+    NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -149,11 +150,15 @@ async def test_model_is_brought_for_all_who_have_to_know_it_by_one_load(tmp_path
 async def test_version_that_no_load_has_brings_none(tmp_path: Path) -> None:
     add_model(tmp_path, "a", config=takes(10))
     async with serving(tmp_path, 100) as (manager, engine):
-        await manager.bring("a", "7")
+        with pytest.raises(NotFoundError, match="'a' version 7 is not found"):
+            await manager.bring("a", "7")
         assert engine.created == [] and engine.given_up == ["a"]
         with pytest.raises(InvalidArgumentError, match="version string 'x'"):
             await manager.bring("a", "x")
-        await asyncio.gather(manager.bring("a", "7"), manager.bring("a", "1"))
+        seventh, first = await asyncio.gather(
+            manager.bring("a", "7"), manager.bring("a", "1"), return_exceptions=True
+        )
+        assert (isinstance(seventh, NotFoundError), first) == (True, None)
         assert served(engine) == {"a"}
 
 
