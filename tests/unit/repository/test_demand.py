@@ -84,17 +84,13 @@ async def test_load_brings_only_what_was_said_and_nothing_where_that_is_not_aske
 
 
 async def test_load_on_demand_does_not_undo_an_unload(tmp_path: Path) -> None:
-    """It was asked for before the unload, and has its turn after it."""
+    """The request came before the unload, and the manager hears of it after."""
     add_model(tmp_path, "a", config=takes(10))
     async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        opening = engine.hold("open", "a")
-        load = asyncio.create_task(manager.load("a"))
-        await entered(engine, "open", "a")
-        unload = asyncio.create_task(manager.unload("a"))
-        engine.waits["a"] = 1
-        asked = asyncio.create_task(manager.demand.load("a"))
-        opening.set()
-        await asyncio.gather(load, unload, asked)
+        await manager.load("a")
+        await manager.unload("a")
+        await ask(manager, engine, "a")
+        await manager.bring("a")
         assert served(engine) == set() and len(made(engine, "a")) == 1
         assert not engine.on_demand["a"]
         assert (manager.memory() or {})["loads"] == {"done": 0, "failed": 0}
