@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from penstock import codec
 from penstock.access_settings import GROUPS
-from penstock.errors import InternalError, UnavailableError
+from penstock.errors import InternalError, PermissionDeniedError, UnavailableError
 from penstock.frontend.gate import RPC_GROUPS
 from penstock.frontend.jobs import JOBS_GROUP
 
@@ -84,6 +84,12 @@ async def test_metadata_has_a_model_loaded_only_for_who_is_about_to_ask_it(
         wanted = (("penstock-load-on-demand", "true"),)
         await client.unary("ModelMetadata", request, metadata=wanted)
         assert server.models.calls == [("bring", "m", "1")]
+        server.core.refusal = PermissionDeniedError("not you")
+        server.core.refused_group = "inference"
+        await client.unary("ModelMetadata", request)
+        with pytest.raises(grpc.aio.AioRpcError, match="not you"):
+            await client.unary("ModelMetadata", request, metadata=wanted)
+        assert len(server.models.calls) == 1
 
 
 async def test_load_and_unload_pass_their_parameters_on(
