@@ -338,11 +338,23 @@ void Batcher::FailQueued(const Status& status) {
 
 std::vector<RequestRef> Batcher::TakeBack() {
   MutexLock lock(mu_);
+  std::vector<RequestRef> taken = TakeBackLocked([](const Request&) { return true; });
+  is_closed_ = true;
+  return taken;
+}
+
+std::vector<RequestRef> Batcher::TakeBackIf(const std::function<bool(const Request&)>& is_meant) {
+  MutexLock lock(mu_);
+  return TakeBackLocked(is_meant);
+}
+
+std::vector<RequestRef> Batcher::TakeBackLocked(
+    const std::function<bool(const Request&)>& is_meant) {
   std::vector<RequestRef> taken;
   taken.reserve(queue_.size() + background_.size());
-  is_closed_ = true;
   for (RequestQueue* const queue : {&queue_, &background_}) {
-    while (Request* const request = queue->front()) {
+    for (Request* const request : queue->All()) {
+      if (!is_meant(*request)) continue;
       MoveLocked(*request, Request::State::kNew);
       taken.push_back(queue->Remove(*request));
     }

@@ -13,6 +13,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -164,6 +165,9 @@ class Batcher {
   // Closes, and gives back what is queued, as it was before Enqueue, oldest first: for a queue whose
   // requests another one is to run.
   std::vector<RequestRef> TakeBack();
+  // Gives back those of them that `is_meant`, without closing. It is called under the lock, and
+  // looks at the request only.
+  std::vector<RequestRef> TakeBackIf(const std::function<bool(const Request&)>& is_meant);
 
   BatcherCounters counters() const;
 
@@ -202,6 +206,8 @@ class Batcher {
   void WakeForWorkLocked(int64_t now_ns) REQUIRES(mu_);
   bool IsDismissedLocked(const void* who, int64_t now_ns) REQUIRES(mu_);
   RequestRef EndQueuedLocked(Request& request) REQUIRES(mu_);
+  std::vector<RequestRef> TakeBackLocked(const std::function<bool(const Request&)>& is_meant)
+      REQUIRES(mu_);
   void EndRunningLocked(Request& request, Status* outcome) REQUIRES(mu_);
   void DeliverRun(Request& request, const Status& outcome) EXCLUDES(mu_);
   void DeliverUnrun(std::vector<Ended>& ended) EXCLUDES(mu_);

@@ -131,6 +131,18 @@ Request* RequestQueue::front() const {
   return nullptr;
 }
 
+std::vector<Request*> RequestQueue::All() const {
+  std::vector<Request*> all;
+  all.reserve(size_);
+  for (size_t level = 0; level < level_count_; ++level) {
+    for (Request* next = levels_[level].front(); next != nullptr;
+         next = levels_[level].After(next->queue_link_)) {
+      all.push_back(next);
+    }
+  }
+  return all;
+}
+
 int64_t RequestQueue::oldest_enqueue_ns() const {
   int64_t oldest_ns = kNever;
   for (size_t level = 0; level < level_count_; ++level) {

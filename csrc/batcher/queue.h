@@ -90,6 +90,8 @@ class RequestQueue {
   Request* next_to_expire() const { return heap_[0]; }
   // The most urgent request, or nullptr.
   Request* front() const;
+  // All of them, the most urgent first.
+  std::vector<Request*> All() const;
   // When the request that waits longest was queued, of those at the head of their levels: behind one
   // whose timeout has passed (DELAY) an older one may stand. kNever when empty. O(levels).
   int64_t oldest_enqueue_ns() const;

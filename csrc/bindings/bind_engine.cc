@@ -401,6 +401,16 @@ void BindModels(py::class_<PyEngine>& engine) {
           },
           py::arg("model_name"), py::arg("code"), py::arg("message"))
       .def(
+          "give_up_load",
+          [](const PyEngine& self, const std::string& name) { self.engine()->GiveUpLoad(name); },
+          py::arg("model_name"))
+      .def(
+          "set_loadable",
+          [](const PyEngine& self, const std::string& name, std::vector<int64_t> versions) {
+            self.engine()->SetLoadable(name, std::move(versions));
+          },
+          py::arg("model_name"), py::arg("versions"))
+      .def(
           "waiting",
           [](const PyEngine& self, const std::string& name) {
             return self.engine()->waiting(name);

@@ -19,6 +19,24 @@ constexpr int kMaxSubmitRounds = 8;
 // For instances that have had no work yet.
 constexpr int64_t kStartDrainNs = int64_t{10} * 1'000'000'000;
 
+// Why a version does not serve that a request asked for; `unready` are those that are known.
+Status NoSuchVersion(const InferRequestView& view, int64_t wanted,
+                     const std::vector<int64_t>& unready) {
+  if (std::find(unready.begin(), unready.end(), wanted) != unready.end()) {
+    return Unavailable(
+        StrCat("'", view.model_name, "' version ", wanted, " is not at ready state"));
+  }
+  return NotFound(StrCat("Request for unknown model: '", view.model_name, "' version ", wanted,
+                         " is not found"));
+}
+
+// Whether the version that a request asks for, if it names one, is among these.
+bool HasWanted(const std::vector<int64_t>& versions, const InferRequestView& view) {
+  const Result<std::optional<int64_t>> wanted = ParseModelVersion(view.model_version);
+  if (!wanted.ok() || !wanted->has_value()) return wanted.ok();
+  return std::find(versions.begin(), versions.end(), **wanted) != versions.end();
+}
+
 }  // namespace
 
 Engine::Engine(Options options)
@@ -67,12 +85,15 @@ void Engine::SetServing(const std::string& model_name,
   std::sort(versions.begin(), versions.end(),
             [](const auto& a, const auto& b) { return a->spec().version < b->spec().version; });
   const bool ends_wait = !versions.empty() || !loads_on_demand;
-  Model model{std::move(versions), std::move(unready), loads_on_demand, nullptr};
+  Model model{std::move(versions), std::move(unready), loads_on_demand, nullptr, std::nullopt};
   {
     MutexLock lock(mu_);
     Model& current = models_[model_name];
     std::swap(current, model);
-    if (!ends_wait) current.waiting = std::move(model.waiting);
+    if (!ends_wait) {
+      current.waiting = std::move(model.waiting);
+      current.loadable = std::move(model.loadable);
+    }
   }
   LetGo(model.waiting, Status::Ok());
 }
@@ -83,14 +104,48 @@ std::vector<std::string> Engine::TakeDemands() {
   return std::exchange(demands_, {});
 }
 
+// What waited for it; whoever comes from here on is a new demand.
+std::shared_ptr<Batcher> Engine::EndLoad(const std::string& model_name) {
+  MutexLock lock(mu_);
+  const auto found = models_.find(model_name);
+  if (found == models_.end()) return nullptr;
+  found->second.loadable.reset();
+  return std::move(found->second.waiting);
+}
+
 void Engine::EndWait(const std::string& model_name, const Status& why) {
-  std::shared_ptr<Batcher> waiting;
+  LetGo(EndLoad(model_name), why);
+}
+
+void Engine::GiveUpLoad(const std::string& model_name) {
+  const std::shared_ptr<Batcher> waiting = EndLoad(model_name);
+  if (waiting == nullptr) return;
+  const std::vector<RequestRef> taken = waiting->TakeBack();
+  timer_.Unwatch(*waiting);
+  for (const RequestRef& ref : taken) AsInfer(ref).GiveBack();  // they wait on: not counted
+}
+
+void Engine::SetLoadable(const std::string& model_name, std::vector<int64_t> versions) {
+  std::vector<RequestRef> hopeless;
+  std::vector<int64_t> unready;
   {
     MutexLock lock(mu_);
     const auto found = models_.find(model_name);
-    if (found != models_.end()) waiting = std::move(found->second.waiting);
+    if (found == models_.end() || !found->second.loads_on_demand) return;
+    Model& model = found->second;
+    if (!model.versions.empty()) return;
+    if (model.waiting != nullptr) {
+      hopeless = model.waiting->TakeBackIf([&versions](const Request& request) {
+        return !HasWanted(versions, static_cast<const InferRequest&>(request).view);
+      });
+    }
+    unready = model.unready;
+    model.loadable = std::move(versions);
   }
-  LetGo(waiting, why);
+  for (const RequestRef& ref : hopeless) {
+    const InferRequestView& view = AsInfer(ref).view;
+    AsInfer(ref).Refuse(NoSuchVersion(view, **ParseModelVersion(view.model_version), unready));
+  }
 }
 
 size_t Engine::waiting(const std::string& model_name) const {
@@ -144,31 +199,46 @@ void Engine::LetGo(const std::shared_ptr<Batcher>& waiting, const Status& why) {
 // FAILED_PRECONDITION: look the model up again.
 Status Engine::WaitForLoad(const RequestRef& ref, const Status& otherwise) {
   InferRequest& request = AsInfer(ref);
+  request.version.reset();  // one that was just taken out, to be freed; without the lock
+  if (otherwise.code() == StatusCode::kInvalidArgument) return otherwise;  // no load mends it
   const std::string name(request.view.model_name);
-  bool is_first = false;
+  bool is_demand = false;
   {
     MutexLock lock(mu_);
     const auto found = models_.find(name);
     if (found == models_.end() || !found->second.loads_on_demand) return otherwise;
     Model& model = found->second;
-    if (!model.versions.empty()) {
-      // Loaded a moment ago; or it is, and has not the version that was asked for.
-      return otherwise.code() == StatusCode::kNotFound && request.view.model_version.empty()
-                 ? FailedPrecondition("")
-                 : otherwise;
+    if (!model.versions.empty()) {  // loaded a moment ago, if with the version that is asked for
+      std::vector<int64_t> served;
+      for (const auto& version : model.versions) served.push_back(version->spec().version);
+      return HasWanted(served, request.view) ? FailedPrecondition("") : otherwise;
     }
-    if (model.waiting == nullptr) {
-      demands_.push_back(name);  // first: a queue without a demand would wait for ever
-      model.waiting = MakeWaiting();
-      is_first = true;
-    }
-    request.waits_in = model.waiting;
+    if (model.loadable.has_value() && !HasWanted(*model.loadable, request.view)) return otherwise;
+    is_demand = model.waiting == nullptr;
+    PENSTOCK_RETURN_IF_ERROR(JoinWaiting(model, ref, name));
   }
-  if (is_first) demand_event_.Set();
-  request.version.reset();  // the one that was just taken out, to be freed
-  Status status = request.waits_in->Enqueue(ref, Wake::kLater);
-  if (status.ok()) return status;
-  request.waits_in.reset();  // it is not in there, and whoever cancels it must not look there
+  if (is_demand) demand_event_.Set();
+  return Status::Ok();
+}
+
+// With the lock, so that nobody gives the queue back, or the load up, between finding the queue and
+// being in it.
+Status Engine::JoinWaiting(Model& model, const RequestRef& ref, const std::string& name) {
+  std::shared_ptr<Batcher> waiting = model.waiting;
+  const bool is_first = waiting == nullptr;
+  if (is_first) {
+    waiting = MakeWaiting();
+    demands_.push_back(name);
+  }
+  const Status status = waiting->Enqueue(ref, Wake::kLater);
+  if (status.ok()) {
+    AsInfer(ref).waits_in = model.waiting = std::move(waiting);
+    return status;
+  }
+  if (is_first) {  // nobody waits in it
+    demands_.pop_back();
+    timer_.Unwatch(*waiting);
+  }
   if (status.code() != StatusCode::kUnavailable) return status;
   return ResourceExhausted(StrCat("model ", Quoted(name), " is not loaded yet, and ", max_waiting_,
                                   " requests wait for it already"));
@@ -283,12 +353,7 @@ Result<std::shared_ptr<ModelVersion>> Engine::FindVersion(const InferRequestView
   for (const auto& version : model.versions) {
     if (version->spec().version == *wanted) return version;
   }
-  if (std::find(model.unready.begin(), model.unready.end(), *wanted) != model.unready.end()) {
-    return Unavailable(
-        StrCat("'", view.model_name, "' version ", *wanted, " is not at ready state"));
-  }
-  return NotFound(StrCat("Request for unknown model: '", view.model_name, "' version ", *wanted,
-                         " is not found"));
+  return NoSuchVersion(view, *wanted, model.unready);
 }
 
 std::shared_ptr<CompletionQueue> Engine::MakeCompletionQueue() {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -74,6 +75,11 @@ class Engine {
   int demand_fd() const { return demand_event_.fd(); }
   // The model will not be loaded for now: all that waits for it ends with `why`.
   void EndWait(const std::string& model_name, const Status& why);
+  // Nobody waited for the model, and its load was given up: whoever has come since is a new demand.
+  void GiveUpLoad(const std::string& model_name);
+  // A load of the model would bring these versions. Until that is answered (SetServing with
+  // versions, EndWait, GiveUpLoad) requests for others end as they would with the model loaded.
+  void SetLoadable(const std::string& model_name, std::vector<int64_t> versions);
   // How many requests wait for the model.
   size_t waiting(const std::string& model_name) const;
   // How long those have waited whose wait ended by a load, or by its failure.
@@ -116,11 +122,15 @@ class Engine {
     std::vector<std::shared_ptr<ModelVersion>> versions;  // ascending
     std::vector<int64_t> unready;
     bool loads_on_demand = false;
-    std::shared_ptr<Batcher> waiting;  // null: no request waits. It has no instances
+    std::shared_ptr<Batcher> waiting;              // null: no request waits. It has no instances
+    std::optional<std::vector<int64_t>> loadable;  // while a load is under way that brings these
   };
 
   std::shared_ptr<Batcher> MakeWaiting();
   Status WaitForLoad(const RequestRef& request, const Status& otherwise);
+  Status JoinWaiting(Model& model, const RequestRef& request, const std::string& name)
+      REQUIRES(mu_);
+  std::shared_ptr<Batcher> EndLoad(const std::string& model_name);
   void LetGo(const std::shared_ptr<Batcher>& waiting, const Status& why);
   Status Admit(InferRequest* request, const Caller* caller);
   Status ParseAndSubmit(const RequestRef& request, Wake wake);

@@ -424,9 +424,13 @@ class Engine:
     def demand_fd(self) -> int:
         """Readable while models are asked for that are to be loaded on demand."""
     def take_demands(self) -> list[str]:
-        """Their names; each is answered by set_serving with versions, or by end_wait."""
+        """Their names; each is answered by set_serving with versions, end_wait, or give_up_load."""
     def end_wait(self, model_name: str, code: int, message: str) -> None:
         """The model will not be loaded for now: requests that wait for it fail with this."""
+    def give_up_load(self, model_name: str) -> None:
+        """Nobody waited, and the load was given up: whoever has come since is a new demand."""
+    def set_loadable(self, model_name: str, versions: Sequence[int]) -> None:
+        """A load would bring these: until it is answered, requests for others end at once."""
     def waiting(self, model_name: str) -> int:
         """How many requests wait for the model to be loaded."""
     def forget(self, model_name: str) -> None:

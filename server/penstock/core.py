@@ -111,7 +111,7 @@ class Responses:
     when the client has it (`taken`): a model stops that is too far ahead of its client.
     """
 
-    __slots__ = ("_call", "_is_done", "_is_placed", "_loop", "_replies", "_waiter")
+    __slots__ = ("_call", "_is_done", "_loop", "_replies", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -119,7 +119,6 @@ class Responses:
         self._replies: deque[StreamReply] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._is_done = False
-        self._is_placed = False
 
     def __aiter__(self) -> Responses:
         return self
@@ -147,15 +146,18 @@ class Responses:
         self._call = call
 
     async def placed(self) -> None:
-        """Returns once the request's model is loaded, or it has failed."""
-        while not (self._is_placed or self._is_done):
+        """Returns once the request's model is loaded, or it has failed.
+
+        A model may be unloaded before its request has reached it, which then waits again.
+        """
+        while self._call is not None and self._call.waits and not self._is_done:
             self._waiter = self._loop.create_future()
             await self._waiter
 
     def put(self, code: int, payload: bytes | list[bytes] | None, message: str | None) -> None:
         """Takes a completion."""
         if code == _RETRIED:
-            self._is_placed = True
+            pass  # `placed` looks whether it waits again
         elif isinstance(payload, list):
             self._replies += [StreamReply(part, 0, "", is_outcome=False) for part in payload]
         else:
@@ -301,8 +303,7 @@ class Core:
         call = self._start(request, deadline, responses, True, caller)
         responses.began(call)
         try:
-            if call.waits:
-                await responses.placed()
+            await responses.placed()
             if call.is_decoupled:
                 return responses
             return await anext(responses)

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from penstock import codec
 from penstock.access_settings import GROUPS
-from penstock.errors import InternalError, UnavailableError
+from penstock.errors import InternalError, PermissionDeniedError, UnavailableError
 from penstock.frontend.gate import RPC_GROUPS
 from penstock.frontend.jobs import JOBS_GROUP
 
@@ -72,6 +72,24 @@ async def test_model_metadata_config_statistics_and_index(
     assert not (await client.get_inference_statistics()).model_stats
     index = await client.get_model_repository_index()
     assert [(m.name, m.state) for m in index.models] == [("m", "READY")]
+
+
+async def test_metadata_has_a_model_loaded_only_for_who_is_about_to_ask_it(
+    server: FakeServer,
+) -> None:
+    request = service_pb2.ModelMetadataRequest(name="m", version="1").SerializeToString()
+    async with raw_client(server.address) as client:
+        await client.unary("ModelMetadata", request)
+        assert server.models.calls == []
+        wanted = (("penstock-load-on-demand", "true"),)
+        await client.unary("ModelMetadata", request, metadata=wanted)
+        assert server.models.calls == [("bring", "m", "1")]
+        server.core.refusal = PermissionDeniedError("not you")
+        server.core.refused_group = "inference"
+        await client.unary("ModelMetadata", request)
+        with pytest.raises(grpc.aio.AioRpcError, match="not you"):
+            await client.unary("ModelMetadata", request, metadata=wanted)
+        assert len(server.models.calls) == 1
 
 
 async def test_load_and_unload_pass_their_parameters_on(

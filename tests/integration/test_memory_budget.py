@@ -248,6 +248,43 @@ async def test_model_unloaded_by_wish_is_not_loaded_on_demand(tmp_path: Path) ->
         await infer(client, simple_request())
 
 
+async def test_version_that_is_not_there_loads_nothing(tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    async with serving(tmp_path, 1 << 30) as server, server.client() as client:
+        for version, expected in (
+            ("7", grpc.StatusCode.NOT_FOUND),
+            ("seven", grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            code, text = await refusal(client, simple_request(model_version=version))
+            assert (code, version in text) == (expected, True)
+            assert not await is_ready(client, "simple")
+        assert (await infer(client, simple_request(model_version="1"))).model_version == "1"
+
+
+async def test_version_that_is_not_drained_in_time_counts_until_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    gate, models = tmp_path / "gate", tmp_path / "models"
+    write_blocked(models, gate, "blocked", config=declared(100))
+    settings: dict[str, Any] = {"model_control_mode": "explicit", "exit_timeout_secs": 0.2}
+    async with serving(models, 150, **settings) as server, server.client() as client:
+        running = asyncio.create_task(infer(client, identity_request([7], model="blocked")))
+        await until_ready(client, "blocked")
+        async with asyncio.timeout(60):
+            while not server.app.models.statistics("blocked")[0].counters["running"]:
+                await is_ready(client, "blocked")
+            unload = wire.RepositoryModelUnloadRequest(model_name="blocked")
+            await client.unary("RepositoryModelUnload", unload.SerializeToString())
+            while (await index(client))["blocked"][0] != "UNAVAILABLE":
+                pass
+            held = 'penstock_model_resident_bytes{model="blocked"} 100'
+            assert held in await metrics(server)
+            gate.touch()
+            while held in await metrics(server):
+                pass
+        assert (await running).model_name == "blocked"
+
+
 async def test_stop_during_a_load_on_demand_ends_who_waits(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     models = tmp_path / "models"

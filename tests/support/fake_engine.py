@@ -97,6 +97,10 @@ class FakeVersion:
         self.log.append("close")
         return self.engine.drains_in_time
 
+    def reap(self) -> bool:
+        self.log.append("reap")
+        return self.engine.drains_in_time
+
     def stats(self) -> Mapping[str, Any]:
         return {"instances": self.spec.instance_count, **self.engine.counters.get(self, {})}
 
@@ -116,6 +120,8 @@ class FakeEngine:
         self.on_demand: dict[str, bool] = {}
         self.waits: dict[str, int] = {}
         self.ended: list[tuple[str, int, str]] = []
+        self.given_up: list[str] = []
+        self.loadable: dict[str, list[int]] = {}
         self.drains_in_time = True
         self.counters: dict[FakeVersion, dict[str, Any]] = {}
         self.entered: defaultdict[tuple[str, str], threading.Event] = defaultdict(threading.Event)
@@ -163,6 +169,12 @@ class FakeEngine:
 
     def end_wait(self, model_name: str, code: int, message: str) -> None:
         self.ended.append((model_name, code, message))
+
+    def give_up_load(self, model_name: str) -> None:
+        self.given_up.append(model_name)
+
+    def set_loadable(self, model_name: str, versions: Sequence[int]) -> None:
+        self.loadable[model_name] = list(versions)
 
     def waiting(self, model_name: str) -> int:
         return self.waits.get(model_name, 0)

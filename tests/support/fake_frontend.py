@@ -47,6 +47,7 @@ class FakeCore:
     deadlines: list[int] = field(default_factory=list)
     admitted: list[tuple[str, int]] = field(default_factory=list)
     refusal: CoreError | None = None
+    refused_group: str = ""  # of RPCs; "" = all
     registered: dict[str, tuple[str, str, int, int]] = field(default_factory=dict)
     failing_regions: CoreError | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,7 +81,7 @@ class FakeCore:
         raise AssertionError("nobody wants to know who calls")
 
     def authorize(self, group: str, caller: Caller | None = None) -> None:
-        if self.refusal is not None:
+        if self.refusal is not None and self.refused_group in ("", group):
             raise self.refusal
 
     def check_shared_memory(self) -> None:
@@ -116,6 +117,9 @@ class FakeModels:
 
     def ready(self, name: str, version: str = "") -> bool:
         return name == "m" and version in ("", "1")
+
+    async def bring(self, name: str, version: str = "") -> None:
+        self.calls.append(("bring", name, version))
 
     def metadata(self, name: str, version: str = "") -> codec.ModelMetadata:
         self._check(name)

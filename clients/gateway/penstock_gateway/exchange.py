@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from penstock_gateway import body, jsons
+from penstock_gateway._messages import pb
 from penstock_gateway.errors import HttpError
 from penstock_gateway.infer import Wants, render
 from penstock_gateway.metadata import MetadataFilter
@@ -23,6 +25,8 @@ _JSON = "application/json"
 _JOINED_BYTES = 65536
 """Answers up to this size are sent in one part: copying them costs less than more parts."""
 _BINARY = "application/octet-stream"
+_LOADS = ("penstock-load-on-demand", "true")
+"""Metadata by which Penstock loads a model to tell its metadata; others do not know it."""
 
 
 class Exchange:
@@ -97,6 +101,14 @@ class Exchange:
         """The answer to a message; `answer` is its class."""
         call = self.call(rpc, **details)
         return answer.FromString(await self.upstream.unary(call, message.SerializeToString()))
+
+    async def model_to_ask(self, model: str, version: str = "") -> Any:
+        """The metadata of a model that is about to be asked: it is loaded for that if need be."""
+        call = self.call("ModelMetadata")
+        call = replace(call, metadata=(*call.metadata, _LOADS))
+        request = pb.ModelMetadataRequest(name=model, version=version)
+        answer = await self.upstream.unary(call, request.SerializeToString())
+        return pb.ModelMetadataResponse.FromString(answer)
 
     async def body(self, *, is_json: bool = False) -> bytes:
         """The body of the request, inflated; HttpError where it is over a limit."""

@@ -84,11 +84,7 @@ async def _read(exchange: Exchange) -> tuple[Call, bytes]:
     """The metadata comes before there is a document, which ends here."""
     data = await exchange.body(is_json=True)
     name, version = exchange.path("model"), exchange.path("version")
-    metadata = await exchange.unary(
-        "ModelMetadata",
-        pb.ModelMetadataRequest(name=name, version=version),
-        pb.ModelMetadataResponse,
-    )
+    metadata = await exchange.model_to_ask(name, version)
     given = jsons.as_object(jsons.loads(data), "the request") if data.strip() else {}
     inputs = {each.name: each for each in metadata.inputs}
     message, sequence = _request(given, name, version, inputs)

@@ -55,7 +55,7 @@ async def _read(exchange: Exchange, model: str, version: str) -> InferRequest:
     data = await exchange.body(is_json=exchange.is_all_json)
     header_length = exchange.header_length(len(data))
     if header_length == 0:
-        metadata = await _metadata(exchange, model, version)
+        metadata = await exchange.model_to_ask(model, version)
         return infer.parse_raw(data, model, version, metadata.inputs)
     return infer.parse(data, header_length, model, version)
 
@@ -66,7 +66,7 @@ async def _read_sagemaker(exchange: Exchange, header_length: int, model: str) ->
         raise HttpError(400, f"json-header-size should be in range (0, {len(data)})")
     exchange.check_json(header_length)
     if header_length == 0:
-        metadata = await _metadata(exchange, model, "")
+        metadata = await exchange.model_to_ask(model)
         return infer.parse_raw(data, model, "", metadata.inputs)
     return infer.parse(data, header_length, model, "")
 
@@ -75,7 +75,7 @@ async def _read_json(exchange: Exchange, model: str) -> InferRequest | bytes:
     """An inference, or what to send for rows. The metadata comes before there is a document."""
     data = await exchange.body(is_json=True)
     may_be_rows = _INSTANCES in data
-    inputs = (await _metadata(exchange, model, "")).inputs if may_be_rows else []
+    inputs = (await exchange.model_to_ask(model)).inputs if may_be_rows else []
     document = jsons.as_object(jsons.loads(data), "the request")
     if may_be_rows and "instances" in document and "inputs" not in document:
         return _read_rows(document, inputs, model)
@@ -89,11 +89,6 @@ async def _ask(
     call = exchange.call("ModelInfer", **request.sequence.details(model))
     reply = await exchange.upstream.unary(call, request.message)
     await exchange.answer_infer(reply, request.wants, sagemaker=sagemaker)
-
-
-async def _metadata(exchange: Exchange, model: str, version: str) -> Any:
-    request = pb.ModelMetadataRequest(name=model, version=version)
-    return await exchange.unary("ModelMetadata", request, pb.ModelMetadataResponse)
 
 
 async def _predict(exchange: Exchange, message: bytes) -> None:

@@ -22,6 +22,10 @@ from penstock.frontend.status import abort
 __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
 
 Handler = Callable[[bytes], Awaitable[bytes]]
+Before = Callable[[bytes, Any], Awaitable[None]]
+
+_LOADS = ("penstock-load-on-demand", "true")
+"""Metadata of the gateway's, where it wants to know a model that it is about to ask."""
 
 
 class ModelControl(Protocol):
@@ -32,6 +36,9 @@ class ModelControl(Protocol):
 
     def metadata(self, name: str, version: str = "") -> codec.ModelMetadata:
         """Tensors and served versions."""
+
+    async def bring(self, name: str, version: str = "") -> None:
+        """Has a model loaded that a request would load; nothing for any other."""
 
     def config(self, name: str, version: str = "") -> codec.ModelConfig:
         """The completed configuration."""
@@ -110,6 +117,11 @@ class ControlHandlers:
         ref = codec.parse_model_request("ModelMetadata", request)
         return codec.encode_model_metadata(self._models.metadata(ref.name, ref.version))
 
+    async def bring_model(self, request: bytes) -> None:
+        """Before its metadata: loads a model that a request would load."""
+        ref = codec.parse_model_request("ModelMetadata", request)
+        await self._models.bring(ref.name, ref.version)
+
     async def model_config(self, request: bytes) -> bytes:
         """The configuration after completion."""
         ref = codec.parse_model_request("ModelConfig", request)
@@ -178,7 +190,8 @@ def method_handlers(
     supported = control.by_rpc()
     for name in codec.METHODS:
         if name not in handlers:
-            handlers[name] = _guarded(name, supported[name], gate)
+            before = _bring(control, gate) if name == "ModelMetadata" else None
+            handlers[name] = _guarded(name, supported[name], gate, before)
     return handlers
 
 
@@ -189,13 +202,27 @@ def register(server: Any, handlers: Mapping[str, Any]) -> None:
     server.add_registered_method_handlers(codec.SERVICE_NAME, dict(handlers))
 
 
-def _guarded(name: str, behaviour: Handler, gate: Gate) -> Any:
+def _guarded(name: str, behaviour: Handler, gate: Gate, before: Before | None = None) -> Any:
     async def handle(request: bytes, context: Any) -> bytes:
         try:
             await gate.admit(RPC_GROUPS[name], len(request), context)
             context.disable_next_message_compression()  # what is set is for responses of inference
+            if before is not None:
+                await before(request, context)
             return await behaviour(request)
         except Exception as error:
             await abort(context, error, name)
 
     return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _bring(control: ControlHandlers, gate: Gate) -> Before:
+    """Whoever is about to infer, and may, has the model loaded; its metadata alone loads none."""
+
+    async def bring(request: bytes, context: Any) -> None:
+        pairs = context.invocation_metadata() or ()
+        if _LOADS in {(pair[0], pair[1]) for pair in pairs}:
+            await gate.authorize(RPC_GROUPS["ModelInfer"], context)
+            await control.bring_model(request)
+
+    return bring

@@ -16,7 +16,15 @@ from penstock.codec import (
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
 from penstock.repository.own_parameters import operations_per_inference
-from penstock.repository.states import NOT_LOADED, UNLOADED, State, VersionState, move
+from penstock.repository.states import (
+    EVICTED,
+    GIVEN_UP,
+    NOT_LOADED,
+    UNLOADED,
+    State,
+    VersionState,
+    move,
+)
 
 _VERSION = re.compile(r"[0-9]{1,18}")
 
@@ -56,6 +64,7 @@ class ModelRecord:
     `states` has the version first that has changed the longest ago. `fault` says why the last load
     failed when it did not get as far as versions. `has_given_config`: its last load came with a
     configuration of its own in place of the file's. `on_demand`: the next request loads it.
+    `evicted`: the configurations of the versions that were unloaded for others.
     """
 
     serving: dict[int, ServedVersion] = field(default_factory=dict)
@@ -64,6 +73,7 @@ class ModelRecord:
     has_given_config: bool = False
     on_demand: bool = False
     unload_reason: str = UNLOADED
+    evicted: dict[int, ModelConfig] = field(default_factory=dict)
 
     def begin_load(self, versions: Iterable[int]) -> None:
         """The load of these versions begins; those that serve go on."""
@@ -84,6 +94,12 @@ class ModelRecord:
                 self._move(version, State.READY, text)
                 self.fault = ""
 
+    def give_up_load(self) -> None:
+        """Nobody waits for the load, which has not begun: it is neither loaded nor broken."""
+        for version, current in list(self.states.items()):
+            if current.state is State.LOADING:
+                self._move(version, State.UNAVAILABLE, GIVEN_UP)
+
     def swap(
         self, versions: Iterable[ServedVersion], reason: str = UNLOADED
     ) -> list[ServedVersion]:
@@ -95,6 +111,8 @@ class ModelRecord:
         self.serving = {served.version: served for served in versions}
         self.fault = ""
         self.unload_reason = reason
+        is_evicted = reason == EVICTED
+        self.evicted = {each.version: each.config for each in replaced if is_evicted}
         for version in self.serving:
             self._move(version, State.READY)
         for old in replaced:

@@ -44,12 +44,13 @@ class CoreModel:
 class CoreVersion:
     """An EngineVersion of the core.
 
-    Ownership: holds the only Python reference to the core's version, so that `close` frees it, and
-    the weights with it, on the thread that calls.
+    Ownership: holds the only Python reference to the core's version, so that `close` or `reap`
+    frees it, and the weights with it, on the thread that calls.
     """
 
     def __init__(self, version: Version) -> None:
         self.version: Version | None = version
+        self._leaving: Version | None = None
 
     def warm_up(self, request: bytes) -> None:
         """Blocking. Runs a request on every instance."""
@@ -73,9 +74,12 @@ class CoreVersion:
 
     def close(self, timeout_s: float) -> bool:
         """Blocking. Drains and frees."""
-        version = self._open()
-        self.version = None
-        return version.drain(timeout_s)
+        self._leaving, self.version = self._open(), None
+        return self._drain(timeout_s)
+
+    def reap(self) -> bool:
+        """Blocking, while it is freed. Frees what a close had to leave."""
+        return self._drain(0.0)
 
     def is_available(self) -> bool:
         """Whether an instance is there to run batches; False once closed."""
@@ -86,6 +90,13 @@ class CoreVersion:
         """Counters since creation; empty once closed."""
         version = self.version
         return {} if version is None else version.stats()
+
+    def _drain(self, timeout_s: float) -> bool:
+        leaving = self._leaving
+        if leaving is not None and not leaving.drain(timeout_s):
+            return False
+        self._leaving = None
+        return True
 
     def _open(self) -> Version:
         if self.version is None:
@@ -136,6 +147,14 @@ class CoreEngine:
     def end_wait(self, model_name: str, code: int, message: str) -> None:
         """Requests that wait for the model to be loaded fail with this."""
         self._engine.end_wait(model_name, code, message)
+
+    def give_up_load(self, model_name: str) -> None:
+        """Whoever waits for the model now is a new demand."""
+        self._engine.give_up_load(model_name)
+
+    def set_loadable(self, model_name: str, versions: Sequence[int]) -> None:
+        """What a load of the model would bring."""
+        self._engine.set_loadable(model_name, versions)
 
     def waiting(self, model_name: str) -> int:
         """How many requests wait for the model to be loaded."""

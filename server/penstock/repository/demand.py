@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import AbortedError, CoreError, InternalError, UnavailableError, core_error
+from penstock.errors import (
+    AbortedError,
+    Code,
+    CoreError,
+    InternalError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    core_error,
+)
 from penstock.repository.catalog import ModelRecord
 from penstock.repository.engine import ModelEngine
 from penstock.repository.own_parameters import is_pinned
-from penstock.repository.residency import Residency
+from penstock.repository.residency import LoadGivenUpError, Residency
 
 if TYPE_CHECKING:
     from penstock.repository.serving_models import ServingModels
@@ -22,9 +31,13 @@ __all__ = ["Demand"]
 _KEPT_FAILURE_S = 1.0
 """For so long a load that failed is not tried again: those who ask meanwhile get its failure."""
 
+_MOST_ASKERS = 256
+"""Of one model, that wait for it without a request."""
+
 _log = logging.getLogger("penstock.repository")
 
-Reload = Callable[..., Awaitable[None]]
+Reload = Callable[..., Awaitable[bool]]
+"""Loads a model; False: there was no need."""
 
 
 class Demand:
@@ -36,12 +49,22 @@ class Demand:
     Ownership: borrows the manager and what it is made of.
     """
 
-    def __init__(self, manager: ServingModels, residency: Residency, engine: ModelEngine) -> None:
+    def __init__(
+        self,
+        manager: ServingModels,
+        residency: Residency,
+        engine: ModelEngine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: monotonic, s."""
         self._manager = manager
         self._residency = residency
         self._engine = engine
+        self._clock = clock
         self._reloads: dict[str, Reload] = {}
         self._failures: dict[str, tuple[float, CoreError]] = {}
+        # Who waits for a model without a request, and for which version.
+        self._askers: dict[str, dict[asyncio.Future[None], int | None]] = {}
         self.outcomes = {"done": 0, "failed": 0}
 
     def stats(self) -> Mapping[str, Any] | None:
@@ -87,43 +110,96 @@ class Demand:
 
     def unloaded(self, name: str) -> None:
         """Somebody wished so: only a load brings it back."""
+        self._failures.pop(name, None)
         self._reloads.pop(name, None)
         record = self._manager.record(name)
         if record is not None:
             record.on_demand = False
 
     async def load(self, name: str) -> None:
-        """Loads a model that requests wait for, or ends their wait. Does not raise."""
+        """Loads a model that is waited for, or ends the wait. Does not raise."""
+        failure: CoreError | None = None
         try:
-            await self._load(name)
-            self.outcomes["done"] += 1
+            if await self._load(name):
+                self.outcomes["done"] += 1
+        except LoadGivenUpError:  # whoever has come since is no part of it
+            self._engine.give_up_load(name)
+            return
         except Exception as error:
-            failure: CoreError = InternalError(f"model '{name}' could not be loaded on demand")
+            failure = InternalError(f"model '{name}' could not be loaded on demand")
             if isinstance(error, CoreError):
                 failure = error
             else:
                 _log.exception("%s", failure.message)
-            if not isinstance(error, AbortedError):  # nobody waits any more
-                self.outcomes["failed"] += 1
+            self.outcomes["failed"] += 1
             self._engine.end_wait(name, failure.code, failure.message)
+        for asker in self._askers.get(name, {}):
+            _answer(asker, failure)
 
-    async def _load(self, name: str) -> None:
+    async def bring(self, name: str, version: int | None) -> None:
+        """Loads a model for somebody who has to know it before they can ask it anything.
+
+        Nothing where it serves, or where no request would load it.
+
+        Raises:
+            NotFoundError: no load has the version.
+            ResourceExhaustedError: too many wait for it already; or as its load.
+            CoreError: as its load.
+        """
+        if self._manager.record(name) is None or not self._manager.awaits(name):
+            return
+        askers = self._askers.setdefault(name, {})
+        if len(askers) >= _MOST_ASKERS:
+            text = f"model '{name}' is not loaded yet, and {len(askers)} wait for it already"
+            raise ResourceExhaustedError(text)
+        is_first = all(each.done() for each in askers)
+        asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        askers[asker] = version
+        if is_first:
+            self._manager.on_demand(name)
+        try:
+            await asker
+        finally:
+            del askers[asker]
+            if not askers:
+                self._askers.pop(name, None)
+
+    def close(self) -> None:
+        """Nothing is loaded any more: nobody waits on."""
+        text = "the server is shutting down"
+        for name in self._manager.names():
+            self._engine.end_wait(name, Code.UNAVAILABLE, text)
+        for askers in self._askers.values():
+            for asker in askers:
+                _answer(asker, UnavailableError(text))
+
+    def set_loadable(self, name: str, versions: Collection[int]) -> None:
+        """A load would bring these versions: who waits for another one is told that it is not."""
+        self._engine.set_loadable(name, list(versions))
+        for asker, version in self._askers.get(name, {}).items():
+            if version is not None and version not in versions:
+                text = f"Request for unknown model: '{name}' version {version} is not found"
+                _answer(asker, NotFoundError(text))
+
+    def _is_wanted(self, name: str) -> bool:
+        if self._engine.waiting(name) > 0:
+            return True
+        return any(not asker.done() for asker in self._askers.get(name, ()))
+
+    async def _load(self, name: str) -> bool:
         if self._manager.is_closing:
             raise UnavailableError(f"the server is shutting down, model '{name}' is not loaded")
         failed_s, failure = self._failures.get(name, (0.0, None))
-        if failure is not None and time.monotonic() - failed_s < _KEPT_FAILURE_S:
+        if failure is not None and self._clock() - failed_s < _KEPT_FAILURE_S:
             raise failure
-        _log.info("model '%s' is loaded on demand", name)
+        _log.info("model '%s' is asked for, and loaded on demand", name)
         try:
             reload = self._reloads.get(name) or self._manager.load_again(name)
-            await reload(is_wanted=lambda: self._engine.waiting(name) > 0)
-        except AbortedError:
+            return await reload(is_wanted=lambda: self._is_wanted(name))
+        except AbortedError:  # nothing is wrong with the model
             raise
         except CoreError as error:
-            self._failures[name] = (
-                time.monotonic(),
-                core_error(error.code, error.message),
-            )
+            self._failures[name] = (self._clock(), core_error(error.code, error.message))
             raise
 
     def _is_pinned(self, name: str) -> bool:
@@ -131,3 +207,13 @@ class Demand:
             return is_pinned(self._manager.plan(name).config)
         except Exception:  # it is told when it is loaded
             return False
+
+
+def _answer(asker: asyncio.Future[None], failure: CoreError | None) -> None:
+    """Ends a wait; one whose caller has left is over."""
+    if asker.done():
+        return
+    if failure is None:
+        asker.set_result(None)
+    else:
+        asker.set_exception(core_error(failure.code, failure.message))

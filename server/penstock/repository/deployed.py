@@ -68,17 +68,21 @@ class DeployedModels(ModelManager):
             try:
                 return [await check(each) for each in prepared]
             except BaseException:
-                for each in prepared:
-                    await self._drain_threads.run(each.handle.close, self._drain_timeout_s)
+                await self.discard(name, prepared)
                 raise
 
         await asyncio.shield(self._track(self._replace(name, make_plan, prepare)))
 
     def serving_config(self, name: str, version: int) -> ModelConfig | None:
-        """The completed configuration that a version serves with; None: it does not serve."""
+        """The completed configuration that a version serves with; None: it does not serve.
+
+        One that was unloaded for another is asked for still, and has what it served with.
+        """
         record = self._models.get(name)
-        served = record.serving.get(version) if record is not None else None
-        return served.config if served is not None else None
+        if record is None:
+            return None
+        served = record.serving.get(version)
+        return served.config if served is not None else record.evicted.get(version)
 
     def all_ready(self) -> bool:
         """Whether the server is ready, as far as models go: after start, before close."""

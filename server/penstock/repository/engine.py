@@ -133,7 +133,14 @@ class EngineVersion(Protocol):
     def close(self, timeout_s: float) -> bool:
         """Blocking. Finishes what it has, then frees the model on this thread.
 
-        False when that took longer than timeout_s and requests were failed.
+        False when that took longer than timeout_s: requests were failed, and what runs holds the
+        model until a `reap` finds it ended.
+        """
+
+    def reap(self) -> bool:
+        """Blocking, while the model is freed. After a close that was not in time: frees it now.
+
+        False: something runs still. True also where it is freed already.
         """
 
     def is_available(self) -> bool:
@@ -163,6 +170,15 @@ class ModelEngine(Protocol):
 
     def end_wait(self, model_name: str, code: int, message: str) -> None:
         """Requests that wait for the model to be loaded fail with this."""
+
+    def give_up_load(self, model_name: str) -> None:
+        """Nobody waited, and the load was given up: whoever has come since is a new demand."""
+
+    def set_loadable(self, model_name: str, versions: Sequence[int]) -> None:
+        """A load on demand would bring these versions: requests for others end at once.
+
+        That holds until the load has ended: set_serving with versions, end_wait, give_up_load.
+        """
 
     def waiting(self, model_name: str) -> int:
         """How many requests wait for the model to be loaded."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.own_parameters import InstanceBounds
+from penstock.repository.residency import Residency
 from penstock.threads import Threads
 
 __all__ = ["ScalableVersion"]
@@ -18,7 +19,9 @@ _LEAVING_S = 30.0
 class ScalableVersion:
     """What a scaler sees of a version. Calls raise CoreError once it serves no more.
 
-    Threading: confined to the event loop. Ownership: borrows the threads.
+    Under a memory budget instances take their part of it.
+
+    Threading: confined to the event loop. Ownership: borrows the residency and the threads.
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class ScalableVersion:
         model: str,
         served: ServedVersion,
         bounds: InstanceBounds,
+        residency: Residency,
         loads: Threads,
         drains: Threads,
     ) -> None:
@@ -34,6 +38,7 @@ class ScalableVersion:
         self.key: object = served.handle
         self.bounds = (bounds.least, bounds.most)
         self._served = served
+        self._residency = residency
         self._loads = loads
         self._drains = drains
 
@@ -42,9 +47,15 @@ class ScalableVersion:
         return self._served.handle.stats()
 
     async def add(self) -> None:
-        """One more instance, warm."""
-        await self._loads.run(self._served.handle.add_instance, self._served.warm_ups)
+        """One more instance, warm; ResourceExhaustedError where the memory budget has no room."""
+        await self._residency.add_instance(self._served, self._add, self._remove)
 
     async def remove(self) -> None:
         """One instance less, which ends what it has."""
-        await self._drains.run(self._served.handle.remove_instance, _LEAVING_S)
+        await self._residency.remove_instance(self._served, self._remove)
+
+    async def _add(self) -> None:
+        await self._loads.run(self._served.handle.add_instance, self._served.warm_ups)
+
+    async def _remove(self) -> bool:
+        return await self._drains.run(self._served.handle.remove_instance, _LEAVING_S)

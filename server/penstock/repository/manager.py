@@ -125,7 +125,8 @@ class ModelManager(ServingModels):
             CoreError: as `load`.
         """
         self._check_open()
-        self.demand.forget(name)
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            self.demand.forget(name)  # here: a load under way has read what was there before
         if self._residency.has_budget and not self._serves(name):
             self.demand.know(name)
             self._models[name].on_demand = True  # it may have been gone, or broken
@@ -231,4 +232,5 @@ class ModelManager(ServingModels):
             for name in self.gone_too_long(await self._list_models()):
                 if name not in self._locks:  # else it is about to be loaded again
                     del self._models[name]
+                    self.demand.forget(name)
                     self._engine.forget(name)

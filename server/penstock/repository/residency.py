@@ -1,10 +1,11 @@
 """Residency: which models are in memory under a budget, and which make room for others.
 
 What a load takes is what its configuration declares, or what was measured: by how much the memory
-of this process and of its children grew while it was loaded and warmed up, loads being one at a
-time under a budget, and no less than its versions' files have bytes. What models take later, as
-they run, is not seen, nor is memory that the allocator had kept from a model before: it is given
-back to the system first (`malloc_trim`), as far as its pages are free.
+of this process and of its children grew while it was loaded and warmed up, and no less than its
+versions' files have bytes. Loads, and instances that are added, are one at a time under a budget,
+and what models that go meanwhile leave free is added, so that the growth is one model's. What
+models take later, as they run, is not seen, nor is memory that the allocator had kept from a model
+before: it is given back to the system first (`malloc_trim`), as far as its pages are free.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from penstock.errors import AbortedError, CoreError, ResourceExhaustedError
+from penstock.errors import CoreError, ResourceExhaustedError
 from penstock.repository.catalog import ModelRecord, ServedVersion
 from penstock.repository.loader import LoadPlan
+from penstock.repository.measurements import Measurements
 from penstock.repository.memory import trim
 from penstock.repository.own_parameters import is_pinned, memory_bytes
+from penstock.repository.residents import Resident, Residents
 
-__all__ = ["Residency", "is_idle"]
+__all__ = ["LoadGivenUpError", "Residency", "ResidentModels", "is_idle"]
 
 _LOOK_S = 0.05
 """How often a load that waits for room looks whether a model has become idle."""
@@ -35,31 +37,38 @@ _log = logging.getLogger("penstock.repository")
 Prepare = Callable[[], Awaitable[list[ServedVersion]]]
 
 
-@dataclass(eq=False, slots=True)
-class _Resident:
-    """What one load takes, until the last of its versions is freed."""
+class LoadGivenUpError(Exception):
+    """Nobody waits for the model any more. Nothing has failed."""
 
-    name: str
-    size_bytes: int
-    is_pinned: bool
-    since_s: float
-    since_unix_s: float
-    versions: set[int] = field(default_factory=set)  # by identity
+
+class ResidentModels(Protocol):
+    """What of the models residency needs."""
+
+    def record(self, name: str) -> ModelRecord | None:
+        """What is known of a model."""
+
+    def can_evict(self, name: str) -> bool:
+        """Whether it serves, has no request, and nobody loads it."""
+
+    def evict(self, name: str, why: str) -> Awaitable[None] | None:
+        """Unloads an idle model; what to await until it is freed, or None: it cannot be now."""
+
+    async def discard(self, name: str, versions: Sequence[ServedVersion]) -> None:
+        """Frees versions that have never served, of which each is told when it is gone."""
 
 
 class Residency:
     """Admits loads within a budget.
 
     Threading: confined to the event loop.
-    Ownership: borrows the records.
+    Ownership: borrows the models.
     """
 
     def __init__(
         self,
         budget_bytes: int,
         min_residency_s: float,
-        models: Mapping[str, ModelRecord],
-        evict: Callable[[str, str], Awaitable[None] | None],
+        models: ResidentModels,
         measure: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,20 +77,18 @@ class Residency:
         Args:
             budget_bytes: 0 = none: everything is admitted, and nothing is counted.
             min_residency_s: a model that was loaded since is not unloaded for a load on demand.
-            models: what is loaded and loading, by name.
-            evict: unloads an idle model, for a reason; returns what to await until it is freed, or
-                None where it cannot be now.
+            models: what is loaded and loading.
             measure: bytes of memory, blocking.
             clock: monotonic, s.
         """
         self._budget = budget_bytes
         self._min_residency_s = min_residency_s
         self._models = models
-        self._evict = evict
         self._measure = measure
         self._clock = clock
-        self._residents: list[_Resident] = []
-        self._measured: dict[str, int] = {}
+        self._residents = Residents()
+        self._measurements = Measurements(clock)
+        self._strays: list[ServedVersion] = []  # of a load that failed, and not freed yet
         self._loading = asyncio.Lock()
         self._waiting = 0
         self.evictions = 0
@@ -93,10 +100,8 @@ class Residency:
 
     def stats(self) -> dict[str, Any]:
         """`budget` and `resident` by model, in bytes, and `evictions`."""
-        by_model: dict[str, int] = {}
-        for each in self._residents:
-            by_model[each.name] = by_model.get(each.name, 0) + each.size_bytes
-        return {"budget": self._budget, "resident": by_model, "evictions": self.evictions}
+        resident = self._residents.by_model()
+        return {"budget": self._budget, "resident": resident, "evictions": self.evictions}
 
     async def load(
         self, name: str, plan: LoadPlan, prepare: Prepare, is_wanted: Callable[[], bool] | None
@@ -112,7 +117,7 @@ class Residency:
 
         Raises:
             ResourceExhaustedError: there is no room, with bytes.
-            AbortedError: nobody waits any more.
+            LoadGivenUpError: nobody waits any more.
             CoreError: as `prepare`.
         """
         if not self.has_budget:
@@ -121,63 +126,141 @@ class Residency:
         on_disk = await asyncio.to_thread(_on_disk, plan)
         while True:
             async with self._loading:
+                if is_wanted is not None and not is_wanted():
+                    raise LoadGivenUpError(name)
                 needed = self._needed(name, plan, on_disk)
                 refusal = await self._make_room(name, needed, is_wanted is not None)
                 if refusal is None:
                     return await self._load(name, plan, prepare, on_disk)
-            self._check_fits(name, needed)
-            if is_wanted is None or self._clock() >= ends_s:
+            never_fits = needed > self._most(name)
+            if never_fits or is_wanted is None or self._clock() >= ends_s:
                 raise refusal
-            if not is_wanted():
-                raise AbortedError("nobody waits for it any more")
             self._waiting += 1
             try:  # the more look, the less often each: a look goes through all residents
                 await _pause(_LOOK_S * self._waiting)
             finally:
                 self._waiting -= 1
 
+    async def add_instance(
+        self,
+        version: ServedVersion,
+        add: Callable[[], Awaitable[None]],
+        remove: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Has `add` make one more instance of a version that serves, as far as there is room.
+
+        Raises:
+            ResourceExhaustedError: there is none, with bytes; `remove` has taken it out again.
+            CoreError: as `add`.
+        """
+        resident = self._residents.of(version)
+        if resident is None:  # there is no budget, or it is unloaded, as `add` will find
+            return await add()
+        async with self._loading:
+            refusal = await self._make_room(resident.name, resident.instance_bytes, False)
+            if refusal is not None:
+                raise refusal
+            before = await self._level()
+            await add()
+            growth = await self._level() - before
+            resident.add_instance(0 if resident.is_declared else max(growth, 0))
+            refusal = await self._make_room(resident.name, 0, False)
+            if refusal is not None:
+                await self.remove_instance(version, remove)
+                raise refusal
+
+    async def remove_instance(
+        self, version: ServedVersion, remove: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Has `remove` take out the version's latest instance, and say whether it is freed."""
+        is_freed = await remove()
+        self._residents.remove_instance(version, is_freed=is_freed)
+
+    def unloading(self, versions: Sequence[ServedVersion]) -> None:
+        """These serve no more, and are held until they are `freed`."""
+        self._residents.unpin(versions)
+
+    def left_behind(self, version: ServedVersion) -> None:
+        """A version was closed and is not freed: it has work that does not end."""
+        if self.has_budget and self._residents.of(version) is None:
+            self._strays.append(version)
+
     def freed(self, version: ServedVersion) -> None:
-        """A version that `load` gave is no more."""
-        for each in list(self._residents):
-            each.versions.discard(id(version))
-            if not each.versions:
-                self._residents.remove(each)
+        """A version is no more."""
+        self._strays = [each for each in self._strays if each is not version]
+        self._residents.free(version)
 
     def forget(self, name: str) -> None:
         """What was measured of a model counts no more: its files have changed."""
-        self._measured.pop(name, None)
+        self._measurements.forget(name)
 
     async def _load(
         self, name: str, plan: LoadPlan, prepare: Prepare, on_disk: int
     ) -> list[ServedVersion]:
-        before = await asyncio.to_thread(_trimmed, self._measure)
-        versions = await prepare()
-        size = memory_bytes(plan.config)
-        if size is None:
-            size = max(await asyncio.to_thread(self._measure) - before, on_disk)
-        self._measured[name] = size
-        now_s, pinned = self._clock(), is_pinned(plan.config)
-        resident = _Resident(name, size, pinned, now_s, time.time())
-        resident.versions = {id(version) for version in versions}
-        self._residents.append(resident)
-        fits = size <= self._budget - self._pinned(name)  # else nobody has to go for it
-        refusal = await self._make_room(name, 0, False) if fits else self._refusal(name, size)
-        if refusal is not None:
-            await asyncio.gather(
-                *(asyncio.to_thread(each.handle.close, _PATIENCE_S) for each in versions)
-            )
-            self._residents.remove(resident)
-            raise self._refusal(name, size)
+        self._strays.clear()  # of a load before, and then somebody's
+        before = await self._level()
+        try:
+            versions = await prepare()
+        except Exception:
+            if self._strays:  # closed, but not freed yet
+                size = _taken(plan, await self._level() - before, on_disk)
+                self._settle(name, plan, size, self._strays).is_pinned = False
+            raise
+        size = _taken(plan, await self._level() - before, on_disk)
+        self._settle(name, plan, size, versions)
+        if refusal := await self._refuse_too_large(name, plan, size):
+            await self._models.discard(name, versions)
+            raise refusal
         _log.info("model '%s' takes %d bytes of the memory budget", name, size)
         return versions
 
+    def _settle(
+        self, name: str, plan: LoadPlan, size: int, versions: Sequence[ServedVersion]
+    ) -> Resident:
+        resident = Resident(
+            name,
+            size,
+            is_pinned(plan.config),
+            memory_bytes(plan.config) is not None,
+            self._clock(),
+            time.time(),
+            list(versions),
+        )
+        self._residents.all.append(resident)
+        return resident
+
+    async def _refuse_too_large(self, name: str, plan: LoadPlan, size: int) -> CoreError | None:
+        """Why a model that is loaded has to go again; None: others have made room where needed."""
+        is_measured = memory_bytes(plan.config) is None
+        if size > self._most(name):
+            if is_measured:
+                rest_s = self._measurements.refuse(name, size)
+                text = "model '%s' was measured to take %d bytes, too many: tried again after %g s"
+                _log.warning(text, name, size, rest_s, extra={"model": name})
+            return self._refusal(name, size)
+        if is_measured:
+            self._measurements.keep(name, size)
+        refusal = await self._make_room(name, 0, False)
+        return None if refusal is None else self._refusal(name, size)
+
+    async def _level(self) -> int:
+        """Bytes in use, and those that were left free meanwhile: what it rises by is one load's."""
+        used = await asyncio.to_thread(_trimmed, self._measure)
+        return used + self._residents.freed_bytes
+
     async def _make_room(self, name: str, needed: int, is_patient: bool) -> CoreError | None:
-        """Unloads idle models, least recently used first, until so many bytes are free."""
-        if needed > self._budget - self._pinned(name):
+        """Unloads idle models, least recently used first, until so many bytes are free.
+
+        None goes where those that can do not suffice.
+        """
+        if needed > self._most(name):
             return self._refusal(name, needed)
-        while self._total() + needed > self._budget:
-            for victim in sorted(self._evictable(name, is_patient), key=self._used_unix_s):
-                freed = self._evict(victim.name, f"'{name}' is loaded")
+        while (short := self._residents.total() + needed - self._budget) > 0:
+            victims = self._evictable(name, is_patient)
+            if sum(each.size_bytes for each in victims) < short:
+                return self._refusal(name, needed)
+            for victim in sorted(victims, key=self._used_unix_s):
+                freed = self._models.evict(victim.name, f"'{name}' is loaded")
                 if freed is not None:
                     self.evictions += 1
                     await freed
@@ -186,41 +269,45 @@ class Residency:
                 return self._refusal(name, needed)
         return None
 
-    def _check_fits(self, name: str, needed: int) -> None:
-        if needed > self._budget - self._pinned(name):
-            raise self._refusal(name, needed)
+    def _most(self, name: str) -> int:
+        """What a model can have with all others gone that may go."""
+        return self._budget - self._residents.pinned(name)
 
     def _refusal(self, name: str, needed: int) -> CoreError:
-        held = self._total()
         return ResourceExhaustedError(
             f"model '{name}' takes {needed} bytes, and the memory budget is {self._budget} bytes: "
-            f"{held} are held, {self._pinned(name)} of them by pinned models and the rest by models"
-            " that are in use or were loaded a moment ago"
+            f"{self._residents.total()} are held, {self._residents.pinned(name)} of them by pinned "
+            "models and the rest by models that are in use or were loaded a moment ago"
         )
 
-    def _evictable(self, name: str, is_patient: bool) -> list[_Resident]:
+    def _evictable(self, name: str, is_patient: bool) -> list[Resident]:
         latest_s = self._clock() - (self._min_residency_s if is_patient else 0.0)
         return [
             each
-            for each in self._residents
-            if each.name != name and not each.is_pinned and each.since_s <= latest_s
+            for each in self._residents.all
+            if each.name != name
+            and not each.is_pinned
+            and each.since_s <= latest_s
+            and self._serves(each)
+            and self._models.can_evict(each.name)
         ]
 
-    def _used_unix_s(self, resident: _Resident) -> float:
-        record = self._models.get(resident.name, ModelRecord())
+    def _serves(self, resident: Resident) -> bool:
+        """Whether unloading its model frees it: it may have gone before, and be held still."""
+        record = self._models.record(resident.name)
+        return record is not None and any(resident.has(v) for v in record.serving.values())
+
+    def _used_unix_s(self, resident: Resident) -> float:
+        record = self._models.record(resident.name) or ModelRecord()
         stats = [served.handle.stats() for served in record.serving.values()]
         last_s = [float(each.get("last_inference_ms", 0)) / 1e3 for each in stats]
         return max([resident.since_unix_s, *last_s])
 
-    def _total(self) -> int:
-        return sum(each.size_bytes for each in self._residents)
-
-    def _pinned(self, name: str) -> int:
-        return sum(e.size_bytes for e in self._residents if e.is_pinned and e.name != name)
-
     def _needed(self, name: str, plan: LoadPlan, on_disk: int) -> int:
         declared = memory_bytes(plan.config)
-        return self._measured.get(name, on_disk) if declared is None else declared
+        if declared is not None:
+            return declared
+        return self._measurements.needed(name, on_disk, self._most(name))
 
 
 def is_idle(versions: Sequence[ServedVersion]) -> bool:
@@ -231,6 +318,12 @@ def is_idle(versions: Sequence[ServedVersion]) -> bool:
             if part.get("pending", 0) or part.get("running", 0):
                 return False
     return True
+
+
+def _taken(plan: LoadPlan, growth: int, on_disk: int) -> int:
+    """What a load takes: as declared, or as measured."""
+    declared = memory_bytes(plan.config)
+    return max(growth, on_disk) if declared is None else declared
 
 
 def _trimmed(measure: Callable[[], int]) -> int:

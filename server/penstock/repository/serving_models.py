@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from penstock.errors import AbortedError, Code
-from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion, start_all
+from penstock.errors import AbortedError, CoreError
+from penstock.repository.catalog import (
+    ModelCatalog,
+    ModelRecord,
+    ServedVersion,
+    parse_version,
+    start_all,
+)
 from penstock.repository.demand import Demand
 from penstock.repository.engine import ModelEngine
 from penstock.repository.failures import is_foreseen, load_failure, merge_failures
 from penstock.repository.instances import ScalableVersion
+from penstock.repository.leftovers import Leftovers
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.memory import anonymous_bytes
 from penstock.repository.own_parameters import instance_bounds
-from penstock.repository.residency import Residency, is_idle
+from penstock.repository.residency import LoadGivenUpError, Residency, is_idle
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.states import EVICTED, UNLOADED
 from penstock.threads import Threads
@@ -48,6 +56,7 @@ class ServingModels(ModelCatalog):
         settings: RepositorySettings,
         on_change: Callable[[], None] = lambda: None,
         measure: Callable[[], int] = anonymous_bytes,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Serves nothing yet.
 
@@ -56,6 +65,7 @@ class ServingModels(ModelCatalog):
             settings: what to serve.
             on_change: called when a model begins or ceases to serve, to load or to be broken.
             measure: bytes of memory that are in use, for the memory budget; blocking.
+            clock: monotonic, s; of the memory budget.
         """
         super().__init__()
         self._engine = engine
@@ -68,13 +78,10 @@ class ServingModels(ModelCatalog):
         self._load_threads = Threads(settings.load_threads, "load")
         self._drain_threads = Threads(settings.load_threads, "drain")
         self._residency = Residency(
-            settings.memory_budget_bytes,
-            settings.min_residency_s,
-            self._models,
-            self._evict,
-            measure,
+            settings.memory_budget_bytes, settings.min_residency_s, self, measure, clock
         )
-        self.demand = Demand(self, self._residency, engine)
+        self.leftovers = Leftovers(self._drain_threads, self._residency.freed)
+        self.demand = Demand(self, self._residency, engine, clock)
         self._drain_timeout_s = settings.drain_timeout_s
         self._is_started = False
         self._is_closing = False
@@ -88,6 +95,10 @@ class ServingModels(ModelCatalog):
         """What is known of a model; None: nothing yet."""
         return self._models.get(name)
 
+    def names(self) -> list[str]:
+        """Of all that is known."""
+        return list(self._models)
+
     def publish(self, name: str, record: ModelRecord) -> None:
         """A model becomes known."""
         self._models[name] = record
@@ -99,7 +110,7 @@ class ServingModels(ModelCatalog):
 
     def load_again(
         self, name: str, config_json: str | None = None
-    ) -> Callable[..., Awaitable[None]]:
+    ) -> Callable[..., Awaitable[bool]]:
         """What loads a model of the repositories, as `_replace` with its arguments."""
         prepare = partial(self._prepare, self._loader, lambda: True)
         return partial(self._replace, name, partial(self._loader.plan, name, config_json), prepare)
@@ -108,6 +119,15 @@ class ServingModels(ModelCatalog):
         """Begins to load a model that requests wait for."""
         self._track(self.demand.load(name))
 
+    async def bring(self, name: str, version: str = "") -> None:
+        """Has a model loaded that a request would load; nothing for any other.
+
+        Raises:
+            InvalidArgumentError: the version is not a number.
+            CoreError: as its load.
+        """
+        await self.demand.bring(name, parse_version(version))
+
     def memory(self) -> Mapping[str, Any] | None:
         """What is counted of the memory budget; None: there is none."""
         return self.demand.stats()
@@ -115,7 +135,9 @@ class ServingModels(ModelCatalog):
     def scalable(self) -> list[ScalableVersion]:
         """The versions that serve and leave the number of their instances open."""
         return [
-            ScalableVersion(name, served, bounds, self._load_threads, self._drain_threads)
+            ScalableVersion(
+                name, served, bounds, self._residency, self._load_threads, self._drain_threads
+            )
             for name, record in self._models.items()
             for served in record.serving.values()
             if (bounds := instance_bounds(served.config)) is not None
@@ -133,8 +155,7 @@ class ServingModels(ModelCatalog):
         """
         self._is_closing = True
         self._loader.close()
-        for name in self._models:
-            self._engine.end_wait(name, Code.UNAVAILABLE, "the server is shutting down")
+        self.demand.close()
         self._drain_timeout_s = min(timeout_s, self._drain_timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._wait_for_tasks(deadline)
@@ -143,6 +164,7 @@ class ServingModels(ModelCatalog):
         await self._wait_for_tasks(deadline)
         for task in self._tasks:
             task.cancel()
+        self.leftovers.close()
         remaining_s = max(0.0, deadline - asyncio.get_running_loop().time())
         ended = await asyncio.gather(
             self._load_threads.close(remaining_s), self._drain_threads.close(remaining_s)
@@ -155,34 +177,51 @@ class ServingModels(ModelCatalog):
         make_plan: Callable[[], LoadPlan],
         prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
         is_wanted: Callable[[], bool] | None = None,
-    ) -> None:
+    ) -> bool:
         """Serves what `prepare` gives in place of what serves; if it fails nothing changes.
 
-        `is_wanted`: of a load on demand, which there is no need of where the model serves.
+        `is_wanted`: of a load on demand, which there is no need of where the model serves: False.
         """
         async with self._locks.setdefault(name, asyncio.Lock()):
-            if is_wanted is not None and not self._awaits(name):
-                return
+            if is_wanted is not None and not self.awaits(name):
+                return False
             record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
             try:
                 plan = await self._load_threads.run(make_plan)
+                if is_wanted is not None:
+                    self._check_wanted(name, plan, is_wanted)
                 record.forget_gone(plan.model.versions)
                 record.begin_load(plan.versions)
                 self._publish(name, record)
                 loads = partial(prepare, plan)
                 versions = await self._residency.load(name, plan, loads, is_wanted)
-            except Exception as error:
-                failure = load_failure(name, error)
-                record.fail_load(failure.message)
+            except LoadGivenUpError:
+                record.give_up_load()
                 self._publish(name, record)
-                level = logging.INFO if isinstance(failure, AbortedError) else logging.ERROR
-                trace = not is_foreseen(error)
-                _log.log(level, "%s", failure.message, exc_info=trace, extra={"model": name})
-                raise failure from error
+                raise
+            except Exception as error:
+                raise self._fail_load(name, record, error) from error
             self.demand.loaded(name, record, partial(self._replace, name, make_plan, prepare))
             self._serve(name, record, versions)
             about = {"model": name, "version": ", ".join(map(str, record.serving))}
             _log.info("model '%s' serves version %s", *about.values(), extra=about)
+            return True
+
+    def _check_wanted(self, name: str, plan: LoadPlan, is_wanted: Callable[[], bool]) -> None:
+        """Those who wait for a version that the load does not bring go without it."""
+        self.demand.set_loadable(name, plan.versions)
+        if not is_wanted():
+            raise LoadGivenUpError(name)
+
+    def _fail_load(self, name: str, record: ModelRecord, error: Exception) -> CoreError:
+        """The index says why; the failure, for who asked."""
+        failure = load_failure(name, error)
+        record.fail_load(failure.message)
+        self._publish(name, record)
+        level = logging.INFO if isinstance(failure, AbortedError) else logging.ERROR
+        trace = error if not is_foreseen(error) else None
+        _log.log(level, "%s", failure.message, exc_info=trace, extra={"model": name})
+        return failure
 
     async def _prepare(
         self, loader: ModelLoader, is_current: Callable[[], bool], plan: LoadPlan
@@ -203,10 +242,14 @@ class ServingModels(ModelCatalog):
         if failures:
             await self._load_threads.run(prepared.clear)  # freeing a model takes time
             raise merge_failures(failures)
-        await self._load_threads.run(start_all, prepared)
+        try:
+            await self._load_threads.run(start_all, prepared)
+        except Exception:  # the system has no threads to give: those that have one are ended
+            await self.discard(plan.model.name, prepared)
+            raise
         return sorted(prepared, key=lambda served: served.version)
 
-    def _awaits(self, name: str) -> bool:
+    def awaits(self, name: str) -> bool:
         """Whether a load on demand has a point: it does not serve, nor was it unloaded by wish."""
         record = self._models.get(name)
         return record is None or (record.on_demand and not record.serving)
@@ -215,22 +258,29 @@ class ServingModels(ModelCatalog):
         record = self._models.get(name)
         return record is not None and bool(record.serving)
 
-    def _evict(self, name: str, why: str) -> Awaitable[None] | None:
-        """Unloads a model without requests, if it has none and nobody loads it."""
+    def can_evict(self, name: str) -> bool:
+        """Whether the model serves, has no request, and nobody loads it."""
         lock, record = self._locks.get(name), self._models.get(name)
         if record is None or not record.serving or (lock is not None and lock.locked()):
+            return False
+        return is_idle(list(record.serving.values()))
+
+    def evict(self, name: str, why: str) -> Awaitable[None] | None:
+        """Unloads a model without requests; what to await, or None where it cannot be now."""
+        if not self.can_evict(name):
             return None
-        versions = list(record.serving.values())
-        if not is_idle(versions):
-            return None
+        record = self._models[name]
         self._engine.set_serving(name, [], record.unready(), loads_on_demand=True)
-        if not is_idle(versions):  # a request came meanwhile; those behind it wait
+        if not is_idle(list(record.serving.values())):  # a request came; those behind it wait
             self._publish(name, record)
             return None
         text = "model '%s' is unloaded for the memory budget: it is idle, and %s"
         _log.info(text, name, why, extra={"model": name})
-        drains = self._serve(name, record, (), EVICTED)
-        return _all(drains)
+        return _all(self._serve(name, record, (), EVICTED))
+
+    async def discard(self, name: str, versions: Sequence[ServedVersion]) -> None:
+        """Frees versions that were loaded and will not serve, or leaves them to be looked after."""
+        await asyncio.gather(*(self._close(name, version) for version in versions))
 
     def _serve(
         self,
@@ -241,6 +291,7 @@ class ServingModels(ModelCatalog):
     ) -> list[asyncio.Task[None]]:
         """Serves exactly these versions and drains those that served before."""
         replaced = record.swap(versions, reason)
+        self._residency.unloading(replaced)
         self._publish(name, record)
         return [self._track(self._drain(name, record, old)) for old in replaced]
 
@@ -251,16 +302,21 @@ class ServingModels(ModelCatalog):
         self._on_change()
 
     async def _drain(self, name: str, record: ModelRecord, old: ServedVersion) -> None:
+        await self._close(name, old)
+        record.finish_unload(old.version)
+
+    async def _close(self, name: str, old: ServedVersion) -> None:
         about, timeout_s = {"model": name, "version": old.version}, self._drain_timeout_s
         try:
-            in_time = await self._drain_threads.run(old.handle.close, timeout_s)
-            if not in_time:
-                text = "model '%s' version %d: requests were not finished within %g s and failed"
-                _log.warning(text, name, old.version, timeout_s, extra=about)
+            if await self._drain_threads.run(old.handle.close, timeout_s):
+                self._residency.freed(old)
+                return
+            text = "model '%s' version %d: requests were not finished within %g s and failed"
+            _log.warning(text, name, old.version, timeout_s, extra=about)
         except Exception:
             _log.exception("model '%s' version %d: the drain failed", *about.values(), extra=about)
-        record.finish_unload(old.version)
-        self._residency.freed(old)
+        self._residency.left_behind(old)
+        self.leftovers.add(name, old)
 
     def _track(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that close waits for, and whose failure may go unread: its caller may be gone."""

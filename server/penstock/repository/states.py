@@ -11,6 +11,9 @@ UNLOADED = "unloaded"
 EVICTED = "unloaded while idle, to make room within the memory budget: the next request loads it"
 """The reason of one whose memory another model was given."""
 
+GIVEN_UP = "not loaded, since nobody waited for it any more: the next request loads it"
+"""The reason of one whose load was given up before it began."""
+
 NOT_LOADED = "not loaded yet: the first request loads it"
 """The reason of a model that waits to be asked for, under a memory budget."""
 

@@ -138,7 +138,9 @@ async def test_version_unloaded_for_another_is_loaded_on_demand_and_checked_agai
         await models.deploy("m", repository(tmp_path / "m", 3, takes), 3, checks)
         add_model(tmp_path / "n", "n", config=takes)
         await models.deploy("n", tmp_path / "n", 1, passes)
-        assert serving(engine) == [] and engine.on_demand["m"]
+        assert (serving(engine), engine.on_demand["m"]) == ([], True)
+        assert models.serving_config("m", 3) is not None  # what clients know of it
+        assert models.serving_config("m", 2) is None
         assert models.all_ready()
         engine.waits["m"] = 1
         await models.demand.load("m")
@@ -147,3 +149,19 @@ async def test_version_unloaded_for_another_is_loaded_on_demand_and_checked_agai
         assert (models.memory() or {})["resident"] == {"m": 100}
         await models.withdraw("m")
         assert not engine.on_demand["m"]
+        assert models.serving_config("m", 3) is None
+
+
+async def test_version_that_fails_its_check_and_does_not_end_counts_until_it_has(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine()
+    takes = 'parameters { key: "memory_bytes" value { string_value: "100" } }\n'
+    async with running(engine, memory_budget_bytes=150) as models:
+        engine.drains_in_time = False
+        with pytest.raises(CoreError, match="it is off"):
+            await models.deploy("m", repository(tmp_path, 1, takes), 1, fails)
+        assert (models.memory() or {})["resident"] == {"m": 100}
+        engine.drains_in_time = True
+        await models.leftovers.look()
+        assert (models.memory() or {})["resident"] == {}

@@ -1,50 +1,14 @@
 """Models under a memory budget: what is loaded at start, what makes room, what is said of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.fake_engine import FakeEngine, add_model
+from tests.support.budgets import ask, made, served, serving, takes, until_unloaded
+from tests.support.fake_engine import add_model
 
 from penstock.errors import Code, InvalidArgumentError, ResourceExhaustedError
-from penstock.repository.manager import ModelManager
-from penstock.repository.settings import RepositorySettings
-
-ENTRY = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}\n'
-
-
-def takes(size: int, *, pinned: bool = False) -> str:
-    text = ENTRY.format("memory_bytes", size)
-    return text + (ENTRY.format("memory_pinned", "true") if pinned else "")
-
-
-@asynccontextmanager
-async def serving(
-    repository: Path, budget: int, *, measure: Callable[[], int] = lambda: 0, **settings: Any
-) -> AsyncIterator[tuple[ModelManager, FakeEngine]]:
-    engine = FakeEngine()
-    values = {"memory_budget_bytes": budget, "min_residency_s": 0.0, **settings}
-    wanted = RepositorySettings(paths=(repository,), **values)
-    manager = ModelManager(engine, wanted, measure=measure)
-    try:
-        await manager.start()
-        yield manager, engine
-    finally:
-        await manager.close(5.0)
-
-
-async def ask(manager: ModelManager, engine: FakeEngine, name: str) -> None:
-    """A request waits for the model, and the manager hears of it."""
-    engine.waits[name] = 1
-    await manager.demand.load(name)
-    engine.waits[name] = 0
-
-
-def served(engine: FakeEngine) -> set[str]:
-    return {name for name, versions in engine.serving.items() if versions}
 
 
 async def test_start_loads_the_pinned_ones_only(tmp_path: Path) -> None:
@@ -78,7 +42,8 @@ async def test_room_is_made_by_the_idle_and_not_by_the_busy(tmp_path: Path) -> N
         engine.waits["b"] = 0  # who asked has left
         await manager.demand.load("b")
         assert served(engine) == {"a", "c"}
-        assert engine.ended[-1][:2] == ("b", Code.ABORTED)
+        assert (engine.ended, engine.given_up) == ([], ["b"])
+        assert "memory budget" in (await manager.index())[1].reason
         memory = manager.memory() or {}
         assert memory["loads"] == {"done": 3, "failed": 0}
 
@@ -95,17 +60,37 @@ async def test_model_that_was_loaded_a_moment_ago_stays_for_a_while(tmp_path: Pa
         assert served(engine) == {"b"}
 
 
-async def test_model_that_takes_more_than_its_files_say_is_unloaded_again(tmp_path: Path) -> None:
-    add_model(tmp_path, "a")
-    grows = iter([0, 1000])
-    async with serving(tmp_path, 500, measure=lambda: next(grows)) as (manager, engine):
-        with pytest.raises(ResourceExhaustedError, match="takes 1000 bytes.*budget is 500 bytes"):
-            await manager.load_again("a")()
-        assert engine.created[0].log[-1] == "close"
-        assert served(engine) == set()
-        await ask(manager, engine, "a")  # now it is known, and not tried
-        assert len(engine.created) == 1
-        assert engine.ended[-1][:2] == ("a", Code.RESOURCE_EXHAUSTED)
+async def test_nobody_has_to_go_for_what_cannot_be_had(tmp_path: Path) -> None:
+    """Neither for a model that fits in no case, nor where those that are idle do not suffice."""
+    for name, size in (("a", 40), ("busy", 40), ("huge", 101), ("big", 70)):
+        add_model(tmp_path, name, config=takes(size))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        await manager.load("busy")
+        engine.counters[engine.serving["busy"][0]] = {"running": 1}
+        await ask(manager, engine, "huge")
+        with pytest.raises(ResourceExhaustedError, match="'big' takes 70 bytes"):
+            await manager.load("big")
+        assert served(engine) == {"a", "busy"}
+        assert [code for _, code, _ in engine.ended] == [Code.RESOURCE_EXHAUSTED]
+        assert made(engine, "huge") == made(engine, "big") == []
+
+
+async def test_pinned_model_that_is_unloaded_is_pinned_no_more(tmp_path: Path) -> None:
+    """Whoever needs the memory that it still holds waits for it."""
+    add_model(tmp_path, "a", config=takes(100, pinned=True))
+    add_model(tmp_path, "b", config=takes(100))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        engine.drains_in_time = False
+        await manager.unload("a")
+        await until_unloaded(manager, "a")
+        engine.waits["b"] = 1
+        load = asyncio.create_task(manager.demand.load("b"))
+        engine.drains_in_time = True
+        await manager.leftovers.look()
+        await load
+        assert served(engine) == {"b"}
+        assert engine.ended == []
 
 
 async def test_failed_load_is_kept_for_those_who_ask_again(tmp_path: Path) -> None:
