@@ -1,9 +1,11 @@
 // Log: one structured line per event on standard error, in the same two formats as the Python side
 // (server/penstock/observe/log.py): text, or one JSON object per line. Never under a lock of ours,
-// never payloads.
+// never payloads. What a line holds may come from a client: no terminal and no reader of lines obeys
+// it (controls are blanks or escapes), and bytes that are no UTF-8 are U+FFFD.
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -35,15 +37,20 @@ struct LogField {
   bool is_number = false;  // `value` is one, as JSON writes it
 };
 
-// Writes one line with one write(2), so lines of several threads never mix.
-// Threading: thread-safe.
+// Writes one line. Where there is no memory for it, one that says so.
+// Threading: thread-safe; lines of several threads and processes do not mix (WriteLogLines).
 void Log(LogLevel level, std::string_view component, std::string_view message,
-         std::span<const LogField> fields = {});
+         std::span<const LogField> fields = {}) noexcept;
 
 // For who writes many lines at once. Appends a line as Log would write it, of something that happened
 // at `unix_ms`; nothing where its level is not written.
 void AppendLogLine(std::string* out, int64_t unix_ms, LogLevel level, std::string_view component,
                    std::string_view message, std::span<const LogField> fields);
-void WriteLogLines(std::string_view lines);
+
+// Writes whole lines, in pieces that a pipe takes whole or not at all (PIPE_BUF); a line that is
+// longer goes alone, and may be cut short or mixed with another process's. Returns how many lines
+// were lost: standard error is full and does not block, or is closed.
+// Blocking: as long as standard error does.
+size_t WriteLogLines(std::string_view lines) noexcept;
 
 }  // namespace penstock

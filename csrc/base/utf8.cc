@@ -46,6 +46,11 @@ bool IsValidUtf8(std::string_view text) {
   return true;
 }
 
+size_t CharacterLength(std::string_view text) {
+  const auto* p = reinterpret_cast<const uint8_t*>(text.data());
+  return *p < 0x80 ? 1 : MultiByteLength(p, p + text.size());
+}
+
 std::string ReplaceInvalidUtf8(std::string_view text) {
   std::string valid;
   const auto* p = reinterpret_cast<const uint8_t*>(text.data());

@@ -10,6 +10,9 @@ namespace penstock {
 
 bool IsValidUtf8(std::string_view text);
 
+// Bytes of the character that `text` begins with; 0 where it begins with none. REQUIRES: not empty.
+size_t CharacterLength(std::string_view text);
+
 // `text` with U+FFFD for every byte that is not part of a character: for texts from outside, such
 // as a backend's, on their way to a client.
 std::string ReplaceInvalidUtf8(std::string_view text);

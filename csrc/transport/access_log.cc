@@ -1,18 +1,17 @@
 #include "transport/access_log.h"
 
 #include <cstdio>
-#include <exception>
 #include <utility>
 
 #include "base/log.h"
 #include "base/strcat.h"
-#include "base/utf8.h"
 
 namespace penstock {
 namespace {
 
 constexpr const char* kLogger = "penstock.access";
 constexpr size_t kMaxWriteBytes = 64 << 10;
+constexpr size_t kMaxLineBytes = 4096;  // about, with every byte of a client's escaped
 
 std::string Milliseconds(int64_t ns) {
   char text[32];
@@ -23,15 +22,15 @@ std::string Milliseconds(int64_t ns) {
 }  // namespace
 
 void AppendAccessLine(const AccessRecord& record, std::string* out) {
-  // A text may be cut in the middle of a character, and a client's may be anything.
-  const std::string method = ReplaceInvalidUtf8(record.method.view());
-  const std::string model = ReplaceInvalidUtf8(record.model.view());
-  const std::string version = ReplaceInvalidUtf8(record.version.view());
-  const std::string request_id = ReplaceInvalidUtf8(record.request_id.view());
+  // A text may be cut in the middle of a character, and a client's may be anything: the log bears it.
+  const std::string_view model = record.model.view();
+  const std::string_view version = record.version.view();
+  const std::string_view request_id = record.request_id.view();
   const std::string duration = Milliseconds(record.ended_ns - record.begun_ns);
   const std::string received = std::to_string(record.received_bytes);
   const std::string sent = std::to_string(record.sent_bytes);
-  std::vector<LogField> fields = {{"method", method}, {"status", StatusCodeName(record.status)}};
+  std::vector<LogField> fields = {{"method", record.method.view()},
+                                  {"status", StatusCodeName(record.status)}};
   if (!model.empty()) fields.push_back({"model", model});
   if (!version.empty()) fields.push_back({"version", version});
   if (!request_id.empty()) fields.push_back({"request_id", request_id});
@@ -43,7 +42,9 @@ void AppendAccessLine(const AccessRecord& record, std::string* out) {
 }
 
 AccessLog::AccessLog(Clock& clock, size_t capacity) : clock_(clock), capacity_(capacity) {
-  records_.reserve(capacity);
+  records_.reserve(capacity);  // for good: whoever pushes and takes needs no memory
+  taken_.reserve(capacity);
+  lines_.reserve(kMaxWriteBytes + kMaxLineBytes);
 }
 
 void AccessLog::Start() {
@@ -59,7 +60,7 @@ void AccessLog::Stop() {
   thread_.Join();
 }
 
-void AccessLog::Push(const AccessRecord& record) {
+void AccessLog::Push(const AccessRecord& record) noexcept {
   bool was_empty = false;
   {
     MutexLock lock(mu_);
@@ -79,50 +80,65 @@ uint64_t AccessLog::dropped() const {
 }
 
 void AccessLog::Run() noexcept {
-  std::vector<AccessRecord> records;
-  uint64_t told = 0;
-  bool goes_on = true;
-  while (goes_on) {
+  for (bool goes_on = true; goes_on;) {
+    goes_on = TakeAll();
+    WriteAll();
     try {
-      records.reserve(capacity_);
-      uint64_t dropped = 0;
-      goes_on = TakeAll(&records, &dropped);
-      Write(records, dropped - std::exchange(told, dropped));
-    } catch (const std::exception& error) {  // no memory: these lines are lost, others follow
-      Log(LogLevel::kError, kLogger, error.what());
+      TellDropped();
+    } catch (...) {  // no memory: it is told the next time
     }
-    records.clear();
   }
 }
 
 // Waits until there is something, and then a moment for what else comes. False: it is the last.
-bool AccessLog::TakeAll(std::vector<AccessRecord>* records, uint64_t* dropped) {
+bool AccessLog::TakeAll() {
   MutexLock lock(mu_);
   while (records_.empty() && !is_stopping_) changed_.Wait(mu_);
   const int64_t until_ns = clock_.NowNs() + kGatherNs;
   while (!is_stopping_ && records_.size() < capacity_ / 2 && clock_.NowNs() < until_ns) {
     clock_.WaitUntil(changed_, mu_, until_ns);
   }
-  records_.swap(*records);
-  *dropped = dropped_;
+  records_.swap(taken_);
   return !is_stopping_;
 }
 
-void AccessLog::Write(const std::vector<AccessRecord>& records, uint64_t dropped) const {
-  std::string lines;
-  for (const AccessRecord& record : records) {
-    AppendAccessLine(record, &lines);
-    if (lines.size() < kMaxWriteBytes) continue;
-    WriteLogLines(lines);
-    lines.clear();
+void AccessLog::WriteAll() {
+  for (const AccessRecord& record : taken_) {
+    const size_t before = lines_.size();
+    try {
+      AppendAccessLine(record, &lines_);
+    } catch (...) {  // no memory: this line is lost, others follow
+      lines_.resize(before);
+      CountDropped(1);
+    }
+    if (lines_.size() >= kMaxWriteBytes) Write();
   }
-  if (!lines.empty()) WriteLogLines(lines);
-  if (dropped == 0) return;
-  const std::string count = std::to_string(dropped);
+  Write();
+  taken_.clear();
+}
+
+void AccessLog::Write() {
+  CountDropped(WriteLogLines(lines_));
+  lines_.clear();
+}
+
+void AccessLog::CountDropped(size_t count) {
+  if (count == 0) return;
+  MutexLock lock(mu_);
+  dropped_ += count;
+}
+
+void AccessLog::TellDropped() {
+  const uint64_t dropped = this->dropped();
+  if (dropped == told_) return;
+  const std::string count = std::to_string(dropped - told_);
   const LogField field{"dropped", count, true};
-  Log(LogLevel::kWarning, kLogger,
-      StrCat(dropped, " calls are not in the access log: they came faster than it is written"),
+  std::string line;
+  AppendLogLine(
+      &line, UnixTimeMs(), LogLevel::kWarning, kLogger,
+      StrCat(count, " calls are not in the access log: they came faster than it is written"),
       {&field, 1});
+  if (WriteLogLines(line) == 0) told_ = dropped;
 }
 
 }  // namespace penstock

@@ -49,9 +49,10 @@ struct AccessRecord {
 };
 
 // Threading: Push and dropped() on any thread; Start and Stop are the owner's.
-// Ownership: owns its thread and a buffer of `capacity` records.
+// Ownership: owns its thread and two buffers of `capacity` records.
 // Lifecycle: made -> Start -> Push... -> Stop, which writes what there is. What is pushed to one
-// that does not run waits, or is dropped.
+// that does not run waits, or is dropped. Without memory lines are lost and counted, and the thread
+// goes on.
 // Cost: a call copies its record under a lock that the writer holds for the length of a swap; one
 // futex at most every kGatherNs wakes the writer.
 class AccessLog {
@@ -66,15 +67,19 @@ class AccessLog {
   void Start();
   void Stop() EXCLUDES(mu_);
   // Where the buffer is full the record is dropped and counted.
-  void Push(const AccessRecord& record) EXCLUDES(mu_);
+  void Push(const AccessRecord& record) noexcept EXCLUDES(mu_);
+  // Calls without a line: the buffer, standard error or the memory was full.
   uint64_t dropped() const EXCLUDES(mu_);
 
  private:
   static constexpr int64_t kGatherNs = 50'000'000;
 
   void Run() noexcept EXCLUDES(mu_);
-  bool TakeAll(std::vector<AccessRecord>* records, uint64_t* dropped) EXCLUDES(mu_);
-  void Write(const std::vector<AccessRecord>& records, uint64_t dropped) const;
+  bool TakeAll() EXCLUDES(mu_);
+  void WriteAll() EXCLUDES(mu_);
+  void Write() EXCLUDES(mu_);
+  void TellDropped();
+  void CountDropped(size_t count) EXCLUDES(mu_);
 
   // Constant after construction.
   Clock& clock_;
@@ -86,6 +91,11 @@ class AccessLog {
   std::vector<AccessRecord> records_ GUARDED_BY(mu_);
   uint64_t dropped_ GUARDED_BY(mu_) = 0;
   bool is_stopping_ GUARDED_BY(mu_) = false;
+
+  // Only on the thread of the log, once it runs.
+  std::vector<AccessRecord> taken_;
+  std::string lines_;
+  uint64_t told_ = 0;  // of `dropped_`
 
   Thread thread_;  // last: it uses everything above
 };

@@ -10,6 +10,7 @@ from penstock.errors import ConfigError
 from penstock.scaling.fleet import FleetOptions
 from penstock.scaling.http_get import Target
 from penstock.scaling.policy import PolicySettings
+from penstock.scaling.reader_tls import ReaderTls
 from penstock.setting import field_faults
 from penstock.setting import setting as _setting
 
@@ -55,6 +56,17 @@ class ScalerConfig:
         **_seconds(),
     )
     window_secs: float = _fleet(30.0, "Time over which rates are taken.", **_seconds(3600, 0.1))
+
+    metrics_use_ssl: bool = _fleet(False, "Ask for metrics over TLS only.")
+    metrics_root_cert: str = _fleet(
+        "",
+        "PEM file of who signs the certificates of metrics ports; read anew when it changes; empty"
+        " = the system's.",
+    )
+    metrics_client_cert: str = _fleet(
+        "", "PEM file of the scaler's own certificate chain; read anew when it changes."
+    )
+    metrics_client_key: str = _fleet("", "PEM file of its private key; read anew when it changes.")
 
     min_replicas: int = _policy(
         1, "Never advise fewer; 0 = none once a model is idle.", minimum=0, maximum=10_000
@@ -134,7 +146,8 @@ class ScalerConfig:
         )
 
     def fleet(self) -> FleetOptions:
-        """How to ask."""
+        """How to ask; StartupError where certificates will not do."""
+        files = (self.metrics_root_cert, self.metrics_client_cert, self.metrics_client_key)
         return FleetOptions(
             replicas=tuple(targets_of(self.replica)),
             gateways=tuple(targets_of(self.gateway)),
@@ -142,6 +155,7 @@ class ScalerConfig:
             timeout_s=self.replica_timeout_secs,
             stale_s=self.stale_secs,
             forget_s=self.forget_secs,
+            tls=ReaderTls(*files) if self.metrics_use_ssl else None,
         )
 
     def _rule_faults(self) -> Iterator[str]:
@@ -164,8 +178,16 @@ class ScalerConfig:
         pair = bool(self.grpc_server_cert) and bool(self.grpc_server_key)
         if self.grpc_use_ssl and not pair:
             yield "--grpc-use-ssl: needs --grpc-server-cert and --grpc-server-key"
+        yield from self._reader_faults()
         if self.grpc_use_ssl_mutual and not (self.grpc_use_ssl and self.grpc_root_cert):
             yield "--grpc-use-ssl-mutual: needs --grpc-use-ssl and --grpc-root-cert"
+
+    def _reader_faults(self) -> Iterator[str]:
+        for name in ("metrics_root_cert", "metrics_client_cert", "metrics_client_key"):
+            if getattr(self, name) and not self.metrics_use_ssl:
+                yield f"--{name.replace('_', '-')}: needs --metrics-use-ssl=true"
+        if bool(self.metrics_client_cert) != bool(self.metrics_client_key):
+            yield "--metrics-client-cert: needs --metrics-client-key, and the other way round"
 
 
 def targets_of(texts: tuple[str, ...]) -> list[Target]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.scaling.http_get import FetchError, Target, fetch
+from penstock.scaling.reader_tls import ReaderTls
 from penstock.scaling.reading import ReadingError, gateway_waiting, read_metrics
 from penstock.scaling.signals import ModelSignals, ReplicaHistory, ReplicaSignals, combine
 
@@ -47,6 +48,7 @@ class FleetOptions:
         forget_s: without an answer, until a replica is taken for gone.
         max_replicas: addresses that are asked.
         max_bytes: of an answer.
+        tls: None = plain HTTP. A certificate must be for the host as it is configured.
     """
 
     replicas: tuple[Target, ...] = ()
@@ -57,6 +59,7 @@ class FleetOptions:
     forget_s: float = 300.0
     max_replicas: int = 1000
     max_bytes: int = 16 << 20
+    tls: ReaderTls | None = None
 
 
 @dataclass(slots=True)
@@ -213,10 +216,16 @@ class Fleet:
         return await fetch(
             target,
             path,
-            host=_text(target),
+            host=_text((self._host_of(target), target[1])),
             timeout_s=options.timeout_s,
             max_bytes=options.max_bytes,
+            tls=None if options.tls is None else options.tls.context(),
         )
+
+    def _host_of(self, target: Target) -> str:
+        """The name that the address was found under."""
+        found = (host for (host, _), each in self._names.items() if target in each.members)
+        return next(found, target[0])
 
 
 async def resolve(host: str, port: int) -> list[Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import h11
 
@@ -18,15 +19,24 @@ class FetchError(Exception):
     """There is no answer, or none that can be used; the text tells why, for the log."""
 
 
-async def fetch(target: Target, path: str, *, host: str, timeout_s: float, max_bytes: int) -> str:
+async def fetch(
+    target: Target,
+    path: str,
+    *,
+    host: str,
+    timeout_s: float,
+    max_bytes: int,
+    tls: ssl.SSLContext | None = None,
+) -> str:
     """The body of the answer, of status 200 and UTF-8.
 
     Args:
         target: what to connect to.
         path: of the URL.
-        host: for the header.
+        host: for the header, and what a certificate must name.
         timeout_s: for all of it.
         max_bytes: of the body.
+        tls: None = plain HTTP.
 
     Raises:
         FetchError: anything else.
@@ -34,7 +44,9 @@ async def fetch(target: Target, path: str, *, host: str, timeout_s: float, max_b
     request = h11.Request(
         method="GET", target=path, headers=[("Host", host), ("Connection", "close")]
     )
-    status, body = await send(target, request, b"", timeout_s=timeout_s, max_bytes=max_bytes)
+    status, body = await send(
+        target, request, b"", timeout_s=timeout_s, max_bytes=max_bytes, tls=tls
+    )
     if status != 200:
         raise FetchError(f"HTTP status {status}")
     try:
@@ -50,7 +62,7 @@ async def send(
     *,
     timeout_s: float,
     max_bytes: int,
-    tls: object = None,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, bytes]:
     """Sends a request with its body; status and body of the answer. Raises FetchError."""
     try:
@@ -65,7 +77,7 @@ async def send(
 
 
 async def _exchange(
-    target: Target, request: h11.Request, content: bytes, max_bytes: int, tls: object
+    target: Target, request: h11.Request, content: bytes, max_bytes: int, tls: ssl.SSLContext | None
 ) -> tuple[int, bytes]:
     options = {"ssl": tls, "server_hostname": _host(request)} if tls else {}
     reader, writer = await asyncio.open_connection(*target, **options)  # type: ignore[arg-type]

@@ -34,6 +34,25 @@ TEST_F(LogTest, Text_ControlCharactersForgeNoSecondLine) {
               EndsWith("INFO engine: a b [31mc\n"));
 }
 
+// U+009B is one byte's CSI: a terminal obeys it as it does ESC [.
+TEST_F(LogTest, Text_SteersNoTerminalAndIsUtf8) {
+  EXPECT_THAT(Logged(LogLevel::kInfo, "x", "a\x7f\u0085\u009b31m\u00e4\u2028b\x9b\xf0\x9f\x98\x80"),
+              EndsWith("INFO x: a   31m\u00e4 b\uFFFD\xf0\x9f\x98\x80\n"));
+  const std::array<LogField, 4> fields = {
+      {{"a", "\u009b2J"}, {"b", "x\x7f"}, {"c", "\u00e9\x80"}, {"d", "\u2029"}}};
+  testing::internal::CaptureStderr();
+  Log(LogLevel::kInfo, "x", "call", fields);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              EndsWith("call a=\"\\u009b2J\" b=\"x\\u007f\" c=\u00e9\uFFFD d=\"\\u2029\"\n"));
+}
+
+TEST_F(LogTest, Json_SteersNoTerminalAndIsUtf8) {
+  SetLogging({.format = LogFormat::kJson});
+  EXPECT_THAT(
+      Logged(LogLevel::kInfo, "x\xff", "\u0080\u009f\x7f\u00a0\u2028"),
+      HasSubstr("\"logger\":\"x\uFFFD\",\"message\":\"\\u0080\\u009f\\u007f\u00a0\\u2028\"}"));
+}
+
 TEST_F(LogTest, Json_EscapesWhatJsonMust) {
   SetLogging({.format = LogFormat::kJson});
   const std::string line = Logged(LogLevel::kError, "a\"b", "c\\d\ne\x01");

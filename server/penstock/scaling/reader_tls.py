@@ -1,0 +1,83 @@
+"""TLS towards who is asked for metrics: whom the scaler trusts, and what it shows."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.errors import StartupError
+
+__all__ = ["ReaderTls"]
+
+_Signature = tuple[tuple[int, int, int] | None, ...]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    roots: str
+    certificate: str
+    key: str
+
+    def signature(self) -> _Signature:
+        """What changes when one of the files does."""
+        return tuple(_stat(each) for each in (self.roots, self.certificate, self.key))
+
+    def context(self) -> ssl.SSLContext:
+        """What to ask with; StartupError where the files will not do."""
+        try:
+            context = ssl.create_default_context(cafile=self.roots or None)
+        except (ssl.SSLError, OSError) as error:
+            raise StartupError(f"{self.roots} holds no certificates: {error}") from error
+        if self.certificate:
+            try:
+                # A password, so that a key with one is refused and nobody is asked for it.
+                context.load_cert_chain(self.certificate, self.key, password="")
+            except (ssl.SSLError, OSError, ValueError) as error:
+                pair = f"certificate {self.certificate} and key {self.key}"
+                raise StartupError(f"{pair} are no pair: {error}") from error
+        return context
+
+
+class ReaderTls:
+    """The context to ask with, made anew when its files have changed.
+
+    Files that will not do change nothing, and the log says so once.
+
+    Threading: confined to the event loop.
+    Blocking: looks at small files, and reads them where they have changed.
+    """
+
+    def __init__(self, roots: str = "", certificate: str = "", key: str = "") -> None:
+        """Paths of PEM files; "" = the system's roots, and nothing to show.
+
+        Raises:
+            StartupError: the files will not do.
+        """
+        self._files = _Files(roots, certificate, key)
+        self._seen = self._files.signature()
+        self._latest = self._files.context()
+
+    def context(self) -> ssl.SSLContext:
+        """As the files are now, or were when they were good."""
+        found = self._files.signature()
+        if found != self._seen:
+            self._seen = found
+            try:
+                self._latest = self._files.context()
+            except StartupError as error:
+                _log.error("the certificates in use stay in use: %s", error)
+            else:
+                _log.info("the certificates for asking were read anew")
+        return self._latest
+
+
+def _stat(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
