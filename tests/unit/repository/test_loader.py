@@ -352,7 +352,8 @@ def test_onnx_for_tensorrt_is_refused_where_no_engines_are_built(tmp_path: Path)
 @pytest.mark.parametrize(
     ("backend", "group", "fault"),
     [
-        ("onnxruntime", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
+        ("openvino", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
+        ("onnxruntime", "kind: KIND_CPU gpus: [0]", "instance_group[0].gpus: expected none with"),
         ("openvino", "gpus: [0]", "instance_group[0].gpus: backend 'openvino' runs on no GPUs"),
         ("tensorrt", "kind: KIND_CPU", "instance_group[0].kind: KIND_CPU is not supported by"),
         ("tensorrt", "gpus: [0, 0]", "instance_group[0].gpus: expected numbers of devices, each"),
@@ -365,6 +366,78 @@ def test_device_that_the_backend_does_not_run_on_is_a_fault(
     config = f'backend: "{backend}" instance_group {{ {group} }}'
     (found,) = plan_faults(tmp_path, config)
     assert found.startswith(f"config.pbtxt: {fault}")
+
+
+ACCELERATED = """backend: "onnxruntime" optimization { execution_accelerators {
+    gpu_execution_accelerator [
+        { name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } },
+        { name: "cuda" parameters { key: "use_tf32" value: "0" } }] } }"""
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (ACCELERATED, "needs an instance_group of KIND_GPU"),
+        (
+            ACCELERATED.replace("onnxruntime", "openvino"),
+            "gpu_execution_accelerator: not supported by backend 'openvino'",
+        ),
+        (
+            ACCELERATED.replace('"tensorrt"', '"auto"') + "instance_group { kind: KIND_GPU }",
+            "gpu_execution_accelerator[0].name: expected 'tensorrt' or 'cuda', got 'auto'",
+        ),
+        (
+            ACCELERATED.replace('"tensorrt"', '"cuda"') + "instance_group { kind: KIND_GPU }",
+            "gpu_execution_accelerator[1].name: 'cuda' is listed twice",
+        ),
+        (
+            'backend: "onnxruntime" instance_group [{ kind: KIND_GPU }, { kind: KIND_CPU }]',
+            "groups of one model are all of KIND_CPU or all of KIND_GPU",
+        ),
+    ],
+)
+def test_accelerator_that_cannot_be_is_a_fault(tmp_path: Path, config: str, fault: str) -> None:
+    (found,) = plan_faults(tmp_path, config)
+    assert fault in found
+
+
+def _opened_parameters(tmp_path: Path, config: str) -> dict[str, str]:
+    add_model(tmp_path, "m", config=config)
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.open_version(made.plan("m"), 1)
+    return dict(engine.opened[-1].parameters)
+
+
+def test_gpu_of_onnxruntime_reaches_the_backend_with_rows_and_accelerators(tmp_path: Path) -> None:
+    group = "instance_group { kind: KIND_GPU gpus: [1] }"
+    assert _opened_parameters(tmp_path, f"{ACCELERATED} {group} max_batch_size: 8") == {
+        "device_kind": "gpu",
+        "device": "1",
+        "max_batch_size": "8",
+        "accelerators": "tensorrt,cuda",
+        "tensorrt.precision_mode": "FP16",
+        "cuda.use_tf32": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "parameters"),
+    [
+        ("", {}),
+        ("instance_group { kind: KIND_AUTO }", {}),
+        ("instance_group { kind: KIND_CPU }", {}),
+        (
+            "instance_group { gpus: [0] }",
+            {"device_kind": "gpu", "device": "0", "max_batch_size": "64"},
+        ),
+        ("instance_group { kind: KIND_GPU }", {"device_kind": "gpu", "max_batch_size": "64"}),
+    ],
+)
+def test_onnxruntime_runs_on_a_gpu_only_where_it_is_told(
+    tmp_path: Path, group: str, parameters: dict[str, str]
+) -> None:
+    assert _opened_parameters(tmp_path, f'backend: "onnxruntime" {group}') == parameters
 
 
 def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:
