@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock.config import ServerConfig
 
-__all__ = ["engine_options"]
+__all__ = ["engine_directory", "engine_options"]
 
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
@@ -35,14 +35,21 @@ def engine_options(config: ServerConfig) -> dict[str, dict[str, str]]:
             options.setdefault(backend, {}).setdefault("library", str(library / folder))
     onnxruntime = options.setdefault("onnxruntime", {})
     onnxruntime.setdefault("cuda_libraries", ":".join(map(str, _cuda_directories())))
-    if config.engine_cache:
-        onnxruntime.setdefault("engine_cache", config.engine_cache)
+    onnxruntime.setdefault("engine_cache", str(engine_directory(config)))
     found = [each for each in map(_package_directory, _TENSORRT_PACKAGES) if each is not None]
     options.setdefault("tensorrt", {}).setdefault("search", ":".join(map(str, found)))
     python = options.setdefault("python", {})
     python.setdefault("interpreter", sys.executable)
     python.setdefault("runtime", str(_WORKER))
     return options
+
+
+def engine_directory(config: ServerConfig) -> Path:
+    """Where engines that are built of models are kept: by default in the user's cache."""
+    if config.engine_cache:
+        return Path(config.engine_cache)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "penstock" / "engines"
 
 
 def _cuda_directories() -> list[Path]:
