@@ -219,9 +219,17 @@ class ProviderAppender {
   ProviderAppender(const OrtLibrary& library, std::string what, gpu::Stream stream)
       : library_(library), what_(std::move(what)), stream_(stream) {}
 
+  Status Append(Provider provider, const std::map<std::string, std::string>& values,
+                SessionOptions* to) const {
+    const Api& api = library_.api();
+    return provider == Provider::kCuda ? AppendWith(CudaEntries(api), values, to)
+                                       : AppendWith(TensorRtEntries(api), values, to);
+  }
+
+ private:
   template <typename Options>
-  Status Append(const ProviderEntries<Options>& entries,
-                const std::map<std::string, std::string>& values, SessionOptions* to) const {
+  Status AppendWith(const ProviderEntries<Options>& entries,
+                    const std::map<std::string, std::string>& values, SessionOptions* to) const {
     Options* raw = nullptr;
     PENSTOCK_RETURN_IF_ERROR(Check(entries.create(&raw)));
     const Owned<Options> options(raw, entries.release);
@@ -232,7 +240,6 @@ class ProviderAppender {
     return Check(entries.append(to, raw));
   }
 
- private:
   Status Check(ErrorStatus* error) const {
     if (error == nullptr) return Status::Ok();
     std::string message = WithoutDirectories(library_.TakeMessage(error));
@@ -247,19 +254,6 @@ class ProviderAppender {
   const std::string what_;
   const gpu::Stream stream_;
 };
-
-Status AppendProvider(const OrtLibrary& library, const std::string& label,
-                      const ProviderSettings& provider,
-                      const std::map<std::string, std::string>& values, gpu::Stream stream,
-                      SessionOptions* to) {
-  const Api& api = library.api();
-  const ProviderAppender appender(library,
-                                  StrCat(label, ": the ", ProviderName(provider.provider),
-                                         " of ONNX Runtime ", library.version(), " cannot be used"),
-                                  stream);
-  return provider.provider == Provider::kCuda ? appender.Append(CudaEntries(api), values, to)
-                                              : appender.Append(TensorRtEntries(api), values, to);
-}
 
 }  // namespace
 
@@ -318,7 +312,12 @@ Status OrtSessionOpener::Append(int device, gpu::Stream stream, bool with_all,
     if (provider.provider == Provider::kTensorrt) {
       values.insert(profiles_.begin(), profiles_.end());
     }
-    PENSTOCK_RETURN_IF_ERROR(AppendProvider(library_, label, provider, values, stream, to));
+    const ProviderAppender appender(
+        library_,
+        StrCat(label, ": the ", ProviderName(provider.provider), " of ONNX Runtime ",
+               library_.version(), " cannot be used"),
+        stream);
+    PENSTOCK_RETURN_IF_ERROR(appender.Append(provider.provider, values, to));
   }
   return Status::Ok();
 }
