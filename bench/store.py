@@ -4,10 +4,12 @@ Run: .venv/bin/python bench/store.py [--mib 1024] [--versions 10000] [--rounds 5
 
 Push and fetch take turns with `cp` and then `sha256` of the same file on the same file system,
 without and with a flush to the disk: a push flushes before it says that it is done, cp never does,
-and a fetch into a cache need not. Each begins when all that was written before is on the disk, and
-what it made is gone before the next: nobody pays for the other's pages. Lists and aliases are those
-of a store of many versions on SQLite. Following is the time from the call that moves an alias to
-the first answer of the new version, digits, poll every 0.5 s.
+and a fetch into a cache need not. All of them are run cold and warm: before each the disk is made
+to owe nothing (sync), and what it reads (the file; for a fetch, the store's blobs) is dropped from
+memory (POSIX_FADV_DONTNEED) or read into it. What each made is gone before the next: nobody pays
+for the other's pages. `sha256` and `cp` by themselves say what bounds the others. Lists and aliases
+are those of a store of many versions on SQLite. Following is the time from the call that moves an
+alias to the first answer of the new version, digits, poll every 0.5 s.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import _measure
@@ -35,6 +37,8 @@ from penstock.store.pushing import PushRequest, push_model
 from penstock.store.records import NewVersion, Reference
 from penstock.store.store import Store, open_store
 from penstock.stored import inspect_model
+
+MEMORY = ("cold", "warm")
 
 
 def main() -> None:
@@ -52,13 +56,8 @@ def main() -> None:
 
 
 def spread(run: Callable[[], object], rounds: int) -> _measure.Spread:
-    """Seconds that it takes."""
-    taken = []
-    for _ in range(rounds):
-        begin = time.monotonic()
-        run()
-        taken.append(time.monotonic() - begin)
-    return _measure.Spread(tuple(taken))
+    """Milliseconds that it takes."""
+    return _measure.Spread(tuple(1000 * seconds(run) for _ in range(rounds)))
 
 
 def describe(manifest: Manifest) -> NewVersion:
@@ -67,64 +66,109 @@ def describe(manifest: Manifest) -> NewVersion:
     )
 
 
+class Large:
+    """A large file, a store, and what is done with them: each leaves what `tidy` removes."""
+
+    def __init__(self, place: Path, store: Store, mib: int) -> None:
+        self.source = place / "source.onnx"
+        self.copied = place / "copy"
+        self.cache = place / "cache"
+        self.store = store
+        with self.source.open("wb") as file:
+            for _ in range(mib):
+                file.write(os.urandom(1 << 20))
+
+    @property
+    def read(self) -> list[Path]:
+        """What is read by anything below: the source and the blobs."""
+        blobs = Path(self.store.artifacts.shown, "blobs")
+        return [self.source, *(each for each in blobs.rglob("*") if each.is_file())]
+
+    def cp(self) -> None:
+        subprocess.run(["cp", str(self.source), str(self.copied)], check=True)
+
+    def sha256(self) -> None:
+        self.hash(self.source)
+
+    def cp_sha256(self) -> None:
+        self.cp()
+        self.hash(self.copied)
+
+    def cp_flush_sha256(self) -> None:
+        self.cp()
+        with self.copied.open("rb") as file:
+            os.fsync(file.fileno())
+        self.hash(self.copied)
+
+    def hash(self, path: Path) -> None:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, "sha256")
+
+    def push(self) -> None:
+        self.store.push([SourceFile("version/model.onnx", self.source)], describe)
+
+    def fetch(self) -> None:
+        cache = ArtifactCache(self.cache, 0)
+        cache.open()
+        cache.fetch(self.store.show(Reference("m")), self.store.artifacts)
+        cache.close()
+
+    def tidy(self) -> None:
+        self.copied.unlink(missing_ok=True)
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
 def large(place: Path, mib: int, rounds: int) -> None:
     """Push and fetch of one large file, in turn with what anybody would do without a store."""
-    source = place / "source.onnx"
-    with source.open("wb") as file:
-        for _ in range(mib):
-            file.write(os.urandom(1 << 20))
-    files = [SourceFile("version/model.onnx", source)]
-    taken: dict[str, list[float]] = {}
+    taken: dict[tuple[str, str], list[float]] = {}
     with open_store(str(place / "large"), may_create=True) as store:
-        runs = {
-            "cp and sha256": lambda: copy(source, place / "copy", flushes=False),
-            "cp, flush and sha256": lambda: copy(source, place / "copy", flushes=True),
-            "push": lambda: push(store, files),
-            "fetch into a cache": lambda: fetch(store, place / "cache"),
+        all_of_it = Large(place, store, mib)
+        stages = {
+            "sha256": all_of_it.sha256,
+            "cp": all_of_it.cp,
+            "cp and sha256": all_of_it.cp_sha256,
+            "cp, flush and sha256": all_of_it.cp_flush_sha256,
+            "push": all_of_it.push,
+            "fetch into a cache": all_of_it.fetch,
         }
         for _ in range(rounds):
-            for name, run in runs.items():
-                taken.setdefault(name, []).append(after_sync(run))
-                (place / "copy").unlink(missing_ok=True)
-            shutil.rmtree(place / "cache")
-            store.remove(Reference("m", store.versions("m")[0].version))
-    source.unlink()
-    for name, each in taken.items():
-        print(f"{name:25} {_measure.Spread(tuple(each))} s, {mib} MiB")
-    for name, base in (
+            for memory in MEMORY:
+                for stage, run in stages.items():
+                    prepare(all_of_it.read, is_warm=memory == "warm")
+                    taken.setdefault((stage, memory), []).append(seconds(run))
+                    all_of_it.tidy()
+                store.remove(Reference("m", store.versions("m")[0].version))
+        all_of_it.source.unlink()
+    for stage in stages:
+        rates = (_measure.Spread(tuple(mib / s for s in taken[stage, m])) for m in MEMORY)
+        print("{:21} cold {!s:>33} MiB/s, warm {!s:>33} MiB/s".format(stage, *rates))
+    for stage, base in (
         ("push", "cp, flush and sha256"),
         ("push", "cp and sha256"),
         ("fetch into a cache", "cp and sha256"),
     ):
-        ratios = [b / a for a, b in zip(taken[name], taken[base], strict=True)]
-        print(f"speed of {name}: {_measure.Spread(tuple(ratios))} x {base}")
+        for memory in MEMORY:
+            pairs = zip(taken[base, memory], taken[stage, memory], strict=True)
+            ratios = _measure.Spread(tuple(without / ours for without, ours in pairs))
+            print(f"speed of {stage}, {memory}: {ratios} x {base}")
 
 
-def after_sync(run: Callable[[], object]) -> float:
-    """Seconds that it takes once the disk owes nothing to anybody."""
+def prepare(paths: Sequence[Path], *, is_warm: bool) -> None:
+    """Has the disk owe nothing to anybody, and memory hold these files or nothing of them."""
     os.sync()
+    for path in paths:
+        with path.open("rb") as file:
+            if is_warm:
+                while file.read(1 << 24):
+                    pass
+            else:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def seconds(run: Callable[[], object]) -> float:
     begin = time.monotonic()
     run()
     return time.monotonic() - begin
-
-
-def copy(source: Path, target: Path, *, flushes: bool) -> None:
-    subprocess.run(["cp", str(source), str(target)], check=True)
-    with target.open("rb") as file:
-        if flushes:
-            os.fsync(file.fileno())
-        hashlib.file_digest(file, "sha256")
-
-
-def fetch(store: Store, place: Path) -> None:
-    cache = ArtifactCache(place, 0)
-    cache.open()
-    cache.fetch(store.show(Reference("m")), store.artifacts)
-    cache.close()
-
-
-def push(store: Store, files: list[SourceFile]) -> None:
-    store.push(files, describe)
 
 
 def many(place: Path, versions: int, rounds: int) -> None:
@@ -138,7 +182,7 @@ def many(place: Path, versions: int, rounds: int) -> None:
             ("list of models", store.models),
             ("alias resolved", lambda: store.resolve(Reference("m", alias="champion"))),
         ):
-            print(f"{name:33} {spread(run, 4 * rounds)} s, {versions} versions")
+            print(f"{name:21} {spread(run, 4 * rounds)} ms, {versions} versions")
 
 
 def fill(store: Store, versions: int) -> None:

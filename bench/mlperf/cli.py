@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 import _measure
 from mlperf import accounting, machine, report
 from mlperf.accuracy import accuracy
+from mlperf.folder import clear
 from mlperf.http_target import HttpTarget
 from mlperf.native_sut import load_module
 from mlperf.overhead import overhead_us
@@ -42,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mode", choices=("performance", "accuracy"), default="performance")
     parser.add_argument("--valid", action="store_true", help="MLPerf's minimum counts and times")
     parser.add_argument("--duration", type=float, help="s; shorter than MLPerf's is said so")
+    parser.add_argument("--least", type=int, help="queries (Offline: samples) with --valid")
     parser.add_argument("--output", type=Path, default=Path("build/mlperf"))
     parser.add_argument("--rate", type=float, default=0.0, help="of Server; without it: a search")
     parser.add_argument("--latency-ms", type=float, help="Server's bound at p99")
@@ -55,7 +58,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--target http has no native system under test")
     if args.target == "http" and bool(args.address) != bool(args.http_address):
         parser.error("--target http wants both --address and --http-address, or neither")
-    for name in ("duration", "latency_ms", "connections", "plan_rate"):
+    if args.least is not None and not args.valid:
+        parser.error("--least is of a --valid run: a QUICK one has its own")
+    for name in ("duration", "least", "latency_ms", "connections", "plan_rate"):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be positive")
     return args
@@ -73,6 +78,7 @@ def make_plan(args: argparse.Namespace, workload: Workload) -> Plan:
         duration_s=args.duration or usual,
         is_valid=args.valid,
         rate=args.rate,
+        least=args.least or 0,
         bound_ms=args.latency_ms or workload.latency_ms,
         sut=choose_sut(args),
     )
@@ -126,11 +132,15 @@ def _remote(
 def main() -> None:
     """Runs it, writes the report, exits."""
     args = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.load_before = machine.load()
+    args.notes = clear(args.output)
     workload = WORKLOADS[args.model]()
     plan = make_plan(args, workload)
     say = _speaker(plan)
     result = Result(plan)
+    for note in args.notes:
+        say(note)
     try:
         with open_target(args, workload) as target:
             try:
@@ -159,9 +169,13 @@ def _speaker(plan: Plan) -> Callable[[str], None]:
 
 def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
     """The run, or in Server without a rate the search for it."""
+    if plan.scenario == "Server" and plan.rate > plan.most_rate():
+        most = plan.most_rate()
+        raise Aborted(f"the queries of {plan.rate:,.0f}/s do not fit into memory, {most:,.0f}/s do")
     found = calibrate(plan, target)
     if plan.sut == "native" and plan.mode == "performance":
-        found = probe(expecting(plan, found), target)
+        seconds = 2.0 if plan.duration_s > 60 else 0.3
+        found = probe(expecting(plan, found), target, seconds)
     say(f"{found.samples_per_s:,.0f} samples/s before the run")
     plan = expecting(plan, found)
     if plan.scenario == "Server" and plan.mode == "performance" and not plan.rate:
@@ -184,6 +198,8 @@ def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
 def finish(result: Result, args: argparse.Namespace) -> None:
     """Writes and shows the report."""
     tables = {"Machine": list(machine.describe(args.load_before).items())}
+    result.notes = [*args.notes, *result.notes]
+    report.write(result, tables)  # before what takes time, and may fail
     rate = result.samples_per_s
     if result.plan.target != "null" and rate > 0:
         operations = accounting.operations_of(result.plan.workload)
@@ -216,6 +232,7 @@ def capacity(result: Result, rate: float) -> report.Rows:
 def _give_up(result: Result, args: argparse.Namespace, status: int) -> None:
     """Reports a run that cannot end by itself, and ends the process: LoadGen's threads go on."""
     result.plan.output.mkdir(parents=True, exist_ok=True)
+    result.notes = [*args.notes, *result.notes]
     report.write(result, {"Machine": list(machine.describe(args.load_before).items())})
     print(report.title(result))
     print("\n".join(f"  {reason}" for reason in result.reasons), flush=True)

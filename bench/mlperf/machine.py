@@ -28,13 +28,14 @@ def describe(load_before: float) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "load before the run": f"{load_before:.2f}",
         "Python": platform.python_version(),
-        "penstock": f"{version('penstock')} ({_revision()})",
+        "penstock": f"{version('penstock')} ({revision()})",
         "ONNX Runtime": version("onnxruntime"),
         "LoadGen": version("mlcommons-loadgen"),
     }
 
 
-def _revision() -> str:
+def revision() -> str:
+    """Of this tree; with "-dirty" where it has changes that are not committed."""
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stdout.strip() or "no revision"

@@ -63,6 +63,7 @@ class MiniLm(Workload):
             tolerance=1e-4,  # texts of a batch are padded to the longest, which changes roundings
             window=32,
             latency_ms=100.0,
+            quick_percentile=0.9,
             least_accuracy=0.95,
         )
 

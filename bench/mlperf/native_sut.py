@@ -41,7 +41,7 @@ class NativeSut:
     def __init__(self, plan: Plan, target: Target) -> None:
         """Raises RuntimeError where the target has no native half, or it is not built."""
         module = load_module()
-        settings = NativeSettings(plan.window, plan.mode == "accuracy")
+        settings = NativeSettings(plan.window, plan.held_to, plan.mode == "accuracy")
         made = target.native(module, settings) if module is not None else None
         if made is None:
             raise RuntimeError(f"no native system under test for {plan.target}: make loadgen")

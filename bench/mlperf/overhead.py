@@ -24,6 +24,7 @@ def overhead_us(plan: Plan) -> float:
         target="null",
         duration_s=_SECONDS,
         is_valid=False,
+        held_to=0.0,
         output=plan.output / "overhead",
         rate=1e6,
         latency_s=1e-6,

@@ -32,12 +32,14 @@ def figures(result: Result) -> Rows:
     """What was measured."""
     rows = [("result", result.verdict)]
     rows += [("why not", reason) for reason in result.reasons]
+    rows += [("note", note) for note in result.notes]
     if result.plan.label:
         rows.append(("length", result.plan.label))
     rows += _system(result)
     if result.plan.scenario == "Server":
-        bound = f"{result.plan.bound_ms:g} ms at the 99th percentile"
-        official = result.plan.bound_ms == result.plan.workload.latency_ms
+        share = 100 * result.plan.percentile
+        bound = f"{result.plan.bound_ms:g} ms at the {share:g}th percentile"
+        official = result.plan.is_valid and result.plan.bound_ms == result.plan.workload.latency_ms
         is_mlperf = official and result.plan.workload.official_latency
         rows.append(("latency bound", bound + (" (MLPerf's)" if is_mlperf else "")))
         rows.append(("rate asked for", f"{result.plan.rate:,.1f} queries/s"))
@@ -103,7 +105,7 @@ def plots(result: Result) -> dict[str, str]:
         "throughput": line_plot("answers", "s", "per second", _throughput(result)),
         "batches": line_plot("rows of a batch", "s", "", rows),
         "busy": line_plot("device busy, share of the time", "s", "", busy),
-        "queue": line_plot("age of the queue, ms", "s", "", queue),
+        "queue": line_plot("age of requests when they left the queue, mean, ms", "s", "", queue),
     }
 
 

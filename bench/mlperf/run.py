@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from mlperf.folder import mark_partial
 from mlperf.native_sut import NativeSut
 from mlperf.settings import SAMPLES_PER_QUERY, Plan
 from mlperf.sut import Sut, SystemUnderTest
@@ -16,8 +17,9 @@ from mlperf.times import Times
 import penstock_client
 
 PATIENCE_S = 60.0
-PARTIAL = "PARTIAL"  # a file beside logs that end in the middle
 _PERIOD_S = 0.1
+_MARGIN = 1.25
+_HELD_SHARE = 1.05  # of what is expected; LoadGen makes 1.1 times that
 _MOST_TICKS = 100  # in a run's least duration: asking for counters must not be part of the load
 
 
@@ -43,6 +45,8 @@ class Result:
         summary: LoadGen's own, by name.
         times: of the right answers.
         system: what LoadGen's logs call what was measured.
+        failed: samples without a right answer.
+        notes: what else a reader must know.
         overhead_us: of the harness for a sample, measured with the null target; None: was not.
     """
 
@@ -55,6 +59,8 @@ class Result:
     overhead_us: float | None = None
     ticks: list[Tick] = field(default_factory=list)
     accuracy: float | None = None
+    failed: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def samples_per_s(self) -> float:
@@ -73,6 +79,11 @@ class Result:
         text = self.summary.get(f"{percent} percentile latency (ns)")
         return float(text) / 1e6 if text else float("nan")
 
+    @property
+    def bound_percentile_ms(self) -> float:
+        """Latency at the percentile that Server's bound is for."""
+        return self.percentile_ms(f"{100 * self.plan.percentile:.2f}")
+
 
 def run(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
     """Runs it.
@@ -81,9 +92,7 @@ def run(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
         Aborted: the target has gone or is silent; what LoadGen wrote so far is marked PARTIAL.
         KeyboardInterrupt: likewise.
     """
-    plan.output.mkdir(parents=True, exist_ok=True)
-    partial = plan.output / PARTIAL
-    partial.write_text("The run has not ended: the logs beside this file are incomplete.\n")
+    partial = mark_partial(plan.output)
     sut = make_sut(plan, target)
     result = Result(plan)
     began_ns = time.monotonic_ns()
@@ -199,6 +208,7 @@ def _judge(result: Result, sut: SystemUnderTest) -> None:
     else:
         result.verdict = "VALID"
     failures = sut.judge()
+    result.failed = failures.total()
     for failure, count in failures.most_common(5):
         result.reasons.append(f"{count:,} samples failed: {failure}")
     if failures:
@@ -274,15 +284,23 @@ def probe(plan: Plan, target: Target, seconds: float = 0.3) -> Calibration:
     """
     scenario = "Offline" if plan.scenario == "Server" else plan.scenario
     output = plan.output / "calibration"
-    short = replace(plan, scenario=scenario, duration_s=seconds, is_valid=False, output=output)
+    short = replace(
+        plan, scenario=scenario, duration_s=seconds, is_valid=False, held_to=0.0, output=output
+    )
     result = run_long_enough(short, target, lambda _: None)
     rate = max(1.0, result.samples_per_s)
     return Calibration(rate, rate, max(1e-7, result.times.mean_us / 1e6))
 
 
 def expecting(plan: Plan, found: Calibration) -> Plan:
-    """The plan with what LoadGen is to expect: rather too much, or it runs out of queries."""
+    """The plan with what LoadGen is to expect: rather too much, or it runs out of queries.
+
+    Where so many do not fit into memory Offline's samples are held back, so that those that do last
+    as long as they must.
+    """
     most = plan.most_rate()
-    if plan.scenario == "Offline":
-        return replace(plan, rate=plan.rate or min(most, 1.2 * found.best_per_s))
-    return replace(plan, latency_s=max(found.latency_s / 2, 1 / most))
+    if plan.scenario != "Offline":
+        return replace(plan, latency_s=max(found.latency_s / _MARGIN, 1 / most))
+    rate = plan.rate or _MARGIN * found.best_per_s
+    is_held = rate > most and plan.sut == "native" and plan.target != "null"
+    return replace(plan, rate=min(rate, most), held_to=_HELD_SHARE * most if is_held else 0.0)

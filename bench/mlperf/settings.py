@@ -19,13 +19,17 @@ _SEEDS = {
     "sample_index_rng_seed": 2747215439041700203,
     "schedule_rng_seed": 16159082839903944936,
 }
-# Fewest queries of a valid run (of samples, in Offline), and fewest that early stopping can judge.
+# Fewest queries of a valid run (of samples, in Offline), and fewest that early stopping can judge
+# at a percentile.
 _MLPERF_QUERIES = {"SingleStream": 1024, "MultiStream": 662, "Server": 100, "Offline": 24_576}
-_QUICK_QUERIES = {"SingleStream": 64, "MultiStream": 662, "Server": 459, "Offline": 1}
-
-
-# What LoadGen keeps of each query in memory, measured and rounded up: it makes them all in advance.
-_QUERY_BYTES = 350
+_QUICK_QUERIES = {
+    0.99: {"SingleStream": 64, "MultiStream": 662, "Server": 459, "Offline": 1},
+    0.9: {"SingleStream": 64, "MultiStream": 64, "Server": 44, "Offline": 1},
+}
+# LoadGen makes all queries in advance: bytes of each (of a sample, in Offline), measured and
+# rounded up, and how many it makes for each that it expects.
+_QUERY_BYTES = {"SingleStream": 350, "MultiStream": 850, "Server": 350, "Offline": 130}
+_MADE = {"SingleStream": 2.0, "MultiStream": 2.0, "Server": 1.0, "Offline": 1.1}
 _MEMORY_SHARE = 0.7
 
 
@@ -44,8 +48,11 @@ class Plan:
         is_valid: MLPerf's minimum counts, and its duration unless another was asked for.
         rate: queries per second: what Server sends, what Offline is expected to reach.
         latency_s: of a query, expected; SingleStream and MultiStream.
-        bound_ms: Server's, at the 99th percentile.
+        bound_ms: Server's, at `percentile`.
         sut: what stands between LoadGen and the target: "native" (C++) or "python".
+        least: of queries (in Offline of samples) instead of MLPerf's; 0 = MLPerf's.
+        held_to: samples sent in a second at the most, in Offline; 0 = any number.
+        is_probe: of a search, which judges it itself: any number of queries will do.
     """
 
     workload: Workload
@@ -59,11 +66,20 @@ class Plan:
     latency_s: float = 0.001
     bound_ms: float = 5.0
     sut: str = "python"
+    least: int = 0
+    held_to: float = 0.0
+    is_probe: bool = False
 
     def most_rate(self, memory_bytes: int | None = None) -> float:
-        """Queries (in Offline samples) per second whose number LoadGen can keep for so long."""
+        """Queries (in Offline samples) per second to expect whose number LoadGen can keep."""
         free = free_memory_bytes() if memory_bytes is None else memory_bytes
-        return _MEMORY_SHARE * free / _QUERY_BYTES / self.duration_s
+        each = _QUERY_BYTES[self.scenario] * _MADE[self.scenario]
+        return _MEMORY_SHARE * free / each / self.duration_s
+
+    @property
+    def percentile(self) -> float:
+        """The share of queries that must meet Server's bound, and that MultiStream reports."""
+        return 0.99 if self.is_valid else self.workload.quick_percentile
 
     @property
     def is_network(self) -> bool:
@@ -75,11 +91,22 @@ class Plan:
         """What every output says of the run's length; "" for MLPerf's own minima."""
         if self.mode == "accuracy":
             return ""
+        held = f"HELD BACK to {self.held_to:,.0f} samples/s" if self.held_to else ""
+        return ", ".join(part for part in (self._length, held) if part)
+
+    @property
+    def _length(self) -> str:
         if not self.is_valid:
-            return f"QUICK ({self.duration_s:g} s; no MLPerf result)"
+            asks = self.scenario in ("MultiStream", "Server") and self.percentile != 0.99
+            which = f", at the {100 * self.percentile:g}th percentile" if asks else ""
+            return f"QUICK ({self.duration_s:g} s{which}; no MLPerf result)"
+        cuts = []
         if self.duration_s < MLPERF_SECONDS:
-            return f"SHORTENED (at least {self.duration_s:g} s instead of {MLPERF_SECONDS:g})"
-        return ""
+            cuts.append(f"{self.duration_s:g} s instead of {MLPERF_SECONDS:g}")
+        if 0 < self.least < (usual := _MLPERF_QUERIES[self.scenario]):
+            unit = "samples" if self.scenario == "Offline" else "queries"
+            cuts.append(f"{self.least:,} {unit} instead of {usual:,}")
+        return f"SHORTENED (at least {' and '.join(cuts)})" if cuts else ""
 
     @property
     def window(self) -> int:
@@ -89,19 +116,19 @@ class Plan:
 
     def values(self) -> dict[str, int | float]:
         """LoadGen's TestSettings, by the names of their fields."""
-        counts = _MLPERF_QUERIES if self.is_valid else _QUICK_QUERIES
+        counts = _MLPERF_QUERIES if self.is_valid else _QUICK_QUERIES[self.percentile]
         latency_ns = max(1, round(self.latency_s * 1e9))
         return {
             **_SEEDS,
             "min_duration_ms": round(self.duration_s * 1000),
-            "min_query_count": counts[self.scenario],
+            "min_query_count": 1 if self.is_probe else self.least or counts[self.scenario],
             "single_stream_expected_latency_ns": latency_ns,
             "multi_stream_expected_latency_ns": latency_ns,
             "multi_stream_samples_per_query": SAMPLES_PER_QUERY,
-            "multi_stream_target_latency_percentile": 0.99,
+            "multi_stream_target_latency_percentile": self.percentile,
             "server_target_qps": self.rate or 1.0,
             "server_target_latency_ns": round(self.bound_ms * 1e6),
-            "server_target_latency_percentile": 0.99,
+            "server_target_latency_percentile": self.percentile,
             "offline_expected_qps": self.rate or 1.0,
         }
 

@@ -47,6 +47,7 @@ class NativeSettings:
     """What the native system under test is told besides LoadGen's settings."""
 
     window: int  # samples under way; 0 = any number
+    per_s: float  # samples sent in a second, at the most; 0 = any number
     gives_tensors: bool  # to LoadGen's accuracy log
 
 
@@ -201,6 +202,7 @@ class GrpcTarget:
             connections=self._connections,
             messages=self._requests,
             window=settings.window,
+            per_s=settings.per_s,
             gives_tensors=settings.gives_tensors,
         )
 
@@ -312,6 +314,7 @@ class EngineTarget:
             engine=self._engine.shared_memory,
             messages=self._requests,
             window=settings.window,
+            per_s=settings.per_s,
             gives_tensors=settings.gives_tensors,
         )
 

@@ -35,6 +35,7 @@ class BentoML(Peer):
     name = "bentoml"
     packages = ("bentoml==1.4.40", ORT)
     variants = {"batches of 64": {"batch": 64}, "no batches": {"batch": 1}}
+    image_variants = {"no batches": {"batch": 1}}  # it cannot batch bodies of bytes
     notes = "adaptive batching, one worker, access log and metrics off"
 
     def launch(self, place: Place) -> Launch:

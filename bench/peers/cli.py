@@ -64,6 +64,8 @@ def main() -> None:
     Exit status: 130 where it was interrupted; what there was until then is in the table.
     """
     args = parse(sys.argv[1:])
+    if args.publish and not args.table_only:
+        refuse_dirty(machine.revision())
     is_interrupted = False
     if not args.table_only:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -72,6 +74,8 @@ def main() -> None:
         except KeyboardInterrupt:
             is_interrupted = True
     results = json.loads(args.output.read_text())
+    if args.publish:
+        refuse_dirty(results["machine"]["penstock"])
     text = table.render(results, {peer.name: peer for peer in peers(list(NAMES))})
     args.output.with_suffix(".md").write_text(text)
     args.output.with_suffix(".svg").write_text(plot.render(results))
@@ -81,6 +85,17 @@ def main() -> None:
         PLOT.write_text(plot.render(results))
     if is_interrupted:
         raise SystemExit(130)
+
+
+def refuse_dirty(revision: str) -> None:
+    """What is published must be of a revision that others can have.
+
+    Raises:
+        SystemExit: 2, the tree has changes that are not committed.
+    """
+    if "-dirty" in revision:
+        print(f"--publish: {revision} has changes that are not committed", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def command(arguments: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peers.peer import ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, ORT, Launch, Peer, Place, Route
 from peers.protocols import RawHttp
 
 
@@ -14,6 +14,9 @@ class LitServe(Peer):
     variants = {
         "batches of 64, 1 ms": {"batch": 64, "wait_ms": 1, "api_servers": 2},
         "no batches": {"batch": 1, "api_servers": 2},
+    }
+    image_variants = {
+        name: {**settings, "api_servers": 2} for name, settings in IMAGE_BATCHES.items()
     }
     notes = "fast_queue, two API servers, one worker, bodies of bytes"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from _measure import free_port
-from peers.peer import ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, ORT, Launch, Peer, Place, Route
 from peers.protocols import OpenInferenceGrpc, OpenInferenceHttp
 
 
@@ -18,6 +18,7 @@ class MLServer(Peer):
         "batches of 64, 1 ms": {"batch": 64, "wait_ms": 1},
         "no batches": {"batch": 0, "wait_ms": 0},
     }
+    image_variants = {**IMAGE_BATCHES, "no batches": {"batch": 0, "wait_ms": 0}}
     notes = "no parallel workers, adaptive batching; HTTP is JSON, it has no binary data"
 
     def launch(self, place: Place) -> Launch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peers.peer import ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, ORT, Launch, Peer, Place, Route
 from peers.protocols import RawHttp
 
 
@@ -16,6 +16,7 @@ class Mosec(Peer):
         "batches of 64, 1 ms": {"batch": 64, "wait_ms": 1},
         "no batches": {"batch": 1},
     }
+    image_variants = IMAGE_BATCHES
     notes = "one worker; 1 ms is the least that its batches wait"
     wins = {"HTTP": "its HTTP front is Rust, Penstock's is Python"}
 

@@ -20,6 +20,15 @@ ORT = "onnxruntime==1.32.0"
 """Penstock's own (requirements.lock)."""
 
 
+Variants = dict[str, dict[str, float]]
+IMAGE_BATCHES: Variants = {
+    "batches of 8, 1 ms": {"batch": 8, "wait_ms": 1},
+    "batches of 8, 20 ms": {"batch": 8, "wait_ms": 20},
+    "no batches": {"batch": 1, "wait_ms": 1},
+}
+"""Of whoever can batch images; those with no delay of their own say so."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one start of a server happens, and with what.
@@ -93,8 +102,8 @@ class Peer(ABC):
         packages: what pip installs into its environment; versions pinned. Empty: it needs none.
         programs: what must be on the path besides, else the peer is skipped with that reason.
         pip_flags: of that installation.
-        variants: settings by a name for people; a row of the table takes the best for it. The first
-            one also serves the images.
+        variants: settings by a name for people; a row of the table takes the best for it.
+        image_variants: the same for images.
         notes: one sentence on the choice of settings.
         wins: where it may be better than Penstock, why: by route ("gRPC", "HTTP") or figure
             ("start", "memory").
@@ -104,9 +113,18 @@ class Peer(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     programs: ClassVar[tuple[str, ...]] = ()
     pip_flags: ClassVar[tuple[str, ...]] = ()
-    variants: ClassVar[dict[str, dict[str, float]]] = {"": {}}
+    variants: ClassVar[Variants] = {"": {}}
+    image_variants: ClassVar[Variants] = {"": {}}
     notes: ClassVar[str]
     wins: ClassVar[dict[str, str]] = {}
+
+    def variants_for(self, work: Workload) -> Variants:
+        """Its settings for a workload."""
+        return self.variants if work.name == "digits" else self.image_variants
+
+    def variant_names(self) -> list[str]:
+        """All that have one."""
+        return [name for name in {**self.variants, **self.image_variants} if name]
 
     @abstractmethod
     def launch(self, place: Place) -> Launch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peers.peer import ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, ORT, Launch, Peer, Place, Route
 from peers.protocols import RawHttp
 
 
@@ -15,6 +15,7 @@ class RayServe(Peer):
         "batches of 64, 1 ms": {"batch": 64, "wait_ms": 1},
         "no batches": {"batch": 1},
     }
+    image_variants = IMAGE_BATCHES
     notes = "one replica, no dashboard, no access log, user code and router on one loop each"
 
     def launch(self, place: Place) -> Launch:

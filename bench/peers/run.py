@@ -15,7 +15,7 @@ from typing import Any
 
 import _measure
 import psutil
-from peers import load, serving
+from peers import load, serving, table
 from peers.load import Point
 from peers.peer import HOME, Peer, Route
 from peers.protocols import OpenInferenceGrpc, RawHttp
@@ -66,13 +66,12 @@ class Run:
     known: dict[str, float] = field(default_factory=dict)
 
     def contestants(self) -> list[Contestant]:
-        """Of a round. Images are served with a peer's first variant only."""
+        """Of a round."""
         return [
             Contestant(peer, variant, work)
             for work in self.works
             for peer in self.peers
-            for index, variant in enumerate(peer.variants)
-            if index == 0 or work.name == "digits"
+            for variant in peer.variants_for(work)
         ]
 
     def execute(self, progress: Callable[[str], None]) -> None:
@@ -140,7 +139,7 @@ class Run:
             if point.rate > _SATURATED * most:
                 self.results["points"].append({**record, "saturated_at": most})
                 return
-            count = max(_FIRST_REQUESTS, int(point.rate * self.seconds))
+            count = max(table.P99_SAMPLES, int(point.rate * self.seconds))
         else:
             count = self._count(route, request, point, f"{key} {name}", files)
         before_s = server.cpu_s()

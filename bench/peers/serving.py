@@ -17,6 +17,7 @@ import _measure
 import grpc
 import numpy as np
 import psutil
+from peers.family import Family
 from peers.peer import HOME, Peer, Place, Route
 from peers.protocols import Request
 from peers.workload import Array, Workload
@@ -97,6 +98,7 @@ def running(peer: Peer, place: Place, log: Path) -> Iterator[Server]:
         PeerFailure: it ended, or gave no right answer in time; with the last line of its log.
     """
     launch = peer.launch(place)
+    family = Family()
     begin_s = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -116,7 +118,7 @@ def running(peer: Peer, place: Place, log: Path) -> Iterator[Server]:
                 server.ready_s = time.monotonic() - begin_s
         yield server
     finally:
-        _end(process, server)
+        _end(process, family)
 
 
 def _wait_ready(process: subprocess.Popen[bytes], route: Route, work: Workload, log: Path) -> None:
@@ -136,24 +138,14 @@ def _wait_ready(process: subprocess.Popen[bytes], route: Route, work: Workload, 
     raise PeerFailure(f"not ready on {route.name} in {_READY_S:.0f} s: {why[:300]}")
 
 
-def _end(process: subprocess.Popen[bytes], server: Server) -> None:
-    try:
-        each = server.tree()
-    except psutil.NoSuchProcess:
-        each = []
+def _end(process: subprocess.Popen[bytes], family: Family) -> None:
     process.terminate()
     try:
         process.wait(_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    gone, alive = psutil.wait_procs(each, 1)
-    for one in alive:
-        try:
-            one.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, _END_S)
+    family.end()
 
 
 class Client:
@@ -239,4 +231,4 @@ def _last_line(text: str) -> str:
 def new_place(peer: Peer, home: Path, scratch: Path, work: Workload, variant: str) -> Place:
     """A place on free ports."""
     ports = (_measure.free_port(), _measure.free_port())
-    return Place(home, scratch, work, peer.variants[variant], *ports)
+    return Place(home, scratch, work, peer.variants_for(work)[variant], *ports)

@@ -12,6 +12,8 @@ from peers.peer import Peer
 
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 OURS = "penstock"
+P99_SAMPLES = 500
+"""Of fewer a p99 is hardly more than the greatest: it is not shown."""
 _LETTERS = "abcdefgh"
 
 
@@ -29,6 +31,13 @@ class Cell:
     def spread(self, figure: str) -> str:
         values = [each[figure] for each in self.records if figure in each]
         return f"{number(median(values))} ({number(min(values))}..{number(max(values))})"
+
+    @property
+    def p99(self) -> str:
+        """Median of the rounds, ms; "-" where a round had too few answers for one."""
+        if any(each.get("sent", 0) < P99_SAMPLES for each in self.records if "rate" in each):
+            return "-"
+        return f"{number(self.middle('p99_ms'))} ms"
 
     @property
     def is_saturated(self) -> bool:
@@ -179,8 +188,8 @@ def _grid(head: list[str], body: list[list[str]]) -> str:
 
 
 def _letter(peer: Peer, variant: str) -> str:
-    names = list(peer.variants)
-    return f" [{_LETTERS[names.index(variant)]}]" if len(names) > 1 and variant in names else ""
+    names = peer.variant_names()
+    return f" [{_LETTERS[names.index(variant)]}]" if variant in names else ""
 
 
 def _table(
@@ -209,7 +218,7 @@ def _table(
 
 def _closed(found: list[Row], peers: Mapping[str, Peer], unit: str) -> str:
     def show(cell: Cell) -> str:
-        latency = f"p50 {number(cell.middle('p50_ms'))}, p99 {number(cell.middle('p99_ms'))} ms"
+        latency = f"p50 {number(cell.middle('p50_ms'))} ms, p99 {cell.p99}"
         return f"{cell.spread('rate')}, {latency}"
 
     def cpu(row: Row) -> str:
@@ -267,7 +276,7 @@ def _settings(results: Mapping[str, Any], peers: Mapping[str, Peer]) -> str:
     for name, peer in peers.items():
         if name not in seen:
             continue
-        letters = [f"{v}{_letter(peer, v)}" for v in peer.variants if v]
+        letters = [f"{v}{_letter(peer, v)}" for v in peer.variant_names()]
         packages = f" ({', '.join(peer.packages)})" if peer.packages else ""
         lines.append(f"- {name}{packages}: {'; '.join([peer.notes, *letters])}")
     return "**Settings**; a letter says which one a figure is of\n\n" + "\n".join(lines)

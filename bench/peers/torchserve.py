@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from _measure import free_port
-from peers.peer import MODELS, ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, MODELS, ORT, Launch, Peer, Place, Route
 from peers.protocols import RawHttp
 
 CONFIG = """\
@@ -44,6 +44,7 @@ class TorchServe(Peer):
         "batches of 64, 1 ms": {"batch": 64, "wait_ms": 1},
         "no batches": {"batch": 1, "wait_ms": 1},
     }
+    image_variants = IMAGE_BATCHES
     notes = "one worker, batches formed by the Java side, token check and system metrics off"
     wins = {"HTTP": "its HTTP front is Java (Netty), Penstock's is Python"}
 

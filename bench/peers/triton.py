@@ -11,15 +11,15 @@ import shutil
 import sys
 import sysconfig
 
-from peers.peer import MODELS, ORT, Launch, Peer, Place, Route
+from peers.peer import IMAGE_BATCHES, MODELS, ORT, Launch, Peer, Place, Route
 from peers.protocols import OpenInferenceGrpc, OpenInferenceHttp
 
 CONFIG = """\
 backend: "python"
-max_batch_size: {batch}
+max_batch_size: {batch:.0f}
 input [ {{ name: "{input}" data_type: TYPE_FP32 dims: {shape} }} ]
 output [ {{ name: "{output}" data_type: TYPE_FP32 dims: [ {width} ] }} ]
-dynamic_batching {{ }}
+dynamic_batching {{ max_queue_delay_microseconds: {wait_us} }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 
@@ -31,8 +31,10 @@ class Triton(Peer):
     # numpy 2's tensors come to this Python backend empty, without an error.
     packages = ("nvidia-pytriton==0.7.0", "numpy==1.26.4", ORT)
     pip_flags = ("--no-deps",)
+    image_variants = {"batches of 8, no delay": {"wait_ms": 0}, **IMAGE_BATCHES}
     notes = (
-        "Python backend (the only one in a wheel), dynamic batching of 64, no delay, one instance"
+        "Python backend (the only one in a wheel), dynamic batching, one instance; digits: batches "
+        "of 64, no delay"
     )
     wins = {
         "start": "its server is C++ and imports Python only in the model's process",
@@ -44,7 +46,9 @@ class Triton(Peer):
         version.mkdir(parents=True)
         shutil.copy(MODELS / "triton_model.py", version / "model.py")
         work = place.workload
-        fields = {"batch": work.batch, "input": work.input, "output": work.output}
+        batch = place.settings.get("batch", work.batch)
+        wait_us = int(1000 * place.settings.get("wait_ms", 0))
+        fields = {"batch": batch, "wait_us": wait_us, "input": work.input, "output": work.output}
         fields |= {"shape": list(work.rows.shape[1:]), "width": work.answers.shape[1]}
         (version.parent / "config.pbtxt").write_text(CONFIG.format(**fields))
         site = next(place.home.glob("lib/python*/site-packages"))

@@ -74,7 +74,7 @@ void Engine::SetServing(const std::string& model_name,
     std::swap(current, model);
     if (!ends_wait) current.waiting = std::move(model.waiting);
   }
-  LetGo(std::move(model.waiting), Status::Ok());
+  LetGo(model.waiting, Status::Ok());
 }
 
 std::vector<std::string> Engine::TakeDemands() {
@@ -90,7 +90,7 @@ void Engine::EndWait(const std::string& model_name, const Status& why) {
     const auto found = models_.find(model_name);
     if (found != models_.end()) waiting = std::move(found->second.waiting);
   }
-  LetGo(std::move(waiting), why);
+  LetGo(waiting, why);
 }
 
 size_t Engine::waiting(const std::string& model_name) const {
@@ -123,7 +123,7 @@ std::shared_ptr<Batcher> Engine::MakeWaiting() {
 
 // Each goes back to its submitter, whose thread looks its model up again: who asks for a request's
 // cancellation, and in which order a stream is answered, is that thread's affair.
-void Engine::LetGo(std::shared_ptr<Batcher> waiting, const Status& why) {
+void Engine::LetGo(const std::shared_ptr<Batcher>& waiting, const Status& why) {
   if (waiting == nullptr) return;
   const std::vector<RequestRef> taken = waiting->TakeBack();
   timer_.Unwatch(*waiting);
@@ -196,7 +196,7 @@ void Engine::Forget(const std::string& model_name) {
     MutexLock lock(mu_);
     forgotten = models_.extract(model_name);
   }
-  if (!forgotten.empty()) LetGo(std::move(forgotten.mapped().waiting), Status::Ok());
+  if (!forgotten.empty()) LetGo(forgotten.mapped().waiting, Status::Ok());
 }
 
 bool Engine::Drain(const std::shared_ptr<ModelVersion>& version, int64_t timeout_ns) {
@@ -338,7 +338,7 @@ bool Engine::Shutdown(int64_t timeout_ns) {
     }
   }
   for (auto& [name, model] : forgotten) {
-    LetGo(std::move(model.waiting), Unavailable("the server is shutting down"));
+    LetGo(model.waiting, Unavailable("the server is shutting down"));
   }
   forgotten.clear();
   bool all_ended = true;

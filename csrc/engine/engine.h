@@ -121,7 +121,7 @@ class Engine {
 
   std::shared_ptr<Batcher> MakeWaiting();
   Status WaitForLoad(const RequestRef& request, const Status& otherwise);
-  void LetGo(std::shared_ptr<Batcher> waiting, const Status& why);
+  void LetGo(const std::shared_ptr<Batcher>& waiting, const Status& why);
   Status Admit(InferRequest* request, const Caller* caller);
   Status ParseAndSubmit(const RequestRef& request, Wake wake);
   Status Submit(const RequestRef& request, Wake wake);

@@ -140,7 +140,7 @@ void ModelVersion::StartInstance(Instance& instance) {
 }
 
 Status ModelVersion::AddInstance(std::span<const std::string_view> warm_ups) {
-  const Status unready = FailedPrecondition(spec_->DisplayName() + " takes no further instance");
+  Status unready = FailedPrecondition(spec_->DisplayName() + " takes no further instance");
   std::shared_ptr<BackendModel> model;  // before the instance: it outlives it
   uint32_t number = 0;
   {

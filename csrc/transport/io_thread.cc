@@ -223,12 +223,15 @@ void IoThread::RunInference() {
 
 void IoThread::TakeOutcomes() {
   completions_->Take(&taken_);
-  for (RequestRef& request : taken_) OnOutcome(std::move(request));
+  for (RequestRef& request : taken_) {
+    const RequestRef ref = std::move(request);
+    OnOutcome(ref);
+  }
   taken_.clear();
 }
 
 // Whatever fails here, the others of the batch get their outcomes.
-void IoThread::OnOutcome(RequestRef ref) {
+void IoThread::OnOutcome(const RequestRef& ref) {
   InferRequest& request = AsInfer(ref);
   if (request.retries) return Retry(ref);
   if (request.is_decoupled && !TakeResponses(request)) return;

@@ -129,7 +129,7 @@ class IoThread {
   void RunTasks();
   void RunInference();
   void TakeOutcomes();
-  void OnOutcome(RequestRef request);
+  void OnOutcome(const RequestRef& ref);
   void Retry(const RequestRef& request);
   void AddUnflushed(const InferRequest& request);
   bool TakeResponses(InferRequest& request);

@@ -26,6 +26,7 @@ from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
 from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
+from penstock.frontend.https import metrics_tls
 from penstock.frontend.jobs import register_jobs
 from penstock.frontend.listeners import Inherited
 from penstock.frontend.native import NativeTransport, is_native_chosen
@@ -263,7 +264,8 @@ class App:
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port
-        return HttpServer(metrics_routes(metrics.render), host, port, "metrics")
+        routes = metrics_routes(metrics.render)
+        return HttpServer(routes, host, port, "metrics", tls=metrics_tls(self.config))
 
     def _warn_if_exposed(self) -> None:
         """Whoever reaches the port may use it, and the operator should have meant that."""

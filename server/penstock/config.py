@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from penstock import __version__
 from penstock.errors import ConfigError
-from penstock.http_settings import HttpSettings
+from penstock.http_settings import HttpSettings, MetricsTlsSettings
 from penstock.setting import SettingField, field_faults, fields_of, parse_size, read_texts
 from penstock.setting import setting as _setting
 from penstock.store_settings import StoreSettings
@@ -37,7 +37,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(StoreSettings, HttpSettings):
+class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -374,6 +374,7 @@ class ServerConfig(StoreSettings, HttpSettings):
         yield from self._port_faults()
         yield from self.access_faults()
         yield from self.http_faults()
+        yield from self.metrics_faults()
         yield from self.store_faults(self.model_repository, self.model_control_mode)
 
     def _port_faults(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.setting import setting
 
-__all__ = ["HttpSettings"]
+__all__ = ["HttpSettings", "MetricsTlsSettings", "tls_faults"]
 
 _MEBIBYTE = 1 << 20
 _MAX_INT32 = (1 << 31) - 1
@@ -17,6 +17,10 @@ _HOUR_S = 3600
 
 def _setting(default: Any, help_text: str, **details: Any) -> Any:
     return setting(default, help_text, group="HTTP", **details)
+
+
+def _metrics(default: Any, help_text: str) -> Any:
+    return setting(default, help_text, group="Metrics")
 
 
 def _seconds(default: float, help_text: str) -> Any:
@@ -70,7 +74,11 @@ class HttpSettings:
         unit="bytes",
     )
     http_max_connections: int = _setting(
-        1024, "HTTP connections at a time; one more is told 503.", minimum=1, maximum=_MAX_INT32
+        1024,
+        "HTTP connections at a time; one more is told 503. Over TLS those that shake hands count,"
+        " and one more is closed.",
+        minimum=1,
+        maximum=_MAX_INT32,
     )
     http_header_timeout_secs: float = _seconds(
         10.0, "Time from a connection, or the answer before, to the end of a request's headers."
@@ -94,7 +102,7 @@ class HttpSettings:
 
     def http_faults(self) -> Iterator[str]:
         """What does not fit."""
-        yield from self._https_faults()
+        yield from tls_faults(self, "http", "HTTP")
         if not self.http_forward_header:
             return
         from penstock_gateway.options import header_fault
@@ -104,18 +112,50 @@ class HttpSettings:
             if fault:
                 yield f"--http-forward-header: '{name}': {fault}"
 
-    def _https_faults(self) -> Iterator[str]:
-        files = {
-            "--http-server-cert": (self.http_server_cert, self.http_use_ssl),
-            "--http-server-key": (self.http_server_key, self.http_use_ssl),
-            "--http-root-cert": (self.http_root_cert, self.http_use_ssl_mutual),
-        }
-        for flag, (path, is_needed) in files.items():
-            if is_needed and not path:
-                yield f"{flag}: needed to serve HTTP over TLS"
-            if path and not self.http_use_ssl:
-                yield f"{flag}: needs --http-use-ssl=true"
-        if self.http_use_ssl_mutual and not self.http_use_ssl:
-            yield "--http-use-ssl-mutual: needs --http-use-ssl=true"
-        if self.http_root_cert and self.http_use_ssl and not self.http_use_ssl_mutual:
-            yield "--http-root-cert: needs --http-use-ssl-mutual=true"
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsTlsSettings:
+    """TLS of the metrics port. `metrics_faults` says what does not fit."""
+
+    metrics_use_ssl: bool = _metrics(False, "Serve metrics over TLS only.")
+    metrics_use_ssl_mutual: bool = _metrics(
+        False,
+        "Ask who reads metrics for a certificate of --metrics-root-cert (TLS 1.3 only).",
+    )
+    metrics_server_cert: str = _metrics(
+        "", "PEM file of the metrics port's certificate chain; read anew when it changes."
+    )
+    metrics_server_key: str = _metrics(
+        "", "PEM file of that certificate's private key; read anew when it changes."
+    )
+    metrics_root_cert: str = _metrics(
+        "", "PEM file of who signs the certificates of readers; read anew when it changes."
+    )
+
+    def metrics_faults(self) -> Iterator[str]:
+        """What does not fit."""
+        yield from tls_faults(self, "metrics", "metrics")
+
+
+def tls_faults(settings: object, side: str, what: str) -> Iterator[str]:
+    """What does not fit of a port's TLS: `side` is how its settings begin, `what` it serves."""
+
+    def of(name: str) -> Any:
+        return getattr(settings, f"{side}_{name}")
+
+    use, mutual = f"--{side}-use-ssl", f"--{side}-use-ssl-mutual"
+    is_needed = {
+        "server_cert": of("use_ssl"),
+        "server_key": of("use_ssl"),
+        "root_cert": of("use_ssl_mutual"),
+    }
+    for name, is_missed in is_needed.items():
+        flag = f"--{side}-{name.replace('_', '-')}"
+        if is_missed and not of(name):
+            yield f"{flag}: needed to serve {what} over TLS"
+        if of(name) and not of("use_ssl"):
+            yield f"{flag}: needs {use}=true"
+    if of("use_ssl_mutual") and not of("use_ssl"):
+        yield f"{mutual}: needs {use}=true"
+    if of("root_cert") and of("use_ssl") and not of("use_ssl_mutual"):
+        yield f"--{side}-root-cert: needs {mutual}=true"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tests.support.fake_cupy import FakeCupy
 from tests.support.fake_v2_server import FakeServer, echo
 
 from penstock_client._messages import JOB_METHODS, JOB_SERVICE, jobs_pb, pb
@@ -17,7 +19,15 @@ from penstock_client._messages import JOB_METHODS, JOB_SERVICE, jobs_pb, pb
 pytestmark = pytest.mark.any_transport
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"
+CUPY = FakeCupy()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def place_of(region: str) -> Path:
+    """The file of a region of shared memory, or of the one on the fake GPU."""
+    path = Path("/dev/shm", region)
+    blocks = CUPY.cuda.runtime.blocks
+    return path if path.exists() else Path(next(iter(blocks.values()))[0])
 
 
 def classify(request: Any, context: grpc.ServicerContext) -> Any:
@@ -32,7 +42,7 @@ def classify(request: Any, context: grpc.ServicerContext) -> Any:
     label = pb.ModelInferResponse.InferOutputTensor(name="label", datatype="INT64", shape=[rows])
     found = np.full(rows, 7, np.int64).tobytes()
     if request.outputs and (place := request.outputs[0].parameters):
-        with open(f"/dev/shm/{place['shared_memory_region'].string_param}", "r+b") as region:
+        with place_of(place["shared_memory_region"].string_param).open("r+b") as region:
             region.seek(place["shared_memory_offset"].int64_param)
             region.write(found)
         found = b""
@@ -61,6 +71,8 @@ def describe() -> dict[str, Any]:
         "ModelStatistics": pb.ModelStatisticsResponse(model_stats=[counts]),
         "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterResponse(),
         "SystemSharedMemoryUnregister": pb.SystemSharedMemoryUnregisterResponse(),
+        "CudaSharedMemoryRegister": pb.CudaSharedMemoryRegisterResponse(),
+        "CudaSharedMemoryUnregister": pb.CudaSharedMemoryUnregisterResponse(),
     }
 
 
@@ -98,6 +110,7 @@ EXPECTED = [
     "[7] True\n" * 10,
     "['grüße', 'tschüß']\n",
     "[7 7 7]\n",
+    "[7 7 7]\n",
     None,
     "StatusCode.NOT_FOUND Request for unknown model: 'no-such-model' is not found "
     "no-such-model r1 {}\n",
@@ -113,8 +126,12 @@ def test_every_example_has_its_expectation() -> None:
 
 @pytest.mark.parametrize(("source", "expected"), list(zip(EXAMPLES, EXPECTED, strict=False)))
 def test_example_runs_and_prints_what_it_should(
-    source: str, expected: str | None, capsys: pytest.CaptureFixture[str]
+    source: str,
+    expected: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", CUPY)
     services = (run_job(),)
     with FakeServer(classify, classify_stream, answers=describe(), services=services) as server:
         code = compile(source.replace("localhost:8001", server.url), str(README), "exec")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +57,11 @@ def place(tmp_path: Path) -> Place:
 
 
 @asynccontextmanager
-async def listening(place: Place, where: str, *, mutual: bool = False) -> AsyncIterator[int]:
+async def listening(
+    place: Place, where: str, *, mutual: bool = False, **settings: object
+) -> AsyncIterator[int]:
     """The HTTPS port of a server, or of a gateway in front of one."""
-    flags = place.flags(mutual=mutual)
+    flags = place.flags(mutual=mutual) | settings
     if where == "embedded":
         async with run_server(server_config(place.directory / "models", **flags)) as server:
             yield server.http_port
@@ -181,6 +183,34 @@ async def test_client_that_does_not_shake_hands_holds_up_nobody(place: Place) ->
         assert await infer(port, place.client()) == 200
         for _, writer in connected:
             writer.close()
+
+
+@BOTH
+async def test_handshakes_count_as_connections_and_a_flood_of_them_is_bounded(
+    place: Place, where: str
+) -> None:
+    async with listening(place, where, http_max_connections=4) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        while await infer(port, place.client()):  # until all of them are accepted
+            pass
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b"", "one more is closed at once"
+        writer.close()
+        for _, each in silent:
+            each.close()
+        while not await infer(port, place.client()):  # until their end is noticed
+            pass
+        assert await infer(port, place.client()) == 200
+
+
+async def test_server_that_stops_breaks_handshakes_off(place: Place) -> None:
+    async with listening(place, "embedded") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await infer(port, place.client()) == 200, "the one before was accepted by then"
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_mutual_tls_on_both_ports_serves_the_whole_of_http(place: Place) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 from mlperf import report
 from mlperf.accuracy import accuracy
+from mlperf.folder import PARTIAL
 from mlperf.http_target import HttpTarget
-from mlperf.run import PARTIAL, calibrate, expecting, run, run_long_enough
+from mlperf.native_sut import load_module
+from mlperf.overhead import overhead_us
+from mlperf.run import Result, calibrate, expecting, probe, run, run_long_enough
+from mlperf.search import search
 from mlperf.settings import SCENARIOS, Plan
 from mlperf.targets import EngineTarget, GrpcTarget, NullTarget, Target
-from mlperf.workloads import Array, Workload, digits
+from mlperf.workloads import Workload, digits
 from tests.support.run_server import ServerProcess, serve_process
 
 pytestmark = pytest.mark.any_transport
@@ -24,6 +29,7 @@ pytestmark = pytest.mark.any_transport
 ROOT = Path(__file__).resolve().parents[2]
 QUICK_S = 0.2
 PATIENT_MS = 60_000.0
+SUTS = ["python", pytest.param("native", marks=pytest.mark.slow)]  # `make slow` builds it
 
 
 @pytest.fixture(scope="module")
@@ -49,73 +55,165 @@ def quiet(_text: str) -> None:
     """Progress that nobody wants."""
 
 
+def measured(wanted: Plan, target: Target) -> Result:
+    """As the command does it."""
+    found = calibrate(wanted, target, 0.05)
+    if wanted.sut == "native":
+        found = probe(expecting(wanted, found), target)
+    return run_long_enough(expecting(wanted, found), target, quiet)
+
+
+@pytest.mark.parametrize("sut", SUTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_every_scenario_is_valid_over_grpc(
-    scenario: str, workload: Workload, server: ServerProcess, tmp_path: Path
+    scenario: str, sut: str, workload: Workload, server: ServerProcess, tmp_path: Path
 ) -> None:
     target = GrpcTarget(workload, server.addresses["gRPC"])
-    wanted = plan(workload, scenario, tmp_path / "run")
-    found = await asyncio.to_thread(calibrate, wanted, target, 0.05)
-    result = await asyncio.to_thread(run_long_enough, expecting(wanted, found), target, quiet)
+    rate = 0.0 if scenario == "Offline" else 500.0
+    wanted = plan(workload, scenario, tmp_path / "run", sut=sut, rate=rate)
+    result = await asyncio.to_thread(measured, wanted, target)
     target.close()
     assert result.reasons == []
     assert result.verdict == "VALID"
     assert result.ticks[-1].counters.requests >= result.times.count > 0
+    assert sum(result.times.bins) == result.times.count
+    is_network = scenario in ("Server", "Offline")
+    assert ("(Network SUT)" in result.system) == (is_network or sut == "native")
     report.write(result, {})
     for name in ("report.md", "report.html", "results.json"):
-        assert "QUICK" in (tmp_path / "run" / name).read_text()
+        text = (tmp_path / "run" / name).read_text()
+        assert "QUICK" in text and ("query dispatch library" in text) == is_network
+        assert report.SUT_KINDS[sut] in text
     assert (tmp_path / "run/mlperf_log_detail.txt").stat().st_size > 0
     assert not (tmp_path / "run" / PARTIAL).exists()
 
 
+@pytest.mark.parametrize("sut", SUTS)
+@pytest.mark.parametrize("kind", ["grpc", "http"])
 async def test_accuracy_is_what_the_classifier_has(
-    workload: Workload, server: ServerProcess, tmp_path: Path
+    kind: str, sut: str, workload: Workload, server: ServerProcess, tmp_path: Path
 ) -> None:
+    if kind == "http" and sut == "native":
+        pytest.skip("there is no native client of the gateway")
     addresses = server.addresses
-    target = HttpTarget(workload, addresses["HTTP"], addresses["gRPC"], 4)
-    wanted = plan(workload, "Offline", tmp_path / "run", mode="accuracy", target="http")
+    target: Target = GrpcTarget(workload, addresses["gRPC"])
+    if kind == "http":
+        target.close()
+        target = HttpTarget(workload, addresses["HTTP"], addresses["gRPC"], 4)
+    wanted = plan(workload, "Offline", tmp_path / "run", mode="accuracy", target=kind, sut=sut)
     result = await asyncio.to_thread(run, wanted, target, quiet)
     target.close()
-    assert result.verdict == "VALID"
+    assert (result.verdict, result.reasons) == ("VALID", [])
     share = accuracy(workload, tmp_path / "run/mlperf_log_accuracy.json")
     assert share == np.mean(workload.reference.argmax(1) == workload.truth)
 
 
-def test_the_engine_in_process_answers(workload: Workload, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sut", SUTS)
+@pytest.mark.parametrize("scenario", ["Server", "Offline"])
+def test_the_engine_in_process_answers(
+    scenario: str, sut: str, workload: Workload, tmp_path: Path
+) -> None:
     workload.write_repository(tmp_path / "models")
     target = EngineTarget(workload, tmp_path / "models")
-    result = run(plan(workload, "Server", tmp_path / "run", target="engine"), target, quiet)
+    wanted = plan(workload, scenario, tmp_path / "run", target="engine", sut=sut)
+    result = run_long_enough(wanted, target, quiet)
     target.close()
     assert (result.verdict, result.reasons) == ("VALID", [])
+    assert result.ticks[-1].counters.requests >= result.times.count > 0
 
 
 class _Liar(NullTarget):
     """Answers every sample as if it were the next."""
 
-    def submit(self, entries: Sequence[tuple[int, int]]) -> None:
-        size = len(self._answers)
-        super().submit([(tag, (sample + 1) % size) for tag, sample in entries])
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self._answers = [*self._answers[1:], self._answers[0]]
 
 
 class _Mute(NullTarget):
     """Answers with what is no answer."""
 
-    def answer(self, payload: bytes) -> Array:
-        raise ValueError("there is no output")
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload)
+        self._answers = [b"\xff"] * workload.size
 
 
-@pytest.mark.parametrize(("kind", "why"), [(_Liar, "beyond the tolerance"), (_Mute, "no output")])
+@pytest.mark.parametrize("sut", SUTS)
+@pytest.mark.parametrize(
+    ("kind", "why"), [(_Liar, "beyond the tolerance"), (_Mute, "not a ModelInferResponse")]
+)
 def test_wrong_answers_make_a_run_invalid(
-    kind: type[NullTarget], why: str, workload: Workload, tmp_path: Path
+    kind: type[NullTarget], why: str, sut: str, workload: Workload, tmp_path: Path
 ) -> None:
-    target: Target = kind(workload)
-    result = run(plan(workload, "Server", tmp_path / "run"), target, quiet)
+    result = run(plan(workload, "Server", tmp_path / "run", sut=sut), kind(workload), quiet)
     assert result.verdict == "INVALID"
     assert any("wrong answer" in reason and why in reason for reason in result.reasons)
 
 
-async def harness(*flags: str) -> asyncio.subprocess.Process:
-    command = ["-m", "bench.mlperf", "--scenario", "SingleStream", *flags]
+@pytest.mark.slow
+@pytest.mark.parametrize(("bound_ms", "verdict"), [(PATIENT_MS, "VALID"), (1e-6, "INVALID")])
+async def test_server_is_searched_for_its_highest_rate(
+    bound_ms: float, verdict: str, workload: Workload, server: ServerProcess, tmp_path: Path
+) -> None:
+    target = GrpcTarget(workload, server.addresses["gRPC"])
+    wanted = replace(
+        plan(workload, "Server", tmp_path / "run", sut="native", rate=0.0), bound_ms=bound_ms
+    )
+    result = await asyncio.to_thread(search, wanted, target, 300.0, quiet)
+    target.close()
+    assert result.verdict == verdict
+    if verdict == "INVALID":
+        assert result.reasons[0].startswith("no rate meets the bound of 1e-06 ms here: a query")
+        return
+    assert result.plan.rate > 300.0
+    probes = sorted((tmp_path / "run").glob("probe-*"))
+    assert 2 <= len(probes) <= 9
+    assert all((each / "mlperf_log_summary.txt").exists() for each in probes)
+
+
+@pytest.mark.slow
+def test_samples_that_do_not_fit_into_memory_are_held_back(
+    workload: Workload, tmp_path: Path
+) -> None:
+    workload.write_repository(tmp_path / "models")
+    target = EngineTarget(workload, tmp_path / "models")
+    wanted = replace(
+        plan(workload, "Offline", tmp_path / "run", target="engine", sut="native", rate=20_000.0),
+        held_to=20_000.0,
+    )
+    result = run(wanted, target, quiet)
+    target.close()
+    assert (result.verdict, result.reasons) == ("VALID", [])
+    assert result.samples_per_s < 21_000.0
+    assert "HELD BACK to 20,000 samples/s" in report.title(result)
+
+
+@pytest.mark.slow
+def test_the_harness_has_an_overhead(workload: Workload, tmp_path: Path) -> None:
+    assert overhead_us(plan(workload, "Server", tmp_path / "run", sut="native")) > 0
+    assert (tmp_path / "run/overhead/mlperf_log_summary.txt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"settings": {"nonsense": 1}}, "no setting nonsense"),
+        ({"settings": {"min_query_count": 1.5}}, "min_query_count must be whole"),
+        ({"scenario": "Twice"}, "no scenario or mode Twice"),
+    ],
+)
+def test_what_loadgen_does_not_have_is_refused_by_name(
+    values: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    usual = {"scenario": "Offline", "mode": "PerformanceOnly", "settings": {}, "name": "toy"}
+    usual |= {"output": str(tmp_path), "library": "toy", "is_network": False}
+    with pytest.raises(RuntimeError, match=why):
+        load_module().Sut.null(messages=[b""], gives_tensors=False).run(**usual | values)
+
+
+async def harness(*flags: str, scenario: str = "SingleStream") -> asyncio.subprocess.Process:
+    command = ["-m", "bench.mlperf", "--scenario", scenario, *flags]
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=ROOT, stdout=pipe, stderr=pipe
@@ -133,7 +231,7 @@ async def test_a_run_that_cannot_end_is_invalid_and_its_logs_partial(
 ) -> None:
     address = server.addresses["gRPC"]
     output = tmp_path / "run"
-    flags = ["--address", address, "--duration", "600", "--sut", sut, "--output", str(output)]
+    flags = ["--address", address, "--duration", "120", "--sut", sut, "--output", str(output)]
     process = await harness(*flags)
     assert process.stderr is not None
     while b"answers" not in (line := await process.stderr.readline()):
@@ -155,3 +253,39 @@ async def test_a_target_that_is_down_is_said_so(tmp_path: Path) -> None:
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert b"INVALID: the target grpc is down" in errors
+
+
+@pytest.mark.slow
+async def test_a_run_after_one_that_was_killed_says_so(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    flags = ["--output", str(tmp_path), "--sut", "python"]
+    killed = await harness("--address", server.addresses["gRPC"], "--duration", "600", *flags)
+    assert killed.stderr is not None
+    while b"answers" not in (line := await killed.stderr.readline()):
+        assert line, "the harness ended before it was killed"
+    killed.kill()
+    await killed.communicate()
+    assert (tmp_path / PARTIAL).exists()
+    assert not (tmp_path / "report.md").exists()
+    after = await harness("--target", "null", "--duration", "0.2", *flags)
+    await after.communicate()
+    assert after.returncode == 0
+    assert not (tmp_path / PARTIAL).exists()
+    assert "the run before in this folder did not end" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.slow
+async def test_a_target_that_dies_in_the_search_is_said_so(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    flags = ["--address", server.addresses["gRPC"], "--valid", "--output", str(tmp_path)]
+    process = await harness(*flags, scenario="Server")
+    assert process.stderr is not None
+    while b"probe-01" not in (line := await process.stderr.readline()):
+        assert line, "the harness ended before its target"
+    os.kill(server.pid, signal.SIGKILL)
+    await process.communicate()
+    assert process.returncode == 1
+    assert "the target has gone" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / PARTIAL).exists()

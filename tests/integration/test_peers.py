@@ -36,6 +36,24 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
 """
 
 
+DAEMON = """\
+import os, signal
+if os.fork() == 0:
+    os.setsid()  # as Ray's workers do
+    if os.fork() == 0:
+        open("daemon", "w").write(str(os.getpid()))
+        signal.pause()
+    os._exit(0)
+os.wait()
+"""
+CRASH = """\
+import sys, time
+while not __import__("os").path.exists("daemon"): time.sleep(0.01)
+print("out of memory", file=sys.stderr)
+sys.exit(3)
+"""
+
+
 class Script(Peer):
     """Python code."""
 
@@ -105,6 +123,13 @@ def test_server_is_weighed_and_ended_with_its_children(tmp_path: Path) -> None:
     assert server.memory_mb() > 1 and server.cpu_s() > 0
     starting.close()  # type: ignore[attr-defined]
     assert not [one for one in each if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_workers_of_a_server_that_crashed_are_ended_too(tmp_path: Path) -> None:
+    with pytest.raises(serving.PeerFailure, match="ended with 3: out of memory"):
+        next(start(DAEMON + CRASH, tmp_path))
+    daemon = int((tmp_path / "scratch/daemon").read_text())
+    assert not psutil.pid_exists(daemon)
 
 
 def test_wrong_answers_are_counted(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:

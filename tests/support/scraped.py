@@ -29,7 +29,10 @@ STATS: dict[str, Any] = {
     "failures": {"UNAVAILABLE": 2, "CANCELLED": 1, "INTERNAL": 3, "DEADLINE_EXCEEDED": 4},
     "batch_close": {"full": 1, "preferred": 0, "delay": 0, "idle_instance": 2},
     "batch_sizes": {1: 1, 3: 2},
-    "batch_stats": {},
+    "batch_stats": {
+        1: {"count": 1, "compute_input_ns": 1, "compute_infer_ns": 250_000_000},
+        3: {"count": 2, "compute_input_ns": 1, "compute_infer_ns": 500_000_000},
+    },
     "queue_hist_us": _HIST,
     "compute_input_hist_us": _HIST,
     "compute_infer_hist_us": _HIST,
@@ -107,7 +110,7 @@ def http_counters() -> HttpCounters:
 def full_scrape() -> str:
     """The text of a server with everything that has metrics."""
     metrics = Metrics(
-        versions=lambda: [VersionStatistics("m", 1, STATS)],
+        versions=lambda: [VersionStatistics("m", 1, STATS, operations=8_000_000_000)],
         engine=lambda: ENGINE,
         is_ready=lambda: True,
         jobs=lambda: JOBS,

@@ -18,9 +18,9 @@ bool IsLost(const load::Answer& answer) {
 
 }  // namespace
 
-Result<std::unique_ptr<Dispatcher>> Dispatcher::Start(Recorder* recorder, size_t window,
+Result<std::unique_ptr<Dispatcher>> Dispatcher::Start(Recorder* recorder, Limits limits,
                                                       const Carrier::Factory& factory) {
-  std::unique_ptr<Dispatcher> made(new Dispatcher(recorder, window));
+  std::unique_ptr<Dispatcher> made(new Dispatcher(recorder, limits));
   PENSTOCK_ASSIGN_OR_RETURN(made->carrier_, factory(made.get(), made->wake_.fd()));
   made->thread_ = Thread("ps-loadgen", [made = made.get()]() noexcept { made->Run(); });
   return made;
@@ -40,6 +40,7 @@ void Dispatcher::Issue(std::span<const Query> queries) {
   bool must_wake = false;
   {
     const MutexLock lock(mu_);
+    if (issued_.empty()) issued_.reserve(queries.size());  // Offline's come all at once
     for (const Query& query : queries) issued_.push_back({query, now_ns});
     must_wake = std::exchange(is_armed_, false);
   }
@@ -77,14 +78,32 @@ bool Dispatcher::TakeIssued() {
 
 void Dispatcher::SendSome() {
   if (recorder_.is_lost()) return;
+  for (size_t room = Room(); room > 0; --room) {
+    Waiting& waiting = backlog_[next_++];
+    if (limits_.window > 0) waiting.issued_ns = recorder_.NowNs();
+    carrier_->Send(NewToken(waiting), waiting.query.sample);
+    ++sent_;
+  }
+}
+
+// How many may be sent now.
+size_t Dispatcher::Room() {
   const size_t under_way = pending_.size() - free_.size();
   size_t room = backlog_.size() - next_;
-  if (window_ > 0) room = std::min(room, window_ - std::min(window_, under_way));
-  for (; room > 0; --room) {
-    Waiting& waiting = backlog_[next_++];
-    if (window_ > 0) waiting.issued_ns = recorder_.NowNs();
-    carrier_->Send(NewToken(waiting), waiting.query.sample);
-  }
+  if (limits_.window > 0)
+    room = std::min(room, limits_.window - std::min(limits_.window, under_way));
+  if (limits_.per_s == 0.0 || room == 0) return room;
+  // One at least, or nothing would end the turn.
+  return std::min(room, std::max<size_t>(Due(), under_way == 0 ? 1 : 0));
+}
+
+// How many should have been sent by now and were not.
+size_t Dispatcher::Due() {
+  const int64_t now_ns = recorder_.NowNs();
+  if (sent_ == 0) began_ns_ = now_ns;
+  const auto due =
+      static_cast<size_t>(static_cast<double>(now_ns - began_ns_) * limits_.per_s / 1e9);
+  return due - std::min(due, sent_);
 }
 
 size_t Dispatcher::NewToken(const Waiting& waiting) {

@@ -42,16 +42,23 @@ class Carrier {
   virtual void Abandon() = 0;
 };
 
-// Threading: Issue as Target, in_flight on any thread.
+// How many samples may be under way, and how many may be sent in a second; 0 = any number.
+struct Limits {
+  size_t window = 0;
+  double per_s = 0.0;
+};
+
+// Threading: Issue as Target.
 // Ownership: owns thread and carrier; borrows the recorder.
 // Lifecycle: Start; Issue; the destructor, which abandons what is under way.
 // Blocking: Start, as long as the carrier takes to connect; the destructor, until the thread has
 // ended.
 class Dispatcher final : public Target, private Carrier::Sink {
  public:
-  // `window`: samples under way at the most; 0 = any number. With a window a sample's time begins
-  // when it is sent, without when it is issued.
-  static Result<std::unique_ptr<Dispatcher>> Start(Recorder* recorder, size_t window,
+  // With a window a sample's time begins when it is sent, without when it is issued. The rate holds
+  // back what would otherwise go at once, but for a sample while none is under way: it is for rates
+  // that one at a time would not reach.
+  static Result<std::unique_ptr<Dispatcher>> Start(Recorder* recorder, Limits limits,
                                                    const Carrier::Factory& factory);
   ~Dispatcher() override;
 
@@ -63,17 +70,19 @@ class Dispatcher final : public Target, private Carrier::Sink {
     int64_t issued_ns = 0;
   };
 
-  Dispatcher(Recorder* recorder, size_t window) : recorder_(*recorder), window_(window) {}
+  Dispatcher(Recorder* recorder, Limits limits) : recorder_(*recorder), limits_(limits) {}
 
   void Run() noexcept;
   bool TakeIssued();
   void SendSome();
+  size_t Room();
+  size_t Due();
   size_t NewToken(const Waiting& waiting);
   void OnAnswer(size_t token, const load::Answer& answer) override;
 
   // Constant after Start.
   Recorder& recorder_;
-  const size_t window_;
+  const Limits limits_;
   const EventFd wake_;
   std::unique_ptr<Carrier> carrier_;  // used by the thread alone
 
@@ -82,6 +91,8 @@ class Dispatcher final : public Target, private Carrier::Sink {
   size_t next_ = 0;               // of backlog_, to be sent
   std::vector<Waiting> pending_;  // under way, by token
   std::vector<size_t> free_;      // tokens
+  size_t sent_ = 0;
+  int64_t began_ns_ = 0;  // of sending
 
   Mutex mu_;
   // Guarded by mu_.

@@ -43,8 +43,8 @@ class PySut {
 
   void UseNull() { target_ = std::make_unique<NullTarget>(&recorder_, &messages_); }
 
-  void UseCarrier(size_t window, const Carrier::Factory& factory) {
-    auto made = Dispatcher::Start(&recorder_, window, factory);
+  void UseCarrier(Limits limits, const Carrier::Factory& factory) {
+    auto made = Dispatcher::Start(&recorder_, limits, factory);
     ThrowIfError(made.status());
     target_ = *std::move(made);
   }
@@ -80,10 +80,10 @@ std::unique_ptr<PySut> MakeNull(std::vector<std::string> answers, bool gives_ten
 
 // `engine` is a penstock._core.SharedMemory, of all that Python holds the one that gives its engine.
 std::unique_ptr<PySut> MakeEngine(const bindings::PySharedMemory& engine,
-                                  std::vector<std::string> requests, size_t window,
+                                  std::vector<std::string> requests, size_t window, double per_s,
                                   bool gives_tensors) {
   auto made = std::make_unique<PySut>(std::move(requests), gives_tensors);
-  made->UseCarrier(window, [&](Carrier::Sink* sink, int wake_fd) {
+  made->UseCarrier({window, per_s}, [&](Carrier::Sink* sink, int wake_fd) {
     return Result<std::unique_ptr<Carrier>>(
         std::make_unique<EngineCarrier>(engine.engine, &made->messages(), sink, wake_fd));
   });
@@ -93,7 +93,7 @@ std::unique_ptr<PySut> MakeEngine(const bindings::PySharedMemory& engine,
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 std::unique_ptr<PySut> MakeGrpc(std::string host, uint16_t port, const std::string& path,
                                 const std::string& name_path, size_t connections,
-                                std::vector<std::string> requests, size_t window,
+                                std::vector<std::string> requests, size_t window, double per_s,
                                 bool gives_tensors) {
   auto made = std::make_unique<PySut>(std::move(requests), gives_tensors);
   load::FleetOptions options;
@@ -102,7 +102,7 @@ std::unique_ptr<PySut> MakeGrpc(std::string host, uint16_t port, const std::stri
   options.target.path = path;
   options.connections = connections;
   const py::gil_scoped_release release;
-  made->UseCarrier(window, [&](Carrier::Sink* sink, int wake_fd) {
+  made->UseCarrier({window, per_s}, [&](Carrier::Sink* sink, int wake_fd) {
     return GrpcCarrier::Connect(options, &made->messages(), sink, wake_fd);
   });
   return made;
@@ -178,10 +178,11 @@ PYBIND11_MODULE(_penstock_loadgen, module) {
   py::class_<PySut>(module, "Sut")
       .def_static("null", &MakeNull, py::kw_only(), py::arg("messages"), py::arg("gives_tensors"))
       .def_static("engine", &MakeEngine, py::kw_only(), py::arg("engine"), py::arg("messages"),
-                  py::arg("window"), py::arg("gives_tensors"))
+                  py::arg("window"), py::arg("per_s"), py::arg("gives_tensors"))
       .def_static("grpc", &MakeGrpc, py::kw_only(), py::arg("host"), py::arg("port"),
                   py::arg("path"), py::arg("name_path"), py::arg("connections"),
-                  py::arg("messages"), py::arg("window"), py::arg("gives_tensors"))
+                  py::arg("messages"), py::arg("window"), py::arg("per_s"),
+                  py::arg("gives_tensors"))
       .def("run", &Run, py::kw_only(), py::arg("scenario"), py::arg("mode"), py::arg("settings"),
            py::arg("output"), py::arg("library"), py::arg("name"), py::arg("is_network"))
       .def("progress", &Progress)

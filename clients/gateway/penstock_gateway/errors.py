@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from penstock_gateway.upstream import PUSHBACK, Code, UpstreamError
@@ -32,6 +31,7 @@ STATUS: Mapping[int, int] = {
 _RESTRICTED = "This protocol is restricted, "
 _DECOUPLED = "ModelInfer RPC doesn't support models with decoupled transaction policy"
 _RETRY_AFTER_S = 1
+_MOST_RETRY_AFTER_S = 3600
 
 
 class HttpError(Exception):
@@ -69,4 +69,4 @@ def _retry_after_s(error: UpstreamError) -> int:
         milliseconds = int(error.trailing.get(PUSHBACK, ""))
     except ValueError:
         return _RETRY_AFTER_S
-    return max(_RETRY_AFTER_S, math.ceil(milliseconds / 1000))
+    return min(max(_RETRY_AFTER_S, -(-milliseconds // 1000)), _MOST_RETRY_AFTER_S)

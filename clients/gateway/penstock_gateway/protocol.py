@@ -25,12 +25,30 @@ from uvicorn.protocols.http.httptools_impl import (
 from penstock_gateway.cork import Cork
 from penstock_gateway.options import Options
 
-__all__ = ["ABOUT", "CANCEL", "ROUTE", "LimitedProtocol", "make_protocol"]
+__all__ = [
+    "ABANDONED",
+    "ABOUT",
+    "CANCEL",
+    "REFUSED",
+    "ROUTE",
+    "LimitedProtocol",
+    "OnRefused",
+    "make_protocol",
+]
+
+OnRefused = Callable[[int, tuple[str, int] | None, int, float], None]
+"""Told of an answer to what is no request, or not yet: status, client, bytes of its body, s since
+the request or its connection began."""
 
 ABOUT = "penstock.about"
 """Key of the ASGI scope: (model, version, request id) of an inference, for who logs it."""
 ROUTE = "penstock.route"
 """Key of the ASGI scope: the pattern of the route that answers, for who counts requests."""
+ABANDONED = "penstock.abandoned"
+"""Key of the ASGI scope, true once nobody reads what the application answers."""
+REFUSED = "penstock.refused"
+"""Key of the ASGI scope: (status, bytes of the body) of the answer that went past the application,
+which was still reading the request."""
 CANCEL = "penstock.cancel"
 """Extension of the ASGI scope: give it the task to cancel when the client leaves."""
 
@@ -43,22 +61,24 @@ _MAX_PIPELINED = 64
 """Requests that may wait behind the one that is answered: one packet holds thousands of heads."""
 
 
-def make_protocol(
-    options: Options, on_refused: Callable[[int], None] | None = None
-) -> type[LimitedProtocol]:
+def make_protocol(options: Options, on_refused: OnRefused | None = None) -> type[LimitedProtocol]:
     """The class to give to uvicorn as `http`.
 
-    `on_refused` is told the status of each request that is refused before it reaches a route.
+    `on_refused` is told of each answer that no request's application knows of.
     """
-    told = staticmethod(on_refused or (lambda _status: None))
+    told = staticmethod(on_refused or _tell_nobody)
     return type("BoundProtocol", (LimitedProtocol,), {"options": options, "on_refused": told})
+
+
+def _tell_nobody(*_refused: object) -> None:
+    pass
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. `options` and `on_refused` are of the class that `make_protocol` makes."""
 
     options = Options()
-    on_refused: Callable[[int], None] = staticmethod(lambda _status: None)
+    on_refused: OnRefused = staticmethod(_tell_nobody)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,6 +96,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._wire_bytes = 0  # since the head that was read last
         self._body_began_s = 0.0
+        self._began_s = self.loop.time()  # the connection, or the request that was read last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for a request."""
@@ -124,6 +145,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """The first byte of a request."""
         super().on_message_begin()
         self._head_bytes = self._head_wire_bytes = 0
+        self._began_s = self.loop.time()
         cast(dict[str, Any], self.scope)["extensions"] = {CANCEL: self._run_as}
 
     def on_url(self, url: bytes) -> None:
@@ -214,6 +236,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _run_as(self, task: asyncio.Task[Any] | None) -> None:
         self._task = task
+        if task is not None and self._running is not None and ABANDONED in self._running.scope:
+            task.cancel()  # its client left before it began
 
     def _is_answering(self) -> bool:
         return self._running is not None and not self._running.response_complete
@@ -222,6 +246,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Ends what is being done for the client, who gets no answer."""
         if self._running is None or not self._is_answering():
             return
+        cast(dict[str, Any], self._running.scope)[ABANDONED] = True
         self._running.disconnected = True
         self._running.message_event.set()
         if self._task is not None:
@@ -284,7 +309,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _on_body_timeout(self) -> None:
         allowed_s = self.options.body_timeout_s + self._body_bytes / _BYTES_PER_SECOND
         left_s = self._body_began_s + allowed_s - self.loop.time()
-        if left_s > 0:
+        if self.flow.read_paused:  # it is not the client that is slow
+            self._body_began_s = self.loop.time()
+            self._wait(self.options.body_timeout_s, self._on_body_timeout)
+        elif left_s > 0:
             self._wait(left_s, self._on_body_timeout)
         else:
             self._refuse(408, "the request's body did not come in time")
@@ -301,8 +329,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self._abandon()
         is_answered = not self._is_in_head and self.cycle.response_complete
         if not is_due and not is_answered:
-            self.on_refused(status)
             body = json.dumps({"error": message}).encode()
+            if running is not None and self._is_answering():
+                cast(dict[str, Any], running.scope)[REFUSED] = (status, len(body))
+            else:
+                seconds = self.loop.time() - self._began_s
+                self.on_refused(status, self.client, len(body), seconds)
             head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
             if retry:
                 head += b"retry-after: 1\r\n"

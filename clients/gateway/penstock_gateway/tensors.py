@@ -96,13 +96,16 @@ def to_json(datatype: str, raw: bytes, where: str) -> Any:
     JSON has no NaN and no infinity: orjson writes null for them.
 
     Raises:
-        HttpError: JSON cannot hold the datatype, or bytes that are no text.
+        HttpError: JSON cannot hold the datatype, or bytes that are no text; the bytes are not
+            whole elements.
     """
     if datatype == "BYTES":
         return _unpack(raw, where)
     dtype = _DTYPES.get(datatype)
     if dtype is None:
         raise _no_json(datatype, where)
+    if len(raw) % dtype.itemsize:
+        raise HttpError(500, f"{where}: {len(raw)} bytes are no whole number of {datatype}")
     return np.frombuffer(raw, dtype)
 
 
@@ -180,7 +183,10 @@ def _unpack(raw: bytes, where: str) -> list[str]:
     try:
         while at < len(raw):
             start = at + _LENGTH.size
-            at = start + _LENGTH.unpack_from(raw, at)[0]
+            if start <= len(raw):
+                at = start + _LENGTH.unpack_from(raw, at)[0]
+            if max(start, at) > len(raw):
+                raise HttpError(500, f"{where}: its BYTES end in the middle of an element")
             texts.append(raw[start:at].decode())
     except UnicodeDecodeError:
         message = f"{where}: its bytes are no text, which JSON wants; ask for binary data"

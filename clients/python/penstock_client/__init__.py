@@ -16,6 +16,7 @@ from penstock_client._job_clients import AsyncJobs, Jobs
 from penstock_client._jobs import Job, JobSpec
 from penstock_client._records import (
     BatchStatistics,
+    CudaMemoryRegion,
     Duration,
     ModelIndexEntry,
     ModelMetadata,
@@ -34,6 +35,7 @@ from penstock_client._transport import (
     MockTransport,
     Transport,
 )
+from penstock_client.cuda_memory import CudaMemory
 from penstock_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -59,7 +61,8 @@ from penstock_client.errors import (
     UnimplementedError,
     UnknownError,
 )
-from penstock_client.shared_memory import SharedMemory, SharedRoom, SharedTensor
+from penstock_client.regions import MemoryRegion, SharedRoom, SharedTensor
+from penstock_client.shared_memory import SharedMemory
 from penstock_client.tensors import Tensor
 
 __all__ = [
@@ -74,6 +77,8 @@ __all__ = [
     "CancelledError",
     "Client",
     "ClientClosedError",
+    "CudaMemory",
+    "CudaMemoryRegion",
     "DataLossError",
     "DeadlineExceededError",
     "Duration",
@@ -85,6 +90,7 @@ __all__ = [
     "Job",
     "JobSpec",
     "Jobs",
+    "MemoryRegion",
     "MockTransport",
     "ModelIndexEntry",
     "ModelMetadata",

@@ -31,8 +31,9 @@ from penstock_client._infer import (
 from penstock_client._job_clients import AsyncJobs
 from penstock_client._jobs import Job, read_job, watch_request
 from penstock_client._messages import JOB_METHODS, jobs_pb, pb
-from penstock_client._operations import Operation, T
+from penstock_client._operations import Operation, RegionT, T
 from penstock_client._records import (
+    CudaMemoryRegion,
     ModelIndexEntry,
     ModelMetadata,
     ModelStatistics,
@@ -43,7 +44,7 @@ from penstock_client._retry import Odds, RetryPolicy
 from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import AsyncGrpcTransport, AsyncTransport, ChannelOptions
 from penstock_client.errors import PenstockError, RpcError, StreamResponseError
-from penstock_client.shared_memory import SharedMemory
+from penstock_client.regions import MemoryRegion
 
 Requests = Iterable[InferRequest] | AsyncIterable[InferRequest]
 
@@ -240,20 +241,20 @@ class AsyncClient(BaseClient):
 
     @asynccontextmanager
     async def shared_memory(
-        self, memory: SharedMemory, *, deadline_s: float | None = None
-    ) -> AsyncIterator[SharedMemory]:
+        self, memory: RegionT, *, deadline_s: float | None = None
+    ) -> AsyncIterator[RegionT]:
         """Registers the memory for the length of an `async with` block; as `Client`."""
         await self.register_shared_memory(memory, deadline_s=deadline_s)
         try:
             yield memory
         except BaseException:
             with suppress(PenstockError):  # what went wrong in the block is the news
-                await self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+                await self._run(operations.forget(memory), deadline_s)
             raise
-        await self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+        await self._run(operations.forget(memory), deadline_s)
 
     async def register_shared_memory(
-        self, memory: SharedMemory, *, deadline_s: float | None = None
+        self, memory: MemoryRegion, *, deadline_s: float | None = None
     ) -> None:
         """Tells the server of the memory, by its name; ALREADY_EXISTS where it knows one such."""
         await self._run(operations.register_shared_memory(memory), deadline_s)
@@ -269,6 +270,18 @@ class AsyncClient(BaseClient):
     ) -> tuple[SharedMemoryRegion, ...]:
         """What is registered, by name; with a name that one, or NOT_FOUND."""
         return await self._run(operations.shared_memory_status(name), deadline_s)
+
+    async def unregister_cuda_memory(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> None:
+        """As `unregister_shared_memory`, of regions on GPUs."""
+        await self._run(operations.unregister_cuda_memory(name), deadline_s)
+
+    async def cuda_memory_status(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> tuple[CudaMemoryRegion, ...]:
+        """What is registered of GPUs' memory, by name; with a name that one, or NOT_FOUND."""
+        return await self._run(operations.cuda_memory_status(name), deadline_s)
 
     # How it is sent
 

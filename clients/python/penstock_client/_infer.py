@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock_client._messages import pb
 from penstock_client.errors import ProtocolError, StreamResponseError, TensorError
-from penstock_client.shared_memory import SharedRoom, SharedTensor
+from penstock_client.regions import SharedRoom, SharedTensor
 from penstock_client.tensors import Array, Tensor, WireTensor, array_of_contents, decode, encode
 
 Parameter = bool | int | float | str

@@ -17,6 +17,7 @@ from penstock_client._infer import InferRequest, InferResult, build_request, rea
 from penstock_client._messages import METHODS, Method, pb
 from penstock_client._records import (
     BatchStatistics,
+    CudaMemoryRegion,
     Duration,
     ModelIndexEntry,
     ModelMetadata,
@@ -25,10 +26,13 @@ from penstock_client._records import (
     SharedMemoryRegion,
     TensorMetadata,
 )
-from penstock_client.errors import TensorError
+from penstock_client.cuda_memory import CudaMemory
+from penstock_client.errors import SharedMemoryError, TensorError
+from penstock_client.regions import MemoryRegion
 from penstock_client.shared_memory import SharedMemory
 
 T = TypeVar("T")
+RegionT = TypeVar("RegionT", bound=MemoryRegion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,12 @@ def shared_memory_status(name: str) -> Operation[tuple[SharedMemoryRegion, ...]]
     return Operation(METHODS["SystemSharedMemoryStatus"], request, _read_regions, True)
 
 
+def cuda_memory_status(name: str) -> Operation[tuple[CudaMemoryRegion, ...]]:
+    """CudaSharedMemoryStatus."""
+    request = pb.CudaSharedMemoryStatusRequest(name=name)
+    return Operation(METHODS["CudaSharedMemoryStatus"], request, _read_cuda_regions, True)
+
+
 # Changing state: never retried. The first send may have had its effect, and UNAVAILABLE is also
 # what a server says that allows no loading at all.
 
@@ -155,8 +165,12 @@ def unload_model(model: str, unload_dependents: bool) -> Operation[None]:
     return Operation(METHODS["RepositoryModelUnload"], request, _read_nothing, False, model)
 
 
-def register_shared_memory(memory: SharedMemory) -> Operation[None]:
-    """SystemSharedMemoryRegister, of the whole memory."""
+def register_shared_memory(memory: MemoryRegion) -> Operation[None]:
+    """SystemSharedMemoryRegister or CudaSharedMemoryRegister, of the whole memory."""
+    if isinstance(memory, CudaMemory):
+        return _register_cuda_memory(memory)
+    if not isinstance(memory, SharedMemory):
+        raise SharedMemoryError(f"{memory!r} is no memory that servers know")
     request = pb.SystemSharedMemoryRegisterRequest(
         name=memory.name, key=memory.key, byte_size=memory.byte_size
     )
@@ -167,6 +181,28 @@ def unregister_shared_memory(name: str) -> Operation[None]:
     """SystemSharedMemoryUnregister."""
     request = pb.SystemSharedMemoryUnregisterRequest(name=name)
     return Operation(METHODS["SystemSharedMemoryUnregister"], request, _read_nothing, False)
+
+
+def _register_cuda_memory(memory: CudaMemory) -> Operation[None]:
+    request = pb.CudaSharedMemoryRegisterRequest(
+        name=memory.name,
+        raw_handle=memory.handle,
+        device_id=memory.server_device,
+        byte_size=memory.byte_size,
+    )
+    return Operation(METHODS["CudaSharedMemoryRegister"], request, _read_nothing, False)
+
+
+def unregister_cuda_memory(name: str) -> Operation[None]:
+    """CudaSharedMemoryUnregister."""
+    request = pb.CudaSharedMemoryUnregisterRequest(name=name)
+    return Operation(METHODS["CudaSharedMemoryUnregister"], request, _read_nothing, False)
+
+
+def forget(memory: MemoryRegion) -> Operation[None]:
+    """The unregistration of what `register_shared_memory` registered."""
+    is_cuda = isinstance(memory, CudaMemory)
+    return unregister_cuda_memory(memory.name) if is_cuda else unregister_shared_memory(memory.name)
 
 
 def _config_text(model: str, config: Mapping[str, Any] | str) -> str:
@@ -218,6 +254,13 @@ def _read_regions(
 ) -> tuple[SharedMemoryRegion, ...]:
     regions = [message.regions[name] for name in sorted(message.regions)]
     return tuple(SharedMemoryRegion(r.name, r.key, r.offset, r.byte_size) for r in regions)
+
+
+def _read_cuda_regions(
+    message: pb.CudaSharedMemoryStatusResponse,
+) -> tuple[CudaMemoryRegion, ...]:
+    regions = [message.regions[name] for name in sorted(message.regions)]
+    return tuple(CudaMemoryRegion(r.name, r.device_id, r.byte_size) for r in regions)
 
 
 def _read_statistics(message: pb.ModelStatisticsResponse) -> tuple[ModelStatistics, ...]:

@@ -89,6 +89,21 @@ class SharedMemoryRegion:
 
 
 @dataclass(frozen=True, slots=True)
+class CudaMemoryRegion:
+    """A region of a GPU's memory that is registered with a server.
+
+    Attributes:
+        name: What requests call it.
+        device_id: The GPU, as the server numbers them.
+        byte_size: Its size.
+    """
+
+    name: str
+    device_id: int
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """A counter with the time it took.
 

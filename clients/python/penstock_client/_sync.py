@@ -23,8 +23,9 @@ from penstock_client._infer import (
 from penstock_client._job_clients import Jobs
 from penstock_client._jobs import Job, read_job, watch_request
 from penstock_client._messages import JOB_METHODS
-from penstock_client._operations import Operation, T
+from penstock_client._operations import Operation, RegionT, T
 from penstock_client._records import (
+    CudaMemoryRegion,
     ModelIndexEntry,
     ModelMetadata,
     ModelStatistics,
@@ -35,7 +36,7 @@ from penstock_client._retry import Odds, RetryPolicy
 from penstock_client._security import Tls, secured, with_token
 from penstock_client._transport import ChannelOptions, GrpcTransport, Transport
 from penstock_client.errors import PenstockError, RpcError, StreamResponseError
-from penstock_client.shared_memory import SharedMemory
+from penstock_client.regions import MemoryRegion
 
 
 class Client(BaseClient):
@@ -302,20 +303,20 @@ class Client(BaseClient):
 
     @contextmanager
     def shared_memory(
-        self, memory: SharedMemory, *, deadline_s: float | None = None
-    ) -> Iterator[SharedMemory]:
+        self, memory: RegionT, *, deadline_s: float | None = None
+    ) -> Iterator[RegionT]:
         """Registers the memory for the length of a `with` block, for requests of any client."""
         self.register_shared_memory(memory, deadline_s=deadline_s)
         try:
             yield memory
         except BaseException:
             with suppress(PenstockError):  # what went wrong in the block is the news
-                self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+                self._run(operations.forget(memory), deadline_s)
             raise
-        self.unregister_shared_memory(memory.name, deadline_s=deadline_s)
+        self._run(operations.forget(memory), deadline_s)
 
     def register_shared_memory(
-        self, memory: SharedMemory, *, deadline_s: float | None = None
+        self, memory: MemoryRegion, *, deadline_s: float | None = None
     ) -> None:
         """Tells the server of the memory, by its name; ALREADY_EXISTS where it knows one such."""
         self._run(operations.register_shared_memory(memory), deadline_s)
@@ -329,6 +330,16 @@ class Client(BaseClient):
     ) -> tuple[SharedMemoryRegion, ...]:
         """What is registered, by name; with a name that one, or NOT_FOUND."""
         return self._run(operations.shared_memory_status(name), deadline_s)
+
+    def unregister_cuda_memory(self, name: str = "", *, deadline_s: float | None = None) -> None:
+        """As `unregister_shared_memory`, of regions on GPUs."""
+        self._run(operations.unregister_cuda_memory(name), deadline_s)
+
+    def cuda_memory_status(
+        self, name: str = "", *, deadline_s: float | None = None
+    ) -> tuple[CudaMemoryRegion, ...]:
+        """What is registered of GPUs' memory, by name; with a name that one, or NOT_FOUND."""
+        return self._run(operations.cuda_memory_status(name), deadline_s)
 
     # How it is sent
 

@@ -17,18 +17,18 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from penstock_client.errors import ProtocolError, SharedMemoryError, TensorError
-from penstock_client.tensors import Array, WireTensor, byte_size_of, decode, encode, leading_bytes
+from penstock_client.errors import SharedMemoryError
+from penstock_client.regions import MemoryRegion, SharedRoom, SharedTensor
+from penstock_client.tensors import Array, WireTensor, decode, encode, leading_bytes
 
 _KEY = re.compile(r"/[^/\0]{1,254}")
 
 
-class SharedMemory:
+class SharedMemory(MemoryRegion):
     """A POSIX shared memory object, mapped: a region that requests can place tensors in.
 
     Attributes:
@@ -139,99 +139,20 @@ class SharedMemory:
         self.buffer[offset : placed.end] = wire.raw
         return placed
 
-    def tensor(self, datatype: str, shape: Sequence[int], offset: int = 0) -> SharedTensor:
-        """An input that lies there already: an array that was written through `buffer`.
-
-        Raises:
-            TensorError: It is not of a fixed size, or does not lie within the memory.
-        """
-        size = byte_size_of(datatype, shape)
-        if size is None:
-            raise TensorError(f"{self!r}: the size of {datatype} {list(shape)} is not known")
-        return SharedTensor(self, datatype, tuple(shape), offset, size)
-
-    def room(self, byte_size: int, offset: int = 0) -> SharedRoom:
-        """Room for an output, which may turn out smaller.
-
-        Raises:
-            TensorError: It does not lie within the memory.
-        """
-        return SharedRoom(self, offset, byte_size)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SharedRoom:
-    """A stretch of a `SharedMemory`, as the place of an output: see `SharedMemory.room`.
-
-    Attributes:
-        memory: Where it lies.
-        offset: In bytes from the memory's begin.
-        byte_size: Of the stretch.
-    """
-
-    memory: SharedMemory
-    offset: int
-    byte_size: int
-
-    def __post_init__(self) -> None:
-        """Refuses what does not lie within the memory."""
-        _check_bounds(self.memory, self.offset, self.byte_size)
-
-    @property
-    def end(self) -> int:
-        """The offset of what may lie behind it."""
-        return self.offset + self.byte_size
-
-    def read(self, datatype: str, shape: Sequence[int], where: str) -> Array:
-        """The output that a server put here: a read-only view, but for BYTES.
+    def read(self, room: SharedRoom, datatype: str, shape: Sequence[int], where: str) -> Array:
+        """The output that a server put into a room: a read-only view, but for BYTES.
 
         Raises:
             ProtocolError: Such a tensor would be larger than the room.
         """
-        raw = self.memory.buffer[self.offset : self.end].toreadonly()
+        raw = self.buffer[room.offset : room.end].toreadonly()
         try:
             size = leading_bytes(datatype, shape, raw)
         except ValueError:
-            size = self.byte_size + 1
-        if size > self.byte_size:
-            raise ProtocolError(
-                f"{where}: {datatype} {list(shape)} does not fit into the {self.byte_size} bytes "
-                f"at {self.offset} of {self.memory!r}"
-            )
+            size = room.byte_size + 1
+        if size > room.byte_size:
+            raise room.too_small(datatype, shape, where)
         return decode(WireTensor(datatype, tuple(shape), raw[:size]), where)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SharedTensor:
-    """An input that lies in a `SharedMemory`: see `SharedMemory.put`.
-
-    Attributes:
-        memory: Where it lies.
-        datatype: Wire datatype, for instance "FP32".
-        shape: Dimensions, the batch dimension included.
-        offset: In bytes from the memory's begin.
-        byte_size: Its size.
-    """
-
-    memory: SharedMemory
-    datatype: str
-    shape: tuple[int, ...]
-    offset: int
-    byte_size: int
-
-    def __post_init__(self) -> None:
-        """Refuses what does not lie within the memory."""
-        _check_bounds(self.memory, self.offset, self.byte_size)
-
-    @property
-    def end(self) -> int:
-        """The offset of what may lie behind it."""
-        return self.offset + self.byte_size
-
-
-def _check_bounds(memory: SharedMemory, offset: int, byte_size: int) -> None:
-    if offset < 0 or byte_size < 0 or offset + byte_size > memory.byte_size:
-        raise TensorError(f"{memory!r} has no {byte_size} bytes at {offset}")
 
 
 def _failed(key: str, what: str, error: Exception) -> SharedMemoryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.errors import ConfigError
@@ -24,7 +24,7 @@ def signature(path: Path) -> tuple[int, int, int] | None:
 
 
 class FileWatch:
-    """Looks at a file from time to time and has it read when it has changed.
+    """Looks at a file, or several, from time to time and has them read when one has changed.
 
     A file that turned bad changes nothing: what was read last stays, and the log says so once.
 
@@ -32,18 +32,20 @@ class FileWatch:
     Lifecycle: constructed -> load -> start -> stop.
     """
 
-    def __init__(self, path: Path, interval_s: float, read: Callable[[], None]) -> None:
-        """`read` reads the file and raises ConfigError when it will not do."""
-        self._path = path
+    def __init__(
+        self, path: Path | Sequence[Path], interval_s: float, read: Callable[[], None]
+    ) -> None:
+        """`read` reads the files and raises ConfigError when they will not do."""
+        self._paths = [path] if isinstance(path, Path) else list(path)
         self._interval_s = interval_s
         self._read = read
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: list[tuple[int, int, int] | None] = []
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def load(self) -> None:
-        """Reads the file for the first time; ConfigError when it will not do."""
-        self._seen = signature(self._path)
+        """Reads the files for the first time; ConfigError when they will not do."""
+        self._seen = self._signatures()
         self._read()
 
     def start(self) -> None:
@@ -64,7 +66,7 @@ class FileWatch:
                 await asyncio.to_thread(self._look)
 
     def _look(self) -> None:
-        found = signature(self._path)
+        found = self._signatures()
         if found == self._seen:
             return
         self._seen = found
@@ -73,6 +75,12 @@ class FileWatch:
         except ConfigError as error:
             _log.error("what was read before stays in force: %s", error)
         except Exception:  # a defect: it must not end the watch
-            _log.exception("reading %s failed; what was read before stays in force", self._path)
+            _log.exception("reading %s failed; what was read before stays in force", self._text())
         else:
-            _log.info("%s has changed and was read anew", self._path)
+            _log.info("%s: read anew after a change", self._text())
+
+    def _signatures(self) -> list[tuple[int, int, int] | None]:
+        return [signature(each) for each in self._paths]
+
+    def _text(self) -> str:
+        return ", ".join(map(str, self._paths))

@@ -175,6 +175,19 @@ class SharedRegion:
 
 
 @dataclass(frozen=True, slots=True)
+class CudaRegion:
+    """A named piece of a GPU's memory.
+
+    Attributes:
+        device_id: the GPU, as the server numbers them.
+    """
+
+    name: str
+    device_id: int
+    byte_size: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadRequest:
     """What RepositoryModelLoad asks for.
 
@@ -232,11 +245,16 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class VersionStatistics:
-    """Counters of one version, as the core's Version.stats() gives them."""
+    """Counters of one version, as the core's Version.stats() gives them.
+
+    Attributes:
+        operations: of an inference, as the configuration says; None: it does not.
+    """
 
     name: str
     version: int
     counters: Mapping[str, Any]
+    operations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

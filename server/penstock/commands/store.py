@@ -65,7 +65,7 @@ def list_models(
     from penstock.commands._render import print_json, print_table
 
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json([each._asdict() for each in found])
         return
     columns = ["model", "version", "status", "aliases", "serves in", "owner", "backend", "size"]
     print_table([*columns, "pushed", "digest"], [_row(each) for each in found])

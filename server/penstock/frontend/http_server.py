@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -15,9 +16,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.frontend.addresses import bind, host_port
 from penstock.frontend.http import Application
-from penstock.frontend.https import HANDSHAKE_S, HttpTls
+from penstock.frontend.https import HttpTls
+from penstock.frontend.tls_listener import Handshakes, TlsListener
 
 __all__ = ["HttpServer"]
+
+OnRefused = Callable[[int, tuple[str, int] | None, int, float], None]
+"""Told of an answer that no application gave: status, client, bytes of its body, s since its
+connection was made."""
 
 _MAX_CONNECTIONS = 512
 _STOP_TIMEOUT_S = 2
@@ -26,13 +32,21 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 class _Impatient(H11Protocol):
-    """Drops a connection that brings no request in time: idle ones would take the probes' room."""
+    """Drops a connection that brings no request in time: idle ones would take the probes' room.
 
+    `on_refused` is of the class that `_make_impatient` makes.
+    """
+
+    on_refused: OnRefused = staticmethod(lambda *_refused: None)
     _timer: asyncio.TimerHandle | None = None
+    _made_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._made_s = self.loop.time()
         self._wait()
+        if len(self.connections) > _MAX_CONNECTIONS:
+            self._refuse(503, "Exceeded concurrency limit.")
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -42,15 +56,31 @@ class _Impatient(H11Protocol):
         """Refuses what is no HTTP, unless a response is due or begun: two cannot go out at once."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if not is_answering and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            self._refuse(400, msg)
             return
         if is_answering:
             self.cycle.disconnected = True  # the application may go on; nobody reads it
         self.transport.close()
 
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            super().data_received(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_waiting()
+
+    def _refuse(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.on_refused(status, self.client, len(body), self.loop.time() - self._made_s)
+        lines = (
+            f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
+            "content-type: text/plain; charset=utf-8",
+            f"content-length: {len(body)}",
+            "connection: close",
+        )
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self.transport.close()
 
     def _wait(self) -> None:
         self._stop_waiting()
@@ -61,12 +91,22 @@ class _Impatient(H11Protocol):
             self._timer.cancel()
 
 
+def _make_impatient(on_refused: OnRefused | None) -> type[asyncio.Protocol]:
+    if on_refused is None:
+        return _Impatient
+    return type("_Told", (_Impatient,), {"on_refused": staticmethod(on_refused)})
+
+
 class _Embedded(uvicorn.Server):
     """uvicorn without its signal handlers and with an event in place of its tick."""
 
-    def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tls: ssl.SSLContext | None, max_connections: int
+    ) -> None:
         super().__init__(config)
         self._tls = tls
+        self._handshakes = Handshakes(self._has_room_beside)
+        self._max_connections = max_connections
         self.is_serving = asyncio.Event()
         self.stopping = asyncio.Event()
 
@@ -78,18 +118,23 @@ class _Embedded(uvicorn.Server):
         if self._tls is None:
             await super().startup(sockets)
             return
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                self._connection,
-                sock=each,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_S,
-                backlog=self.config.backlog,
-            )
+        listeners = [
+            TlsListener(each, self._tls, self._connection, self._handshakes)
             for each in sockets or ()
         ]
+        for each in listeners:
+            each.start(self.config.backlog)
+        self.servers = cast(list[asyncio.base_events.Server], listeners)
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for each in self.servers:
+            each.close()
+        await self._handshakes.end()
+        await super().shutdown(sockets)
+
+    def _has_room_beside(self, handshakes: int) -> bool:
+        return handshakes + len(self.server_state.connections) < self._max_connections
 
     def _connection(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class
@@ -120,6 +165,8 @@ class HttpServer:
         *,
         protocol: type[asyncio.Protocol] | None = None,
         tls: HttpTls | None = None,
+        max_connections: int = _MAX_CONNECTIONS,
+        on_refused: OnRefused | None = None,
     ) -> None:
         """Takes no port yet.
 
@@ -130,11 +177,15 @@ class HttpServer:
             purpose: of the port, for messages.
             protocol: of uvicorn, with bounds of its own; None = for small and quick replies.
             tls: None = plain HTTP.
+            max_connections: over TLS, those that shake hands included; one more is closed. Without
+                it `protocol` has its own bound.
+            on_refused: told of what is answered before the application, but by `protocol`.
         """
         self._tls = tls
         self._context: ssl.SSLContext | None = None
         self._application = application
-        self._protocol = protocol
+        self._protocol = protocol or _make_impatient(on_refused)
+        self._max_connections = max_connections
         self._host = host
         self._port = port
         self._purpose = purpose
@@ -169,7 +220,7 @@ class HttpServer:
         """Begins to serve."""
         config = uvicorn.Config(
             self._application,
-            http=self._protocol or _Impatient,
+            http=self._protocol,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -178,10 +229,9 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=None if self._protocol else _MAX_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_TIMEOUT_S,
         )
-        self._server = _Embedded(config, self._context)
+        self._server = _Embedded(config, self._context, self._max_connections)
         self._task = asyncio.create_task(self._server.serve(self._sockets))
         serving = asyncio.create_task(self._server.is_serving.wait())
         await asyncio.wait({self._task, serving}, return_when=asyncio.FIRST_COMPLETED)

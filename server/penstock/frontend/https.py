@@ -1,4 +1,4 @@
-"""TLS of the HTTP port: certificates from files that are read anew when they change."""
+"""TLS of HTTP and metrics: certificates from files that are read anew when they change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from penstock.errors import StartupError
 from penstock.frontend.tls import CertificateFiles
-from penstock.http_settings import HttpSettings
+from penstock.http_settings import HttpSettings, MetricsTlsSettings
 
-__all__ = ["HANDSHAKE_S", "HttpTls", "http_tls"]
+__all__ = ["HANDSHAKE_S", "HttpTls", "http_tls", "metrics_tls"]
 
 HANDSHAKE_S = 10.0
-"""For a client to shake hands; until then it is no connection that is counted."""
+"""For a client to shake hands."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,18 @@ class HttpTls:
     Blocking: looks at small files, and reads them where they have changed.
     """
 
-    def __init__(self, certificate: Path, key: Path, roots: Path | None = None) -> None:
-        """`roots`: who signs the certificates that clients must have; None = they need none."""
+    def __init__(
+        self, certificate: Path, key: Path, roots: Path | None = None, *, purpose: str = "HTTP"
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            certificate: PEM file of the chain.
+            key: PEM file of its key.
+            roots: who signs the certificates that clients must have; None = they need none.
+            purpose: of the port, for the log.
+        """
+        self._purpose = purpose
         self._certificate = certificate
         self._key = key
         self._roots = roots
@@ -66,7 +76,7 @@ class HttpTls:
         except StartupError as error:
             _log.error("the certificate in use stays in use: %s", error)
         else:
-            _log.info("the certificate of the HTTP port was read anew")
+            _log.info("the certificate of the %s port was read anew", self._purpose)
 
     def _made(self) -> ssl.SSLContext:
         self._files.check()
@@ -83,11 +93,20 @@ class HttpTls:
 
 
 def http_tls(settings: HttpSettings) -> HttpTls | None:
-    """As the settings have it; None = plain HTTP."""
+    """Of the HTTP port, as the settings have it; None = plain HTTP."""
     if not settings.http_use_ssl:
         return None
     roots = Path(settings.http_root_cert) if settings.http_use_ssl_mutual else None
     return HttpTls(Path(settings.http_server_cert), Path(settings.http_server_key), roots)
+
+
+def metrics_tls(settings: MetricsTlsSettings) -> HttpTls | None:
+    """Of the metrics port, likewise."""
+    if not settings.metrics_use_ssl:
+        return None
+    roots = Path(settings.metrics_root_cert) if settings.metrics_use_ssl_mutual else None
+    pair = Path(settings.metrics_server_cert), Path(settings.metrics_server_key)
+    return HttpTls(*pair, roots, purpose="metrics")
 
 
 def _ask_for_certificate(context: ssl.SSLContext, roots: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock.errors import ConfigError
-from penstock.http_settings import HttpSettings
+from penstock.http_settings import HttpSettings, MetricsTlsSettings
 from penstock.setting import field_faults
 from penstock.setting import setting as _setting
 
@@ -26,7 +26,7 @@ def _waiting(default: Any, help_text: str, **details: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig(HttpSettings):
+class GatewayConfig(HttpSettings, MetricsTlsSettings):
     """How to stand before a fleet. ConfigError holds all faults at once."""
 
     upstream: tuple[str, ...] = _upstream(
@@ -34,10 +34,16 @@ class GatewayConfig(HttpSettings):
     )
     upstream_use_ssl: bool = _upstream(False, "Call the servers over TLS.")
     upstream_root_cert: str = _upstream(
-        "", "PEM file of who signs the servers' certificates; empty = the system's."
+        "",
+        "PEM file of who signs the servers' certificates; read anew when it changes; empty = the"
+        " system's.",
     )
-    upstream_client_cert: str = _upstream("", "PEM file of the gateway's own certificate chain.")
-    upstream_client_key: str = _upstream("", "PEM file of its private key.")
+    upstream_client_cert: str = _upstream(
+        "", "PEM file of the gateway's own certificate chain; read anew when it changes."
+    )
+    upstream_client_key: str = _upstream(
+        "", "PEM file of its private key; read anew when it changes."
+    )
     upstream_probe_secs: float = _upstream(
         1.0,
         "Time between two questions to a server whether it is ready.",
@@ -127,6 +133,7 @@ class GatewayConfig(HttpSettings):
 
     def _rule_faults(self) -> Iterator[str]:
         yield from self.http_faults()
+        yield from self.metrics_faults()
         addresses = self.addresses()
         if not addresses:
             yield "--upstream: at least one server is needed"

@@ -21,11 +21,11 @@ from penstock.frontend.http_server import HttpServer
 from penstock.frontend.https import http_tls
 from penstock.frontend.readiness import Readiness
 from penstock.gateway.in_process import InProcessUpstream
-from penstock.gateway.observed import HttpCounters, Observed
+from penstock.gateway.observed import HttpCounters, Observed, refusals
 from penstock.gateway.options import gateway_options
 from penstock.observe.access import AccessLog
 from penstock_gateway.options import Options
-from penstock_gateway.protocol import make_protocol
+from penstock_gateway.protocol import OnRefused, make_protocol
 
 __all__ = ["EmbeddedGateway", "Watching", "make_http"]
 
@@ -79,6 +79,11 @@ class Watching:
     counters: HttpCounters
     access_log: AccessLog | None = None
 
+    @property
+    def on_refused(self) -> OnRefused:
+        """For what is answered before it reaches an application."""
+        return refusals(self.counters, self.access_log)
+
     def around(self, application: Application) -> Application:
         """The application, watched."""
         return Observed(application, self.counters, self.access_log)
@@ -103,12 +108,21 @@ def make_http(
         if config.http_api != "health":
             _log.info("HTTP serves health only: callers are asked for certificates, on gRPC")
         probes = watching.around(health_routes(readiness))
-        return HttpServer(probes, host, config.http_port, "HTTP", tls=tls)
+        return HttpServer(
+            probes, host, config.http_port, "HTTP", tls=tls, on_refused=watching.on_refused
+        )
     _warn_if_exposed(config, host)
     options = gateway_options(config)
     application = watching.around(EmbeddedGateway(readiness, handlers, gate, options))
-    protocol = make_protocol(options, watching.counters.refused)
-    return HttpServer(application, host, config.http_port, "HTTP", protocol=protocol, tls=tls)
+    return HttpServer(
+        application,
+        host,
+        config.http_port,
+        "HTTP",
+        protocol=make_protocol(options, watching.on_refused),
+        tls=tls,
+        max_connections=config.http_max_connections,
+    )
 
 
 def _warn_if_exposed(config: ServerConfig, host: str) -> None:

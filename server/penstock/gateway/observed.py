@@ -9,14 +9,15 @@ from typing import Any
 from penstock.frontend.http import ROUTE, Application, Receive, Scope, Send
 from penstock.observe.access import Access, AccessLog, Stopwatch
 from penstock.observe.exposition import Family
-from penstock_gateway.protocol import ABOUT
+from penstock_gateway.protocol import ABANDONED, ABOUT, REFUSED, OnRefused
 from penstock_gateway.upstream import peer_of
 
-__all__ = ["HttpCounters", "Observed"]
+__all__ = ["HttpCounters", "Observed", "refusals"]
 
 _UNREAD = "unread"
 _OTHER = "other"
 _LEFT = "left"
+_FAILED = "500"
 
 
 class HttpCounters:
@@ -33,10 +34,6 @@ class HttpCounters:
         """A request has ended."""
         self._requests[route, code] += 1
 
-    def refused(self, status: int) -> None:
-        """One that did not get as far as a route: its head or body would not do."""
-        self.count(_UNREAD, str(status))
-
     def families(self) -> Iterator[Family]:
         """As `/metrics` shows them."""
         text = "HTTP requests answered, by route and status"
@@ -47,6 +44,21 @@ class HttpCounters:
         inflight = Family("penstock_http_inflight_requests", "HTTP requests under way", "gauge")
         inflight.add({}, self.inflight)
         yield inflight
+
+
+def refusals(counters: HttpCounters, log: AccessLog | None = None) -> OnRefused:
+    """Counts, and where asked logs, what is answered without a request that would be `Observed`."""
+
+    def refused(
+        status: int, client: tuple[str, int] | None, sent_bytes: int, seconds: float
+    ) -> None:
+        counters.count(_UNREAD, str(status))
+        if log is not None:
+            access = Access(_UNREAD, str(status), sent_bytes=sent_bytes, peer=peer_of(client))
+            access.duration_ms = round(seconds * 1e3, 3)
+            log.write(access)
+
+    return refused
 
 
 class Observed:
@@ -68,13 +80,17 @@ class Observed:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        exchange = _Exchange(receive, send)
+        exchange = _Exchange(scope, receive, send)
         stopwatch = Stopwatch()
         self._counters.inflight += 1
         try:
             await self._application(scope, exchange.receive, exchange.send)
+        except Exception:
+            exchange.note_failure()
+            raise
         finally:
             self._counters.inflight -= 1
+            exchange.note_refusal()
             self._counters.count(scope.get(ROUTE, _OTHER), exchange.status)
             if self._log is not None:
                 self._log.write(_access(scope, exchange, stopwatch))
@@ -83,7 +99,8 @@ class Observed:
 class _Exchange:
     """The way to and from the client of one request."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         self._receive = receive
         self._send = send
         self.status = _LEFT
@@ -96,10 +113,22 @@ class _Exchange:
         return message
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status = str(message["status"])
-        self.sent_bytes += len(message.get("body", b""))
+        if ABANDONED not in self._scope:
+            if message["type"] == "http.response.start":
+                self.status = str(message["status"])
+            self.sent_bytes += len(message.get("body", b""))
         await self._send(message)
+
+    def note_failure(self) -> None:
+        """The application raised: uvicorn answers in its place, where it can."""
+        if self.status == _LEFT and ABANDONED not in self._scope:
+            self.status = _FAILED
+
+    def note_refusal(self) -> None:
+        """The answer may have gone past the application, which was told that its client left."""
+        if REFUSED in self._scope:
+            status, self.sent_bytes = self._scope[REFUSED]
+            self.status = str(status)
 
 
 def _access(scope: Scope, exchange: _Exchange, stopwatch: Stopwatch) -> Access:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from penstock.errors import StartupError
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.http import metrics_routes
 from penstock.frontend.http_server import HttpServer
-from penstock.frontend.https import http_tls
+from penstock.frontend.https import http_tls, metrics_tls
 from penstock.gateway.config import GatewayConfig
 from penstock.gateway.fleet_metrics import render_fleet
-from penstock.gateway.observed import HttpCounters, Observed
+from penstock.gateway.observed import HttpCounters, Observed, refusals
 from penstock.gateway.options import gateway_options
+from penstock.gateway.upstream_tls import UpstreamTls
 from penstock.lifecycle import EXIT_FAILURE, pass_time, run_to_exit_code, serve_until_signal
 from penstock.observe.access import AccessLog
 from penstock.observe.log import LogSettings, set_up_logging
 from penstock_gateway.app import Gateway
-from penstock_gateway.grpc_upstream import GrpcUpstream, channel_credentials
+from penstock_gateway.grpc_upstream import GrpcUpstream
 from penstock_gateway.pool import Pool, PoolOptions, Replica
 from penstock_gateway.protocol import make_protocol
 
@@ -39,7 +39,9 @@ class FleetGateway:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
-        self.pool = _make_pool(config)
+        self._upstream_tls = UpstreamTls(config) if config.upstream_use_ssl else None
+        self._upstreams = _make_upstreams(config, self._upstream_tls)
+        self.pool = _make_pool(config, self._upstreams)
         self.counters = HttpCounters()
         self._access_log = AccessLog() if config.access_log else None
         options = gateway_options(config)
@@ -48,14 +50,17 @@ class FleetGateway:
             config.host,
             config.http_port,
             "HTTP",
-            protocol=make_protocol(options, self.counters.refused),
+            protocol=make_protocol(options, refusals(self.counters, self._access_log)),
             tls=http_tls(config),
+            max_connections=config.http_max_connections,
         )
         self.metrics: HttpServer | None = None
         if config.metrics_port >= 0:
             host = config.metrics_host or config.host
             routes = metrics_routes(self._render)
-            self.metrics = HttpServer(routes, host, config.metrics_port, "metrics")
+            self.metrics = HttpServer(
+                routes, host, config.metrics_port, "metrics", tls=metrics_tls(config)
+            )
 
     async def start(self) -> None:
         """Returns once it serves, whether or not a server can be reached.
@@ -70,6 +75,8 @@ class FleetGateway:
         if not is_loopback(self._config.host) and not self._config.http_use_ssl:
             _log.warning("HTTP listens on %s, beyond loopback, without TLS", self.http.address)
         await self.pool.start()
+        if self._upstream_tls is not None:
+            self._upstream_tls.start(self._renew)
         await self.http.start()
         more = f", metrics {self.metrics.address}" if self.metrics is not None else ""
         _log.info("gateway is ready: HTTP %s%s", self.http.address, more)
@@ -82,11 +89,17 @@ class FleetGateway:
             _log.info("not ready any more; serving on for %g s", grace_s)
             await pass_time(grace_s)
         await self.http.stop(self._config.exit_timeout_secs)
+        if self._upstream_tls is not None:
+            await self._upstream_tls.stop()
         await self.pool.stop()
         if self.metrics is not None:
             await self.metrics.stop()
         if self._access_log is not None:
             await asyncio.to_thread(self._access_log.close)
+
+    def _renew(self, credentials: Any) -> None:
+        for upstream in self._upstreams.values():
+            upstream.renew(credentials)
 
     def _render(self) -> tuple[str, bytes]:
         log = self._access_log
@@ -110,13 +123,18 @@ async def _serve(config: GatewayConfig) -> None:
     await serve_until_signal(FleetGateway(config), grace_s)
 
 
-def _make_pool(config: GatewayConfig) -> Pool:
-    credentials = _credentials(config) if config.upstream_use_ssl else None
+def _make_upstreams(config: GatewayConfig, tls: UpstreamTls | None) -> dict[str, GrpcUpstream]:
+    """By address."""
+    credentials = None if tls is None else tls.credentials
     timeout_s = config.upstream_timeout_secs or None
-    replicas = [
-        Replica(each, GrpcUpstream(each, credentials, infer_timeout_s=timeout_s))
+    return {
+        each: GrpcUpstream(each, credentials, infer_timeout_s=timeout_s)
         for each in config.addresses()
-    ]
+    }
+
+
+def _make_pool(config: GatewayConfig, upstreams: Mapping[str, GrpcUpstream]) -> Pool:
+    replicas = [Replica(address, each) for address, each in upstreams.items()]
     options = PoolOptions(
         probe_interval_s=config.upstream_probe_secs,
         max_waiting=config.max_waiting,
@@ -125,17 +143,3 @@ def _make_pool(config: GatewayConfig) -> Pool:
         max_attempts=config.max_attempts,
     )
     return Pool(replicas, options)
-
-
-def _credentials(config: GatewayConfig) -> Any:
-    def read(path: str) -> bytes | None:
-        try:
-            return Path(path).read_bytes() if path else None
-        except OSError as error:
-            raise StartupError(f"cannot read {path}: {error.strerror}") from None
-
-    return channel_credentials(
-        read(config.upstream_root_cert),
-        read(config.upstream_client_key),
-        read(config.upstream_client_cert),
-    )

@@ -11,15 +11,17 @@ import logging
 import queue
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.observe.log import ACCESS_FIELDS
+from penstock.observe.log import ACCESS_FIELDS, IS_LOST
 
 __all__ = ["Access", "AccessLog"]
 
 _CAPACITY = 8192
 _MAX_TEXT = 128
+_DROPPED = "calls are not in the access log: they came faster than it is written"
 
 _log = logging.getLogger("penstock.access")
 
@@ -62,7 +64,14 @@ class AccessLog:
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._waiting: queue.Queue[Access | None] = queue.Queue(capacity)
         self._thread: threading.Thread | None = None
-        self.dropped = 0
+        self._overrun = 0  # counted by who writes
+        self._lost = 0  # counted by the thread
+        self._told = 0  # of both
+
+    @property
+    def dropped(self) -> int:
+        """Calls that have no line: they came too fast, or the line could not be written."""
+        return self._overrun + self._lost
 
     def write(self, access: Access) -> None:
         """Never blocks. Whether there is to be a line is settled here: it may be written later."""
@@ -74,7 +83,7 @@ class AccessLog:
         try:
             self._waiting.put_nowait(access)
         except queue.Full:
-            self.dropped += 1
+            self._overrun += 1
 
     def close(self) -> None:
         """Returns once what was taken is written."""
@@ -84,13 +93,24 @@ class AccessLog:
             self._thread = None
 
     def _run(self) -> None:
-        told = 0
         while (access := self._waiting.get()) is not None:
-            _log.info("call", extra=_fields(access))
-            if self._waiting.empty() and (dropped := self.dropped) > told:
-                text = "%d calls are not in the access log: they came faster than it is written"
-                _log.warning(text, dropped - told, extra={"dropped": dropped - told})
-                told = dropped
+            try:
+                self._lost += not _log_line(logging.INFO, "call", _fields(access))
+            except Exception:  # no memory, or a handler's defect: other lines follow
+                self._lost += 1
+            if self._waiting.empty():
+                self._tell_dropped()
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """Tells of what was not told yet; later, where this line has no room either."""
+        dropped = self.dropped
+        count = dropped - self._told
+        if count == 0:
+            return
+        with suppress(Exception):
+            if _log_line(logging.WARNING, f"{count} {_DROPPED}", {"dropped": count}):
+                self._told = dropped
 
 
 class Stopwatch:
@@ -102,6 +122,15 @@ class Stopwatch:
     def milliseconds(self) -> float:
         """Since it was made."""
         return round((time.monotonic() - self._began_s) * 1e3, 3)
+
+
+def _log_line(level: int, text: str, extra: dict[str, Any]) -> bool:
+    """Whether the line is written, or nobody wants it."""
+    if not _log.isEnabledFor(level):
+        return True
+    record = _log.makeRecord(_log.name, level, __file__, 0, text, (), None, extra=extra)
+    _log.handle(record)
+    return not getattr(record, IS_LOST, False)
 
 
 def _fields(access: Access) -> dict[str, Any]:

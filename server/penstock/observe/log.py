@@ -23,8 +23,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from penstock.observe.lines import LineWriter
+
 __all__ = [
     "ACCESS_FIELDS",
+    "IS_LOST",
     "JsonFormatter",
     "LogSettings",
     "TextFormatter",
@@ -39,6 +42,8 @@ ACCESS_FIELDS = (
     *("received_bytes", "sent_bytes", "peer"),
 )
 """What a line of the access log has, in its order."""
+IS_LOST = "is_lost"
+"""What a record has whose line was not written."""
 _FIELDS = (*ACCESS_FIELDS, "dropped")
 _TO_SPACES = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 
@@ -62,7 +67,12 @@ def _shown(value: object) -> str:
     """A value of a text line; in quotes where it could be read as more than one."""
     text = str(value)
     is_plain = text.isprintable() and not any(each in text for each in ' "=\\')
-    return text if text and is_plain else json.dumps(text)
+    return text if text and is_plain else _json(text)
+
+
+def _json(value: object) -> str:
+    """ASCII without DEL, which JSON has as it is and terminals may not."""
+    return json.dumps(value, separators=(",", ":")).replace("\x7f", "\\u007f")
 
 
 class TextFormatter(logging.Formatter):
@@ -93,7 +103,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, separators=(",", ":"))
+        return _json(fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +146,26 @@ class LogSettings:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes what the settings say."""
+    """Writes what the settings say; marks the records whose lines were lost (`IS_LOST`)."""
 
     def __init__(self, stream: TextIO, settings: LogSettings) -> None:
         super().__init__(stream)
+        descriptor = _descriptor(stream)
+        self._lines = None if descriptor is None else LineWriter(descriptor)
         self.take(settings)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record's lines, past the stream where that has a descriptor: see `lines`."""
+        if self._lines is None:
+            super().emit(record)
+            return
+        try:
+            text = self.format(record) + self.terminator
+            if not self._lines.write(text.encode(errors="backslashreplace")):
+                record.__dict__[IS_LOST] = True
+        except Exception:
+            record.__dict__[IS_LOST] = True
+            self.handleError(record)
 
     def take(self, settings: LogSettings) -> None:
         """Follows these settings from now on."""
@@ -150,6 +175,13 @@ class _Handler(logging.StreamHandler[TextIO]):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written."""
         return self._settings.writes(record.levelno) and bool(super().filter(record))
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+        return None
 
 
 def set_up_logging(settings: LogSettings, stream: TextIO | None = None) -> None:

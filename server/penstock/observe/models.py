@@ -75,6 +75,11 @@ _SINGLE: Mapping[str, tuple[Value, Kind, str]] = {
         "counter",
         "Workers of a Python model that were started again after they had ended",
     ),
+    "penstock_backend_busy_seconds_total": (
+        lambda stats: sum(each["compute_infer_ns"] for each in stats["batch_stats"].values()) / 1e9,
+        "counter",
+        "Time batches that served somebody were with the backend",
+    ),
     "penstock_instance_busy_seconds_total": (
         _seconds("busy_ns"),
         "counter",
@@ -113,6 +118,10 @@ _BACKGROUND: Mapping[str, tuple[Value, Kind, str]] = {
         "Time instances spent on batches of background requests alone",
     ),
 }
+_OPERATIONS = (
+    "penstock_model_operations_per_inference",
+    "Multiplications and additions of an inference, as the model's configuration says",
+)
 # Triton's reasons; what is not here is OTHER.
 _TRITON_REASONS = {"UNAVAILABLE": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}
 
@@ -134,8 +143,17 @@ def model_families(versions: Sequence[VersionStatistics]) -> Iterator[Family]:
     for name, (value, kind, text) in _SINGLE.items():
         yield _per_version(name, text, kind, labelled, value)
     yield _batch_sizes(labelled)
+    yield _operations(versions)
     yield from _background_families(labelled)
     yield from _gateway_api_families(labelled)
+
+
+def _operations(versions: Sequence[VersionStatistics]) -> Family:
+    family = Family(*_OPERATIONS, "gauge")
+    for each in versions:
+        if each.operations is not None:
+            family.add({"model": each.name, "version": str(each.version)}, each.operations)
+    return family
 
 
 def _histogram(name: str, key: str, text: str, labelled: Labelled) -> Family:

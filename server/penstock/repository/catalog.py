@@ -15,6 +15,7 @@ from penstock.codec import (
 )
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
+from penstock.repository.own_parameters import operations_per_inference
 from penstock.repository.states import NOT_LOADED, UNLOADED, State, VersionState, move
 
 _VERSION = re.compile(r"[0-9]{1,18}")
@@ -260,7 +261,12 @@ class ModelCatalog:
         else:
             chosen = {each: _by_number(record) for each, record in sorted(self._models.items())}
         return [
-            VersionStatistics(model, served.version, served.handle.stats())
+            VersionStatistics(
+                model,
+                served.version,
+                served.handle.stats(),
+                operations_per_inference(served.config),
+            )
             for model, versions in chosen.items()
             for served in versions
         ]

@@ -5,6 +5,7 @@
 | `instances_min`, `instances_max` | how many instances of a version there may be while it serves |
 | `memory_bytes` | what the model takes of the memory budget, in place of what is measured |
 | `memory_pinned` | `true`: it is loaded from the start on, and never unloaded for another model |
+| `operations_per_inference` | what a row costs in multiplications and additions; for metrics |
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "instance_bounds",
     "is_pinned",
     "memory_bytes",
+    "operations_per_inference",
     "own_faults",
     "without_own",
 ]
@@ -27,9 +29,11 @@ __all__ = [
 MAX_INSTANCES = 1024
 
 _MIN, _MAX, _MEMORY, _PINNED = "instances_min", "instances_max", "memory_bytes", "memory_pinned"
-_OWN = frozenset({_MIN, _MAX, _MEMORY, _PINNED})
+_OPERATIONS = "operations_per_inference"
+_OWN = frozenset({_MIN, _MAX, _MEMORY, _PINNED, _OPERATIONS})
 _BOOLS = {"true": True, "false": False}
 _MOST_BYTES = 1 << 50
+_MOST_OPERATIONS = 10**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,12 @@ def is_pinned(config: ModelConfig) -> bool:
     return _BOOLS[config.parameters.get(_PINNED, "false")]
 
 
+def operations_per_inference(config: ModelConfig) -> int | None:
+    """What a row is declared to cost; None: nobody has counted it."""
+    text = config.parameters.get(_OPERATIONS)
+    return None if text is None else int(text)
+
+
 def without_own(parameters: Mapping[str, str]) -> dict[str, str]:
     """Those that are for the backend."""
     return {key: value for key, value in parameters.items() if key not in _OWN}
@@ -75,6 +85,7 @@ def own_faults(config: ModelConfig) -> Iterator[str]:
         *_number_faults(parameters, _MIN, 1, MAX_INSTANCES),
         *_number_faults(parameters, _MAX, 1, MAX_INSTANCES),
         *_number_faults(parameters, _MEMORY, 0, _MOST_BYTES),
+        *_number_faults(parameters, _OPERATIONS, 1, _MOST_OPERATIONS),
     ]
     if parameters.get(_PINNED, "false") not in _BOOLS:
         faults.append(

@@ -35,10 +35,10 @@ from penstock.store.artifacts import (
     check_entry,
     ignore,
 )
+from penstock.store.copying import copy_file, copy_hashed
 from penstock.store.failures import CorruptError, RefusedError, StoreUnavailableError
 from penstock.store.files import (
     SourceFile,
-    copy_hashed,
     hash_file,
     make_directories,
     open_source,
@@ -208,8 +208,8 @@ class ArtifactDirectory(Artifacts):
         with self._open(entry.sha256) as source:
             try:
                 target.unlink(missing_ok=True)
-                with open(target, "xb", buffering=0) as file:
-                    found = copy_hashed(source, file, is_read_once=True, moved=moved)
+                with open(target, "x+b", buffering=0) as file:
+                    found = copy_file(source, file, moved)
             except OSError as error:
                 raise os_failure(f"cannot copy '{entry.path}'", error) from error
         check_entry(entry, found)

@@ -7,8 +7,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from penstock.store.manifest import MAX_DEPTH, MAX_FILES
 
 __all__ = [
     "SourceFile",
-    "copy_hashed",
     "hash_file",
     "list_files",
     "make_directories",
@@ -32,9 +30,6 @@ __all__ = [
     "sync_tree",
 ]
 
-_CHUNK_BYTES = 4 << 20
-_BEHIND_BYTES = 8 * _CHUNK_BYTES
-"""So far behind the end of what is written the disk should be done."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -106,108 +101,6 @@ def open_source(path: Path) -> io.FileIO:
         os.close(descriptor)
         raise RefusedError(f"'{path.name}' is not a regular file")
     return os.fdopen(descriptor, "rb", buffering=0)
-
-
-def copy_hashed(
-    source: io.FileIO | io.BytesIO,
-    target: io.FileIO,
-    *,
-    is_durable: bool = False,
-    is_read_once: bool = False,
-    moved: Callable[[int], None] = lambda _: None,
-) -> tuple[int, str]:
-    """Copies to the end. Returns the number of bytes and their SHA-256.
-
-    What is large is hashed on a second thread while it is written.
-
-    Args:
-        source: to read from.
-        target: to write to; a file without a buffer.
-        is_durable: the disk begins to write at once, and all is on it when this returns.
-        is_read_once: nobody is expected to read the source, which is a file, soon again.
-        moved: is told of bytes as they are copied.
-    """
-    after_read = _let_go_of_read if is_read_once else _ignore
-    after_write = _write_back if is_durable else _ignore
-
-    def advise(offset: int, count: int) -> None:
-        after_read(source.fileno, offset, count)
-        after_write(target.fileno, offset, count)
-
-    found = _copy(source, target, advise, moved)
-    if is_durable:
-        os.fsync(target.fileno())
-    return found
-
-
-def _write_back(fileno: Callable[[], int], offset: int, count: int) -> None:
-    """Has the disk begin to write, and memory let go of what it has written.
-
-    A copy that went on taking new memory would push out what others read, and on a virtual machine
-    waits longer for it than for the disk.
-    """
-    os.posix_fadvise(fileno(), offset, count, os.POSIX_FADV_DONTNEED)
-    if offset >= _BEHIND_BYTES:
-        os.posix_fadvise(fileno(), offset - _BEHIND_BYTES, count, os.POSIX_FADV_DONTNEED)
-
-
-def _let_go_of_read(fileno: Callable[[], int], offset: int, count: int) -> None:
-    """Has memory let go of what was read; asking for what is next would wait for it."""
-    if not offset:
-        os.posix_fadvise(fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    os.posix_fadvise(fileno(), offset, count, os.POSIX_FADV_DONTNEED)
-
-
-def _ignore(fileno: Callable[[], int], offset: int, count: int) -> None:
-    """For whoever keeps in memory what it reads or writes."""
-
-
-def _copy(
-    source: io.FileIO | io.BytesIO,
-    target: io.FileIO,
-    advise: Callable[[int, int], None],
-    moved: Callable[[int], None],
-) -> tuple[int, str]:
-    digest = hashlib.sha256()
-    buffers = [memoryview(bytearray(_CHUNK_BYTES))]
-    count = source.readinto(buffers[0])
-    if count < _CHUNK_BYTES:
-        found = _copy_small(source, target, buffers[0], count)
-        moved(found[0])
-        return found
-    buffers.append(memoryview(bytearray(_CHUNK_BYTES)))
-    size_bytes = chunks = 0
-    with ThreadPoolExecutor(1, "hash") as hasher:
-        while count:
-            piece = buffers[chunks % 2][:count]
-            hashing = hasher.submit(digest.update, piece)
-            write_all(target, piece)
-            advise(size_bytes, count)
-            size_bytes, chunks = size_bytes + count, chunks + 1
-            moved(count)
-            count = source.readinto(buffers[chunks % 2])
-            hashing.result()
-    return size_bytes, digest.hexdigest()
-
-
-def _copy_small(
-    source: io.FileIO | io.BytesIO, target: io.FileIO, buffer: memoryview, count: int
-) -> tuple[int, str]:
-    """Copies what is less than a buffer, of which the first bytes are read."""
-    digest = hashlib.sha256()
-    size_bytes = 0
-    while count:
-        digest.update(buffer[:count])
-        write_all(target, buffer[:count])
-        size_bytes += count
-        count = source.readinto(buffer)
-    return size_bytes, digest.hexdigest()
-
-
-def write_all(target: io.FileIO, piece: memoryview) -> None:
-    """Writes all of it to an unbuffered file, which may take less at a time."""
-    while piece:
-        piece = piece[target.write(piece) :]
 
 
 def hash_file(path: Path) -> tuple[int, str]:

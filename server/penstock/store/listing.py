@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, literal, select
 
 from penstock.store.deployments import environments_serving
 from penstock.store.records import Reference, VersionStatus, VersionSummary
@@ -23,9 +23,13 @@ def list_models(connection: Connection) -> list[VersionSummary]:
         .group_by(versions.c.model_id)
         .subquery()
     )
-    query = _summaries().join(
-        latest,
-        (latest.c.model_id == versions.c.model_id) & (latest.c.number == versions.c.number),
+    query = (
+        select(*_columns(models.c.name))
+        .join(models, models.c.id == versions.c.model_id)
+        .join(
+            latest,
+            (latest.c.model_id == versions.c.model_id) & (latest.c.number == versions.c.number),
+        )
     )
     pointers: defaultdict[str, list[str]] = defaultdict(list)
     known = (
@@ -40,7 +44,8 @@ def list_models(connection: Connection) -> list[VersionSummary]:
         serving[model] += [f"{each}={number}" for each in environments]
     rows: Sequence[Any] = connection.execute(query.order_by(models.c.name)).all()
     return [
-        VersionSummary(*[*row, tuple(pointers[row[0]]), tuple(serving[row[0]])]) for row in rows
+        VersionSummary._make((*row, tuple(pointers[row[0]]), tuple(serving[row[0]])))
+        for row in rows
     ]
 
 
@@ -51,17 +56,25 @@ def list_versions(connection: Connection, model: str, limit: int) -> list[Versio
         UnknownEntryError: there is no such model.
     """
     find_id(connection, Reference(model))
-    query = _summaries().where(models.c.name == model)
-    rows: Sequence[Any] = connection.execute(
-        query.order_by(versions.c.number.desc()).limit(limit)
-    ).all()
+    known = select(models.c.id).where(models.c.name == model).scalar_subquery()
+    query = select(*_columns(literal(model))).where(versions.c.model_id == known)
+    query = query.order_by(versions.c.number.desc()).limit(limit)
+    found = [VersionSummary(*row) for row in connection.execute(query).all()]
     pointers: defaultdict[int, list[str]] = defaultdict(list)
     for alias, number in aliases_of(connection, model).items():
         pointers[number].append(alias)
-    serving = environments_serving(connection, model)
+    serving = {
+        number: each for (_, number), each in environments_serving(connection, model).items()
+    }
+    marked = pointers.keys() | serving.keys()  # few of many
     return [
-        VersionSummary(*[*row, tuple(pointers[row[1]]), tuple(serving.get((model, row[1]), ()))])
-        for row in rows
+        each._replace(
+            aliases=tuple(pointers.get(each.version, ())),
+            environments=tuple(serving.get(each.version, ())),
+        )
+        if each.version in marked
+        else each
+        for each in found
     ]
 
 
@@ -94,9 +107,10 @@ def wanted_blobs(connection: Connection) -> set[str]:
     return wanted
 
 
-def _summaries() -> Any:
-    return select(
-        models.c.name,
+def _columns(model: Any) -> Sequence[Any]:
+    """Of a `VersionSummary`, but for what points to it."""
+    return (
+        model,
         versions.c.number,
         versions.c.digest,
         versions.c.status,
@@ -104,4 +118,4 @@ def _summaries() -> Any:
         versions.c.owner,
         versions.c.size_bytes,
         versions.c.created_ms,
-    ).join(models, models.c.id == versions.c.model_id)
+    )

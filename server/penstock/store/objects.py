@@ -33,8 +33,9 @@ from penstock.store.artifacts import (
     ignore,
 )
 from penstock.store.bucket import Bucket
+from penstock.store.copying import copy_hashed
 from penstock.store.failures import CorruptError, RefusedError, StoreUnavailableError
-from penstock.store.files import SourceFile, copy_hashed, open_source, os_failure
+from penstock.store.files import SourceFile, open_source, os_failure
 from penstock.store.manifest import FileEntry
 from penstock.store.pieces import (
     MAX_INDEX_BYTES,

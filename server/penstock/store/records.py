@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from penstock.store.failures import RefusedError
 from penstock.store.manifest import FileEntry
@@ -176,9 +176,8 @@ class NewVersion:
         return sum(entry.size_bytes for entry in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class VersionSummary:
-    """A line of a list."""
+class VersionSummary(NamedTuple):
+    """A line of a list; a tuple, of which ten thousand are made in milliseconds."""
 
     model: str
     version: int

@@ -8,6 +8,7 @@
 #include <deque>
 #include <thread>
 
+#include "testing/fake_clock.h"
 #include "told.h"
 
 namespace penstock::loadgen {
@@ -66,9 +67,10 @@ class ScriptedCarrier final : public Carrier {
 };
 
 struct Bench {
-  explicit Bench(size_t window) {
+  explicit Bench(size_t window) : Bench(Limits{.window = window}, &Clock::System()) {}
+  Bench(Limits limits, Clock* clock) : recorder({.samples = 100, .clock = clock}) {
     recorder.SetComplete(told.Listener());
-    auto made = Dispatcher::Start(&recorder, window, [this](Carrier::Sink* sink, int wake_fd) {
+    auto made = Dispatcher::Start(&recorder, limits, [this](Carrier::Sink* sink, int wake_fd) {
       return Result<std::unique_ptr<Carrier>>(
           std::make_unique<ScriptedCarrier>(&script, sink, wake_fd));
     });
@@ -77,7 +79,7 @@ struct Bench {
   }
 
   ScriptedCarrier::Script script;
-  Recorder recorder{{.samples = 100}};
+  Recorder recorder;
   Told told;
   std::unique_ptr<Dispatcher> dispatcher;
 };
@@ -108,9 +110,28 @@ TEST(Dispatcher, KeepsAWindowUnderWayAndNoMore) {
   EXPECT_EQ(bench.script.most_under_way, 8u);
 }
 
+TEST(Dispatcher, ARateHoldsBackAllButOneWhileTimeStandsStill) {
+  FakeClock clock;
+  Bench bench({.window = 8, .per_s = 1e6}, &clock);
+  bench.dispatcher->Issue(Queries(50));
+  bench.told.Await(50);
+  EXPECT_EQ(bench.script.most_under_way, 1u);
+}
+
+TEST(Dispatcher, ARateCatchesUpWithTimeButNotBeyondTheWindow) {
+  FakeClock clock;
+  Bench bench({.window = 8, .per_s = 1e6}, &clock);
+  bench.dispatcher->Issue(Queries(1));
+  bench.told.Await(1);
+  clock.Advance(1'000'000);
+  bench.dispatcher->Issue(Queries(50));
+  bench.told.Await(50);
+  EXPECT_EQ(bench.script.most_under_way, 8u);
+}
+
 TEST(Dispatcher, ACarrierThatCannotStartIsItsError) {
   Recorder recorder({.samples = 1});
-  const auto made = Dispatcher::Start(&recorder, 0, [](Carrier::Sink*, int) {
+  const auto made = Dispatcher::Start(&recorder, {}, [](Carrier::Sink*, int) {
     return Result<std::unique_ptr<Carrier>>(Unavailable("nobody listens"));
   });
   EXPECT_EQ(made.status().message(), "nobody listens");

@@ -10,10 +10,11 @@ namespace {
 
 std::unique_ptr<Dispatcher> StartOn(const std::shared_ptr<Engine>& engine, Recorder* recorder,
                                     const std::vector<std::string>* requests, size_t window) {
-  auto made = Dispatcher::Start(recorder, window, [&](Carrier::Sink* sink, int wake_fd) {
-    return Result<std::unique_ptr<Carrier>>(
-        std::make_unique<EngineCarrier>(engine, requests, sink, wake_fd));
-  });
+  auto made =
+      Dispatcher::Start(recorder, {.window = window}, [&](Carrier::Sink* sink, int wake_fd) {
+        return Result<std::unique_ptr<Carrier>>(
+            std::make_unique<EngineCarrier>(engine, requests, sink, wake_fd));
+      });
   EXPECT_TRUE(made.ok());
   return *std::move(made);
 }

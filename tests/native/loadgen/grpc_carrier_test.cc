@@ -27,7 +27,7 @@ struct Bench {
   Bench(const Peer& peer, size_t samples) : recorder({.samples = samples}) {
     recorder.SetComplete(told.Listener());
     for (size_t i = 0; i < samples; ++i) requests.push_back("request " + std::to_string(i));
-    auto made = Dispatcher::Start(&recorder, 0, [&](Carrier::Sink* sink, int wake_fd) {
+    auto made = Dispatcher::Start(&recorder, {}, [&](Carrier::Sink* sink, int wake_fd) {
       return GrpcCarrier::Connect(OptionsFor(peer), &requests, sink, wake_fd);
     });
     EXPECT_TRUE(made.ok()) << made.status().ToString();
@@ -83,7 +83,7 @@ TEST(GrpcCarrier, NobodyWhoListensIsAnError) {
   options.target = {.port = port, .path = "/test.Test/Call"};
   Recorder recorder({.samples = 1});
   const std::vector<std::string> requests = {"request"};
-  const auto made = Dispatcher::Start(&recorder, 0, [&](Carrier::Sink* sink, int wake_fd) {
+  const auto made = Dispatcher::Start(&recorder, {}, [&](Carrier::Sink* sink, int wake_fd) {
     return GrpcCarrier::Connect(options, &requests, sink, wake_fd);
   });
   EXPECT_EQ(made.status().code(), StatusCode::kUnavailable);

@@ -1,9 +1,11 @@
 """The MLPerf harness without LoadGen and without a server: its arithmetic and its judgement."""
 
 import json
+import time
 from array import array
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,11 +13,24 @@ import pytest
 from mlperf.accounting import Peak, count_operations, machines_for, operations_of, table
 from mlperf.accuracy import accuracy
 from mlperf.cli import main, parse
+from mlperf.folder import PARTIAL, clear
 from mlperf.minilm import MiniLm, nearest, sentences
 from mlperf.networks import BertShape, bert
-from mlperf.run import Result, loadgen_reasons, read_summary
-from mlperf.search import Bracket
+from mlperf.run import (
+    PATIENCE_S,
+    Aborted,
+    Calibration,
+    Result,
+    _Watch,
+    expecting,
+    loadgen_reasons,
+    read_summary,
+)
+from mlperf.search import Bracket, is_met
+from mlperf.settings import SCENARIOS, Plan
+from mlperf.sut import Progress
 from mlperf.svg import line_plot
+from mlperf.targets import NullTarget
 from mlperf.times import from_arrays
 from mlperf.workloads import Workload
 from onnx import TensorProto, helper, numpy_helper
@@ -128,6 +143,89 @@ def test_search_gives_up_where_no_rate_will_do() -> None:
     assert bracket.good == 0.0
 
 
+def test_search_tries_no_rate_above_the_most() -> None:
+    bracket = Bracket(most=250.0)
+    assert bracket.next(1_000.0) == 250.0
+    assert bracket.with_result(200.0, True).next(1_000.0) == 250.0
+    assert bracket.with_result(250.0, True).next(1_000.0) is None
+
+
+def planned(scenario: str, **more: Any) -> Plan:
+    values = {"mode": "performance", "target": "grpc", "output": Path("x"), "duration_s": 600.0}
+    return Plan(toy(None), scenario, **{**values, **more})
+
+
+def test_queries_that_loadgen_makes_in_advance_must_fit_into_memory() -> None:
+    memory = 16 << 30
+    most = {each: planned(each).most_rate(memory) for each in SCENARIOS}
+    assert most["Server"] == pytest.approx(0.7 * memory / 350 / 600)
+    assert most["MultiStream"] < most["SingleStream"] < most["Server"] < most["Offline"]
+
+
+def test_offline_is_held_back_where_its_samples_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mlperf.settings.free_memory_bytes", lambda: 1 << 30)
+    found = Calibration(300_000.0, 300_000.0, 0.001)
+    most = planned("Offline").most_rate()
+    held = expecting(planned("Offline", sut="native"), found)
+    assert held.rate == most and most < held.held_to < 1.1 * most
+    assert f"HELD BACK to {held.held_to:,.0f} samples/s" in held.label
+    short = expecting(planned("Offline", sut="native", duration_s=1.0), found)
+    assert short.held_to == 0.0 and short.rate > 300_000
+
+
+def test_length_that_is_not_mlperfs_is_in_the_label() -> None:
+    assert planned("Server", is_valid=True).label == ""
+    assert (
+        "SHORTENED (at least 60 s instead of 600)"
+        in planned("Server", is_valid=True, duration_s=60.0).label
+    )
+    few = planned("Offline", is_valid=True, least=512)
+    assert few.label == "SHORTENED (at least 512 samples instead of 24,576)"
+    assert few.values()["min_query_count"] == 512
+    slow = replace(toy(None), quick_percentile=0.9)
+    quick = replace(planned("Server", duration_s=2.0), workload=slow)
+    assert "90th percentile" in quick.label
+    assert (quick.percentile, replace(quick, is_valid=True).percentile) == (0.9, 0.99)
+
+
+def test_probe_is_met_within_the_bound_if_no_answer_failed() -> None:
+    result = Result(planned("Server", bound_ms=7.0), summary=read_summary(INVALID))
+    assert is_met(result)
+    assert not is_met(replace(result, failed=1))
+    assert not is_met(replace(result, plan=replace(result.plan, bound_ms=6.0)))
+    assert not is_met(replace(result, summary={}))
+
+
+def test_folder_keeps_nothing_of_the_run_before(tmp_path: Path) -> None:
+    (tmp_path / "probe-01").mkdir()
+    for name in ("report.md", "results.json", "mlperf_log_summary.txt", "probe-01/x", "mine"):
+        (tmp_path / name).touch()
+    assert clear(tmp_path) == []
+    assert sorted(each.name for each in tmp_path.iterdir()) == [PARTIAL, "mine"]
+    assert "did not end" in clear(tmp_path)[0]
+
+
+class Silent:
+    """A system with a sample under way since a time."""
+
+    def __init__(self, since_ns: int) -> None:
+        self.since_ns = since_ns
+
+    def progress(self) -> Progress:
+        return Progress(done=3, in_flight=1, last_done_ns=self.since_ns, is_lost=False)
+
+
+def test_target_that_is_silent_for_long_ends_the_run() -> None:
+    result, now_ns = Result(planned("Server")), time.monotonic_ns()
+    arguments = (NullTarget(toy(None)), result, now_ns, lambda _: None)
+    _Watch(Silent(now_ns), *arguments).look()  # type: ignore[arg-type]
+    long_ago_ns = now_ns - int(1.1 * PATIENCE_S * 1e9)
+    with pytest.raises(Aborted, match="no answer for 60 s, 1 samples wait"):
+        _Watch(Silent(long_ago_ns), *arguments).look()  # type: ignore[arg-type]
+
+
 def test_summary_is_read_and_says_why_it_is_invalid() -> None:
     assert read_summary(INVALID)["99.00 percentile latency (ns)"] == "6280000"
     assert loadgen_reasons(INVALID) == [
@@ -224,6 +322,7 @@ def test_plot_is_svg_that_loads_nothing() -> None:
     "flags",
     [
         ["--duration", "0"],
+        ["--least", "100"],
         ["--latency-ms", "-1"],
         ["--target", "http", "--address", "a:1"],
         ["--target", "http", "--sut", "native"],

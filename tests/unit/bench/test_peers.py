@@ -34,7 +34,7 @@ PEERS = {peer.name: peer for peer in cli.peers(["penstock", "mosec", "litserve"]
 
 def point(peer: str, route: str, name: str, rate: float, **more: Any) -> dict[str, Any]:
     record = {"work": "digits", "peer": peer, "variant": "", "route": route, "point": name}
-    figures = {"rate": rate, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": 1e6 / rate}
+    figures = {"rate": rate, "p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": 1e6 / rate, "sent": 1_000}
     return record | figures | more
 
 
@@ -86,7 +86,7 @@ def test_routes_are_not_compared_with_each_other() -> None:
 
 def test_cell_has_the_median_and_the_spread_of_its_rounds() -> None:
     found = results(*(point("penstock", "gRPC", "c1", rate) for rate in (300, 100, 200)))
-    assert "| penstock | gRPC | 200 (100..300), p50 1, p99 2 ms |" in table.render(found, PEERS)
+    assert "| penstock | gRPC | 200 (100..300), p50 1 ms, p99 2 ms |" in table.render(found, PEERS)
 
 
 def test_rate_over_what_a_server_can_do_is_told_and_never_wins() -> None:
@@ -233,13 +233,50 @@ def test_points_are_read_from_their_names() -> None:
     assert WORK.points() == ["c1", "c64", "r200"]
 
 
-def test_images_are_served_with_the_first_settings_only() -> None:
-    mosec = PEERS["mosec"]
+@pytest.mark.parametrize("name", ["penstock", "mosec"])
+def test_images_have_settings_of_their_own(name: str) -> None:
+    peer = PEERS[name]
     images = Workload(**{**vars(WORK), "name": "resnet50"})
-    order = Run([mosec], [WORK, images], 1, 0.1).contestants()
-    first = next(iter(mosec.variants))
-    assert [each.variant for each in order if each.work is WORK] == list(mosec.variants)
-    assert [each for each in order if each.work is images] == [Contestant(mosec, first, images)]
+    order = Run([peer], [WORK, images], 1, 0.1).contestants()
+    assert [each.variant for each in order if each.work is WORK] == list(peer.variants)
+    own = [Contestant(peer, variant, images) for variant in peer.image_variants]
+    assert [each for each in order if each.work is images] == own
+
+
+def test_whoever_batches_images_may_wait_as_long_as_the_others() -> None:
+    for peer in cli.peers(list(cli.NAMES)):
+        waits = {each.get("wait_ms") for each in peer.image_variants.values()}
+        assert {1, 20} <= waits or len(peer.image_variants) == 1, peer.name
+
+
+def test_p99_of_few_answers_is_not_shown() -> None:
+    enough = [point("penstock", "HTTP", "c64", 100, sent=table.P99_SAMPLES)] * 2
+    few = point("penstock", "HTTP", "c64", 100, sent=table.P99_SAMPLES - 1)
+    assert "p50 1 ms, p99 2 ms" in table.render(results(*enough), PEERS)
+    assert "p50 1 ms, p99 - |" in table.render(results(*enough, few), PEERS)
+
+
+def test_nothing_is_published_of_a_tree_with_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    monkeypatch.setattr(cli, "README", readme)
+    monkeypatch.setattr("peers.cli.machine.revision", lambda: "1234567-dirty")
+    monkeypatch.setattr("peers.cli.measure", lambda _: pytest.fail("it was measured"))
+    monkeypatch.setattr("sys.argv", ["peers", "--publish"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert "1234567-dirty has changes that are not committed" in capsys.readouterr().err
+    output = tmp_path / "results.json"
+    found = results()
+    found["machine"]["penstock"] = "0.1.0 (1234567-dirty)"
+    output.write_text(json.dumps(found))
+    flags = ["peers", "--publish", "--table-only", "--output", str(output)]
+    monkeypatch.setattr("sys.argv", flags)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert not readme.exists()
 
 
 def test_peer_whose_program_is_missing_cannot_be_installed() -> None:

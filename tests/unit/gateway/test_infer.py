@@ -15,6 +15,7 @@ from penstock_gateway.options import Options
 from penstock_gateway.upstream import UpstreamError
 
 PUSHBACK = {"grpc-retry-pushback-ms": "2100"}
+ENDLESS = {"grpc-retry-pushback-ms": "9" * 999}
 DECOUPLED = "doesn't support models with decoupled transaction policy"
 HEADER = "inference-header-content-length"
 PATH = "/v2/models/m/infer"
@@ -315,6 +316,7 @@ async def test_raw_request_of_another_model_is_refused(inputs: Any, words: str) 
         (UpstreamError(5, "who?"), 404, "who?", {}),
         (UpstreamError(14, "full"), 503, "full", {"retry-after": "1"}),
         (UpstreamError(8, "slow", PUSHBACK), 429, "slow", {"retry-after": "3"}),
+        (UpstreamError(14, "odd", ENDLESS), 503, "odd", {"retry-after": "3600"}),
         (UpstreamError(16, "key?"), 401, "key?", {"www-authenticate": "Bearer"}),
         (UpstreamError(7, "no"), 403, "no", {}),
         (UpstreamError(6, "twice"), 400, "twice", {}),

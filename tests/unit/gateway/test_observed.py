@@ -10,7 +10,7 @@ from tests.support.fake_upstream import FakeUpstream
 from penstock.frontend.http import ROUTE, health_routes
 from penstock.frontend.readiness import Readiness
 from penstock.gateway.fleet_metrics import render_fleet
-from penstock.gateway.observed import HttpCounters, Observed
+from penstock.gateway.observed import HttpCounters, Observed, refusals
 from penstock.observe.access import Access
 from penstock_gateway import protocol
 from penstock_gateway.app import Gateway
@@ -71,14 +71,35 @@ async def test_application_that_raises_is_counted_and_no_longer_under_way() -> N
     counters = HttpCounters()
     with pytest.raises(ConnectionError):
         await ask_asgi(Observed(raises, counters), "GET", "/x")
-    assert counted(counters) == {("other", "left"): 1}
+    assert counted(counters) == {("other", "500"): 1}, "what uvicorn answers"
     assert counters.inflight == 0
 
 
-def test_what_the_protocol_refuses_is_counted_without_a_route() -> None:
-    counters = HttpCounters()
-    counters.refused(431)
+def test_what_the_protocol_refuses_is_counted_and_logged_without_a_route() -> None:
+    counters, lines = HttpCounters(), Lines()
+    refusals(counters, lines)(431, ("::1", 7), 12, 0.0025)  # type: ignore[arg-type]
     assert counted(counters) == {("unread", "431"): 1}
+    assert lines.told == [
+        Access("unread", "431", duration_ms=2.5, sent_bytes=12, peer="ipv6:%5B::1%5D:7")
+    ]
+
+
+async def test_answer_that_went_past_the_application_is_the_request_s() -> None:
+    async def left(scope: Any, _receive: Any, _send: Any) -> None:
+        scope[protocol.REFUSED] = (408, 20)
+
+    counters, lines = HttpCounters(), Lines()
+    observed = Observed(left, counters, lines)  # type: ignore[arg-type]
+    await observed(
+        {"type": "http", "method": "POST", "path": "/x", "headers": []}, never_called, never_called
+    )
+    assert counted(counters) == {("other", "408"): 1}
+    (line,) = lines.told
+    assert (line.status, line.sent_bytes) == ("408", 20)
+
+
+async def never_called(*_: Any) -> Any:
+    raise AssertionError
 
 
 def test_fleet_shows_its_servers() -> None:

@@ -8,8 +8,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from penstock.gateway.observed import HttpCounters, Observed, refusals
+from penstock.observe.access import Access
 from penstock_gateway.options import Options
-from penstock_gateway.protocol import LimitedProtocol, make_protocol
+from penstock_gateway.protocol import CANCEL, LimitedProtocol, make_protocol
 
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: t\r\n"
 
@@ -83,9 +85,11 @@ async def never(_scope: Any, _receive: Any, _send: Any) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def connect(app: Any = refuse, **options: Any) -> tuple[LimitedProtocol, FakeTransport, Timers]:
+def connect(
+    app: Any = refuse, on_refused: Any = None, **options: Any
+) -> tuple[LimitedProtocol, FakeTransport, Timers]:
     timers, transport = Timers(), FakeTransport()
-    made = make_protocol(Options(**options))
+    made = make_protocol(Options(**options), on_refused)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
     protocol = made(config=config, server_state=ServerState(), app_state={}, _loop=timers)
     protocol.connection_made(transport)  # type: ignore[arg-type]
@@ -157,3 +161,98 @@ async def test_thousands_of_heads_at_once_are_refused() -> None:
         task.cancel()
     protocol.connection_lost(None)
     assert not protocol.pipeline
+
+
+async def test_pipelined_body_that_is_not_read_yet_is_not_late() -> None:
+    protocol, transport, timers = connect(never, body_timeout_s=0.0)
+    protocol.data_received(HEAD + b"Content-Length: 0\r\n\r\n")
+    protocol.data_received(HEAD + b"Content-Length: 9\r\n\r\nhalf")
+    for _ in range(3):
+        timers.pass_time()
+    assert not transport.is_closed, "what holds the body up is the request before it"
+    for task in protocol.tasks:
+        task.cancel()
+    protocol.connection_lost(None)
+
+
+async def test_request_whose_client_left_before_it_began_is_cancelled() -> None:
+    ended: list[bool] = []
+
+    async def begins_late(scope: Any, _receive: Any, _send: Any) -> None:
+        protocol.connection_lost(None)
+        scope["extensions"][CANCEL](asyncio.current_task())
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            ended.append(True)
+
+    protocol, _, _ = connect(begins_late)
+    protocol.data_received(HEAD + b"Content-Length: 0\r\n\r\n")
+    await finish(protocol)
+    assert ended == [True]
+
+
+async def observe(counters: HttpCounters, lines: list[Access], **options: Any) -> Any:
+    """A connection to an application that is watched, and reads the body before it answers."""
+
+    class Log:
+        write = staticmethod(lines.append)
+
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"][CANCEL](asyncio.current_task())
+        while (message := await receive()).get("more_body"):
+            pass
+        if message["type"] == "http.request":
+            await refuse(scope, receive, send)
+
+    log: Any = Log()
+    watched = Observed(reads, counters, log)
+    return connect(watched, refusals(counters, log), **options)
+
+
+def answers(counters: HttpCounters) -> dict[tuple[str, str], float]:
+    requests, _ = counters.families()
+    return {(labels["route"], labels["code"]): value for _, labels, value in requests.samples}
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_body_that_is_late_is_one_answer_one_count_and_one_line(is_whole: bool) -> None:
+    counters, lines = HttpCounters(), list[Access]()
+    protocol, transport, timers = await observe(counters, lines, body_timeout_s=0.0)
+    body = b"nine byte" if is_whole else b"four"
+    protocol.data_received(HEAD + b"Content-Length: 9\r\n\r\n" + body)
+    if not is_whole:
+        timers.pass_time()
+    await finish(protocol)
+    protocol.connection_lost(None)
+    status = "413" if is_whole else "408"
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    assert answers(counters) == {("other", status): 1}
+    assert [(each.method, each.status) for each in lines] == [("POST /v2/models/m/infer", status)]
+
+
+async def test_client_that_leaves_is_counted_as_one_that_left() -> None:
+    counters, lines = HttpCounters(), list[Access]()
+    protocol, _, _ = await observe(counters, lines)
+    protocol.data_received(HEAD + b"Content-Length: 9\r\n\r\nfour")
+    tasks = set(protocol.tasks)
+    await asyncio.wait(tasks, timeout=0)
+    protocol.connection_lost(None)
+    await asyncio.wait(tasks)
+    assert answers(counters) == {("other", "left"): 1}
+    assert [each.status for each in lines] == ["CANCELLED"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"\x00\r\n\r\n", "400"), (HEAD + b"X-A: " + b"a" * 5000, "431")]
+)
+async def test_what_is_refused_before_it_is_a_request_has_a_count_and_a_line(
+    sent: bytes, status: str
+) -> None:
+    counters, lines = HttpCounters(), list[Access]()
+    protocol, _, _ = await observe(counters, lines, max_header_bytes=1024)
+    protocol.data_received(sent)
+    protocol.connection_lost(None)
+    assert answers(counters) == {("unread", status): 1}
+    assert [(each.method, each.status) for each in lines] == [("unread", status)]
+    assert lines[0].sent_bytes > 0

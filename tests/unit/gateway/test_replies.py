@@ -108,3 +108,25 @@ async def test_shared_memory_region_of_null_is_none() -> None:
     }
     answer = await ask("/v2/models/m/infer", reply_of("INT8", "int_contents", [5]), body)
     assert answer.json["outputs"][0]["data"] == [5]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "raw", "words"),
+    [
+        ("BYTES", b"\x01\x00", "end in the middle"),
+        ("BYTES", b"\x05\x00\x00\x00four", "end in the middle"),
+        ("BYTES", b"\x00\x00\x00\x00\x01", "end in the middle"),
+        ("FP32", b"12345", "5 bytes are no whole number of FP32"),
+    ],
+)
+async def test_output_that_is_not_whole_is_told_by_name(
+    datatype: str, raw: bytes, words: str
+) -> None:
+    reply = wire.ModelInferResponse(model_name="m", raw_output_contents=[raw])
+    reply.outputs.add(name="Y", datatype=datatype, shape=[1])
+    upstream = FakeUpstream({"ModelInfer": reply})
+    answer = await ask_asgi(
+        Gateway(upstream, Options()), "POST", "/v2/models/m/infer", b'{"inputs":[]}'
+    )
+    assert answer.status == 500
+    assert answer.json["error"].startswith("output 'Y': ") and words in answer.json["error"]

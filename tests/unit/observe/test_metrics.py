@@ -63,6 +63,7 @@ def samples() -> Samples:
         ("penstock_available_instances", 2),
         ("penstock_busy_instances", 1),
         ("penstock_instance_busy_seconds_total", 1.5),
+        ("penstock_backend_busy_seconds_total", 0.75),
         ("penstock_background_pending_requests", 6),
         ("penstock_background_running_requests", 4),
         ("penstock_background_oldest_request_age_seconds", 9),
@@ -207,3 +208,13 @@ def test_label_values_are_escaped() -> None:
     family = Family("x", "y", "gauge")
     family.add({"model": 'a"b\\c\nd'}, 1)
     assert b'x{model="a\\"b\\\\c\\nd"} 1\n' in render([family])
+
+
+def test_operations_are_shown_where_the_configuration_says_them() -> None:
+    samples, _ = scrape(
+        VersionStatistics("m", 1, STATS, operations=8_000_000_000), VersionStatistics("n", 2, STATS)
+    )
+    name = "penstock_model_operations_per_inference"
+    found = {key: value for key, value in samples.items() if name in str(key)}
+    assert list(found.values()) == [8e9]
+    assert "m" in str(next(iter(found)))

@@ -8,6 +8,7 @@ from penstock.repository.own_parameters import (
     instance_bounds,
     is_pinned,
     memory_bytes,
+    operations_per_inference,
     own_faults,
     without_own,
 )
@@ -42,6 +43,11 @@ def test_what_is_not_written_is_measured_and_not_pinned() -> None:
     assert is_pinned(config(memory_pinned="true"))
 
 
+def test_operations_are_what_is_written_or_not_known() -> None:
+    assert operations_per_inference(config()) is None
+    assert operations_per_inference(config(operations_per_inference="8174000000")) == 8174000000
+
+
 @pytest.mark.parametrize(
     ("count", "parameters", "fault"),
     [
@@ -50,6 +56,12 @@ def test_what_is_not_written_is_measured_and_not_pinned() -> None:
         (1, {"instances_max": "9" * 30}, "from 1 to 1024, got '999"),
         (1, {"memory_bytes": "-1"}, "parameters['memory_bytes']: expected a whole number from 0"),
         (1, {"memory_pinned": "yes"}, "parameters['memory_pinned']: expected true or false"),
+        (
+            1,
+            {"operations_per_inference": "0"},
+            "expected a whole number from 1 to 10000000000000000",
+        ),
+        (1, {"operations_per_inference": "8e9"}, "parameters['operations_per_inference']: expect"),
         (3, {"instances_max": "2"}, "expected instances_min <= instance_group.count <="),
         (1, {"instances_min": "2", "instances_max": "4"}, "got 2, 1, 4"),
     ],
@@ -61,4 +73,5 @@ def test_fault_names_the_parameter(count: int, parameters: dict[str, str], fault
 
 def test_backends_do_not_see_them() -> None:
     own = {"instances_min": "1", "instances_max": "2", "memory_bytes": "3", "memory_pinned": "true"}
+    own["operations_per_inference"] = "5"
     assert without_own({**own, "threads": "4"}) == {"threads": "4"}

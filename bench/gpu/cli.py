@@ -1,0 +1,150 @@
+"""Measures a GPU in steps of a few minutes; what a step found is kept, and not measured again.
+
+The exit status is 0 when every step that was asked for is done or was left out, 1 where one has
+failed, 2 where the flags will not do, 3 on a machine without a GPU, 130 where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gpu import table
+from gpu.hardware import Gpu, NoGpuError, find_gpu
+from gpu.running import ROOT, LeftOut, Run, StepError, run
+from gpu.steps import STEPS, Context, Step
+from gpu.table import Outcome, Row
+
+OK, FAILED, NO_GPU, INTERRUPTED = 0, 1, 3, 130
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    names = [step.name for step in STEPS]
+    about = "\n".join(f"  {step.name:10} {step.does}" for step in STEPS)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description=__doc__,
+        epilog=f"steps, in order:\n{about}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--steps", default=",".join(names), help="some of them, with commas")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "gpu-results")
+    parser.add_argument("--again", action="store_true", help="also what was done before")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run of LoadGen")
+    parser.add_argument("--models", default="resnet50,bert", help="of bench.mlperf")
+    args = parser.parse_args(arguments)
+    args.steps = args.steps.split(",")
+    if unknown := [name for name in args.steps if name not in names]:
+        parser.error(f"no step '{unknown[0]}': expected some of {', '.join(names)}")
+    if args.seconds <= 0:
+        parser.error("--seconds must be positive")
+    return args
+
+
+def machine_of(gpu: Gpu) -> dict[str, str]:
+    """What the figures are true for, and were measured on."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        revision = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git there
+        revision = ""
+    return {
+        "GPU": f"{gpu.name}, {gpu.multiprocessors} multiprocessors, compute {gpu.capability}",
+        "memory": f"{gpu.memory_bytes / 2**30:.1f} GiB",
+        "driver": f"CUDA {gpu.driver}",
+        "cores": str(len(os.sched_getaffinity(0))),
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "revision": revision or "unknown",
+    }
+
+
+def kept(folder: Path, step: str, key: Mapping[str, str]) -> Outcome | None:
+    """What the step found before, on this machine and revision; None where it has to run."""
+    try:
+        found = Outcome.from_json((folder / f"{step}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.state == "done" and found.key == key else None
+
+
+def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
+    """Runs a step to its end, whatever that is."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    state = "done"
+    began = time.monotonic()
+    try:
+        for found in step.work(context):
+            if isinstance(found, Row):
+                rows.append(found)
+            else:
+                notes.append(found)
+    except LeftOut as reason:
+        state = "left out"
+        notes.append(str(reason))
+    except (StepError, ValueError) as error:
+        state = "failed"
+        notes.append(str(error))
+    seconds = time.monotonic() - began
+    return Outcome(step.name, state, tuple(rows), tuple(notes), seconds, dict(key))
+
+
+def keep(folder: Path, outcome: Outcome) -> None:
+    """Writes what a step found, whole or not at all."""
+    path = folder / f"{outcome.step}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(outcome.to_json())
+    temporary.replace(path)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    look: Callable[[], Gpu] = find_gpu,
+    runner: Run = run,
+    steps: Sequence[Step] = STEPS,
+) -> int:
+    """Runs what was asked for and writes the table; the exit status."""
+    args = parse(arguments)
+    try:
+        gpu = look()
+    except NoGpuError as reason:
+        print(f"bench.gpu: nothing was measured: {reason}", file=sys.stderr)
+        return NO_GPU
+    key = machine_of(gpu)
+    args.output.mkdir(parents=True, exist_ok=True)
+    context = Context(gpu, runner, args.output, args.seconds, args.models.split(","))
+    outcomes: list[Outcome] = []
+    try:
+        for step in steps:
+            if found := _outcome(step, args, context, key):
+                outcomes.append(found)
+                table.write(args.output, key, outcomes)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    print(f"bench.gpu: {args.output / 'results.md'}")
+    return FAILED if any(each.state == "failed" for each in outcomes) else OK
+
+
+def _outcome(
+    step: Step, args: argparse.Namespace, context: Context, key: Mapping[str, str]
+) -> Outcome | None:
+    """Of a step that was asked for, or was done before; None of any other."""
+    before = kept(args.output, step.name, key)
+    if step.name not in args.steps or (before and not args.again):
+        if before and step.name in args.steps:
+            print(f"{step.name}: done before", flush=True)
+        return before
+    print(f"{step.name}: {step.does} ...", flush=True)
+    found = do(step, context, key)
+    keep(args.output, found)
+    reason = f": {found.notes[-1]}" if found.state != "done" and found.notes else ""
+    print(f"{step.name}: {found.state} in {found.seconds:.0f} s{reason}", flush=True)
+    return found

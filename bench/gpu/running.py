@@ -1,0 +1,82 @@
+"""Runs programs for steps: their output kept, their time bounded, their failure a sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpu.parsing import last_line
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class StepError(Exception):
+    """A step cannot go on; the message is the reason."""
+
+
+class LeftOut(Exception):  # noqa: N818: it is no error
+    """What a step needs is not on this machine; the message says what."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program did.
+
+    Attributes:
+        status: its exit status.
+        output: what it printed, both streams.
+    """
+
+    status: int
+    output: str
+
+
+Run = Callable[[Sequence[str], float], Ran]
+
+
+def run(command: Sequence[str], limit_s: float) -> Ran:
+    """Runs a command in the repository's root; its children end with it.
+
+    Raises:
+        StepError: There is no such program, or it took longer than `limit_s`.
+    """
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StepError(f"{command[0]} cannot be run: {error.strerror}") from None
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        raise StepError(
+            f"{Path(command[0]).name} was not through after {limit_s:.0f} s: {last_line(output)}"
+        ) from None
+    except BaseException:  # interrupted
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    return Ran(process.returncode, output)
+
+
+def succeed(ran: Ran, what: str) -> str:
+    """The output of what ended well.
+
+    Raises:
+        StepError: It did not; with its last line.
+    """
+    if ran.status != 0:
+        raise StepError(f"{what} ended with status {ran.status}: {last_line(ran.output)}")
+    return ran.output

@@ -1,0 +1,124 @@
+"""Rows of figures, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+STATES = ("done", "failed", "left out")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure.
+
+    Attributes:
+        table: which rows belong together.
+        what: was measured.
+        unit: of the values.
+        median: of the repetitions, or the one value.
+        least: likewise; equal to the median where there was one.
+        greatest: likewise.
+    """
+
+    table: str
+    what: str
+    unit: str
+    median: float
+    least: float
+    greatest: float
+
+    @staticmethod
+    def single(table: str, what: str, unit: str, value: float) -> Row:
+        """A figure without a spread."""
+        return Row(table, what, unit, value, value, value)
+
+    def text(self) -> str:
+        """Median and, where there is one, spread."""
+        if self.least == self.greatest:
+            return f"{self.median:,.4g}"
+        return f"{self.median:,.4g} ({self.least:,.4g}..{self.greatest:,.4g})"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended.
+
+    Attributes:
+        step: its name.
+        state: one of STATES.
+        rows: what it measured.
+        notes: what else there is to say; of a failure the reason, of what was left out too.
+        seconds: that it took.
+        key: of the machine and the revision it is true for.
+    """
+
+    step: str
+    state: str
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    key: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """To be kept."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Outcome:
+        """What was kept.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            content = json.loads(text)
+            rows = tuple(Row(**row) for row in content.pop("rows"))
+            made = Outcome(**{**content, "rows": rows, "notes": tuple(content["notes"])})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no outcome of a step: {error}") from None
+        if made.state not in STATES:
+            raise ValueError(f"no outcome of a step: state {made.state!r}")
+        return made
+
+
+def parse_rows(output: str) -> tuple[Row, ...]:
+    """The rows that gpu_bench printed, a line of JSON each; other lines are not its figures.
+
+    Raises:
+        ValueError: A line begins as a row and is none.
+    """
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    try:
+        return tuple(Row(**json.loads(line)) for line in lines)
+    except TypeError as error:
+        raise ValueError(f"no row: {error}") from None
+
+
+def markdown(machine: Mapping[str, str], outcomes: Iterable[Outcome]) -> str:
+    """The whole table: the machine, each step's figures, and what did not run."""
+    parts = ["# A GPU, measured\n", _facts(machine)]
+    for outcome in outcomes:
+        parts.append(f"## {outcome.step}: {outcome.state} ({outcome.seconds:.0f} s)\n")
+        tables = dict.fromkeys(row.table for row in outcome.rows)
+        for table in tables:
+            parts.append(f"| {table} | | |\n|---|---|---|")
+            rows = [row for row in outcome.rows if row.table == table]
+            parts.append("\n".join(f"| {r.what} | {r.text()} | {r.unit} |" for r in rows) + "\n")
+        if outcome.notes:
+            parts.append("\n".join(f"- {note}" for note in outcome.notes) + "\n")
+    return "\n".join(parts)
+
+
+def _facts(machine: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in machine.items()) + "\n"
+
+
+def write(folder: Path, machine: Mapping[str, str], outcomes: list[Outcome]) -> None:
+    """Writes results.json and results.md."""
+    content: dict[str, Any] = {"machine": dict(machine), "steps": [asdict(o) for o in outcomes]}
+    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / "results.md").write_text(markdown(machine, outcomes))

@@ -1,0 +1,357 @@
+"""bench/gpu: which steps run, what they make of what programs print, and the table."""
+
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gpu import cli, steps, table
+from gpu.hardware import Gpu, NoGpuError, find_gpu
+from gpu.parsing import parse_gtest, parse_mlperf, parse_sanitizer
+from gpu.running import LeftOut, Ran, StepError, run
+from gpu.steps import Context, Step
+from gpu.table import Outcome, Row, markdown, parse_rows
+
+ROOT = Path(__file__).parents[3]
+H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
+ROW = Row("t", "w", "us", 2.0, 1.0, 3.0)
+GTEST = """\
+[==========] 12 tests from 3 test suites ran. (913 ms total)
+[  PASSED  ] 9 tests.
+[  SKIPPED ] 1 test, listed below:
+[  SKIPPED ] CudaWithoutGpuTest.EveryCall_AnswersWithoutACrash
+[  FAILED  ] 2 tests, listed below:
+[  FAILED  ] CudaTest.Cast_IsNearest
+[  FAILED  ] CudaTest.Gather/1, where GetParam() = 16
+"""
+
+
+class FakeCuda:
+    """libcuda with one GPU; `failing` says which call does not work."""
+
+    def __init__(self, failing: str = "") -> None:
+        self._failing = failing
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            if name == self._failing:
+                return 100
+            self._answer(name, arguments)
+            return 0
+
+        return call
+
+    def _answer(self, name: str, arguments: Sequence[Any]) -> None:
+        if name == "cuDeviceGetName":
+            arguments[0].value = b"NVIDIA H200"
+        elif name == "cuDeviceTotalMem_v2":
+            arguments[0]._obj.value = 139 << 30
+        elif name == "cuDriverGetVersion":
+            arguments[0]._obj.value = 13000
+        elif name == "cuDeviceGetAttribute":
+            arguments[0]._obj.value = {16: 132, 75: 9, 76: 0}[arguments[1]]
+
+
+def test_gpu_describes_itself() -> None:
+    assert find_gpu(lambda _: FakeCuda()) == H200
+    assert H200.architecture == "90-real"
+
+
+@pytest.mark.parametrize(
+    ("failing", "reason"),
+    [
+        ("cuInit", "the CUDA driver does not start, or finds no device (error 100)"),
+        ("cuDeviceGet", "there is no CUDA device 0 (error 100)"),
+        ("cuDeviceGetAttribute", "the device does not describe itself (error 100)"),
+    ],
+)
+def test_gpu_that_cannot_be_used_is_none(failing: str, reason: str) -> None:
+    with pytest.raises(NoGpuError) as caught:
+        find_gpu(lambda _: FakeCuda(failing))
+    assert str(caught.value) == reason
+
+
+def no_gpu() -> Gpu:
+    raise NoGpuError("there is no CUDA driver on this machine")
+
+
+def test_without_a_gpu_it_says_so_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--output", str(tmp_path / "out")], look=no_gpu) == cli.NO_GPU == 3
+    printed = capsys.readouterr()
+    expected = "bench.gpu: nothing was measured: there is no CUDA driver on this machine\n"
+    assert (printed.out, printed.err) == ("", expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_ends_with_the_documented_status_where_there_is_no_driver() -> None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        pytest.skip("this machine has a CUDA driver")
+    except OSError:
+        pass
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.gpu"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_rows_of_gpu_bench_are_read_and_other_lines_are_not() -> None:
+    printed = 'a warning\n{"table": "t", "what": "w", "unit": "us", "median": 2, '
+    printed += '"least": 1, "greatest": 3}\n'
+    assert parse_rows(printed) == (ROW,)
+    for broken in ('{"table": "t"}', '{"what'):
+        with pytest.raises(ValueError):
+            parse_rows(broken)
+
+
+def test_summary_of_tests_is_read() -> None:
+    tests = parse_gtest(GTEST)
+    assert (tests.passed, tests.skipped) == (9, 1)
+    assert tests.failed == ("CudaTest.Cast_IsNearest", "CudaTest.Gather/1")
+    with pytest.raises(ValueError, match="ended before their summary"):
+        parse_gtest("[ RUN      ] CudaTest.Cast\nSegmentation fault")
+
+
+def test_summary_of_compute_sanitizer_is_read() -> None:
+    assert parse_sanitizer("========= ERROR SUMMARY: 0 errors\n") == 0
+    hazards = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n"
+    assert parse_sanitizer(hazards) == 2
+    assert parse_sanitizer("========= ERROR SUMMARY: 1 error\n" * 2) == 2
+    with pytest.raises(ValueError, match="ended before its summary"):
+        parse_sanitizer("========= COMPUTE-SANITIZER\n")
+
+
+def mlperf(**facts: str) -> str:
+    figures = {"result": "VALID", "answers per second": "1,234.5", **facts}
+    return json.dumps({"tables": {"Result": list(figures.items())}})
+
+
+def test_results_of_loadgen_are_read() -> None:
+    found = parse_mlperf(mlperf())
+    assert (found.verdict, found.samples_per_s, found.p99_ms) == ("VALID", 1234.5, None)
+    assert parse_mlperf(mlperf(**{"latency p99 (LoadGen)": "1,012.250 ms"})).p99_ms == 1012.25
+    for broken in ("{}", "[]", '{"tables": {"Result": [["result", "VALID"]]}}', "not JSON"):
+        with pytest.raises(ValueError):
+            parse_mlperf(broken)
+
+
+def test_results_that_bench_mlperf_writes_have_what_is_read() -> None:
+    """The names of its figures are its own: a change there must show here."""
+    source = (ROOT / "bench" / "mlperf" / "report.py").read_text()
+    for name in ('("result", ', '("answers per second", ', 'f"latency p{float(percent):g} (Load'):
+        assert name in source
+
+
+def test_run_that_is_not_valid_says_so() -> None:
+    text = mlperf(result="INVALID", **{"latency p99 (LoadGen)": "9.000 ms"})
+    found = list(steps.served_rows("bert", "Server", "engine", text))
+    assert found == [
+        Row.single("served in process, Server", "bert", "samples/s", 1234.5),
+        Row.single("served in process, Server", "bert, p99", "ms", 9.0),
+        "bert: INVALID",
+    ]
+
+
+def test_table_has_the_machine_each_figure_and_what_did_not_run() -> None:
+    outcomes = [
+        Outcome("a", "done", (ROW, Row.single("t", "v", "GB/s", 1234567.0)), (), 61.2),
+        Outcome("b", "left out", notes=("compute-sanitizer is not installed",)),
+    ]
+    text = markdown({"GPU": "NVIDIA H200"}, outcomes)
+    for line in (
+        "- GPU: NVIDIA H200",
+        "## a: done (61 s)",
+        "| w | 2 (1..3) | us |",
+        "| v | 1.235e+06 | GB/s |",
+        "## b: left out (0 s)",
+        "- compute-sanitizer is not installed",
+    ):
+        assert line in text.splitlines()
+
+
+def test_outcome_is_kept_whole() -> None:
+    outcome = Outcome("a", "done", (ROW,), ("note",), 1.5, {"GPU": "x"})
+    assert Outcome.from_json(outcome.to_json()) == outcome
+    for broken in ("{}", "[]", outcome.to_json().replace('"done"', '"running"'), "{"):
+        with pytest.raises(ValueError):
+            Outcome.from_json(broken)
+
+
+class Script:
+    """Steps whose work is counted; the second fails, is left out, or is interrupted."""
+
+    def __init__(self, second: BaseException | None = None) -> None:
+        self.second = second
+        self.worked: list[str] = []
+
+    def steps(self) -> list[Step]:
+        return [Step(name, "does", self.work(name)) for name in ("build", "device", "copies")]
+
+    def work(self, name: str) -> Any:
+        def work(context: Context) -> Iterator[Row | str]:
+            self.worked.append(name)
+            yield ROW
+            if name == "device" and self.second is not None:
+                raise self.second
+
+        return work
+
+    def main(self, output: Path, *flags: str, gpu: Gpu = H200) -> int:
+        arguments = ["--output", str(output), *flags]
+        return cli.main(arguments, look=lambda: gpu, steps=self.steps())
+
+
+def results(folder: Path) -> dict[str, str]:
+    content = json.loads((folder / "results.json").read_text())
+    return {step["step"]: step["state"] for step in content["steps"]}
+
+
+def test_what_was_done_is_not_done_again_unless_asked(tmp_path: Path) -> None:
+    script = Script()
+    assert script.main(tmp_path, "--steps", "build") == 0
+    assert script.main(tmp_path) == 0
+    assert script.worked == ["build", "device", "copies"]
+    assert script.main(tmp_path, "--steps", "copies", "--again") == 0
+    assert script.worked[3:] == ["copies"]
+    assert results(tmp_path) == dict.fromkeys(["build", "device", "copies"], "done")
+    assert "| w | 2 (1..3) | us |" in (tmp_path / "results.md").read_text()
+
+
+def test_other_gpu_begins_anew(tmp_path: Path) -> None:
+    script = Script()
+    script.main(tmp_path, "--steps", "build")
+    other = Gpu("NVIDIA H100", "9.0", 132, 80 << 30, "13.0")
+    script.main(tmp_path, "--steps", "build", gpu=other)
+    assert script.worked == ["build", "build"]
+
+
+def test_step_that_fails_is_told_and_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Script(StepError("cuda_test: failed: CudaTest.Cast"))
+    assert script.main(tmp_path) == cli.FAILED
+    assert "device: failed in 0 s: cuda_test: failed: CudaTest.Cast" in capsys.readouterr().out
+    assert results(tmp_path) == {"build": "done", "device": "failed", "copies": "done"}
+    script.second = None
+    assert script.main(tmp_path) == cli.OK
+    assert script.worked == ["build", "device", "copies", "device"]
+
+
+def test_step_that_is_left_out_is_no_failure_and_tried_again(tmp_path: Path) -> None:
+    script = Script(LeftOut("compute-sanitizer is not installed"))
+    assert script.main(tmp_path) == cli.OK
+    assert results(tmp_path)["device"] == "left out"
+    script.main(tmp_path)
+    assert script.worked.count("device") == 2
+
+
+def test_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
+    script = Script(KeyboardInterrupt())
+    assert script.main(tmp_path) == cli.INTERRUPTED
+    assert results(tmp_path) == {"build": "done"}
+    script.second = None
+    assert script.main(tmp_path) == cli.OK
+    assert script.worked == ["build", "device", "device", "copies"]
+
+
+@pytest.mark.parametrize("flags", [["--steps", "build,none"], ["--seconds", "0"]])
+def test_flags_that_will_not_do_end_with_2(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(flags, look=lambda: H200)
+    assert caught.value.code == 2
+
+
+def context_of(tmp_path: Path, *answers: Ran) -> tuple[Context, list[list[str]]]:
+    """A context whose programs answer in turn, and what was run."""
+    left, asked = list(answers), []
+
+    def runner(command: Sequence[str], limit_s: float) -> Ran:
+        asked.append(list(command))
+        return left.pop(0)
+
+    return Context(H200, runner, tmp_path, models=["bert"]), asked
+
+
+def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
+    told = "-- CUDA 13.0: kernels for 90-real\n-- Build files\n"
+    context, asked = context_of(tmp_path, Ran(0, ""), Ran(0, told), Ran(0, ""))
+    assert list(steps.build(context)) == ["CUDA 13.0: kernels for 90-real"]
+    assert "-DCMAKE_CUDA_ARCHITECTURES=90-real" in asked[1]
+    assert f"-DPython_EXECUTABLE={sys.executable}" in asked[1]
+    assert asked[2][:3] == ["cmake", "--build", str(steps.BUILD)]
+
+
+def test_build_without_googletest_has_no_tests(tmp_path: Path) -> None:
+    context, asked = context_of(tmp_path, Ran(0, ""), Ran(1, "no GTest"), Ran(0, ""), Ran(0, ""))
+    assert list(steps.build(context)) == ["without tests, which want GoogleTest"]
+    assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[2]
+    assert asked[3][-2:] == ["all", "gpu_bench"]
+
+
+def test_build_that_fails_says_its_last_line(tmp_path: Path) -> None:
+    failed = Ran(1, "-- ok\nCMake Error: no nvcc\n\n")
+    context, _ = context_of(tmp_path, Ran(0, ""), failed, failed)
+    with pytest.raises(StepError, match="cmake ended with status 1: CMake Error: no nvcc"):
+        list(steps.build(context))
+
+
+def test_tests_that_fail_on_the_device_fail_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(1, GTEST))
+    found = steps.device(context)
+    assert next(found) == Row.single("tests", "gpu_test: passed", "tests", 70)
+    with pytest.raises(StepError, match=r"cuda_test: failed: CudaTest.Cast_IsNearest, CudaTest"):
+        list(found)
+
+
+def test_program_that_is_not_built_names_the_step(tmp_path: Path) -> None:
+    context, _ = context_of(tmp_path)
+    with pytest.raises(LeftOut, match="nobody is not built: run the step `build`"):
+        steps._program("nobody")
+    assert context.models == ["bert"]
+
+
+def test_package_that_is_missing_leaves_the_step_out(tmp_path: Path) -> None:
+    told = "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu"
+    for step in (steps.ceiling, steps._serve("Offline", "engine")):
+        context, _ = context_of(tmp_path, Ran(steps.LEFT_OUT_STATUS, f"{told}\n"))
+        with pytest.raises(LeftOut, match="install onnxruntime-gpu"):
+            list(step(context))
+
+
+def test_served_run_is_read_from_its_results(tmp_path: Path) -> None:
+    context, asked = context_of(tmp_path, Ran(0, ""))
+    folder = tmp_path / "bert-offline-grpc"
+    folder.mkdir()
+    (folder / "results.json").write_text(mlperf())
+    found = list(steps._serve("Offline", "grpc")(context))
+    assert found == [Row.single("served over gRPC, Offline", "bert", "samples/s", 1234.5)]
+    assert asked[0][1:4] == ["-m", "bench.gpu.served", "--model"]
+
+
+def test_program_that_hangs_is_ended_and_told() -> None:
+    script = "print('at work', flush=True)\nimport signal\nsignal.pause()"
+    with pytest.raises(StepError, match="was not through after 1 s: at work"):
+        run([sys.executable, "-c", script], 1.0)
+
+
+def test_program_that_is_not_there_is_told() -> None:
+    with pytest.raises(StepError, match="penstock-none cannot be run: No such file"):
+        run(["penstock-none"], 1.0)
+
+
+def test_every_step_has_a_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    printed = capsys.readouterr().out
+    assert all(f"  {step.name}" in printed for step in steps.STEPS)
+    assert table.STATES == ("done", "failed", "left out")
