@@ -67,6 +67,9 @@ class DeviceEngine {
   virtual uint32_t max_rows() const = 0;
   // False: it runs the batch sizes that graphs are made for, and no others.
   virtual bool takes_any_rows() const = 0;
+  // The stream that a new lane's contexts compute on, where the engine is bound to streams of its own:
+  // another one for each call, which is the engine's until it goes. Null: the lane makes one.
+  virtual Result<Stream> ComputeStream() { return Stream{nullptr}; }
   // A context that will run up to `rows` rows. `stream`: where it may enqueue its preparation.
   virtual Result<std::unique_ptr<DeviceContext>> CreateContext(const Bindings& bindings,
                                                                uint32_t rows, Stream stream) = 0;

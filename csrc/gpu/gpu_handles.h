@@ -16,6 +16,12 @@ class Owned {
  public:
   Owned() = default;
   Owned(Api& api, Handle handle) : api_(&api), handle_(handle) {}
+  // One that somebody else gives back, after this.
+  static Owned Borrowed(Handle handle) {
+    Owned borrowed;
+    borrowed.handle_ = handle;
+    return borrowed;
+  }
   Owned(Owned&& other) noexcept
       : api_(std::exchange(other.api_, nullptr)), handle_(std::exchange(other.handle_, Handle{})) {}
   Owned& operator=(Owned&& other) noexcept {

@@ -90,7 +90,10 @@ Status Lane::Check(Error error, std::string_view what) {
 }
 
 Status Lane::CreateStreams(int priority) {
+  PENSTOCK_ASSIGN_OR_RETURN(const Stream engines, env_.engine.ComputeStream());
+  compute_ = OwnedStream::Borrowed(engines);
   for (OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
+    if (stream->get() != nullptr) continue;
     Stream handle = nullptr;
     PENSTOCK_RETURN_IF_ERROR(
         Check(env_.api.CreateStream(priority, &handle), "create a stream for a lane"));

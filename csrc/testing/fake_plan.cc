@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "testing/row_work.h"
 
 namespace penstock {
 
@@ -110,29 +111,14 @@ Result<Shape> FakePlanContext::OutputShape(size_t tensor) {
 }
 
 FakeWork FakePlanContext::Work() const {
-  const auto rows = static_cast<size_t>(x_[0]);
-  const auto width = static_cast<size_t>(x_[1]);
-  auto* x = static_cast<const float*>(addresses_[kX]);
-  auto* b = static_cast<const float*>(addresses_[kB]);
-  auto* y = static_cast<float*>(addresses_[kY]);
-  auto* n = static_cast<uint32_t*>(addresses_[kN]);
-  FakeWork work;
-  work.reads = {{x, rows * width * sizeof(float)}, {b, rows * sizeof(float)}};
-  work.writes = {{y, rows * width * sizeof(float)}, {n, rows * sizeof(uint32_t)}};
-  auto* scratch = static_cast<uint8_t*>(memory_.data);
-  const size_t scratch_bytes = memory_.size_bytes;
-  if (scratch_bytes > 0) work.writes.push_back({scratch, scratch_bytes});
-  work.run = [=] {
-    std::fill_n(scratch, scratch_bytes, static_cast<uint8_t>(rows));
-    for (size_t row = 0; row < rows; ++row) {
-      n[row] = static_cast<uint32_t>(row);
-      for (size_t i = row * width; i < (row + 1) * width; ++i) {
-        y[i] = 2 * x[i] + b[row] + static_cast<float>(row);
-      }
-    }
-    return Error::kSuccess;
-  };
-  return work;
+  RowWork work{static_cast<size_t>(x_[0]), static_cast<size_t>(x_[1])};
+  work.x = static_cast<const float*>(addresses_[kX]);
+  work.b = static_cast<const float*>(addresses_[kB]);
+  work.y = static_cast<float*>(addresses_[kY]);
+  work.n = static_cast<uint32_t*>(addresses_[kN]);
+  work.scratch = static_cast<uint8_t*>(memory_.data);
+  work.scratch_bytes = memory_.size_bytes;
+  return MakeRowWork(work);
 }
 
 Status FakePlanContext::Enqueue(gpu::Stream stream) {

@@ -8,13 +8,10 @@ Down: readiness, grace, turn away, refuse, transport, models, core, HTTP
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock import __version__
@@ -22,6 +19,7 @@ from penstock.access.door import Door, access_policy
 from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
+from penstock.engine_options import engine_options
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
@@ -60,13 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["App", "apply_log_settings", "check", "log_settings", "make_core"]
 
 _log = logging.getLogger("penstock.app")
-
-_ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
-"""Wheels of engines, named as their backends, and where in them their libraries lie."""
-_TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt_lean_libs")
-"""Those that hold TensorRT's runtime: in full, and for version-compatible plans only."""
-_WORKER = Path(__file__).parent / "worker" / "__main__.py"
-"""What the workers of Python models are started with."""
 
 
 class App:
@@ -328,17 +319,7 @@ def make_core(config: ServerConfig) -> Core:
         max_waiting_requests=config.model_load_queue_size,
         access=access_policy(config),
     )
-    options = config.backend_options()
-    for backend, folder in _ENGINE_LIBRARIES.items():
-        library = _package_directory(backend)
-        if library is not None:
-            options.setdefault(backend, {}).setdefault("library", str(library / folder))
-    found = [each for each in map(_package_directory, _TENSORRT_PACKAGES) if each is not None]
-    options.setdefault("tensorrt", {}).setdefault("search", ":".join(map(str, found)))
-    python = options.setdefault("python", {})
-    python.setdefault("interpreter", sys.executable)
-    python.setdefault("runtime", str(_WORKER))
-    for backend, values in options.items():
+    for backend, values in engine_options(config).items():
         core.engine.set_backend_options(backend, values)
     return core
 
@@ -350,13 +331,6 @@ def _make_transport(
     if is_native_chosen(config.transport, is_built=HAS_TRANSPORT):
         return NativeTransport(config, core.make_transport, gate)
     return GrpcioTransport(config, access_log)
-
-
-def _package_directory(package: str) -> Path | None:
-    """Where a wheel lies. It is found and not imported: engines are heavy."""
-    spec = importlib.util.find_spec(package)
-    locations = spec.submodule_search_locations if spec is not None else None
-    return Path(locations[0]) if locations else None
 
 
 def log_settings(config: ServerConfig) -> LogSettings:

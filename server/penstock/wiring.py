@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.engine_options import engine_directory
 from penstock.engines import EngineCache, EngineCacheSettings
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.deployed import DeployedModels
@@ -80,11 +81,8 @@ def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
 
 
 def _engine_cache(config: ServerConfig) -> EngineCache:
-    """Where engines of ONNX models are kept: by default in the user's cache."""
-    if config.engine_cache:
-        return EngineCache(EngineCacheSettings(Path(config.engine_cache)))
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return EngineCache(EngineCacheSettings(Path(cache) / "penstock" / "engines"))
+    """Where engines of ONNX models are kept."""
+    return EngineCache(EngineCacheSettings(engine_directory(config)))
 
 
 def repository_settings(config: ServerConfig) -> RepositorySettings:

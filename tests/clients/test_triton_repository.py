@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 pytestmark = pytest.mark.any_transport
 
 ACCELERATED = """
-optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }
+optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }
 """
 
 
@@ -168,7 +168,6 @@ def test_told_configuration_is_a_valid_override(client: InferenceServerClient, m
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ("instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]", "instance_group[0]"),
         (ACCELERATED, "optimization.execution_accelerators"),
         ('model_operations { op_library_filename: "custom.so" }', "model_operations"),
         ("sequence_batching { }", "sequence_batching"),

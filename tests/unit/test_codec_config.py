@@ -124,7 +124,7 @@ UNSUPPORTED = [
     (
         "optimization { execution_accelerators { cpu_execution_accelerator "
         "{ name: 'openvino' } } }",
-        "optimization.execution_accelerators",
+        "optimization.execution_accelerators.cpu_execution_accelerator",
     ),
     ("optimization { eager_batching: true }", "optimization.eager_batching"),
 ]
@@ -156,6 +156,16 @@ def test_devices_of_instance_groups_are_read_and_written() -> None:
     assert (reading.faults, group.kind, group.gpus) == ((), "KIND_GPU", (1, 0))
     (written,) = echo(reading.config).instance_group
     assert (list(written.gpus), written.count) == ([1, 0], 2)
+
+
+def test_accelerators_of_gpus_are_read_and_written() -> None:
+    reading = read(
+        """optimization { execution_accelerators { gpu_execution_accelerator {
+        name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } } } }"""
+    )
+    assert reading.faults == ()
+    (written,) = echo(reading.config).optimization.execution_accelerators.gpu_execution_accelerator
+    assert (written.name, dict(written.parameters)) == ("tensorrt", {"precision_mode": "FP16"})
 
 
 def test_every_field_of_the_schema_is_tried_here() -> None:

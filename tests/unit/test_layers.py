@@ -36,6 +36,7 @@ PY_LEVELS = [
         "stored",
         "deployed",
         "wiring",
+        "engine_options",
         "scaler",
     ],
     ["commands"],

@@ -20,13 +20,16 @@ inline constexpr uint32_t kApiVersion = 18;
 
 // The engine's opaque objects.
 struct Allocator;
+struct CudaOptions;  // ORT's OrtCUDAProviderOptionsV2
 struct Env;
 struct ErrorStatus;  // ORT's OrtStatus: null = success
+struct IoBinding;
 struct MemoryInfo;
 struct RunOptions;
 struct Session;
 struct SessionOptions;
-struct TensorInfo;  // ORT's OrtTensorTypeAndShapeInfo
+struct TensorRtOptions;  // ORT's OrtTensorRTProviderOptionsV2
+struct TensorInfo;       // ORT's OrtTensorTypeAndShapeInfo
 struct ThreadingOptions;
 struct TypeInfo;
 struct Value;
@@ -121,6 +124,8 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(GetDimensions, 62, ErrorStatus*, const TensorInfo*, int64_t*, size_t)                     \
   ENTRY(GetSymbolicDimensions, 63, ErrorStatus*, const TensorInfo*, const char**, size_t)         \
   ENTRY(GetTensorTypeAndShape, 65, ErrorStatus*, const Value*, TensorInfo**)                      \
+  ENTRY(CreateMemoryInfo, 68, ErrorStatus*, const char*, AllocatorType, int, MemoryType,          \
+        MemoryInfo**)                                                                             \
   ENTRY(CreateCpuMemoryInfo, 69, ErrorStatus*, AllocatorType, MemoryType, MemoryInfo**)           \
   ENTRY(AllocatorFree, 76, ErrorStatus*, Allocator*, void*)                                       \
   ENTRY(GetAllocatorWithDefaultOptions, 78, ErrorStatus*, Allocator**)                            \
@@ -136,14 +141,36 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(DisablePerSessionThreads, 120, ErrorStatus*, SessionOptions*)                             \
   ENTRY(CreateThreadingOptions, 121, ErrorStatus*, ThreadingOptions**)                            \
   ENTRY(ReleaseThreadingOptions, 122, void, ThreadingOptions*)                                    \
+  ENTRY(GetAvailableProviders, 125, ErrorStatus*, char***, int*)                                  \
+  ENTRY(ReleaseAvailableProviders, 126, ErrorStatus*, char**, int)                                \
   ENTRY(AddSessionConfigEntry, 130, ErrorStatus*, SessionOptions*, const char*, const char*)      \
+  ENTRY(RunWithBinding, 133, ErrorStatus*, Session*, const RunOptions*, const IoBinding*)         \
+  ENTRY(CreateIoBinding, 134, ErrorStatus*, Session*, IoBinding**)                                \
+  ENTRY(ReleaseIoBinding, 135, void, IoBinding*)                                                  \
+  ENTRY(BindInput, 136, ErrorStatus*, IoBinding*, const char*, const Value*)                      \
+  ENTRY(BindOutput, 137, ErrorStatus*, IoBinding*, const char*, const Value*)                     \
   ENTRY(SetGlobalIntraOpNumThreads, 147, ErrorStatus*, ThreadingOptions*, int)                    \
   ENTRY(SetGlobalInterOpNumThreads, 148, ErrorStatus*, ThreadingOptions*, int)                    \
   ENTRY(SetGlobalSpinControl, 149, ErrorStatus*, ThreadingOptions*, int)                          \
   ENTRY(CreateEnvWithCustomLoggerAndGlobalThreadPools, 151, ErrorStatus*, LogFunction, void*,     \
         LogSeverity, const char*, const ThreadingOptions*, Env**)                                 \
   ENTRY(AddRunConfigEntry, 165, ErrorStatus*, RunOptions*, const char*, const char*)              \
+  ENTRY(SessionOptionsAppendExecutionProvider_TensorRT_V2, 170, ErrorStatus*, SessionOptions*,    \
+        const TensorRtOptions*)                                                                   \
+  ENTRY(CreateTensorRTProviderOptions, 171, ErrorStatus*, TensorRtOptions**)                      \
+  ENTRY(UpdateTensorRTProviderOptions, 172, ErrorStatus*, TensorRtOptions*, const char* const*,   \
+        const char* const*, size_t)                                                               \
+  ENTRY(ReleaseTensorRTProviderOptions, 174, void, TensorRtOptions*)                              \
+  ENTRY(SessionOptionsAppendExecutionProvider_CUDA_V2, 204, ErrorStatus*, SessionOptions*,        \
+        const CudaOptions*)                                                                       \
+  ENTRY(CreateCUDAProviderOptions, 205, ErrorStatus*, CudaOptions**)                              \
+  ENTRY(UpdateCUDAProviderOptions, 206, ErrorStatus*, CudaOptions*, const char* const*,           \
+        const char* const*, size_t)                                                               \
+  ENTRY(ReleaseCUDAProviderOptions, 208, void, CudaOptions*)                                      \
   ENTRY(GetResizedStringTensorElementBuffer, 252, ErrorStatus*, Value*, size_t, size_t, char**)   \
+  ENTRY(UpdateTensorRTProviderOptionsWithValue, 261, ErrorStatus*, TensorRtOptions*, const char*, \
+        void*)                                                                                    \
+  ENTRY(UpdateCUDAProviderOptionsWithValue, 263, ErrorStatus*, CudaOptions*, const char*, void*)  \
   ENTRY(AddExternalInitializersFromFilesInMemory, 279, ErrorStatus*, SessionOptions*,             \
         const char* const*, char* const*, const size_t*, size_t)
 // clang-format on

@@ -9,26 +9,11 @@
 #include "backends/backend.h"
 #include "backends/onnxruntime/model_file.h"
 #include "backends/onnxruntime/ort_library.h"
+#include "backends/onnxruntime/session_signature.h"
 #include "backends/onnxruntime/settings.h"
 #include "base/status.h"
 
 namespace penstock::ort {
-
-// Where a dimension of an output comes from, known before the model runs.
-struct OutputDim {
-  enum class Source { kFixed, kInput, kUnknown };
-  Source source = Source::kUnknown;
-  int64_t size = 0;  // kFixed
-  size_t input = 0;  // kInput: this input's
-  size_t axis = 0;   //         dimension
-};
-
-// What an instance needs for each output, in the signature's order.
-struct OutputPlan {
-  std::vector<OutputDim> dims;
-  // The shape follows from the inputs' shapes, so the output can be written into memory of ours.
-  bool is_predictable = false;
-};
 
 // Threading: thread-safe, immutable after Load: the engine runs one session on many threads at
 // once. Ownership: the session is shared with outputs that lie in the engine's memory, which may
@@ -50,8 +35,6 @@ class OrtModel : public BackendModel {
  private:
   OrtModel(const OrtLibrary& library, std::string label);
 
-  Status CreateSession(const LoadOptions& options, const Settings& settings,
-                       const ModelFileFacts& facts);
   Status CreateRunOptions(const Settings& settings);
   Status ReadSignature(const ModelFileFacts& facts);
 

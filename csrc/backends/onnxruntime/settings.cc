@@ -5,6 +5,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "backends/onnxruntime/gpu_settings.h"
 #include "base/strcat.h"
 
 namespace penstock::ort {
@@ -126,7 +127,7 @@ Result<Settings> ParseSettings(const std::map<std::string, std::string>& paramet
     } else if (Contains(kSessionConfig, name)) {
       PENSTOCK_RETURN_IF_ERROR(ParseInt(name, value, 0, kMaxThreads).status());
       settings.session_config.emplace_back(name, value);
-    } else if (LooksLikeOurs(name)) {
+    } else if (LooksLikeOurs(name) && !IsGpuParameter(name)) {
       return Unknown(name);
     }
   }

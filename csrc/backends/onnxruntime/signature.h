@@ -4,12 +4,11 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "backends/backend.h"
 #include "backends/onnxruntime/model_file.h"
 #include "backends/onnxruntime/ort_library.h"
-#include "backends/onnxruntime/ort_model.h"
+#include "backends/onnxruntime/session_signature.h"
 #include "base/status.h"
 
 namespace penstock::ort {
@@ -18,11 +17,6 @@ namespace penstock::ort {
 DataType FromElementType(ElementType type);
 // The engine's for the protocol's; kUndefined for kInvalid.
 ElementType ToElementType(DataType dtype);
-
-struct SessionSignature {
-  ModelSignature signature;
-  std::vector<OutputPlan> output_plans;
-};
 
 // `label` starts the messages. UNIMPLEMENTED for an input or output that is no tensor, or of a type
 // or rank that the protocol or Penstock does not have.

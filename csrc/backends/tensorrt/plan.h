@@ -1,6 +1,7 @@
-// Plan: the part of TensorRT's runtime that we use, as an interface.
+// Plan: a model on a device as TensorRT's runtime has it, as an interface.
 //
-// nvinfer_runtime.h is TensorRT's own; tests have one on the fake GPU (csrc/testing/fake_plan.h).
+// nvinfer_runtime.h is TensorRT's own, ONNX Runtime's sessions are another
+// (backends/onnxruntime/session_plan.h); tests have one on the fake GPU (csrc/testing/fake_plan.h).
 // Everything that decides something is above it: plan_layout.h, plan_engine.h, plan_model.h.
 
 #pragma once
@@ -69,6 +70,12 @@ class Plan {
   virtual size_t profiles() const = 0;
   // Device memory that a context of the profile works in, at its greatest shapes.
   virtual size_t ContextBytes(size_t profile) const = 0;
+  // What computes, where it is not the backend itself: "CUDAExecutionProvider".
+  virtual std::string_view engine() const { return ""; }
+  // Whether what its contexts enqueue may be captured into a graph.
+  virtual bool can_be_captured() const { return true; }
+  // As gpu::DeviceEngine's.
+  virtual Result<gpu::Stream> ComputeStream() { return gpu::Stream{nullptr}; }
   // A context that works in `memory`, which no other one may while it runs. `stream`: where its
   // preparation may be enqueued.
   virtual Result<std::unique_ptr<PlanContext>> CreateContext(size_t profile,

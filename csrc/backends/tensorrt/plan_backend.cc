@@ -34,7 +34,14 @@ Result<std::vector<uint8_t>> ReadPlanFile(const LoadOptions& options) {
 Result<std::unique_ptr<BackendModel>> PlanBackend::Load(const LoadOptions& options) {
   try {
     PENSTOCK_ASSIGN_OR_RETURN(const auto bytes, ReadPlanFile(options));
-    return PlanModel::Load(devices_, *parts_.runtime, bytes, options, allows_host_code_);
+    const std::string label = LabelOf(options);
+    auto settings = ReadPlanSettings("tensorrt", options.parameters);
+    if (!settings.ok()) {
+      return Status(settings.status().code(), StrCat(label, ": ", settings.status().message()));
+    }
+    return PlanModel::Load(devices_, label, *settings, [&](const DeviceTable::Found&) {
+      return parts_.runtime->Read(bytes, allows_host_code_);
+    });
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(StrCat(LabelOf(options), " cannot be loaded: out of memory"));
   } catch (const std::exception& error) {

@@ -247,6 +247,12 @@ Result<std::shared_ptr<ContextScratch>> PlanEngine::ScratchOf(gpu::Stream stream
   return made;
 }
 
+Result<gpu::Stream> PlanEngine::ComputeStream() {
+  auto stream = plan_->ComputeStream();
+  if (stream.ok()) return stream;
+  return health_.CheckEngine(stream.status(), StrCat("prepare ", label_));
+}
+
 Result<std::unique_ptr<gpu::DeviceContext>> PlanEngine::CreateContext(const gpu::Bindings& bindings,
                                                                       uint32_t rows,
                                                                       gpu::Stream stream) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backends/tensorrt/plan.h"
@@ -46,6 +47,9 @@ class PlanEngine final : public gpu::DeviceEngine {
   const std::vector<gpu::DeviceTensor>& outputs() const override { return outputs_; }
   uint32_t max_rows() const override { return layout_.max_rows(); }
   bool takes_any_rows() const override { return layout_.takes_any_rows(); }
+  bool can_be_captured() const { return plan_->can_be_captured(); }
+  std::string_view plan_engine() const { return plan_->engine(); }
+  Result<gpu::Stream> ComputeStream() override;
   // A context for `rows` == max_rows() has every profile, any other the one for its rows.
   Result<std::unique_ptr<gpu::DeviceContext>> CreateContext(const gpu::Bindings& bindings,
                                                             uint32_t rows,

@@ -12,10 +12,6 @@
 namespace penstock::tensorrt {
 namespace {
 
-std::string LabelOf(const LoadOptions& options) {
-  return StrCat("model '", options.model_name, "' version ", options.version);
-}
-
 // Where a slot's tensors end: each begins aligned, as in the lane's slabs.
 Result<size_t> SlotBytes(const PlanEngine& engine) {
   size_t total = 0;
@@ -51,10 +47,8 @@ Status PlanReplica::AddLanes(const PlanSettings& settings) {
   options.lanes = settings.lanes;
   PENSTOCK_ASSIGN_OR_RETURN(options.bucket_rows, layout().Buckets(settings.graph_rows));
   options.graph_budget_bytes = settings.graph_budget_bytes;
-  if (layout().has_open_shapes()) {  // a graph is of one shape
-    options.graph_budget_bytes = 0;
-    options.measure_runs = 0;
-  }
+  if (layout().has_open_shapes()) options.measure_runs = 0;  // as a graph, of one shape
+  if (layout().has_open_shapes() || !engine_->can_be_captured()) options.graph_budget_bytes = 0;
   PENSTOCK_ASSIGN_OR_RETURN(const size_t slot_bytes, SlotBytes(*engine_));
   PENSTOCK_ASSIGN_OR_RETURN(
       pool_, gpu::PinnedPool::Create(device_.api(), device_.health(),
@@ -64,36 +58,44 @@ Status PlanReplica::AddLanes(const PlanSettings& settings) {
   const auto& buckets = lanes_->table().buckets();
   const auto graphs = std::count_if(buckets.begin(), buckets.end(),
                                     [](const gpu::Bucket& b) { return b.has_graph; });
-  Log(LogLevel::kInfo, "tensorrt",
+  Log(LogLevel::kInfo, "gpu",
       StrCat(engine_->name(), " on GPU ", ordinal_, " (", device_.properties().name,
              "): ", options.lanes, " lanes, graphs for ", graphs, " of ", buckets.size(),
              " batch sizes, which hold ", lanes_->graph_bytes(), " bytes"));
   return Status::Ok();
 }
 
-Result<std::unique_ptr<BackendModel>> PlanModel::Load(DeviceTable& devices, PlanRuntime& runtime,
-                                                      std::span<const uint8_t> bytes,
-                                                      const LoadOptions& options,
-                                                      bool allows_host_code) {
-  const std::string label = LabelOf(options);
+Result<std::unique_ptr<BackendModel>> PlanModel::Load(DeviceTable& devices,
+                                                      const std::string& label,
+                                                      const PlanSettings& settings,
+                                                      const Read& read) {
   const auto with_label = [&](const Status& status) {
+    if (status.message().starts_with(label)) return status;
     return Status(status.code(), StrCat(label, ": ", status.message()));
   };
-  const auto settings = ReadPlanSettings(options.parameters);
-  if (!settings.ok()) return with_label(settings.status());
   std::unique_ptr<PlanModel> model(new PlanModel);
-  for (const std::string& name : settings->devices) {
+  for (const std::string& name : settings.devices) {
     const auto found = devices.Get(name);
     if (!found.ok()) return with_label(found.status());
-    auto plan = runtime.Read(bytes, allows_host_code);
+    auto plan = read(*found);
     if (!plan.ok()) {
       return with_label(found->device->health().CheckEngine(plan.status(), "read the plan"));
     }
     PENSTOCK_ASSIGN_OR_RETURN(auto replica,
-                              PlanReplica::Load(label, *found, *std::move(plan), *settings));
+                              PlanReplica::Load(label, *found, *std::move(plan), settings));
     model->replicas_.push_back(std::move(replica));
   }
   return std::unique_ptr<BackendModel>(std::move(model));
+}
+
+std::string PlanModel::runs_on() const {
+  std::string text;
+  for (const auto& replica : replicas_) {
+    text += StrCat(text.empty() ? "" : "; ", "GPU ", replica->ordinal(), " (",
+                   replica->device().properties().name, ")");
+  }
+  const std::string_view engine = replicas_.front()->engine().plan_engine();
+  return engine.empty() ? text : StrCat(text, ", ", engine);
 }
 
 Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const InstanceOptions&) {

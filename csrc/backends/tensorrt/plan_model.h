@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -53,16 +54,17 @@ class PlanReplica {
 
 class PlanModel final : public BackendModel {
  public:
-  // `bytes`: the plan. Errors: as PlanRuntime::Read, DeviceTable::Get, PlanLayout::Create,
-  // gpu::LaneGroup::Load, with the model's label.
-  static Result<std::unique_ptr<BackendModel>> Load(DeviceTable& devices, PlanRuntime& runtime,
-                                                    std::span<const uint8_t> bytes,
-                                                    const LoadOptions& options,
-                                                    bool allows_host_code);
+  // `read` is called for each device that `settings` names, as this thread's current one. Errors: of
+  // `read`, DeviceTable::Get, PlanLayout::Create, gpu::LaneGroup::Load, with `label`.
+  using Read = std::function<Result<std::unique_ptr<Plan>>(const DeviceTable::Found&)>;
+  static Result<std::unique_ptr<BackendModel>> Load(DeviceTable& devices, const std::string& label,
+                                                    const PlanSettings& settings, const Read& read);
 
   const ModelSignature& signature() const override {
     return replicas_.front()->layout().signature();
   }
+  // The devices that it computes on, and what of the engine does so.
+  std::string runs_on() const;
   // Instances take the devices in turn.
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;
 

@@ -1,4 +1,4 @@
-// Settings of a model of the tensorrt backend, from ModelConfig.parameters.
+// Settings of a model that runs as a plan, from ModelConfig.parameters.
 
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -26,8 +27,10 @@ struct PlanSettings {
   size_t graph_budget_bytes = size_t{1} << 30;
 };
 
-// INVALID_ARGUMENT naming the parameter, what was expected and what came. Parameters of other names
-// are the model owner's.
-Result<PlanSettings> ReadPlanSettings(const std::map<std::string, std::string>& parameters);
+// `backend`: whose model it is, for messages. `settings`: the defaults. INVALID_ARGUMENT naming the
+// parameter, what was expected and what came. Parameters of other names are the model owner's.
+Result<PlanSettings> ReadPlanSettings(std::string_view backend,
+                                      const std::map<std::string, std::string>& parameters,
+                                      PlanSettings settings = {});
 
 }  // namespace penstock::tensorrt

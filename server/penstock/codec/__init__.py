@@ -57,6 +57,7 @@ from penstock.codec._jobs import (
 )
 from penstock.codec._names import call_names
 from penstock.codec._records import (
+    Accelerator,
     ConfigReading,
     DynamicBatching,
     IndexEntry,
@@ -103,6 +104,7 @@ __all__ = [
     "POOL",
     "SCALER_SERVICE_NAME",
     "SERVICE_NAME",
+    "Accelerator",
     "ConfigReading",
     "DynamicBatching",
     "IndexEntry",

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from penstock._messages import POOL, pb
 from penstock.codec._records import (
+    Accelerator,
     ConfigReading,
     DynamicBatching,
     InstanceGroup,
@@ -35,7 +36,10 @@ _SUPPORTED: dict[str, frozenset[str]] = {
     "ModelInput": frozenset("name data_type format dims reshape optional".split()),
     "ModelOutput": frozenset("name data_type dims label_filename reshape".split()),
     "ModelInstanceGroup": frozenset("name count kind gpus".split()),
-    "ModelOptimizationPolicy": frozenset("graph input_pinned_memory output_pinned_memory".split()),
+    "ModelOptimizationPolicy": frozenset(
+        "graph execution_accelerators input_pinned_memory output_pinned_memory".split()
+    ),
+    "ExecutionAccelerators": frozenset({"gpu_execution_accelerator"}),
 }
 """Fields that work, by message; a message that is not listed is supported whole."""
 
@@ -238,6 +242,10 @@ def _optimization(message: pb.ModelOptimizationPolicy) -> Optimization:
         graph_level=message.graph.level if message.HasField("graph") else None,
         input_pinned_memory=pinned("input_pinned_memory"),
         output_pinned_memory=pinned("output_pinned_memory"),
+        gpu_accelerators=tuple(
+            Accelerator(each.name, dict(sorted(each.parameters.items())))
+            for each in message.execution_accelerators.gpu_execution_accelerator
+        ),
     )
 
 

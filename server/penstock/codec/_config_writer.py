@@ -169,6 +169,10 @@ def _optimization(optimization: Optimization) -> pb.ModelOptimizationPolicy:
         if value is not None:
             getattr(policy, field).enable = value
             getattr(policy, field).SetInParent()
+    for each in optimization.gpu_accelerators:
+        policy.execution_accelerators.gpu_execution_accelerator.add(
+            name=each.name, parameters=each.parameters
+        )
     return policy
 
 

@@ -93,12 +93,21 @@ class Warmup:
 
 
 @dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What of an engine is to compute on a GPU, "tensorrt" or "cuda", with its settings."""
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Optimization:
     """Hints for the backend; None = not written. Pinned memory means nothing to CPUs."""
 
     graph_level: int | None = None
     input_pinned_memory: bool | None = None
     output_pinned_memory: bool | None = None
+    gpu_accelerators: tuple[Accelerator, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from penstock.codec import ModelConfig
+from penstock.codec import InstanceGroup, ModelConfig
 from penstock.errors import ConfigError
 
 PLATFORMS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
@@ -28,6 +28,9 @@ RUN_CODE = frozenset({"python"})
 
 ON_GPUS = frozenset({"tensorrt"})
 """Backends whose models run on GPUs, and on nothing else."""
+
+ALSO_ON_GPUS = frozenset({"onnxruntime"})
+"""Backends whose models run on CPUs, or on GPUs where their instance groups say so."""
 
 PLANS_OF_ONNX = "tensorrt"
 """The backend that ONNX files are compiled for, where they are given to it."""
@@ -116,3 +119,11 @@ def _backend_of_files(names: Iterable[str]) -> str:
             "that would tell which to use"
         ]
     )
+
+
+def kind_of(group: InstanceGroup, backend: str) -> str:
+    """What a group runs on: what it says; KIND_AUTO is what the backend runs on."""
+    if group.kind != "KIND_AUTO":
+        return group.kind
+    on_gpu = backend in ON_GPUS or (backend in ALSO_ON_GPUS and bool(group.gpus))
+    return "KIND_GPU" if on_gpu else "KIND_CPU"

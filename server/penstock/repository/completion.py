@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
-from penstock.repository.backends import DEFAULT_FILENAMES, ON_GPUS, platform_of
+from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of
 from penstock.repository.engine import FileTensor
 from penstock.repository.policy import DEFAULT_POLICY
 
@@ -58,9 +58,7 @@ def with_names(config: ModelConfig, model_name: str, backend: str) -> ModelConfi
 
 
 def _complete_group(group: InstanceGroup, backend: str) -> InstanceGroup:
-    chosen = "KIND_GPU" if backend in ON_GPUS else "KIND_CPU"
-    kind = chosen if group.kind == "KIND_AUTO" else group.kind
-    return replace(group, count=max(group.count, 1), kind=kind)
+    return replace(group, count=max(group.count, 1), kind=kind_of(group, backend))
 
 
 def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int) -> Completion:

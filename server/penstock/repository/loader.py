@@ -114,7 +114,7 @@ class ModelLoader:
         labels: dict[str, tuple[str, ...]] = {}
         with faults.collect(source):
             backend = self._backend(model, config)
-            faults.add(source, device_faults(config.instance_groups, backend))
+            faults.add(source, device_faults(config.instance_groups, backend, config.optimization))
         with faults.collect(source):
             versions = tuple(choose_versions(config.version_policy, model.versions))
         for index, output in enumerate(config.outputs):
@@ -137,7 +137,7 @@ class ModelLoader:
             CoreError: the file is missing or its backend refused it.
         """
         config = plan.config
-        parameters = backend_parameters(config)
+        parameters = backend_parameters(config, self._settings.default_max_batch_size)
         if config.backend in RUN_CODE:
             parameters |= self._environment(plan)
         source = ModelSource(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
-from penstock.repository.backends import ON_GPUS
+from penstock.repository.backends import ALSO_ON_GPUS
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 from penstock.repository.own_parameters import without_own
+from penstock.repository.settings import DEFAULT_MAX_BATCH_SIZE
 
 _RESHAPE = "RESHAPE_IO_LAYERS"
 
@@ -46,19 +47,32 @@ def serving_spec(
     )
 
 
-def backend_parameters(config: ModelConfig) -> dict[str, str]:
+def backend_parameters(
+    config: ModelConfig, default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+) -> dict[str, str]:
     """The parameters for the backend, and what of the configuration it reads as parameters.
 
     These are the optimization level, under its parameter's name, and for RESHAPE_IO_LAYERS (of the
     openvino backend) the shape that the model file is to take for each input that is listed; the
-    devices of the instance groups, where the backend runs on GPUs.
+    devices of the instance groups, where the model runs on GPUs, and what a backend that also runs
+    on CPUs has to know there.
+
+    Args:
+        config: with names; the rest as written.
+        default_max_batch_size: where the configuration does not say and the model can batch.
     """
     parameters = without_own(config.parameters)
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
     gpus = sorted({number for group in config.instance_groups for number in group.gpus})
-    if config.backend in ON_GPUS and gpus:  # a device's UUID, in a parameter, says more
+    on_gpu = any(group.kind == "KIND_GPU" for group in config.instance_groups)
+    if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
+    if on_gpu and config.backend in ALSO_ON_GPUS:
+        rows = config.max_batch_size
+        parameters["device_kind"] = "gpu"
+        parameters["max_batch_size"] = str(default_max_batch_size if rows is None else rows)
+        parameters |= _accelerator_parameters(config)
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()
         for tensor in config.inputs:
@@ -67,6 +81,16 @@ def backend_parameters(config: ModelConfig) -> dict[str, str]:
             dims = tensor.dims if tensor.reshape is None else tensor.reshape
             parameters[f"{_RESHAPE}:{tensor.name}"] = ",".join(map(str, (*batch, *dims)))
     return parameters
+
+
+def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:
+    accelerators = config.optimization.gpu_accelerators if config.optimization else ()
+    if not accelerators:
+        return {}
+    settings = {
+        f"{a.name}.{name}": a.parameters[name] for a in accelerators for name in a.parameters
+    }
+    return {"accelerators": ",".join(a.name for a in accelerators), **settings}
 
 
 def tensor_metadata(config: ModelConfig, kind: str) -> tuple[TensorMetadata, ...]:

@@ -17,7 +17,7 @@ from penstock.codec import (
     TensorConfig,
     Warmup,
 )
-from penstock.repository.backends import ON_GPUS
+from penstock.repository.backends import ALSO_ON_GPUS, kind_of
 from penstock.repository.layout import escapes
 from penstock.repository.own_parameters import MAX_INSTANCES, own_faults
 
@@ -28,6 +28,9 @@ MAX_PRIORITY_LEVELS = 256
 MAX_WARMUP_BYTES = 1 << 30
 MAX_WARMUP_RUNS = 10_000
 MAX_INT63 = (1 << 63) - 1
+_DEVICE_KINDS = frozenset({"KIND_CPU", "KIND_GPU"})
+_KINDS_OF = {"onnxruntime": ("KIND_CPU", "KIND_GPU"), "tensorrt": ("KIND_GPU",)}
+_ACCELERATORS = ("tensorrt", "cuda")
 
 
 def config_faults(config: ModelConfig, model_name: str) -> list[str]:
@@ -127,26 +130,52 @@ def _instance_faults(groups: Sequence[InstanceGroup]) -> Iterator[str]:
         yield f"instance_group: {total} instances are more than {MAX_INSTANCES}"
 
 
-def device_faults(groups: Sequence[InstanceGroup], backend: str) -> Iterator[str]:
-    """What instance groups say of devices that models of the backend do not run on.
+def device_faults(
+    groups: Sequence[InstanceGroup], backend: str, optimization: Optimization | None = None
+) -> Iterator[str]:
+    """What a configuration says of devices that models of the backend do not run on.
 
     Args:
-        groups: as written.
+        groups: instance groups, as written.
         backend: that was chosen.
+        optimization: as written.
     """
-    refused = "KIND_CPU" if backend in ON_GPUS else "KIND_GPU"
+    allowed = _KINDS_OF.get(backend, ("KIND_CPU",))
     for index, group in enumerate(groups):
         path = f"instance_group[{index}]"
-        if group.kind == refused:
-            runs_on = "KIND_GPU" if backend in ON_GPUS else "KIND_CPU"
+        if group.kind in _DEVICE_KINDS and group.kind not in allowed:
             yield (
-                f"{path}.kind: {refused} is not supported by backend '{backend}', expected "
-                f"KIND_AUTO, {runs_on} or KIND_MODEL"
+                f"{path}.kind: {group.kind} is not supported by backend '{backend}', expected "
+                f"KIND_AUTO, {' or '.join((*allowed, 'KIND_MODEL'))}"
             )
-        elif group.gpus and backend not in ON_GPUS:
+        elif group.gpus and "KIND_GPU" not in allowed:
             yield f"{path}.gpus: backend '{backend}' runs on no GPUs, got {list(group.gpus)}"
+        elif group.gpus and group.kind == "KIND_CPU":
+            yield f"{path}.gpus: expected none with KIND_CPU, got {list(group.gpus)}"
         if any(number < 0 for number in group.gpus) or len(set(group.gpus)) < len(group.gpus):
             yield f"{path}.gpus: expected numbers of devices, each once, got {list(group.gpus)}"
+    kinds = {kind_of(group, backend) for group in groups}
+    if backend in ALSO_ON_GPUS and len(kinds & _DEVICE_KINDS) > 1:
+        yield "instance_group: groups of one model are all of KIND_CPU or all of KIND_GPU"
+    if optimization is not None:
+        yield from _accelerator_faults(optimization, backend, "KIND_GPU" in kinds)
+
+
+def _accelerator_faults(optimization: Optimization, backend: str, on_gpu: bool) -> Iterator[str]:
+    path = "optimization.execution_accelerators.gpu_execution_accelerator"
+    accelerators = optimization.gpu_accelerators
+    if accelerators and backend not in ALSO_ON_GPUS:
+        yield f"{path}: not supported by backend '{backend}'"
+    elif accelerators and not on_gpu:
+        yield f"{path}: needs an instance_group of KIND_GPU"
+    seen: set[str] = set()
+    for index, each in enumerate(accelerators):
+        if each.name not in _ACCELERATORS:
+            known = " or ".join(f"'{name}'" for name in _ACCELERATORS)
+            yield f"{path}[{index}].name: expected {known}, got '{each.name}'"
+        elif each.name in seen:
+            yield f"{path}[{index}].name: '{each.name}' is listed twice"
+        seen.add(each.name)
 
 
 def _batching_faults(batching: DynamicBatching, max_batch_size: int | None) -> Iterator[str]:

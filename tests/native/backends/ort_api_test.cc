@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <set>
 #include <string>
@@ -32,6 +33,15 @@ namespace {
 // Calls an entry and notes that it was called.
 #define CALL(name, ...) (called_.insert(#name), api_.name(__VA_ARGS__))
 #define OK(name, ...) ASSERT_EQ(TextOf(CALL(name, __VA_ARGS__)), "")
+
+// In place of options, which a library without the provider does not make.
+struct OptionsRoom {
+  template <typename Options>
+  Options* As() {
+    return reinterpret_cast<Options*>(words.data());
+  }
+  std::array<const void*, 512> words = {};
+};
 
 class OrtApiTest : public testing::Test {
  protected:
@@ -201,6 +211,68 @@ class OrtApiTest : public testing::Test {
     EXPECT_EQ(offsets[1], 3u);
   }
 
+  // The same again, by a binding, into memory of ours.
+  void RunBound() {
+    float x[] = {10, 20, 30, 40};
+    float y[4] = {};
+    const int64_t shape[] = {2, 2};
+    Value* values[3] = {};
+    OK(CreateTensorWithDataAsOrtValue, memory_, x, sizeof(x), shape, 2, ElementType::kFloat,
+       &values[0]);
+    OK(CreateTensorWithDataAsOrtValue, memory_, y, sizeof(y), shape, 2, ElementType::kFloat,
+       &values[1]);
+    values[2] = MakeStrings();
+    IoBinding* binding = nullptr;
+    OK(CreateIoBinding, session_, &binding);
+    OK(BindInput, binding, "x", values[0]);
+    OK(BindInput, binding, "s", values[2]);
+    OK(BindOutput, binding, "y", values[1]);
+    OK(RunWithBinding, session_, nullptr, binding);
+    CALL(ReleaseIoBinding, binding);
+    EXPECT_EQ(std::vector<float>(y, y + 4), (std::vector<float>{11, 22, 31, 42}));
+    for (Value* value : values) CALL(ReleaseValue, value);
+  }
+
+  // What is on a GPU is not there; the entries are, and each says so of its own provider.
+  void AskForGpus() {
+    char** names = nullptr;
+    int count = 0;
+    OK(GetAvailableProviders, &names, &count);
+    const std::set<std::string> providers(names, names + count);
+    EXPECT_TRUE(providers.contains("CPUExecutionProvider"));
+    OK(ReleaseAvailableProviders, names, count);
+    MemoryInfo* memory = nullptr;
+    OK(CreateMemoryInfo, "Cuda", AllocatorType::kDevice, 1, MemoryType::kDefault, &memory);
+    CALL(ReleaseMemoryInfo, memory);
+    SessionOptions* options = nullptr;
+    OK(CreateSessionOptions, &options);
+    const char* key = "device_id";
+    const char* value = "0";
+    OptionsRoom room;
+    CudaOptions* cuda = nullptr;
+    ExpectNone("CUDA", CALL(CreateCUDAProviderOptions, &cuda));
+    cuda = room.As<CudaOptions>();
+    ExpectNone("CUDA", CALL(UpdateCUDAProviderOptions, cuda, &key, &value, 1));
+    ExpectNone("CUDA", CALL(UpdateCUDAProviderOptionsWithValue, cuda, key, &key));
+    // It looks at the options before it looks for the provider: at what no other entry reads.
+    EXPECT_NE(TextOf(CALL(SessionOptionsAppendExecutionProvider_CUDA_V2, options, cuda)), "");
+    CALL(ReleaseCUDAProviderOptions, nullptr);
+    TensorRtOptions* tensorrt = nullptr;
+    ExpectNone("TensorRT", CALL(CreateTensorRTProviderOptions, &tensorrt));
+    tensorrt = room.As<TensorRtOptions>();
+    ExpectNone("TensorRT", CALL(UpdateTensorRTProviderOptions, tensorrt, &key, &value, 1));
+    ExpectNone("TensorRT", CALL(UpdateTensorRTProviderOptionsWithValue, tensorrt, key, &key));
+    EXPECT_THAT(TextOf(CALL(SessionOptionsAppendExecutionProvider_TensorRT_V2, options, tensorrt)),
+                testing::HasSubstr("AppendExecutionProvider_TensorRT"));
+    CALL(ReleaseTensorRTProviderOptions, nullptr);
+    CALL(ReleaseSessionOptions, options);
+  }
+
+  void ExpectNone(const char* provider, ErrorStatus* error) {
+    EXPECT_THAT(TextOf(error),
+                testing::AllOf(testing::HasSubstr(provider), testing::HasSubstr("not enabled")));
+  }
+
   void FailToOpen() {
     SessionOptions* options = nullptr;
     OK(CreateSessionOptions, &options);
@@ -236,6 +308,8 @@ TEST_F(OrtApiTest, EveryEntry_DoesWhatItsNameSays) {
   ASSERT_NO_FATAL_FAILURE(ReadNames());
   ASSERT_NO_FATAL_FAILURE(ReadTypes());
   ASSERT_NO_FATAL_FAILURE(RunModel());
+  ASSERT_NO_FATAL_FAILURE(RunBound());
+  ASSERT_NO_FATAL_FAILURE(AskForGpus());
   ASSERT_NO_FATAL_FAILURE(FailToOpen());
   ASSERT_NO_FATAL_FAILURE(ReleaseAll());
   std::set<std::string> declared;

@@ -93,7 +93,8 @@ INSTANTIATE_TEST_SUITE_P(Settings, UnknownSettingTest,
                          testing::Values("intra_op_threads", "map_external_weights",
                                          "session.load_model_format",
                                          "session.model_external_initializers_file_folder_path",
-                                         "ep.context_enable", "gpu_mem_limit", "trt_fp16_enable",
+                                         "ep.context_enable", "gpu_external_alloc",
+                                         "trt_fp16_enable",
                                          "optimization.minimal_build_optimizations"));
 
 }  // namespace

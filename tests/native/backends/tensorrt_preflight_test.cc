@@ -16,7 +16,7 @@
 #include "backends/tensorrt/engine_module.h"
 #include "backends/tensorrt/library_search.h"
 #include "backends/tensorrt/preflight.h"
-#include "base/log.h"
+#include "testing/quiet_log.h"
 
 namespace penstock::tensorrt {
 namespace {
@@ -28,11 +28,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::StartsWith;
-
-struct QuietLog {
-  QuietLog() { SetLogging({.info = false, .warning = false, .error = false}); }
-  ~QuietLog() { SetLogging({}); }
-};
 
 class TensorRtPreflightTest : public testing::Test {
  protected:

@@ -12,21 +12,15 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "gpu/device.h"
 #include "gpu/lane_group.h"
 #include "testing/fake_gpu.h"
 #include "testing/fake_gpu_engine.h"
+#include "testing/quiet_log.h"
 
 namespace penstock::gpu {
-
-// No log lines of faults that are meant, while it lives.
-struct QuietLog {
-  QuietLog() { SetLogging({.info = false, .warning = false, .error = false}); }
-  ~QuietLog() { SetLogging({}); }
-};
 
 // A fake GPU, opened, with an engine on it.
 struct FakeDevice {
@@ -57,8 +51,9 @@ struct FakeDevice {
 // Threading: thread-safe.
 class Ledger {
  public:
-  explicit Ledger(const FakeDevice& device)
-      : width_(device.engine.inputs()[0].row_bytes / sizeof(float)) {}
+  explicit Ledger(const FakeDevice& device) : Ledger(device.engine) {}
+  explicit Ledger(const FakeGpuEngine& engine)
+      : width_(engine.inputs()[0].row_bytes / sizeof(float)) {}
 
   // Submits a batch of `rows` rows, unlike any other.
   void Submit(LaneGroup& group, SlotLease lease, uint32_t rows) {

@@ -4,56 +4,21 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "gpu_harness.h"
+#include "testing/gpu_schedule.h"
 
 namespace penstock::gpu {
 namespace {
 
 using ::testing::IsEmpty;
 
-#if defined(__SANITIZE_THREAD__)
-constexpr int kSchedules = 300;  // each is several times as slow
-#else
-constexpr int kSchedules = 1000;
-#endif
-
-enum class FaultKind { kNone, kPlainCall, kStickyCall, kWork, kEngine, kNoMemory, kKinds };
-
-struct Schedule {
-  explicit Schedule(uint64_t seed) : random(seed) {}
-
-  int Pick(int least, int greatest) {
-    return std::uniform_int_distribution<int>(least, greatest)(random);
-  }
-
-  std::mt19937_64 random;
-};
-
-void Inject(FakeDevice& device, FaultKind kind, int nth) {
-  switch (kind) {
-    case FaultKind::kPlainCall:
-      return device.gpu.FailCall("", nth, Error::kInvalidValue);
-    case FaultKind::kStickyCall:
-      return device.gpu.FailCall("", nth, Error::kLaunchFailure);
-    case FaultKind::kNoMemory:
-      return device.gpu.FailCall("", nth, Error::kMemoryAllocation);
-    case FaultKind::kWork:
-      return device.gpu.FaultWork(nth, Error::kIllegalAddress);
-    case FaultKind::kEngine:
-      return device.engine.FailEnqueue(nth);
-    default:
-      return;
-  }
-}
-
 void SubmitSome(LaneGroup& group, Ledger& ledger, uint64_t seed) {
-  Schedule schedule(seed);
+  GpuSchedule schedule(seed);
   const int batches = schedule.Pick(2, 10);
   for (int i = 0; i < batches; ++i) {
     auto lease = group.Acquire(kNever);
@@ -62,7 +27,7 @@ void SubmitSome(LaneGroup& group, Ledger& ledger, uint64_t seed) {
   }
 }
 
-void CheckAnswers(FakeDevice& device, Ledger& ledger, FaultKind kind) {
+void CheckAnswers(FakeDevice& device, Ledger& ledger, GpuFault kind) {
   EXPECT_EQ(ledger.wrong(), 0);
   EXPECT_EQ(ledger.twice(), 0);
   EXPECT_THAT(device.gpu.races(), IsEmpty());
@@ -70,15 +35,14 @@ void CheckAnswers(FakeDevice& device, Ledger& ledger, FaultKind kind) {
   const int failed = ledger.submitted() - ledger.succeeded();
   EXPECT_EQ(failed, ledger.Count(StatusCode::kInternal) + ledger.Count(StatusCode::kUnavailable) +
                         ledger.Count(StatusCode::kResourceExhausted));
-  EXPECT_TRUE(failed == 0 || kind != FaultKind::kNone) << failed;
+  EXPECT_TRUE(failed == 0 || kind != GpuFault::kNone) << failed;
   EXPECT_TRUE(failed <= 1 || device.health.is_faulted()) << failed;
   EXPECT_EQ(device.faults.load(), device.health.is_faulted() ? 1 : 0);
 }
 
 void RunSchedule(uint64_t seed) {
-  Schedule schedule(seed);
-  const auto kind =
-      static_cast<FaultKind>(schedule.Pick(0, static_cast<int>(FaultKind::kKinds) - 1));
+  GpuSchedule schedule(seed);
+  const GpuFault kind = PickFault(schedule);
   FakeDevice device({.seed = seed, .max_yields = schedule.Pick(0, 6)},
                     {.width = 4, .takes_any_rows = schedule.Pick(0, 1) == 1});
   const LaneGroupOptions options{.lanes = static_cast<size_t>(schedule.Pick(1, 2)),
@@ -86,12 +50,15 @@ void RunSchedule(uint64_t seed) {
                                  .bucket_rows = {2, 8},
                                  .graph_budget_bytes = schedule.Pick(0, 3) > 0 ? 1U << 20 : 0U,
                                  .measure_runs = static_cast<size_t>(schedule.Pick(0, 1))};
+  const auto inject = [&](int nth) {
+    InjectFault(device.gpu, kind, nth, [&](int run) { device.engine.FailEnqueue(run); });
+  };
   const bool at_load = schedule.Pick(0, 9) == 0;
-  if (at_load) Inject(device, kind, schedule.Pick(1, 60));
+  if (at_load) inject(schedule.Pick(1, 60));
   auto group = device.Load(options);
-  ASSERT_TRUE(group.ok() || (at_load && kind != FaultKind::kNone)) << group.status().ToString();
+  ASSERT_TRUE(group.ok() || (at_load && kind != GpuFault::kNone)) << group.status().ToString();
   if (!group.ok()) return;
-  if (!at_load) Inject(device, kind, schedule.Pick(1, 60));
+  if (!at_load) inject(schedule.Pick(1, 60));
   Ledger ledger(device);
   std::vector<std::thread> submitters;
   for (int i = schedule.Pick(1, 2); i > 0; --i) {
@@ -107,7 +74,7 @@ void RunSchedule(uint64_t seed) {
 
 TEST(LaneScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {
   const QuietLog quiet;
-  for (int seed = 1; seed <= kSchedules && !HasFailure(); ++seed) {
+  for (int seed = 1; seed <= kGpuSchedules && !HasFailure(); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     RunSchedule(static_cast<uint64_t>(seed));
   }

@@ -28,7 +28,7 @@ std::unique_ptr<BackendInstance> Instance(BackendModel& model) {
 // Of rows 1, 2 to 4, and 5 to 8.
 FakePlanOptions ThreeProfiles() { return {.profiles = {{1, 1, 1}, {2, 4, 4}, {5, 8, 8}}}; }
 
-void ExpectRight(BackendInstance& instance, const Batch& batch) {
+void ExpectRight(BackendInstance& instance, const RowBatch& batch) {
   std::vector<BatchOutput> outputs;
   const Status status = batch.Run(instance, &outputs);
   ASSERT_TRUE(status.ok()) << status.ToString();
@@ -40,7 +40,7 @@ TEST(PlanModelTest, EveryBatchSize_IsAnsweredInItsProfile) {
   auto model = fake.Load();
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   const auto instance = Instance(**model);
-  for (int rows = 1; rows <= 8; ++rows) ExpectRight(*instance, Batch(rows * 7, rows, 16));
+  for (int rows = 1; rows <= 8; ++rows) ExpectRight(*instance, RowBatch(rows * 7, rows, 16));
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
   EXPECT_EQ(fake.gpu->pageable_copies(), 0);
 }
@@ -53,7 +53,7 @@ TEST(PlanModelTest, BatchSizesWithGraphs_AreLaunched_AndOthersCounted) {
   ASSERT_EQ(lanes.table().buckets().size(), 3U) << "1, 4 and the largest";
   for (const gpu::Bucket& bucket : lanes.table().buckets()) EXPECT_TRUE(bucket.has_graph);
   const auto instance = Instance(**model);
-  for (const int rows : {1, 4, 8}) ExpectRight(*instance, Batch(rows, rows, 16));
+  for (const int rows : {1, 4, 8}) ExpectRight(*instance, RowBatch(rows, rows, 16));
   EXPECT_EQ(lanes.counts().uncaptured_runs, 0U);
   EXPECT_THAT(lanes.counts().graph_runs, testing::ElementsAre(1, 1, 1));
 }
@@ -63,7 +63,7 @@ TEST(PlanModelTest, WithoutGraphs_EveryRunIsCounted) {
   auto model = fake.Load({{"cuda_graphs", "0"}});
   ASSERT_TRUE(model.ok());
   const auto instance = Instance(**model);
-  for (int rows = 1; rows <= 8; ++rows) ExpectRight(*instance, Batch(rows, rows, 16));
+  for (int rows = 1; rows <= 8; ++rows) ExpectRight(*instance, RowBatch(rows, rows, 16));
   EXPECT_EQ(AsPlan(**model).replica(0).lanes().counts().uncaptured_runs, 8U);
 }
 
@@ -83,7 +83,7 @@ TEST(PlanModelTest, RowsThatNoProfileTakes_ArePaddedAndNotAnswered) {
   auto model = fake.Load();
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   const auto instance = Instance(**model);
-  for (const int rows : {8, 1, 3, 5}) ExpectRight(*instance, Batch(rows * 11, rows, 16));
+  for (const int rows : {8, 1, 3, 5}) ExpectRight(*instance, RowBatch(rows * 11, rows, 16));
 }
 
 TEST(PlanModelTest, OpenShapes_AreRunAsTheyCome) {
@@ -93,15 +93,15 @@ TEST(PlanModelTest, OpenShapes_AreRunAsTheyCome) {
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   const auto instance = Instance(**model);
   for (const auto& [rows, width] : {std::pair(8, 32), {1, 1}, {2, 128}, {3, 7}, {1, 64}}) {
-    ExpectRight(*instance, Batch(rows, rows, width));
+    ExpectRight(*instance, RowBatch(rows, rows, width));
   }
   EXPECT_EQ(AsPlan(**model).replica(0).lanes().counts().uncaptured_runs, 5U);
   std::vector<BatchOutput> outputs;
-  const Status status = Batch(1, 3, 64).Run(*instance, &outputs);
+  const Status status = RowBatch(1, 3, 64).Run(*instance, &outputs);
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("model 'm' version 3: no profile of the plan"), HasSubstr("[3,64]")));
-  ExpectRight(*instance, Batch(9, 4, 20));
+  ExpectRight(*instance, RowBatch(9, 4, 20));
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
 }
 
@@ -110,7 +110,7 @@ TEST(PlanModelTest, FixedShapes_AreOneBatch) {
   auto model = fake.Load();
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   EXPECT_EQ((*model)->signature().inputs[0].dims, (Shape{4, 16}));
-  ExpectRight(*Instance(**model), Batch(5, 4, 16));
+  ExpectRight(*Instance(**model), RowBatch(5, 4, 16));
 }
 
 TEST(PlanModelTest, InputThatDoesNotFit_IsNamedWithWhatWasExpected) {
@@ -118,7 +118,7 @@ TEST(PlanModelTest, InputThatDoesNotFit_IsNamedWithWhatWasExpected) {
   auto model = fake.Load();
   ASSERT_TRUE(model.ok());
   const auto instance = Instance(**model);
-  const Batch good(1, 4, 16);
+  const RowBatch good(1, 4, 16);
   const std::vector<size_t> wanted = {0};
   const auto refusal = [&](const std::function<void(std::vector<BatchInput>&)>& spoil) {
     auto inputs = good.Inputs();
@@ -141,7 +141,7 @@ TEST(PlanModelTest, InputThatDoesNotFit_IsNamedWithWhatWasExpected) {
               inputs[1].tensor.data = inputs[1].tensor.data.first(12);
             }),
             "model 'm' version 3: input 'b' has 3 rows, expected 4");
-  const Batch many(1, 9, 16);
+  const RowBatch many(1, 9, 16);
   std::vector<BatchOutput> outputs;
   EXPECT_EQ(many.Run(*instance, &outputs).message(),
             "model 'm' version 3: input 'x' has 9 rows, expected 1 to 8");
@@ -155,7 +155,7 @@ TEST(PlanModelTest, SeveralDevices_TakeInstancesInTurn) {
   PlanModel& plan = AsPlan(**model);
   ASSERT_EQ(plan.replicas(), 2U);
   EXPECT_EQ(plan.replica(0).ordinal(), 1);
-  for (int i = 0; i < 4; ++i) ExpectRight(*Instance(**model), Batch(i, 3, 16));
+  for (int i = 0; i < 4; ++i) ExpectRight(*Instance(**model), RowBatch(i, 3, 16));
   for (size_t i = 0; i < 2; ++i) {
     const gpu::RunCounts counts = plan.replica(i).lanes().counts();
     uint64_t runs = counts.uncaptured_runs;
@@ -178,7 +178,7 @@ TEST(PlanModelTest, Unload_GivesEverythingBack) {
   {
     auto model = fake.Load();
     ASSERT_TRUE(model.ok());
-    ExpectRight(*Instance(**model), Batch(1, 2, 16));
+    ExpectRight(*Instance(**model), RowBatch(1, 2, 16));
     EXPECT_GT(fake.runtime->live_contexts(), 0);
   }
   EXPECT_EQ(fake.runtime->live_contexts(), 0);
@@ -247,9 +247,9 @@ TEST(PlanModelTest, FailureOfTheEngine_FailsOneBatch) {
   const auto instance = Instance(**model);
   fake.runtime->FailEnqueue(1);
   std::vector<BatchOutput> outputs;
-  EXPECT_EQ(Batch(1, 2, 16).Run(*instance, &outputs).ToString(), "INTERNAL: the plan will not");
+  EXPECT_EQ(RowBatch(1, 2, 16).Run(*instance, &outputs).ToString(), "INTERNAL: the plan will not");
   EXPECT_TRUE(instance->is_available());
-  ExpectRight(*instance, Batch(2, 2, 16));
+  ExpectRight(*instance, RowBatch(2, 2, 16));
 }
 
 TEST(PlanModelTest, LostDevice_IsSaidByEveryInstanceAndEveryLoad) {
@@ -260,9 +260,9 @@ TEST(PlanModelTest, LostDevice_IsSaidByEveryInstanceAndEveryLoad) {
   const auto instance = Instance(**model);
   fake.gpu->FaultWork(1, gpu::Error::kIllegalAddress);
   std::vector<BatchOutput> outputs;
-  EXPECT_EQ(Batch(1, 2, 16).Run(*instance, &outputs).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(RowBatch(1, 2, 16).Run(*instance, &outputs).code(), StatusCode::kUnavailable);
   EXPECT_FALSE(instance->is_available());
-  EXPECT_EQ(Batch(2, 2, 16).Run(*instance, &outputs).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(RowBatch(2, 2, 16).Run(*instance, &outputs).code(), StatusCode::kUnavailable);
   EXPECT_EQ(fake.Load().status().code(), StatusCode::kUnavailable);
 }
 
@@ -271,14 +271,14 @@ TEST(PlanModelTest, EachBatch_TakesTheDeviceFirst) {
   auto model = fake.Load();
   ASSERT_TRUE(model.ok());
   const auto instance = Instance(**model);
-  ExpectRight(*instance, Batch(1, 2, 16));
+  ExpectRight(*instance, RowBatch(1, 2, 16));
   for (const bool is_elsewhere : {false, true}) {
     fake.gpu->FailCall("SetDevice", 1, gpu::Error::kInvalidDevice);
     const auto run = [&] {
       std::vector<BatchOutput> outputs;
-      EXPECT_THAT(std::string(Batch(3, 2, 16).Run(*instance, &outputs).message()),
+      EXPECT_THAT(std::string(RowBatch(3, 2, 16).Run(*instance, &outputs).message()),
                   HasSubstr("take the device for this thread"));
-      ExpectRight(*instance, Batch(4, 2, 16));
+      ExpectRight(*instance, RowBatch(4, 2, 16));
     };
     is_elsewhere ? std::thread(run).join() : run();
   }

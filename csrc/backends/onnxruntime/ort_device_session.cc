@@ -1,0 +1,358 @@
+#include "backends/onnxruntime/ort_device_session.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "backends/onnxruntime/session_maker.h"
+#include "backends/onnxruntime/signature.h"
+#include "base/strcat.h"
+
+namespace penstock::ort {
+namespace {
+
+// What the engine calls a GPU's memory.
+constexpr const char* kDeviceMemory = "Cuda";
+
+constexpr const char* kHowToGet =
+    "; CUDA's libraries come with the package onnxruntime-gpu[cuda,cudnn] and nvidia-cublas, or "
+    "with "
+    "CUDA's toolkit, TensorRT's with its own packages";
+
+// What of a list of pairs the C interface wants.
+struct KeyValues {
+  explicit KeyValues(const std::map<std::string, std::string>& values) {
+    for (const auto& [key, value] : values) {
+      keys.push_back(key.c_str());
+      texts.push_back(value.c_str());
+    }
+  }
+  std::vector<const char*> keys, texts;
+};
+
+Result<std::vector<std::string>> AvailableProviders(const OrtLibrary& library) {
+  const Api& api = library.api();
+  char** names = nullptr;
+  int count = 0;
+  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(api.GetAvailableProviders(&names, &count),
+                                            "ONNX Runtime does not list its providers"));
+  std::vector<std::string> found(names, names + count);
+  PENSTOCK_RETURN_IF_ERROR(
+      library.ToStatus(api.ReleaseAvailableProviders(names, count), "ONNX Runtime providers"));
+  return found;
+}
+
+// "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them.
+std::string ProfileText(const ModelSignature& signature,
+                        const std::vector<tensorrt::ProfileRange>& ranges,
+                        Shape tensorrt::ProfileRange::*which) {
+  std::string text;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    if (signature.inputs[i].is_optional) continue;
+    text += StrCat(text.empty() ? "" : ",", signature.inputs[i].name, ":");
+    const Shape& shape = ranges[i].*which;
+    for (size_t axis = 0; axis < shape.rank(); ++axis) {
+      text += StrCat(axis == 0 ? "" : "x", shape[axis]);
+    }
+  }
+  return text;
+}
+
+bool IsOpen(const ModelSignature& signature) {
+  return std::any_of(signature.inputs.begin(), signature.inputs.end(), [](const TensorSpec& spec) {
+    return !spec.is_optional &&
+           std::any_of(spec.dims.begin(), spec.dims.end(), [](int64_t dim) { return dim < 0; });
+  });
+}
+
+// Threading: thread-compatible. Ownership: borrows the session, which outlives it.
+class OrtBinding final : public SessionBinding {
+ public:
+  OrtBinding(const OrtLibrary& library, const std::string& label, const SessionSignature& signature,
+             Session* session, const RunOptions* run_options, const MemoryInfo* memory)
+      : library_(library),
+        api_(library.api()),
+        label_(label),
+        signature_(signature),
+        session_(session),
+        run_options_(run_options),
+        memory_(memory),
+        binding_(nullptr, api_.ReleaseIoBinding) {}
+
+  Status Create() {
+    IoBinding* raw = nullptr;
+    PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api_.CreateIoBinding(session_, &raw), label_));
+    binding_.reset(raw);
+    return Status::Ok();
+  }
+
+  Status BindInput(size_t input, void* data, const Shape& shape) override {
+    return Bind(signature_.signature.inputs[input], data, shape, api_.BindInput);
+  }
+  Status BindOutput(size_t output, void* data, const Shape& shape) override {
+    return Bind(signature_.signature.outputs[output], data, shape, api_.BindOutput);
+  }
+  Status Run() override;
+
+ private:
+  Status Bind(const TensorSpec& spec, void* data, const Shape& shape,
+              decltype(Api::BindInput) bind);
+
+  const OrtLibrary& library_;
+  const Api& api_;
+  const std::string& label_;
+  const SessionSignature& signature_;
+  Session* const session_;
+  const RunOptions* const run_options_;
+  const MemoryInfo* const memory_;
+  Owned<IoBinding> binding_;
+};
+
+// The binding keeps the value's tensor, which borrows the memory.
+Status OrtBinding::Bind(const TensorSpec& spec, void* data, const Shape& shape,
+                        decltype(Api::BindInput) bind) {
+  const std::string what = StrCat(label_, ": '", spec.name, "'");
+  const auto count = shape.NumElements();
+  size_t size_bytes = 0;
+  if (!count ||
+      __builtin_mul_overflow(static_cast<size_t>(*count), DataTypeSize(spec.dtype), &size_bytes)) {
+    return Internal(StrCat(what, " of shape ", shape.ToString(), " is too large"));
+  }
+  Value* raw = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
+      api_.CreateTensorWithDataAsOrtValue(memory_, data, size_bytes, shape.begin(), shape.rank(),
+                                          ToElementType(spec.dtype), &raw),
+      what));
+  const Owned<Value> value(raw, api_.ReleaseValue);
+  return library_.ToStatus(bind(binding_.get(), spec.name.c_str(), raw), what);
+}
+
+Status OrtBinding::Run() {
+  ErrorStatus* error = api_.RunWithBinding(session_, run_options_, binding_.get());
+  if (error == nullptr) return Status::Ok();
+  const std::string message = library_.TakeMessage(error);
+  // The arena's words for having reached its limit, and the runtime's for having no memory left.
+  const bool is_memory = message.find("Failed to allocate memory") != std::string::npos ||
+                         message.find("Available memory of") != std::string::npos ||
+                         message.find("out of memory") != std::string::npos;
+  const std::string text = StrCat(label_, " failed to execute: ", message);
+  return is_memory ? ResourceExhausted(text) : Internal(text);
+}
+
+// Threading: its bindings run one at a time.
+class OrtDeviceSession final : public DeviceSession {
+ public:
+  OrtDeviceSession(const OrtLibrary& library, std::string label, std::shared_ptr<Session> session)
+      : library_(library),
+        label_(std::move(label)),
+        session_(std::move(session)),
+        run_options_(nullptr, library.api().ReleaseRunOptions),
+        memory_(nullptr, library.api().ReleaseMemoryInfo) {}
+
+  Status Prepare(const ModelFileFacts& facts, int device);
+
+  const SessionSignature& signature() const override { return signature_; }
+  Result<std::unique_ptr<SessionBinding>> Bind() override {
+    auto binding = std::make_unique<OrtBinding>(library_, label_, signature_, session_.get(),
+                                                run_options_.get(), memory_.get());
+    PENSTOCK_RETURN_IF_ERROR(binding->Create());
+    return std::unique_ptr<SessionBinding>(std::move(binding));
+  }
+
+ private:
+  const OrtLibrary& library_;
+  const std::string label_;
+  const std::shared_ptr<Session> session_;
+  Owned<RunOptions> run_options_;
+  Owned<MemoryInfo> memory_;
+  SessionSignature signature_;
+};
+
+Status OrtDeviceSession::Prepare(const ModelFileFacts& facts, int device) {
+  const Api& api = library_.api();
+  RunOptions* options = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api.CreateRunOptions(&options), label_));
+  run_options_.reset(options);
+  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
+      api.RunOptionsSetRunLogSeverityLevel(options, LogSeverity::kFatal), label_));
+  // A run returns when it is enqueued: the lane's events say when it is over.
+  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
+      api.AddRunConfigEntry(options, "disable_synchronize_execution_providers", "1"), label_));
+  MemoryInfo* memory = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(
+      library_.ToStatus(api.CreateMemoryInfo(kDeviceMemory, AllocatorType::kDevice, device,
+                                             MemoryType::kDefault, &memory),
+                        label_));
+  memory_.reset(memory);
+  PENSTOCK_ASSIGN_OR_RETURN(signature_,
+                            ReadSessionSignature(library_, session_.get(), facts, label_));
+  return Status::Ok();
+}
+
+// A provider's options as the engine has them, one set of functions for each provider.
+template <typename Options>
+struct ProviderEntries {
+  ErrorStatus* (*create)(Options**) noexcept;
+  ErrorStatus* (*update)(Options*, const char* const*, const char* const*, size_t) noexcept;
+  ErrorStatus* (*update_with)(Options*, const char*, void*) noexcept;
+  ErrorStatus* (*append)(SessionOptions*, const Options*) noexcept;
+  void (*release)(Options*) noexcept;
+};
+
+ProviderEntries<CudaOptions> CudaEntries(const Api& api) {
+  return {api.CreateCUDAProviderOptions, api.UpdateCUDAProviderOptions,
+          api.UpdateCUDAProviderOptionsWithValue, api.SessionOptionsAppendExecutionProvider_CUDA_V2,
+          api.ReleaseCUDAProviderOptions};
+}
+
+ProviderEntries<TensorRtOptions> TensorRtEntries(const Api& api) {
+  return {api.CreateTensorRTProviderOptions, api.UpdateTensorRTProviderOptions,
+          api.UpdateTensorRTProviderOptionsWithValue,
+          api.SessionOptionsAppendExecutionProvider_TensorRT_V2,
+          api.ReleaseTensorRTProviderOptions};
+}
+
+// The engine's errors of it are of the machine, not of the model: libraries that do not open.
+class ProviderAppender {
+ public:
+  ProviderAppender(const OrtLibrary& library, std::string what, gpu::Stream stream)
+      : library_(library), what_(std::move(what)), stream_(stream) {}
+
+  Status Append(Provider provider, const std::map<std::string, std::string>& values,
+                SessionOptions* to) const {
+    const Api& api = library_.api();
+    return provider == Provider::kCuda ? AppendWith(CudaEntries(api), values, to)
+                                       : AppendWith(TensorRtEntries(api), values, to);
+  }
+
+ private:
+  template <typename Options>
+  Status AppendWith(const ProviderEntries<Options>& entries,
+                    const std::map<std::string, std::string>& values, SessionOptions* to) const {
+    Options* raw = nullptr;
+    PENSTOCK_RETURN_IF_ERROR(Check(entries.create(&raw)));
+    const Owned<Options> options(raw, entries.release);
+    const KeyValues pairs(values);
+    PENSTOCK_RETURN_IF_ERROR(
+        Check(entries.update(raw, pairs.keys.data(), pairs.texts.data(), pairs.keys.size())));
+    PENSTOCK_RETURN_IF_ERROR(Check(entries.update_with(raw, "user_compute_stream", stream_)));
+    return Check(entries.append(to, raw));
+  }
+
+  Status Check(ErrorStatus* error) const {
+    if (error == nullptr) return Status::Ok();
+    std::string message = WithoutDirectories(library_.TakeMessage(error));
+    // Before it, where in the engine's source that is.
+    const size_t at = message.find("Failed to load library");
+    if (at != std::string::npos) message.erase(0, at);
+    while (message.ends_with('\n')) message.pop_back();
+    return FailedPrecondition(StrCat(what_, ": ", message, kHowToGet));
+  }
+
+  const OrtLibrary& library_;
+  const std::string what_;
+  const gpu::Stream stream_;
+};
+
+}  // namespace
+
+std::string WithoutDirectories(const std::string& message) {
+  std::string kept;
+  size_t begin = 0;
+  while (begin < message.size()) {
+    const size_t end = std::min(message.find_first_of(" \t\n'\"", begin), message.size() - 1) + 1;
+    const std::string_view word(message.data() + begin, end - begin);
+    const size_t slash = word.rfind('/');
+    kept += slash == std::string_view::npos ? word : word.substr(slash + 1);
+    begin = end;
+  }
+  return kept;
+}
+
+Status CheckProviders(const OrtLibrary& library, const std::string& label,
+                      const GpuSettings& settings) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto found, AvailableProviders(library));
+  std::string all;
+  for (const std::string& each : found) all += StrCat(all.empty() ? "" : ", ", each);
+  for (const ProviderSettings& provider : settings.providers) {
+    const std::string_view wanted = ProviderName(provider.provider);
+    if (std::find(found.begin(), found.end(), wanted) != found.end()) continue;
+    return FailedPrecondition(StrCat(
+        label, ": KIND_GPU needs ", wanted, ", and ONNX Runtime ", library.version(), " has ", all,
+        ": install the package onnxruntime-gpu in place of onnxruntime, or name its library by "
+        "--backend-config onnxruntime,library=PATH; KIND_CPU runs as it is"));
+  }
+  return Status::Ok();
+}
+
+std::map<std::string, std::string> ProviderValues(const ProviderSettings& provider,
+                                                  const OrtSessionOptions& options, int device) {
+  std::map<std::string, std::string> values = provider.values;
+  values["device_id"] = std::to_string(device);
+  if (provider.provider == Provider::kCuda) {
+    if (options.memory_limit_bytes > 0) {
+      values.try_emplace("gpu_mem_limit", std::to_string(options.memory_limit_bytes));
+    }
+    return values;
+  }
+  if (options.gpu.keeps_engines) {
+    values["trt_engine_cache_path"] = options.engine_directory;
+    values["trt_timing_cache_path"] = options.engine_directory;
+  }
+  return values;
+}
+
+Status OrtSessionOpener::Append(int device, gpu::Stream stream, bool with_all,
+                                SessionOptions* to) const {
+  const std::string label = ModelLabel(options_.load);
+  for (const ProviderSettings& provider : options_.gpu.providers) {
+    if (provider.provider != Provider::kCuda && !with_all) continue;
+    auto values = ProviderValues(provider, options_, device);
+    if (provider.provider == Provider::kTensorrt) {
+      values.insert(profiles_.begin(), profiles_.end());
+    }
+    const ProviderAppender appender(
+        library_,
+        StrCat(label, ": the ", ProviderName(provider.provider), " of ONNX Runtime ",
+               library_.version(), " cannot be used"),
+        stream);
+    PENSTOCK_RETURN_IF_ERROR(appender.Append(provider.provider, values, to));
+  }
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::OpenWith(int device, gpu::Stream stream,
+                                                                  bool with_all) const {
+  PENSTOCK_ASSIGN_OR_RETURN(auto session, MakeSession(library_, options_.load, options_.settings,
+                                                      options_.facts, [&](SessionOptions* to) {
+                                                        return Append(device, stream, with_all, to);
+                                                      }));
+  auto made =
+      std::make_unique<OrtDeviceSession>(library_, ModelLabel(options_.load), std::move(session));
+  PENSTOCK_RETURN_IF_ERROR(made->Prepare(options_.facts, device));
+  return std::unique_ptr<DeviceSession>(std::move(made));
+}
+
+// TensorRT's provider builds an engine for the shapes that it is told of, or anew whenever a run
+// brings others; and what the inputs are is known only when a session is open.
+Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::Open(int device, gpu::Stream stream) {
+  const bool has_tensorrt = options_.gpu.providers.front().provider == Provider::kTensorrt;
+  if (has_tensorrt && profiles_.empty()) {
+    PENSTOCK_ASSIGN_OR_RETURN(const auto plain, OpenWith(device, stream, /*with_all=*/false));
+    const ModelSignature& signature = plain->signature().signature;
+    PENSTOCK_ASSIGN_OR_RETURN(
+        const auto ranges, InputRanges(ModelLabel(options_.load), signature, options_.gpu.ranges));
+    if (IsOpen(signature)) {
+      profiles_ = {{"trt_profile_min_shapes",
+                    ProfileText(signature, ranges, &tensorrt::ProfileRange::least)},
+                   {"trt_profile_opt_shapes",
+                    ProfileText(signature, ranges, &tensorrt::ProfileRange::likely)},
+                   {"trt_profile_max_shapes",
+                    ProfileText(signature, ranges, &tensorrt::ProfileRange::greatest)}};
+    }
+  }
+  return OpenWith(device, stream, /*with_all=*/true);
+}
+
+}  // namespace penstock::ort

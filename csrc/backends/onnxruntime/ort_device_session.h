@@ -1,0 +1,64 @@
+// OrtSessionOpener: ONNX Runtime's own sessions on a GPU.
+
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "backends/backend.h"
+#include "backends/onnxruntime/device_session.h"
+#include "backends/onnxruntime/gpu_settings.h"
+#include "backends/onnxruntime/model_file.h"
+#include "backends/onnxruntime/ort_library.h"
+#include "backends/onnxruntime/settings.h"
+#include "base/status.h"
+
+namespace penstock::ort {
+
+// FAILED_PRECONDITION where the library has not all of the providers: what was asked for, what it
+// has, and how to get them.
+Status CheckProviders(const OrtLibrary& library, const std::string& label,
+                      const GpuSettings& settings);
+
+// A message of the engine's with each path in it cut down to the file's name.
+std::string WithoutDirectories(const std::string& message);
+
+struct OrtSessionOptions {
+  LoadOptions load;
+  Settings settings;
+  GpuSettings gpu;
+  ModelFileFacts facts;
+  // Where TensorRT's engines of this model are kept, if they are.
+  std::string engine_directory = {};
+  size_t memory_limit_bytes = 0;  // of the engine's arena, where the model says none; 0: none
+};
+
+// The values that a provider of a session is given, by the engine's names, but for its stream and
+// for shapes. Pure.
+std::map<std::string, std::string> ProviderValues(const ProviderSettings& provider,
+                                                  const OrtSessionOptions& options, int device);
+
+// Threading: thread-compatible.
+// Ownership: borrows the library, which is never destroyed.
+class OrtSessionOpener final : public SessionOpener {
+ public:
+  OrtSessionOpener(const OrtLibrary& library, OrtSessionOptions options)
+      : library_(library), options_(std::move(options)) {}
+
+  // Errors as MakeSession's; FAILED_PRECONDITION where a provider's libraries do not open.
+  Result<std::unique_ptr<DeviceSession>> Open(int device, gpu::Stream stream) override;
+
+ private:
+  // `with_all`: TensorRT's provider too, where it is asked for.
+  Status Append(int device, gpu::Stream stream, bool with_all, SessionOptions* to) const;
+  Result<std::unique_ptr<DeviceSession>> OpenWith(int device, gpu::Stream stream,
+                                                  bool with_all) const;
+
+  const OrtLibrary& library_;
+  const OrtSessionOptions options_;
+  std::map<std::string, std::string> profiles_;  // for TensorRT's provider
+};
+
+}  // namespace penstock::ort

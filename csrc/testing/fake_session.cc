@@ -1,0 +1,134 @@
+#include "testing/fake_session.h"
+
+#include <array>
+#include <utility>
+
+#include "base/strcat.h"
+#include "testing/row_work.h"
+
+namespace penstock {
+
+using gpu::Error;
+using ort::DeviceSession;
+using ort::OutputDim;
+using ort::SessionBinding;
+using ort::SessionSignature;
+
+namespace {
+
+OutputDim DimOf(int64_t size, size_t input, size_t axis) {
+  if (size >= 0) return {.source = OutputDim::Source::kFixed, .size = size};
+  return {.source = OutputDim::Source::kInput, .input = input, .axis = axis};
+}
+
+SessionSignature MakeSignature(const FakeSessionOptions& options) {
+  const int64_t rows = options.rows > 0 ? options.rows : -1;
+  SessionSignature made;
+  made.signature.inputs = {{"x", DataType::kFp32, {rows, options.width}},
+                           {"b", DataType::kFp32, {rows, 1}}};
+  made.signature.inputs.insert(made.signature.inputs.end(), options.more_inputs.begin(),
+                               options.more_inputs.end());
+  made.signature.outputs = {{"y", DataType::kFp32, {rows, options.width}},
+                            {"n", DataType::kUint32, {rows}}};
+  made.output_plans = {{{DimOf(rows, 0, 0), DimOf(options.width, 0, 1)}, true},
+                       {{DimOf(rows, 1, 0)}, !options.has_unknown_output}};
+  return made;
+}
+
+// What the engine would find out by itself: that two runs of a session are at once.
+class RunGuard {
+ public:
+  explicit RunGuard(std::atomic<int>& running) : running_(running), is_alone_(++running == 1) {}
+  ~RunGuard() { --running_; }
+  bool is_alone() const { return is_alone_; }
+
+ private:
+  std::atomic<int>& running_;
+  const bool is_alone_;
+};
+
+struct Bound {
+  void* data = nullptr;
+  Shape shape;
+};
+
+class FakeBinding final : public SessionBinding {
+ public:
+  FakeBinding(FakeGpu& gpu, FakeSessionLog& log, gpu::Stream stream, std::atomic<int>& running)
+      : gpu_(gpu), log_(log), stream_(stream), running_(running) {}
+
+  Status BindInput(size_t input, void* data, const Shape& shape) override {
+    ++log_.binds;
+    inputs_.at(input) = {data, shape};
+    return Status::Ok();
+  }
+  Status BindOutput(size_t output, void* data, const Shape& shape) override {
+    ++log_.binds;
+    outputs_.at(output) = {data, shape};
+    return Status::Ok();
+  }
+  Status Run() override;
+
+ private:
+  FakeGpu& gpu_;
+  FakeSessionLog& log_;
+  const gpu::Stream stream_;
+  std::atomic<int>& running_;
+  std::array<Bound, 2> inputs_, outputs_;
+};
+
+Status FakeBinding::Run() {
+  const RunGuard guard(running_);
+  if (!guard.is_alone()) return InvalidArgument("two runs of a session at once");
+  if (log_.runs_to_failure.load() > 0 && log_.runs_to_failure.fetch_sub(1) == 1) {
+    return Internal("the session will not");
+  }
+  const Shape& x = inputs_[0].shape;
+  const bool fits = x.rank() == 2 && inputs_[1].shape == Shape{x[0], 1} && outputs_[0].shape == x &&
+                    outputs_[1].shape == Shape{x[0]};
+  if (!fits) return InvalidArgument("what is bound does not fit the model");
+  RowWork work{static_cast<size_t>(x[0]), static_cast<size_t>(x[1])};
+  work.x = static_cast<const float*>(inputs_[0].data);
+  work.b = static_cast<const float*>(inputs_[1].data);
+  work.y = static_cast<float*>(outputs_[0].data);
+  work.n = static_cast<uint32_t*>(outputs_[1].data);
+  const Error error = gpu_.Launch(stream_, MakeRowWork(work));
+  if (error == Error::kSuccess) return Status::Ok();
+  return Internal(StrCat("the session's kernel failed: ", gpu_.ErrorName(error)));
+}
+
+class FakeSession final : public DeviceSession {
+ public:
+  FakeSession(FakeGpu& gpu, FakeSessionLog& log, const FakeSessionOptions& options,
+              gpu::Stream stream)
+      : gpu_(gpu), log_(log), stream_(stream), signature_(MakeSignature(options)) {
+    ++log_.live;
+  }
+  ~FakeSession() override { --log_.live; }
+
+  const SessionSignature& signature() const override { return signature_; }
+  Result<std::unique_ptr<SessionBinding>> Bind() override {
+    return std::unique_ptr<SessionBinding>(
+        std::make_unique<FakeBinding>(gpu_, log_, stream_, running_));
+  }
+
+ private:
+  FakeGpu& gpu_;
+  FakeSessionLog& log_;
+  const gpu::Stream stream_;
+  const SessionSignature signature_;
+  std::atomic<int> running_{0};
+};
+
+}  // namespace
+
+Result<std::unique_ptr<DeviceSession>> FakeSessionOpener::Open(int, gpu::Stream stream) {
+  if (log_.opens_to_failure.load() > 0 && log_.opens_to_failure.fetch_sub(1) == 1) {
+    return InvalidArgument("the engine does not open it");
+  }
+  ++log_.opened;
+  return std::unique_ptr<DeviceSession>(
+      std::make_unique<FakeSession>(gpu_, log_, options_, stream));
+}
+
+}  // namespace penstock

@@ -1,0 +1,50 @@
+// FakeSessionOpener: ONNX Runtime's sessions for the fake GPU. They compute what FakeGpuEngine does,
+// y = 2x + b + the row's number and n = the row's number, on the stream that they were opened for.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "backends/onnxruntime/device_session.h"
+#include "testing/fake_gpu.h"
+
+namespace penstock {
+
+struct FakeSessionOptions {
+  int64_t width = 4;                         // floats in a row of x and y; -1 = open
+  int64_t rows = -1;                         // fixed where it is positive
+  bool has_unknown_output = false;           // n's shape does not follow from the inputs'
+  std::vector<TensorSpec> more_inputs = {};  // besides x and b
+};
+
+// What sessions did, and what they are told to do; outlives them.
+struct FakeSessionLog {
+  // A run fails at its nth call from now on (1 = the next), in the engine's words; as does an open.
+  void FailRun(int nth) { runs_to_failure.store(nth); }
+  void FailOpen(int nth) { opens_to_failure.store(nth); }
+
+  std::atomic<int> runs_to_failure{0}, opens_to_failure{0};
+  std::atomic<int> opened{0}, live{0};
+  std::atomic<int> binds{0};  // of tensors
+};
+
+// Threading: thread-compatible.
+// Ownership: borrows the GPU and the log.
+class FakeSessionOpener final : public ort::SessionOpener {
+ public:
+  FakeSessionOpener(FakeGpu& gpu, FakeSessionLog& log, FakeSessionOptions options)
+      : gpu_(gpu), log_(log), options_(std::move(options)) {}
+
+  Result<std::unique_ptr<ort::DeviceSession>> Open(int device, gpu::Stream stream) override;
+
+ private:
+  FakeGpu& gpu_;
+  FakeSessionLog& log_;
+  const FakeSessionOptions options_;
+};
+
+}  // namespace penstock

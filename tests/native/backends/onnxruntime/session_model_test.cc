@@ -1,0 +1,198 @@
+// Models in sessions: what they are, how batches run in them, what is refused and with which words.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "session_harness.h"
+
+namespace penstock::ort {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+void ExpectRight(BackendModel& model, const RowBatch& batch) {
+  auto instance = model.CreateInstance({});
+  ASSERT_TRUE(instance.ok());
+  std::vector<BatchOutput> outputs;
+  const Status status = batch.Run(**instance, &outputs);
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_TRUE(batch.IsRight(outputs)) << batch.rows << " rows";
+}
+
+std::string WhyRefused(FakeModels& fake, const std::map<std::string, std::string>& parameters) {
+  const auto model = fake.Load(parameters);
+  return model.ok() ? "" : model.status().ToString();
+}
+
+TEST(SessionModelTest, EveryNumberOfRows_IsAnsweredAsItIs) {
+  FakeModels fake;
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (int rows = 1; rows <= 8; ++rows) ExpectRight(**model, RowBatch(rows * 7, rows, 4));
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+  EXPECT_EQ(fake.gpu->pageable_copies(), 0);
+}
+
+TEST(SessionModelTest, Signature_IsTheSessionsWithoutWhatHasADefault) {
+  FakeModels fake({.more_inputs = {{"w", DataType::kFp32, {2}, /*is_optional=*/true}}});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const ModelSignature& signature = (*model)->signature();
+  ASSERT_EQ(signature.inputs.size(), 2U);
+  EXPECT_EQ(signature.inputs[0].name, "x");
+  EXPECT_EQ(signature.inputs[0].dims, (Shape{-1, 4}));
+  ASSERT_EQ(signature.outputs.size(), 2U);
+  EXPECT_EQ(signature.outputs[1].dtype, DataType::kUint32);
+}
+
+TEST(SessionModelTest, RunsOn_NamesDeviceAndProviders) {
+  FakeModels fake;
+  auto model = fake.Load({{"accelerators", "tensorrt"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
+              AllOf(HasSubstr("GPU 0 ("),
+                    HasSubstr("), TensorrtExecutionProvider, CUDAExecutionProvider")));
+}
+
+TEST(SessionModelTest, Lanes_AreASessionEachOnAStreamOfItsOwn) {
+  FakeModels fake;
+  EXPECT_TRUE(fake.Load().ok());
+  EXPECT_EQ(fake.log.opened.load(), 1);
+  auto model = fake.Load({{"lanes", "3"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ(fake.log.opened.load(), 4);
+  for (int i = 0; i < 6; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
+  EXPECT_EQ(fake.log.live.load(), 3);
+}
+
+TEST(SessionModelTest, OpenWidths_RunWithinTheirRangeAndNotBeyond) {
+  FakeModels fake({.width = -1});
+  auto model = fake.Load({{"shape:x", "1:4:8"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (const int width : {1, 5, 8, 2}) ExpectRight(**model, RowBatch(width, 2, width));
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  const Status beyond = RowBatch(1, 2, 9).Run(**instance, &outputs);
+  EXPECT_EQ(beyond.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(beyond.ToString(), AllOf(HasSubstr("model 'm' version 3"), HasSubstr("'x' [2,9]"),
+                                       HasSubstr("[1,1] to [8,8]")));
+}
+
+TEST(SessionModelTest, FixedRows_RunAsTheyAre) {
+  FakeModels fake({.rows = 2});
+  auto model = fake.Load({{"max_batch_size", "0"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  ExpectRight(**model, RowBatch(5, 2, 4));
+}
+
+// Batches of one shape that follow one another in a slot find everything bound.
+TEST(SessionModelTest, Tensors_AreBoundAnewForOtherShapesOnly) {
+  FakeModels fake;
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (int i = 0; i < 2; ++i) ExpectRight(**model, RowBatch(1, 3, 4));  // both slots
+  const int before = fake.log.binds.load();
+  for (int i = 0; i < 4; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
+  EXPECT_EQ(fake.log.binds.load(), before);
+  ExpectRight(**model, RowBatch(1, 4, 4));
+  EXPECT_EQ(fake.log.binds.load(), before + 4);
+}
+
+TEST(SessionModelTest, RunThatFails_FailsItsBatchAlone) {
+  FakeModels fake;
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok());
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  fake.log.FailRun(1);
+  const Status failed = RowBatch(1, 2, 4).Run(**instance, &outputs);
+  EXPECT_EQ(failed.code(), StatusCode::kInternal);
+  EXPECT_THAT(failed.ToString(), HasSubstr("the session will not"));
+  EXPECT_TRUE((*instance)->is_available());
+  ExpectRight(**model, RowBatch(2, 2, 4));
+}
+
+TEST(SessionModelTest, LostDevice_EndsBatchesUnavailableAndRefusesLoads) {
+  const QuietLog quiet;
+  FakeModels fake;
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok());
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  fake.gpu->FaultWork(1, gpu::Error::kIllegalAddress);
+  EXPECT_EQ(RowBatch(1, 2, 4).Run(**instance, &outputs).code(), StatusCode::kUnavailable);
+  EXPECT_FALSE((*instance)->is_available());
+  const auto again = fake.Load();
+  EXPECT_EQ(again.status().code(), StatusCode::kUnavailable);
+}
+
+TEST(SessionModelTest, WhatOpensNoSession_IsTheLoadsReasonAndLeavesNothing) {
+  FakeModels fake;
+  fake.log.FailOpen(1);
+  EXPECT_THAT(WhyRefused(fake, {}),
+              AllOf(HasSubstr("model 'm' version 3"), HasSubstr("the engine does not open it")));
+  fake.log.FailOpen(2);  // that of the second lane
+  EXPECT_THAT(WhyRefused(fake, {{"lanes", "2"}}), HasSubstr("the engine does not open it"));
+  EXPECT_EQ(fake.log.live.load(), 0);
+  EXPECT_TRUE(fake.Load().ok());
+}
+
+TEST(SessionModelTest, Unload_GivesEverythingBack) {
+  FakeModels fake;
+  ASSERT_TRUE(fake.Load().ok());  // opens the device, whose own stays
+  const size_t before = fake.gpu->live_objects();
+  ASSERT_TRUE(fake.Load({{"lanes", "2"}}).ok());
+  EXPECT_EQ(fake.gpu->live_objects(), before);
+  EXPECT_EQ(fake.log.live.load(), 0);
+}
+
+TEST(SessionModelTest, OpenInputWithoutARange_IsRefusedByName) {
+  FakeModels fake({.width = -1});
+  EXPECT_THAT(
+      WhyRefused(fake, {}),
+      AllOf(HasSubstr("model 'm' version 3: input 'x' of shape [-1,-1] is open"),
+            HasSubstr("expected parameter 'shape:x', LEAST:LIKELY:GREATEST of a row's [-1]"),
+            HasSubstr("got none")));
+  EXPECT_THAT(WhyRefused(fake, {{"shape:x", "1x1:1x4:1x8"}}), HasSubstr("got [1,1]"));
+}
+
+TEST(SessionModelTest, RangeOfAnInputThatIsNotThere_IsRefused) {
+  FakeModels fake;
+  EXPECT_THAT(WhyRefused(fake, {{"shape:q", "1:2:4"}}),
+              HasSubstr("parameter 'shape:q': the model has no such input"));
+}
+
+TEST(SessionModelTest, Text_IsRefused) {
+  FakeModels fake({.more_inputs = {{"s", DataType::kBytes, {-1, 1}}}});
+  EXPECT_THAT(WhyRefused(fake, {}), HasSubstr("input 's' is BYTES, which no GPU computes with"));
+}
+
+TEST(SessionModelTest, OutputWhoseShapeDependsOnValues_IsRefused) {
+  FakeModels fake({.has_unknown_output = true});
+  EXPECT_THAT(WhyRefused(fake, {}),
+              AllOf(HasSubstr("output 'n' has shape [-1]"), HasSubstr("KIND_CPU")));
+}
+
+TEST(SessionModelTest, GpuThatIsNotThere_IsRefused) {
+  FakeModels fake;
+  EXPECT_THAT(WhyRefused(fake, {{"device", "3"}}),
+              HasSubstr("model 'm' version 3: there is no GPU 3: this process sees 1"));
+}
+
+TEST(SessionModelTest, SeveralGpus_HaveASessionEach) {
+  FakeModels fake({}, {.devices = 2});
+  auto model = fake.Load({{"device", "0,1"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ(fake.log.live.load(), 2);
+  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
+              AllOf(HasSubstr("GPU 0 ("), HasSubstr("; GPU 1 (")));
+  for (int i = 0; i < 4; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
+}
+
+}  // namespace
+}  // namespace penstock::ort

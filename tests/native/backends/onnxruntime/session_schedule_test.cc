@@ -1,0 +1,52 @@
+// A thousand schedules, each of its own seed: sessions, their lanes, instances on threads, and a
+// fault somewhere or none. Whatever comes, every batch is answered, and no answer is wrong.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "session_harness.h"
+#include "testing/gpu_schedule.h"
+
+namespace penstock::ort {
+namespace {
+
+using ::testing::IsEmpty;
+
+void RunSchedule(uint64_t seed) {
+  GpuSchedule schedule(seed);
+  const GpuFault kind = PickFault(schedule);
+  const bool has_open_width = schedule.Pick(0, 2) == 0;
+  FakeModels fake({.width = has_open_width ? -1 : 4},
+                  {.seed = seed, .max_yields = schedule.Pick(0, 6)});
+  const auto inject = [&](int nth) {
+    InjectFault(*fake.gpu, kind, nth, [&](int run) { fake.log.FailRun(run); });
+  };
+  const bool at_load = schedule.Pick(0, 4) == 0;
+  if (at_load) inject(schedule.Pick(1, 90));
+  std::map<std::string, std::string> parameters = {{"lanes", std::to_string(schedule.Pick(1, 3))}};
+  if (has_open_width) parameters["shape:x"] = "1:4:8";
+  auto model = fake.Load(parameters);
+  ASSERT_TRUE(model.ok() || (at_load && kind != GpuFault::kNone)) << model.status().ToString();
+  if (!model.ok()) return;
+  if (!at_load) inject(schedule.Pick(1, 120));
+  Tally tally;
+  RunInstances(**model, schedule, has_open_width ? 8 : 0, tally);
+  EXPECT_EQ(tally.wrong, 0);
+  EXPECT_EQ(tally.odd, 0);
+  EXPECT_TRUE(tally.failed == 0 || kind != GpuFault::kNone) << tally.failed;
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+  EXPECT_EQ(fake.gpu->pageable_copies(), 0);
+}
+
+TEST(SessionScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {
+  const QuietLog quiet;
+  for (int seed = 1; seed <= kGpuSchedules && !HasFailure(); ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    RunSchedule(static_cast<uint64_t>(seed));
+  }
+}
+
+}  // namespace
+}  // namespace penstock::ort

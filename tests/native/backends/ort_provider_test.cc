@@ -1,0 +1,113 @@
+// What the engine's providers of GPUs are given, and what is told of those that a library lacks.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "backend_under_test.h"
+#include "backends/onnxruntime/cuda_libraries.h"
+#include "backends/onnxruntime/engine_key.h"
+#include "backends/onnxruntime/gpu_settings.h"
+#include "backends/onnxruntime/ort_device_session.h"
+#include "backends/onnxruntime/ort_library.h"
+
+namespace penstock::ort {
+namespace {
+
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+using testing::Key;
+using testing::Not;
+using testing::Pair;
+
+GpuSettings Read(std::map<std::string, std::string> parameters) {
+  parameters["device_kind"] = "gpu";
+  return **ReadGpuSettings(parameters);
+}
+
+TEST(OrtProviderTest, LibraryWithoutTheProvider_SaysWhatItHasAndHowToGetOne) {
+  const OrtLibrary& library = **OrtLibrary::Open({PENSTOCK_ONNXRUNTIME_LIBRARY, 0});
+  const Status refused = CheckProviders(library, "model 'm' version 1", Read({}));
+  if (refused.ok()) GTEST_SKIP() << "the library that is tested with has the provider";
+  EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.ToString(),
+              AllOf(HasSubstr("model 'm' version 1: KIND_GPU needs CUDAExecutionProvider"),
+                    HasSubstr(library.version()), HasSubstr("CPUExecutionProvider"),
+                    HasSubstr("onnxruntime-gpu")));
+}
+
+TEST(OrtProviderTest, Values_HaveTheDeviceAndABoundForTheArena) {
+  OrtSessionOptions options;
+  options.gpu = Read({});
+  options.memory_limit_bytes = 12345;
+  EXPECT_THAT(ProviderValues(options.gpu.providers[0], options, 3),
+              AllOf(Contains(Pair("device_id", "3")), Contains(Pair("gpu_mem_limit", "12345"))));
+  options.gpu = Read({{"gpu_mem_limit", "99"}});
+  EXPECT_THAT(ProviderValues(options.gpu.providers[0], options, 0),
+              Contains(Pair("gpu_mem_limit", "99")));
+}
+
+TEST(OrtProviderTest, EnginesAreKept_WhereTheServerSaysAndOnlyIfTheModelAsks) {
+  OrtSessionOptions options;
+  options.engine_directory = "/cache/key";
+  options.gpu = Read({{"accelerators", "tensorrt"}});
+  EXPECT_THAT(ProviderValues(options.gpu.providers[0], options, 0),
+              Not(Contains(Key("trt_engine_cache_path"))));
+  options.gpu = Read({{"accelerators", "tensorrt"}, {"tensorrt.trt_engine_cache_enable", "1"}});
+  EXPECT_THAT(ProviderValues(options.gpu.providers[0], options, 0),
+              Contains(Pair("trt_engine_cache_path", "/cache/key")));
+}
+
+TEST(OrtProviderTest, Messages_KeepNamesOfFilesWithoutTheirPlaces) {
+  EXPECT_EQ(WithoutDirectories("Failed to load library /a/b/libx.so with error: '/c/liby.so.1'"),
+            "Failed to load library libx.so with error: 'liby.so.1'");
+  EXPECT_EQ(WithoutDirectories(""), "");
+  EXPECT_EQ(WithoutDirectories("no path"), "no path");
+}
+
+TEST(OrtProviderTest, Library_IsTheOneOfThatStem) {
+  const TempDir directory;
+  for (const char* name : {"libcublas.so.13", "libcublasLt.so.13", "libcublas.so.13.0.1"}) {
+    std::ofstream(directory.Path(name)) << "x";
+  }
+  EXPECT_EQ(FindLibrary(std::filesystem::path(directory.Path("x")).parent_path(), "libcublas.so"),
+            directory.Path("libcublas.so.13.0.1"));
+  EXPECT_EQ(FindLibrary("/nowhere", "libcublas.so"), "");
+}
+
+// An engine of another model, of other shapes or of another device is another engine.
+TEST(OrtProviderTest, EngineKey_ChangesWithWhatAnEngineIsMadeOf) {
+  const TempDir directory;
+  LoadOptions options;
+  options.model_name = "m";
+  options.path = directory.Path("model.onnx");
+  options.model_directory = std::filesystem::path(options.path).parent_path();
+  const auto key = [&](const std::string& version, const GpuSettings& settings,
+                       const std::string& device) {
+    gpu::DeviceProperties properties;
+    properties.name = device;
+    const auto made = EngineKey(version, options, {}, settings, properties);
+    EXPECT_TRUE(made.ok()) << made.status().ToString();
+    return made.ok() ? *made : "";
+  };
+  std::ofstream(options.path) << "weights";
+  const std::string first = key("1.31", Read({}), "H200");
+  EXPECT_EQ(first.size(), 64u);
+  EXPECT_EQ(key("1.31", Read({}), "H200"), first);
+  EXPECT_NE(key("1.32", Read({}), "H200"), first);
+  EXPECT_NE(key("1.31", Read({{"max_batch_size", "8"}}), "H200"), first);
+  EXPECT_NE(key("1.31", Read({{"shape:x", "4"}}), "H200"), first);
+  EXPECT_NE(key("1.31", Read({{"cuda.use_tf32", "0"}}), "H200"), first);
+  EXPECT_NE(key("1.31", Read({}), "H100"), first);
+  std::ofstream(options.path) << "other weights";
+  EXPECT_NE(key("1.31", Read({}), "H200"), first);
+  std::filesystem::remove(options.path);
+  EXPECT_EQ(EngineKey("1.31", options, {}, Read({}), {}).status().code(),
+            StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace penstock::ort

@@ -1,0 +1,118 @@
+// The driver as an Api, on a driver that is made for the test: every call arrives as what it is, lanes
+// and graphs run through it, and each thing that may be missing is one reason.
+#include "gpu/driver_api.h"
+
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "gpu_harness.h"
+
+namespace penstock::gpu {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+FakeGpu& GpuOfDriver() {
+  void* library = dlopen(PENSTOCK_FAKE_DRIVER, RTLD_NOW | RTLD_LOCAL);
+  using Entry = FakeGpu* (*)();
+  return *reinterpret_cast<Entry>(dlsym(library, "penstock_fake_driver_gpu"))();
+}
+
+// FAKE_DRIVER while it lives.
+struct Mood {
+  explicit Mood(const char* mood) { setenv("FAKE_DRIVER", mood, 1); }
+  ~Mood() { unsetenv("FAKE_DRIVER"); }
+};
+
+std::string WhyNot(const std::string& library = PENSTOCK_FAKE_DRIVER) {
+  const QuietLog quiet;
+  const auto api = OpenDriverApi(library);
+  if (api.ok()) return "";
+  EXPECT_EQ(api.status().code(), StatusCode::kUnavailable);
+  return std::string(api.status().message());
+}
+
+TEST(DriverApiTest, Properties_AreTheDevices) {
+  const auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok()) << api.status().ToString();
+  DeviceProperties expected;
+  ASSERT_EQ(GpuOfDriver().GetProperties(1, &expected), Error::kSuccess);
+  DeviceProperties found;
+  ASSERT_EQ((*api)->GetProperties(1, &found), Error::kSuccess);
+  EXPECT_EQ(found.name, expected.name);
+  EXPECT_EQ(found.uuid, expected.uuid);
+  EXPECT_EQ(found.compute_major, expected.compute_major);
+  EXPECT_EQ(found.compute_minor, expected.compute_minor);
+  EXPECT_EQ(found.multiprocessors, expected.multiprocessors);
+  EXPECT_EQ(found.memory_bytes, expected.memory_bytes);
+  EXPECT_EQ(found.pci_bus_id, expected.pci_bus_id);
+  EXPECT_EQ((*api)->GetProperties(2, &found), Error::kInvalidDevice);
+  EXPECT_EQ((*api)->SetDevice(2), Error::kInvalidDevice);
+  int version = 0;
+  EXPECT_EQ((*api)->DriverVersion(&version), Error::kSuccess);
+  EXPECT_GT(version, 0);
+}
+
+// Streams, events, pinned and device memory, copies, capture and launches: all that lanes call.
+TEST(DriverApiTest, Lanes_RunThroughIt) {
+  auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok()) << api.status().ToString();
+  FakeGpu& gpu = GpuOfDriver();
+  const size_t before = gpu.live_objects();
+  {
+    auto device =
+        Device::Open(**api, Clock::System(), {.pinned = {{.block_bytes = 16 << 10, .blocks = 4}}});
+    ASSERT_TRUE(device.ok()) << device.status().ToString();
+    FakeGpuEngine engine(gpu, {});
+    auto group = LaneGroup::Load((*device)->resources(), engine, {});
+    ASSERT_TRUE(group.ok()) << group.status().ToString();
+    for (const Bucket& bucket : (*group)->table().buckets()) EXPECT_TRUE(bucket.has_graph);
+    Ledger ledger(engine);
+    for (uint32_t i = 0; i < 40; ++i) {
+      ledger.Submit(**group, std::move(*(*group)->Acquire(kNever)), i % 8 + 1);
+    }
+    ledger.AwaitAll();
+    EXPECT_EQ(ledger.succeeded(), 40);
+    EXPECT_EQ(ledger.wrong(), 0);
+  }
+  EXPECT_EQ(gpu.live_objects(), before);
+}
+
+TEST(DriverApiTest, Errors_AreTheDriversWithItsNames) {
+  auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok());
+  ASSERT_EQ((*api)->SetDevice(0), Error::kSuccess);
+  GpuOfDriver().FailCall("CreateEvent", 1, Error::kMemoryAllocation);
+  Event event = nullptr;
+  EXPECT_EQ((*api)->CreateEvent(&event), Error::kMemoryAllocation);
+  EXPECT_EQ((*api)->TakeLastError(), Error::kSuccess);  // it did not stay
+  EXPECT_EQ((*api)->ErrorName(Error::kMemoryAllocation),
+            GpuOfDriver().ErrorName(Error::kMemoryAllocation));
+}
+
+TEST(DriverApiTest, WhatIsMissing_IsOneReasonWithoutPaths) {
+  EXPECT_EQ(WhyNot("/nowhere/libcuda.so.1"), "there is no CUDA driver on this machine");
+  const std::string text = testing::TempDir() + "/libcuda.so.1";
+  std::ofstream(text) << "this is not a library";
+  EXPECT_EQ(WhyNot(text), "there is no CUDA driver on this machine");
+  EXPECT_EQ(WhyNot("libm.so.6"), "the CUDA driver is too old: it has no cuInit");
+  const Mood none("none");
+  EXPECT_EQ(WhyNot(), "the CUDA driver finds no device");
+}
+
+TEST(DriverApiTest, DriverThatDoesNotStart_IsTheReason) {
+  const Mood error("error 100");
+  EXPECT_THAT(WhyNot(), AllOf(HasSubstr("the CUDA driver finds no device: "), Not(HasSubstr("/"))));
+}
+
+}  // namespace
+}  // namespace penstock::gpu

@@ -1,0 +1,178 @@
+// libcuda.so.1 for tests of driver_api.h: the driver's functions, on a fake GPU. FAKE_DRIVER in the
+// environment: "none", no device; "error <n>", what cuInit answers.
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "testing/fake_gpu.h"
+
+namespace {
+
+using penstock::FakeGpu;
+using penstock::gpu::CopyKind;
+using penstock::gpu::Error;
+using penstock::gpu::Event;
+using penstock::gpu::Graph;
+using penstock::gpu::GraphExec;
+using penstock::gpu::Stream;
+
+constexpr int kDevices = 2;
+
+FakeGpu& Gpu() {
+  static auto& gpu = *new FakeGpu({.devices = kDevices});
+  return gpu;
+}
+
+const char* Mood() {
+  const char* mood = std::getenv("FAKE_DRIVER");
+  return mood == nullptr ? "" : mood;
+}
+
+int ToResult(Error error) { return static_cast<int>(error); }
+
+// CUDA's constants, as the driver's header has them.
+constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
+constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
+constexpr int kInvalidValue = 1;
+
+penstock::gpu::DeviceProperties Properties(int device) {
+  penstock::gpu::DeviceProperties properties;
+  static_cast<void>(Gpu().GetProperties(device, &properties));
+  return properties;
+}
+
+// What a context is here: the number of its device, off by one.
+void* ContextOf(int device) { return reinterpret_cast<void*>(static_cast<uintptr_t>(device) + 1); }
+
+}  // namespace
+
+extern "C" {
+
+// For the test itself, which is linked with the same FakeGpu's code.
+FakeGpu* penstock_fake_driver_gpu() { return &Gpu(); }
+
+int cuInit(unsigned flags) {
+  if (std::strncmp(Mood(), "error ", 6) == 0) return std::atoi(Mood() + 6);
+  return flags == 0 ? 0 : kInvalidValue;
+}
+int cuDriverGetVersion(int* version) { return ToResult(Gpu().DriverVersion(version)); }
+int cuDeviceGetCount(int* count) {
+  *count = std::strcmp(Mood(), "none") == 0 ? 0 : kDevices;
+  return 0;
+}
+int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return ordinal < kDevices ? 0 : ToResult(Error::kInvalidDevice);
+}
+int cuDeviceGetName(char* name, int size, int device) {
+  std::snprintf(name, static_cast<size_t>(size), "%s", Properties(device).name.c_str());
+  return 0;
+}
+int cuDeviceGetUuid_v2(uint8_t* uuid, int device) {
+  const auto properties = Properties(device);
+  std::memcpy(uuid, properties.uuid.data(), properties.uuid.size());
+  return 0;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
+  const auto properties = Properties(device);
+  switch (attribute) {
+    case kMultiprocessors:
+      *value = properties.multiprocessors;
+      return 0;
+    case kMajor:
+      *value = properties.compute_major;
+      return 0;
+    case kMinor:
+      *value = properties.compute_minor;
+      return 0;
+    default:
+      return kInvalidValue;
+  }
+}
+int cuDeviceTotalMem_v2(size_t* bytes, int device) {
+  *bytes = Properties(device).memory_bytes;
+  return 0;
+}
+int cuDeviceGetPCIBusId(char* id, int size, int device) {
+  std::snprintf(id, static_cast<size_t>(size), "%s", Properties(device).pci_bus_id.c_str());
+  return 0;
+}
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  *context = ContextOf(device);
+  return 0;
+}
+int cuCtxSetCurrent(void* context) {
+  return ToResult(Gpu().SetDevice(static_cast<int>(reinterpret_cast<uintptr_t>(context)) - 1));
+}
+int cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
+  return ToResult(Gpu().MemoryInfo(free_bytes, total_bytes));
+}
+int cuGetErrorName(int error, const char** name) {
+  static thread_local std::string text;
+  text = Gpu().ErrorName(static_cast<Error>(error));
+  *name = text.c_str();
+  return 0;
+}
+int cuStreamCreateWithPriority(Stream* stream, unsigned flags, int priority) {
+  if (flags != kNonBlocking) return kInvalidValue;
+  return ToResult(Gpu().CreateStream(priority, stream));
+}
+int cuStreamDestroy_v2(Stream stream) { return ToResult(Gpu().DestroyStream(stream)); }
+int cuStreamSynchronize(Stream stream) { return ToResult(Gpu().SynchronizeStream(stream)); }
+int cuStreamWaitEvent(Stream stream, Event event, unsigned flags) {
+  return flags == 0 ? ToResult(Gpu().StreamWaitEvent(stream, event)) : kInvalidValue;
+}
+int cuEventCreate(Event* event, unsigned flags) {
+  return flags == kNoTiming ? ToResult(Gpu().CreateEvent(event)) : kInvalidValue;
+}
+int cuEventDestroy_v2(Event event) { return ToResult(Gpu().DestroyEvent(event)); }
+int cuEventRecord(Event event, Stream stream) { return ToResult(Gpu().RecordEvent(event, stream)); }
+int cuEventQuery(Event event) { return ToResult(Gpu().QueryEvent(event)); }
+int cuMemHostAlloc(void** data, size_t size, unsigned flags) {
+  return flags == kPortableMapped ? ToResult(Gpu().AllocatePinned(size, data)) : kInvalidValue;
+}
+int cuMemFreeHost(void* data) { return ToResult(Gpu().FreePinned(data)); }
+int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
+  void* data = nullptr;
+  const Error error = Gpu().AllocateAsync(size, stream, &data);
+  *address = reinterpret_cast<uintptr_t>(data);
+  return ToResult(error);
+}
+int cuMemFreeAsync(uintptr_t address, Stream stream) {
+  return ToResult(Gpu().FreeAsync(reinterpret_cast<void*>(address), stream));
+}
+int cuDeviceGetDefaultMemPool(void** pool, int device) {
+  *pool = ContextOf(device);
+  return 0;
+}
+int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
+  if (attribute != kThreshold) return kInvalidValue;
+  const int device = static_cast<int>(reinterpret_cast<uintptr_t>(pool)) - 1;
+  return ToResult(Gpu().SetPoolReleaseThreshold(device, *static_cast<uint64_t*>(value)));
+}
+int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
+  return ToResult(
+      Gpu().CopyAsync({reinterpret_cast<void*>(to), from, size}, CopyKind::kHostToDevice, stream));
+}
+int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t size, Stream stream) {
+  return ToResult(Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size},
+                                  CopyKind::kDeviceToHost, stream));
+}
+int cuStreamBeginCapture_v2(Stream stream, int mode) {
+  return mode == kThreadLocal ? ToResult(Gpu().BeginCapture(stream)) : kInvalidValue;
+}
+int cuStreamEndCapture(Stream stream, Graph* graph) {
+  return ToResult(Gpu().EndCapture(stream, graph));
+}
+int cuGraphInstantiateWithFlags(GraphExec* exec, Graph graph, uint64_t flags) {
+  return flags == 0 ? ToResult(Gpu().Instantiate(graph, exec)) : kInvalidValue;
+}
+int cuGraphLaunch(GraphExec exec, Stream stream) {
+  return ToResult(Gpu().LaunchGraph(exec, stream));
+}
+int cuGraphDestroy(Graph graph) { return ToResult(Gpu().DestroyGraph(graph)); }
+int cuGraphExecDestroy(GraphExec exec) { return ToResult(Gpu().DestroyGraphExec(exec)); }
+}

@@ -1,0 +1,140 @@
+"""Which devices a configuration puts a model on, and what its backend is told of them."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.fake_engine import FakeEngine, add_model, signature_text
+
+from penstock.errors import ConfigError
+from penstock.repository.loader import ModelLoader
+from penstock.repository.settings import RepositorySettings
+
+
+def loader(engine: FakeEngine, *paths: Path) -> ModelLoader:
+    return ModelLoader(engine, RepositorySettings(paths))
+
+
+def plan_faults(tmp_path: Path, config: str) -> list[str]:
+    add_model(tmp_path, "m", config=config)
+    with pytest.raises(ConfigError) as caught:
+        loader(FakeEngine(), tmp_path).plan("m")
+    return list(caught.value.faults)
+
+
+def _plan_of_tensorrt(tmp_path: Path, config: str) -> None:
+    directory = tmp_path / "m" / "1"
+    directory.mkdir(parents=True)
+    (directory / "model.plan").write_text(signature_text())
+    (tmp_path / "m" / "config.pbtxt").write_text(config)
+
+
+@pytest.mark.parametrize(
+    ("backend", "group", "fault"),
+    [
+        ("openvino", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
+        ("onnxruntime", "kind: KIND_CPU gpus: [0]", "instance_group[0].gpus: expected none with"),
+        ("openvino", "gpus: [0]", "instance_group[0].gpus: backend 'openvino' runs on no GPUs"),
+        ("tensorrt", "kind: KIND_CPU", "instance_group[0].kind: KIND_CPU is not supported by"),
+        ("tensorrt", "gpus: [0, 0]", "instance_group[0].gpus: expected numbers of devices, each"),
+        ("tensorrt", "gpus: [-1]", "instance_group[0].gpus: expected numbers of devices, each"),
+    ],
+)
+def test_device_that_the_backend_does_not_run_on_is_a_fault(
+    tmp_path: Path, backend: str, group: str, fault: str
+) -> None:
+    config = f'backend: "{backend}" instance_group {{ {group} }}'
+    (found,) = plan_faults(tmp_path, config)
+    assert found.startswith(f"config.pbtxt: {fault}")
+
+
+ACCELERATED = """backend: "onnxruntime" optimization { execution_accelerators {
+    gpu_execution_accelerator [
+        { name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } },
+        { name: "cuda" parameters { key: "use_tf32" value: "0" } }] } }"""
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (ACCELERATED, "needs an instance_group of KIND_GPU"),
+        (
+            ACCELERATED.replace("onnxruntime", "openvino"),
+            "gpu_execution_accelerator: not supported by backend 'openvino'",
+        ),
+        (
+            ACCELERATED.replace('"tensorrt"', '"auto"') + "instance_group { kind: KIND_GPU }",
+            "gpu_execution_accelerator[0].name: expected 'tensorrt' or 'cuda', got 'auto'",
+        ),
+        (
+            ACCELERATED.replace('"tensorrt"', '"cuda"') + "instance_group { kind: KIND_GPU }",
+            "gpu_execution_accelerator[1].name: 'cuda' is listed twice",
+        ),
+        (
+            'backend: "onnxruntime" instance_group [{ kind: KIND_GPU }, { kind: KIND_CPU }]',
+            "groups of one model are all of KIND_CPU or all of KIND_GPU",
+        ),
+    ],
+)
+def test_accelerator_that_cannot_be_is_a_fault(tmp_path: Path, config: str, fault: str) -> None:
+    (found,) = plan_faults(tmp_path, config)
+    assert fault in found
+
+
+def _opened_parameters(tmp_path: Path, config: str) -> dict[str, str]:
+    add_model(tmp_path, "m", config=config)
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.open_version(made.plan("m"), 1)
+    return dict(engine.opened[-1].parameters)
+
+
+def test_gpu_of_onnxruntime_reaches_the_backend_with_rows_and_accelerators(tmp_path: Path) -> None:
+    group = "instance_group { kind: KIND_GPU gpus: [1] }"
+    assert _opened_parameters(tmp_path, f"{ACCELERATED} {group} max_batch_size: 8") == {
+        "device_kind": "gpu",
+        "device": "1",
+        "max_batch_size": "8",
+        "accelerators": "tensorrt,cuda",
+        "tensorrt.precision_mode": "FP16",
+        "cuda.use_tf32": "0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "parameters"),
+    [
+        ("", {}),
+        ("instance_group { kind: KIND_AUTO }", {}),
+        ("instance_group { kind: KIND_CPU }", {}),
+        (
+            "instance_group { gpus: [0] }",
+            {"device_kind": "gpu", "device": "0", "max_batch_size": "64"},
+        ),
+        ("instance_group { kind: KIND_GPU }", {"device_kind": "gpu", "max_batch_size": "64"}),
+    ],
+)
+def test_onnxruntime_runs_on_a_gpu_only_where_it_is_told(
+    tmp_path: Path, group: str, parameters: dict[str, str]
+) -> None:
+    assert _opened_parameters(tmp_path, f'backend: "onnxruntime" {group}') == parameters
+
+
+def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:
+    config = 'backend: "tensorrt" instance_group [{ count: 2 gpus: [1, 0] }, { gpus: [1] }]'
+    _plan_of_tensorrt(tmp_path, config)
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    served = made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "0,1"
+    assert engine.created[0].spec.instance_count == 5
+    assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
+
+
+def test_device_named_by_a_parameter_is_kept(tmp_path: Path) -> None:
+    config = """backend: "tensorrt" instance_group { gpus: [0] }
+    parameters { key: "device" value { string_value: "MIG-5a" } }"""
+    _plan_of_tensorrt(tmp_path, config)
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "MIG-5a"

@@ -1,0 +1,45 @@
+"""What backends are told of the machine: what is configured goes first, then what is found."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock.config import ServerConfig
+from penstock.engine_options import engine_directory, engine_options
+
+
+def settings(**values: object) -> ServerConfig:
+    return ServerConfig(model_repository=(Path("/models"),), **values)  # type: ignore[arg-type]
+
+
+def test_library_is_the_configured_one_then_that_of_the_environment_then_the_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ONNXRUNTIME_ROOT", raising=False)
+    package = engine_options(settings())["onnxruntime"]["library"]
+    assert package.endswith("onnxruntime/capi")
+    monkeypatch.setenv("ONNXRUNTIME_ROOT", "/opt/ort")
+    assert engine_options(settings())["onnxruntime"]["library"] == "/opt/ort/lib"
+    configured = settings(backend_config=("onnxruntime,library=/mine",))
+    assert engine_options(configured)["onnxruntime"]["library"] == "/mine"
+
+
+def test_libraries_of_cuda_are_those_of_pips_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("cu13/lib", "cudnn/lib", "cudnn/include"):
+        (tmp_path / "nvidia" / folder).mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = engine_options(settings())["onnxruntime"]["cuda_libraries"].split(":")
+    assert str(tmp_path / "nvidia" / "cu13" / "lib") in found
+    assert str(tmp_path / "nvidia" / "cudnn" / "lib") in found
+    assert str(tmp_path / "nvidia" / "cudnn" / "include") not in found
+
+
+def test_engines_are_kept_where_it_is_said_or_in_the_users_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert engine_directory(settings()) == Path("/cache/penstock/engines")
+    chosen = settings(engine_cache="/engines")
+    assert engine_options(chosen)["onnxruntime"]["engine_cache"] == "/engines"
