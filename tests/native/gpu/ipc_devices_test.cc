@@ -174,8 +174,8 @@ TEST_F(IpcDevicesTest, LostDevice_FailsAllOfItsRegionsUnasked) {
 }
 
 TEST_F(IpcDevicesTest, CopyWhoseEndIsNotKnown_LosesTheDevice) {
+  std::string room(10, '.');  // outlives the stream, which ends with the region
   const auto region = Open(object_, 10);
-  std::string room(10, '.');  // until the streams are through
   gpu().FailCall("SynchronizeStream", 1, Error::kInvalidValue);
   EXPECT_EQ(region->Read(0, {reinterpret_cast<uint8_t*>(room.data()), 10}).code(),
             StatusCode::kInternal);
