@@ -8,6 +8,8 @@
 #include "base/strcat.h"
 #include "base/utf8.h"
 #include "engine/bind_request.h"
+#include "gpu/api_module.h"
+#include "gpu/ipc_devices.h"
 
 namespace penstock {
 namespace {
@@ -37,15 +39,24 @@ bool HasWanted(const std::vector<int64_t>& versions, const InferRequestView& vie
   return std::find(versions.begin(), versions.end(), **wanted) != versions.end();
 }
 
+// Nothing of CUDA is opened before a client asks for it.
+std::shared_ptr<DeviceRegions> ClientDevices(const Engine::Options& options) {
+  if (!options.allow_client_shm) return nullptr;
+  return std::make_shared<gpu::IpcDevices>(
+      [directories = options.backend_directories] { return gpu::OpenApiModule(directories); });
+}
+
 }  // namespace
 
 Engine::Engine(Options options)
     : clock_(*options.clock),
       max_waiting_(options.max_waiting_requests),
-      backends_(std::move(options.backend_directories)),
+      backends_(options.backend_directories),
       admission_(options.limits, std::move(options.access), *options.clock),
       shared_memory_({.is_allowed = options.allow_client_shm,
-                      .max_request_bytes = options.limits.max_request_bytes}),
+                      .max_request_bytes = options.limits.max_request_bytes,
+                      .devices = options.devices != nullptr ? std::move(options.devices)
+                                                            : ClientDevices(options)}),
       timer_(*options.clock) {}
 
 Engine::~Engine() {

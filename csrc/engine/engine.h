@@ -41,8 +41,9 @@ class Engine {
     std::vector<std::string> backend_directories;
     AdmissionLimits limits;
     AccessPolicy access = {};
-    bool allow_client_shm = false;      // clients may register system shared memory
-    size_t max_waiting_requests = 256;  // for one model to be loaded on demand
+    bool allow_client_shm = false;  // clients may register shared memory, of a GPU as well
+    std::shared_ptr<DeviceRegions> devices = nullptr;  // null: those that CUDA finds
+    size_t max_waiting_requests = 256;                 // for one model to be loaded on demand
     Clock* clock = &Clock::System();
   };
 

@@ -50,6 +50,25 @@ struct CopyArrays {
   std::vector<size_t> sizes;
 };
 
+// How many bytes there are from `data` to the end of its allocation. The runtime has no function
+// for it; it opens the driver's for us.
+cudaError_t AllocatedBytes(const void* data, size_t* size_bytes) {
+  using GetAddressRange = int (*)(uintptr_t * base, size_t * size_bytes, uintptr_t data);
+  constexpr unsigned kVersion = 3020;  // the driver's, since which the function is this one
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult answer = cudaDriverEntryPointSymbolNotFound;
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", &found,
+                                                             kVersion, cudaEnableDefault, &answer);
+  if (error != cudaSuccess) return error;
+  if (answer != cudaDriverEntryPointSuccess || found == nullptr) return cudaErrorNotSupported;
+  uintptr_t base = 0;
+  size_t whole = 0;
+  const auto at = reinterpret_cast<uintptr_t>(data);
+  const int result = reinterpret_cast<GetAddressRange>(found)(&base, &whole, at);
+  if (result == 0) *size_bytes = whole - (at - base);
+  return static_cast<cudaError_t>(result);  // their numbers are one list
+}
+
 class CudaApi final : public Api {
  public:
   Error DriverVersion(int* version) override { return ToError(cudaDriverGetVersion(version)); }
@@ -100,6 +119,9 @@ class CudaApi final : public Api {
     return ToError(cudaFreeAsync(data, Native(stream)));
   }
   Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
+
+  Error OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) override;
+  Error CloseIpcMemory(void* data) override { return ToError(cudaIpcCloseMemHandle(data)); }
 
   Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override {
     return ToError(
@@ -164,6 +186,24 @@ Error CudaApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
   }
   uint64_t threshold = size_bytes;
   return ToError(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+}
+
+Error CudaApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) {
+  cudaIpcMemHandle_t native;
+  static_assert(sizeof(native) == sizeof(handle));
+  std::memcpy(&native, handle.data(), handle.size());
+  void* opened = nullptr;
+  if (const cudaError_t error =
+          cudaIpcOpenMemHandle(&opened, native, cudaIpcMemLazyEnablePeerAccess);
+      error != cudaSuccess) {
+    return ToError(error);
+  }
+  if (const cudaError_t error = AllocatedBytes(opened, size_bytes); error != cudaSuccess) {
+    static_cast<void>(cudaIpcCloseMemHandle(opened));
+    return ToError(error);
+  }
+  *data = opened;
+  return Error::kSuccess;
 }
 
 Error CudaApi::CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) {

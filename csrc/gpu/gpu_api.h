@@ -32,6 +32,9 @@ struct DeviceProperties {
   std::string pci_bus_id = {};  // "0000:1b:00.0": names the NUMA node in sysfs
 };
 
+// cudaIpcMemHandle_t: memory on a device that a process exports, as another one opens it.
+using IpcHandle = std::array<uint8_t, 64>;
+
 enum class CopyKind { kHostToDevice, kDeviceToHost };
 
 struct Copy {
@@ -47,7 +50,7 @@ struct Copy {
 // Threading: thread-safe, as CUDA's runtime is; SetDevice is per thread. One stream is enqueued to
 // by one thread at a time.
 // Ownership: what was created is destroyed by the same Api, before it goes.
-// Blocking: SynchronizeStream, the calls for pinned memory and Instantiate may; the rest enqueues.
+// Blocking: SynchronizeStream, the calls for pinned memory and for other processes', and Instantiate may; the rest enqueues.
 class Api {
  public:
   virtual ~Api() = default;
@@ -87,6 +90,12 @@ class Api {
   virtual Error FreeAsync(void* data, Stream stream) = 0;
   // cudaMemPoolAttrReleaseThreshold: what the pool keeps instead of giving it back.
   virtual Error SetPoolReleaseThreshold(int device, size_t size_bytes) = 0;
+
+  // -- memory of other processes
+  // cudaIpcOpenMemHandle, on this thread's device, and cuMemGetAddressRange: `data` is what the
+  // exporter exported, `size_bytes` what lies there. Opened twice it is closed twice.
+  virtual Error OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) = 0;
+  virtual Error CloseIpcMemory(void* data) = 0;  // cudaIpcCloseMemHandle
 
   // -- copies
   virtual Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) = 0;

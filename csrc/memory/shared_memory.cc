@@ -3,8 +3,19 @@
 #include <utility>
 
 #include "base/strcat.h"
+#include "memory/system_region.h"
 
 namespace penstock {
+namespace {
+
+Status NotOfThatKind(RegionKind kind, std::string_view name) {
+  const bool is_cuda = kind == RegionKind::kCuda;
+  return NotFound(StrCat("The region named '", name, "' is registered as ",
+                         is_cuda ? "system shared memory, not CUDA shared memory"
+                                 : "CUDA shared memory, not system shared memory"));
+}
+
+}  // namespace
 
 SharedMemory::~SharedMemory() {
   Regions left;
@@ -23,6 +34,12 @@ Status SharedMemory::CheckAllowed() const {
       "enable.");
 }
 
+Status SharedMemory::CheckCudaUsable() const {
+  PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
+  if (options_.devices == nullptr) return Unavailable("this program knows no GPUs");
+  return options_.devices->CheckUsable();
+}
+
 Status SharedMemory::CheckNameLocked(const std::string& name) const {
   if (!regions_.contains(name)) return Status::Ok();
   return AlreadyExists(StrCat("shared memory region '", name, "' already in manager"));
@@ -30,6 +47,25 @@ Status SharedMemory::CheckNameLocked(const std::string& name) const {
 
 Status SharedMemory::Register(SharedRegionInfo info) {
   PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
+  info.kind = RegionKind::kSystem;
+  return RegisterOpened(std::move(info), &SystemRegion::Open);
+}
+
+Status SharedMemory::RegisterCuda(SharedRegionInfo info, std::string_view handle) {
+  PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
+  if (const Status usable = CheckCudaUsable(); !usable.ok()) {
+    return InvalidArgument(StrCat("failed to register CUDA shared memory region: '",
+                                  std::string_view(info.name).substr(0, kMaxNameBytes),
+                                  "', GPUs not supported: ", usable.message()));
+  }
+  info.kind = RegionKind::kCuda;
+  return RegisterOpened(std::move(info), [this, handle](SharedRegionInfo checked) {
+    return options_.devices->Open(std::move(checked), handle);
+  });
+}
+
+// `open` is called with a name that may be given, under no lock.
+Status SharedMemory::RegisterOpened(SharedRegionInfo info, const Open& open) {
   if (info.name.empty() || info.name.size() > kMaxNameBytes) {
     return InvalidArgument(
         StrCat("failed to register shared memory region: invalid args: the name "
@@ -45,27 +81,28 @@ Status SharedMemory::Register(SharedRegionInfo info) {
     return ResourceExhausted(StrCat("failed to register shared memory region '", name,
                                     "': ", options_.max_regions, " are open, which is the limit"));
   }
-  auto opened = SharedRegion::Open(std::move(info), closer_);
+  auto opened = open(std::move(info));
   if (!opened.ok()) {
     closer_->LeavePlace();
     return opened.status();
   }
-  std::shared_ptr<const SharedRegion> region = *std::move(opened);
+  std::shared_ptr<const SharedRegion> region = SharedRegion::Share(*std::move(opened), closer_);
   MutexLock lock(mu_);
   PENSTOCK_RETURN_IF_ERROR(CheckNameLocked(name));  // another may have been quicker
   regions_.emplace(name, std::move(region));
   return Status::Ok();
 }
 
-Status SharedMemory::Unregister(std::string_view name) {
+Status SharedMemory::Unregister(RegionKind kind, std::string_view name) {
   PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
   Regions gone;
   {
     MutexLock lock(mu_);
-    if (name.empty()) {
-      regions_.swap(gone);
-    } else if (const auto found = regions_.find(name); found != regions_.end()) {
-      gone.insert(regions_.extract(found));
+    for (auto next = name.empty() ? regions_.begin() : regions_.find(name);
+         next != regions_.end();) {
+      const auto found = next++;
+      if (found->second->info().kind == kind) gone.insert(regions_.extract(found));
+      if (!name.empty()) break;
     }
   }
   gone.clear();
@@ -73,19 +110,23 @@ Status SharedMemory::Unregister(std::string_view name) {
   return Status::Ok();
 }
 
-Result<std::vector<SharedRegionInfo>> SharedMemory::List(std::string_view name) const {
+Result<std::vector<SharedRegionInfo>> SharedMemory::List(RegionKind kind,
+                                                         std::string_view name) const {
   PENSTOCK_RETURN_IF_ERROR(CheckAllowed());
   std::vector<SharedRegionInfo> infos;
   MutexLock lock(mu_);
   if (name.empty()) {
-    for (const auto& [key, region] : regions_) infos.push_back(region->info());
+    for (const auto& [key, region] : regions_) {
+      if (region->info().kind == kind) infos.push_back(region->info());
+    }
     return infos;
   }
   const auto found = regions_.find(name);
   if (found == regions_.end()) {
-    return NotFound(StrCat("Unable to find system shared memory region: '",
-                           name.substr(0, kMaxNameBytes), "'"));
+    return NotFound(StrCat("Unable to find ", kind == RegionKind::kCuda ? "cuda" : "system",
+                           " shared memory region: '", name.substr(0, kMaxNameBytes), "'"));
   }
+  if (found->second->info().kind != kind) return NotOfThatKind(kind, name);
   infos.push_back(found->second->info());
   return infos;
 }

@@ -1,4 +1,4 @@
-#include "memory/shared_region.h"
+#include "memory/system_region.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -13,17 +13,11 @@
 #include <utility>
 
 #include "base/strcat.h"
-#include "memory/region_closer.h"
 
 namespace penstock {
 namespace {
 
 constexpr size_t kLongestCopyBytes = size_t{1} << 30;  // pread and pwrite stop at 2 GiB
-
-Status InvalidRegion(const SharedRegionInfo& info, std::string_view why) {
-  return InvalidArgument(
-      StrCat("failed to register shared memory region '", info.name, "': invalid args: ", why));
-}
 
 // As shm_open takes it: slashes in front, then the name of a file without any.
 bool IsKey(std::string_view key) {
@@ -77,8 +71,7 @@ Status CheckObject(const SharedRegionInfo& info, int fd) {
 
 }  // namespace
 
-Result<std::shared_ptr<const SharedRegion>> SharedRegion::Open(
-    SharedRegionInfo info, std::shared_ptr<RegionCloser> closer) {
+Result<std::unique_ptr<const SharedRegion>> SystemRegion::Open(SharedRegionInfo info) {
   PENSTOCK_RETURN_IF_ERROR(CheckArguments(info));
   // O_NONBLOCK: whatever else lies there under that name must not hold the caller up.
   const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
@@ -88,33 +81,29 @@ Result<std::shared_ptr<const SharedRegion>> SharedRegion::Open(
     close(fd);  // at once: whoever opens may be held up
     return status;
   }
-  auto* const opened = new SharedRegion(std::move(info), fd);  // NOLINT: the closer's, in the end
-  std::shared_ptr<const SharedRegion> region(
-      opened, [closer = std::move(closer)](const SharedRegion* unused) { closer->Close(unused); });
-  return region;
+  // Not make_unique: the constructor is private.
+  return std::unique_ptr<const SharedRegion>(new SystemRegion(std::move(info), fd));
 }
 
-SharedRegion::SharedRegion(SharedRegionInfo info, int fd) : info_(std::move(info)), fd_(fd) {}
+SystemRegion::~SystemRegion() { close(fd_); }
 
-SharedRegion::~SharedRegion() { close(fd_); }
-
-Status SharedRegion::TooSmall(uint64_t needed_bytes, uint64_t found_bytes) const {
-  return InvalidArgument(StrCat("shared memory region '", info_.name,
+Status SystemRegion::TooSmall(uint64_t needed_bytes, uint64_t found_bytes) const {
+  return InvalidArgument(StrCat("shared memory region '", info().name,
                                 "' has become too small: expected ", needed_bytes, " bytes, got ",
                                 found_bytes));
 }
 
-Status SharedRegion::Read(uint64_t offset, std::span<uint8_t> out) const {
+Status SystemRegion::Read(uint64_t offset, std::span<uint8_t> out) const {
   assert(Contains(offset, out.size()));
   size_t done = 0;
   while (done < out.size()) {
     const size_t size = std::min(out.size() - done, kLongestCopyBytes);
-    const auto at = static_cast<off_t>(info_.offset + offset + done);
+    const auto at = static_cast<off_t>(info().offset + offset + done);
     const ssize_t got = pread(fd_, out.data() + done, size, at);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
       return Internal(
-          StrCat("shared memory region '", info_.name, "' cannot be read: error ", errno));
+          StrCat("shared memory region '", info().name, "' cannot be read: error ", errno));
     }
     if (got == 0) return TooSmall(out.size(), done);
     done += static_cast<size_t>(got);
@@ -122,10 +111,10 @@ Status SharedRegion::Read(uint64_t offset, std::span<uint8_t> out) const {
   return Status::Ok();
 }
 
-Status SharedRegion::Write(uint64_t offset, std::span<const uint8_t> data) const {
+Status SystemRegion::Write(uint64_t offset, std::span<const uint8_t> data) const {
   assert(Contains(offset, data.size()));
   // It may still shrink behind this look; it then grows to what it was registered as, at most.
-  const int64_t begin = static_cast<int64_t>(info_.offset + offset);
+  const int64_t begin = static_cast<int64_t>(info().offset + offset);
   const int64_t size_now = SizeOf(fd_);
   if (size_now < begin + static_cast<int64_t>(data.size())) {
     return TooSmall(data.size(), static_cast<uint64_t>(std::max<int64_t>(size_now - begin, 0)));
@@ -136,7 +125,7 @@ Status SharedRegion::Write(uint64_t offset, std::span<const uint8_t> data) const
     const ssize_t put = pwrite(fd_, data.data() + done, size, begin + static_cast<off_t>(done));
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
-      return Internal(StrCat("shared memory region '", info_.name, "' cannot be written: error ",
+      return Internal(StrCat("shared memory region '", info().name, "' cannot be written: error ",
                              put < 0 ? errno : 0));
     }
     done += static_cast<size_t>(put);

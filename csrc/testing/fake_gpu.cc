@@ -28,7 +28,7 @@ FakeGpu::~FakeGpu() {
   MutexLock lock(mu_);
   streams_.clear();
   // NOLINTNEXTLINE(performance-no-int-to-ptr): an address, as arithmetic needs it
-  for (const auto& [address, block] : blocks_) std::free(reinterpret_cast<void*>(address));
+  for (const auto& [address, block] : blocks_) Free(reinterpret_cast<void*>(address), block);
 }
 
 void FakeGpu::FailCall(std::string_view name, int nth, Error error) {

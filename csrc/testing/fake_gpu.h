@@ -85,6 +85,10 @@ class FakeGpu final : public gpu::Api {
   gpu::Error AllocateAsync(size_t size_bytes, gpu::Stream stream, void** data) override;
   gpu::Error FreeAsync(void* data, gpu::Stream stream) override;
   gpu::Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
+  // A handle is the key of an object of POSIX shared memory, then zeros: such an object is the
+  // device memory of another process.
+  gpu::Error OpenIpcMemory(const gpu::IpcHandle& handle, void** data, size_t* size_bytes) override;
+  gpu::Error CloseIpcMemory(void* data) override;
   gpu::Error CopyAsync(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) override;
   gpu::Error CopyBatchAsync(std::span<const gpu::Copy> copies, gpu::CopyKind kind,
                             gpu::Stream stream) override;
@@ -96,7 +100,7 @@ class FakeGpu final : public gpu::Api {
   gpu::Error DestroyGraphExec(gpu::GraphExec exec) override;
 
  private:
-  enum class Memory { kDevice, kPinned };
+  enum class Memory { kDevice, kPinned, kImported };
   struct Block {
     size_t size_bytes;
     Memory kind;
@@ -126,6 +130,7 @@ class FakeGpu final : public gpu::Api {
   EventState* Find(gpu::Event event) REQUIRES(mu_);
   gpu::Error Allocate(Memory kind, size_t size_bytes, void** data) REQUIRES(mu_);
   gpu::Error Forget(void* data, Memory kind) REQUIRES(mu_);
+  static void Free(void* data, const Block& block);
   bool Holds(const void* data, size_t size_bytes, bool on_device) const REQUIRES(mu_);
   gpu::Error MakeCopy(const gpu::Copy& copy, gpu::CopyKind kind, FakeWork* work) REQUIRES(mu_);
   gpu::Error Enqueue(gpu::Stream stream, FakeWork work) REQUIRES(mu_);

@@ -1,8 +1,15 @@
-// The fake GPU's memory: blocks on the device and pinned ones.
+// The fake GPU's memory: blocks on the device, pinned ones, and those of other processes.
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string>
 #include <utility>
 
 #include "testing/fake_gpu.h"
@@ -20,6 +27,20 @@ void* AllocateFilled(size_t size_bytes) {
   if (posix_memalign(&data, kAlignment, size_bytes) != 0) throw std::bad_alloc();
   std::memset(data, 0xa5, size_bytes);  // nobody may count on what is in new memory
   return data;
+}
+
+// Null where there is no such object, or nothing in it.
+void* MapObject(const std::string& key, size_t* size_bytes) {
+  const int fd = shm_open(key.c_str(), O_RDWR | O_CLOEXEC, 0);
+  if (fd < 0) return nullptr;
+  struct stat found {};
+  void* data = MAP_FAILED;
+  if (fstat(fd, &found) == 0 && found.st_size > 0) {
+    *size_bytes = static_cast<size_t>(found.st_size);
+    data = mmap(nullptr, *size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  }
+  close(fd);
+  return data == MAP_FAILED ? nullptr : data;
 }
 
 }  // namespace
@@ -50,10 +71,41 @@ bool FakeGpu::Holds(const void* data, size_t size_bytes, bool on_device) const {
   if (found == blocks_.begin()) return false;
   --found;
   const auto& [begin, block] = *found;
-  const bool is_device = block.kind == Memory::kDevice;
+  const bool is_device = block.kind != Memory::kPinned;
   const size_t offset = address - begin;
   return is_device == on_device && offset <= block.size_bytes &&
          size_bytes <= block.size_bytes - offset;
+}
+
+void FakeGpu::Free(void* data, const Block& block) {
+  if (block.kind == Memory::kImported) {
+    munmap(data, block.size_bytes);
+  } else {
+    std::free(data);
+  }
+}
+
+Error FakeGpu::OpenIpcMemory(const gpu::IpcHandle& handle, void** data, size_t* size_bytes) {
+  MutexLock lock(mu_);
+  if (const Error error = EnterUnsafe(__func__); error != Error::kSuccess) return error;
+  const std::string key(handle.begin(), std::find(handle.begin(), handle.end(), 0));
+  void* mapped = MapObject(key, size_bytes);
+  if (mapped == nullptr) return Answer(Error::kInvalidValue);
+  blocks_.emplace(reinterpret_cast<uintptr_t>(mapped), Block{*size_bytes, Memory::kImported});
+  *data = mapped;
+  return Error::kSuccess;
+}
+
+Error FakeGpu::CloseIpcMemory(void* data) {
+  MutexLock lock(mu_);
+  const Error error = EnterUnsafe(__func__);
+  if (error != Error::kSuccess && !IsSticky(error)) return error;
+  const auto found = blocks_.find(reinterpret_cast<uintptr_t>(data));
+  if (found == blocks_.end()) return Answer(Error::kInvalidValue);
+  const Block block = found->second;
+  if (const Error gone = Forget(data, Memory::kImported); gone != Error::kSuccess) return gone;
+  Free(data, block);
+  return error;
 }
 
 Error FakeGpu::AllocatePinned(size_t size_bytes, void** data) {

@@ -39,6 +39,12 @@ class ShmObject {
   SharedRegionInfo Region(std::string name, uint64_t size_bytes, uint64_t offset = 0) const {
     return {.name = std::move(name), .key = key_, .offset = offset, .size_bytes = size_bytes};
   }
+  // The object as a fake GPU's memory: what another process would export it as, and a client
+  // registers.
+  std::string IpcHandle() const { return key_ + std::string(64 - key_.size(), '\0'); }
+  SharedRegionInfo CudaRegion(std::string name, uint64_t size_bytes, int64_t device_id = 0) const {
+    return {.name = std::move(name), .device_id = device_id, .size_bytes = size_bytes};
+  }
   void Resize(size_t size_bytes) {
     const int result = ftruncate(fd_, static_cast<off_t>(size_bytes));
     assert(result == 0);

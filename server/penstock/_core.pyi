@@ -172,7 +172,7 @@ class Call:
         """Once it has failed: when to try again, as the status says; negative = unknown."""
 
 class SharedMemory:
-    """The regions of system shared memory that clients registered. Thread-safe.
+    """The regions of memory that clients registered: the system's and GPUs'. Thread-safe.
 
     Every call raises UnimplementedError unless the engine allows it.
     """
@@ -184,6 +184,14 @@ class SharedMemory:
         """Blocking. Forgets a name, or with "" all; requests that use the region go on."""
     def regions(self, name: str) -> list[tuple[str, str, int, int]]:
         """(name, key, offset, byte_size) of every region, or of the one called `name`."""
+    def check_cuda_usable(self) -> None:
+        """Blocking, the first time. UnavailableError says why no GPU's memory can be registered."""
+    def register_cuda(self, *, name: str, handle: bytes, device_id: int, byte_size: int) -> None:
+        """Blocking. Opens the memory that a process exports as `handle`, and gives it a name."""
+    def unregister_cuda(self, name: str) -> None:
+        """Blocking. As `unregister`, of regions on GPUs."""
+    def cuda_regions(self, name: str) -> list[tuple[str, int, int]]:
+        """(name, device_id, byte_size) of every region on a GPU, or of the one called `name`."""
 
 class Caller:
     """Who makes a call, as its headers say: read once for a call, also for a long stream."""

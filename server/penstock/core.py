@@ -319,23 +319,6 @@ class Core:
         """Engine-wide counters."""
         return self.engine.stats()
 
-    def check_shared_memory(self) -> None:
-        """Raises UnimplementedError unless clients may register shared memory."""
-        self.engine.shared_memory.check_allowed()
-
-    async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
-        """Gives a part of the shared memory object `key` a name for requests to use."""
-        register = self.engine.shared_memory.register
-        await self.run(register, name=name, key=key, offset=offset, byte_size=byte_size)
-
-    async def unregister_region(self, name: str) -> None:
-        """Forgets a name, or with "" all; requests that use the region go on."""
-        await self.run(self.engine.shared_memory.unregister, name)
-
-    def regions(self, name: str) -> Sequence[tuple[str, str, int, int]]:
-        """(name, key, offset, byte_size) of every registered region, or of the one of the name."""
-        return self.engine.shared_memory.regions(name)
-
     def _start(
         self,
         request: bytes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.client_memory import ClientMemory
 from penstock.config import ServerConfig
 from penstock.core import Core
 from penstock.frontend.gate import Gate
@@ -31,7 +32,7 @@ def make_handlers(
         models,
         readiness,
         logs,
-        SharedMemoryHandlers(core, is_allowed=config.allow_client_shm),
+        SharedMemoryHandlers(ClientMemory(core), is_allowed=config.allow_client_shm),
         server_name=config.server_name,
         server_version=config.server_version,
     )

@@ -6,9 +6,17 @@ from uuid import uuid4
 
 import pytest
 from tests.support.core_models import make_engine
+from tests.support.fixture_models import FAKE_CUDA
 
 from penstock import _core
-from penstock.errors import AlreadyExistsError, InternalError, NotFoundError, UnimplementedError
+from penstock.errors import (
+    AlreadyExistsError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+    UnimplementedError,
+)
 
 
 @pytest.fixture
@@ -77,3 +85,51 @@ def test_regions_are_closed_with_their_engine(key: str) -> None:
     assert is_open()
     del engine
     assert not is_open()
+
+
+@pytest.fixture
+def gpus() -> _core.SharedMemory:
+    """Of an engine whose GPUs are fake: the object of `key` is another process's memory there."""
+    return _core.Engine(backend_directories=[str(FAKE_CUDA)], allow_client_shm=True).shared_memory
+
+
+def handle(key: str) -> bytes:
+    """As the fake GPU takes it."""
+    return key.encode().ljust(64, b"\0")
+
+
+def test_regions_on_gpus_are_listed_by_name_and_forgotten(
+    gpus: _core.SharedMemory, key: str
+) -> None:
+    gpus.check_cuda_usable()
+    gpus.register_cuda(name="g", handle=handle(key), device_id=1, byte_size=64)
+    gpus.register(name="s", key=key, offset=0, byte_size=64)
+    assert gpus.cuda_regions("") == gpus.cuda_regions("g") == [("g", 1, 64)]
+    assert gpus.regions("") == [("s", key, 0, 64)]
+    gpus.unregister("g")  # it is of the other kind
+    gpus.unregister_cuda("s")
+    assert gpus.cuda_regions("") and gpus.regions("")
+    gpus.unregister_cuda("")
+    assert gpus.cuda_regions("") == []
+
+
+def test_failures_of_gpus_are_errors_of_their_codes(gpus: _core.SharedMemory, key: str) -> None:
+    register = gpus.register_cuda
+    with pytest.raises(InvalidArgumentError, match="cudaIpcMemHandle_t of 64 bytes, got 1"):
+        register(name="r", handle=b"x", device_id=0, byte_size=1)
+    with pytest.raises(InvalidArgumentError, match="expected a device below 2, got -1"):
+        register(name="r", handle=handle(key), device_id=-1, byte_size=1)
+    with pytest.raises(NotFoundError, match="Unable to find cuda shared memory region: 'x'"):
+        gpus.cuda_regions("x")
+    with pytest.raises(TypeError):
+        register(name="r", handle=handle(key), device_id=0, byte_size=-1)
+
+
+def test_without_a_gpu_registration_is_refused_with_the_reason(
+    memory: _core.SharedMemory, key: str
+) -> None:
+    with pytest.raises(UnavailableError, match="built without CUDA's toolkit"):
+        memory.check_cuda_usable()
+    refused = r"region: 'r', GPUs not supported: this server was built without CUDA's toolkit"
+    with pytest.raises(InvalidArgumentError, match=refused):
+        memory.register_cuda(name="r", handle=handle(key), device_id=0, byte_size=1)

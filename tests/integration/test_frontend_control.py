@@ -1,5 +1,6 @@
 """The RPCs that do not infer, on the wire, with fakes behind the frontend."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 
 import grpc
@@ -121,6 +122,31 @@ async def test_shared_memory_is_handed_to_the_core(
     assert list(server.core.registered) == ["s"]
     await client.unregister_system_shared_memory()
     assert not (await client.get_system_shared_memory_status()).regions
+
+
+async def test_memory_of_gpus_is_handed_to_the_core(
+    server: FakeServer, client: triton.InferenceServerClient
+) -> None:
+    handle = bytes(range(64))
+    await client.register_cuda_shared_memory("r", b64encode(handle), 1, 64)
+    await client.register_cuda_shared_memory("s", b64encode(handle), 0, 8)
+    assert server.core.handles == [handle, handle]
+    regions = (await client.get_cuda_shared_memory_status()).regions
+    assert (regions["r"].device_id, regions["r"].byte_size) == (1, 64)
+    assert list((await client.get_cuda_shared_memory_status("s")).regions) == ["s"]
+    await client.unregister_cuda_shared_memory("r")
+    assert list(server.core.registered_on_gpus) == ["s"]
+    await client.unregister_cuda_shared_memory()
+    assert not (await client.get_cuda_shared_memory_status()).regions
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+async def test_memory_of_gpus_is_advertised_where_there_are_some(has_gpu: bool) -> None:
+    async with serve_frontend(allow_client_shm=True) as server:
+        server.core.has_gpu = has_gpu
+        async with triton.InferenceServerClient(server.address) as client:
+            metadata = await client.get_server_metadata()
+            assert ("cuda_shared_memory" in metadata.extensions) is has_gpu
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])

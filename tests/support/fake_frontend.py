@@ -17,7 +17,7 @@ from tests.support.raw_grpc import RawClient, raw_client
 from penstock import codec
 from penstock.config import ServerConfig
 from penstock.core import Caller, Core, StreamReply
-from penstock.errors import CoreError, NotFoundError
+from penstock.errors import CoreError, NotFoundError, UnavailableError
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
 from penstock.frontend.health import register_health
@@ -49,6 +49,9 @@ class FakeCore:
     refusal: CoreError | None = None
     refused_group: str = ""  # of RPCs; "" = all
     registered: dict[str, tuple[str, str, int, int]] = field(default_factory=dict)
+    registered_on_gpus: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    handles: list[bytes] = field(default_factory=list)
+    has_gpu: bool = False
     failing_regions: CoreError | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,6 +103,27 @@ class FakeCore:
     def regions(self, name: str) -> list[tuple[str, str, int, int]]:
         self.check_shared_memory()
         return [self.registered[name]] if name else list(self.registered.values())
+
+    async def check_cuda_memory(self) -> None:
+        if not self.has_gpu:
+            raise UnavailableError("there is no GPU")
+
+    async def register_cuda_region(
+        self, name: str, handle: bytes, device_id: int, byte_size: int
+    ) -> None:
+        self.check_shared_memory()
+        self.handles.append(handle)
+        self.registered_on_gpus[name] = (name, device_id, byte_size)
+
+    async def unregister_cuda_region(self, name: str) -> None:
+        self.check_shared_memory()
+        for each in [name] if name else list(self.registered_on_gpus):
+            self.registered_on_gpus.pop(each, None)
+
+    def cuda_regions(self, name: str) -> list[tuple[str, int, int]]:
+        self.check_shared_memory()
+        regions = self.registered_on_gpus
+        return [regions[name]] if name else list(regions.values())
 
     def admit(self, group: str, size_bytes: int, caller: Caller | None = None) -> None:
         self.admitted.append((group, size_bytes))

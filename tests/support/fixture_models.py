@@ -8,6 +8,9 @@ from pathlib import Path
 FIXTURE_BACKENDS = Path(__file__).parents[2] / "build" / "release" / "testing" / "backends"
 """Where `make fixture` leaves libpenstock_fixture.so; give it to --backend-directory."""
 
+FAKE_CUDA = FIXTURE_BACKENDS.parent / "cuda"
+"""Likewise, with a CUDA module whose GPUs are fake: their memory is POSIX shared memory."""
+
 
 def write_model(
     repository: Path, name: str, *, config: str = "", version: int = 1, **keys: str | Path

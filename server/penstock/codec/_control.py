@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from penstock._messages import METHODS, pb
 from penstock.codec._config_writer import config_message
 from penstock.codec._records import (
+    CudaRegion,
     IndexEntry,
     IndexRequest,
     LoadRequest,
@@ -129,7 +130,7 @@ def parse_unload_request(data: bytes) -> UnloadRequest:
 
 
 def parse_region_name(rpc: str, data: bytes) -> str:
-    """Reads whom a Status, Unregister or CudaSharedMemoryRegister request is about; "" = all.
+    """Reads whom a Status or Unregister request is about; "" = all.
 
     Raises:
         InvalidArgumentError: the bytes are not such a message.
@@ -143,6 +144,12 @@ def parse_register_request(data: bytes) -> SharedRegion:
     """Reads a SystemSharedMemoryRegisterRequest; InvalidArgumentError as above."""
     message = parse_message(pb.SystemSharedMemoryRegisterRequest, data)
     return SharedRegion(message.name, message.key, message.offset, message.byte_size)
+
+
+def parse_cuda_register_request(data: bytes) -> tuple[bytes, CudaRegion]:
+    """Reads a CudaSharedMemoryRegisterRequest; the handle first. InvalidArgumentError as above."""
+    message = parse_message(pb.CudaSharedMemoryRegisterRequest, data)
+    return message.raw_handle, CudaRegion(message.name, message.device_id, message.byte_size)
 
 
 def encode_server_live(live: bool) -> bytes:
@@ -224,6 +231,18 @@ def encode_regions(regions: Iterable[SharedRegion]) -> bytes:
         regions={
             each.name: pb.SystemSharedMemoryStatusResponse.RegionStatus(
                 name=each.name, key=each.key, offset=each.offset, byte_size=each.byte_size
+            )
+            for each in regions
+        }
+    ).SerializeToString()
+
+
+def encode_cuda_regions(regions: Iterable[CudaRegion]) -> bytes:
+    """The bytes of a CudaSharedMemoryStatusResponse."""
+    return pb.CudaSharedMemoryStatusResponse(
+        regions={
+            each.name: pb.CudaSharedMemoryStatusResponse.RegionStatus(
+                name=each.name, device_id=each.device_id, byte_size=each.byte_size
             )
             for each in regions
         }

@@ -109,7 +109,7 @@ class ControlHandlers:
     async def server_metadata(self, request: bytes) -> bytes:
         """Name, version, extensions."""
         codec.check_request("ServerMetadata", request)
-        extensions = (*codec.EXTENSIONS, *self._shared_memory.extensions)
+        extensions = (*codec.EXTENSIONS, *await self._shared_memory.extensions())
         return codec.encode_server_metadata(self._server_name, self._server_version, extensions)
 
     async def model_metadata(self, request: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""The RPCs that register shared memory of clients on the server's own machine.
+"""The RPCs that register memory of clients on the server's own machine: the system's and GPUs'.
 
-Of CUDA's there is none here: as on Triton without a GPU, none is ever listed, to unregister all is
-no error, and to register some is refused.
+Without a GPU it is as on Triton without one: none of CUDA's is ever listed, to unregister all is no
+error, and to register some is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock import codec
-from penstock.errors import InvalidArgumentError, NotFoundError
+from penstock.errors import UnavailableError
 
 __all__ = ["SharedMemoryControl", "SharedMemoryHandlers"]
 
@@ -21,9 +21,6 @@ class SharedMemoryControl(Protocol):
     Every call raises UnimplementedError unless the operator has allowed it.
     """
 
-    def check_shared_memory(self) -> None:
-        """Does nothing where it is allowed."""
-
     async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Gives a part of the object `key` a name."""
 
@@ -32,6 +29,20 @@ class SharedMemoryControl(Protocol):
 
     def regions(self, name: str) -> Sequence[tuple[str, str, int, int]]:
         """(name, key, offset, byte_size) of all, or of one."""
+
+    async def check_cuda_memory(self) -> None:
+        """Raises UnavailableError where there is no GPU to use."""
+
+    async def register_cuda_region(
+        self, name: str, handle: bytes, device_id: int, byte_size: int
+    ) -> None:
+        """Gives memory of a GPU a name."""
+
+    async def unregister_cuda_region(self, name: str) -> None:
+        """Forgets a name, or with "" all, of GPUs' memory."""
+
+    def cuda_regions(self, name: str) -> Sequence[tuple[str, int, int]]:
+        """(name, device_id, byte_size) of all on GPUs, or of one."""
 
 
 class SharedMemoryHandlers:
@@ -43,8 +54,17 @@ class SharedMemoryHandlers:
 
     def __init__(self, memory: SharedMemoryControl, *, is_allowed: bool) -> None:
         self._memory = memory
-        self.extensions = ("system_shared_memory",) if is_allowed else ()
-        """Of the protocol, to be told in ServerMetadata."""
+        self._is_allowed = is_allowed
+
+    async def extensions(self) -> tuple[str, ...]:
+        """Of the protocol, to be told in ServerMetadata. The first call looks for a GPU."""
+        if not self._is_allowed:
+            return ()
+        try:
+            await self._memory.check_cuda_memory()
+        except UnavailableError:
+            return ("system_shared_memory",)
+        return ("system_shared_memory", "cuda_shared_memory")
 
     async def status(self, request: bytes) -> bytes:
         """What is registered."""
@@ -65,25 +85,23 @@ class SharedMemoryHandlers:
         return codec.encode_done("SystemSharedMemoryUnregister")
 
     async def cuda_status(self, request: bytes) -> bytes:
-        """None."""
-        self._memory.check_shared_memory()
+        """What is registered of GPUs' memory."""
         name = codec.parse_region_name("CudaSharedMemoryStatus", request)
-        if name:
-            raise NotFoundError(f"Unable to find cuda shared memory region: '{name}'")
-        return codec.encode_done("CudaSharedMemoryStatus")
+        regions = self._memory.cuda_regions(name)
+        return codec.encode_cuda_regions(codec.CudaRegion(*each) for each in regions)
 
     async def cuda_register(self, request: bytes) -> bytes:
-        """Refused: there is no GPU in this process."""
-        self._memory.check_shared_memory()
-        name = codec.parse_region_name("CudaSharedMemoryRegister", request)
-        raise InvalidArgumentError(
-            f"failed to register CUDA shared memory region: '{name}', GPUs not supported"
+        """Gives memory of a GPU, which a client exports, a name for requests to use."""
+        handle, region = codec.parse_cuda_register_request(request)
+        await self._memory.register_cuda_region(
+            region.name, handle, region.device_id, region.byte_size
         )
+        return codec.encode_done("CudaSharedMemoryRegister")
 
     async def cuda_unregister(self, request: bytes) -> bytes:
-        """Nothing to do, and no error: clients do it at their start and end."""
-        self._memory.check_shared_memory()
-        codec.parse_region_name("CudaSharedMemoryUnregister", request)
+        """Forgets a region, or all; requests that use it go on."""
+        name = codec.parse_region_name("CudaSharedMemoryUnregister", request)
+        await self._memory.unregister_cuda_region(name)
         return codec.encode_done("CudaSharedMemoryUnregister")
 
     def by_rpc(self) -> Mapping[str, Callable[[bytes], Awaitable[bytes]]]:

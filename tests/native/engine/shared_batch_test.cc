@@ -221,7 +221,7 @@ TEST_F(SharedBatchTest, UnregisteredWhileRunning_IsFinishedAndThenLetGo) {
       InferMessage().SharedInput("IN", "FP32", {1, 1}, {"r", 4}).SharedOutput("OUT", {"r", 4, 4});
   const RequestRef ref = harness_.Send(message);
   gate.AwaitArrived(1);
-  ASSERT_TRUE(harness_.engine.shared_memory().Unregister("r").ok());
+  ASSERT_TRUE(harness_.engine.shared_memory().Unregister(RegionKind::kSystem, "r").ok());
   EXPECT_FALSE(region.expired());
   harness_.Send(message);
   ExpectFailed(harness_.Await(1)[0], StatusCode::kNotFound, "Unable to find shared memory region");

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "memory/system_region.h"
 #include "testing/shm_object.h"
 
 namespace penstock {
@@ -39,7 +40,7 @@ class SharedMemoryTest : public testing::Test {
     const Status status = memory_.Register(info);
     EXPECT_EQ(status.code(), code) << status.ToString();
     EXPECT_THAT(std::string(status.message()), HasSubstr(text));
-    EXPECT_TRUE(memory_.List("")->empty());
+    EXPECT_TRUE(memory_.List(RegionKind::kSystem, "")->empty());
   }
 
   ShmObject object_{std::string_view("0123456789")};
@@ -49,8 +50,9 @@ class SharedMemoryTest : public testing::Test {
 TEST_F(SharedMemoryTest, NotAllowed_EveryCallSaysHowToAllowIt) {
   SharedMemory memory({});
   for (const Status& status :
-       {memory.Register(object_.Region("r", 10)), memory.Unregister(""), memory.List("").status(),
-        memory.Find("r").status(), memory.CheckAllowed()}) {
+       {memory.Register(object_.Region("r", 10)), memory.Unregister(RegionKind::kSystem, ""),
+        memory.List(RegionKind::kSystem, "").status(), memory.Find("r").status(),
+        memory.CheckAllowed()}) {
     EXPECT_EQ(status.code(), StatusCode::kUnimplemented);
     EXPECT_THAT(std::string(status.message()), HasSubstr("--allow-client-shm=true"));
   }
@@ -59,16 +61,16 @@ TEST_F(SharedMemoryTest, NotAllowed_EveryCallSaysHowToAllowIt) {
 TEST_F(SharedMemoryTest, Registered_IsListedAndFound) {
   ASSERT_TRUE(memory_.Register(object_.Region("b", 10)).ok());
   ASSERT_TRUE(memory_.Register(object_.Region("a", 4, 6)).ok());
-  const auto all = memory_.List("");
+  const auto all = memory_.List(RegionKind::kSystem, "");
   ASSERT_EQ(all->size(), 2U);
   EXPECT_EQ((*all)[0].name, "a");
   EXPECT_EQ((*all)[0].key, object_.key());
   EXPECT_EQ((*all)[0].offset, 6U);
   EXPECT_EQ((*all)[0].size_bytes, 4U);
-  EXPECT_EQ(memory_.List("b")->size(), 1U);
+  EXPECT_EQ(memory_.List(RegionKind::kSystem, "b")->size(), 1U);
   EXPECT_EQ((*memory_.Find("a"))->info().name, "a");
   EXPECT_EQ(*memory_.Find("c"), nullptr);
-  EXPECT_EQ(memory_.List("c").status().ToString(),
+  EXPECT_EQ(memory_.List(RegionKind::kSystem, "c").status().ToString(),
             "NOT_FOUND: Unable to find system shared memory region: 'c'");
 }
 
@@ -92,7 +94,7 @@ TEST_F(SharedMemoryTest, RegionThatIsUnregisteredInUse_CountsUntilItIsClosed) {
     ASSERT_TRUE(memory_.Register(object_.Region(name, 10)).ok());
   }
   std::shared_ptr<const SharedRegion> used = *memory_.Find("a");
-  ASSERT_TRUE(memory_.Unregister("a").ok());
+  ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "a").ok());
   EXPECT_EQ(memory_.Register(object_.Region("d", 10)).code(), StatusCode::kResourceExhausted);
   used.reset();
   memory_.TestOnlyCloser().WaitIdle();
@@ -102,7 +104,7 @@ TEST_F(SharedMemoryTest, RegionThatIsUnregisteredInUse_CountsUntilItIsClosed) {
 TEST_F(SharedMemoryTest, RegionThatIsBeingClosed_StillCounts) {
   RegionCloser closer;
   ASSERT_TRUE(closer.TakePlace(1));
-  auto region = *SharedRegion::Open(object_.Region("r", 10), NoOwner(&closer));
+  auto region = SharedRegion::Share(*SystemRegion::Open(object_.Region("r", 10)), NoOwner(&closer));
   EXPECT_FALSE(closer.TakePlace(1));
   region.reset();
   closer.WaitIdle();
@@ -229,7 +231,7 @@ TEST_F(SharedMemoryTest, Unregistered_TheNameGoesAtOnceAndTheFileWithItsLastUser
   ASSERT_TRUE(memory_.Register(object_.Region("r", 10)).ok());
   auto region = *memory_.Find("r");
   EXPECT_EQ(OpenObjects(), before + 1);
-  ASSERT_TRUE(memory_.Unregister("r").ok());
+  ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "r").ok());
   EXPECT_EQ(*memory_.Find("r"), nullptr);
   EXPECT_EQ(OpenObjects(), before + 1);
   ASSERT_TRUE(memory_.Register(object_.Region("r", 10)).ok());  // the name is free
@@ -238,9 +240,9 @@ TEST_F(SharedMemoryTest, Unregistered_TheNameGoesAtOnceAndTheFileWithItsLastUser
   region.reset();
   memory_.TestOnlyCloser().WaitIdle();
   EXPECT_EQ(OpenObjects(), before + 1);
-  ASSERT_TRUE(memory_.Unregister("").ok());
+  ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "").ok());
   EXPECT_EQ(OpenObjects(), before);
-  EXPECT_TRUE(memory_.Unregister("nobody").ok());
+  EXPECT_TRUE(memory_.Unregister(RegionKind::kSystem, "nobody").ok());
 }
 
 // Freeing the pages of an object that its client has unlinked takes as long as it has pages: not on
@@ -248,7 +250,7 @@ TEST_F(SharedMemoryTest, Unregistered_TheNameGoesAtOnceAndTheFileWithItsLastUser
 TEST_F(SharedMemoryTest, LastUser_LeavesTheClosingToAThreadOfItsOwn) {
   ASSERT_TRUE(memory_.Register(object_.Region("r", 10)).ok());
   auto region = *memory_.Find("r");
-  ASSERT_TRUE(memory_.Unregister("r").ok());
+  ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "r").ok());
   EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 0U);
   region.reset();
   memory_.TestOnlyCloser().WaitIdle();
@@ -287,15 +289,15 @@ TEST_F(SharedMemoryTest, ManyThreads_OneRegistrationOfANameWins) {
           if (region != nullptr) {
             EXPECT_TRUE(region->Read(0, bytes).ok());
           }
-          EXPECT_TRUE(memory_.Unregister("r").ok());
+          EXPECT_TRUE(memory_.Unregister(RegionKind::kSystem, "r").ok());
         }
-        EXPECT_TRUE(memory_.List("").ok());
+        EXPECT_TRUE(memory_.List(RegionKind::kSystem, "").ok());
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_GT(won.load(), 0);
-  EXPECT_TRUE(memory_.List("")->empty());
+  EXPECT_TRUE(memory_.List(RegionKind::kSystem, "")->empty());
 }
 
 }  // namespace
