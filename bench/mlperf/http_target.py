@@ -34,15 +34,15 @@ class _Connection(asyncio.Protocol):
         self._target = target
         self._received = bytearray()
         self._transport: asyncio.WriteTransport | None = None
-        self.tag: int | None = None
+        self.entry: tuple[int, int] | None = None  # tag and sample under way
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is no subclass
 
-    def send(self, tag: int, message: bytes) -> None:
+    def send(self, entry: tuple[int, int], message: bytes) -> None:
         assert self._transport is not None
-        self.tag = tag
+        self.entry = entry
         self._transport.write(message)
 
     def data_received(self, data: bytes) -> None:
@@ -57,8 +57,8 @@ class _Connection(asyncio.Protocol):
             return
         body = bytes(self._received[end + 4 : end + 4 + size])
         self._received.clear()
-        assert self.tag is not None
-        tag, self.tag = self.tag, None
+        assert self.entry is not None
+        (tag, _), self.entry = self.entry, None
         json_size = _HEAD.search(head)
         if head[9:12] != b"200":
             text = f"HTTP {head[9:12].decode()}: {body[:200].decode(errors='replace')}"
@@ -73,11 +73,15 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.ended.set_result(None)
-        self._target.lost(self, self.tag)
+        self._target.lost(self)
 
 
 class HttpTarget:
-    """A gateway. What finds no free connection waits for one."""
+    """A gateway. What finds no free connection waits for one.
+
+    A server may close a connection that was idle for some seconds: it is opened again, and what was
+    just on its way is sent once more. The target has gone when it takes no connection.
+    """
 
     def __init__(
         self, workload: Workload, address: str, grpc_address: str, connections: int = 32
@@ -97,27 +101,35 @@ class HttpTarget:
         self._idle: list[_Connection] = []
         self._connections: list[_Connection] = []
         self._waiting: deque[tuple[int, int]] = deque()
+        self._again: set[tuple[int, int]] = set()  # sent twice
+        self._opening: set[asyncio.Task[None]] = set()
         self._is_gone = False
         self._is_closing = False
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        host, _, port = address.rpartition(":")
-        opening = self._connect(host, int(port), connections)
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        opening = self._connect(connections)
         try:
             asyncio.run_coroutine_threadsafe(opening, self._loop).result(10)
         except BaseException:
             self.close()
             raise
 
-    async def _connect(self, host: str, port: int, connections: int) -> None:
+    async def _connect(self, connections: int) -> None:
         for _ in range(connections):
-            made = await self._loop.create_connection(lambda: _Connection(self), host, port)
-            self._idle.append(made[1])
-            self._connections.append(made[1])
+            self._idle.append(await self._open())
+
+    async def _open(self) -> _Connection:
+        make = self._loop.create_connection
+        _, made = await make(lambda: _Connection(self), self._host, self._port)
+        self._connections.append(made)
+        return made
 
     async def _disconnect(self) -> None:
         self._is_closing = True
+        await asyncio.gather(*self._opening)
         for each in self._connections:
             each.close()
         await asyncio.gather(*(each.ended for each in self._connections))
@@ -129,8 +141,8 @@ class HttpTarget:
     def _send(self, entries: Sequence[tuple[int, int]]) -> None:
         self._waiting.extend(entries)
         while self._waiting and self._idle:
-            tag, sample = self._waiting.popleft()
-            self._idle.pop().send(tag, self._messages[sample])
+            entry = self._waiting.popleft()
+            self._idle.pop().send(entry, self._messages[entry[1]])
         if self._is_gone and self._waiting:
             failed = [self._gone(tag) for tag, _ in self._waiting]
             self._waiting.clear()
@@ -145,14 +157,29 @@ class HttpTarget:
         self._send(())
         self.on_done([completion])
 
-    def lost(self, connection: _Connection, tag: int | None) -> None:
-        """A connection has ended: so has the run, unless it is over."""
+    def lost(self, connection: _Connection) -> None:
+        """A connection has ended: another takes its place."""
         if self._is_closing:
             return
-        self._is_gone = True
+        self._connections.remove(connection)
         with suppress(ValueError):
             self._idle.remove(connection)
-        self.on_done([self._gone(tag)] if tag is not None else [])
+        opening = self._loop.create_task(self._replace(connection.entry))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _replace(self, entry: tuple[int, int] | None) -> None:
+        if entry is not None and entry in self._again:
+            self._is_gone = True
+        try:
+            self._idle.append(await self._open())
+        except OSError:
+            self._is_gone = True
+        if entry is not None and self._is_gone:
+            self.on_done([self._gone(entry[0])])
+        elif entry is not None:
+            self._again.add(entry)
+            self._waiting.appendleft(entry)
         self._send(())
 
     def answer(self, payload: bytes) -> Array:
