@@ -36,7 +36,15 @@ int ToResult(Error error) { return static_cast<int>(error); }
 // CUDA's constants, as the driver's header has them.
 constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
+constexpr unsigned kLazyPeerAccess = 1;
 constexpr int kInvalidValue = 1;
+
+constexpr uintptr_t kBeforeExport = 16;
+
+size_t& ImportedBytes() {
+  static size_t bytes = 0;
+  return bytes;
+}
 
 penstock::gpu::DeviceProperties Properties(int device) {
   penstock::gpu::DeviceProperties properties;
@@ -140,6 +148,22 @@ int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
   const Error error = Gpu().AllocateAsync(size, stream, &data);
   *address = reinterpret_cast<uintptr_t>(data);
   return ToResult(error);
+}
+int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, unsigned flags) {
+  if (flags != kLazyPeerAccess) return kInvalidValue;
+  void* data = nullptr;
+  const Error error = Gpu().OpenIpcMemory(handle, &data, &ImportedBytes());
+  *address = reinterpret_cast<uintptr_t>(data);
+  return ToResult(error);
+}
+int cuIpcCloseMemHandle(uintptr_t address) {
+  return ToResult(Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)));
+}
+// Of what was imported last, as if it began 16 bytes before what was exported.
+int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
+  *base = address - kBeforeExport;
+  *size = ImportedBytes() + kBeforeExport;
+  return 0;
 }
 int cuMemFreeAsync(uintptr_t address, Stream stream) {
   return ToResult(Gpu().FreeAsync(reinterpret_cast<void*>(address), stream));
