@@ -48,7 +48,11 @@ class UpstreamTls:
     def start(self, tell: Callable[[Any], None]) -> None:
         """Begins to watch; `tell` is given credentials when they change, on the event loop."""
         loop = asyncio.get_running_loop()
-        self._tell = lambda credentials: loop.call_soon_threadsafe(tell, credentials)
+
+        def on_loop(credentials: Any) -> None:
+            loop.call_soon_threadsafe(tell, credentials)
+
+        self._tell = on_loop
         self._watch.start()
 
     async def stop(self) -> None:
