@@ -206,8 +206,9 @@ def test_the_harness_has_an_overhead(workload: Workload, tmp_path: Path) -> None
 def test_what_loadgen_does_not_have_is_refused_by_name(
     values: dict[str, Any], why: str, tmp_path: Path
 ) -> None:
-    usual = {"scenario": "Offline", "mode": "PerformanceOnly", "settings": {}, "name": "toy"}
-    usual |= {"output": str(tmp_path), "library": "toy", "is_network": False}
+    usual: dict[str, Any] = {"scenario": "Offline", "mode": "PerformanceOnly"}
+    usual |= {"settings": {}, "name": "toy", "library": "toy"}
+    usual |= {"output": str(tmp_path), "is_network": False}
     with pytest.raises(RuntimeError, match=why):
         load_module().Sut.null(messages=[b""], gives_tensors=False).run(**usual | values)
 
