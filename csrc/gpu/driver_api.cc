@@ -24,6 +24,7 @@ constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76;
 constexpr unsigned kStreamNonBlocking = 1, kEventDisableTiming = 2;
 constexpr unsigned kHostPortable = 1, kHostMapped = 2;
 constexpr int kCaptureThreadLocal = 1, kPoolReleaseThreshold = 4;
+constexpr unsigned kIpcLazyPeerAccess = 1;
 constexpr int kTextBytes = 256;
 
 // Member, symbol, arguments; each answers a CUresult.
@@ -54,6 +55,9 @@ constexpr int kTextBytes = 256;
   CALL(MemFreeHost, "cuMemFreeHost", void*)                                           \
   CALL(MemAllocAsync, "cuMemAllocAsync", Address*, size_t, Stream)                    \
   CALL(MemFreeAsync, "cuMemFreeAsync", Address, Stream)                               \
+  CALL(IpcOpenMemHandle, "cuIpcOpenMemHandle_v2", Address*, IpcHandle, unsigned)      \
+  CALL(IpcCloseMemHandle, "cuIpcCloseMemHandle", Address)                             \
+  CALL(MemGetAddressRange, "cuMemGetAddressRange_v2", Address*, size_t*, Address)     \
   CALL(DeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", Pool*, DeviceNumber)     \
   CALL(MemPoolSetAttribute, "cuMemPoolSetAttribute", Pool, int, void*)                \
   CALL(MemcpyToDevice, "cuMemcpyHtoDAsync_v2", Address, const void*, size_t, Stream)  \
@@ -136,6 +140,11 @@ class DriverApi final : public Api {
     return ToError(calls_.MemFreeAsync(AddressOf(data), stream));
   }
   Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
+
+  Error OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) override;
+  Error CloseIpcMemory(void* data) override {
+    return ToError(calls_.IpcCloseMemHandle(AddressOf(data)));
+  }
 
   Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override;
   // The driver's own batch changed its signature from one major to the next.
@@ -231,6 +240,23 @@ Error DriverApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
   }
   uint64_t threshold = size_bytes;
   return ToError(calls_.MemPoolSetAttribute(pool, kPoolReleaseThreshold, &threshold));
+}
+
+// The handle goes by value, as the driver's structure of as many bytes does.
+Error DriverApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) {
+  Address opened = 0;
+  if (const Result32 answer = calls_.IpcOpenMemHandle(&opened, handle, kIpcLazyPeerAccess);
+      answer != 0) {
+    return ToError(answer);
+  }
+  Address base = 0;
+  if (const Result32 answer = calls_.MemGetAddressRange(&base, size_bytes, opened); answer != 0) {
+    static_cast<void>(calls_.IpcCloseMemHandle(opened));
+    return ToError(answer);
+  }
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's address is the runtime's pointer
+  *data = reinterpret_cast<void*>(opened);
+  return Error::kSuccess;
 }
 
 Error DriverApi::CopyAsync(const Copy& copy, CopyKind kind, Stream stream) {
