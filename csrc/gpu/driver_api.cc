@@ -23,8 +23,8 @@ using Address = uintptr_t;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76;
 constexpr unsigned kStreamNonBlocking = 1, kEventDisableTiming = 2;
 constexpr unsigned kHostPortable = 1, kHostMapped = 2;
-constexpr unsigned kIpcLazyPeerAccess = 1;
 constexpr int kCaptureThreadLocal = 1, kPoolReleaseThreshold = 4;
+constexpr unsigned kIpcLazyPeerAccess = 1;
 constexpr int kTextBytes = 256;
 
 // Member, symbol, arguments; each answers a CUresult.
@@ -55,11 +55,11 @@ constexpr int kTextBytes = 256;
   CALL(MemFreeHost, "cuMemFreeHost", void*)                                           \
   CALL(MemAllocAsync, "cuMemAllocAsync", Address*, size_t, Stream)                    \
   CALL(MemFreeAsync, "cuMemFreeAsync", Address, Stream)                               \
-  CALL(DeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", Pool*, DeviceNumber)     \
-  CALL(MemPoolSetAttribute, "cuMemPoolSetAttribute", Pool, int, void*)                \
   CALL(IpcOpenMemHandle, "cuIpcOpenMemHandle_v2", Address*, IpcHandle, unsigned)      \
   CALL(IpcCloseMemHandle, "cuIpcCloseMemHandle", Address)                             \
   CALL(MemGetAddressRange, "cuMemGetAddressRange_v2", Address*, size_t*, Address)     \
+  CALL(DeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", Pool*, DeviceNumber)     \
+  CALL(MemPoolSetAttribute, "cuMemPoolSetAttribute", Pool, int, void*)                \
   CALL(MemcpyToDevice, "cuMemcpyHtoDAsync_v2", Address, const void*, size_t, Stream)  \
   CALL(MemcpyToHost, "cuMemcpyDtoHAsync_v2", void*, Address, size_t, Stream)          \
   CALL(StreamBeginCapture, "cuStreamBeginCapture_v2", Stream, int)                    \
@@ -242,6 +242,7 @@ Error DriverApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
   return ToError(calls_.MemPoolSetAttribute(pool, kPoolReleaseThreshold, &threshold));
 }
 
+// The handle goes by value, as the driver's structure of as many bytes does.
 Error DriverApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) {
   Address opened = 0;
   if (const Result32 answer = calls_.IpcOpenMemHandle(&opened, handle, kIpcLazyPeerAccess);
@@ -249,14 +250,12 @@ Error DriverApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* siz
     return ToError(answer);
   }
   Address base = 0;
-  size_t from_base = 0;
-  if (const Result32 answer = calls_.MemGetAddressRange(&base, &from_base, opened); answer != 0) {
+  if (const Result32 answer = calls_.MemGetAddressRange(&base, size_bytes, opened); answer != 0) {
     static_cast<void>(calls_.IpcCloseMemHandle(opened));
     return ToError(answer);
   }
   // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's address is the runtime's pointer
   *data = reinterpret_cast<void*>(opened);
-  *size_bytes = base + from_base - opened;
   return Error::kSuccess;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 
 #include "testing/fake_gpu.h"
@@ -31,6 +32,12 @@ const char* Mood() {
   return mood == nullptr ? "" : mood;
 }
 
+// Of memory that was opened by a handle.
+std::map<uintptr_t, size_t>& Sizes() {
+  static auto& sizes = *new std::map<uintptr_t, size_t>;
+  return sizes;
+}
+
 int ToResult(Error error) { return static_cast<int>(error); }
 
 // CUDA's constants, as the driver's header has them.
@@ -38,13 +45,6 @@ constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
 constexpr unsigned kLazyPeerAccess = 1;
 constexpr int kInvalidValue = 1;
-
-constexpr uintptr_t kBeforeExport = 16;
-
-size_t& ImportedBytes() {
-  static size_t bytes = 0;
-  return bytes;
-}
 
 penstock::gpu::DeviceProperties Properties(int device) {
   penstock::gpu::DeviceProperties properties;
@@ -149,24 +149,26 @@ int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
   *address = reinterpret_cast<uintptr_t>(data);
   return ToResult(error);
 }
+int cuMemFreeAsync(uintptr_t address, Stream stream) {
+  return ToResult(Gpu().FreeAsync(reinterpret_cast<void*>(address), stream));
+}
 int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, unsigned flags) {
   if (flags != kLazyPeerAccess) return kInvalidValue;
   void* data = nullptr;
-  const Error error = Gpu().OpenIpcMemory(handle, &data, &ImportedBytes());
+  size_t size = 0;
+  const Error error = Gpu().OpenIpcMemory(handle, &data, &size);
   *address = reinterpret_cast<uintptr_t>(data);
+  Sizes()[*address] = size;
   return ToResult(error);
 }
 int cuIpcCloseMemHandle(uintptr_t address) {
   return ToResult(Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)));
 }
-// Of what was imported last, as if it began 16 bytes before what was exported.
 int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
-  *base = address - kBeforeExport;
-  *size = ImportedBytes() + kBeforeExport;
+  if (!Sizes().contains(address)) return kInvalidValue;
+  *base = address;
+  *size = Sizes()[address];
   return 0;
-}
-int cuMemFreeAsync(uintptr_t address, Stream stream) {
-  return ToResult(Gpu().FreeAsync(reinterpret_cast<void*>(address), stream));
 }
 int cuDeviceGetDefaultMemPool(void** pool, int device) {
   *pool = ContextOf(device);
