@@ -88,13 +88,17 @@ async def test_every_scenario_is_valid_over_grpc(
     assert not (tmp_path / "run" / PARTIAL).exists()
 
 
-@pytest.mark.parametrize("sut", SUTS)
-@pytest.mark.parametrize("kind", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("kind", "sut"),
+    [
+        ("grpc", "python"),
+        ("http", "python"),
+        pytest.param("grpc", "native", marks=pytest.mark.slow),
+    ],
+)
 async def test_accuracy_is_what_the_classifier_has(
     kind: str, sut: str, workload: Workload, server: ServerProcess, tmp_path: Path
 ) -> None:
-    if kind == "http" and sut == "native":
-        pytest.skip("there is no native client of the gateway")
     addresses = server.addresses
     target: Target = GrpcTarget(workload, addresses["gRPC"])
     if kind == "http":
