@@ -235,7 +235,7 @@ async def test_a_run_that_cannot_end_is_invalid_and_its_logs_partial(
 ) -> None:
     address = server.addresses["gRPC"]
     output = tmp_path / "run"
-    flags = ["--address", address, "--duration", "600", "--sut", sut, "--output", str(output)]
+    flags = ["--address", address, "--duration", "60", "--sut", sut, "--output", str(output)]
     process = await harness(*flags)
     assert process.stderr is not None
     while b"answers" not in (line := await process.stderr.readline()):
@@ -264,7 +264,7 @@ async def test_a_run_after_one_that_was_killed_says_so(
     server: ServerProcess, tmp_path: Path
 ) -> None:
     flags = ["--output", str(tmp_path), "--sut", "python"]
-    killed = await harness("--address", server.addresses["gRPC"], "--duration", "600", *flags)
+    killed = await harness("--address", server.addresses["gRPC"], "--duration", "60", *flags)
     assert killed.stderr is not None
     while b"answers" not in (line := await killed.stderr.readline()):
         assert line, "the harness ended before it was killed"
