@@ -24,7 +24,8 @@ export UBSAN_OPTIONS := print_stacktrace=1
 
 BUILD_PACKAGES := g++ cmake ninja-build libprotozero-dev libnghttp2-dev libssl-dev zlib1g-dev python3-venv python3-dev
 TEST_PACKAGES := libgtest-dev libgmock-dev clang-14 clang-format-14 libclang-rt-14-dev postgresql
-SLOW_PACKAGES := libb64-0d slurm-wlm valgrind
+# npm fetches Azurite; a Node.js from elsewhere than Debian brings its own.
+SLOW_PACKAGES := libb64-0d slurm-wlm valgrind $(if $(shell command -v npm),,npm)
 BENCH_PACKAGES := libbenchmark-dev libnghttp2-dev nghttp2-client
 TIDY_PACKAGES := clang-tidy-14
 # TorchServe's server is Java.

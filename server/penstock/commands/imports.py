@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from penstock.store.importing import Found, Outcome
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Where it is.")]
+Registry = Annotated[
+    str, typer.Argument(metavar="URL|DIR", help="http://HOST:PORT of the server, or a directory.")
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,18 +53,24 @@ def triton(
 
 
 def mlflow(
-    directory: Directory, store: StoreUrl = "", models: Models = None, as_json: Json = False
+    registry: Registry, store: StoreUrl = "", models: Models = None, as_json: Json = False
 ) -> None:
-    """Import the registry of an MLflow file store (mlruns).
+    """Import an MLflow registry: a tracking server's, or that of a file store (mlruns).
 
     Versions come with aliases, tags, description, run, parameters, metrics, data and code. Done
     again it brings what is new, and points aliases anew. Exits 1 if a version was refused.
+    Credentials of a server are MLflow's: MLFLOW_TRACKING_TOKEN, or .._USERNAME and .._PASSWORD.
     """
 
     def find(names: Mapping[str, str]) -> Iterable[Found]:
+        if "://" in registry:
+            from penstock.store.mlflow_client import TrackingServer
+            from penstock.store.mlflow_server import server_versions
+
+            return server_versions(TrackingServer(registry), names)
         from penstock.store.mlflow_registry import mlflow_versions
 
-        return mlflow_versions(directory, names)
+        return mlflow_versions(Path(registry), names)
 
     _import(find, store, models or [], as_json)
 

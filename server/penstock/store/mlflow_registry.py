@@ -15,7 +15,6 @@ by the run's or the logged model's id.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +25,18 @@ from urllib.parse import unquote, urlsplit
 from penstock.store.failures import RefusedError, StoreError
 from penstock.store.files import os_failure
 from penstock.store.importing import Found
-from penstock.store.location import scrubbed, without_credentials
+from penstock.store.location import without_credentials
 from penstock.store.mlflow import MLMODEL, plain_text, read_yaml
+from penstock.store.mlflow_facts import (
+    check_ready,
+    data_link,
+    imported_run,
+    is_long,
+    last_metric,
+    push_request,
+)
 from penstock.store.pushing import Imported, PushRequest
-from penstock.store.records import Link, MetricValue, check_alias
+from penstock.store.records import Link, MetricValue
 
 __all__ = ["mlflow_versions"]
 
@@ -38,7 +45,6 @@ _VERSION = re.compile(r"version-([1-9][0-9]{0,17})")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _MAX_VALUE_BYTES = 64 << 10
 _MAX_NAME = 255
-_GIT = "mlflow.source.git."
 _DELETED = "Deleted_Internal"
 """The stage of what was deleted: MLflow keeps its files, and shows it to nobody."""
 
@@ -99,27 +105,13 @@ def _request(
     aliases: list[str],
     ours: str,
 ) -> PushRequest:
-    # MLflow writes enumerations by number or by name, as its versions had it.
-    status = plain_text(version.get("status")) or "READY"
-    if status not in ("READY", "2"):
-        raise RefusedError(f"its status is {status}, not READY")
+    check_ready(version)
     run_id = plain_text(version.get("run_id"))
     run = _run_directory(root, run_id)
     path = _source(root, run, version)
-    kept = {key: value for key, value in tags.items() if not _is_long(key)}
-    stage = plain_text(version.get("current_stage"))
-    if stage not in ("", "None"):
-        kept["mlflow.stage"] = stage
-    user = plain_text(version.get("user_id"))
-    if user:
-        kept["mlflow.user"] = user
-    return PushRequest(
-        name=ours,
-        path=path,
-        description=plain_text(version.get("description")) or plain_text(model.get("description")),
-        tags=kept,
-        aliases=[alias for alias in aliases if _is_alias(alias)],
-        imported=_imported(run, run_id, plain_text(version.get("run_link"))),
+    imported = _imported(run, run_id, plain_text(version.get("run_link")))
+    return push_request(
+        ours, path, model=model, version=version, tags=tags, aliases=aliases, imported=imported
     )
 
 
@@ -172,25 +164,14 @@ def _imported(run: Path | None, run_id: str, run_link: str) -> Imported:
     if run is None:
         link = Link("run", run_id[:_MAX_NAME], uri=without_credentials(run_link))
         return Imported(links=(link,))
-    tags = _values(run / "tags")
-    details: dict[str, Any] = {"source": "mlflow"}
-    params = {key: scrubbed(value) for key, value in _values(run / "params").items()}
-    details |= {"params": params} if params else {}
-    for key in ("mlflow.runName", "mlflow.user", "mlflow.source.name"):
-        details |= {key: scrubbed(tags[key])} if tags.get(key) else {}
-    run_of = Link("run", run_id[:_MAX_NAME], uri=without_credentials(run_link), details=details)
-    links = [*_data(run), *_code(tags), run_of]
-    return Imported(links=links, metrics=tuple(_metrics(run)))
-
-
-def _code(tags: Mapping[str, str]) -> list[Link]:
-    commit = tags.get(f"{_GIT}commit", "").strip()
-    if not commit:
-        return []
-    uri = without_credentials(tags.get(f"{_GIT}repoURL", "").strip())
-    name = uri or tags.get("mlflow.source.name", "").strip() or "code"
-    details = {"branch": scrubbed(tags.get(f"{_GIT}branch", "").strip())}
-    return [Link("code", scrubbed(name)[:_MAX_NAME], commit[:_MAX_NAME], uri, details=details)]
+    return imported_run(
+        run_id,
+        run_link,
+        tags=_values(run / "tags"),
+        params=_values(run / "params"),
+        data=_data(run),
+        metrics=list(_metrics(run)),
+    )
 
 
 def _data(run: Path) -> Iterator[Link]:
@@ -199,21 +180,7 @@ def _data(run: Path) -> Iterator[Link]:
         place = run.parent / "datasets" / source_id / _META
         if _ID.fullmatch(source_id) and place.is_file():
             dataset = read_yaml(place)
-            name = plain_text(dataset.get("name"))[:_MAX_NAME] or "data"
-            uri = _dataset_uri(plain_text(dataset.get("source")))
-            yield Link("data", name, uri=uri, digest=plain_text(dataset.get("digest"))[:_MAX_NAME])
-
-
-def _dataset_uri(source: str) -> str:
-    """Where data is: MLflow keeps JSON of it, which has the address under one of a few names."""
-    try:
-        found = json.loads(source)
-    except ValueError:
-        return without_credentials(source)
-    for key in ("uri", "url", "path"):
-        if isinstance(found, dict) and isinstance(found.get(key), str):
-            return without_credentials(found[key])
-    return ""
+            yield data_link(dataset.get("name"), dataset.get("digest"), dataset.get("source"))
 
 
 def _metrics(run: Path) -> Iterator[MetricValue]:
@@ -227,10 +194,7 @@ def _metrics(run: Path) -> Iterator[MetricValue]:
             last = max((line for line in lines if len(line) >= 2), key=_recency)
         except ValueError:  # there is none, or one is no metric
             continue
-        value = float(last[1])
-        dataset, digest = last[3:5] if len(last) >= 5 else ("", "")
-        if math.isfinite(value):
-            yield MetricValue(name, value, dataset[:_MAX_NAME], digest[:_MAX_NAME])
+        yield from last_metric(name, float(last[1]), *(last[3:5] if len(last) >= 5 else ()))
 
 
 def _recency(line: Sequence[str]) -> tuple[int, int, float]:
@@ -245,18 +209,6 @@ def _values(directory: Path) -> dict[str, str]:
     for path in sorted(directory.rglob("*")):
         key = path.relative_to(directory).as_posix()
         is_plain = path.is_file() and not path.is_symlink()
-        if is_plain and not _is_long(key) and path.stat().st_size <= _MAX_VALUE_BYTES:
+        if is_plain and not is_long(key) and path.stat().st_size <= _MAX_VALUE_BYTES:
             found[key] = path.read_text(errors="replace").replace("\0", "")
     return found
-
-
-def _is_long(key: str) -> bool:
-    return len(key) > _MAX_NAME or any(ord(each) < 0x20 for each in key)
-
-
-def _is_alias(name: str) -> bool:
-    try:
-        check_alias(name)
-    except RefusedError:
-        return False
-    return True
