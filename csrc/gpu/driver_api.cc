@@ -250,12 +250,14 @@ Error DriverApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* siz
     return ToError(answer);
   }
   Address base = 0;
-  if (const Result32 answer = calls_.MemGetAddressRange(&base, size_bytes, opened); answer != 0) {
+  size_t whole = 0;  // of the block, in which the exported memory may begin later
+  if (const Result32 answer = calls_.MemGetAddressRange(&base, &whole, opened); answer != 0) {
     static_cast<void>(calls_.IpcCloseMemHandle(opened));
     return ToError(answer);
   }
   // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's address is the runtime's pointer
   *data = reinterpret_cast<void*>(opened);
+  *size_bytes = whole - (opened - base);
   return Error::kSuccess;
 }
 

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "gpu_harness.h"
+#include "testing/shm_object.h"
 
 namespace penstock::gpu {
 namespace {
@@ -60,6 +62,21 @@ TEST(DriverApiTest, Properties_AreTheDevices) {
   int version = 0;
   EXPECT_EQ((*api)->DriverVersion(&version), Error::kSuccess);
   EXPECT_GT(version, 0);
+}
+
+TEST(DriverApiTest, MemoryOfAnotherProcess_IsOpenedFromWhereItWasExported) {
+  const auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok()) << api.status().ToString();
+  const ShmObject object(std::string_view("0123456789"));
+  IpcHandle handle{};
+  const std::string name = object.IpcHandle();
+  std::copy(name.begin(), name.end(), handle.begin());
+  void* data = nullptr;
+  size_t size_bytes = 0;
+  ASSERT_EQ((*api)->OpenIpcMemory(handle, &data, &size_bytes), Error::kSuccess);
+  EXPECT_EQ(size_bytes, 10U);
+  EXPECT_EQ((*api)->CloseIpcMemory(data), Error::kSuccess);
+  EXPECT_NE((*api)->OpenIpcMemory(IpcHandle{}, &data, &size_bytes), Error::kSuccess);
 }
 
 // Streams, events, pinned and device memory, copies, capture and launches: all that lanes call.

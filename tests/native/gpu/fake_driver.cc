@@ -43,6 +43,7 @@ int ToResult(Error error) { return static_cast<int>(error); }
 // CUDA's constants, as the driver's header has them.
 constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
+constexpr uintptr_t kBeforeExport = 16;
 constexpr unsigned kLazyPeerAccess = 1;
 constexpr int kInvalidValue = 1;
 
@@ -164,10 +165,11 @@ int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, u
 int cuIpcCloseMemHandle(uintptr_t address) {
   return ToResult(Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)));
 }
+// As if the block began before what was exported.
 int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
   if (!Sizes().contains(address)) return kInvalidValue;
-  *base = address;
-  *size = Sizes()[address];
+  *base = address - kBeforeExport;
+  *size = Sizes()[address] + kBeforeExport;
   return 0;
 }
 int cuDeviceGetDefaultMemPool(void** pool, int device) {
