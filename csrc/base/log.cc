@@ -116,13 +116,13 @@ bool IsPlain(std::string_view text) {
   return is_plain;
 }
 
-void AppendJsonLine(std::string& line, std::string_view level, std::string_view component,
-                    std::string_view message, std::span<const LogField> fields) {
-  line.append("\",\"level\":\"").append(level).append("\",\"logger\":");
-  AppendJson(line, component);
+void AppendJsonLine(std::string& line, const LogEntry& entry) {
+  line.append("{\"time\":\"").append(Timestamp(entry.unix_ms));
+  line.append("\",\"level\":\"").append(LevelName(entry.level)).append("\",\"logger\":");
+  AppendJson(line, entry.component);
   line.append(",\"message\":");
-  AppendJson(line, message);
-  for (const LogField& field : fields) {
+  AppendJson(line, entry.message);
+  for (const LogField& field : entry.fields) {
     line.append(",\"").append(field.name).append("\":");
     if (field.is_number) {
       line.append(field.value);
@@ -133,13 +133,12 @@ void AppendJsonLine(std::string& line, std::string_view level, std::string_view 
   line.append("}\n");
 }
 
-void AppendTextLine(std::string& line, std::string_view level, std::string_view component,
-                    std::string_view message, std::span<const LogField> fields) {
-  line.append(" ").append(level).append(" ");
-  AppendText(line, component);
+void AppendTextLine(std::string& line, const LogEntry& entry) {
+  line.append(Timestamp(entry.unix_ms)).append(" ").append(LevelName(entry.level)).append(" ");
+  AppendText(line, entry.component);
   line.append(": ");
-  AppendText(line, message);
-  for (const LogField& field : fields) {
+  AppendText(line, entry.message);
+  for (const LogField& field : entry.fields) {
     line.append(" ").append(field.name).append("=");
     if (IsPlain(field.value)) {
       AppendText(line, field.value);
@@ -193,15 +192,12 @@ void SetLogging(const LogSettings& settings) {
   g_format.store(settings.format, std::memory_order_relaxed);
 }
 
-void AppendLogLine(std::string* out, int64_t unix_ms, LogLevel level, std::string_view component,
-                   std::string_view message, std::span<const LogField> fields) {
-  if (!IsWritten(level)) return;
+void AppendLogLine(std::string* out, const LogEntry& entry) {
+  if (!IsWritten(entry.level)) return;
   if (g_format.load(std::memory_order_relaxed) == LogFormat::kJson) {
-    out->append("{\"time\":\"").append(Timestamp(unix_ms));
-    AppendJsonLine(*out, LevelName(level), component, message, fields);
+    AppendJsonLine(*out, entry);
   } else {
-    out->append(Timestamp(unix_ms));
-    AppendTextLine(*out, LevelName(level), component, message, fields);
+    AppendTextLine(*out, entry);
   }
 }
 
@@ -220,7 +216,7 @@ void Log(LogLevel level, std::string_view component, std::string_view message,
   if (!IsWritten(level)) return;
   try {
     std::string line;
-    AppendLogLine(&line, UnixTimeMs(), level, component, message, fields);
+    AppendLogLine(&line, {UnixTimeMs(), level, component, message, fields});
     WriteLogLines(line);
   } catch (...) {  // who logs may be about to clear up after the same
     WriteLogLines(g_format.load(std::memory_order_relaxed) == LogFormat::kJson ? kNoMemoryJson

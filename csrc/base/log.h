@@ -42,10 +42,18 @@ struct LogField {
 void Log(LogLevel level, std::string_view component, std::string_view message,
          std::span<const LogField> fields = {}) noexcept;
 
-// For who writes many lines at once. Appends a line as Log would write it, of something that happened
-// at `unix_ms`; nothing where its level is not written.
-void AppendLogLine(std::string* out, int64_t unix_ms, LogLevel level, std::string_view component,
-                   std::string_view message, std::span<const LogField> fields);
+// What a line says, and when it happened.
+struct LogEntry {
+  int64_t unix_ms;
+  LogLevel level;
+  std::string_view component;
+  std::string_view message;
+  std::span<const LogField> fields;
+};
+
+// For who writes many lines at once. Appends a line as Log would write it; nothing where its level
+// is not written.
+void AppendLogLine(std::string* out, const LogEntry& entry);
 
 // Writes whole lines, in pieces that a pipe takes whole or not at all (PIPE_BUF); a line that is
 // longer goes alone, and may be cut short or mixed with another process's. Returns how many lines

@@ -38,7 +38,7 @@ void AppendAccessLine(const AccessRecord& record, std::string* out) {
   fields.push_back({"received_bytes", received, true});
   fields.push_back({"sent_bytes", sent, true});
   fields.push_back({"peer", record.peer.view()});
-  AppendLogLine(out, record.ended_unix_ms, LogLevel::kInfo, kLogger, "call", fields);
+  AppendLogLine(out, {record.ended_unix_ms, LogLevel::kInfo, kLogger, "call", fields});
 }
 
 AccessLog::AccessLog(Clock& clock, size_t capacity) : clock_(clock), capacity_(capacity) {
@@ -134,10 +134,9 @@ void AccessLog::TellDropped() {
   const std::string count = std::to_string(dropped - told_);
   const LogField field{"dropped", count, true};
   std::string line;
-  AppendLogLine(
-      &line, UnixTimeMs(), LogLevel::kWarning, kLogger,
-      StrCat(count, " calls are not in the access log: they came faster than it is written"),
-      {&field, 1});
+  const std::string message =
+      StrCat(count, " calls are not in the access log: they came faster than it is written");
+  AppendLogLine(&line, {UnixTimeMs(), LogLevel::kWarning, kLogger, message, {&field, 1}});
   if (WriteLogLines(line) == 0) told_ = dropped;
 }
 
