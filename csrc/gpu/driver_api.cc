@@ -15,8 +15,8 @@ namespace {
 // The driver's own names for what it hands out. An address on a device is a number to it.
 using Result32 = int;  // CUresult: the runtime's numbers
 using DeviceNumber = int;
-using Context = struct DriverContext*;
-using Pool = struct DriverPool*;
+using Context = void*;
+using Pool = void*;
 using Address = uintptr_t;
 
 // Of its enumerations, what is used here.
