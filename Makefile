@@ -97,7 +97,7 @@ asan ubsan tsan: $(VENV)/locked $(STAMPS)/test-packages
 
 # The border suite with an instrumented core: the package's files, linked, beside asan's products.
 OVERLAY = $(abspath build/asan/overlay)
-border-asan: build
+border-asan: fixture
 	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
 	@cp -rs $(abspath server/penstock) $(OVERLAY) && cp -rsf $(abspath build/asan/penstock)/. $(OVERLAY)/penstock
 	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=$(ASAN_OPTIONS):detect_leaks=0 LD_PRELOAD="$$(clang++-14 -print-file-name=libclang_rt.asan-x86_64.so) $$(g++ -print-file-name=libstdc++.so)"; $(PYTEST) tests/border
