@@ -241,7 +241,7 @@ Status Engine::JoinWaiting(Model& model, const RequestRef& ref, const std::strin
     waiting = MakeWaiting();
     demands_.push_back(name);
   }
-  const Status status = waiting->Enqueue(ref, Wake::kLater);
+  Status status = waiting->Enqueue(ref, Wake::kLater);
   if (status.ok()) {
     AsInfer(ref).waits_in = model.waiting = std::move(waiting);
     return status;

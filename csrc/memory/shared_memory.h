@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
@@ -35,8 +36,8 @@ class SharedMemory {
   static constexpr size_t kMaxNameBytes = 1024;
 
   explicit SharedMemory(Options options)
-      : options_(options),
-        closer_(options.is_allowed ? std::make_shared<RegionCloser>() : nullptr) {}
+      : options_(std::move(options)),
+        closer_(options_.is_allowed ? std::make_shared<RegionCloser>() : nullptr) {}
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
