@@ -6,16 +6,18 @@ import sys
 from penstock.repository.memory import anonymous_bytes, trim
 
 BALLAST = 64 << 20
+MOST = BALLAST * 3 // 4
+"""Of it, that must be seen: what earlier tests left may go back to the system meanwhile."""
 
 
 def test_growth_of_this_process_is_seen_and_given_back() -> None:
     before = anonymous_bytes()
     ballast = bytearray(BALLAST)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    assert anonymous_bytes() >= before + BALLAST
+    assert anonymous_bytes() >= before + MOST
     del ballast
     trim()
-    assert anonymous_bytes() < before + BALLAST
+    assert anonymous_bytes() < before + MOST
 
 
 def test_children_count_with_theirs() -> None:
@@ -28,5 +30,5 @@ def test_children_count_with_theirs() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
-        assert anonymous_bytes() >= before + BALLAST
+        assert anonymous_bytes() >= before + MOST
         process.communicate(b"\n")
