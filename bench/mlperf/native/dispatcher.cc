@@ -1,6 +1,9 @@
 #include "native/dispatcher.h"
 
+#include <poll.h>
+
 #include <algorithm>
+#include <ctime>
 #include <string>
 #include <utility>
 
@@ -49,6 +52,7 @@ void Dispatcher::Issue(std::span<const Query> queries) {
 
 void Dispatcher::Run() noexcept {
   while (TakeIssued()) {
+    if (!AwaitRate()) continue;
     SendSome();
     recorder_.Publish();  // what could not even be sent
     carrier_->Turn();
@@ -92,18 +96,30 @@ size_t Dispatcher::Room() {
   size_t room = backlog_.size() - next_;
   if (limits_.window > 0)
     room = std::min(room, limits_.window - std::min(limits_.window, under_way));
-  if (limits_.per_s == 0.0 || room == 0) return room;
-  // One at least, or nothing would end the turn.
-  return std::min(room, std::max<size_t>(Due(), under_way == 0 ? 1 : 0));
+  return limits_.per_s == 0.0 ? room : std::min(room, Due());
 }
 
-// How many should have been sent by now and were not.
+// How many should have been sent by now and were not; the first at once.
 size_t Dispatcher::Due() {
   const int64_t now_ns = recorder_.NowNs();
   if (sent_ == 0) began_ns_ = now_ns;
   const auto due =
-      static_cast<size_t>(static_cast<double>(now_ns - began_ns_) * limits_.per_s / 1e9);
+      static_cast<size_t>(static_cast<double>(now_ns - began_ns_) * limits_.per_s / 1e9) + 1;
   return due - std::min(due, sent_);
+}
+
+// While nothing is under way no answer ends a turn: the rate is waited for here. False: woken
+// before, by what was issued or by the end.
+bool Dispatcher::AwaitRate() {
+  while (limits_.per_s > 0.0 && !recorder_.is_lost() && pending_.size() == free_.size() &&
+         next_ < backlog_.size() && Due() == 0) {
+    const auto due_ns = static_cast<int64_t>(static_cast<double>(sent_) * 1e9 / limits_.per_s);
+    const int64_t left_ns = std::max<int64_t>(1, began_ns_ + due_ns - recorder_.NowNs());
+    const timespec left{left_ns / 1'000'000'000, left_ns % 1'000'000'000};
+    pollfd woken{wake_.fd(), POLLIN, 0};
+    if (ppoll(&woken, 1, &left, nullptr) > 0) return false;
+  }
+  return true;
 }
 
 size_t Dispatcher::NewToken(const Waiting& waiting) {

@@ -56,8 +56,7 @@ struct Limits {
 class Dispatcher final : public Target, private Carrier::Sink {
  public:
   // With a window a sample's time begins when it is sent, without when it is issued. The rate holds
-  // back what would otherwise go at once, but for a sample while none is under way: it is for rates
-  // that one at a time would not reach.
+  // back what would otherwise go at once; what is late by an answer's time catches up.
   static Result<std::unique_ptr<Dispatcher>> Start(Recorder* recorder, Limits limits,
                                                    const Carrier::Factory& factory);
   ~Dispatcher() override;
@@ -77,6 +76,7 @@ class Dispatcher final : public Target, private Carrier::Sink {
   void SendSome();
   size_t Room();
   size_t Due();
+  bool AwaitRate();
   size_t NewToken(const Waiting& waiting);
   void OnAnswer(size_t token, const load::Answer& answer) override;
 

@@ -110,11 +110,15 @@ TEST(Dispatcher, KeepsAWindowUnderWayAndNoMore) {
   EXPECT_EQ(bench.script.most_under_way, 8u);
 }
 
-TEST(Dispatcher, ARateHoldsBackAllButOneWhileTimeStandsStill) {
+TEST(Dispatcher, ARateSendsWhatIsDueAndNoMore) {
   FakeClock clock;
   Bench bench({.window = 8, .per_s = 1e6}, &clock);
   bench.dispatcher->Issue(Queries(50));
-  bench.told.Await(50);
+  for (size_t due = 1; due <= 10; ++due) {
+    bench.told.Await(due);
+    EXPECT_EQ(bench.told.count(), due);
+    clock.Advance(1'000);
+  }
   EXPECT_EQ(bench.script.most_under_way, 1u);
 }
 
