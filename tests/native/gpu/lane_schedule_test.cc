@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "gpu_harness.h"
-#include "testing/gpu_schedule.h"
+#include "testing/gpu_schedule_checks.h"
 
 namespace penstock::gpu {
 namespace {
@@ -73,11 +73,7 @@ void RunSchedule(uint64_t seed) {
 }
 
 TEST(LaneScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {
-  const QuietLog quiet;
-  for (int seed = 1; seed <= kGpuSchedules && !HasFailure(); ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    RunSchedule(static_cast<uint64_t>(seed));
-  }
+  RunGpuSchedules(RunSchedule);
 }
 
 }  // namespace

@@ -6,12 +6,10 @@
 #include <string>
 
 #include "plan_harness.h"
-#include "testing/gpu_schedule.h"
+#include "testing/gpu_schedule_checks.h"
 
 namespace penstock::tensorrt {
 namespace {
-
-using ::testing::IsEmpty;
 
 FakePlanOptions PlanOf(GpuSchedule& schedule, bool has_open_width) {
   FakePlanOptions plan;
@@ -41,19 +39,11 @@ void RunSchedule(uint64_t seed) {
   if (!at_load) inject(schedule.Pick(1, 120));
   Tally tally;
   RunInstances(**model, schedule, has_open_width ? 8 : 0, tally);
-  EXPECT_EQ(tally.wrong, 0);
-  EXPECT_EQ(tally.odd, 0);
-  EXPECT_TRUE(tally.failed == 0 || kind != GpuFault::kNone) << tally.failed;
-  EXPECT_THAT(fake.gpu->races(), IsEmpty());
-  EXPECT_EQ(fake.gpu->pageable_copies(), 0);
+  ExpectRight(tally, kind, *fake.gpu);
 }
 
 TEST(PlanScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {
-  const QuietLog quiet;
-  for (int seed = 1; seed <= kGpuSchedules && !HasFailure(); ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    RunSchedule(static_cast<uint64_t>(seed));
-  }
+  RunGpuSchedules(RunSchedule);
 }
 
 }  // namespace
