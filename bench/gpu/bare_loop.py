@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu.steps import LEFT_OUT_STATUS  # noqa: E402
+from gpu.provider import need_cuda_provider  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THREADS = (1, 2)
@@ -69,15 +69,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--seconds", type=float, default=2.0)
     args = parser.parse_args()
-    try:
-        import onnxruntime
-        from mlperf.workloads import WORKLOADS
-    except ImportError as error:
-        print(f"{error.name} is not installed")
-        sys.exit(LEFT_OUT_STATUS)
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        print("ONNX Runtime has no CUDA provider here: install onnxruntime-gpu")
-        sys.exit(LEFT_OUT_STATUS)
+    need_cuda_provider()
+    import onnxruntime
+    from mlperf.workloads import WORKLOADS
+
     workload = WORKLOADS[args.model]()
     session = onnxruntime.InferenceSession(workload.onnx, providers=["CUDAExecutionProvider"])
     for rows in BATCHES:

@@ -18,7 +18,7 @@ class StepError(Exception):
     """A step cannot go on; the message is the reason."""
 
 
-class LeftOut(Exception):  # noqa: N818: it is no error
+class LeftOut(Exception):  # noqa: N818 (it is no error)
     """What a step needs is not on this machine; the message says what."""
 
 
