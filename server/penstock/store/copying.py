@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-__all__ = ["copy_file", "copy_hashed"]
+__all__ = ["copy_file", "copy_hashed", "write_all"]
 
 _CHUNK_BYTES = 4 << 20
 _RANGE_BYTES = 2 * _CHUNK_BYTES
@@ -23,8 +23,12 @@ _BEHIND_BYTES = 8 * _CHUNK_BYTES
 """So far behind the end of what is written the disk should be done."""
 _HASHED_BYTES = 1 << 20
 """Read at a time to be hashed: few enough to stay in a processor's cache."""
-_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Why the kernel does not copy: between these files, or at all."""
+_NOT_HERE = (
+    *(errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP),
+    *(errno.EPERM, errno.EACCES, errno.ETXTBSY, errno.EBADF),
+)
+"""Why the kernel does not copy, between these files or at all; what is really wrong, the plain copy
+that follows meets too."""
 
 
 def copy_file(
@@ -159,7 +163,7 @@ def _copy(
         while count:
             piece = buffers[chunks % 2][:count]
             hashing = hasher.submit(digest.update, piece)
-            _write_all(target, piece)
+            write_all(target, piece)
             advise(size_bytes, count)
             size_bytes, chunks = size_bytes + count, chunks + 1
             moved(count)
@@ -175,13 +179,13 @@ def _copy_small(
     size_bytes = 0
     while count:
         digest.update(buffer[:count])
-        _write_all(target, buffer[:count])
+        write_all(target, buffer[:count])
         size_bytes += count
         count = source.readinto(buffer)
     return size_bytes
 
 
-def _write_all(target: io.FileIO, piece: memoryview) -> None:
+def write_all(target: io.FileIO, piece: memoryview) -> None:
     """Writes all of it to an unbuffered file, which may take less at a time."""
     while piece:
         piece = piece[target.write(piece) :]

@@ -19,6 +19,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from penstock.store.copying import write_all
 from penstock.store.failures import RefusedError, StoreUnavailableError
 from penstock.store.files import os_failure
 from penstock.store.location import has_credentials, without_credentials
@@ -131,7 +132,7 @@ class TrackingServer:
                         left -= len(piece)
                         if left < 0:
                             break
-                        file.write(piece)
+                        write_all(file, memoryview(piece))
             except http.client.HTTPException:
                 left = max(left, 1)
             except OSError as error:
@@ -160,8 +161,12 @@ class TrackingServer:
             request = Request(f"{self._base}/{path}", headers=self._headers)
             answer = self._opener.open(request, timeout=_TIMEOUT_S)
         except HTTPError as error:
+            is_passing = error.code >= 500 or error.code in (408, 429)
             with error:
-                raise RefusedError(self._refusal(error)) from None
+                text = self._refusal(error)
+            if is_passing:  # what it was asked for may well be there
+                raise StoreUnavailableError(text) from None
+            raise RefusedError(text) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._silent(error) from None
         with answer:

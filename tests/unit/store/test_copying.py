@@ -36,13 +36,17 @@ def test_kernel_copies_what_is_large_and_its_bytes_are_hashed(
 ) -> None:
     content, moved = os.urandom((20 << 20) + 7), list[int]()
     written: list[int] = []
-    monkeypatch.setattr(copying, "_write_all", lambda _, piece: written.append(len(piece)))
+    monkeypatch.setattr(copying, "write_all", lambda _, piece: written.append(len(piece)))
     assert copied(tmp_path, content, moved) == of(content)
     assert sum(moved) == len(content) and sum(written) == 0
 
 
 def refuse(_source: int, _target: int, _count: int) -> int:
     raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def forbid(_source: int, _target: int, _count: int) -> int:
+    raise OSError(errno.EPERM, "Operation not permitted")
 
 
 def take_none(_source: int, _target: int, _count: int) -> int:
@@ -62,7 +66,7 @@ def take_some() -> CopyRange:
     return some
 
 
-@pytest.mark.parametrize("call", [refuse, take_none, take_some()])
+@pytest.mark.parametrize("call", [refuse, forbid, take_none, take_some()])
 def test_what_the_kernel_does_not_copy_is_copied_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: CopyRange
 ) -> None:

@@ -171,6 +171,17 @@ def test_model_that_would_have_to_be_unpickled_is_not_even_fetched(
     assert "none of them can be served without unpickling" in imported(store, fake)[0].fault
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_server_that_cannot_answer_now_ends_the_import_before_the_version(
+    store: Store, fake: FakeServer, status: int
+) -> None:
+    """What it knows of the run would be lost: a version that is there is not imported again."""
+    fake.answers["runs/get"] = status
+    with pytest.raises(StoreUnavailableError, match=f"HTTP {status}"):
+        imported(store, fake)
+    assert store.models() == []
+
+
 @pytest.mark.parametrize("answer", [404, {}, {"run": 3}, {"run": {"data": {"metrics": [1]}}}])
 def test_run_that_is_gone_or_odd_keeps_no_version_out(
     store: Store, fake: FakeServer, answer: object
