@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
-from penstock.repository.backends import ALSO_ON_GPUS
+from penstock.repository.backends import ALSO_ON_GPUS, ON_GPUS
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 from penstock.repository.own_parameters import without_own
 from penstock.repository.settings import DEFAULT_MAX_BATCH_SIZE
@@ -65,7 +65,9 @@ def backend_parameters(
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
     gpus = sorted({number for group in config.instance_groups for number in group.gpus})
-    on_gpu = any(group.kind == "KIND_GPU" for group in config.instance_groups)
+    on_gpu = config.backend in ON_GPUS or any(
+        group.kind == "KIND_GPU" for group in config.instance_groups
+    )
     if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
     if on_gpu and config.backend in ALSO_ON_GPUS:

@@ -150,8 +150,9 @@ def device_faults(
             )
         elif group.gpus and "KIND_GPU" not in allowed:
             yield f"{path}.gpus: backend '{backend}' runs on no GPUs, got {list(group.gpus)}"
-        elif group.gpus and group.kind == "KIND_CPU":
-            yield f"{path}.gpus: expected none with KIND_CPU, got {list(group.gpus)}"
+        elif group.gpus and kind_of(group, backend) != "KIND_GPU":
+            if backend in ALSO_ON_GPUS or group.kind == "KIND_CPU":
+                yield f"{path}.gpus: expected none with {group.kind}, got {list(group.gpus)}"
         if any(number < 0 for number in group.gpus) or len(set(group.gpus)) < len(group.gpus):
             yield f"{path}.gpus: expected numbers of devices, each once, got {list(group.gpus)}"
     kinds = {kind_of(group, backend) for group in groups}

@@ -33,6 +33,7 @@ def _plan_of_tensorrt(tmp_path: Path, config: str) -> None:
     [
         ("openvino", "kind: KIND_GPU", "instance_group[0].kind: KIND_GPU is not supported by"),
         ("onnxruntime", "kind: KIND_CPU gpus: [0]", "instance_group[0].gpus: expected none with"),
+        ("onnxruntime", "kind: KIND_MODEL gpus: [0]", "instance_group[0].gpus: expected none with"),
         ("openvino", "gpus: [0]", "instance_group[0].gpus: backend 'openvino' runs on no GPUs"),
         ("tensorrt", "kind: KIND_CPU", "instance_group[0].kind: KIND_CPU is not supported by"),
         ("tensorrt", "gpus: [0, 0]", "instance_group[0].gpus: expected numbers of devices, each"),
@@ -128,6 +129,16 @@ def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Pa
     assert engine.opened[-1].parameters["device"] == "0,1"
     assert engine.created[0].spec.instance_count == 5
     assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
+
+
+def test_devices_of_a_group_that_leaves_its_kind_to_the_model_reach_tensorrt(
+    tmp_path: Path,
+) -> None:
+    _plan_of_tensorrt(tmp_path, 'backend: "tensorrt" instance_group { kind: KIND_MODEL gpus: [1] }')
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["device"] == "1"
 
 
 def test_device_named_by_a_parameter_is_kept(tmp_path: Path) -> None:
