@@ -44,7 +44,7 @@ constexpr std::array<Option, 10> kCudaOptions = {{
 }};
 constexpr size_t kOlderOptions = 4;  // the first ones, which `parameters` may have by themselves
 
-constexpr std::array<Option, 17> kTensorrtOptions = {{
+constexpr std::array<Option, 16> kTensorrtOptions = {{
     {"precision_mode", Form::kPrecision, ""},
     {"max_workspace_size_bytes", Form::kNumber, "trt_max_workspace_size"},
     {"trt_max_workspace_size", Form::kNumber, ""},
@@ -61,7 +61,6 @@ constexpr std::array<Option, 17> kTensorrtOptions = {{
     {"trt_sparsity_enable", Form::kWordFlag, ""},
     {"trt_detailed_build_log", Form::kWordFlag, ""},
     {"trt_builder_optimization_level", Form::kNumber, ""},
-    {"trt_cuda_graph_enable", Form::kWordFlag, ""},
 }};
 
 struct Refusal {
@@ -69,13 +68,15 @@ struct Refusal {
 };
 
 // What the engine knows and a model must not say.
-constexpr std::array<Refusal, 11> kRefused = {{
+constexpr std::array<Refusal, 12> kRefused = {{
     {"user_compute_stream", "the server gives the engine its streams"},
     {"has_user_compute_stream", "the server gives the engine its streams"},
     {"device_id", "instance_group.gpus says which GPU"},
     {"enable_cuda_graph",
      "the engine's graphs belong to the thread that captured them and are replayed with the thread "
-     "waiting; accelerator 'tensorrt' has trt_cuda_graph_enable"},
+     "waiting"},
+    {"trt_cuda_graph_enable",
+     "the engine's graph is of one batch's size and memory, and lanes have several of both"},
     {"trt_engine_cache_path", "the server keeps engines in its --engine-cache"},
     {"trt_engine_cache_prefix", "the server keeps engines in its --engine-cache"},
     {"trt_timing_cache_path", "the server keeps engines in its --engine-cache"},
@@ -223,9 +224,9 @@ class Reader {
 Status Reader::Read(const std::string& name, const std::string& value) {
   for (const std::string_view captured : {"cuda_graphs", "graph_memory_mb"}) {
     if (name != captured) continue;
-    return InvalidArgument(StrCat(
-        "parameter '", name, "' of the onnxruntime backend is not supported: what the engine ",
-        "enqueues cannot be captured by others; accelerator 'tensorrt' has trt_cuda_graph_enable"));
+    return InvalidArgument(StrCat("parameter '", name,
+                                  "' of the onnxruntime backend is not supported: what the engine ",
+                                  "enqueues cannot be captured by others"));
   }
   if (name == kAccelerators) return ReadAccelerators(value);
   if (name == kRows) {

@@ -27,7 +27,9 @@ class SessionContext final : public tensorrt::PlanContext {
     return Status::Ok();
   }
   Status SetInputShape(size_t tensor, const Shape& shape) override {
-    shapes_.at(plan_.places_.at(tensor)) = shape;
+    Shape& set = shapes_.at(plan_.places_.at(tensor));
+    if (set == shape) return Status::Ok();
+    set = shape;
     is_bound_ = false;
     return Status::Ok();
   }

@@ -31,6 +31,10 @@ class PlanReplica {
                                                    const DeviceTable::Found& found,
                                                    std::unique_ptr<Plan> plan,
                                                    const PlanSettings& settings);
+  // Whichever thread this is: the driver gives it no device by itself, and frees nothing without.
+  ~PlanReplica() { static_cast<void>(device_.api().SetDevice(ordinal_)); }
+  PlanReplica(const PlanReplica&) = delete;
+  PlanReplica& operator=(const PlanReplica&) = delete;
 
   const PlanEngine& engine() const { return *engine_; }
   const PlanLayout& layout() const { return engine_->layout(); }

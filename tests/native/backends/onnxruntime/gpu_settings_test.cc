@@ -57,16 +57,14 @@ TEST(GpuSettingsTest, Tensorrt_GoesBeforeCuda) {
   const GpuSettings settings = Read({{"accelerators", "tensorrt"},
                                      {"tensorrt.precision_mode", "FP16"},
                                      {"tensorrt.max_workspace_size_bytes", "1073741824"},
-                                     {"tensorrt.trt_engine_cache_enable", "1"},
-                                     {"tensorrt.trt_cuda_graph_enable", "true"}});
+                                     {"tensorrt.trt_engine_cache_enable", "1"}});
   ASSERT_EQ(settings.providers.size(), 2U);
   EXPECT_EQ(settings.providers[0].provider, Provider::kTensorrt);
   EXPECT_EQ(settings.providers[1].provider, Provider::kCuda);
   EXPECT_THAT(settings.providers[0].values,
               AllOf(Contains(Pair("trt_fp16_enable", "True")),
                     Contains(Pair("trt_max_workspace_size", "1073741824")),
-                    Contains(Pair("trt_engine_cache_enable", "True")),
-                    Contains(Pair("trt_cuda_graph_enable", "True"))));
+                    Contains(Pair("trt_engine_cache_enable", "True"))));
   EXPECT_THAT(settings.providers[0].values, Not(Contains(Key("precision_mode"))));
   EXPECT_TRUE(settings.keeps_engines);
 }
@@ -117,6 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadParameter{"cuda.enable_cuda_graph", "1", "belong to the thread that captured them"},
         BadParameter{"cuda.gpu_external_alloc", "1", "supported are arena_extend_strategy"},
         BadParameter{"tensorrt.precision_mode", "FP8", "FP32, FP16 or INT8"},
+        BadParameter{"tensorrt.trt_cuda_graph_enable", "1", "of one batch's size and memory"},
         BadParameter{"tensorrt.trt_engine_cache_path", "/tmp", "--engine-cache"},
         BadParameter{"tensorrt.trt_extra_plugin_lib_paths", "x.so", "loads no libraries"},
         BadParameter{"tensorrt.trt_profile_min_shapes", "x:1", "shape:NAME"},
