@@ -60,10 +60,15 @@ class UpstreamTls:
         await self._watch.stop()
 
     def _read(self) -> None:
-        contents = [_bytes_of(each) for each in (self._roots, self._key, self._certificate)]
+        contents = self._contents()
         self._check()
+        if self._contents() != contents:  # what was checked is not what was read
+            raise ConfigError(["the upstream's certificates changed while they were read"])
         self.credentials = channel_credentials(*contents)
         self._tell(self.credentials)
+
+    def _contents(self) -> list[bytes | None]:
+        return [_bytes_of(each) for each in (self._roots, self._key, self._certificate)]
 
     def _check(self) -> None:
         """Raises ConfigError for what gRPC would only log: OpenSSL says what it is."""
