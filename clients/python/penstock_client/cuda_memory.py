@@ -160,7 +160,7 @@ class CudaMemory(MemoryRegion):
                 f"{where}: dtype '{source.dtype}' does not fit datatype '{datatype or 'none'}'"
             )
         placed = SharedTensor(self, datatype, tuple(source.shape), offset, size)
-        with _told(self._cupy, where):
+        with _told(self._cupy, where), self._cupy.cuda.Device(self.device):
             self._view(source.dtype, placed.shape, offset, size)[...] = source
             self._cupy.cuda.get_current_stream().synchronize()
         return placed
@@ -198,7 +198,7 @@ class CudaMemory(MemoryRegion):
         wire = encode(value, where)
         placed = SharedTensor(self, wire.datatype, wire.shape, offset, len(wire.raw))
         if placed.byte_size:
-            with _told(self._cupy, where):
+            with _told(self._cupy, where), self._cupy.cuda.Device(self.device):
                 host = bytearray(wire.raw)
                 self._view("u1", (len(host),), offset, len(host)).set(
                     decode(WireTensor("UINT8", (len(host),), memoryview(host)), where)
