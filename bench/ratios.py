@@ -109,11 +109,11 @@ def h2load_pairs(args: argparse.Namespace, output: Path) -> Iterator[list[Pair]]
     workload = digits()
     workload.window = _STREAMS
     with _measure.http2_echo() as (_, echo), served(workload) as address:
-        echoed = EchoTarget(workload, echo[1])
+        echoed = EchoTarget(workload, echo)
         asked = GrpcTarget(workload, address)
         with closing(echoed), closing(asked):
             yield [
-                _h2load_pair("bare echo", workload, echoed, echo[1], args.seconds, output / "echo"),
+                _h2load_pair("bare echo", workload, echoed, echo, args.seconds, output / "echo"),
                 _h2load_pair("digits", workload, asked, address, args.seconds, output / "digits"),
             ]
 

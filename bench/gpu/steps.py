@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu.hardware import Gpu
-from gpu.parsing import parse_gtest, parse_mlperf, parse_sanitizer
+from gpu.parsing import last_line, parse_gtest, parse_mlperf, parse_sanitizer
 from gpu.running import ROOT, LeftOut, Run, StepError, succeed
 from gpu.table import Row, parse_rows
 
@@ -138,7 +138,7 @@ def ceiling(context: Context) -> Found:
         command += ["--seconds", str(min(context.seconds, 2.0))]
         ran = context.run(command, _LIMIT_S)
         if ran.status == LEFT_OUT_STATUS:
-            raise LeftOut(ran.output.strip().splitlines()[-1])
+            raise LeftOut(last_line(ran.output))
         yield from parse_rows(succeed(ran, f"bare_loop {model}"))
 
 
@@ -153,10 +153,11 @@ def _serve(scenario: str, target: str) -> Callable[[Context], Found]:
             command = [sys.executable, "-m", "bench.gpu.served", "--model", model]
             command += ["--scenario", scenario, "--target", target, "--output", str(folder)]
             command += ["--duration", str(context.seconds)]
+            results = folder / "results.json"
+            results.unlink(missing_ok=True)  # an earlier run's are not this one's
             ran = context.run(command, _LIMIT_S)
             if ran.status == LEFT_OUT_STATUS:
-                raise LeftOut(ran.output.strip().splitlines()[-1])
-            results = folder / "results.json"
+                raise LeftOut(last_line(ran.output))
             if not results.exists():
                 succeed(ran, f"bench.mlperf {model}")
                 raise StepError(f"bench.mlperf left no results for {model}")

@@ -329,13 +329,28 @@ def test_package_that_is_missing_leaves_the_step_out(tmp_path: Path) -> None:
 
 
 def test_served_run_is_read_from_its_results(tmp_path: Path) -> None:
-    context, asked = context_of(tmp_path, Ran(0, ""))
     folder = tmp_path / "bert-offline-grpc"
     folder.mkdir()
-    (folder / "results.json").write_text(mlperf())
+    asked = []
+
+    def served(command: Sequence[str], limit_s: float) -> Ran:
+        asked.append(list(command))
+        (folder / "results.json").write_text(mlperf())
+        return Ran(0, "")
+
+    context = Context(H200, served, tmp_path, models=["bert"])
     found = list(steps._serve("Offline", "grpc")(context))
     assert found == [Row.single("served over gRPC, Offline", "bert", "samples/s", 1234.5)]
     assert asked[0][1:4] == ["-m", "bench.gpu.served", "--model"]
+
+
+def test_results_of_an_earlier_run_are_not_those_of_one_that_left_none(tmp_path: Path) -> None:
+    folder = tmp_path / "bert-offline-grpc"
+    folder.mkdir()
+    (folder / "results.json").write_text(mlperf())
+    context, _ = context_of(tmp_path, Ran(0, ""))
+    with pytest.raises(StepError, match="left no results for bert"):
+        list(steps._serve("Offline", "grpc")(context))
 
 
 def test_program_that_hangs_is_ended_and_told() -> None:
