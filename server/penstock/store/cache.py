@@ -151,8 +151,7 @@ class ArtifactCache:
         except CorruptError:
             pass
         self._let_go(key)
-        with suppress(FileNotFoundError):
-            self._remove(self._models / key)
+        self._remove(self._models / key)
         return False
 
     def _let_go(self, key: str) -> None:
@@ -249,9 +248,7 @@ class ArtifactCache:
         if not self._max_bytes and needed <= free:
             return
         left = [each for each in self._partial.iterdir() if each.name not in self._coming]
-        entries = sorted(
-            [*self._models.iterdir(), *left], key=lambda entry: entry.stat().st_mtime_ns
-        )
+        entries = sorted([*self._models.iterdir(), *left], key=_modified_ns)
         sizes = {entry: _size_of(entry) for entry in entries}
         total = sum(sizes.values())
         bound = self._max_bytes or (1 << 62)
@@ -280,7 +277,8 @@ class ArtifactCache:
 
     def _remove(self, entry: Path) -> None:
         aside = self._temporary / secrets.token_hex(16)
-        os.rename(entry, aside)
+        with suppress(FileNotFoundError):  # another server was faster
+            os.rename(entry, aside)
         shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
@@ -322,6 +320,19 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def _modified_ns(entry: Path) -> int:
+    """When it was; 0 where it is not there any more."""
+    try:
+        return os.stat(entry).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _size_of(entry: Path) -> int:
-    sizes = (path.lstat().st_size for path in entry.rglob("*") if path.is_file())
-    return sum(sizes)
+    """Bytes of the files in a directory, which others may be filling, moving or removing."""
+    size_bytes = 0
+    for directory, _, names in os.walk(entry):  # passes over what is not there any more
+        for name in names:
+            with suppress(FileNotFoundError):
+                size_bytes += os.lstat(os.path.join(directory, name)).st_size
+    return size_bytes

@@ -1,6 +1,7 @@
 """The cache of artifacts: whole or not there, checked, within its bound."""
 
 import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,25 @@ def test_version_that_another_server_fetched_meanwhile_is_used(
     assert (mine.fetch(wanted, artifacts) / "m" / "1" / "model.onnx").is_file()
     assert kept(tmp_path) == [1]
     assert list((tmp_path / "cache" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("max_bytes", [0, 100 * SIZE])
+def test_versions_that_come_and_go_do_not_disturb_each_other(
+    artifacts: ArtifactDirectory, tmp_path: Path, max_bytes: int
+) -> None:
+    records = [record(artifacts, version) for version in range(1, 81)]
+    caches = [opened(tmp_path, max_bytes), opened(tmp_path, max_bytes)]
+
+    def fetch(turn: int) -> int:
+        cache, wanted = caches[turn % 2], records[turn % len(records)]
+        root = cache.fetch(wanted, artifacts)
+        cache.release(wanted)
+        shutil.rmtree(root, ignore_errors=True)  # damaged: the next who wants it fetches it anew
+        return wanted.version
+
+    with ThreadPoolExecutor(4) as pool:
+        fetched = list(pool.map(fetch, range(4 * len(records))))
+    assert sorted(fetched) == sorted(4 * [each.version for each in records])
 
 
 def test_release_and_close_do_not_wait_for_a_fetch(
