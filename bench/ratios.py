@@ -168,7 +168,7 @@ def offline(workload: Workload, target: Target, name: str, seconds: float, outpu
     def measure() -> float:
         plan = Plan(workload, "Offline", "performance", name, output, seconds, sut="native")
         found = calibrate(plan, target)
-        found = probe(expecting(plan, found), target, _PROBE_S)
+        found = probe(plan, found, target, _PROBE_S)
         result = run_long_enough(expecting(plan, found), target, lambda _: None)
         if result.verdict != "VALID":
             raise SystemExit(f"{name}: {result.verdict}: {'; '.join(result.reasons)}")

@@ -23,6 +23,7 @@ from mlperf.folder import clear
 from mlperf.http_target import HttpTarget
 from mlperf.native_sut import load_module
 from mlperf.overhead import overhead_us
+from mlperf.placement import kept_off, parse_cpus, shown
 from mlperf.run import Aborted, Result, calibrate, expecting, probe, run_long_enough
 from mlperf.search import search
 from mlperf.settings import MLPERF_SECONDS, SCENARIOS, Plan
@@ -51,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--address", help="gRPC of a server that runs and has the model")
     parser.add_argument("--http-address", help="of its gateway")
     parser.add_argument("--connections", type=int, help="1 for gRPC, 32 for HTTP unless told")
+    parser.add_argument("--server-cpus", default="", help="the harness runs on the others: 0-2,5")
     parser.add_argument("--price-per-hour", type=float, help="of this machine")
     parser.add_argument("--plan-rate", type=float, help="requests/s to plan the capacity for")
     args = parser.parse_args(arguments)
@@ -58,12 +60,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--target http has no native system under test")
     if args.target == "http" and bool(args.address) != bool(args.http_address):
         parser.error("--target http wants both --address and --http-address, or neither")
+    args.cpus = _cpus(parser, args)
     if args.least is not None and not args.valid:
         parser.error("--least is of a --valid run: a QUICK one has its own")
     for name in ("duration", "least", "latency_ms", "connections", "plan_rate"):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
             parser.error(f"--{name.replace('_', '-')} must be positive")
     return args
+
+
+def _cpus(parser: argparse.ArgumentParser, args: argparse.Namespace) -> frozenset[int]:
+    """Those of the server that is started; none: it has all, as the harness."""
+    if not args.server_cpus:
+        return frozenset()
+    if args.target not in ("grpc", "http") or args.address:
+        parser.error("--server-cpus is of a server that the harness starts")
+    try:
+        return parse_cpus(args.server_cpus)
+    except ValueError as error:
+        parser.error(f"--server-cpus: {error}")
 
 
 def make_plan(args: argparse.Namespace, workload: Workload) -> Plan:
@@ -110,10 +125,12 @@ def open_target(args: argparse.Namespace, workload: Workload) -> Iterator[Target
             yield from _remote(args, workload, args.address, args.http_address)
             return
         workload.write_repository(root)
-        command = [sys.executable, "-m", "penstock", "serve", str(root), "--grpc-port=0"]
-        command += ["--http-port=0", "--metrics-port=0", "--shutdown-grace-secs=0"]
-        with _measure.server(command, r"is ready: gRPC (\S+?), HTTP (\S+?),") as (_, found):
-            yield from _remote(args, workload, found[1], found[2])
+        ready = r"is ready: gRPC (\S+?), HTTP (\S+?),"
+        with kept_off(args.cpus) as command:
+            command += [sys.executable, "-m", "penstock", "serve", str(root), "--grpc-port=0"]
+            command += ["--http-port=0", "--metrics-port=0", "--shutdown-grace-secs=0"]
+            with _measure.server(command, ready) as (_, found):
+                yield from _remote(args, workload, found[1], found[2])
 
 
 def _remote(
@@ -135,6 +152,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.load_before = machine.load()
     args.notes = clear(args.output)
+    if args.cpus:
+        others = os.sched_getaffinity(0) - args.cpus
+        text = "the server runs on processors {}, the harness on {}"
+        args.notes.append(text.format(shown(args.cpus), shown(others)))
     workload = WORKLOADS[args.model]()
     plan = make_plan(args, workload)
     say = _speaker(plan)
@@ -175,7 +196,7 @@ def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
     found = calibrate(plan, target)
     if plan.sut == "native" and plan.mode == "performance":
         seconds = 2.0 if plan.duration_s > 60 else 0.3
-        found = probe(expecting(plan, found), target, seconds)
+        found = probe(plan, found, target, seconds)
     say(f"{found.samples_per_s:,.0f} samples/s before the run")
     plan = expecting(plan, found)
     if plan.scenario == "Server" and plan.mode == "performance" and not plan.rate:

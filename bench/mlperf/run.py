@@ -277,16 +277,23 @@ def calibrate(plan: Plan, target: Target, seconds: float = 0.3) -> Calibration:
     return Calibration(rate, size / latency_s, latency_s)
 
 
-def probe(plan: Plan, target: Target, seconds: float = 0.3) -> Calibration:
+def probe(plan: Plan, found: Calibration, target: Target, seconds: float = 0.3) -> Calibration:
     """`calibrate` by LoadGen itself, for a native system that a loop in Python cannot fill.
 
     In the scenario of the plan; where that is Server, in Offline. Its logs are in `calibration`.
+
+    Args:
+        plan: of the run to come.
+        found: what to expect.
+        target: what is asked.
+        seconds: at least.
     """
     scenario = "Offline" if plan.scenario == "Server" else plan.scenario
     output = plan.output / "calibration"
     short = replace(
-        plan, scenario=scenario, duration_s=seconds, is_valid=False, held_to=0.0, output=output
+        plan, scenario=scenario, rate=0.0, duration_s=seconds, is_valid=False, output=output
     )
+    short = replace(expecting(short, found), held_to=0.0)
     result = run_long_enough(short, target, lambda _: None)
     rate = max(1.0, result.samples_per_s)
     return Calibration(rate, rate, max(1e-7, result.times.mean_us / 1e6))

@@ -59,7 +59,7 @@ def measured(wanted: Plan, target: Target) -> Result:
     """As the command does it."""
     found = calibrate(wanted, target, 0.05)
     if wanted.sut == "native":
-        found = probe(expecting(wanted, found), target)
+        found = probe(wanted, found, target)
     return run_long_enough(expecting(wanted, found), target, quiet)
 
 

@@ -1,6 +1,9 @@
 """The MLPerf harness without LoadGen and without a server: its arithmetic and its judgement."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from array import array
 from dataclasses import replace
@@ -16,6 +19,7 @@ from mlperf.cli import main, parse
 from mlperf.folder import PARTIAL, clear
 from mlperf.minilm import MiniLm, nearest, sentences
 from mlperf.networks import BertShape, bert
+from mlperf.placement import kept_off, parse_cpus
 from mlperf.run import (
     PATIENCE_S,
     Aborted,
@@ -326,9 +330,26 @@ def test_plot_is_svg_that_loads_nothing() -> None:
         ["--latency-ms", "-1"],
         ["--target", "http", "--address", "a:1"],
         ["--target", "http", "--sut", "native"],
+        ["--server-cpus", "none"],
+        ["--server-cpus", "0-4095"],
+        ["--server-cpus", "4095"],
+        ["--server-cpus", "0", "--target", "engine"],
+        ["--server-cpus", "0", "--address", "a:1"],
     ],
 )
 def test_flags_that_will_not_do_are_refused(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--scenario", "Server", *flags])
     assert caught.value.code == 2
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_server_and_harness_have_processors_of_their_own() -> None:
+    before = os.sched_getaffinity(0)
+    first = min(before)
+    show = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+    with kept_off(parse_cpus(f"{first}-{first}")) as command:
+        assert os.sched_getaffinity(0) == before - {first}
+        found = subprocess.run([*command, *show], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == f"[{first}]"
+    assert os.sched_getaffinity(0) == before
