@@ -255,19 +255,29 @@ class Residency:
         """
         if needed > self._most(name):
             return self._refusal(name, needed)
-        while (short := self._residents.total() + needed - self._budget) > 0:
+        while self._short(needed) > 0:
             victims = self._evictable(name, is_patient)
-            if sum(each.size_bytes for each in victims) < short:
+            if sum(each.size_bytes for each in victims) < self._short(needed):
                 return self._refusal(name, needed)
-            for victim in sorted(victims, key=self._used_unix_s):
-                freed = self._models.evict(victim.name, f"'{name}' is loaded")
-                if freed is not None:
-                    self.evictions += 1
-                    await freed
-                    break
-            else:
+            evictions = self.evictions
+            await self._evict(sorted(victims, key=self._used_unix_s), name, needed)
+            if self.evictions == evictions:
                 return self._refusal(name, needed)
         return None
+
+    async def _evict(self, victims: Sequence[Resident], name: str, needed: int) -> None:
+        """Unloads models, the first first, until so many bytes are free; none that is asked now."""
+        for victim in victims:
+            if self._short(needed) <= 0:
+                return
+            freed = self._models.evict(victim.name, f"'{name}' is loaded")
+            if freed is not None:
+                self.evictions += 1
+                await freed
+
+    def _short(self, needed: int) -> int:
+        """Bytes that have to be freed before so many are."""
+        return self._residents.total() + needed - self._budget
 
     def _most(self, name: str) -> int:
         """What a model can have with all others gone that may go."""
