@@ -76,6 +76,20 @@ async def test_nobody_has_to_go_for_what_cannot_be_had(tmp_path: Path) -> None:
         assert made(engine, "huge") == made(engine, "big") == []
 
 
+async def test_as_many_go_as_one_needs_those_first_that_were_used_longest_ago(
+    tmp_path: Path,
+) -> None:
+    for name, size in (("a", 30), ("b", 30), ("c", 30), ("big", 65)):
+        add_model(tmp_path, name, config=takes(size))
+    async with serving(tmp_path, 100) as (manager, engine):
+        for used_ms, name in ((3, "a"), (1, "b"), (2, "c")):
+            await ask(manager, engine, name)
+            engine.counters[engine.serving[name][0]] = {"last_inference_ms": used_ms * 10**15}
+        await ask(manager, engine, "big")
+        assert served(engine) == {"a", "big"}
+        assert (manager.memory() or {})["evictions"] == 2
+
+
 async def test_pinned_model_that_is_unloaded_is_pinned_no_more(tmp_path: Path) -> None:
     """Whoever needs the memory that it still holds waits for it."""
     add_model(tmp_path, "a", config=takes(100, pinned=True))
