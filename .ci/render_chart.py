@@ -15,9 +15,26 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parents[1] / "server" / "deploy" / "helm"
 CHART = FOLDER / "penstock"
 _MONITORED: dict[str, Any] = {"serviceMonitor": {"enabled": True}}
+_MONITORED_BY_TLS: dict[str, Any] = {
+    "settings": {
+        "PENSTOCK_METRICS_USE_SSL": "true",
+        "PENSTOCK_METRICS_SERVER_CERT": "/certificates/tls.crt",
+        "PENSTOCK_METRICS_SERVER_KEY": "/certificates/tls.key",
+    },
+    "volumes": [{"name": "certificates", "secret": {"secretName": "metrics"}}],
+    "volumeMounts": [{"name": "certificates", "mountPath": "/certificates", "readOnly": True}],
+    "serviceMonitor": {
+        "enabled": True,
+        "scheme": "https",
+        "tlsConfig": {
+            "ca": {"secret": {"name": "metrics", "key": "ca.crt"}},
+            "serverName": "metrics",
+        },
+    }
+}
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
-    "hpa": {"hpa": {"enabled": True, "pendingRequests": 8}, **_MONITORED},
+    "hpa": {"hpa": {"enabled": True, "pendingRequests": 8}, **_MONITORED_BY_TLS},
     "keda": {"keda": {"enabled": True}, **_MONITORED},
 }
 

@@ -36,6 +36,7 @@ def closed(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
 
 TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
+KEY = closed(("name", "key"), name=TEXT, key=TEXT)
 SECONDS = {"type": "string", "pattern": r"^\d+(ms|s|m|h)$"}
 SPECS: dict[str, dict[str, Any]] = {
     "ScaledObject": closed(
@@ -62,7 +63,20 @@ SPECS: dict[str, dict[str, Any]] = {
         endpoints={
             "type": "array",
             "minItems": 1,
-            "items": closed(("port",), port=TEXT, path=TEXT, interval=SECONDS),
+            "items": closed(
+                ("port",),
+                port=TEXT,
+                path=TEXT,
+                interval=SECONDS,
+                scheme={"enum": ["http", "https"]},
+                tlsConfig=closed(
+                    (),
+                    serverName=TEXT,
+                    **{name: closed((), secret=KEY, configMap=KEY) for name in ("ca", "cert")},
+                    keySecret=KEY,
+                    insecureSkipVerify={"type": "boolean"},
+                ),
+            ),
         },
     ),
     "ServingRuntime": closed(
@@ -174,6 +188,23 @@ def test_one_service_only_is_scraped(case: str) -> None:
     services = [each for each in manifests(case) if each["kind"] == "Service"]
     (found,) = [each for each in services if wanted <= dict(all_labels(each)).items()]
     assert "metrics" in {port["name"] for port in found["spec"]["ports"]}
+
+
+def test_metrics_are_read_over_tls_where_the_values_say_so() -> None:
+    (plain,) = of_kind("keda", "ServiceMonitor")["spec"]["endpoints"]
+    (secure,) = of_kind("hpa", "ServiceMonitor")["spec"]["endpoints"]
+    assert plain["scheme"] == "http"
+    assert "tlsConfig" not in plain
+    assert secure["scheme"] == "https"
+    ca = {"secret": {"name": "metrics", "key": "ca.crt"}}
+    assert secure["tlsConfig"] == {"ca": ca, "serverName": "metrics"}
+    variables = {each["name"]: each["value"] for each in container("hpa")["env"]}
+    (mounted,) = [
+        each for each in container("hpa")["volumeMounts"] if each["name"] == "certificates"
+    ]
+    for name in ("CERT", "KEY"):
+        path = variables[f"PENSTOCK_METRICS_SERVER_{name}"]
+        assert path.startswith(f"{mounted['mountPath']}/")
 
 
 def test_pod_is_given_the_time_that_the_server_takes() -> None:
