@@ -58,6 +58,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/ratios.py", description=__doc__)
     parser.add_argument("ratio", choices=("h2load", "engine"))
     parser.add_argument("--model", choices=sorted(WORKLOADS), default="resnet50", help="of engine")
+    parser.add_argument("--only", default="", help="pairs with this in their name: digits, echo")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each run, at least")
     parser.add_argument("--output", type=Path, default=_measure.ROOT / "build/ratios")
@@ -75,10 +76,13 @@ def main() -> None:
     found: dict[str, list[tuple[float, float]]] = {}
     with pairs(args, output) as all_pairs:
         for pair in all_pairs:
+            if args.only not in pair.name:
+                continue
             found[pair.name] = rounds(pair, args.rounds)
             print(summary(pair.name, found[pair.name]), flush=True)
-    content = {"machine": machine.describe(load_before), "seconds": args.seconds, "rates": found}
-    (output / "ratios.json").write_text(json.dumps(content, indent=1) + "\n")
+            about = machine.describe(load_before)
+            content = {"machine": about, "seconds": args.seconds, "rates": found}
+            (output / "ratios.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def rounds(pair: Pair, count: int) -> list[tuple[float, float]]:
