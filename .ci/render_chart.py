@@ -30,7 +30,7 @@ _MONITORED_BY_TLS: dict[str, Any] = {
             "ca": {"secret": {"name": "metrics", "key": "ca.crt"}},
             "serverName": "metrics",
         },
-    }
+    },
 }
 CASES: dict[str, dict[str, Any]] = {
     "default": {},
