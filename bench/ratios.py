@@ -1,7 +1,9 @@
-"""Two ratios of LoadGen's Offline scenario, by runs that alternate: with spread over the rounds.
+"""Ratios of LoadGen's scenarios, by runs that alternate: with spread over the rounds.
 
 h2load: the native harness over gRPC, 64 in flight on one connection, to what `h2load -c 1 -m 64`
 gets of the same server: a bare echo (a null target over gRPC), and Penstock with digits.
+server: the highest rate of Poisson arrivals within 5 ms at p99, by probes of 5 s, to Offline's
+rate: of a bare echo, which is what harness and machine can do, and of Penstock with digits.
 engine: a model over gRPC to the same model by the engine in this process.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 import _measure
 from mlperf import machine
 from mlperf.run import calibrate, expecting, probe, run_long_enough
+from mlperf.search import highest_rate
 from mlperf.settings import Plan
 from mlperf.targets import INFER, Counters, EngineTarget, GrpcTarget, Target
 from mlperf.workloads import WORKLOADS, Array, Workload, digits
@@ -56,7 +59,7 @@ class EchoTarget(GrpcTarget):
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(prog="bench/ratios.py", description=__doc__)
-    parser.add_argument("ratio", choices=("h2load", "engine"))
+    parser.add_argument("ratio", choices=("h2load", "server", "engine"))
     parser.add_argument("--model", choices=sorted(WORKLOADS), default="resnet50", help="of engine")
     parser.add_argument("--only", default="", help="pairs with this in their name: digits, echo")
     parser.add_argument("--rounds", type=int, default=3)
@@ -72,7 +75,7 @@ def main() -> None:
     output = args.output / args.ratio
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    pairs = h2load_pairs if args.ratio == "h2load" else engine_pairs
+    pairs = {"h2load": h2load_pairs, "server": server_pairs, "engine": engine_pairs}[args.ratio]
     found: dict[str, list[tuple[float, float]]] = {}
     with pairs(args, output) as all_pairs:
         for pair in all_pairs:
@@ -137,6 +140,36 @@ def _h2load_pair(  # noqa: PLR0913
 
     loadgen = offline(workload, target, "grpc", seconds, output)
     return Pair(f"LoadGen over gRPC to h2load -c 1 -m {_STREAMS}, {name}", loadgen, h2load)
+
+
+@contextmanager
+def server_pairs(args: argparse.Namespace, output: Path) -> Iterator[list[Pair]]:
+    """Poisson arrivals to bulk, of the echo and of Penstock."""
+    workload = digits()
+    with _measure.http2_echo() as (_, echo), served(workload) as address:
+        echoed = EchoTarget(workload, echo)
+        asked = GrpcTarget(workload, address)
+        with closing(echoed), closing(asked):
+            yield [
+                _server_pair("bare echo", workload, echoed, args.seconds, output / "echo"),
+                _server_pair("digits", workload, asked, args.seconds, output / "digits"),
+            ]
+
+
+def _server_pair(
+    name: str, workload: Workload, target: Target, seconds: float, output: Path
+) -> Pair:
+    def highest() -> float:
+        path = output / "server"
+        bound_ms = workload.latency_ms
+        plan = Plan(
+            workload, "Server", "performance", "grpc", path, 5.0, bound_ms=bound_ms, sut="native"
+        )
+        found = probe(plan, calibrate(plan, target), target, _PROBE_S)
+        return highest_rate(plan, target, found.samples_per_s / 4, lambda _: None).good
+
+    bulk = offline(workload, target, "grpc", seconds, output / "offline")
+    return Pair(f"Server within {workload.latency_ms:g} ms to Offline, {name}", highest, bulk)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def main(
     except NoGpuError as reason:
         print(f"bench.gpu: nothing was measured: {reason}", file=sys.stderr)
         return NO_GPU
-    key = machine_of(gpu)
+    key = {**machine_of(gpu), "LoadGen": f"{args.seconds:g} s each, {args.models}"}
     args.output.mkdir(parents=True, exist_ok=True)
     context = Context(gpu, runner, args.output, args.seconds, args.models.split(","))
     outcomes: list[Outcome] = []
