@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PY_LEVELS = [
     [
         *("errors", "setting", "access_settings", "http_settings", "store_settings", "config"),
-        *("codec", "core", "client_memory", "_messages", "threads"),
+        *("certificates", "codec", "core", "client_memory", "_messages", "threads"),
     ],
     ["worker"],  # runs in processes of its own: see worker_faults
     ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],

@@ -7,20 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from penstock.certificates import signature
 from penstock.errors import ConfigError
 
-__all__ = ["FileWatch", "signature"]
+__all__ = ["FileWatch"]
 
 _log = logging.getLogger(__name__)
-
-
-def signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file: when it was written, its size, which file it is; None = none."""
-    try:
-        found = path.stat()  # through links, as secrets are mounted in containers
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class FileWatch:

@@ -6,6 +6,7 @@ import logging
 import ssl
 from pathlib import Path
 
+from penstock.certificates import load_pair, load_roots
 from penstock.errors import StartupError
 from penstock.frontend.tls import CertificateFiles
 from penstock.http_settings import HttpSettings, MetricsTlsSettings
@@ -83,12 +84,9 @@ class HttpTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        try:
-            context.load_cert_chain(self._certificate, self._key, password="")
-            if self._roots is not None:
-                _ask_for_certificate(context, self._roots)
-        except (ssl.SSLError, OSError, ValueError) as error:  # changed since it was checked
-            raise StartupError(f"certificate {self._certificate}: {error}") from error
+        load_pair(context, self._certificate, self._key)
+        if self._roots is not None:
+            _ask_for_certificate(context, self._roots)
         return context
 
 
@@ -111,7 +109,7 @@ def metrics_tls(settings: MetricsTlsSettings) -> HttpTls | None:
 
 def _ask_for_certificate(context: ssl.SSLContext, roots: Path) -> None:
     """Each connection shows its certificate anew: a session that is resumed would not."""
-    context.load_verify_locations(roots)
+    load_roots(context, roots)
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # 1.2 resumes from a cache that has no switch
     context.num_tickets = 0

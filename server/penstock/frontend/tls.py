@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from penstock.access.watch import signature
 from penstock.access_settings import AccessSettings
+from penstock.certificates import load_pair, load_roots, signature
 from penstock.errors import StartupError
 
 __all__ = ["CertificateFiles", "check_certificates", "server_credentials"]
@@ -68,20 +68,9 @@ class CertificateFiles:
         for path in self._paths():
             _bytes_of(path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            # A password, so that a key with one is refused and nobody is asked for it.
-            context.load_cert_chain(self._certificate, self._key, password="")
-        except (ssl.SSLError, OSError, ValueError) as error:
-            raise StartupError(
-                f"certificate {self._certificate} and key {self._key} are no pair: {_reason(error)}"
-            ) from error
+        load_pair(context, self._certificate, self._key)
         if self._roots is not None:
-            try:
-                context.load_verify_locations(self._roots)
-            except (ssl.SSLError, OSError) as error:
-                raise StartupError(
-                    f"{self._roots} holds no certificates: {_reason(error)}"
-                ) from error
+            load_roots(context, self._roots)
 
     def signature(self) -> _Signature:
         """What changes when one of the files does."""
@@ -125,9 +114,3 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StartupError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.lower().replace("_", " ")
-    return str(error)

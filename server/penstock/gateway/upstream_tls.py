@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.access.watch import FileWatch
+from penstock.certificates import load_pair, load_roots
 from penstock.errors import ConfigError, StartupError
 from penstock.gateway.config import GatewayConfig
 from penstock_gateway.grpc_upstream import channel_credentials
@@ -75,17 +76,11 @@ class UpstreamTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if self._roots is not None:
-                context.load_verify_locations(self._roots)
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError([f"{self._roots} holds no certificates: {error}"]) from None
-        if self._certificate is None or self._key is None:
-            return
-        try:
-            # A password, so that a key with one is refused and nobody is asked for it.
-            context.load_cert_chain(self._certificate, self._key, password="")
-        except (ssl.SSLError, OSError, ValueError) as error:
-            pair = f"certificate {self._certificate} and key {self._key}"
-            raise ConfigError([f"{pair} are no pair: {error}"]) from None
+                load_roots(context, self._roots)
+            if self._certificate is not None and self._key is not None:
+                load_pair(context, self._certificate, self._key)
+        except StartupError as error:
+            raise ConfigError([str(error)]) from None
 
 
 def _bytes_of(path: Path | None) -> bytes | None:

@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.certificates import load_pair, load_roots, signature
 from penstock.errors import StartupError
 
 __all__ = ["ReaderTls"]
@@ -24,21 +25,18 @@ class _Files:
 
     def signature(self) -> _Signature:
         """What changes when one of the files does."""
-        return tuple(_stat(each) for each in (self.roots, self.certificate, self.key))
+        names = (self.roots, self.certificate, self.key)
+        return tuple(signature(Path(each)) for each in names if each)
 
     def context(self) -> ssl.SSLContext:
         """What to ask with; StartupError where the files will not do."""
-        try:
-            context = ssl.create_default_context(cafile=self.roots or None)
-        except (ssl.SSLError, OSError) as error:
-            raise StartupError(f"{self.roots} holds no certificates: {error}") from error
+        if self.roots:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            load_roots(context, self.roots)
+        else:
+            context = ssl.create_default_context()
         if self.certificate:
-            try:
-                # A password, so that a key with one is refused and nobody is asked for it.
-                context.load_cert_chain(self.certificate, self.key, password="")
-            except (ssl.SSLError, OSError, ValueError) as error:
-                pair = f"certificate {self.certificate} and key {self.key}"
-                raise StartupError(f"{pair} are no pair: {error}") from error
+            load_pair(context, self.certificate, self.key)
         return context
 
 
@@ -73,11 +71,3 @@ class ReaderTls:
             else:
                 _log.info("the certificates for asking were read anew")
         return self._latest
-
-
-def _stat(path: str) -> tuple[int, int, int] | None:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
