@@ -232,6 +232,13 @@ def test_other_gpu_begins_anew(tmp_path: Path) -> None:
     assert script.worked == ["build", "build"]
 
 
+def test_runs_of_another_length_begin_anew(tmp_path: Path) -> None:
+    script = Script()
+    for flags in ([], ["--seconds", "3"], ["--seconds", "3"], ["--models", "bert"]):
+        script.main(tmp_path, "--steps", "build", *flags)
+    assert script.worked == ["build"] * 3
+
+
 def test_step_that_fails_is_told_and_tried_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
