@@ -11,6 +11,9 @@ from tests.support.cli import Finished, penstock
 from tests.support.models.onnx_files import add_constant, identity
 from tests.support.models.python_files import add_python_model
 
+from penstock.store.records import DeployStatus
+from penstock.store.store import open_store
+
 pytestmark = pytest.mark.any_transport
 
 DIGEST = "sha256:0123456789abcdef"
@@ -92,12 +95,17 @@ async def test_strict_push_names_everything_that_is_missing(
         "Error: 'add' is refused by --strict: no data: give --data NAME=URI@DIGEST",
     ]
     assert await document("list") == []
+    flags = ["--owner", "ada", "--data", "train=s3://lake/t", "--strict"]
+    assert "Error: 'add' is refused by --strict: no digest of data 'train'" in "\n".join(
+        await failed("push", "add", model_file(place), *flags)
+    )
 
 
 @pytest.mark.parametrize(
     ("flags", "fragment"),
     [
         (["--data", "x"], "--data: expected NAME=URI@DIGEST"),
+        (["--data", "x=s3://lake/t@sha256:ab"], "--data x: 'sha256:ab' is no digest"),
         (["--metric", "a=b"], "--metric: expected NAME=VALUE@DATASET"),
         (["--metric", "a=1@nothing"], "'nothing' of 'a' is neither a digest nor of --data"),
         (["--metric", "a=1", "--metric", "a=2"], "--metric: 'a' is given twice"),
@@ -157,13 +165,18 @@ async def test_diff_shows_changes_and_what_breaks(place: Path) -> None:
     found = await document("diff", "m@1", "m@2")
     assert {"what": "owner", "old": "", "new": "bob"} in found["changes"]
     assert "input 'INPUT0' was FP32 [-1, -1], is FP64 [-1, -1]" in found["breaking"]
+    await done("push", "m", model_file(place, 2.0))
+    shown = await done("diff", "m@1", "m@3")
+    assert "m@3 may replace m@1" in shown
+    assert "may replace" not in await done("diff", "m@1", "m@2")
 
 
 async def test_life_of_a_version(place: Path) -> None:
     await done("push", "m", model_file(place))
     await done("push", "m", model_file(place, 2.0))
     assert "m@best: 1" in await done("alias", "m", "best", "1")
-    assert "m@best: 2 (was 1)" in await done("alias", "m", "best", "2")
+    told = await done("alias", "m", "best", "2")
+    assert told.splitlines() == ["m@best: 2 (was 1)", "no environment follows it"]
     assert "a=1" in await done("tag", "m@best", "a=1")
     assert "archived" in await done("archive", "m@1")
     assert "m@2 is" not in await done("list", "m")
@@ -173,6 +186,30 @@ async def test_life_of_a_version(place: Path) -> None:
     kinds = [event["kind"] for event in await document("log", "m")]
     assert kinds[:2] == ["pushed", "pushed"] and kinds[-2:] == ["archived", "removed"]
     assert [event["version"] for event in await document("log", "m@1")] == [1, 1, 1, 1]
+
+
+async def test_version_that_was_removed_is_not_fetched_though_another_has_its_bytes(
+    place: Path,
+) -> None:
+    await done("push", "m", model_file(place))
+    await done("push", "m", model_file(place))
+    await done("rm", "m@1")
+    (line,) = await failed("fetch", "m@1", place / "fetched")
+    assert line == "Error: m@1 is removed"
+    await done("fetch", "m@2", place / "fetched")
+
+
+async def test_alias_and_rollback_say_which_environment_follows(place: Path) -> None:
+    for constant in (1.0, 2.0):
+        await done("push", "m", model_file(place, constant))
+    await done("alias", "m", "best", "1")
+    asked = await document("deploy", "m@best", "--to", "prod")
+    with open_store(str(place / "store")) as opened:
+        opened.report(asked["id"], "server", DeployStatus.SERVING)
+    assert "prod: follows it" in await done("alias", "m", "best", "2")
+    told = await done("rollback", "m", "--in", "prod")
+    assert "prod no longer follows best: `penstock deploy m@best --to prod` has it" in told
+    assert "no environment follows it" in await done("alias", "m", "best", "1")
 
 
 async def test_verify_finds_damage_and_says_so_by_its_exit_code(place: Path) -> None:
@@ -185,6 +222,10 @@ async def test_verify_finds_damage_and_says_so_by_its_exit_code(place: Path) -> 
     end = await penstock("verify", "m", "--json")
     assert end.code == 1
     assert json.loads(end.out)[0]["status"] == "QUARANTINED"
+    again = await penstock("verify", "m")
+    assert "missing: it was damaged, and put aside in quarantine/" in " ".join(again.out.split())
+    (line,) = await failed("fetch", "m@1", place / "fetched")
+    assert line.startswith("Error: m@1 is quarantined: ")
 
 
 async def test_command_without_a_store_says_how_to_name_one(

@@ -1,11 +1,12 @@
 """The store's database: its schema, up and down, and what is told when it is not there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import event, inspect, text
 from tests.support.stores import (
     PostgresqlServer,
     directory_of,
@@ -125,6 +126,19 @@ def test_database_that_is_gone_is_told_without_its_password(tmp_path: Path) -> N
         with open_store(url):
             pass
     assert "secret" not in str(failure.value)
+
+
+def test_store_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "store"), may_create=True) as opened:
+        push(opened)
+
+        def forbid(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA query_only=ON")
+
+        event.listen(opened.database._engine, "connect", forbid)
+        with pytest.raises(StoreUnavailableError, match="no permission to write the store at"):
+            opened.alias("m", "best", 1)
+        assert opened.show(Reference("m")).version == 1
 
 
 def test_store_goes_on_when_the_database_is_back(tmp_path: Path) -> None:

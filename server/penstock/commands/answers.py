@@ -234,3 +234,4 @@ def lineage(
         svg.write_text(as_svg(graph), encoding="utf-8")
     except OSError as error:
         raise CommandError(f"cannot write {svg}: {os_reason(error)}") from None
+    typer.echo(f"wrote {svg}")

@@ -80,9 +80,16 @@ def rollback(
 
         check_name("model", name)
     with store_at(store) as opened:
+        aliases = {each.environment: each.alias for each in opened.environments_of(name)}
         asked = opened.rollback(name, environment)
         asked = _wait(opened, asked, wait_s)
     _show(asked, wait_s, as_json)
+    alias = aliases.get(environment)  # of the newest there
+    if alias and not as_json:
+        typer.echo(
+            f"{environment} no longer follows {alias}: "
+            f"`penstock deploy {name}@{alias} --to {environment}` has it follow again"
+        )
 
 
 def undeploy(

@@ -155,6 +155,8 @@ def diff(
     print_table(["", before.reference, after.reference], [list(row) for row in changes])
     for fault in breaking:
         typer.echo(f"breaking: {fault}")
+    if not breaking and before.signature and after.signature:
+        typer.echo(f"{after.reference} may replace {before.reference}: it takes and gives the same")
 
 
 def _changes(before: VersionRecord, after: VersionRecord) -> Iterator[tuple[str, str, str]]:
@@ -280,13 +282,19 @@ def alias(
         check_name("model", name)
     with store_at(store) as opened:
         before = opened.alias(name, alias_name, version)
+        newest = {each.environment: each for each in opened.environments_of(name)}
+        followers = [place for place, each in newest.items() if each.alias == alias_name]
     from penstock.commands._render import print_json
 
     if as_json:
-        print_json({"model": name, "alias": alias_name, "version": version, "was": before})
+        row = {"model": name, "alias": alias_name, "version": version, "was": before}
+        print_json({**row, "followed_by": followers})
         return
     was = f" (was {before})" if before else ""
     typer.echo(f"{name}@{alias_name}: {version if version else 'removed'}{was}")
+    if version:
+        told = f"{', '.join(followers)}: follows it" if followers else "no environment follows it"
+        typer.echo(told)
 
 
 def archive(

@@ -167,6 +167,11 @@ def _failure(shown: str, error: DBAPIError) -> StoreError:
         number = getattr(error.orig, "sqlite_errorcode", None)
         if number is not None and number & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError(f"the store at '{shown}': {reason}; nothing was changed")
+        if number is not None and number & 0xFF == sqlite3.SQLITE_READONLY:
+            return StoreUnavailableError(
+                f"no permission to write the store at '{shown}', which readers need as well: "
+                f"SQLite keeps its locks in files beside the database ({reason})"
+            )
     is_away = error.connection_invalidated or type(error).__name__ in (
         "OperationalError",
         "InterfaceError",

@@ -212,6 +212,13 @@ def _settle(connection: Connection, found: Deployment, status: DeployStatus, rea
     )
 
 
+def environment_names(connection: Connection) -> list[str]:
+    """Of all of them, sorted."""
+    return list(
+        connection.execute(select(environments.c.name).order_by(environments.c.name)).scalars()
+    )
+
+
 def generation_of(connection: Connection, environment: str) -> int:
     """A number that goes up with every change; 0 while nothing was ever deployed there."""
     query = select(environments.c.generation).where(environments.c.name == environment)

@@ -223,7 +223,9 @@ class ArtifactDirectory(Artifacts):
         except CorruptError as error:
             if self._path(entry.sha256).exists():
                 raise
-            raise CorruptError(f"'{entry.path}' is missing: {error}") from error
+            aside = any(self._quarantine.glob(f"{entry.sha256}.*"))
+            told = "it was damaged, and put aside in quarantine/" if aside else error
+            raise CorruptError(f"'{entry.path}' is missing: {told}") from error
         except StoreUnavailableError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO:
                 raise CorruptError(f"'{entry.path}': {error}") from error

@@ -100,6 +100,11 @@ class StoreEnvironments:
             raise StoreError(f"there is no deployment {number}")
         return found[0]
 
+    def environment_names(self) -> list[str]:
+        """Of all environments to which anything was ever deployed."""
+        with self.database.read() as connection:
+            return deployments.environment_names(connection)
+
     def generation(self, environment: str) -> int:
         """A number that goes up with every change of an environment."""
         with self.database.read() as connection:

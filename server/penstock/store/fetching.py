@@ -12,7 +12,7 @@ from penstock.store.artifacts import Artifacts, Moved, ignore
 from penstock.store.failures import RefusedError
 from penstock.store.files import os_failure, sync_directory, sync_tree
 from penstock.store.layout import lay_out
-from penstock.store.records import VersionRecord
+from penstock.store.records import VersionRecord, VersionStatus
 
 __all__ = ["fetch_version"]
 
@@ -35,10 +35,14 @@ def fetch_version(
         The model's directory.
 
     Raises:
-        RefusedError: there is something of that name, or somebody fetches the same just now.
+        RefusedError: the version is removed or quarantined, there is something of that name, or
+            somebody fetches the same just now.
         CorruptError: the store's bytes are not those that were pushed.
         StoreUnavailableError: they cannot be read, or not be written here.
     """
+    if record.status in (VersionStatus.REMOVED, VersionStatus.QUARANTINED):
+        reason = f": {record.reason}" if record.reason else ""
+        raise RefusedError(f"{record.reference} is {record.status.lower()}{reason}")
     target = directory / record.model
     partial = directory / f".{record.model}-{record.version}-{record.digest[7:23]}.part"
     try:

@@ -36,6 +36,9 @@ class FollowedStore(Protocol):
     def desired(self, environment: str) -> tuple[int, list[Desired]]:
         """The generation, and what should be served as of it."""
 
+    def environment_names(self) -> list[str]:
+        """Of all environments."""
+
     def report(
         self,
         deployment_id: int,
@@ -161,8 +164,17 @@ class StoreFollower:
             raise StartupError("; ".join(self._failures.values()))
         await self.poll()  # what came of it is reported, and may have been asked for meanwhile
         if not self._serving and not self._absent:
-            environment = self._settings.environment
-            _log.warning("nothing is deployed to environment '%s' yet", environment)
+            await self._warn_of_nothing()
+
+    async def _warn_of_nothing(self) -> None:
+        """With what other environments there are: the name may be misspelt."""
+        others: list[str] = []
+        with suppress(StoreError):
+            others = await self._threads.run(self._store.environment_names)
+        environment = self._settings.environment
+        told = ", ".join(f"'{each}'" for each in others if each != environment) or "none"
+        text = "nothing is deployed to environment '%s' yet; other environments of the store: %s"
+        _log.warning(text, environment, told)
 
     def start(self) -> None:
         """Begins to follow."""

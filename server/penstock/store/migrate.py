@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +14,8 @@ from sqlalchemy import Connection, inspect
 from penstock.store.failures import RefusedError
 
 __all__ = ["HEAD", "ensure_current", "migrate", "upgrade"]
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # else each start tells of its set-up
 
 _NO_STORE = "there is no store yet: the first `penstock push` makes it"
 _SCRIPTS = Path(__file__).parent / "migrations"

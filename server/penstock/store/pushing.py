@@ -34,6 +34,8 @@ from penstock.store.store import Store
 __all__ = ["Imported", "Inspection", "PushRequest", "push_model"]
 
 _DIGEST = re.compile(r"[A-Za-z0-9_+-]+:[0-9A-Za-z]{8,128}|[0-9a-f]{8,128}")
+_HASHED = re.compile(r"(sha\d*|md5|blake\w*|xxh\w*|crc\w*)([:_-].*)?", re.IGNORECASE)
+"""What is meant for a digest, and not the end of a URI."""
 _MAX_TEXT = 255
 
 
@@ -211,10 +213,12 @@ def _check_no_secrets(package: Package) -> None:
 
 def _check_complete(name: str, known: NewVersion) -> None:
     kinds = {link.kind for link in known.links}
+    vague = [link.name for link in known.links if link.kind == "data" and not link.digest]
     missing = [
         *([] if known.owner else ["no owner: give --owner"]),
         *([] if "code" in kinds else ["no code: neither PATH nor this directory is a git commit"]),
         *([] if "data" in kinds else ["no data: give --data NAME=URI@DIGEST"]),
+        *(f"no digest of data '{each}': give --data {each}=URI@DIGEST" for each in vague),
     ]
     if missing:
         raise RefusedError(*(f"'{name}' is refused by --strict: {each}" for each in missing))
@@ -242,6 +246,10 @@ def _data(text: str) -> Link:
         raise RefusedError(f"--data: expected NAME=URI@DIGEST, got '{scrubbed(text)}'")
     uri, at, digest = rest.rpartition("@")
     if not at or not _DIGEST.fullmatch(digest):
+        if at and _HASHED.fullmatch(digest):
+            raise RefusedError(
+                f"--data {name}: '{digest}' is no digest: expected 8 characters or more"
+            )
         uri, digest = rest, ""
     return Link("data", _short("--data", name), uri=without_credentials(uri), digest=digest)
 

@@ -56,6 +56,9 @@ class FakeStore:
     def desired(self, environment: str) -> tuple[int, list[Desired]]:
         return self.generation_, self.wanted
 
+    def environment_names(self) -> list[str]:
+        return ["prod", "staging"]
+
     def report(
         self,
         deployment_id: int,
@@ -130,6 +133,14 @@ async def test_nothing_is_asked_for_twice(world: World) -> None:
     await world.polls()
     assert world.deployer.tried == [(1, None)]
     assert world.store.reports == [(1, "SERVING", "")]
+
+
+async def test_environment_without_deployments_is_told_with_those_that_there_are(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.follower.look()
+    told = "nothing is deployed to environment 'prod' yet; other environments of the store: "
+    assert f"{told}'staging'" in caplog.text
 
 
 async def test_failure_is_reported_and_the_old_version_serves_on(world: World) -> None:
