@@ -25,7 +25,7 @@ Result<std::unique_ptr<Dispatcher>> Dispatcher::Start(Recorder* recorder, Limits
                                                       const Carrier::Factory& factory) {
   std::unique_ptr<Dispatcher> made(new Dispatcher(recorder, limits));
   PENSTOCK_ASSIGN_OR_RETURN(made->carrier_, factory(made.get(), made->wake_.fd()));
-  made->thread_ = Thread("ps-loadgen", [made = made.get()]() noexcept { made->Run(); });
+  made->thread_ = LastingThread([made = made.get()]() noexcept { made->Run(); });
   return made;
 }
 

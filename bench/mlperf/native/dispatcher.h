@@ -13,8 +13,8 @@
 #include "base/event_fd.h"
 #include "base/mutex.h"
 #include "base/status.h"
-#include "base/thread.h"
 #include "load/outcome.h"
+#include "native/lasting_thread.h"
 #include "native/recorder.h"
 #include "native/target.h"
 
@@ -100,7 +100,7 @@ class Dispatcher final : public Target, private Carrier::Sink {
   bool is_armed_ GUARDED_BY(mu_) = false;  // the thread waits or will: it must be woken
   bool is_closing_ GUARDED_BY(mu_) = false;
 
-  Thread thread_;
+  LastingThread thread_;
 };
 
 }  // namespace penstock::loadgen
