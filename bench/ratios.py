@@ -86,6 +86,8 @@ def main() -> None:
             about = machine.describe(load_before)
             content = {"machine": about, "seconds": args.seconds, "rates": found}
             (output / "ratios.json").write_text(json.dumps(content, indent=1) + "\n")
+    if not found:
+        raise SystemExit(f"--only {args.only}: no pair of {args.ratio} is called so")
 
 
 def rounds(pair: Pair, count: int) -> list[tuple[float, float]]:

@@ -13,13 +13,18 @@ def parse_cpus(text: str) -> frozenset[int]:
     Raises:
         ValueError: it is no such list, or leaves the harness none.
     """
+    allowed = os.sched_getaffinity(0)
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    allowed = os.sched_getaffinity(0)
-    if not found or not found <= allowed or found == allowed:
-        raise ValueError(f"some of {shown(allowed)}, but not all: {text!r}")
+        if not all(each.isdecimal() for each in (first, last or first)):
+            raise ValueError(f"expected processors such as 0-2,5, got {text!r}")
+        chosen = range(int(first), int(last or first) + 1)
+        if not chosen or not {chosen[0], chosen[-1]} <= allowed:
+            raise ValueError(f"expected some of {shown(allowed)}, got {text!r}")
+        found.update(chosen)
+    if not found < allowed:
+        raise ValueError(f"expected some of {shown(allowed)}, but not all, got {text!r}")
     return frozenset(found)
 
 

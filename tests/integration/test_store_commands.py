@@ -206,7 +206,7 @@ async def test_alias_and_rollback_say_which_environment_follows(place: Path) -> 
     asked = await document("deploy", "m@best", "--to", "prod")
     with open_store(str(place / "store")) as opened:
         opened.report(asked["id"], "server", DeployStatus.SERVING)
-    assert "prod: follows it" in await done("alias", "m", "best", "2")
+    assert "followed by prod" in await done("alias", "m", "best", "2")
     told = await done("rollback", "m", "--in", "prod")
     assert "prod no longer follows best: `penstock deploy m@best --to prod` has it" in told
     assert "no environment follows it" in await done("alias", "m", "best", "1")

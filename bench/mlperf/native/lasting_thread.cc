@@ -11,7 +11,8 @@ namespace penstock::loadgen {
 struct LastingThread::Worker {
   Mutex mu;
   CondVar changed;
-  std::function<void()> work GUARDED_BY(mu);  // null: it waits
+  std::function<void()> work GUARDED_BY(mu);  // to be begun
+  bool is_busy GUARDED_BY(mu) = false;
   Thread thread;
 };
 
@@ -46,6 +47,7 @@ LastingThread::LastingThread(std::function<void()> work) {
   }
   const MutexLock lock(worker_->mu);
   worker_->work = std::move(work);
+  worker_->is_busy = true;
   worker_->changed.NotifyAll();
 }
 
@@ -53,7 +55,7 @@ void LastingThread::Join() {
   if (worker_ == nullptr) return;
   {
     const MutexLock lock(worker_->mu);
-    while (worker_->work != nullptr) worker_->changed.Wait(worker_->mu);
+    while (worker_->is_busy) worker_->changed.Wait(worker_->mu);
   }
   Pool& idle = pool();
   const MutexLock lock(idle.mu);
@@ -66,11 +68,12 @@ void LastingThread::Serve(Worker* worker) noexcept {
     {
       const MutexLock lock(worker->mu);
       while (worker->work == nullptr) worker->changed.Wait(worker->mu);
-      work = worker->work;
+      work = std::exchange(worker->work, nullptr);
     }
     work();
+    work = nullptr;  // what it holds is gone when Join returns
     const MutexLock lock(worker->mu);
-    worker->work = nullptr;
+    worker->is_busy = false;
     worker->changed.NotifyAll();
   }
 }

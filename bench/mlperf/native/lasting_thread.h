@@ -11,6 +11,7 @@ namespace penstock::loadgen {
 // keeps pointers to what a thread logs with (Logger::threads_to_swap_deferred_), and may follow them
 // after a thread has ended.
 // Threading: confined to its owner.
+// Ownership: while it has work, of the thread, which is the process's otherwise.
 // Blocking: Join and the destructor wait for the work to return; the owner tells it to stop first.
 class LastingThread {
  public:

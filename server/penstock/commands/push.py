@@ -65,7 +65,9 @@ FromVersion = Annotated[
     int | None,
     typer.Option("--from-version", min=1, help="Of a directory with versions; else the latest."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse it without owner, code and data.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse it without owner, code and digests of data.")
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -156,7 +156,9 @@ def diff(
     for fault in breaking:
         typer.echo(f"breaking: {fault}")
     if not breaking and before.signature and after.signature:
-        typer.echo(f"{after.reference} may replace {before.reference}: it takes and gives the same")
+        typer.echo(
+            f"{after.reference} may replace {before.reference}: nothing its clients use is gone"
+        )
 
 
 def _changes(before: VersionRecord, after: VersionRecord) -> Iterator[tuple[str, str, str]]:
@@ -293,8 +295,8 @@ def alias(
     was = f" (was {before})" if before else ""
     typer.echo(f"{name}@{alias_name}: {version if version else 'removed'}{was}")
     if version:
-        told = f"{', '.join(followers)}: follows it" if followers else "no environment follows it"
-        typer.echo(told)
+        places = ", ".join(followers)
+        typer.echo(f"followed by {places}" if places else "no environment follows it")
 
 
 def archive(

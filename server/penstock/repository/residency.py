@@ -259,21 +259,29 @@ class Residency:
             victims = self._evictable(name, is_patient)
             if sum(each.size_bytes for each in victims) < self._short(needed):
                 return self._refusal(name, needed)
-            evictions = self.evictions
-            await self._evict(sorted(victims, key=self._used_unix_s), name, needed)
-            if self.evictions == evictions:
+            leaving = self._evict(sorted(victims, key=self._used_unix_s), name, needed)
+            if not leaving:
                 return self._refusal(name, needed)
+            await asyncio.gather(*leaving)
         return None
 
-    async def _evict(self, victims: Sequence[Resident], name: str, needed: int) -> None:
-        """Unloads models, the first first, until so many bytes are free; none that is asked now."""
+    def _evict(self, victims: Sequence[Resident], name: str, needed: int) -> list[Awaitable[None]]:
+        """Begins to unload models, the first first, until so many bytes will be free.
+
+        Returns:
+            What to await for each.
+        """
+        leaving = []
+        short = self._short(needed)
         for victim in victims:
-            if self._short(needed) <= 0:
-                return
+            if short <= 0:
+                break
             freed = self._models.evict(victim.name, f"'{name}' is loaded")
             if freed is not None:
                 self.evictions += 1
-                await freed
+                short -= victim.size_bytes
+                leaving.append(freed)
+        return leaving
 
     def _short(self, needed: int) -> int:
         """Bytes that have to be freed before so many are."""

@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.certificates import load_pair, load_roots, signature
+from penstock.certificates import client_context, load_pair, signature
 from penstock.errors import StartupError
 
 __all__ = ["ReaderTls"]
@@ -30,11 +30,7 @@ class _Files:
 
     def context(self) -> ssl.SSLContext:
         """What to ask with; StartupError where the files will not do."""
-        if self.roots:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            load_roots(context, self.roots)
-        else:
-            context = ssl.create_default_context()
+        context = client_context(self.roots)
         if self.certificate:
             load_pair(context, self.certificate, self.key)
         return context

@@ -150,8 +150,13 @@ class ArtifactCache:
                 return True
         except CorruptError:
             pass
-        self._let_go(key)
-        self._remove(self._models / key)
+        with self._mutex:
+            descriptor = self._in_use.pop(key, None)
+        if descriptor is not None:
+            try:
+                self._remove(self._models / key, descriptor)
+            finally:
+                os.close(descriptor)
         return False
 
     def _let_go(self, key: str) -> None:
@@ -182,8 +187,8 @@ class ArtifactCache:
 
     def _forgotten(self) -> list[Path]:
         """What was cut off, and nobody has gone on with for a week."""
-        oldest = time.time() - _KEPT_S
-        return [left for left in self._partial.iterdir() if left.stat().st_mtime < oldest]
+        oldest_ns = time.time_ns() - _KEPT_S * 1_000_000_000
+        return [left for left in self._partial.iterdir() if _modified_ns(left) < oldest_ns]
 
     def _download(self, key: str, record: VersionRecord, artifacts: Artifacts) -> None:
         with self._place_for(key) as target:
@@ -268,18 +273,27 @@ class ArtifactCache:
         except FileNotFoundError:
             return True
         try:
-            if not _lock_now(descriptor):  # another server's
+            if not _lock_now(descriptor) or not _is_at(descriptor, entry):  # another server's
                 return False
-            self._remove(entry)
+            self._remove(entry, descriptor)
             return True
         finally:
             os.close(descriptor)
 
-    def _remove(self, entry: Path) -> None:
+    def _remove(self, entry: Path, descriptor: int) -> None:
+        """Removes what is open, unless another server was faster, whose new one stays."""
         aside = self._temporary / secrets.token_hex(16)
-        with suppress(FileNotFoundError):  # another server was faster
+        try:
             os.rename(entry, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        except FileNotFoundError:
+            return
+        if _is_at(descriptor, aside):
+            shutil.rmtree(aside, ignore_errors=True)
+            return
+        try:
+            os.rename(aside, entry)
+        except OSError:  # there is a third one by now
+            shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
     def _locked(self, operation: int) -> Iterator[None]:

@@ -163,7 +163,7 @@ class StoreFollower:
                 await self._send_reports()
             raise StartupError("; ".join(self._failures.values()))
         await self.poll()  # what came of it is reported, and may have been asked for meanwhile
-        if not self._serving and not self._absent:
+        if not (self._serving or self._absent or self._failures or self._counts["failed"]):
             await self._warn_of_nothing()
 
     async def _warn_of_nothing(self) -> None:

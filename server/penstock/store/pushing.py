@@ -34,7 +34,7 @@ from penstock.store.store import Store
 __all__ = ["Imported", "Inspection", "PushRequest", "push_model"]
 
 _DIGEST = re.compile(r"[A-Za-z0-9_+-]+:[0-9A-Za-z]{8,128}|[0-9a-f]{8,128}")
-_HASHED = re.compile(r"(sha\d*|md5|blake\w*|xxh\w*|crc\w*)([:_-].*)?", re.IGNORECASE)
+_HASHED = re.compile(r"(sha\d*|md5|blake\w*|xxh\w*|crc\w*)[:_-][^/]*", re.IGNORECASE)
 """What is meant for a digest, and not the end of a URI."""
 _MAX_TEXT = 255
 
@@ -71,7 +71,7 @@ class PushRequest:
         metrics: NAME=VALUE[@DATASET], a dataset of `data` or a digest.
         run: ID or ID=URI of the training run.
         parent: NAME@VERSION that it was made from, and `recipe`: how.
-        strict: refuse what has no owner, no code or no data.
+        strict: refuse what has no owner, no code or no data with a digest.
         imported: what another registry knows of it; then no code is looked for: the place where
             the registry keeps a model is not the one where it was made.
     """
@@ -248,7 +248,8 @@ def _data(text: str) -> Link:
     if not at or not _DIGEST.fullmatch(digest):
         if at and _HASHED.fullmatch(digest):
             raise RefusedError(
-                f"--data {name}: '{digest}' is no digest: expected 8 characters or more"
+                f"--data {name}: '{digest}' is no digest: expected ALGORITHM:DIGEST, of 8 to 128 "
+                "letters and digits"
             )
         uri, digest = rest, ""
     return Link("data", _short("--data", name), uri=without_credentials(uri), digest=digest)

@@ -333,6 +333,8 @@ def test_plot_is_svg_that_loads_nothing() -> None:
         ["--server-cpus", "none"],
         ["--server-cpus", "0-4095"],
         ["--server-cpus", "4095"],
+        ["--server-cpus", "0-99999999999"],
+        ["--server-cpus", "1-0"],
         ["--server-cpus", "0", "--target", "engine"],
         ["--server-cpus", "0", "--address", "a:1"],
     ],
