@@ -212,8 +212,7 @@ class ArtifactCache:
     def _place_for(self, key: str) -> Iterator[Path]:
         """A directory to fetch to, with what is left of an earlier try unless it is in use."""
         target = self._partial / key
-        target.mkdir(exist_ok=True)
-        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _made(target)
         try:
             if _lock_now(descriptor) and _is_at(descriptor, target):
                 yield target
@@ -315,6 +314,15 @@ def _check_no_others(repository: Path, record: VersionRecord) -> None:
     others -= {Path(record.model, place_of(each.path, record.version)) for each in record.files}
     if others:
         raise CorruptError(f"'{min(others)}' is not of {record.reference}")
+
+
+def _made(directory: Path) -> int:
+    """The directory, open; made where it is not there, as often as another server moves it."""
+    while True:
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+        with suppress(FileNotFoundError):
+            return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _lock_now(descriptor: int) -> bool:
