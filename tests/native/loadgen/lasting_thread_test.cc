@@ -33,7 +33,9 @@ TEST(LastingThreadTest, WorkAtTheSameTimeHasThreadsOfItsOwn) {
 
 TEST(LastingThreadTest, DestructorWaitsForTheWork) {
   bool is_done = false;
-  { const LastingThread thread([&] { is_done = true; }); }
+  {
+    const LastingThread thread([&] { is_done = true; });
+  }
   EXPECT_TRUE(is_done);
 }
 
