@@ -284,8 +284,7 @@ def alias(
         check_name("model", name)
     with store_at(store) as opened:
         before = opened.alias(name, alias_name, version)
-        newest = {each.environment: each for each in opened.environments_of(name)}
-        followers = [place for place, each in newest.items() if each.alias == alias_name]
+        followers = [each.environment for each in opened.following(name, alias_name)]
     from penstock.commands._render import print_json
 
     if as_json:

@@ -137,6 +137,11 @@ class StoreEnvironments:
         with self.database.read() as connection:
             return deployments.deployments_of(connection, model=model, statuses=statuses)
 
+    def following(self, model: str, alias: str) -> list[Deployment]:
+        """The newest deployment of each environment that follows an alias."""
+        with self.database.read() as connection:
+            return deployments.following(connection, model, alias)
+
     @contextmanager
     def _changing(self, model: str) -> Iterator[Connection]:
         """A transaction that changes something of a model; others wait, and see what it did."""
