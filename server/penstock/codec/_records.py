@@ -224,13 +224,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What ModelMetadata answers; versions are those that are served, ascending."""
+    """What ModelMetadata answers; versions are those that are served, ascending.
+
+    Attributes:
+        runs_on: where the version that was asked for computes; the message has no field for it.
+    """
 
     name: str
     versions: tuple[str, ...]
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    runs_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +254,16 @@ class VersionStatistics:
 
     Attributes:
         operations: of an inference, as the configuration says; None: it does not.
+        runs_on: where it computes: "CPU", "GPU 0 (NVIDIA H200), CUDAExecutionProvider".
+        engine: that runs it, with its version.
     """
 
     name: str
     version: int
     counters: Mapping[str, Any]
     operations: int | None = None
+    runs_on: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True, slots=True)

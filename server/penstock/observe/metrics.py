@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from penstock.codec import VersionStatistics
+from penstock.observe.devices import device_families
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
 from penstock.observe.gpu import GpuMonitor
 from penstock.observe.memory import instance_changes, memory_families
@@ -108,7 +109,9 @@ class Metrics:
         return CONTENT_TYPE, self._text
 
     def _families(self) -> Iterator[Family]:
-        yield from model_families([each for each in self._versions() if each.counters])
+        versions = [each for each in self._versions() if each.counters]
+        yield from model_families(versions)
+        yield from device_families(versions)
         engine = self._engine()
         yield from _engine_families(engine)
         yield instance_changes(self._instances())

@@ -47,6 +47,8 @@ class ServedVersion:
         handle: the engine's side of it.
         warm_ups: bytes of the ModelInferRequests that a further instance is warmed up with; kept
             where there may be one.
+        runs_on: where it computes, and
+        engine: name and version of what computes it.
     """
 
     version: int
@@ -55,6 +57,8 @@ class ServedVersion:
     outputs: tuple[TensorMetadata, ...]
     handle: EngineVersion
     warm_ups: tuple[bytes, ...] = ()
+    runs_on: str = ""
+    engine: str = ""
 
 
 @dataclass(slots=True)
@@ -263,7 +267,14 @@ class ModelCatalog:
         """
         served = self._find(name, version)
         versions = tuple(str(number) for number in sorted(self._models[name].serving))
-        return ModelMetadata(name, versions, served.config.platform, served.inputs, served.outputs)
+        return ModelMetadata(
+            name,
+            versions,
+            served.config.platform,
+            served.inputs,
+            served.outputs,
+            served.runs_on,
+        )
 
     def config(self, name: str, version: str = "") -> ModelConfig:
         """The configuration, completed. Raises as `metadata` does."""
@@ -284,6 +295,8 @@ class ModelCatalog:
                 served.version,
                 served.handle.stats(),
                 operations_per_inference(served.config),
+                served.runs_on,
+                served.engine,
             )
             for model, versions in chosen.items()
             for served in versions

@@ -227,7 +227,9 @@ class ModelLoader:
         inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")
         kept = warmups if instance_bounds(config) is not None else []
         again = tuple(request for warmup, request in kept for _ in range(max(warmup.count, 1)))
-        return ServedVersion(version, config, inputs, outputs, handle, again)
+        return ServedVersion(
+            version, config, inputs, outputs, handle, again, opened.runs_on, opened.engine
+        )
 
     def check_version(self, plan: LoadPlan, version: int) -> None:
         """Does all of `prepare` that makes no instance and runs nothing; raises as it does."""
