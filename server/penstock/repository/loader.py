@@ -231,10 +231,15 @@ class ModelLoader:
             version, config, inputs, outputs, handle, again, opened.runs_on, opened.engine
         )
 
-    def check_version(self, plan: LoadPlan, version: int) -> None:
-        """Does all of `prepare` that makes no instance and runs nothing; raises as it does."""
-        _, config = self.open_version(plan, version)
+    def check_version(self, plan: LoadPlan, version: int) -> str:
+        """Does all of `prepare` that makes no instance and runs nothing; raises as it does.
+
+        Returns:
+            Where the version would compute.
+        """
+        opened, config = self.open_version(plan, version)
         _warmup_requests(plan, config, version)
+        return opened.runs_on
 
     def _config(
         self, model: ModelDirectory, config_json: str | None, faults: Faults
