@@ -253,9 +253,10 @@ class VersionStatistics:
     """Counters of one version, as the core's Version.stats() gives them.
 
     Attributes:
-        operations: of an inference, as the configuration says; None: it does not.
+        operations: of an inference; None: nobody has counted them.
         runs_on: where it computes: "CPU", "GPU 0 (NVIDIA H200), CUDAExecutionProvider".
         engine: that runs it, with its version.
+        peak: operations per second of its devices, as its configuration says; None: it does not.
     """
 
     name: str
@@ -264,6 +265,7 @@ class VersionStatistics:
     operations: int | None = None
     runs_on: str = ""
     engine: str = ""
+    peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,31 @@ _PER_GRAPH: Sequence[tuple[str, str, str]] = (
 )
 
 
-def device_families(versions: Sequence[VersionStatistics]) -> Iterator[Family]:
-    """Where each version runs; of those on devices beside the CPU, how."""
+_PEAK = (
+    "penstock_model_peak_operations_per_second",
+    "Operations per second that the version's devices were measured to reach",
+)
+_CPU = "CPU"
+
+
+def device_families(
+    versions: Sequence[VersionStatistics], peaks: Mapping[str, float]
+) -> Iterator[Family]:
+    """Where each version runs; of those on devices beside the CPU, how.
+
+    Args:
+        versions: with counters.
+        peaks: operations per second by "CPU", "GPU", name or UUID.
+    """
     info = Family("penstock_model_info", "What a version is run by, and on what", "gauge")
     for each in versions:
         info.add({**_labels(each), "engine": each.engine, "runs_on": each.runs_on}, 1.0)
     yield info
+    peak = Family(*_PEAK, "gauge")
+    for each in versions:
+        if (rate := _peak(each, peaks)) is not None:
+            peak.add(_labels(each), rate)
+    yield peak
     used = [
         ({**_labels(each), "gpu_uuid": use["uuid"]}, use)
         for each in versions
@@ -70,6 +89,23 @@ def device_families(versions: Sequence[VersionStatistics]) -> Iterator[Family]:
         yield family
     for name, key, text in _PER_GRAPH:
         yield _per_graph(Family(name, text, "counter"), key, used)
+
+
+def _peak(version: VersionStatistics, peaks: Mapping[str, float]) -> float | None:
+    """Of all its devices together; None where it is not known of each of them.
+
+    Where a Python model computes nobody knows.
+    """
+    if version.peak is not None:
+        return version.peak
+    if version.runs_on == _CPU:
+        return peaks.get(_CPU)
+    rates = [
+        next((peaks[key] for key in (use["uuid"], use["name"], use["kind"]) if key in peaks), None)
+        for use in version.counters["devices"]
+    ]
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) if known and len(known) == len(rates) else None
 
 
 def _per_graph(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from penstock.codec import VersionStatistics
@@ -77,11 +78,13 @@ class Metrics:
         memory: Callable[[], Stats | None] = lambda: None,
         transport: Callable[[], Mapping[str, int]] = dict,
         gpus: Callable[[], Iterable[Family]] = tuple,
+        peaks: Mapping[str, float] = MappingProxyType({}),
         http: Callable[[], Iterable[Family]] = tuple,
         unlogged: Callable[[], int] = lambda: 0,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gpus = gpus
+        self._peaks = peaks
         self._http = http
         self._unlogged = unlogged
         self._jobs = jobs
@@ -111,7 +114,7 @@ class Metrics:
     def _families(self) -> Iterator[Family]:
         versions = [each for each in self._versions() if each.counters]
         yield from model_families(versions)
-        yield from device_families(versions)
+        yield from device_families(versions, self._peaks)
         engine = self._engine()
         yield from _engine_families(engine)
         yield instance_changes(self._instances())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.codec import (
@@ -15,7 +15,7 @@ from penstock.codec import (
 )
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
-from penstock.repository.own_parameters import operations_per_inference
+from penstock.repository.own_parameters import peak_operations_per_second
 from penstock.repository.states import (
     EVICTED,
     GIVEN_UP,
@@ -49,6 +49,7 @@ class ServedVersion:
             where there may be one.
         runs_on: where it computes, and
         engine: name and version of what computes it.
+        operations: tells what a row costs; None as long as nobody knows.
     """
 
     version: int
@@ -59,6 +60,7 @@ class ServedVersion:
     warm_ups: tuple[bytes, ...] = ()
     runs_on: str = ""
     engine: str = ""
+    operations: Callable[[], int | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -294,9 +296,10 @@ class ModelCatalog:
                 model,
                 served.version,
                 served.handle.stats(),
-                operations_per_inference(served.config),
+                served.operations(),
                 served.runs_on,
                 served.engine,
+                peak_operations_per_second(served.config),
             )
             for model, versions in chosen.items()
             for served in versions

@@ -11,9 +11,9 @@ from penstock.observe.exposition import render
 GPU: dict[str, Any] = {**STATS["devices"][0], "id": 1, "uuid": "GPU-1", "uncaptured_runs": 9}
 
 
-def lines(*versions: VersionStatistics) -> list[str]:
+def lines(*versions: VersionStatistics, **peaks: float) -> list[str]:
     """The samples, without help and types."""
-    text = render(device_families(versions)).decode()
+    text = render(device_families(versions, peaks)).decode()
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
