@@ -25,10 +25,10 @@ def test_several_come_in_one_variable() -> None:
 def test_what_is_no_peak_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         config(text)
-    assert list(raised.value.faults) == [f"--peak-operations: expected DEVICE=RATE, got {text!r}"]
+    assert raised.value.faults == (f"--peak-operations: expected DEVICE=RATE, got {text!r}",)
 
 
 def test_device_with_two_peaks_is_refused() -> None:
     with pytest.raises(ConfigError) as raised:
         config("CPU=1", "CPU=2")
-    assert list(raised.value.faults) == ["--peak-operations: 'CPU' has two rates"]
+    assert raised.value.faults == ("--peak-operations: 'CPU' has two rates",)
