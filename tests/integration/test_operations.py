@@ -1,5 +1,7 @@
 """What a row costs, counted by a server that is scraped, and what of the peak that is."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -107,3 +109,13 @@ async def test_peak_of_a_model_is_that_of_all_its_devices(tmp_path: Path) -> Non
     assert seen[of(PEAK, "both")] == 4e14
     assert seen[of(PEAK, "own")] == 7
     assert of(NAME, "both") not in seen
+
+
+async def test_plan_has_what_was_counted_when_it_was_built(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "plan") / "1" / "model.plan"
+    digest = hashlib.sha256(plan.read_bytes()).hexdigest()
+    sidecar = {"key": "k", "recipe": {}, "sha256": digest, "operations_per_inference": 640}
+    plan.with_name("model.plan.json").write_text(json.dumps(sidecar))
+    async with run_server(server_config(tmp_path)) as server:
+        seen = await scrape_until(server, lambda it: of(NAME, "plan") in it)
+    assert seen[of(NAME, "plan")] == 640

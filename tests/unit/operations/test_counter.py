@@ -150,3 +150,17 @@ def test_child_gives_way_and_is_told_nothing_of_the_server(
     script = f"import json, os; json.dump(dict(os.environ), open({str(told)!r}, 'w'))"
     answer_of(counter(script), path)
     assert not [name for name in json.loads(told.read_text()) if name.startswith("PENSTOCK_")]
+
+
+def test_plan_is_asked_of_what_built_it(tmp_path: Path) -> None:
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"plan")
+    asked: list[Path] = []
+
+    def of_plan(path: Path) -> int:
+        asked.append(path)
+        return 7
+
+    settings = CounterSettings(command=("/nonexistent",))
+    assert answer_of(OperationCounter(settings, of_plan), plan) == 7
+    assert asked == [plan]
