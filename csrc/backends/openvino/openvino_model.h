@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <openvino/frontend/manager.hpp>
 #include <openvino/runtime/compiled_model.hpp>
@@ -32,6 +33,8 @@ class OpenVinoModel : public BackendModel {
   // Whether a batch may run on its caller's thread: the engine has more than one for it. With one it
   // swallows there what a node throws.
   bool infers_on_caller() const { return infers_on_caller_; }
+  // As PaddedRows takes it; 0 where batches run at the size they have.
+  size_t spare_row_bytes() const { return spare_row_bytes_; }
 
  private:
   OpenVinoModel(std::string label, GraphSignature graph)
@@ -46,6 +49,7 @@ class OpenVinoModel : public BackendModel {
   std::unique_ptr<ShapeCheck> shape_check_;  // synchronised by itself
   ov::CompiledModel compiled_;
   bool infers_on_caller_ = false;
+  size_t spare_row_bytes_ = 0;
 };
 
 }  // namespace penstock::openvino
