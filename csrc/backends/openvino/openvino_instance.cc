@@ -46,8 +46,8 @@ Status OpenVinoInstance::Run(std::span<const BatchInput> inputs, std::span<const
   if (model_.infers_on_caller()) {
     request_.infer();
   } else {
-    // On one thread infer() swallows what a node throws, and the outputs would be those of the batch
-    // before, which are another client's.
+    // infer() would swallow what a node throws, and the outputs be those of the batch before, which
+    // are another client's.
     request_.start_async();
     request_.wait();
   }
