@@ -134,7 +134,8 @@ bool IsRowWise(const ov::Model& model) {
   Walk walk;
   for (const auto& node : model.get_ordered_ops()) {
     if (ov::is_type<ov::op::v0::Parameter>(node)) {
-      if (!HasRows(std::as_const(*node).output(0))) return false;
+      const ov::Output<const ov::Node> input = std::as_const(*node).output(0);
+      if (!HasRows(input) || input.get_partial_shape()[0] != ov::Dimension()) return false;
       walk.Add(*node);
     } else if (walk.HasInputOfRows(*node)) {
       if (!walk.KeepsRows(*node)) return false;

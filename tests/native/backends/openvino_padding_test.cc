@@ -108,6 +108,8 @@ TEST(RowWiseTest, Inputs_NeedRowsOfOneSizeAndRealNumbers) {
   const auto relu = [](const auto& x) -> Node { return std::make_shared<op::Relu>(x); };
   EXPECT_FALSE(IsRowWiseWith(relu, {-1, -1}));
   EXPECT_FALSE(IsRowWiseWith(relu, {2, 4}));
+  EXPECT_FALSE(IsRowWiseWith(relu, {ov::Dimension(1, 8), 4}));
+  EXPECT_FALSE(IsRowWiseWith(relu, {ov::Dimension(2, -1), 4}));
   EXPECT_FALSE(IsRowWiseWith(relu, {4, -1}));
   EXPECT_FALSE(IsRowWiseWith(relu, ov::PartialShape::dynamic()));
   EXPECT_FALSE(IsRowWiseWith(relu, {}));
