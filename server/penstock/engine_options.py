@@ -9,7 +9,7 @@ from pathlib import Path
 
 from penstock.config import ServerConfig
 
-__all__ = ["engine_directory", "engine_options"]
+__all__ = ["engine_builder", "engine_directory", "engine_options"]
 
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
@@ -17,6 +17,8 @@ _TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt_lean_libs")
 """Those that hold TensorRT's runtime: in full, and for version-compatible plans only."""
 _CUDA_PACKAGES = ("nvidia", "tensorrt_libs")
 """Those that hold what ONNX Runtime's providers of GPUs are linked with, in folders `lib`."""
+_BUILDER = "builder"
+"""An option of tensorrt that is the server's own: what builds engines of ONNX at a load."""
 _ORT_ROOT = "ONNXRUNTIME_ROOT"
 """Of the environment: an unpacked archive of ONNX Runtime, in place of the wheel's."""
 _WORKER = Path(__file__).parent / "worker" / "__main__.py"
@@ -38,11 +40,18 @@ def engine_options(config: ServerConfig) -> dict[str, dict[str, str]]:
     onnxruntime.setdefault("cuda_libraries", ":".join(map(str, _cuda_directories())))
     onnxruntime.setdefault("engine_cache", str(engine_directory(config)))
     found = [each for package in _TENSORRT_PACKAGES for each in _package_directories(package)]
-    options.setdefault("tensorrt", {}).setdefault("search", ":".join(map(str, found)))
+    tensorrt = options.setdefault("tensorrt", {})
+    tensorrt.setdefault("search", ":".join(map(str, found)))
+    tensorrt.pop(_BUILDER, None)
     python = options.setdefault("python", {})
     python.setdefault("interpreter", sys.executable)
     python.setdefault("runtime", str(_WORKER))
     return options
+
+
+def engine_builder(config: ServerConfig) -> str:
+    """The Python package that builds engines when a model is loaded; "" = not said."""
+    return config.backend_options().get("tensorrt", {}).get(_BUILDER, "")
 
 
 def engine_directory(config: ServerConfig) -> Path:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from penstock.config import ServerConfig
-from penstock.engine_options import engine_directory, engine_options
+from penstock.engine_options import engine_builder, engine_directory, engine_options
+from penstock.errors import ConfigError
+from penstock.wiring import repository_settings
 
 
 def settings(**values: object) -> ServerConfig:
@@ -64,6 +66,19 @@ def test_library_is_in_the_place_that_has_it(
     assert engine_options(settings())["openvino"]["library"] == str(
         tmp_path / "own" / "openvino" / "libs"
     )
+
+
+def test_what_builds_engines_is_the_servers_and_not_told_the_backend() -> None:
+    chosen = settings(backend_config=("tensorrt,builder=tensorrt_rtx", "tensorrt,library=/mine"))
+    assert engine_builder(chosen) == "tensorrt_rtx"
+    assert engine_options(chosen)["tensorrt"].keys() == {"library", "search"}
+    assert engine_builder(settings()) == ""
+
+
+def test_builder_that_is_none_is_refused_by_name() -> None:
+    chosen = settings(backend_config=("tensorrt,builder=make",))
+    with pytest.raises(ConfigError, match="tensorrt,builder: expected tensorrt or tensorrt_rtx"):
+        repository_settings(chosen)
 
 
 def test_engines_are_kept_where_it_is_said_or_in_the_users_cache(
