@@ -96,6 +96,15 @@ def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:
     return {"accelerators": ",".join(a.name for a in accelerators), **settings}
 
 
+def row_dims(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The dims that the model file sees of a request of one row, by input; -1 = open."""
+    batch = (1,) if config.max_batch_size else ()
+    return {
+        tensor.name: (*batch, *(tensor.dims if tensor.reshape is None else tensor.reshape))
+        for tensor in config.inputs
+    }
+
+
 def tensor_metadata(config: ModelConfig, kind: str) -> tuple[TensorMetadata, ...]:
     """What clients are told of the inputs or outputs (`kind`), batch dimension first."""
     batch = (-1,) if config.max_batch_size else ()

@@ -54,7 +54,7 @@ TEST(SessionModelTest, RunsOn_NamesDeviceAndProviders) {
   FakeModels fake;
   auto model = fake.Load({{"accelerators", "tensorrt"}});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
-  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
+  EXPECT_THAT((*model)->runs_on(),
               AllOf(HasSubstr("GPU 0 ("),
                     HasSubstr("), TensorrtExecutionProvider, CUDAExecutionProvider")));
 }
@@ -203,8 +203,7 @@ TEST(SessionModelTest, SeveralGpus_HaveASessionEach) {
   auto model = fake.Load({{"device", "0,1"}});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   EXPECT_EQ(fake.log.live.load(), 2);
-  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
-              AllOf(HasSubstr("GPU 0 ("), HasSubstr("; GPU 1 (")));
+  EXPECT_THAT((*model)->runs_on(), AllOf(HasSubstr("GPU 0 ("), HasSubstr("; GPU 1 (")));
   for (int i = 0; i < 4; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
 }
 
