@@ -9,7 +9,10 @@ FIXTURE_BACKENDS = Path(__file__).parents[2] / "build" / "release" / "testing" /
 """Where `make fixture` leaves libpenstock_fixture.so; give it to --backend-directory."""
 
 FAKE_CUDA = FIXTURE_BACKENDS.parent / "cuda"
-"""Likewise, with a CUDA module whose GPUs are fake: their memory is POSIX shared memory."""
+"""Likewise, a CUDA driver (libcuda.so.1) of two fake GPUs, whose memory is POSIX shared memory."""
+
+WITH_FAKE_GPUS = {"LD_LIBRARY_PATH": str(FAKE_CUDA)}
+"""The environment of a server that finds that driver."""
 
 
 def write_model(

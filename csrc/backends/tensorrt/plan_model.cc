@@ -43,8 +43,8 @@ Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
                                                        std::unique_ptr<Plan> plan,
                                                        const PlanSettings& settings) {
   gpu::Device& device = *found.device;
-  PENSTOCK_ASSIGN_OR_RETURN(
-      auto engine, PlanEngine::Create(device.api(), device.health(), label, std::move(plan)));
+  PENSTOCK_ASSIGN_OR_RETURN(auto engine, PlanEngine::Create(device.api(), device.health(), label,
+                                                            std::move(plan), settings.batches));
   std::unique_ptr<PlanReplica> replica(new PlanReplica(found, std::move(engine)));
   PENSTOCK_RETURN_IF_ERROR(replica->AddLanes(settings));
   return replica;

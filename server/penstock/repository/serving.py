@@ -70,10 +70,11 @@ def backend_parameters(
     )
     if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
-    if on_gpu and config.backend in ALSO_ON_GPUS:
+    if on_gpu:  # where shapes are laid out ahead of time, which dimension is rows
         rows = config.max_batch_size
-        parameters["device_kind"] = "gpu"
         parameters["max_batch_size"] = str(default_max_batch_size if rows is None else rows)
+    if on_gpu and config.backend in ALSO_ON_GPUS:
+        parameters["device_kind"] = "gpu"
         parameters |= _accelerator_parameters(config)
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()

@@ -90,6 +90,20 @@ TEST(SessionModelTest, FixedRows_RunAsTheyAre) {
   ExpectRight(**model, RowBatch(5, 2, 4));
 }
 
+// An open first dimension is data: its range is the parameter's, as of any other dimension.
+TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
+  FakeModels fake;
+  EXPECT_THAT(WhyRefused(fake, {{"max_batch_size", "0"}}),
+              HasSubstr("expected parameter 'shape:x'"));
+  auto model =
+      fake.Load({{"max_batch_size", "0"}, {"shape:x", "2x4:4x4:6x4"}, {"shape:b", "2x1:4x1:6x1"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (const int rows : {2, 5, 6}) ExpectRight(**model, RowBatch(rows, rows, 4));
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
+}
+
 // Batches of one shape that follow one another in a slot find everything bound.
 TEST(SessionModelTest, Tensors_AreBoundAnewForOtherShapesOnly) {
   FakeModels fake;

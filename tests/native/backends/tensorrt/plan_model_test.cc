@@ -143,6 +143,23 @@ TEST(PlanModelTest, OpenShapes_AreRunAsTheyCome) {
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
 }
 
+// Nothing is padded, and what no profile takes is refused whole.
+TEST(PlanModelTest, FirstDimensionOfAModelThatDoesNotBatch_IsData) {
+  FakeBackend fake({.profiles = {{4, 4, 8}}}, {.max_yields = 2});
+  auto model = fake.Load({{"max_batch_size", "0"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const auto instance = Instance(**model);
+  for (const int rows : {8, 4, 5}) ExpectRight(*instance, RowBatch(rows * 11, rows, 16));
+  EXPECT_EQ(AsPlan(**model).replica(0).lanes().counts().uncaptured_runs, 3U);
+  std::vector<BatchOutput> outputs;
+  const Status status = RowBatch(1, 3, 16).Run(*instance, &outputs);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("no profile of the plan takes these shapes, got 'x' [3,16]"),
+                    HasSubstr("expected 'x' [4,16] to [8,16]")));
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+}
+
 TEST(PlanModelTest, FixedShapes_AreOneBatch) {
   FakeBackend fake({.rows = 4, .profiles = {{}}});
   auto model = fake.Load();
