@@ -33,12 +33,12 @@ class CounterSettings:
 
     Attributes:
         limit_s: of CPU, and a few times that of the clock: it gives way to whatever else runs.
-        limit_bytes: of the child's address space, beside the model's file itself.
+        limit_bytes: of the child's address space, beside three times the model's file.
         command: of the child.
     """
 
     limit_s: int = 60
-    limit_bytes: int = 4 << 30
+    limit_bytes: int = 1 << 30
     command: Sequence[str] = (sys.executable, "-m", "penstock.operations.child")
 
 
