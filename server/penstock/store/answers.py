@@ -107,7 +107,9 @@ def _code(record: VersionRecord, previous: VersionRecord | None) -> Answer:
         branch = f" on {each.details['branch']}" if each.details.get("branch") else ""
         known.append(f"{each.uri or each.name} at commit {each.revision}{branch}")
         if each.details.get("dirty"):
-            missing.append("the changes that were not committed")
+            untracked = each.details.get("untracked", 0)
+            among = f", {untracked} of them files or folders that git does not track"
+            missing.append(f"the changes that were not committed{among if untracked else ''}")
         if not each.uri:
             missing.append("where the repository can be had")
     for run in record.links_of("run"):

@@ -89,14 +89,17 @@ def test_half_known_is_missing_in_part() -> None:
             Link("data", "train", uri="s3://lake/t"),
             Link("feature", "a"),
             Link("code", "repo", "c0ffee", details={"dirty": True}),
+            Link("code", "new", "c0ffee", details={"dirty": True, "untracked": 2}),
         ),
         metrics=(MetricValue("accuracy", 0.9),),
     )
     missing = [answer.missing for answer in explain(half, None)]
     assert missing[2] == ("the version of feature 'a'",)
-    assert missing[3][:2] == (
+    untracked = "the changes that were not committed, 2 of them files or folders that git does not"
+    assert missing[3][:3] == (
         "the changes that were not committed",
         "where the repository can be had",
+        f"{untracked} track",
     )
     assert missing[4] == ("the digest of 'train'", "the data of metric 'accuracy'")
 
