@@ -51,6 +51,10 @@ struct LoadOptions {
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
   std::string config_json =
       {};  // the ModelConfig as it is known at load, for backends that run code
+  // Where there are some the model runs in worker processes, one for each of these devices (numbers
+  // among those that this process sees, or UUIDs), and the backend is asked there: its parameter
+  // `device` is then 0.
+  std::vector<std::string> devices = {};
 };
 
 struct InstanceOptions {

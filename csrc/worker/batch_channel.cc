@@ -31,12 +31,13 @@ bool AreElements(std::span<const uint8_t> rest, int64_t count) {
 
 }  // namespace
 
-Status BatchChannel::SendWithBody(WorkerPacketKind kind, std::string_view body) {
+Status BatchChannel::SendWithBody(WorkerPacket packet, std::string_view body) {
   PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(body.size()));
   std::memcpy(slab->data(), body.data(), body.size());
   PENSTOCK_RETURN_IF_ERROR(Map(slab));
-  return socket_.Send({.kind = kind, .slab = slab->id(), .size = body.size()}) ? Status::Ok()
-                                                                               : Closed();
+  packet.slab = slab->id();
+  packet.size = body.size();
+  return socket_.Send(packet) ? Status::Ok() : Closed();
 }
 
 Status BatchChannel::Map(const std::shared_ptr<Slab>& slab) {

@@ -67,8 +67,8 @@ class BatchChannel {
 
   // Gives the worker its first slab for outputs, for what it says before there is a batch.
   Status Begin() { return Grow(kFirstOutputSlabBytes); }
-  // Sends a packet whose body is `body`, in a slab of its own.
-  Status SendWithBody(WorkerPacketKind kind, std::string_view body) EXCLUDES(mu_);
+  // Sends `packet` with the body `body`, in a slab of its own.
+  Status SendWithBody(WorkerPacket packet, std::string_view body) EXCLUDES(mu_);
   // Gives the worker a slab that a packet will name.
   Status Map(const std::shared_ptr<Slab>& slab) EXCLUDES(mu_);
   // The slab for the next batch's outputs.

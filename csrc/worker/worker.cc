@@ -300,7 +300,8 @@ void Worker::TakeStep(WorkerSession& session) {
   if (!instance.empty()) {
     limit_ns_ = After(options_.load_limit_ns);
     // Where that fails the process has ended, or is about to.
-    const Status sent = session.channel().SendWithBody(WorkerPacketKind::kStart, instance);
+    const Status sent =
+        session.channel().SendWithBody({.kind = WorkerPacketKind::kStart}, instance);
     if (!sent.ok()) session.Kill(StrCat("was killed: ", sent.message()));
   }
   if (is_stopping()) Stop(session);

@@ -120,6 +120,7 @@ class CoreEngine:
             model_directory=source.model_directory,
             parameters=source.parameters,
             config_json=source.config_json,
+            devices=source.devices,
         )
         return CoreModel(model)
 

@@ -43,7 +43,12 @@ from penstock.repository.layout import (
 from penstock.repository.override import restrict
 from penstock.repository.own_parameters import instance_bounds
 from penstock.repository.policy import choose_versions, missing_versions
-from penstock.repository.serving import backend_parameters, serving_spec, tensor_metadata
+from penstock.repository.serving import (
+    backend_parameters,
+    devices_of,
+    serving_spec,
+    tensor_metadata,
+)
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.validation import config_faults, device_faults
 from penstock.repository.warmup import warmup_request
@@ -148,6 +153,7 @@ class ModelLoader:
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
+            devices=devices_of(config, parameters),
         )
         opened = self._engine.open_model(source)
         signature = Signature(
