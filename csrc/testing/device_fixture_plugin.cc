@@ -1,14 +1,15 @@
-// A plug-in for device workers of tests, by the tensorrt backend's name. Its models echo INPUT0 as
+// libpenstock_device_fixture.so: a plug-in for device workers of tests. Its models echo INPUT0 as
 // OUTPUT0, FP32 [-1,-1], and get into trouble when the first value of a batch says so:
 //
 //   -1  the process exits with code 7       -5  Execute throws
 //   -2  it crashes by SIGSEGV               -6  Execute fails INVALID_ARGUMENT
-//   -3  Execute never returns               -7  Execute waits until the file `file` is there
+//   -3  Execute never returns               -7  Execute makes `file`.waiting, and waits for `file`
 //   -4  the device is lost                  -8  the process writes nonsense to its sockets
 //                                           -9  Execute fails INTERNAL with what the process is
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse", "crash", "hang",
-// "change" (another signature); anything else, or none, is well. Parameter `kind`, where it is
+// "change" (another signature), "wait" (until it says something else); anything else, or none, is
+// well. Parameter `kind`, where it is
 // "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky error of the GPU.
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
@@ -46,11 +47,23 @@ std::atomic<int> g_pinned{0};  // pieces of memory that are
   for (;;) pause();
 }
 
-void WaitForFile(const std::string& file) {
+template <typename Condition>
+void WaitUntil(const Condition& condition) {
   Mutex mu;
   CondVar never;
   MutexLock lock(mu);
-  while (access(file.c_str(), F_OK) != 0) never.WaitFor(mu, 2'000'000);
+  while (!condition()) never.WaitFor(mu, 2'000'000);
+}
+
+void WaitForFile(const std::string& file) {
+  std::ofstream(file + ".waiting").flush();
+  WaitUntil([&file] { return access(file.c_str(), F_OK) == 0; });
+}
+
+std::string FirstWord(const std::string& file) {
+  std::string word;
+  std::ifstream(file) >> word;
+  return word;
 }
 
 int FirstValue(std::span<const BatchInput> inputs) {
@@ -178,7 +191,8 @@ class DeviceFixture : public Backend {
     }
     std::string how;
     const auto file = options.parameters.find("load_file");
-    if (file != options.parameters.end()) std::ifstream(file->second) >> how;
+    if (file != options.parameters.end()) how = FirstWord(file->second);
+    if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "crash") Crash();
     if (how == "hang") Hang();

@@ -44,7 +44,8 @@ Result<ModelSettings> ReadModelSettings(const std::map<std::string, std::string>
   PENSTOCK_RETURN_IF_ERROR(ReadWorkerLimits(parameters, &settings.limits));
   PENSTOCK_RETURN_IF_ERROR(
       ReadNumber(parameters, "memory_limit_mb", kMaxMebibytes, &settings.memory_limit_mb));
-  PENSTOCK_RETURN_IF_ERROR(ReadNumber(parameters, "max_restarts", kMaxRestarts, &settings.max_restarts));
+  PENSTOCK_RETURN_IF_ERROR(
+      ReadNumber(parameters, "max_restarts", kMaxRestarts, &settings.max_restarts));
   PENSTOCK_RETURN_IF_ERROR(
       ReadNumber(parameters, "restart_window_s", kMaxWorkerSeconds, &settings.restart_window_s));
   return settings;

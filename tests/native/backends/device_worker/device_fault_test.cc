@@ -170,7 +170,7 @@ TEST_F(DeviceFaultTest, FirstLoads_FailAsTheyDo) {
   const auto kept = MustMake(*good);
   const auto load = [&](const char* how) {
     return workers_
-        .Load("tensorrt", {},
+        .Load("device_fixture", {},
               FixtureLoad("m", {{"load_file", scratch.Write("how", how)}, {"load_limit_s", "0.3"}}))
         .status();
   };
@@ -190,10 +190,10 @@ TEST_F(DeviceFaultTest, FirstLoads_FailAsTheyDo) {
 
 TEST_F(DeviceFaultTest, UnknownBackendAndDevice_AreReasons) {
   EXPECT_EQ(workers_.Load("nothing", {}, FixtureLoad("m")).status().code(), StatusCode::kNotFound);
-  const auto status = workers_.Load("tensorrt", {}, FixtureLoad("m", {}, {"x"})).status();
+  const auto status = workers_.Load("device_fixture", {}, FixtureLoad("m", {}, {"x"})).status();
   EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("model 'm' version 1: 'x' is no device"));
-  const auto twice = workers_.Load("tensorrt", {}, FixtureLoad("m", {}, {"0", "0"})).status();
+  const auto twice = workers_.Load("device_fixture", {}, FixtureLoad("m", {}, {"0", "0"})).status();
   EXPECT_THAT(std::string(twice.message()), HasSubstr("device '0' is named twice"));
 }
 

@@ -60,7 +60,7 @@ inline LoadOptions FixtureLoad(const std::string& name,
 }
 
 inline std::unique_ptr<DeviceModel> MustLoad(DeviceWorkers& workers, const LoadOptions& options) {
-  auto model = workers.Load("tensorrt", {}, options);
+  auto model = workers.Load("device_fixture", {}, options);
   EXPECT_TRUE(model.ok()) << model.status().ToString();
   return *std::move(model);
 }

@@ -55,7 +55,7 @@ TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
 }
 
 TEST_F(DeviceRunTest, BackendOptions_ReachTheWorker) {
-  const auto model = workers_.Load("tensorrt", {{"name", "Named 2"}}, FixtureLoad("m"));
+  const auto model = workers_.Load("device_fixture", {{"name", "Named 2"}}, FixtureLoad("m"));
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   EXPECT_EQ((*model)->engine(), "Named 2");
 }
@@ -121,7 +121,7 @@ TEST_F(DeviceRunTest, PlanOnAFakeGpu_IsServed) {
 
 TEST(DeviceProgramTest, DirectoriesWithoutIt_AreAReason) {
   DeviceWorkers workers({testing::TempDir()});
-  const auto model = workers.Load("tensorrt", {}, FixtureLoad("m"));
+  const auto model = workers.Load("device_fixture", {}, FixtureLoad("m"));
   EXPECT_EQ(model.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(model.status().message()), HasSubstr("penstock_device_worker"));
 }
