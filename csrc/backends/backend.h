@@ -51,6 +51,10 @@ struct LoadOptions {
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
   std::string config_json =
       {};  // the ModelConfig as it is known at load, for backends that run code
+  // Where there are some the model runs in worker processes, one for each of these devices (numbers
+  // among those that this process sees, or UUIDs), and the backend is asked there: its parameter
+  // `device` is then 0.
+  std::vector<std::string> devices = {};
 };
 
 struct InstanceOptions {
@@ -217,6 +221,13 @@ class Backend {
   // Blocking: reads files, may take minutes. A missing, corrupt or unsupported file is a Status
   // that names the model and the cause, without server paths.
   virtual Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) = 0;
+  // Prepares memory that inputs of batches will lie in, or outputs be written to, for as long as the
+  // handle lives: a backend that copies to a device registers it with the driver. Null: nothing to
+  // do.
+  virtual std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) {
+    (void)memory;
+    return nullptr;
+  }
 };
 
 // Settings of a backend as a whole, e.g. {"library": "<path of libonnxruntime>"}.
@@ -226,6 +237,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v3";
+inline constexpr const char* kBackendEntry = "penstock_backend_v4";
 
 }  // namespace penstock
