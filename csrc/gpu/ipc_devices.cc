@@ -11,6 +11,7 @@
 #include "base/strcat.h"
 #include "gpu/device_health.h"
 #include "gpu/gpu_handles.h"
+#include "memory/exported_memory.h"
 
 namespace penstock::gpu {
 
@@ -107,19 +108,25 @@ namespace {
 class DeviceRegion final : public SharedRegion {
  public:
   // Takes over `data`, as the device mapped it.
-  DeviceRegion(SharedRegionInfo info, std::shared_ptr<IpcDevice> device, void* data)
+  DeviceRegion(SharedRegionInfo info, std::shared_ptr<IpcDevice> device, const IpcHandle& handle,
+               void* data)
       : SharedRegion(std::move(info)),
         device_(std::move(device)),
-        data_(static_cast<uint8_t*>(data)) {}
-  ~DeviceRegion() override { device_->Unmap(data_); }
+        exported_(handle, static_cast<int>(this->info().device_id), this->info().size_bytes, data) {
+  }
+  ~DeviceRegion() override { device_->Unmap(exported_.data()); }
+
+  const ExportedMemory* exported() const override { return &exported_; }
 
   Status Read(uint64_t offset, std::span<uint8_t> out) const override {
     assert(Contains(offset, out.size()));
-    return Copied({out.data(), data_ + offset, out.size()}, CopyKind::kDeviceToHost, "read");
+    return Copied({out.data(), exported_.data() + offset, out.size()}, CopyKind::kDeviceToHost,
+                  "read");
   }
   Status Write(uint64_t offset, std::span<const uint8_t> data) const override {
     assert(Contains(offset, data.size()));
-    return Copied({data_ + offset, data.data(), data.size()}, CopyKind::kHostToDevice, "write");
+    return Copied({exported_.data() + offset, data.data(), data.size()}, CopyKind::kHostToDevice,
+                  "write");
   }
 
  private:
@@ -129,7 +136,7 @@ class DeviceRegion final : public SharedRegion {
   }
 
   const std::shared_ptr<IpcDevice> device_;
-  uint8_t* const data_;
+  const ExportedMemory exported_;
 };
 
 Status CheckArguments(const SharedRegionInfo& info, std::string_view handle) {
@@ -188,7 +195,7 @@ Result<std::unique_ptr<const SharedRegion>> IpcDevices::Open(SharedRegionInfo in
   void* data = nullptr;
   PENSTOCK_RETURN_IF_ERROR(device->Map(info, bytes, &data));
   return std::unique_ptr<const SharedRegion>(
-      std::make_unique<DeviceRegion>(std::move(info), device, data));
+      std::make_unique<DeviceRegion>(std::move(info), device, bytes, data));
 }
 
 }  // namespace penstock::gpu
