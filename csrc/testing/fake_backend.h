@@ -63,6 +63,8 @@ struct FakeModelSpec {
                            const BatchParts& parts, std::vector<BatchOutput>* outputs)>;
   Reaches reaches = nullptr;
   ExecuteParts execute_parts = nullptr;
+  std::string runs_on = "CPU";  // as BackendModel's, both
+  std::function<std::vector<DeviceUse>()> device_use = nullptr;
 };
 
 // Threading: as BackendModel.
@@ -75,6 +77,10 @@ class FakeModel final : public BackendModel {
     if (spec_.live_models != nullptr) spec_.live_models->fetch_sub(1);
   }
   const ModelSignature& signature() const override { return spec_.signature; }
+  std::string runs_on() const override { return spec_.runs_on; }
+  std::vector<DeviceUse> device_use() const override {
+    return spec_.device_use ? spec_.device_use() : BackendModel::device_use();
+  }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
     return std::unique_ptr<BackendInstance>(std::make_unique<Instance>(spec_));
   }
