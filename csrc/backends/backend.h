@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "memory/exported_memory.h"
 #include "memory/host_pool.h"
 #include "tensor/buffer.h"
 #include "tensor/parameter.h"
@@ -51,6 +52,10 @@ struct LoadOptions {
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
   std::string config_json =
       {};  // the ModelConfig as it is known at load, for backends that run code
+  // Where there are some the model runs in worker processes, one for each of these devices (numbers
+  // among those that this process sees, or UUIDs), and the backend is asked there: its parameter
+  // `device` is then 0.
+  std::vector<std::string> devices = {};
 };
 
 struct InstanceOptions {
@@ -64,6 +69,28 @@ struct InstanceOptions {
 struct BatchInput {
   size_t index = 0;  // in ModelSignature::inputs
   TensorView tensor;
+};
+
+// Some rows of a batch's input, in host memory or in a client's memory on a GPU.
+struct InputPart {
+  size_t input = 0;                    // which of the batch's inputs
+  std::span<const uint8_t> host = {};  // used where `device` has no memory
+  DevicePart device = {};
+};
+
+// Rows of a batch's output that go to a client's memory on a GPU.
+struct OutputPart {
+  size_t wanted = 0;  // which of the wanted outputs
+  uint32_t first_row = 0, rows = 0;
+  bool is_read_on_host = true;  // of the output as a whole: somebody wants rows of it there, too
+  DevicePart device;            // rows that come to more than its size are not written
+};
+
+// Where tensors lie that are not in one piece of host memory.
+struct BatchParts {
+  // All rows of an input in their order: its tensor has no data then. Or none of them.
+  std::span<const InputPart> inputs;
+  std::span<const OutputPart> outputs;
 };
 
 // An output of a batch. `data` holds exactly the tensor's bytes (BYTES in wire layout).
@@ -155,6 +182,22 @@ class BackendInstance {
   virtual Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                          std::vector<BatchOutput>* outputs) = 0;
 
+  // True where ExecuteParts copies from and to that memory on the GPU itself; it is asked for each
+  // tensor that lies there. False: the engine copies through host memory, for Execute.
+  // Blocking: the first time, while the memory is opened.
+  virtual bool Reaches(const ExportedMemory& memory) {
+    (void)memory;
+    return false;
+  }
+  // Execute, of a batch some of whose tensors lie in memory that it reaches. What is written there is
+  // there when it returns; an output that nobody reads on the host has no data. The memory that
+  // parts hold is kept for as long as the GPU may touch it, also where the batch fails.
+  virtual Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                              const BatchParts& parts, std::vector<BatchOutput>* outputs) {
+    (void)inputs, (void)wanted, (void)parts, (void)outputs;
+    return Internal("this backend does not take tensors in parts");
+  }
+
   // True where ExecuteRequests is called in place of Execute.
   virtual bool answers_requests() const { return false; }
   // Runs one batch and answers each of its requests through its sender, now or later; a sender that
@@ -217,6 +260,13 @@ class Backend {
   // Blocking: reads files, may take minutes. A missing, corrupt or unsupported file is a Status
   // that names the model and the cause, without server paths.
   virtual Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) = 0;
+  // Prepares memory that inputs of batches will lie in, or outputs be written to, for as long as the
+  // handle lives: a backend that copies to a device registers it with the driver. Null: nothing to
+  // do.
+  virtual std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) {
+    (void)memory;
+    return nullptr;
+  }
 };
 
 // Settings of a backend as a whole, e.g. {"library": "<path of libonnxruntime>"}.
@@ -226,6 +276,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v3";
+inline constexpr const char* kBackendEntry = "penstock_backend_v4";
 
 }  // namespace penstock

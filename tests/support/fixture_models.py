@@ -8,6 +8,12 @@ from pathlib import Path
 FIXTURE_BACKENDS = Path(__file__).parents[2] / "build" / "release" / "testing" / "backends"
 """Where `make fixture` leaves libpenstock_fixture.so; give it to --backend-directory."""
 
+FAKE_DEVICES = FIXTURE_BACKENDS.parent / "device"
+"""Likewise, with a backend `device_fixture` whose models get into trouble as they are told.
+
+csrc/testing/device_fixture_plugin.cc has the words.
+"""
+
 FAKE_CUDA = FIXTURE_BACKENDS.parent / "cuda"
 """Likewise, a CUDA driver (libcuda.so.1) of two fake GPUs, whose memory is POSIX shared memory."""
 

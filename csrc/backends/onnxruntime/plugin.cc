@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <span>
 #include <sstream>
 #include <string>
 #include <system_error>
@@ -56,6 +57,9 @@ class OrtBackend : public Backend {
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
     return NoThrow<std::unique_ptr<BackendModel>>(ModelLabel(options) + " cannot be loaded",
                                                   [&] { return LoadWhereItRuns(options); });
+  }
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
+    return gpu_.PinHostMemory(memory);
   }
 
  private:
@@ -124,7 +128,7 @@ Result<std::unique_ptr<Backend>> Start(const BackendOptions& options) {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v3(const penstock::BackendOptions& options) {
+penstock_backend_v4(const penstock::BackendOptions& options) {
   return penstock::ort::NoThrow<std::unique_ptr<penstock::Backend>>(
       "the onnxruntime backend cannot start", [&] { return penstock::ort::Start(options); });
 }

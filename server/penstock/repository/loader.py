@@ -45,6 +45,7 @@ from penstock.repository.own_parameters import instance_bounds, operations_per_i
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import (
     backend_parameters,
+    devices_of,
     row_dims,
     serving_spec,
     tensor_metadata,
@@ -153,6 +154,7 @@ class ModelLoader:
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
+            devices=devices_of(config, parameters),
         )
         opened = self._engine.open_model(source)
         signature = Signature(
