@@ -218,3 +218,13 @@ def test_plan_is_asked_of_what_built_it(tmp_path: Path) -> None:
     settings = CounterSettings(command=("/nonexistent",))
     assert answer_of(OperationCounter(settings, of_plan), plan) == 7
     assert asked == [plan]
+
+
+def test_child_imports_nothing_from_where_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    onnx_files.write_model(tmp_path, "m", onnx_files.row_sums())
+    (path,) = tmp_path.rglob("*.onnx")
+    assert answer_of(OperationCounter(), path, INPUT0=(1, 4, 4)) == 0
