@@ -12,12 +12,13 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "backends/device_use.h"
+#include "backends/model_signature.h"
 #include "base/status.h"
 #include "memory/exported_memory.h"
 #include "memory/host_pool.h"
@@ -26,23 +27,6 @@
 #include "tensor/tensor_view.h"
 
 namespace penstock {
-
-// One input or output as the model file declares it.
-struct TensorSpec {
-  std::string name;
-  DataType dtype = DataType::kInvalid;
-  Shape dims;                // as in the file, batch dimension included; -1 = any
-  bool is_optional = false;  // inputs only: the model runs without it
-};
-
-struct ModelSignature {
-  std::vector<TensorSpec> inputs;
-  std::vector<TensorSpec> outputs;
-  // What a model that is code says of itself, for a configuration that does not say.
-  std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
-  bool is_decoupled = false;         // it answers a request with none, one or many responses
-  bool batches_dynamically = false;  // requests may share a batch
-};
 
 struct LoadOptions {
   std::string model_name;       // for messages
@@ -207,28 +191,6 @@ class BackendInstance {
     (void)inputs, (void)requests;
     return Internal("this backend does not answer requests one by one");
   }
-};
-
-// A batch size that a model has a graph for on a device, and what ran in it since the load.
-struct GraphUse {
-  uint32_t rows = 0;         // of the graph: the bucket
-  uint64_t runs = 0;         // batches
-  uint64_t padded_rows = 0;  // computed and thrown away
-};
-
-// What a model holds of a device that is not the CPU, and how its batches ran there. Plain numbers
-// and strings: it is also told from one process to another.
-struct DeviceUse {
-  std::string kind = "GPU";
-  int64_t id = 0;                   // as the process that loaded the model counts them
-  std::string name;                 // "NVIDIA H200"
-  std::string uuid;                 // "GPU-5a1c...", as nvidia-smi writes it
-  uint64_t memory_bytes = 0;        // by how much the device's free memory shrank with the load
-  uint64_t graph_bytes = 0;         // what graphs and their contexts hold of that
-  uint64_t graph_budget_bytes = 0;  // and may hold
-  std::vector<GraphUse> graphs;     // ascending by rows
-  uint64_t uncaptured_runs = 0;     // batches without a graph
-  uint64_t uncaptured_padded_rows = 0;
 };
 
 // A loaded model.
