@@ -94,6 +94,26 @@ py::dict BackgroundDict(const BackgroundStatistics& statistics, const RequestCou
   return dict;
 }
 
+py::dict ToDict(const DeviceUse& use) {
+  py::list graphs;
+  for (const GraphUse& each : use.graphs) {
+    graphs.append(py::dict(py::arg("rows") = each.rows, py::arg("runs") = each.runs,
+                           py::arg("padded_rows") = each.padded_rows));
+  }
+  py::dict dict;
+  dict["kind"] = use.kind;
+  dict["id"] = use.id;
+  dict["name"] = use.name;
+  dict["uuid"] = use.uuid;
+  dict["memory_bytes"] = use.memory_bytes;
+  dict["graph_bytes"] = use.graph_bytes;
+  dict["graph_budget_bytes"] = use.graph_budget_bytes;
+  dict["graphs"] = graphs;
+  dict["uncaptured_runs"] = use.uncaptured_runs;
+  dict["uncaptured_padded_rows"] = use.uncaptured_padded_rows;
+  return dict;
+}
+
 void BindLoadedModel(py::module_& module) {
   py::class_<PyLoadedModel>(module, "LoadedModel")
       .def_property_readonly(
@@ -111,6 +131,8 @@ void BindLoadedModel(py::module_& module) {
       .def_property_readonly(
           "batches_dynamically",
           [](const PyLoadedModel& self) { return self.model->signature().batches_dynamically; })
+      .def_property_readonly("runs_on",
+                             [](const PyLoadedModel& self) { return self.model->runs_on(); })
       .def_readonly("backend_description", &PyLoadedModel::backend_description);
 }
 
@@ -157,6 +179,9 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   dict["compute_hist_us"] = ToDict(statistics.compute_us);
   dict["request_hist_us"] = ToDict(statistics.request_us);
   dict["background"] = BackgroundDict(statistics.background, counters.background);
+  py::list devices;
+  for (const DeviceUse& each : version.device_use()) devices.append(ToDict(each));
+  dict["devices"] = devices;
   return dict;
 }
 
@@ -167,6 +192,8 @@ void BindVersion(py::module_& module) {
                              [](const PyVersion& self) { return self.version->spec().model_name; })
       .def_property_readonly("version",
                              [](const PyVersion& self) { return self.version->spec().version; })
+      .def_property_readonly("runs_on",
+                             [](const PyVersion& self) { return self.version->runs_on(); })
       .def(
           "warm_up",
           [](const PyVersion& self, const py::bytes& request) {

@@ -8,7 +8,7 @@
 #include "base/strcat.h"
 #include "base/utf8.h"
 #include "engine/bind_request.h"
-#include "gpu/api_module.h"
+#include "gpu/driver_api.h"
 #include "gpu/ipc_devices.h"
 
 namespace penstock {
@@ -42,8 +42,7 @@ bool HasWanted(const std::vector<int64_t>& versions, const InferRequestView& vie
 // Nothing of CUDA is opened before a client asks for it.
 std::shared_ptr<DeviceRegions> ClientDevices(const Engine::Options& options) {
   if (!options.allow_client_shm) return nullptr;
-  return std::make_shared<gpu::IpcDevices>(
-      [directories = options.backend_directories] { return gpu::OpenApiModule(directories); });
+  return std::make_shared<gpu::IpcDevices>([] { return gpu::OpenDriverApi(); });
 }
 
 }  // namespace

@@ -58,9 +58,11 @@ ModelVersion::ModelVersion(std::shared_ptr<BackendModel> model, VersionSpec spec
                            Environment environment)
     : spec_(std::make_shared<const VersionSpec>(std::move(spec))),
       version_text_(std::to_string(spec_->version)),
+      runs_on_(model->runs_on()),
       environment_(environment),
       batcher_(std::make_shared<Batcher>(BatcherOptions(*spec_, environment))),
-      model_(std::move(model)) {}
+      model_(std::move(model)),
+      told_by_(model_.get()) {}
 
 ModelVersion::~ModelVersion() {
   {
@@ -274,8 +276,17 @@ bool ModelVersion::Drain(int64_t timeout_ns) {
     instance->Join();
     instance->Close();
   }
+  {
+    MutexLock told(told_mu_);
+    told_by_ = nullptr;
+  }
   model_.reset();  // here, not with the last request's reference: freeing weights may take a while
   return true;
+}
+
+std::vector<DeviceUse> ModelVersion::device_use() const {
+  MutexLock lock(told_mu_);
+  return told_by_ == nullptr ? std::vector<DeviceUse>() : told_by_->device_use();
 }
 
 bool ModelVersion::is_available() const {

@@ -100,6 +100,11 @@ class ModelVersion {
   const std::string& digest() const { return digest_; }
   // REQUIRES: it serves nothing yet. Who makes it serve publishes the value with it.
   void SetDigest(std::string digest) { digest_ = std::move(digest); }
+  // Of its backend's model, see there.
+  // Blocking: never.
+  const std::string& runs_on() const { return runs_on_; }
+  // Empty once it has been drained.
+  std::vector<DeviceUse> device_use() const EXCLUDES(told_mu_);
   VersionStatistics statistics() const { return statistics_.Snapshot(); }
   BatcherCounters counters() const { return batcher_->counters(); }
 
@@ -122,6 +127,7 @@ class ModelVersion {
   // Constant after construction.
   const std::shared_ptr<const VersionSpec> spec_;
   const std::string version_text_;
+  const std::string runs_on_;
   const Environment environment_;
 
   // Constant after Create.
@@ -139,6 +145,11 @@ class ModelVersion {
   Phase phase_ GUARDED_BY(control_mu_) = Phase::kCreated;
   std::shared_ptr<BackendModel> model_ GUARDED_BY(control_mu_);
   uint32_t instances_made_ GUARDED_BY(control_mu_) = 0;
+
+  // A leaf: whoever asks what the model tells of itself waits for no control call, and never holds
+  // the model's last reference.
+  mutable Mutex told_mu_ ACQUIRED_AFTER(control_mu_);
+  const BackendModel* told_by_ GUARDED_BY(told_mu_);  // model_, or null
 
   // Before the locks of an instance. Held by nobody on the way of a request.
   mutable Mutex instances_mu_ ACQUIRED_AFTER(control_mu_);

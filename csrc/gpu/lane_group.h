@@ -63,6 +63,7 @@ class LaneGroup {
   RunCounts counts() const { return counters_.Get(); }
   size_t slots() const { return slots_; }
   size_t graph_bytes() const { return budget_.used_bytes; }
+  size_t graph_budget_bytes() const { return budget_.limit_bytes; }
 
  private:
   LaneGroup(const DeviceResources& device, DeviceEngine& engine, BucketTable table,

@@ -56,6 +56,8 @@ struct FakeModelSpec {
   using Answer = std::function<Status(std::span<const BatchInput> inputs,
                                       std::span<const BatchRequest> requests)>;
   Answer answer = nullptr;
+  std::string runs_on = "CPU";  // as BackendModel's, both
+  std::function<std::vector<DeviceUse>()> device_use = nullptr;
 };
 
 // Threading: as BackendModel.
@@ -68,6 +70,10 @@ class FakeModel final : public BackendModel {
     if (spec_.live_models != nullptr) spec_.live_models->fetch_sub(1);
   }
   const ModelSignature& signature() const override { return spec_.signature; }
+  std::string runs_on() const override { return spec_.runs_on; }
+  std::vector<DeviceUse> device_use() const override {
+    return spec_.device_use ? spec_.device_use() : BackendModel::device_use();
+  }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
     return std::unique_ptr<BackendInstance>(std::make_unique<Instance>(spec_));
   }

@@ -1,10 +1,45 @@
 // The plug-in's entry: the fixture backend for servers that tests start. Option "fifo": a FIFO that a
 // writer must open and close before it starts.
+//
+// A model with the parameter `plan` is a plan (testing/fake_plan.h) on one or both of two fake GPUs:
+// its file begins with kFakePlanBytes.
 
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <utility>
+
+#include "backends/tensorrt/plan_backend.h"
+#include "testing/fake_gpu.h"
+#include "testing/fake_plan.h"
 #include "testing/fixture_backend.h"
+
+namespace penstock {
+namespace {
+
+std::unique_ptr<Backend> MakePlanBackend() {
+  auto gpu = std::make_unique<FakeGpu>(FakeGpuOptions{.devices = 2});
+  auto runtime = std::make_unique<FakePlanRuntime>(*gpu, FakePlanOptions{});
+  return std::make_unique<tensorrt::PlanBackend>(
+      tensorrt::PlanBackendParts{std::move(gpu), std::move(runtime)}, Clock::System(),
+      /*allows_host_code=*/false);
+}
+
+// Threading: as Backend.
+class FixturePlugin final : public Backend {
+ public:
+  std::string_view description() const override { return models_->description(); }
+  Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
+    return options.parameters.contains("plan") ? plans_->Load(options) : models_->Load(options);
+  }
+
+ private:
+  const std::unique_ptr<Backend> models_ = MakeFixtureBackend();
+  const std::unique_ptr<Backend> plans_ = MakePlanBackend();
+};
+
+}  // namespace
+}  // namespace penstock
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
@@ -16,5 +51,5 @@ penstock_backend_v4(const penstock::BackendOptions& options) {
     }
     close(fd);
   }
-  return penstock::MakeFixtureBackend();
+  return std::unique_ptr<penstock::Backend>(std::make_unique<penstock::FixturePlugin>());
 }

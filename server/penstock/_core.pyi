@@ -42,7 +42,11 @@ class LoadedModel:
     @property
     def batches_dynamically(self) -> bool: ...
     @property
-    def backend_description(self) -> str: ...
+    def runs_on(self) -> str:
+        """Where batches are computed: "CPU", "GPU 0 (NVIDIA H200), CUDAExecutionProvider"."""
+    @property
+    def backend_description(self) -> str:
+        """The engine's name and version."""
 
 class InputSpec:
     """An input as clients see it: dims without the batch dimension.
@@ -122,6 +126,9 @@ class Version:
     def model_name(self) -> str: ...
     @property
     def version(self) -> int: ...
+    @property
+    def runs_on(self) -> str:
+        """As its LoadedModel's."""
     def warm_up(self, request: bytes) -> None:
         """Blocking. Runs a ModelInferRequest on every instance; before start only."""
     def start(self) -> None:

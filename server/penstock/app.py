@@ -261,6 +261,7 @@ class App:
             http=self.http_counters.families,
             unlogged=lambda: 0 if self.access_log is None else self.access_log.dropped,
             gpus=self.gpus.families,
+            peaks=self.config.peaks(),
         )
         host = self.config.metrics_address or self.config.host
         port = self.config.metrics_port

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from penstock import __version__
 from penstock.errors import ConfigError
 from penstock.http_settings import HttpSettings, MetricsTlsSettings
+from penstock.operation_settings import OperationSettings
 from penstock.setting import SettingField, field_faults, fields_of, parse_size, read_texts
 from penstock.setting import setting as _setting
 from penstock.store_settings import StoreSettings
@@ -37,7 +38,7 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings):
+class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings, OperationSettings):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -375,6 +376,7 @@ class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings):
         yield from self.access_faults()
         yield from self.http_faults()
         yield from self.metrics_faults()
+        yield from self.operation_faults()
         yield from self.store_faults(self.model_repository, self.model_control_mode)
 
     def _port_faults(self) -> Iterator[str]:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.engine_options import engine_directory
-from penstock.engines import EngineCache, EngineCacheSettings
+from penstock.engine_options import engine_builder, engine_directory
+from penstock.engines import FLAVOURS, EngineCache, EngineCacheSettings
+from penstock.errors import ConfigError
+from penstock.operations import OperationCounter
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.deployed import DeployedModels
 from penstock.repository.environments import EnvironmentSettings
@@ -81,12 +83,24 @@ def _environment_settings(config: ServerConfig) -> EnvironmentSettings:
 
 
 def _engine_cache(config: ServerConfig) -> EngineCache:
-    """Where engines of ONNX models are kept."""
-    return EngineCache(EngineCacheSettings(engine_directory(config)))
+    """Where engines of ONNX models are kept, and what builds them."""
+    builder = engine_builder(config) or FLAVOURS[0]
+    if builder not in FLAVOURS:
+        raise ConfigError(
+            [
+                f"--backend-config tensorrt,builder: expected {' or '.join(FLAVOURS)}, "
+                f"got '{builder}'"
+            ]
+        )
+    return EngineCache(EngineCacheSettings(engine_directory(config), flavour=builder))
 
 
 def repository_settings(config: ServerConfig) -> RepositorySettings:
-    """What the model manager needs to know."""
+    """What the model manager needs to know.
+
+    Raises:
+        ConfigError: an option of a backend that is the server's own is not what it may be.
+    """
     return RepositorySettings(
         paths=config.model_repository,
         control_mode=config.model_control_mode,
@@ -101,4 +115,5 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
         plans=_engine_cache(config),
+        operations=OperationCounter() if config.count_operations else None,
     )

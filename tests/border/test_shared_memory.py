@@ -1,5 +1,6 @@
 """Shared memory over the border: regions by name, errors by code, calls that free memory."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from uuid import uuid4
@@ -88,9 +89,15 @@ def test_regions_are_closed_with_their_engine(key: str) -> None:
 
 
 @pytest.fixture
-def gpus() -> _core.SharedMemory:
+def driver() -> None:
+    """A CUDA driver of fake GPUs: who opens libcuda.so.1 is given what this process has by then."""
+    ctypes.CDLL(str(FAKE_CUDA / "libcuda.so.1"))
+
+
+@pytest.fixture
+def gpus(driver: None) -> _core.SharedMemory:
     """Of an engine whose GPUs are fake: the object of `key` is another process's memory there."""
-    return _core.Engine(backend_directories=[str(FAKE_CUDA)], allow_client_shm=True).shared_memory
+    return make_engine(allow_client_shm=True).shared_memory
 
 
 def handle(key: str) -> bytes:
@@ -126,10 +133,11 @@ def test_failures_of_gpus_are_errors_of_their_codes(gpus: _core.SharedMemory, ke
 
 
 def test_without_a_gpu_registration_is_refused_with_the_reason(
-    memory: _core.SharedMemory, key: str
+    driver: None, memory: _core.SharedMemory, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UnavailableError, match="built without CUDA's toolkit"):
+    monkeypatch.setenv("FAKE_DRIVER", "none")
+    with pytest.raises(UnavailableError, match="the CUDA driver finds no device"):
         memory.check_cuda_usable()
-    refused = r"region: 'r', GPUs not supported: this server was built without CUDA's toolkit"
+    refused = r"region: 'r', GPUs not supported: the CUDA driver finds no device"
     with pytest.raises(InvalidArgumentError, match=refused):
         memory.register_cuda(name="r", handle=handle(key), device_id=0, byte_size=1)

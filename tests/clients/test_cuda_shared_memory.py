@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from tests.support.fixture_models import FAKE_CUDA
+from tests.support.fixture_models import WITH_FAKE_GPUS
 from tests.support.models import onnx_files
 from tests.support.server_process import Served, served
 from tests.support.triton_clients import FACES, simple_inputs, triton_client
@@ -24,14 +24,14 @@ from tritonclient.utils import InferenceServerException
 
 HANDLE_BYTES = 64
 NUMBERS = np.arange(16, dtype=np.int32)
-FLAGS = ("--allow-client-shm=true", "--backend-directory", str(FAKE_CUDA))
+ALLOW = "--allow-client-shm=true"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Served]:
     repository = tmp_path_factory.mktemp("models")
     onnx_files.write_all(repository)
-    with served(repository, *FLAGS) as started:
+    with served(repository, ALLOW, environment=WITH_FAKE_GPUS) as started:
         yield started
 
 
@@ -175,11 +175,10 @@ def test_stream_reads_and_writes_the_memory_of_a_gpu(server: Served) -> None:
             client.unregister_cuda_shared_memory()
 
 
-@pytest.mark.parametrize("has_module", [False, True])
-def test_without_the_flag_it_is_disabled(tmp_path: Path, has_module: bool) -> None:
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_without_the_flag_it_is_disabled(tmp_path: Path, has_gpu: bool) -> None:
     onnx_files.write_all(tmp_path)
-    flags = FLAGS[1:] if has_module else ()
-    with served(tmp_path, *flags) as server:
+    with served(tmp_path, environment=WITH_FAKE_GPUS if has_gpu else None) as server:
         with triton_grpc.InferenceServerClient(server.grpc) as client:
             for call, *args in (
                 (client.get_cuda_shared_memory_status,),

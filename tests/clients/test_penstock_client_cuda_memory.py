@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.fake_cupy import FakeCupy, InDlpack, OnDevice
-from tests.support.fixture_models import FAKE_CUDA, write_identity, write_simple
+from tests.support.fixture_models import WITH_FAKE_GPUS, write_identity, write_simple
 from tests.support.server_process import served
 from tests.unit.client.kinds import settle
 
@@ -33,8 +33,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[st
     repository = tmp_path_factory.mktemp("models")
     write_simple(repository)
     write_identity(repository, "words", datatype="BYTES")
-    flags = ("--allow-client-shm=true", "--backend-directory", str(FAKE_CUDA))
-    with served(repository, *flags) as server:
+    with served(repository, "--allow-client-shm=true", environment=WITH_FAKE_GPUS) as server:
         yield server.grpc
 
 

@@ -75,7 +75,9 @@ async def test_model_that_does_not_load_ends_the_start(repository: Path) -> None
 async def test_check_of_a_sound_repository(repository: Path) -> None:
     result = await penstock("check", str(repository), *PLUGINS)
     assert (result.code, result.err) == (0, "")
-    assert ["simple", "1", "fixture", "ok"] in [line.split() for line in result.out.splitlines()]
+    assert ["simple", "1", "fixture", "CPU", "ok"] in [
+        line.split() for line in result.out.splitlines()
+    ]
 
 
 async def test_check_tells_every_fault_of_every_model(repository: Path) -> None:
@@ -87,13 +89,16 @@ async def test_check_tells_every_fault_of_every_model(repository: Path) -> None:
     assert result.code == 1
     assert any(line.startswith("Error: bad: config.pbtxt") for line in result.err.splitlines())
     assert any(line.startswith("Error: worse: config.pbtxt") for line in result.err.splitlines())
-    assert ["simple", "1", "fixture", "ok"] in [line.split() for line in result.out.splitlines()]
+    assert ["simple", "1", "fixture", "CPU", "ok"] in [
+        line.split() for line in result.out.splitlines()
+    ]
 
 
 async def test_check_prints_json(repository: Path) -> None:
     result = await penstock("check", "--model-repository", str(repository), *PLUGINS, "--json")
     (model,) = json.loads(result.out)
     assert (model["name"], model["versions"], model["faults"]) == ("simple", [1], [])
+    assert model["runs_on"] == "CPU"
 
 
 async def test_check_of_an_unreadable_repository_exits_1(tmp_path: Path) -> None:

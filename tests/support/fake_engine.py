@@ -62,6 +62,8 @@ class FakeModel:
     max_batch_size: int | None = None
     batches_dynamically: bool = False
     is_decoupled: bool = False
+    runs_on: str = "CPU"
+    engine: str = "Fake 1"
 
 
 @dataclass(eq=False)

@@ -15,7 +15,10 @@ csrc/testing/device_fixture_plugin.cc has the words.
 """
 
 FAKE_CUDA = FIXTURE_BACKENDS.parent / "cuda"
-"""Likewise, with a CUDA module whose GPUs are fake: their memory is POSIX shared memory."""
+"""Likewise, a CUDA driver (libcuda.so.1) of two fake GPUs, whose memory is POSIX shared memory."""
+
+WITH_FAKE_GPUS = {"LD_LIBRARY_PATH": str(FAKE_CUDA)}
+"""The environment of a server that finds that driver."""
 
 
 def write_model(
@@ -71,3 +74,24 @@ def write_blocked(repository: Path, gate: Path, name: str = "blocked", *, config
     """An identity that runs only once the file `gate` exists, one row at a time."""
     config = f"max_batch_size: 1\n{config}"
     return write_model(repository, name, kind="block_until_file", file=gate, config=config)
+
+
+def write_plan(repository: Path, name: str = "plan", **parameters: str) -> Path:
+    """A plan on fake GPUs: y = 2x + b + the row's number, x FP32 [16], b FP32 [1], n the number.
+
+    Args:
+        repository: the directory of models.
+        name: of the model.
+        parameters: of the configuration, such as `device` ("0", "1" or "0,1") or `cuda_graphs`.
+
+    Returns:
+        The model's directory.
+    """
+    pairs = {"plan": "1", **parameters}
+    lines = [
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in pairs.items()
+    ]
+    directory = write_model(repository, name, config="max_batch_size: 8\n" + "".join(lines))
+    (directory / "1" / "model.txt").write_text("fake-plan")
+    return directory

@@ -57,6 +57,23 @@ STATS: dict[str, Any] = {
         "batches": 5,
         "busy_ns": 500_000_000,
     },
+    "devices": [
+        {
+            "kind": "GPU",
+            "id": 0,
+            "name": "Fake GPU",
+            "uuid": "GPU-0",
+            "memory_bytes": 700,
+            "graph_bytes": 300,
+            "graph_budget_bytes": 500,
+            "graphs": [
+                {"rows": 1, "runs": 4, "padded_rows": 0},
+                {"rows": 8, "runs": 2, "padded_rows": 5},
+            ],
+            "uncaptured_runs": 3,
+            "uncaptured_padded_rows": 2,
+        }
+    ],
 }
 ENGINE = {
     "accepted": 9,
@@ -110,7 +127,9 @@ def http_counters() -> HttpCounters:
 def full_scrape() -> str:
     """The text of a server with everything that has metrics."""
     metrics = Metrics(
-        versions=lambda: [VersionStatistics("m", 1, STATS, operations=8_000_000_000)],
+        versions=lambda: [
+            VersionStatistics("m", 1, STATS, 8_000_000_000, "GPU 0 (Fake GPU)", "Fake 1")
+        ],
         engine=lambda: ENGINE,
         is_ready=lambda: True,
         jobs=lambda: JOBS,
@@ -120,6 +139,7 @@ def full_scrape() -> str:
         transport=lambda: TRANSPORT,
         gpus=lambda: read_gpus(NVML, {"GPU-0": 0}),
         http=http_counters().families,
+        peaks={"GPU": 6e14},
     )
     return metrics.render()[1].decode()
 

@@ -1,10 +1,11 @@
 """`penstock serve` in a process of its own, for tests without an event loop."""
 
+import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -43,13 +44,22 @@ class Served:
 
 
 @contextmanager
-def served(repository: Path, *flags: str) -> Iterator[Served]:
-    """Starts a server, yields when it is ready, ends it by SIGTERM and expects exit code 0."""
+def served(
+    repository: Path, *flags: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Starts a server, yields when it is ready, ends it by SIGTERM and expects exit code 0.
+
+    Args:
+        repository: its directory of models.
+        flags: of `penstock serve`.
+        environment: variables beyond this process's.
+    """
     ports = [part for side in ("grpc", "http", "metrics") for part in (f"--{side}-port", "0")]
     command = [sys.executable, "-m", "penstock", "serve", str(repository), *ports, *flags]
     command += ["--backend-directory", str(FIXTURE_BACKENDS), "--shutdown-grace-secs", "0"]
     server = Served()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    variables = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         server.pid = process.pid
         reader = threading.Thread(target=server.read, args=(process.stderr,))

@@ -181,6 +181,7 @@ COUNTERS = {
         8: {"count": 1, "compute_input_ns": 1, "compute_infer_ns": 2, "compute_output_ns": 3},
         4: {"count": 1, "compute_input_ns": 4, "compute_infer_ns": 5, "compute_output_ns": 6},
     },
+    "devices": [{"kind": "GPU", "id": 1, "memory_bytes": 1 << 40}],
 }
 
 
@@ -206,6 +207,8 @@ def test_statistics() -> None:
     first, second = message.batch_stats
     assert (first.batch_size, first.compute_infer.count, first.compute_infer.ns) == (4, 1, 5)
     assert (second.batch_size, second.compute_output.ns) == (8, 3)
+    (memory,) = message.memory_usage
+    assert (memory.type, memory.id, memory.byte_size) == ("GPU", 1, 1 << 40)
 
 
 def test_infer_request() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from penstock.config import ServerConfig
-from penstock.engine_options import engine_directory, engine_options
+from penstock.engine_options import engine_builder, engine_directory, engine_options
+from penstock.errors import ConfigError
+from penstock.wiring import repository_settings
 
 
 def settings(**values: object) -> ServerConfig:
@@ -34,6 +36,49 @@ def test_libraries_of_cuda_are_those_of_pips_packages(
     assert str(tmp_path / "nvidia" / "cu13" / "lib") in found
     assert str(tmp_path / "nvidia" / "cudnn" / "lib") in found
     assert str(tmp_path / "nvidia" / "cudnn" / "include") not in found
+
+
+def test_packages_in_several_places_are_all_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nvidia` is a namespace: its wheels may lie in the system's packages and in our own."""
+    for place in ("system", "own"):
+        (tmp_path / place / "nvidia" / f"of_{place}" / "lib").mkdir(parents=True)
+        (tmp_path / place / "tensorrt_libs").mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+    options = engine_options(settings())
+    found = options["onnxruntime"]["cuda_libraries"].split(":")
+    places = [
+        str(tmp_path / place / "nvidia" / f"of_{place}" / "lib") for place in ("own", "system")
+    ]
+    assert [each for each in found if each in places] == places
+    tensorrt = [str(tmp_path / place / "tensorrt_libs") for place in ("own", "system")]
+    searched = options["tensorrt"]["search"].split(":")
+    assert [each for each in searched if each in tensorrt] == tensorrt
+
+
+def test_library_is_in_the_place_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other" / "openvino" / "leftover").mkdir(parents=True)
+    (tmp_path / "own" / "openvino" / "libs").mkdir(parents=True)
+    monkeypatch.setattr("sys.path", [str(tmp_path / "other"), str(tmp_path / "own")])
+    assert engine_options(settings())["openvino"]["library"] == str(
+        tmp_path / "own" / "openvino" / "libs"
+    )
+
+
+def test_what_builds_engines_is_the_servers_and_not_told_the_backend() -> None:
+    chosen = settings(backend_config=("tensorrt,builder=tensorrt_rtx", "tensorrt,library=/mine"))
+    assert engine_builder(chosen) == "tensorrt_rtx"
+    assert engine_options(chosen)["tensorrt"].keys() == {"library", "search"}
+    assert engine_builder(settings()) == ""
+
+
+def test_builder_that_is_none_is_refused_by_name() -> None:
+    chosen = settings(backend_config=("tensorrt,builder=make",))
+    with pytest.raises(ConfigError, match="tensorrt,builder: expected tensorrt or tensorrt_rtx"):
+        repository_settings(chosen)
 
 
 def test_engines_are_kept_where_it_is_said_or_in_the_users_cache(

@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PY_LEVELS = [
     [
         *("errors", "setting", "access_settings", "http_settings", "store_settings", "config"),
+        "operation_settings",
         *("certificates", "codec", "core", "client_memory", "_messages", "threads"),
     ],
     ["worker"],  # runs in processes of its own: see worker_faults
-    ["repository", "store", "jobs", "scaling", "observe", "access", "engines"],
+    ["repository", "store", "jobs", "scaling", "observe", "access", "engines", "operations"],
     ["frontend"],
     [
         "lifecycle",
@@ -67,6 +68,7 @@ PY_LAZY = (
 # `penstock.jobs` or `penstock.store` pays, lazily.
 PY_EAGER_HOMES = {"numpy": "jobs.", "pyarrow": "jobs.", "penstock.jobs": "jobs."}
 PY_EAGER_HOMES["penstock_gateway"] = "gateway."
+PY_EAGER_HOMES["onnx"] = "operations."  # of what only its child imports
 # What a server has of the gateway before somebody asks it: no starlette, no orjson, no numpy.
 LIGHT_OF_THE_GATEWAY = {"penstock_gateway.options", "penstock_gateway.protocol"}
 LIGHT_OF_THE_GATEWAY |= {"penstock_gateway.upstream"}

@@ -36,6 +36,7 @@ MEMORY_KINDS = {"system": "SystemSharedMemory", "cuda": "CudaSharedMemory"}
 
 _DURATIONS = "success fail queue compute_input compute_infer compute_output cache_hit cache_miss"
 _UINT32_MAX = 2**32 - 1
+_RUNS_ON = "penstock-runs-on"
 
 
 async def server_metadata(exchange: Exchange) -> None:
@@ -47,10 +48,16 @@ async def server_metadata(exchange: Exchange) -> None:
 
 
 async def model_metadata(exchange: Exchange) -> None:
-    """GET /v2/models/M."""
+    """GET /v2/models/M; with what the model runs on, where the server says so."""
     request = pb.ModelMetadataRequest(name=exchange.path("model"), version=exchange.path("version"))
-    answer = await exchange.unary("ModelMetadata", request, pb.ModelMetadataResponse)
-    await exchange.answer_json(message_to_json(answer))
+    trailing: dict[str, str] = {}
+    answer = await exchange.unary(
+        "ModelMetadata", request, pb.ModelMetadataResponse, trailing=trailing
+    )
+    document = message_to_json(answer)
+    if _RUNS_ON in trailing:
+        document["parameters"] = {"runs_on": trailing[_RUNS_ON]}
+    await exchange.answer_json(document)
 
 
 async def model_ready(exchange: Exchange) -> None:

@@ -110,7 +110,10 @@ class GrpcUpstream:
         with self._line as line:
             send = line.callable(call.rpc, line.unary_unary)
             try:
-                answer: bytes = await send(request, metadata=call.metadata, timeout=timeout_s)
+                sent = send(request, metadata=call.metadata, timeout=timeout_s)
+                answer: bytes = await sent
+                if call.trailing is not None:
+                    call.trailing.update(_trailing(await sent.trailing_metadata()))
             except grpc.aio.AioRpcError as error:
                 raise _translated(error) from None
         return answer
@@ -154,9 +157,13 @@ async def _one(request: bytes) -> AsyncGenerator[bytes, None]:
     yield request
 
 
+def _trailing(metadata: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in metadata or ()}
+
+
 def _translated(error: Any) -> UpstreamError:
     message = error.details() or ""
     code: int = error.code().value[0]
-    trailing = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
+    trailing = _trailing(error.trailing_metadata())
     was_sent = error.code() is not grpc.StatusCode.UNAVAILABLE or not message.startswith(_NOT_SENT)
     return UpstreamError(code, message, trailing, was_sent)

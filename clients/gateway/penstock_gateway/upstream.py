@@ -47,6 +47,7 @@ class Call:
         changes_server: it is for every replica, such as a load.
         affinity: calls of one value go to one replica; "" = to any.
         starts_sequence: the first of them: it may go to another one than the last time.
+        trailing: filled with the trailing metadata of an answer to one message; None = not wanted.
     """
 
     rpc: str
@@ -56,6 +57,7 @@ class Call:
     changes_server: bool = False
     affinity: str = ""
     starts_sequence: bool = False
+    trailing: dict[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(eq=False)

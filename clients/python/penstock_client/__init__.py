@@ -14,10 +14,12 @@ from penstock_client._aio import AsyncClient
 from penstock_client._infer import InferRequest, InferResult
 from penstock_client._job_clients import AsyncJobs, Jobs
 from penstock_client._jobs import Job, JobSpec
+from penstock_client._mock_transport import AsyncMockTransport, MockTransport
 from penstock_client._records import (
     BatchStatistics,
     CudaMemoryRegion,
     Duration,
+    MemoryUsage,
     ModelIndexEntry,
     ModelMetadata,
     ModelStatistics,
@@ -28,13 +30,7 @@ from penstock_client._records import (
 from penstock_client._retry import Odds, RetryPolicy
 from penstock_client._security import Tls
 from penstock_client._sync import Client
-from penstock_client._transport import (
-    AsyncMockTransport,
-    AsyncTransport,
-    Call,
-    MockTransport,
-    Transport,
-)
+from penstock_client._transport import AsyncTransport, Call, Transport
 from penstock_client.cuda_memory import CudaMemory
 from penstock_client.errors import (
     AbortedError,
@@ -91,6 +87,7 @@ __all__ = [
     "JobSpec",
     "Jobs",
     "MemoryRegion",
+    "MemoryUsage",
     "MockTransport",
     "ModelIndexEntry",
     "ModelMetadata",

@@ -295,7 +295,7 @@ class AsyncClient(BaseClient):
                 wait_s = plan.wait_after(error)
             else:
                 plan.succeeded()
-                return operation.read(answer)
+                return operation.result(answer, call.trailing)
             await self._sleep(wait_s)
 
     async def _stream(

@@ -60,7 +60,8 @@ class BaseClient:
 
     def _next_attempt(self, operation: Operation[T], plan: RetryPlan) -> Call:
         self._check_open()
-        return Call(operation.method, plan.attempt_timeout_s(), self._headers)
+        trailing: dict[str, str] | None = None if operation.add is None else {}
+        return Call(operation.method, plan.attempt_timeout_s(), self._headers, trailing)
 
     def _stream_call(self, deadline_s: float | None, *, raise_errors: bool) -> Call:
         call = self._open_call(METHODS["ModelStreamInfer"], deadline_s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from penstock_client._records import (
     BatchStatistics,
     CudaMemoryRegion,
     Duration,
+    MemoryUsage,
     ModelIndexEntry,
     ModelMetadata,
     ModelStatistics,
@@ -46,6 +47,7 @@ class Operation(Generic[T]):
         is_retryable: Whether UNAVAILABLE may be answered by sending it again.
         model: The model it is about, for errors.
         request_id: The caller's id, for errors.
+        add: Adds to that what the answer's trailing metadata says; None: nothing.
     """
 
     method: Method
@@ -54,6 +56,12 @@ class Operation(Generic[T]):
     is_retryable: bool
     model: str = ""
     request_id: str = ""
+    add: Callable[[T, Mapping[str, str]], T] | None = None
+
+    def result(self, answer: Any, trailing: Mapping[str, str] | None) -> T:
+        """What the caller gets for an answer."""
+        found = self.read(answer)
+        return found if self.add is None else self.add(found, trailing or {})
 
 
 def infer(request: InferRequest) -> Operation[InferResult]:
@@ -100,7 +108,8 @@ def server_metadata() -> Operation[ServerMetadata]:
 def model_metadata(model: str, version: str) -> Operation[ModelMetadata]:
     """ModelMetadata."""
     request = pb.ModelMetadataRequest(name=model, version=version)
-    return Operation(METHODS["ModelMetadata"], request, _read_model_metadata, True, model)
+    method = METHODS["ModelMetadata"]
+    return Operation(method, request, _read_model_metadata, True, model, add=_add_place)
 
 
 def model_config(model: str, version: str) -> Operation[dict[str, Any]]:
@@ -230,6 +239,10 @@ def _read_server_metadata(message: pb.ServerMetadataResponse) -> ServerMetadata:
     return ServerMetadata(message.name, message.version, tuple(message.extensions))
 
 
+def _add_place(found: ModelMetadata, trailing: Mapping[str, str]) -> ModelMetadata:
+    return replace(found, runs_on=trailing.get("penstock-runs-on", ""))
+
+
 def _read_model_metadata(message: pb.ModelMetadataResponse) -> ModelMetadata:
     def tensors(
         found: Iterable[pb.ModelMetadataResponse.TensorMetadata],
@@ -282,6 +295,7 @@ def _model_statistics(model: pb.ModelStatistics) -> ModelStatistics:
         compute_infer=_duration(times.compute_infer),
         compute_output=_duration(times.compute_output),
         batches=tuple(_batch_statistics(batch) for batch in model.batch_stats),
+        memory=tuple(MemoryUsage(m.type, m.id, m.byte_size) for m in model.memory_usage),
     )
 
 

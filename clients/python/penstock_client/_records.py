@@ -45,6 +45,8 @@ class ModelMetadata:
         platform: What runs it, for instance "onnxruntime_onnx".
         inputs: What it takes.
         outputs: What it gives.
+        runs_on: Where it computes, for instance "GPU 0 (NVIDIA H200), CUDAExecutionProvider"; empty
+            where the server does not say.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelMetadata:
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    runs_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,21 @@ class BatchStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """Memory that a model holds.
+
+    Attributes:
+        type: "CPU", "CPU_PINNED" or "GPU".
+        id: Which of them, as the server counts.
+        size_bytes: How much.
+    """
+
+    type: str
+    id: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatistics:
     """What a model version has done since it was loaded.
 
@@ -149,6 +167,7 @@ class ModelStatistics:
         compute_infer: Time spent in the model.
         compute_output: Time spent handing out outputs.
         batches: The executions by batch size.
+        memory: What it holds of devices, as far as the server knows.
     """
 
     name: str
@@ -163,3 +182,4 @@ class ModelStatistics:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     batches: tuple[BatchStatistics, ...] = ()
+    memory: tuple[MemoryUsage, ...] = ()

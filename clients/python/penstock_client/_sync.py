@@ -353,7 +353,7 @@ class Client(BaseClient):
                 wait_s = plan.wait_after(error)
             else:
                 plan.succeeded()
-                return operation.read(answer)
+                return operation.result(answer, call.trailing)
             self._sleep(wait_s)
 
     def _stream(

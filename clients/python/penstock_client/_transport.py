@@ -2,9 +2,9 @@
 
 A transport sends messages and brings answers; it knows nothing of arrays, retries or deadlines
 beyond the one it is given. It fails with `PenstockError`s and nothing else, and a call that the
-other side ended badly with the `RpcError` of its status code. There is one over gRPC and
-one over a function (`MockTransport`, for tests without a socket), each in a blocking and an
-asyncio form.
+other side ended badly with the `RpcError` of its status code. There is one over gRPC here and
+one over a function (`_mock_transport.MockTransport`, for tests without a socket), each in a
+blocking and an asyncio form.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Generator,
-    Iterable,
     Iterator,
     Sequence,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
@@ -61,11 +59,13 @@ class Call:
         method: Which RPC, and its message classes.
         timeout_s: Seconds until it must be over, None for no limit.
         headers: The metadata to send along.
+        trailing: Where a unary call's trailing metadata goes, text only; None: nobody wants it.
     """
 
     method: Method
     timeout_s: float | None
     headers: Headers = ()
+    trailing: dict[str, str] | None = field(default=None, compare=False)
 
 
 class Transport(Protocol):
@@ -130,9 +130,11 @@ class GrpcTransport:
         data = _serialize(request)
         try:
             with self._refused_when_closed():
-                answer = send(data, timeout=call.timeout_s, metadata=call.headers)
+                answer, ended = send.with_call(data, timeout=call.timeout_s, metadata=call.headers)
         except grpc.RpcError as error:
             raise _from_grpc(error) from None
+        if call.trailing is not None:
+            call.trailing.update(_texts(ended.trailing_metadata()))
         return _parse(call.method, answer)
 
     def stream(self, call: Call, requests: Iterator[Message]) -> Generator[Message, None, None]:
@@ -201,7 +203,10 @@ class AsyncGrpcTransport:
         """See `AsyncTransport`."""
         send = self._callable(call.method, "unary_unary")
         with self._translated_errors():
-            answer = await send(_serialize(request), timeout=call.timeout_s, metadata=call.headers)
+            sent = send(_serialize(request), timeout=call.timeout_s, metadata=call.headers)
+            answer = await sent
+            if call.trailing is not None:
+                call.trailing.update(_texts(await sent.trailing_metadata()))
         return _parse(call.method, answer)
 
     async def stream(
@@ -268,75 +273,6 @@ class AsyncGrpcTransport:
         return self._channel
 
 
-class MockTransport:
-    """`Transport` over functions, to test without a socket code that uses a `Client`.
-
-    Args:
-        unary: Takes the call and the request message; returns the answer or raises RpcError.
-        stream: Takes the call and the request messages; returns the answers.
-    """
-
-    def __init__(
-        self,
-        unary: Callable[[Call, Any], Message],
-        stream: Callable[[Call, Iterator[Any]], Iterable[Message]] | None = None,
-    ) -> None:
-        """See the class."""
-        self._unary = unary
-        self._stream = stream
-        self.is_closed = False
-
-    def unary(self, call: Call, request: Message) -> Message:
-        """See `Transport`."""
-        return self._unary(call, request)
-
-    def stream(self, call: Call, requests: Iterator[Message]) -> Generator[Message, None, None]:
-        """See `Transport`."""
-        if self._stream is None:
-            raise NotImplementedError("this MockTransport was given no stream function")
-        yield from self._stream(call, requests)
-
-    def close(self) -> None:
-        """See `Transport`."""
-        self.is_closed = True
-
-
-class AsyncMockTransport:
-    """`AsyncTransport` over functions, to test without a socket code that uses an `AsyncClient`.
-
-    Args:
-        unary: Takes the call and the request message; awaited for the answer, or raises RpcError.
-        stream: Takes the call and the request messages; iterated for the answers.
-    """
-
-    def __init__(
-        self,
-        unary: Callable[[Call, Any], Awaitable[Message]],
-        stream: Callable[[Call, AsyncIterator[Any]], AsyncIterator[Message]] | None = None,
-    ) -> None:
-        """See the class."""
-        self._unary = unary
-        self._stream = stream
-        self.is_closed = False
-
-    async def unary(self, call: Call, request: Message) -> Message:
-        """See `AsyncTransport`."""
-        return await self._unary(call, request)
-
-    async def stream(
-        self, call: Call, requests: AsyncIterator[Message]
-    ) -> AsyncGenerator[Message, None]:
-        """See `AsyncTransport`."""
-        if self._stream is None:
-            raise NotImplementedError("this AsyncMockTransport was given no stream function")
-        async for answer in self._stream(call, requests):
-            yield answer
-
-    async def close(self) -> None:
-        """See `AsyncTransport`."""
-        self.is_closed = True
-
-
 class _Feed:
     """The requests of a stream as bytes, kept from failing inside gRPC.
 
@@ -390,6 +326,10 @@ def _parse(method: Method, data: bytes) -> Message:
         raise ProtocolError(
             f"{method.name}: the answer is no {method.response.__name__}"
         ) from error
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    return {str(key): value for key, value in metadata or () if isinstance(value, str)}
 
 
 def _from_grpc(error: Any) -> RpcError:

@@ -211,13 +211,15 @@ Status ReadRange(const std::string& name, const std::string& value, GpuSettings*
 class Reader {
  public:
   Status Read(const std::string& name, const std::string& value);
-  GpuSettings Finish();
+  // INVALID_ARGUMENT where something is set of TensorRT's provider and the model does not ask for it.
+  Result<GpuSettings> Finish();
 
  private:
   Status ReadAccelerators(const std::string& value);
 
   GpuSettings settings_;
   bool has_tensorrt_ = false;
+  std::string of_tensorrt_;  // a parameter of that provider, in full; empty: none was there
   ProviderSettings cuda_{Provider::kCuda, {}}, tensorrt_{Provider::kTensorrt, {}};
 };
 
@@ -240,6 +242,7 @@ Status Reader::Read(const std::string& name, const std::string& value) {
     return ReadOf(kCudaOptions, kCuda, name.substr(kCuda.size()), value, &cuda_);
   }
   if (name.starts_with(kTensorrt)) {
+    of_tensorrt_ = name;
     return ReadOf(kTensorrtOptions, kTensorrt, name.substr(kTensorrt.size()), value, &tensorrt_);
   }
   return IsOlder(name) ? ReadOf(kCudaOptions, "", name, value, &cuda_) : Status::Ok();
@@ -256,7 +259,12 @@ Status Reader::ReadAccelerators(const std::string& value) {
   return Status::Ok();
 }
 
-GpuSettings Reader::Finish() {
+Result<GpuSettings> Reader::Finish() {
+  if (!of_tensorrt_.empty() && !has_tensorrt_) {
+    return InvalidArgument(StrCat("parameter '", of_tensorrt_,
+                                  "' of the onnxruntime backend needs gpu_execution_accelerator "
+                                  "'tensorrt', which the model does not ask for"));
+  }
   // Its own default tries every algorithm at each new shape, which would be within requests.
   cuda_.values.try_emplace("cudnn_conv_algo_search", "HEURISTIC");
   // Doubling would take up to twice as much of a device that models share.
@@ -296,7 +304,8 @@ Result<std::optional<GpuSettings>> ReadGpuSettings(
   for (const auto& [name, value] : parameters) {
     PENSTOCK_RETURN_IF_ERROR(reader.Read(name, value));
   }
-  return std::optional<GpuSettings>(reader.Finish());
+  PENSTOCK_ASSIGN_OR_RETURN(GpuSettings settings, reader.Finish());
+  return std::optional<GpuSettings>(std::move(settings));
 }
 
 }  // namespace penstock::ort

@@ -43,29 +43,6 @@ Result<std::vector<std::string>> AvailableProviders(const OrtLibrary& library) {
   return found;
 }
 
-// "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them.
-std::string ProfileText(const ModelSignature& signature,
-                        const std::vector<tensorrt::ProfileRange>& ranges,
-                        Shape tensorrt::ProfileRange::*which) {
-  std::string text;
-  for (size_t i = 0; i < ranges.size(); ++i) {
-    if (signature.inputs[i].is_optional) continue;
-    text += StrCat(text.empty() ? "" : ",", signature.inputs[i].name, ":");
-    const Shape& shape = ranges[i].*which;
-    for (size_t axis = 0; axis < shape.rank(); ++axis) {
-      text += StrCat(axis == 0 ? "" : "x", shape[axis]);
-    }
-  }
-  return text;
-}
-
-bool IsOpen(const ModelSignature& signature) {
-  return std::any_of(signature.inputs.begin(), signature.inputs.end(), [](const TensorSpec& spec) {
-    return !spec.is_optional &&
-           std::any_of(spec.dims.begin(), spec.dims.end(), [](int64_t dim) { return dim < 0; });
-  });
-}
-
 // Threading: thread-compatible. Ownership: borrows the session, which outlives it.
 class OrtBinding final : public SessionBinding {
  public:
@@ -303,15 +280,14 @@ std::map<std::string, std::string> ProviderValues(const ProviderSettings& provid
   return values;
 }
 
-Status OrtSessionOpener::Append(int device, gpu::Stream stream, bool with_all,
+Status OrtSessionOpener::Append(int device, gpu::Stream stream, const ProfileOptions* profiles,
                                 SessionOptions* to) const {
   const std::string label = ModelLabel(options_.load);
   for (const ProviderSettings& provider : options_.gpu.providers) {
-    if (provider.provider != Provider::kCuda && !with_all) continue;
+    const bool is_tensorrt = provider.provider == Provider::kTensorrt;
+    if (is_tensorrt && profiles == nullptr) continue;
     auto values = ProviderValues(provider, options_, device);
-    if (provider.provider == Provider::kTensorrt) {
-      values.insert(profiles_.begin(), profiles_.end());
-    }
+    if (is_tensorrt) values.insert(profiles->begin(), profiles->end());
     const ProviderAppender appender(
         library_,
         StrCat(label, ": the ", ProviderName(provider.provider), " of ONNX Runtime ",
@@ -322,11 +298,11 @@ Status OrtSessionOpener::Append(int device, gpu::Stream stream, bool with_all,
   return Status::Ok();
 }
 
-Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::OpenWith(int device, gpu::Stream stream,
-                                                                  bool with_all) const {
+Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::OpenOne(
+    int device, gpu::Stream stream, const ProfileOptions* profiles) const {
   PENSTOCK_ASSIGN_OR_RETURN(auto session, MakeSession(library_, options_.load, options_.settings,
                                                       options_.facts, [&](SessionOptions* to) {
-                                                        return Append(device, stream, with_all, to);
+                                                        return Append(device, stream, profiles, to);
                                                       }));
   auto made =
       std::make_unique<OrtDeviceSession>(library_, ModelLabel(options_.load), std::move(session));
@@ -334,25 +310,9 @@ Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::OpenWith(int device, gp
   return std::unique_ptr<DeviceSession>(std::move(made));
 }
 
-// TensorRT's provider builds an engine for the shapes that it is told of, or anew whenever a run
-// brings others; and what the inputs are is known only when a session is open.
 Result<std::unique_ptr<DeviceSession>> OrtSessionOpener::Open(int device, gpu::Stream stream) {
   const bool has_tensorrt = options_.gpu.providers.front().provider == Provider::kTensorrt;
-  if (has_tensorrt && profiles_.empty()) {
-    PENSTOCK_ASSIGN_OR_RETURN(const auto plain, OpenWith(device, stream, /*with_all=*/false));
-    const ModelSignature& signature = plain->signature().signature;
-    PENSTOCK_ASSIGN_OR_RETURN(
-        const auto ranges, InputRanges(ModelLabel(options_.load), signature, options_.gpu.ranges));
-    if (IsOpen(signature)) {
-      profiles_ = {{"trt_profile_min_shapes",
-                    ProfileText(signature, ranges, &tensorrt::ProfileRange::least)},
-                   {"trt_profile_opt_shapes",
-                    ProfileText(signature, ranges, &tensorrt::ProfileRange::likely)},
-                   {"trt_profile_max_shapes",
-                    ProfileText(signature, ranges, &tensorrt::ProfileRange::greatest)}};
-    }
-  }
-  return OpenWith(device, stream, /*with_all=*/true);
+  return has_tensorrt ? profiled_.Open(device, stream) : OpenOne(device, stream, nullptr);
 }
 
 }  // namespace penstock::ort

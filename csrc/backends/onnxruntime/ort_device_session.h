@@ -6,12 +6,14 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "backends/backend.h"
 #include "backends/onnxruntime/device_session.h"
 #include "backends/onnxruntime/gpu_settings.h"
 #include "backends/onnxruntime/model_file.h"
 #include "backends/onnxruntime/ort_library.h"
+#include "backends/onnxruntime/session_profiles.h"
 #include "backends/onnxruntime/settings.h"
 #include "base/status.h"
 
@@ -45,20 +47,28 @@ std::map<std::string, std::string> ProviderValues(const ProviderSettings& provid
 class OrtSessionOpener final : public SessionOpener {
  public:
   OrtSessionOpener(const OrtLibrary& library, OrtSessionOptions options)
-      : library_(library), options_(std::move(options)) {}
+      : library_(library),
+        options_(std::move(options)),
+        profiled_(ModelLabel(options_.load), options_.gpu.ranges,
+                  [this](int device, gpu::Stream stream, const ProfileOptions* profiles) {
+                    return OpenOne(device, stream, profiles);
+                  }) {}
+  OrtSessionOpener(const OrtSessionOpener&) = delete;
+  OrtSessionOpener& operator=(const OrtSessionOpener&) = delete;
 
   // Errors as MakeSession's; FAILED_PRECONDITION where a provider's libraries do not open.
   Result<std::unique_ptr<DeviceSession>> Open(int device, gpu::Stream stream) override;
 
  private:
-  // `with_all`: TensorRT's provider too, where it is asked for.
-  Status Append(int device, gpu::Stream stream, bool with_all, SessionOptions* to) const;
-  Result<std::unique_ptr<DeviceSession>> OpenWith(int device, gpu::Stream stream,
-                                                  bool with_all) const;
+  // `profiles`: for TensorRT's provider; null: without it, also where it is asked for.
+  Status Append(int device, gpu::Stream stream, const ProfileOptions* profiles,
+                SessionOptions* to) const;
+  Result<std::unique_ptr<DeviceSession>> OpenOne(int device, gpu::Stream stream,
+                                                 const ProfileOptions* profiles) const;
 
   const OrtLibrary& library_;
   const OrtSessionOptions options_;
-  std::map<std::string, std::string> profiles_;  // for TensorRT's provider
+  ProfiledSessions profiled_;
 };
 
 }  // namespace penstock::ort

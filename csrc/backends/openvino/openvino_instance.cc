@@ -16,6 +16,15 @@ namespace {
 // Where tensors of no bytes point: the engine wants an address all the same.
 alignas(HostPool::kAlignment) std::array<uint8_t, HostPool::kAlignment> g_empty;
 
+// The rows of each input; 0 where they differ, as they may in a model that is not batched.
+size_t CommonRows(std::span<const BatchInput> inputs) {
+  const int64_t rows = inputs.front().tensor.shape[0];
+  for (const BatchInput& input : inputs) {
+    if (input.tensor.shape[0] != rows) return 0;
+  }
+  return static_cast<size_t>(rows);
+}
+
 }  // namespace
 
 Status OpenVinoInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
@@ -27,17 +36,23 @@ Status OpenVinoInstance::Execute(std::span<const BatchInput> inputs, std::span<c
 Status OpenVinoInstance::Run(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                              std::vector<BatchOutput>* outputs) {
   CheckShapes(inputs);
-  for (const BatchInput& input : inputs) PENSTOCK_RETURN_IF_ERROR(SetInput(input));
+  const size_t padded_rows = padded_ ? CommonRows(inputs) : 0;
+  if (padded_rows != 0) {
+    padded_->SetInputs(inputs, model_.graph().input_types, padded_rows, &request_);
+  } else {
+    if (padded_) padded_->Forget();
+    for (const BatchInput& input : inputs) PENSTOCK_RETURN_IF_ERROR(SetInput(input));
+  }
   if (model_.infers_on_caller()) {
     request_.infer();
   } else {
-    // On one thread infer() swallows what a node throws, and the outputs would be those of the batch
-    // before, which are another client's.
+    // infer() would swallow what a node throws, and the outputs be those of the batch before, which
+    // are another client's.
     request_.start_async();
     request_.wait();
   }
   for (const size_t index : wanted) {
-    PENSTOCK_ASSIGN_OR_RETURN(BatchOutput output, CopyOutput(index));
+    PENSTOCK_ASSIGN_OR_RETURN(BatchOutput output, CopyOutput(index, padded_rows));
     outputs->push_back(std::move(output));
   }
   return Status::Ok();
@@ -76,10 +91,11 @@ Status OpenVinoInstance::SetInput(const BatchInput& input) {
   return Status::Ok();
 }
 
-Result<BatchOutput> OpenVinoInstance::CopyOutput(size_t index) {
+Result<BatchOutput> OpenVinoInstance::CopyOutput(size_t index, size_t padded_rows) {
   const TensorSpec& spec = model_.signature().outputs[index];
   const ov::Tensor tensor = request_.get_output_tensor(index);
-  const ov::Shape& dims = tensor.get_shape();
+  ov::Shape dims = tensor.get_shape();
+  if (padded_rows != 0) dims[0] = padded_rows;
   if (dims.size() > kMaxRank) {
     return Internal(StrCat(model_.label(), ": output '", spec.name, "' has ", dims.size(),
                            " dimensions, at most ", kMaxRank, " are supported"));
@@ -92,7 +108,7 @@ Result<BatchOutput> OpenVinoInstance::CopyOutput(size_t index) {
     PENSTOCK_ASSIGN_OR_RETURN(output.data, EncodeStringTensor(tensor));
     return output;
   }
-  const size_t size_bytes = tensor.get_byte_size();
+  const size_t size_bytes = ov::shape_size(dims) * tensor.get_element_type().size();
   output.data = HostPool::Shared().Allocate(size_bytes);
   if (size_bytes != 0) std::memcpy(output.data.data(), tensor.data(), size_bytes);
   return output;

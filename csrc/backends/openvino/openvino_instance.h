@@ -3,6 +3,7 @@
 #pragma once
 
 #include <openvino/runtime/infer_request.hpp>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -10,12 +11,13 @@
 
 #include "backends/backend.h"
 #include "backends/openvino/openvino_model.h"
+#include "backends/openvino/padded_rows.h"
 #include "backends/openvino/shape_check.h"
 #include "base/status.h"
 
 namespace penstock::openvino {
 
-// Inputs are read where they lie; outputs are copied out of the engine's memory, once. The engine
+// Inputs are read where they lie, but for a tiny model's (PaddedRows); outputs are copied out of the engine's memory, once. The engine
 // can be given memory for outputs, too, but answers wrongly where an output is an input that passes
 // through unchanged, which its optimiser makes of more models than say so (x + 0): it then writes
 // what it finds there into the input. BYTES are copied both ways: the engine's are std::string.
@@ -26,7 +28,9 @@ namespace penstock::openvino {
 class OpenVinoInstance : public BackendInstance {
  public:
   OpenVinoInstance(const OpenVinoModel& model, ov::InferRequest request)
-      : model_(model), request_(std::move(request)) {}
+      : model_(model), request_(std::move(request)) {
+    if (model.spare_row_bytes() != 0) padded_.emplace(model.spare_row_bytes());
+  }
 
   bool runs_on_any_thread() const override { return true; }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
@@ -37,12 +41,14 @@ class OpenVinoInstance : public BackendInstance {
              std::vector<BatchOutput>* outputs);
   void CheckShapes(std::span<const BatchInput> inputs);
   Status SetInput(const BatchInput& input);
-  Result<BatchOutput> CopyOutput(size_t index);
+  // `padded_rows`: of a padded batch, those that are its own; else 0.
+  Result<BatchOutput> CopyOutput(size_t index, size_t padded_rows);
 
   // Constant after construction.
   const OpenVinoModel& model_;
 
   ov::InferRequest request_;
+  std::optional<PaddedRows> padded_;  // of a model that may be padded
   // What CheckShapes keeps from batch to batch.
   ShapeKey key_;
   std::set<ShapeKey> checked_;

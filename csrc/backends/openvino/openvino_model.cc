@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <openvino/op/constant.hpp>
 #include <openvino/runtime/properties.hpp>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -11,7 +13,9 @@
 #include "backends/openvino/engine_error.h"
 #include "backends/openvino/model_file.h"
 #include "backends/openvino/openvino_instance.h"
+#include "backends/openvino/padded_rows.h"
 #include "backends/openvino/read_model.h"
+#include "backends/openvino/row_wise.h"
 #include "base/log.h"
 #include "base/strcat.h"
 
@@ -20,15 +24,15 @@ namespace {
 
 constexpr const char* kDevice = "CPU";
 
-// Below this a second thread gains nothing. It is given one all the same: on a single one batches
-// would have to be handed to it (OpenVinoModel::infers_on_caller), which costs more. Microseconds
-// for batches of 1 / 16 / 64 rows of multi-layer perceptrons on one thread and on two (2 cores, busy
-// with other work, called from Python, best of 25):
+// Below this a second thread gains nothing, and is woken for each batch all the same: of a server of
+// digits it took a fifth of the time. Microseconds for batches of 1 / 16 / 64 rows of multi-layer
+// perceptrons on one thread and on two (2 cores, busy with other work, called from Python, best of
+// 25):
 //    32 KiB    11 /  13 /   20    12 /  14 /   22
 //   320 KiB    15 /  36 /  107    17 /  39 /  108
 //   1.2 MiB    29 / 105 /  549    31 / 103 /  580
 //   4.4 MiB    70 / 466 / 1772    64 / 545 / 1817
-constexpr uint64_t kTinyModelBytes = 512 << 10;
+constexpr size_t kTinyModelBytes = 512 << 10;
 
 // Work out of proportion to the weights.
 constexpr std::array<std::string_view, 12> kHeavyOperators = {"Convolution",
@@ -44,17 +48,39 @@ constexpr std::array<std::string_view, 12> kHeavyOperators = {"Convolution",
                                                               "TensorIterator",
                                                               "If"};
 
-bool IsTiny(const ov::Model& model) {
-  uint64_t weight_bytes = 0;
+// Nothing where it is not tiny.
+std::optional<size_t> TinyModelBytes(const ov::Model& model) {
+  size_t weight_bytes = 0;
   for (const auto& node : model.get_ops()) {
     const std::string_view type = node->get_type_info().name;
     if (std::find(kHeavyOperators.begin(), kHeavyOperators.end(), type) != kHeavyOperators.end()) {
-      return false;
+      return std::nullopt;
     }
     const auto constant = std::dynamic_pointer_cast<const ov::op::v0::Constant>(node);
     if (constant != nullptr) weight_bytes += constant->get_byte_size();
   }
-  return weight_bytes < kTinyModelBytes;
+  if (weight_bytes >= kTinyModelBytes) return std::nullopt;
+  return weight_bytes;
+}
+
+size_t RowBytes(const ov::PartialShape& shape, const ov::element::Type& type) {
+  size_t bytes = type.size();
+  for (size_t i = 1; i < shape.size(); ++i) bytes *= static_cast<size_t>(shape[i].get_length());
+  return bytes;
+}
+
+// What a row that nobody reads costs: the weights and its tensors are read. 0: there is to be none.
+size_t SpareRowBytes(const ov::Model& model) {
+  const std::optional<size_t> weight_bytes = TinyModelBytes(model);
+  if (!weight_bytes || !IsRowWise(model)) return 0;
+  size_t bytes = *weight_bytes;
+  for (const auto& each : model.inputs()) {
+    bytes += RowBytes(each.get_partial_shape(), each.get_element_type());
+  }
+  for (const auto& each : model.outputs()) {
+    bytes += RowBytes(each.get_partial_shape(), each.get_element_type());
+  }
+  return bytes <= PaddedRows::kSpareBytes / 2 ? bytes : 0;
 }
 
 ov::hint::PerformanceMode ToMode(Hint hint) {
@@ -101,11 +127,11 @@ ov::AnyMap Properties(ov::Core& core, const ov::Model& model, const Settings& se
       ov::hint::performance_mode(ToMode(settings.hint)),
       // Threads that are tied to cores take them from those that parse and answer.
       ov::hint::enable_cpu_pinning(false)};
-  if (settings.streams) properties.insert(ov::num_streams(ToStreams(*settings.streams)));
+  std::optional<int> streams = settings.streams;
   std::optional<int> threads = settings.inference_threads;
-  if (!threads && settings.hint == Hint::kLatency && !settings.streams && IsTiny(model)) {
-    threads = 2;
-  }
+  if (!threads && settings.hint == Hint::kLatency && !streams && TinyModelBytes(model)) threads = 1;
+  if (threads == 1 && !streams) streams = 0;  // see infers_on_caller
+  if (streams) properties.insert(ov::num_streams(ToStreams(*streams)));
   if (threads.value_or(0) > 0) properties.insert(ov::inference_num_threads(*threads));
   return properties;
 }
@@ -138,10 +164,11 @@ Status OpenVinoModel::Compile(ov::Core& core, const std::shared_ptr<ov::Model>& 
                               const Settings& settings, const LoadOptions& options) {
   try {
     shape_check_ = std::make_unique<ShapeCheck>(*model);
+    spare_row_bytes_ = SpareRowBytes(*model);
     compiled_ = core.compile_model(model, kDevice, Properties(core, *model, settings, label_));
     const auto streams = static_cast<int32_t>(compiled_.get_property(ov::num_streams).num);
     infers_on_caller_ =
-        compiled_.get_property(ov::inference_num_threads) >= 2 * std::max(streams, 1);
+        streams == 0 || compiled_.get_property(ov::inference_num_threads) >= 2 * streams;
   } catch (const std::exception& error) {
     return LoadError(StrCat(label_, " cannot be compiled by OpenVINO ", PENSTOCK_OPENVINO_VERSION),
                      error, options);

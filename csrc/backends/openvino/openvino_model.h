@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <openvino/frontend/manager.hpp>
 #include <openvino/runtime/compiled_model.hpp>
@@ -29,9 +30,11 @@ class OpenVinoModel : public BackendModel {
   const std::string& label() const { return label_; }
   const GraphSignature& graph() const { return graph_; }
   ShapeCheck& shape_check() const { return *shape_check_; }
-  // Whether a batch may run on its caller's thread: the engine has more than one for it. With one it
-  // swallows there what a node throws.
+  // Whether a batch may run on its caller's thread: the engine has no streams, which are threads of
+  // its own, or more than one thread for each. With one it swallows there what a node throws.
   bool infers_on_caller() const { return infers_on_caller_; }
+  // As PaddedRows takes it; 0 where batches run at the size they have.
+  size_t spare_row_bytes() const { return spare_row_bytes_; }
 
  private:
   OpenVinoModel(std::string label, GraphSignature graph)
@@ -46,6 +49,7 @@ class OpenVinoModel : public BackendModel {
   std::unique_ptr<ShapeCheck> shape_check_;  // synchronised by itself
   ov::CompiledModel compiled_;
   bool infers_on_caller_ = false;
+  size_t spare_row_bytes_ = 0;
 };
 
 }  // namespace penstock::openvino

@@ -35,6 +35,8 @@ class PythonModel : public BackendModel {
                                                     const LoadOptions& options);
 
   const ModelSignature& signature() const override { return signature_; }
+  // Its code chooses the device.
+  std::string runs_on() const override { return "Python worker"; }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;
 
   const std::string& label() const { return worker_options_.label; }

@@ -114,9 +114,9 @@ Status PlanContexts::EnqueueShaped(gpu::Stream stream, gpu::ShapedBatch& batch) 
 
 Result<std::unique_ptr<PlanEngine>> PlanEngine::Create(gpu::Api& api, gpu::DeviceHealth& health,
                                                        std::string label,
-                                                       std::unique_ptr<Plan> plan) {
+                                                       std::unique_ptr<Plan> plan, bool batches) {
   PENSTOCK_ASSIGN_OR_RETURN(auto layout,
-                            PlanLayout::Create(label, plan->tensors(), plan->profiles()));
+                            PlanLayout::Create(label, plan->tensors(), plan->profiles(), batches));
   std::unique_ptr<PlanEngine> engine(
       new PlanEngine(api, health, std::move(label), std::move(plan), std::move(layout)));
   PENSTOCK_RETURN_IF_ERROR(engine->Measure());

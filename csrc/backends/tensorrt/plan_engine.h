@@ -33,9 +33,11 @@ struct ContextScratch {
 class PlanEngine final : public gpu::DeviceEngine {
  public:
   // Asks the plan how large its outputs get. UNIMPLEMENTED where that depends on what inputs hold.
+  // `batches`: as PlanLayout::Create's.
   // Blocking: until the device is through. REQUIRES: the device is this thread's.
   static Result<std::unique_ptr<PlanEngine>> Create(gpu::Api& api, gpu::DeviceHealth& health,
-                                                    std::string label, std::unique_ptr<Plan> plan);
+                                                    std::string label, std::unique_ptr<Plan> plan,
+                                                    bool batches);
 
   // The plan of a lost device is left to the end of the process: its destructor may wait for ever.
   ~PlanEngine() override;

@@ -41,16 +41,17 @@ bool IsOrdered(const ProfileRange& range, const Shape& dims) {
 }  // namespace
 
 Result<PlanLayout> PlanLayout::Create(const std::string& label,
-                                      const std::vector<PlanTensor>& tensors, size_t profiles) {
+                                      const std::vector<PlanTensor>& tensors, size_t profiles,
+                                      bool batches) {
   PlanLayout layout(label);
-  PENSTOCK_RETURN_IF_ERROR(layout.AddTensors(tensors));
+  PENSTOCK_RETURN_IF_ERROR(layout.AddTensors(tensors, batches));
   PENSTOCK_RETURN_IF_ERROR(layout.CheckProfiles(profiles));
   PENSTOCK_RETURN_IF_ERROR(layout.AddRows(profiles));
   return layout;
 }
 
-Status PlanLayout::AddTensors(const std::vector<PlanTensor>& tensors) {
-  has_rows_ = !tensors.empty();
+Status PlanLayout::AddTensors(const std::vector<PlanTensor>& tensors, bool batches) {
+  has_rows_ = batches && !tensors.empty();
   for (size_t i = 0; i < tensors.size(); ++i) {
     const PlanTensor& tensor = tensors[i];
     PENSTOCK_RETURN_IF_ERROR(CheckTensor(tensor));

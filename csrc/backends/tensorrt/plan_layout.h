@@ -14,17 +14,18 @@
 
 namespace penstock::tensorrt {
 
-// Rows are the first dimension where every input and output has it open; a plan without is run with
-// one row, which is its tensors as they are.
+// Rows are the first dimension where the model batches and every input and output has it open; a plan
+// without is run with one row, which is its tensors as they are.
 //
 // Threading: immutable.
 class PlanLayout {
  public:
-  // `label` starts messages: "model 'bert' version 1". UNIMPLEMENTED for tensors that cannot be
+  // `label` starts messages: "model 'bert' version 1". `batches`: false where the configuration says
+  // that the model does not, so that an open first dimension is data. UNIMPLEMENTED for tensors that cannot be
   // served (their type or place, shapes that depend on values), INVALID_ARGUMENT for profiles that
   // do not fit together.
   static Result<PlanLayout> Create(const std::string& label, const std::vector<PlanTensor>& tensors,
-                                   size_t profiles);
+                                   size_t profiles, bool batches);
 
   const ModelSignature& signature() const { return signature_; }
   // In Plan::tensors(), of each of the signature's.
@@ -62,7 +63,7 @@ class PlanLayout {
 
   explicit PlanLayout(std::string label) : label_(std::move(label)) {}
 
-  Status AddTensors(const std::vector<PlanTensor>& tensors);
+  Status AddTensors(const std::vector<PlanTensor>& tensors, bool batches);
   Status CheckTensor(const PlanTensor& tensor) const;
   Status CheckProfiles(size_t profiles) const;
   Status AddRows(size_t profiles);

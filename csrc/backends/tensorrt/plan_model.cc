@@ -28,6 +28,14 @@ Result<size_t> SlotBytes(const PlanEngine& engine) {
   return total;
 }
 
+Result<size_t> FreeBytes(gpu::Device& device) {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  PENSTOCK_RETURN_IF_ERROR(device.health().Check(device.api().MemoryInfo(&free_bytes, &total_bytes),
+                                                 "ask for free memory"));
+  return free_bytes;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
@@ -35,8 +43,8 @@ Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
                                                        std::unique_ptr<Plan> plan,
                                                        const PlanSettings& settings) {
   gpu::Device& device = *found.device;
-  PENSTOCK_ASSIGN_OR_RETURN(
-      auto engine, PlanEngine::Create(device.api(), device.health(), label, std::move(plan)));
+  PENSTOCK_ASSIGN_OR_RETURN(auto engine, PlanEngine::Create(device.api(), device.health(), label,
+                                                            std::move(plan), settings.batches));
   std::unique_ptr<PlanReplica> replica(new PlanReplica(found, std::move(engine)));
   PENSTOCK_RETURN_IF_ERROR(replica->AddLanes(settings));
   return replica;
@@ -65,6 +73,32 @@ Status PlanReplica::AddLanes(const PlanSettings& settings) {
   return Status::Ok();
 }
 
+Status PlanReplica::LearnMemory(size_t free_before) {
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t free_after, FreeBytes(device_));
+  memory_bytes_ = free_before > free_after ? free_before - free_after : 0;
+  return Status::Ok();
+}
+
+DeviceUse PlanReplica::use() const {
+  const gpu::DeviceProperties& properties = device_.properties();
+  DeviceUse use;
+  use.id = ordinal_;
+  use.name = properties.name;
+  use.uuid = UuidText(properties.uuid);
+  use.memory_bytes = memory_bytes_;
+  use.graph_bytes = lanes_->graph_bytes();
+  use.graph_budget_bytes = lanes_->graph_budget_bytes();
+  const gpu::RunCounts counts = lanes_->counts();
+  const auto& buckets = lanes_->table().buckets();
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    if (!buckets[i].has_graph) continue;
+    use.graphs.push_back({buckets[i].rows, counts.graph_runs[i], counts.padded_rows[i]});
+  }
+  use.uncaptured_runs = counts.uncaptured_runs;
+  use.uncaptured_padded_rows = counts.uncaptured_padded_rows;
+  return use;
+}
+
 Result<std::unique_ptr<BackendModel>> PlanModel::Load(DeviceTable& devices,
                                                       const std::string& label,
                                                       const PlanSettings& settings,
@@ -77,12 +111,17 @@ Result<std::unique_ptr<BackendModel>> PlanModel::Load(DeviceTable& devices,
   for (const std::string& name : settings.devices) {
     const auto found = devices.Get(name);
     if (!found.ok()) return with_label(found.status());
+    const auto free_before = FreeBytes(*found->device);
+    if (!free_before.ok()) return with_label(free_before.status());
     auto plan = read(*found);
     if (!plan.ok()) {
       return with_label(found->device->health().CheckEngine(plan.status(), "read the plan"));
     }
     PENSTOCK_ASSIGN_OR_RETURN(auto replica,
                               PlanReplica::Load(label, *found, *std::move(plan), settings));
+    if (const Status learned = replica->LearnMemory(*free_before); !learned.ok()) {
+      return with_label(learned);
+    }
     model->replicas_.push_back(std::move(replica));
   }
   return std::unique_ptr<BackendModel>(std::move(model));
@@ -96,6 +135,12 @@ std::string PlanModel::runs_on() const {
   }
   const std::string_view engine = replicas_.front()->engine().plan_engine();
   return engine.empty() ? text : StrCat(text, ", ", engine);
+}
+
+std::vector<DeviceUse> PlanModel::device_use() const {
+  std::vector<DeviceUse> all;
+  for (const auto& replica : replicas_) all.push_back(replica->use());
+  return all;
 }
 
 Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const InstanceOptions&) {

@@ -40,7 +40,11 @@ class PlanReplica {
   const PlanLayout& layout() const { return engine_->layout(); }
   gpu::LaneGroup& lanes() { return *lanes_; }
   gpu::Device& device() { return device_; }
+  const gpu::Device& device() const { return device_; }
   int ordinal() const { return ordinal_; }
+  // `free_before`: the device's free memory before the plan was read.
+  Status LearnMemory(size_t free_before);
+  DeviceUse use() const;
 
  private:
   PlanReplica(const DeviceTable::Found& found, std::unique_ptr<PlanEngine> engine)
@@ -50,6 +54,7 @@ class PlanReplica {
 
   gpu::Device& device_;
   const int ordinal_;
+  size_t memory_bytes_ = 0;  // constant after Load
   // In this order: lanes go first.
   std::unique_ptr<PlanEngine> engine_;
   std::unique_ptr<gpu::PinnedPool> pool_;
@@ -67,8 +72,8 @@ class PlanModel final : public BackendModel {
   const ModelSignature& signature() const override {
     return replicas_.front()->layout().signature();
   }
-  // The devices that it computes on, and what of the engine does so.
-  std::string runs_on() const;
+  std::string runs_on() const override;
+  std::vector<DeviceUse> device_use() const override;
   // Instances take the devices in turn.
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;
 

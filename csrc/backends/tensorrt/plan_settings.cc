@@ -93,6 +93,8 @@ Status Reader::Read(const std::string& name, const std::string& value) {
   } else if (name == "graph_memory_mb") {
     PENSTOCK_ASSIGN_OR_RETURN(const uint64_t mb, ReadNumber(name, value, 0, kMaxGraphMb));
     settings_.graph_budget_bytes = mb * kBytesPerMb;
+  } else if (name == "max_batch_size") {
+    settings_.batches = value != "0";
   }
   return Status::Ok();
 }

@@ -20,11 +20,13 @@ namespace penstock::tensorrt {
 // | `cuda_graphs`       | 0: none                                             | 1                    |
 // | `graph_batch_sizes` | numbers of rows, with commas                        | powers of two, and the profiles' |
 // | `graph_memory_mb`   | what graphs may hold of a device's memory           | 1024                 |
+// | `max_batch_size`    | the configuration's, from the server; 0: no dimension is rows | (not 0)    |
 struct PlanSettings {
   std::vector<std::string> devices = {"0"};
   size_t lanes = 2;
   std::vector<uint32_t> graph_rows = {};
   size_t graph_budget_bytes = size_t{1} << 30;
+  bool batches = true;
 };
 
 // `backend`: whose model it is, for messages. `settings`: the defaults. INVALID_ARGUMENT naming the

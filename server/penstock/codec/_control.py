@@ -277,6 +277,10 @@ def _statistics_message(statistics: VersionStatistics) -> pb.ModelStatistics:
             _batch_statistics(rows, batch)
             for rows, batch in sorted(counters["batch_stats"].items())
         ],
+        memory_usage=[
+            pb.MemoryUsage(type=use["kind"], id=use["id"], byte_size=use["memory_bytes"])
+            for use in counters["devices"]
+        ],
     )
 
 

@@ -224,13 +224,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """What ModelMetadata answers; versions are those that are served, ascending."""
+    """What ModelMetadata answers; versions are those that are served, ascending.
+
+    Attributes:
+        runs_on: where the version that was asked for computes; the message has no field for it.
+    """
 
     name: str
     versions: tuple[str, ...]
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    runs_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,13 +253,19 @@ class VersionStatistics:
     """Counters of one version, as the core's Version.stats() gives them.
 
     Attributes:
-        operations: of an inference, as the configuration says; None: it does not.
+        operations: of an inference; None: nobody has counted them.
+        runs_on: where it computes: "CPU", "GPU 0 (NVIDIA H200), CUDAExecutionProvider".
+        engine: that runs it, with its version.
+        peak: operations per second of its devices, as its configuration says; None: it does not.
     """
 
     name: str
     version: int
     counters: Mapping[str, Any]
     operations: int | None = None
+    runs_on: str = ""
+    engine: str = ""
+    peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,11 +105,12 @@ def _show(found: CheckReport, as_json: bool) -> None:
             model.name,
             ", ".join(str(version) for version in model.versions),
             model.backend,
+            model.runs_on,
             _verdict(len(model.faults)),
         ]
         for model in found.models
     ]
-    print_table(["model", "versions", "backend", "verdict"], rows)
+    print_table(["model", "versions", "backend", "runs on", "verdict"], rows)
 
 
 def _verdict(faults: int) -> str:

@@ -115,7 +115,7 @@ def metadata(
     as_json: Json = False,
     timeout_s: Timeout = _TIMEOUT_S,
 ) -> None:
-    """Show a model's inputs and outputs."""
+    """Show a model's inputs and outputs, and what it runs on."""
     from penstock.commands._render import print_json, print_table
 
     with _client(connection, timeout_s) as client:
@@ -123,7 +123,9 @@ def metadata(
     if as_json:
         print_json(asdict(found))
         return
-    typer.echo(f"{found.name}: versions {', '.join(found.versions)}, platform {found.platform}")
+    place = f", runs on {found.runs_on}" if found.runs_on else ""
+    versions = ", ".join(found.versions)
+    typer.echo(f"{found.name}: versions {versions}, platform {found.platform}{place}")
     rows = [
         *(["input", *_tensor(tensor)] for tensor in found.inputs),
         *(["output", *_tensor(tensor)] for tensor in found.outputs),
@@ -184,7 +186,12 @@ def stats(
         print_json([asdict(each) for each in found])
     else:
         columns = ["model", "version", "ok", "failed", "rows", "runs", "rows/run"]
-        print_table([*columns, "total", "queue", "compute"], [_statistics(each) for each in found])
+        columns += ["total", "queue", "compute"]
+        rows = [_statistics(each) for each in found]
+        if any(each.memory for each in found):
+            columns.append("memory")
+            rows = [[*row, _memory(each)] for row, each in zip(rows, found, strict=True)]
+        print_table(columns, rows)
 
 
 def _statistics(found: ModelStatistics) -> list[str]:
@@ -197,6 +204,11 @@ def _statistics(found: ModelStatistics) -> list[str]:
         f"{found.inference_count / runs:.1f}" if runs else "-",
         *(_mean(each) for each in (found.success, found.queue, found.compute_infer)),
     ]
+
+
+def _memory(found: ModelStatistics) -> str:
+    held = (f"{each.type} {each.id}: {each.size_bytes / 2**20:,.0f} MiB" for each in found.memory)
+    return ", ".join(held) or "-"
 
 
 def _mean(duration: Duration) -> str:

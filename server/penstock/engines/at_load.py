@@ -1,7 +1,8 @@
 """Engines of models that are given as ONNX: found in the cache, or built, when a model is loaded.
 
 A build takes minutes and is part of a load, never of a request; the version is ready when it has
-ended. It runs in a process of its own (`child`), which the server outlives.
+ended. It runs in a process of its own (`child`), which the server outlives, and whose progress is
+logged.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import hashlib
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from penstock.codec import ModelConfig
 from penstock.engines.build import BuildRequest
@@ -113,9 +116,11 @@ class EngineCache:
     def _build(self, request: BuildRequest) -> None:
         answers, answer_to = os.pipe()
         try:
-            with tempfile.TemporaryFile() as words:
+            with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as asked:
+                asked.write(_encode_request(request).encode())
+                asked.seek(0)
                 try:
-                    process = self._start(request, answer_to, words)
+                    process = self._start(request, answer_to, words, asked)
                 finally:
                     os.close(answer_to)
                 try:
@@ -130,7 +135,7 @@ class EngineCache:
             os.close(answers)
 
     def _start(
-        self, request: BuildRequest, answer_to: int, words: IO[bytes]
+        self, request: BuildRequest, answer_to: int, words: IO[bytes], asked: IO[bytes]
     ) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         with self._lock:
@@ -139,7 +144,7 @@ class EngineCache:
             try:
                 process = subprocess.Popen(
                     [*self._settings.command, str(answer_to)],
-                    stdin=subprocess.PIPE,
+                    stdin=asked,
                     stdout=words,
                     stderr=subprocess.STDOUT,
                     env=environment,
@@ -159,18 +164,17 @@ class EngineCache:
     ) -> str | None:
         """Why there is no plan; None where there is."""
         what = f"{request.label}: its engine cannot be built: "
-        try:
-            process.communicate(_encode_request(request).encode(), timeout=self._settings.limit_s)
-        except subprocess.TimeoutExpired:
+        listener = _Listener(answers, lambda said: _log_progress(request.label, said))
+        if not listener.follow(process, self._settings.limit_s):
             _kill(process)
             process.wait()
             return f"{what}it took longer than {self._settings.limit_s:.0f} s"
         if self._is_closed:
             raise CancelledError(f"{request.label}: the server is stopping")
-        answer = _read_answer(answers)
+        answer = listener.answer
         if answer is not None and process.returncode in (0, 1):
             why = answer.get("error")
-            return None if why is None else what + why.removeprefix(f"{request.label}: ")
+            return None if why is None else what + str(why).removeprefix(f"{request.label}: ")
         if process.returncode < 0:
             return f"{what}the process for it was killed by {_signal_name(-process.returncode)}"
         return f"{what}the process for it ended with code {process.returncode}"
@@ -181,6 +185,76 @@ class EngineCache:
         for path in (request.output.parent, request.model.parent, self._settings.directory):
             text = text.replace(f"{path}/", "").replace(str(path), "the cache")
         return text
+
+
+class _Listener:
+    """Takes what a child says of its build, line by line of JSON, until it ends.
+
+    A process that the child leaves behind may keep the pipe open for longer: it is not waited for.
+
+    Threading: one thread's.
+    """
+
+    def __init__(self, descriptor: int, on_progress: Callable[[dict[str, Any]], None]) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._on_progress = on_progress
+        self._rest = b""
+        self.answer: dict[str, Any] | None = None
+        """The last line, where it is an answer."""
+
+    def follow(self, process: subprocess.Popen[bytes], limit_s: float) -> bool:
+        """Until the process has ended; False where it did not in time. Blocking: for as long."""
+        end = time.monotonic() + limit_s
+        ended = os.pidfd_open(process.pid)
+        try:
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            poll.register(self._descriptor, select.POLLIN)
+            while (left := end - time.monotonic()) > 0:
+                ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
+                if self._descriptor in ready and not self._read():
+                    poll.unregister(self._descriptor)
+                if ended in ready:
+                    process.wait()
+                    while self._read():
+                        pass
+                    self._take(self._rest)
+                    return True
+            return False
+        finally:
+            os.close(ended)
+
+    def _read(self) -> bool:
+        """Whether there was something."""
+        try:
+            read = os.read(self._descriptor, _MAX_ANSWER_BYTES)
+        except BlockingIOError:
+            return False
+        *lines, self._rest = (self._rest + read).split(b"\n")
+        self._rest = self._rest[:_MAX_ANSWER_BYTES]
+        for line in lines:
+            self._take(line)
+        return bool(read)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(said, dict):
+            return
+        if "phase" in said:
+            self._on_progress(said)
+        else:
+            self.answer = said
+
+
+def _log_progress(label: str, said: Mapping[str, Any]) -> None:
+    _log.info(
+        "%s: its engine is being built: %s, %s of %s",
+        *(label, said.get("phase"), said.get("done"), said.get("of")),
+    )
 
 
 def _encode_request(request: BuildRequest) -> str:
@@ -224,15 +298,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def _read_answer(descriptor: int) -> dict[str, str] | None:
-    os.set_blocking(descriptor, False)
-    try:
-        answer = json.loads(os.read(descriptor, _MAX_ANSWER_BYTES))
-    except (BlockingIOError, ValueError):
-        return None
-    return answer if isinstance(answer, dict) else None
 
 
 def _tail(words: IO[bytes]) -> str:

@@ -23,9 +23,12 @@ __all__ = ["ControlHandlers", "ModelControl", "method_handlers", "register"]
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Before = Callable[[bytes, Any], Awaitable[None]]
+After = Callable[[bytes, Any], None]
 
 _LOADS = ("penstock-load-on-demand", "true")
 """Metadata of the gateway's, where it wants to know a model that it is about to ask."""
+_RUNS_ON = "penstock-runs-on"
+"""Trailing metadata of ModelMetadata: the message has no field for it, nor may it have ours."""
 
 
 class ModelControl(Protocol):
@@ -117,6 +120,12 @@ class ControlHandlers:
         ref = codec.parse_model_request("ModelMetadata", request)
         return codec.encode_model_metadata(self._models.metadata(ref.name, ref.version))
 
+    def runs_on(self, request: bytes) -> str:
+        """Where the model of a ModelMetadata request computes, in ASCII: a device has any name."""
+        ref = codec.parse_model_request("ModelMetadata", request)
+        text = self._models.metadata(ref.name, ref.version).runs_on
+        return text.encode("ascii", "replace").decode()
+
     async def bring_model(self, request: bytes) -> None:
         """Before its metadata: loads a model that a request would load."""
         ref = codec.parse_model_request("ModelMetadata", request)
@@ -190,8 +199,10 @@ def method_handlers(
     supported = control.by_rpc()
     for name in codec.METHODS:
         if name not in handlers:
-            before = _bring(control, gate) if name == "ModelMetadata" else None
-            handlers[name] = _guarded(name, supported[name], gate, before)
+            before, after = None, None
+            if name == "ModelMetadata":
+                before, after = _bring(control, gate), _tell_place(control)
+            handlers[name] = _guarded(name, supported[name], gate, before, after)
     return handlers
 
 
@@ -202,14 +213,23 @@ def register(server: Any, handlers: Mapping[str, Any]) -> None:
     server.add_registered_method_handlers(codec.SERVICE_NAME, dict(handlers))
 
 
-def _guarded(name: str, behaviour: Handler, gate: Gate, before: Before | None = None) -> Any:
+def _guarded(
+    name: str,
+    behaviour: Handler,
+    gate: Gate,
+    before: Before | None = None,
+    after: After | None = None,
+) -> Any:
     async def handle(request: bytes, context: Any) -> bytes:
         try:
             await gate.admit(RPC_GROUPS[name], len(request), context)
             context.disable_next_message_compression()  # what is set is for responses of inference
             if before is not None:
                 await before(request, context)
-            return await behaviour(request)
+            answer = await behaviour(request)
+            if after is not None:
+                after(request, context)
+            return answer
         except Exception as error:
             await abort(context, error, name)
 
@@ -226,3 +246,12 @@ def _bring(control: ControlHandlers, gate: Gate) -> Before:
             await control.bring_model(request)
 
     return bring
+
+
+def _tell_place(control: ControlHandlers) -> After:
+    """Trailing metadata of what the model runs on, which other clients pass over."""
+
+    def tell(request: bytes, context: Any) -> None:
+        context.set_trailing_metadata(((_RUNS_ON, control.runs_on(request)),))
+
+    return tell

@@ -93,6 +93,11 @@ class _Context:
     def disable_next_message_compression(self) -> None:
         """Compression is HTTP's own."""
 
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        """Where the gateway wants it."""
+        if self._call.trailing is not None:
+            self._call.trailing.update(metadata)
+
     async def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """Ends the call with a status."""
         trailing = {key: value for key, value in trailing_metadata or ()}

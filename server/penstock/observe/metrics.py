@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from penstock.codec import VersionStatistics
+from penstock.observe.devices import device_families
 from penstock.observe.exposition import CONTENT_TYPE, Family, Kind, render
 from penstock.observe.gpu import GpuMonitor
 from penstock.observe.memory import instance_changes, memory_families
@@ -76,11 +78,13 @@ class Metrics:
         memory: Callable[[], Stats | None] = lambda: None,
         transport: Callable[[], Mapping[str, int]] = dict,
         gpus: Callable[[], Iterable[Family]] = tuple,
+        peaks: Mapping[str, float] = MappingProxyType({}),
         http: Callable[[], Iterable[Family]] = tuple,
         unlogged: Callable[[], int] = lambda: 0,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gpus = gpus
+        self._peaks = peaks
         self._http = http
         self._unlogged = unlogged
         self._jobs = jobs
@@ -108,7 +112,9 @@ class Metrics:
         return CONTENT_TYPE, self._text
 
     def _families(self) -> Iterator[Family]:
-        yield from model_families([each for each in self._versions() if each.counters])
+        versions = [each for each in self._versions() if each.counters]
+        yield from model_families(versions)
+        yield from device_families(versions, self._peaks)
         engine = self._engine()
         yield from _engine_families(engine)
         yield instance_changes(self._instances())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from penstock.codec import (
@@ -15,7 +15,7 @@ from penstock.codec import (
 )
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
-from penstock.repository.own_parameters import operations_per_inference
+from penstock.repository.own_parameters import peak_operations_per_second
 from penstock.repository.states import (
     EVICTED,
     GIVEN_UP,
@@ -47,6 +47,9 @@ class ServedVersion:
         handle: the engine's side of it.
         warm_ups: bytes of the ModelInferRequests that a further instance is warmed up with; kept
             where there may be one.
+        runs_on: where it computes, and
+        engine: name and version of what computes it.
+        operations: tells what a row costs; None as long as nobody knows.
     """
 
     version: int
@@ -55,6 +58,9 @@ class ServedVersion:
     outputs: tuple[TensorMetadata, ...]
     handle: EngineVersion
     warm_ups: tuple[bytes, ...] = ()
+    runs_on: str = ""
+    engine: str = ""
+    operations: Callable[[], int | None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -263,7 +269,14 @@ class ModelCatalog:
         """
         served = self._find(name, version)
         versions = tuple(str(number) for number in sorted(self._models[name].serving))
-        return ModelMetadata(name, versions, served.config.platform, served.inputs, served.outputs)
+        return ModelMetadata(
+            name,
+            versions,
+            served.config.platform,
+            served.inputs,
+            served.outputs,
+            served.runs_on,
+        )
 
     def config(self, name: str, version: str = "") -> ModelConfig:
         """The configuration, completed. Raises as `metadata` does."""
@@ -283,7 +296,10 @@ class ModelCatalog:
                 model,
                 served.version,
                 served.handle.stats(),
-                operations_per_inference(served.config),
+                served.operations(),
+                served.runs_on,
+                served.engine,
+                peak_operations_per_second(served.config),
             )
             for model, versions in chosen.items()
             for served in versions

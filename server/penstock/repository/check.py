@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from penstock.errors import ConfigError, CoreError
 from penstock.repository.engine import ModelEngine
 from penstock.repository.layout import list_models
-from penstock.repository.loader import LoadPlan, ModelLoader
+from penstock.repository.loader import ModelLoader
 from penstock.repository.settings import RepositorySettings
 
 _log = logging.getLogger("penstock.repository")
@@ -24,12 +24,14 @@ class CheckedModel:
         backend: that serves it; empty where that could not be told.
         versions: that the policy chooses; empty where that could not be told.
         faults: every fault; empty = it would load.
+        runs_on: where it would compute; empty where that could not be told.
     """
 
     name: str
     backend: str = ""
     versions: tuple[int, ...] = ()
     faults: tuple[str, ...] = ()
+    runs_on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,20 @@ def _check_model(loader: ModelLoader, name: str, prepare: bool) -> CheckedModel:
             _log.info("model '%s': its environment was built", name)
     except (ConfigError, CoreError) as error:
         return CheckedModel(name, faults=tuple(_faults_of(error, name)))
-    faults = [fault for version in plan.versions for fault in _check_version(loader, plan, version)]
-    return CheckedModel(name, plan.config.backend, plan.versions, tuple(dict.fromkeys(faults)))
-
-
-def _check_version(loader: ModelLoader, plan: LoadPlan, version: int) -> Iterator[str]:
-    try:
-        loader.check_version(plan, version)
-    except (ConfigError, CoreError) as error:
-        yield from _faults_of(error, plan.model.name)
+    faults: list[str] = []
+    places: list[str] = []
+    for version in plan.versions:
+        try:
+            places.append(loader.check_version(plan, version))
+        except (ConfigError, CoreError) as error:
+            faults += _faults_of(error, name)
+    return CheckedModel(
+        name,
+        plan.config.backend,
+        plan.versions,
+        tuple(dict.fromkeys(faults)),
+        "; ".join(dict.fromkeys(places)),
+    )
 
 
 def _faults_of(error: ConfigError | CoreError, name: str) -> Iterator[str]:

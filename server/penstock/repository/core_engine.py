@@ -39,6 +39,8 @@ class CoreModel:
         self.max_batch_size = model.max_batch_size
         self.is_decoupled = model.is_decoupled
         self.batches_dynamically = model.batches_dynamically
+        self.runs_on = model.runs_on
+        self.engine = model.backend_description
 
 
 class CoreVersion:

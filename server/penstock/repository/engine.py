@@ -111,6 +111,14 @@ class OpenedModel(Protocol):
     def batches_dynamically(self) -> bool:
         """A model that is code says that its requests may share a batch."""
 
+    @property
+    def runs_on(self) -> str:
+        """Where its batches are computed, for people."""
+
+    @property
+    def engine(self) -> str:
+        """Name and version of what computes them."""
+
 
 class EngineVersion(Protocol):
     """A version with its queue and instances. Life: warm_up* -> start -> serving -> close.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,11 +41,12 @@ from penstock.repository.layout import (
     version_files,
 )
 from penstock.repository.override import restrict
-from penstock.repository.own_parameters import instance_bounds
+from penstock.repository.own_parameters import instance_bounds, operations_per_inference
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import (
     backend_parameters,
     devices_of,
+    row_dims,
     serving_spec,
     tensor_metadata,
 )
@@ -182,9 +183,11 @@ class ModelLoader:
         return self._settings.plans.plan_of(path, label, plan.config)
 
     def close(self) -> None:
-        """Ends what loads are having built."""
+        """Ends what loads are having built, and what is being counted."""
         if self._settings.plans is not None:
             self._settings.plans.close()
+        if self._settings.operations is not None:
+            self._settings.operations.close()
 
     def prepare_environment(self, plan: LoadPlan) -> bool:
         """Builds the environment of a model that brings locked requirements, if it is not there.
@@ -233,12 +236,41 @@ class ModelLoader:
         inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")
         kept = warmups if instance_bounds(config) is not None else []
         again = tuple(request for warmup, request in kept for _ in range(max(warmup.count, 1)))
-        return ServedVersion(version, config, inputs, outputs, handle, again)
+        return ServedVersion(
+            version,
+            config,
+            inputs,
+            outputs,
+            handle,
+            again,
+            opened.runs_on,
+            opened.engine,
+            self._operations(plan, config, version),
+        )
 
-    def check_version(self, plan: LoadPlan, version: int) -> None:
-        """Does all of `prepare` that makes no instance and runs nothing; raises as it does."""
-        _, config = self.open_version(plan, version)
+    def _operations(
+        self, plan: LoadPlan, config: ModelConfig, version: int
+    ) -> Callable[[], int | None]:
+        """What tells the operations of a row: the configuration, or the graph of an ONNX file."""
+        declared = operations_per_inference(config)
+        filename = config.default_model_filename
+        if config.backend == PLANS_OF_ONNX:
+            filename = plan_or_onnx(plan.model, version, filename)
+        counting = self._settings.operations
+        if declared is not None or counting is None or not filename.endswith(".onnx"):
+            return lambda: declared
+        label = f"model '{plan.model.name}' version {version}"
+        return counting.of(label, model_file(plan.model, version, filename), row_dims(config))
+
+    def check_version(self, plan: LoadPlan, version: int) -> str:
+        """Does all of `prepare` that makes no instance and runs nothing; raises as it does.
+
+        Returns:
+            Where the version would compute.
+        """
+        opened, config = self.open_version(plan, version)
         _warmup_requests(plan, config, version)
+        return opened.runs_on
 
     def _config(
         self, model: ModelDirectory, config_json: str | None, faults: Faults

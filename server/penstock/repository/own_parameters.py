@@ -6,6 +6,7 @@
 | `memory_bytes` | what the model takes of the memory budget, in place of what is measured |
 | `memory_pinned` | `true`: it is loaded from the start on, and never unloaded for another model |
 | `operations_per_inference` | what a row costs in multiplications and additions; for metrics |
+| `peak_operations_per_second` | what its devices reach together in its precision; likewise |
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "memory_bytes",
     "operations_per_inference",
     "own_faults",
+    "peak_operations_per_second",
     "without_own",
 ]
 
@@ -30,7 +32,8 @@ MAX_INSTANCES = 1024
 
 _MIN, _MAX, _MEMORY, _PINNED = "instances_min", "instances_max", "memory_bytes", "memory_pinned"
 _OPERATIONS = "operations_per_inference"
-_OWN = frozenset({_MIN, _MAX, _MEMORY, _PINNED, _OPERATIONS})
+_PEAK = "peak_operations_per_second"
+_OWN = frozenset({_MIN, _MAX, _MEMORY, _PINNED, _OPERATIONS, _PEAK})
 _BOOLS = {"true": True, "false": False}
 _MOST_BYTES = 1 << 50
 _MOST_OPERATIONS = 10**18
@@ -73,6 +76,12 @@ def operations_per_inference(config: ModelConfig) -> int | None:
     return None if text is None else int(text)
 
 
+def peak_operations_per_second(config: ModelConfig) -> int | None:
+    """What its devices are declared to reach; None: the server's settings may say."""
+    text = config.parameters.get(_PEAK)
+    return None if text is None else int(text)
+
+
 def without_own(parameters: Mapping[str, str]) -> dict[str, str]:
     """Those that are for the backend."""
     return {key: value for key, value in parameters.items() if key not in _OWN}
@@ -86,6 +95,7 @@ def own_faults(config: ModelConfig) -> Iterator[str]:
         *_number_faults(parameters, _MAX, 1, MAX_INSTANCES),
         *_number_faults(parameters, _MEMORY, 0, _MOST_BYTES),
         *_number_faults(parameters, _OPERATIONS, 1, _MOST_OPERATIONS),
+        *_number_faults(parameters, _PEAK, 1, _MOST_OPERATIONS),
     ]
     if parameters.get(_PINNED, "false") not in _BOOLS:
         faults.append(

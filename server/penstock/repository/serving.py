@@ -68,10 +68,11 @@ def backend_parameters(
     on_gpu = _is_on_gpu(config)
     if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
-    if on_gpu and config.backend in ALSO_ON_GPUS:
+    if on_gpu:  # where shapes are laid out ahead of time, which dimension is rows
         rows = config.max_batch_size
-        parameters["device_kind"] = "gpu"
         parameters["max_batch_size"] = str(default_max_batch_size if rows is None else rows)
+    if on_gpu and config.backend in ALSO_ON_GPUS:
+        parameters["device_kind"] = "gpu"
         parameters |= _accelerator_parameters(config)
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()
@@ -109,6 +110,15 @@ def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:
         f"{a.name}.{name}": a.parameters[name] for a in accelerators for name in a.parameters
     }
     return {"accelerators": ",".join(a.name for a in accelerators), **settings}
+
+
+def row_dims(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The dims that the model file sees of a request of one row, by input; -1 = open."""
+    batch = (1,) if config.max_batch_size else ()
+    return {
+        tensor.name: (*batch, *(tensor.dims if tensor.reshape is None else tensor.reshape))
+        for tensor in config.inputs
+    }
 
 
 def tensor_metadata(config: ModelConfig, kind: str) -> tuple[TensorMetadata, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,6 +28,26 @@ class PlanBuilder(Protocol):
         """Ends what is being built, whose callers fail."""
 
 
+class OperationCounting(Protocol):
+    """Counts what a row costs a model. Threading: thread-safe."""
+
+    def of(
+        self, label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]
+    ) -> Callable[[], int | None]:
+        """What tells the operations of a run of an ONNX file, and None as long as nobody knows.
+
+        Nothing is counted before it is called; neither call waits.
+
+        Args:
+            label: for the log.
+            path: of the file.
+            inputs: dims by name, -1 = open.
+        """
+
+    def close(self) -> None:
+        """Ends what is being counted."""
+
+
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
     """What the manager is given.
@@ -48,6 +69,7 @@ class RepositorySettings:
         memory_budget_bytes: of all models; 0 = none. With one they are loaded on demand.
         min_residency_s: a model that was loaded since is not unloaded for a load on demand.
         plans: for models of backend tensorrt that are given as ONNX; None: they are refused.
+        operations: what a row costs; None: what configurations do not say is not counted.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
 
@@ -65,3 +87,4 @@ class RepositorySettings:
     min_residency_s: float = 10.0
     environments: EnvironmentSettings | None = None
     plans: PlanBuilder | None = None
+    operations: OperationCounting | None = None

@@ -214,6 +214,33 @@ TEST_F(OpenVinoRunTest, Instance_RunsOnOneThreadAfterAnother) {
   std::thread([&] { EXPECT_EQ(Run(std::vector<float>(64, 1.0f), Shape{1, 64}), here); }).join();
 }
 
+TEST_F(OpenVinoRunTest, Instances_RunBesideEachOther) {
+  IrWriter model;  // not row by row: each runs at the size it has
+  model.Input("x", DataType::kFp32, Shape{-1, 4});
+  model.Node("SoftMax", {"x"}, {"y"}, IrWriter::Attribute("axis", "0"));
+  model.Output("y", "y");
+  using Parameters = std::map<std::string, std::string>;
+  for (const Parameters& parameters :
+       {Parameters{}, Parameters{{"INFERENCE_NUM_THREADS", "2"}, {"NUM_STREAMS", "2"}}}) {
+    Load(model, parameters);
+    const auto work = [&](int64_t rows) {
+      const auto instance = *model_->CreateInstance({"m_1"});
+      for (int turn = 0; turn < 200; ++turn, rows = rows % 7 + 1) {
+        const auto x = BytesOf(std::vector<float>(rows * 4, static_cast<float>(turn)));
+        const auto outputs = RunBatch(*instance, {{"x", DataType::kFp32, Shape{rows, 4}, x}}, {0});
+        ASSERT_TRUE(outputs.ok()) << outputs.status().ToString();
+        std::vector<float> y(rows * 4);
+        ASSERT_EQ(outputs->front().data.size(), y.size() * sizeof(float));
+        std::memcpy(y.data(), outputs->front().data.data(), outputs->front().data.size());
+        ASSERT_THAT(y, Each(testing::FloatNear(1.0f / static_cast<float>(rows), 1e-5f)));
+      }
+    };
+    std::vector<std::thread> threads;
+    for (int64_t i = 1; i <= 4; ++i) threads.emplace_back(work, i);
+    for (std::thread& each : threads) each.join();
+  }
+}
+
 // Every way to set threads, streams and precision gives a model that runs.
 class OpenVinoSettingsCombinationTest
     : public OpenVinoRunTest,

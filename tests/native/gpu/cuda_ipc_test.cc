@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "gpu/cuda_api.h"
+#include "gpu/driver_api.h"
 #include "gpu/ipc_devices.h"
 
 namespace penstock::gpu {
@@ -88,10 +88,10 @@ class Exporter {
 };
 
 TEST(CudaIpcTest, MemoryOfAnotherProcess_IsReadAndWritten) {
-  if (!OpenCudaApi().ok()) GTEST_SKIP() << OpenCudaApi().status().ToString();
+  if (!OpenDriverApi().ok()) GTEST_SKIP() << OpenDriverApi().status().ToString();
   Exporter exporter;
   const std::string handle = exporter.After("HANDLE", sizeof(cudaIpcMemHandle_t));
-  IpcDevices devices(&OpenCudaApi);
+  IpcDevices devices([] { return OpenDriverApi(); });
   auto beyond = devices.Open({.name = "r", .size_bytes = size_t{1} << 40}, handle);
   EXPECT_THAT(beyond.status().ToString(), HasSubstr("reaches beyond the"));
   auto region = devices.Open({.name = "r", .size_bytes = kBytes}, handle);
@@ -106,8 +106,8 @@ TEST(CudaIpcTest, MemoryOfAnotherProcess_IsReadAndWritten) {
 }
 
 TEST(CudaIpcTest, HandleOfNothing_IsRefusedAndTheDeviceGoesOn) {
-  if (!OpenCudaApi().ok()) GTEST_SKIP() << OpenCudaApi().status().ToString();
-  IpcDevices devices(&OpenCudaApi);
+  if (!OpenDriverApi().ok()) GTEST_SKIP() << OpenDriverApi().status().ToString();
+  IpcDevices devices([] { return OpenDriverApi(); });
   for (int i = 0; i < 2; ++i) {
     auto refused = devices.Open({.name = "r", .size_bytes = 8}, std::string(64, 'x'));
     EXPECT_THAT(refused.status().ToString(), HasSubstr("the handle cannot be opened on device 0"));

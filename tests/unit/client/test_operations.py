@@ -10,6 +10,7 @@ from penstock_client import (
     BatchStatistics,
     Call,
     Duration,
+    MemoryUsage,
     ModelIndexEntry,
     ModelMetadata,
     ModelStatistics,
@@ -74,6 +75,17 @@ async def test_model_metadata(kind: Kind) -> None:
     assert reply.asked == [("ModelMetadata", pb.ModelMetadataRequest(name="m", version="2"))]
 
 
+async def test_model_metadata_has_what_the_trailing_metadata_says(kind: Kind) -> None:
+    class Trailing(Reply):
+        def __call__(self, call: Call, request: Any) -> Any:
+            assert call.trailing is not None
+            call.trailing.update({"penstock-runs-on": "GPU 0 (x)", "other": "y"})
+            return super().__call__(call, request)
+
+    reply = Trailing(pb.ModelMetadataResponse(name="m"))
+    assert (await settle(kind.client(reply).model_metadata("m"))).runs_on == "GPU 0 (x)"
+
+
 async def test_model_config_is_plain_data_with_defaults_and_numbers(kind: Kind) -> None:
     config = pb.ModelConfig(
         name="m",
@@ -111,6 +123,7 @@ async def test_statistics(kind: Kind) -> None:
         execution_count=2,
         inference_stats=pb.InferStatistics(success=took(6, 3_000_000_000), queue=took(6, 50)),
         batch_stats=[batch],
+        memory_usage=[pb.MemoryUsage(type="GPU", id=1, byte_size=1 << 40)],
     )
     reply = Reply(pb.ModelStatisticsResponse(model_stats=[message]))
     (found,) = await settle(kind.client(reply).statistics("m"))
@@ -123,6 +136,7 @@ async def test_statistics(kind: Kind) -> None:
         success=Duration(6, 3_000_000_000),
         queue=Duration(6, 50),
         batches=(BatchStatistics(4, Duration(), Duration(1, 900), Duration()),),
+        memory=(MemoryUsage("GPU", 1, 1 << 40),),
     )
     assert found.success.mean_s == 0.5
     assert found.fail.mean_s == 0.0

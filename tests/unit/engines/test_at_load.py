@@ -69,6 +69,35 @@ def test_plan_is_built_of_the_configurations_batches_and_found_again(
     assert plan.stat().st_mtime_ns == written.st_mtime_ns, "it was not built again"
 
 
+def test_progress_of_a_build_is_logged(
+    onnx: Path, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "penstock.engines")
+    make_cache(FAKE.format(arguments="")).plan_of(onnx, LABEL, ModelConfig(max_batch_size=8))
+    said = f"{LABEL}: its engine is being built: Building engine, "
+    told = [line for line in caplog.messages if line.startswith(said)]
+    assert told == [said + "0 of 2", said + "1 of 2", said + "2 of 2"]
+
+
+def test_process_that_a_child_leaves_behind_is_not_waited_for(
+    onnx: Path, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = f"""
+if os.fork() == 0:
+    open({str(fifo)!r}).read()  # it holds the pipe of answers until then
+    os._exit(0)
+os.write(int(sys.argv[1]), b'{{"error": "first"}}\\n{{"error": "last')
+os.write(int(sys.argv[1]), b' word"}}')
+os._exit(1)
+"""
+    try:
+        assert refusal(make_cache(program), onnx) == "last word"
+    finally:
+        fifo.write_text("")
+
+
 def test_other_batches_are_another_plan_and_other_bytes_are_built_again(
     onnx: Path, make_cache: MakeCache
 ) -> None:

@@ -60,7 +60,7 @@ def engine(
     def metadata(name: str, version: str) -> codec.ModelMetadata:
         if name != "m":
             raise NotFoundError(f"Request for unknown model: '{name}' is not found")
-        return codec.ModelMetadata(name, ("2", "10"), "", *tensors)
+        return codec.ModelMetadata(name, ("2", "10"), "", tensors[0], tensors[1])
 
     def config(name: str, version: str) -> codec.ModelConfig:
         return codec.ModelConfig(name, max_batch_size=max_batch_size)

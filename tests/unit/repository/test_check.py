@@ -15,7 +15,7 @@ def test_every_fault_of_every_model_is_reported_and_nothing_is_made(tmp_path: Pa
     add_model(tmp_path, "good", versions=(1, 3), config="version_policy { all {} }")
     engine = FakeEngine()
     report = check_repository(engine, RepositorySettings((tmp_path,)))
-    assert report.models[-1] == CheckedModel("good", "onnxruntime", (1, 3))
+    assert report.models[-1] == CheckedModel("good", "onnxruntime", (1, 3), runs_on="CPU")
     assert report.faults == (
         "bad-config: config.pbtxt: name: expected the name of the directory, 'bad-config', got 'x'",
         "bad-config: config.pbtxt: max_batch_size: expected 0 or more, got -1",

@@ -131,6 +131,17 @@ def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Pa
     assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
 
 
+@pytest.mark.parametrize(("said", "told"), [("max_batch_size: 0", "0"), ("max_batch_size: 8", "8")])
+def test_whether_a_plan_has_rows_is_the_configurations_to_say(
+    tmp_path: Path, said: str, told: str
+) -> None:
+    _plan_of_tensorrt(tmp_path, f'backend: "tensorrt" {said}')
+    engine = FakeEngine()
+    made = loader(engine, tmp_path)
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters["max_batch_size"] == told
+
+
 def test_devices_of_a_group_that_leaves_its_kind_to_the_model_reach_tensorrt(
     tmp_path: Path,
 ) -> None:

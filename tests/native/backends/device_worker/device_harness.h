@@ -109,6 +109,16 @@ void AwaitThat(const Condition& condition) {
   while (!condition()) never.WaitFor(mu, 1'000'000);
 }
 
+// Whether all threads of a process are.
+inline bool IsStopped(pid_t pid) {
+  for (const auto& thread : std::filesystem::directory_iterator(StrCat("/proc/", pid, "/task"))) {
+    std::ifstream file(thread.path() / "stat");
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (text.find(") T ") == std::string::npos) return false;
+  }
+  return true;
+}
+
 inline void AwaitAvailable(const BackendInstance& instance, bool is_available) {
   AwaitThat([&] { return instance.is_available() == is_available; });
 }

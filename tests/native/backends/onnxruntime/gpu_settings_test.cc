@@ -127,6 +127,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadParameter{"shape:x", "1x2x3x4x5x6x7x8x9x1x1x1x1x1x1x1x1", "LEAST:LIKELY:GREATEST"},
         BadParameter{"max_batch_size", "99999999", "max_batch_size"}));
 
+TEST(GpuSettingsTest, SettingOfTensorrtWithoutIt_IsRefusedByName) {
+  for (const char* accelerators : {"cuda", ""}) {
+    EXPECT_THAT(
+        WhyRefused({{"accelerators", accelerators}, {"tensorrt.trt_engine_cache_enable", "1"}}),
+        AllOf(HasSubstr("'tensorrt.trt_engine_cache_enable'"),
+              HasSubstr("needs gpu_execution_accelerator 'tensorrt'")));
+  }
+}
+
 TEST(GpuSettingsTest, AcceleratorThatIsNotThere_IsRefusedByName) {
   EXPECT_THAT(WhyRefused({{"accelerators", "tensorrt,openvino"}}),
               AllOf(HasSubstr("gpu_execution_accelerator"), HasSubstr("'tensorrt' or 'cuda'"),

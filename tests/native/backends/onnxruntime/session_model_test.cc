@@ -54,7 +54,7 @@ TEST(SessionModelTest, RunsOn_NamesDeviceAndProviders) {
   FakeModels fake;
   auto model = fake.Load({{"accelerators", "tensorrt"}});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
-  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
+  EXPECT_THAT((*model)->runs_on(),
               AllOf(HasSubstr("GPU 0 ("),
                     HasSubstr("), TensorrtExecutionProvider, CUDAExecutionProvider")));
 }
@@ -88,6 +88,20 @@ TEST(SessionModelTest, FixedRows_RunAsTheyAre) {
   auto model = fake.Load({{"max_batch_size", "0"}});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   ExpectRight(**model, RowBatch(5, 2, 4));
+}
+
+// An open first dimension is data: its range is the parameter's, as of any other dimension.
+TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
+  FakeModels fake;
+  EXPECT_THAT(WhyRefused(fake, {{"max_batch_size", "0"}}),
+              HasSubstr("expected parameter 'shape:x'"));
+  auto model =
+      fake.Load({{"max_batch_size", "0"}, {"shape:x", "2x4:4x4:6x4"}, {"shape:b", "2x1:4x1:6x1"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (const int rows : {2, 5, 6}) ExpectRight(**model, RowBatch(rows, rows, 4));
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
 }
 
 // Batches of one shape that follow one another in a slot find everything bound.
@@ -189,8 +203,7 @@ TEST(SessionModelTest, SeveralGpus_HaveASessionEach) {
   auto model = fake.Load({{"device", "0,1"}});
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   EXPECT_EQ(fake.log.live.load(), 2);
-  EXPECT_THAT(static_cast<tensorrt::PlanModel&>(**model).runs_on(),
-              AllOf(HasSubstr("GPU 0 ("), HasSubstr("; GPU 1 (")));
+  EXPECT_THAT((*model)->runs_on(), AllOf(HasSubstr("GPU 0 ("), HasSubstr("; GPU 1 (")));
   for (int i = 0; i < 4; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
 }
 

@@ -37,14 +37,14 @@ std::vector<PlanTensor> ThreeProfiles() {
           Output("y", {-1, 2})};
 }
 
-PlanLayout Layout(const std::vector<PlanTensor>& tensors, size_t profiles) {
-  auto layout = PlanLayout::Create("model 'm' version 1", tensors, profiles);
+PlanLayout Layout(const std::vector<PlanTensor>& tensors, size_t profiles, bool batches = true) {
+  auto layout = PlanLayout::Create("model 'm' version 1", tensors, profiles, batches);
   EXPECT_TRUE(layout.ok()) << layout.status().ToString();
   return *layout;
 }
 
 std::string Refusal(const std::vector<PlanTensor>& tensors, size_t profiles, StatusCode code) {
-  const Status status = PlanLayout::Create("model 'm' version 1", tensors, profiles).status();
+  const Status status = PlanLayout::Create("model 'm' version 1", tensors, profiles, true).status();
   EXPECT_EQ(status.code(), code) << status.ToString();
   EXPECT_THAT(std::string(status.message()), HasSubstr("model 'm' version 1: "));
   return std::string(status.message());
@@ -90,6 +90,20 @@ TEST(PlanLayoutTest, OutputWithoutRows_MakesTheFirstDimensionOneLikeAnyOther) {
       Layout({Input("x", {-1, 8}, {Range({1, 8}, {4, 8}, {8, 8})}), Output("sum", {1})}, 1);
   EXPECT_FALSE(layout.has_rows());
   EXPECT_TRUE(layout.has_open_shapes());
+}
+
+TEST(PlanLayoutTest, ModelThatDoesNotBatch_HasDataInItsFirstDimension) {
+  const PlanLayout layout =
+      Layout({Input("text", {-1}, {Range({1}, {8}, {32})}),
+              Input("query", {-1}, {Range({1}, {2}, {4})}), Output("found", {-1})},
+             1, /*batches=*/false);
+  EXPECT_FALSE(layout.has_rows());
+  EXPECT_TRUE(layout.has_open_shapes());
+  EXPECT_EQ(layout.max_rows(), 1U);
+  EXPECT_THAT(*layout.Buckets({}), ElementsAre(1));
+  EXPECT_EQ(layout.ProfileOf(std::vector{Shape{32}, Shape{4}}), 0U);
+  EXPECT_EQ(layout.ProfileOf(std::vector{Shape{4}, Shape{5}}), std::nullopt);
+  EXPECT_THAT(layout.GreatestShapes(0), ElementsAre(Shape{32}, Shape{4}));
 }
 
 TEST(PlanLayoutTest, OpenShapes_AreMatchedWhole) {

@@ -67,6 +67,44 @@ TEST(PlanModelTest, WithoutGraphs_EveryRunIsCounted) {
   EXPECT_EQ(AsPlan(**model).replica(0).lanes().counts().uncaptured_runs, 8U);
 }
 
+TEST(PlanModelTest, DeviceUse_IsEachDevicesOwn) {
+  FakeBackend fake({.profiles = {{1, 1, 1}, {2, 4, 8}}}, {.devices = 2});
+  auto model = fake.Load(
+      {{"device", "0,1"}, {"graph_batch_sizes", "1,8"}, {"lanes", "1"}, {"graph_memory_mb", "64"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->runs_on(), "GPU 0 (Fake GPU); GPU 1 (Fake GPU)");
+  const auto first = Instance(**model);
+  for (const int rows : {1, 1, 8, 3}) ExpectRight(*first, RowBatch(rows, rows, 16));
+  const std::vector<DeviceUse> use = (*model)->device_use();
+  ASSERT_EQ(use.size(), 2U);
+  EXPECT_EQ(use[1].id, 1);
+  EXPECT_EQ(use[1].uuid, "GPU-00000000-0000-0000-0000-000000000001");
+  EXPECT_EQ(use[0].kind + " " + use[0].name, "GPU Fake GPU");
+  ASSERT_EQ(use[0].graphs.size(), 2U);
+  EXPECT_EQ(use[0].graphs[0].rows, 1U);
+  EXPECT_EQ(use[0].graphs[0].runs, 2U);
+  EXPECT_EQ(use[0].graphs[1].rows, 8U);
+  EXPECT_EQ(use[0].graphs[1].runs + use[0].uncaptured_runs, 2U) << "of 8 rows and of 3";
+  EXPECT_EQ(use[0].graphs[1].padded_rows, use[0].graphs[1].runs == 2 ? 5U : 0U);
+  EXPECT_EQ(use[1].graphs[0].runs + use[1].graphs[1].runs + use[1].uncaptured_runs, 0U);
+  EXPECT_EQ(use[0].graph_budget_bytes, size_t{64} << 20);
+  EXPECT_LE(use[0].graph_bytes, use[0].graph_budget_bytes);
+  EXPECT_GT(use[0].memory_bytes, 0U) << "slots and contexts at least";
+}
+
+TEST(PlanModelTest, DeviceUseWithoutGraphs_CountsRunsAndPadding) {
+  FakeBackend fake({.profiles = {{4, 4, 8}}});
+  auto model = fake.Load({{"cuda_graphs", "0"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const auto instance = Instance(**model);
+  for (const int rows : {8, 1, 3}) ExpectRight(*instance, RowBatch(rows, rows, 16));
+  const DeviceUse use = (*model)->device_use().at(0);
+  EXPECT_THAT(use.graphs, IsEmpty());
+  EXPECT_EQ(use.graph_budget_bytes, 0U);
+  EXPECT_EQ(use.uncaptured_runs, 3U);
+  EXPECT_EQ(use.uncaptured_padded_rows, 4U) << "1 and 3 rows in the profile of 4";
+}
+
 TEST(PlanModelTest, LanesAndInstances_ShareOnePlan) {
   FakeBackend fake(ThreeProfiles());
   auto model = fake.Load({{"lanes", "4"}});
@@ -102,6 +140,23 @@ TEST(PlanModelTest, OpenShapes_AreRunAsTheyCome) {
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("model 'm' version 3: no profile of the plan"), HasSubstr("[3,64]")));
   ExpectRight(*instance, RowBatch(9, 4, 20));
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+}
+
+// Nothing is padded, and what no profile takes is refused whole.
+TEST(PlanModelTest, FirstDimensionOfAModelThatDoesNotBatch_IsData) {
+  FakeBackend fake({.profiles = {{4, 4, 8}}}, {.max_yields = 2});
+  auto model = fake.Load({{"max_batch_size", "0"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const auto instance = Instance(**model);
+  for (const int rows : {8, 4, 5}) ExpectRight(*instance, RowBatch(rows * 11, rows, 16));
+  EXPECT_EQ(AsPlan(**model).replica(0).lanes().counts().uncaptured_runs, 3U);
+  std::vector<BatchOutput> outputs;
+  const Status status = RowBatch(1, 3, 16).Run(*instance, &outputs);
+  EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("no profile of the plan takes these shapes, got 'x' [3,16]"),
+                    HasSubstr("expected 'x' [4,16] to [8,16]")));
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
 }
 

@@ -1,5 +1,5 @@
-// libcuda.so.1 for tests of driver_api.h: the driver's functions, on a fake GPU. FAKE_DRIVER in the
-// environment: "none", no device; "error <n>", what cuInit answers.
+// libcuda.so.1 for tests of driver_api.h and for servers that tests start: the driver's functions, on
+// two fake GPUs. FAKE_DRIVER in the environment: "none", no device; "error <n>", what cuInit answers.
 
 #include <cstdint>
 #include <cstdio>
@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "base/mutex.h"
 #include "testing/fake_gpu.h"
 
 namespace {
@@ -32,10 +33,15 @@ const char* Mood() {
   return mood == nullptr ? "" : mood;
 }
 
-// Of memory that was opened by a handle.
-std::map<uintptr_t, size_t>& Sizes() {
-  static auto& sizes = *new std::map<uintptr_t, size_t>;
-  return sizes;
+// The memory that was opened by handles.
+struct Imports {
+  penstock::Mutex mu;
+  std::map<uintptr_t, size_t> sizes GUARDED_BY(mu);
+};
+
+Imports& OpenImports() {
+  static auto& imports = *new Imports;
+  return imports;
 }
 
 int ToResult(Error error) { return static_cast<int>(error); }
@@ -158,18 +164,29 @@ int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, u
   void* data = nullptr;
   size_t size = 0;
   const Error error = Gpu().OpenIpcMemory(handle, &data, &size);
+  if (error != Error::kSuccess) return ToResult(error);
   *address = reinterpret_cast<uintptr_t>(data);
-  Sizes()[*address] = size;
-  return ToResult(error);
+  Imports& imports = OpenImports();
+  const penstock::MutexLock lock(imports.mu);
+  imports.sizes[*address] = size;
+  return 0;
 }
 int cuIpcCloseMemHandle(uintptr_t address) {
+  {
+    Imports& imports = OpenImports();
+    const penstock::MutexLock lock(imports.mu);
+    imports.sizes.erase(address);
+  }
   return ToResult(Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)));
 }
 // As if the block began before what was exported.
 int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
-  if (!Sizes().contains(address)) return kInvalidValue;
+  Imports& imports = OpenImports();
+  const penstock::MutexLock lock(imports.mu);
+  const auto found = imports.sizes.find(address);
+  if (found == imports.sizes.end()) return kInvalidValue;
   *base = address - kBeforeExport;
-  *size = Sizes()[address] + kBeforeExport;
+  *size = found->second + kBeforeExport;
   return 0;
 }
 int cuDeviceGetDefaultMemPool(void** pool, int device) {
