@@ -38,6 +38,7 @@ TEST_P(DeviceFaults, EndEverythingInFlightAndTheWorkerComesBack) {
   const pid_t pid = WorkerPid(*instance);
   Status in_flight;
   std::thread waits([&] { in_flight = RunRow(*other, {-7}).status(); });
+  AwaitThat([&] { return std::filesystem::exists(scratch.File("never.waiting")); });
   const Status status = RunRow(*instance, {GetParam().value}).status();
   waits.join();
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 
 #include <cstdlib>
 #include <cstring>
@@ -61,6 +62,24 @@ inline LoadOptions FixtureLoad(const std::string& name,
 
 inline std::unique_ptr<DeviceModel> MustLoad(DeviceWorkers& workers, const LoadOptions& options) {
   auto model = workers.Load("device_fixture", {}, options);
+  EXPECT_TRUE(model.ok()) << model.status().ToString();
+  return *std::move(model);
+}
+
+// A worker whose options a test may change.
+inline DeviceWorkerOptions WorkerOfTests() {
+  DeviceWorkerOptions options;
+  options.device = "GPU 0";
+  options.launch.arguments = {StrCat(PENSTOCK_PLUGIN_DIRECTORY, "/penstock_device_worker"),
+                              PENSTOCK_FIXTURE_DIRECTORY};
+  options.launch.end_signal = SIGKILL;
+  return options;
+}
+
+inline std::unique_ptr<DeviceModel> MustLoadIn(
+    const std::vector<std::shared_ptr<DeviceWorker>>& workers, const LoadOptions& options) {
+  auto model = DeviceModel::Load(StrCat("model '", options.model_name, "' version 1"), workers,
+                                 EncodeDeviceLoad({"device_fixture", {}, options}), {});
   EXPECT_TRUE(model.ok()) << model.status().ToString();
   return *std::move(model);
 }
