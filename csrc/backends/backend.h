@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "memory/exported_memory.h"
 #include "memory/host_pool.h"
 #include "tensor/buffer.h"
 #include "tensor/parameter.h"
@@ -68,6 +69,28 @@ struct InstanceOptions {
 struct BatchInput {
   size_t index = 0;  // in ModelSignature::inputs
   TensorView tensor;
+};
+
+// Some rows of a batch's input, in host memory or in a client's memory on a GPU.
+struct InputPart {
+  size_t input = 0;                    // which of the batch's inputs
+  std::span<const uint8_t> host = {};  // used where `device` has no memory
+  DevicePart device = {};
+};
+
+// Rows of a batch's output that go to a client's memory on a GPU.
+struct OutputPart {
+  size_t wanted = 0;  // which of the wanted outputs
+  uint32_t first_row = 0, rows = 0;
+  bool is_read_on_host = true;  // of the output as a whole: somebody wants rows of it there, too
+  DevicePart device;            // rows that come to more than its size are not written
+};
+
+// Where tensors lie that are not in one piece of host memory.
+struct BatchParts {
+  // All rows of an input in their order: its tensor has no data then. Or none of them.
+  std::span<const InputPart> inputs;
+  std::span<const OutputPart> outputs;
 };
 
 // An output of a batch. `data` holds exactly the tensor's bytes (BYTES in wire layout).
@@ -158,6 +181,22 @@ class BackendInstance {
   // Blocking: for the length of the computation.
   virtual Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                          std::vector<BatchOutput>* outputs) = 0;
+
+  // True where ExecuteParts copies from and to that memory on the GPU itself; it is asked for each
+  // tensor that lies there. False: the engine copies through host memory, for Execute.
+  // Blocking: the first time, while the memory is opened.
+  virtual bool Reaches(const ExportedMemory& memory) {
+    (void)memory;
+    return false;
+  }
+  // Execute, of a batch some of whose tensors lie in memory that it reaches. What is written there is
+  // there when it returns; an output that nobody reads on the host has no data. The memory that
+  // parts hold is kept for as long as the GPU may touch it, also where the batch fails.
+  virtual Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                              const BatchParts& parts, std::vector<BatchOutput>* outputs) {
+    (void)inputs, (void)wanted, (void)parts, (void)outputs;
+    return Internal("this backend does not take tensors in parts");
+  }
 
   // True where ExecuteRequests is called in place of Execute.
   virtual bool answers_requests() const { return false; }

@@ -92,6 +92,12 @@ class InferRequest final : public Request {
     const SharedTensor* const shared = SharedInput(index);
     return shared != nullptr ? shared->size_bytes : inputs[index]->tensor.data.size();
   }
+  // Those of them that are gathered in host memory.
+  size_t HostBytes(size_t index) const {
+    const SharedTensor* const shared = SharedInput(index);
+    if (shared == nullptr) return inputs[index]->tensor.data.size();
+    return shared->is_on_device ? 0 : shared->size_bytes;
+  }
   bool uses_shared_memory() const { return !shared_inputs.empty() || !shared_outputs.empty(); }
   // Between these two, `version` does not run its batches on submitting threads. Each does nothing
   // where it has nothing to do; REQUIRES: `version` is set.

@@ -65,7 +65,10 @@ Status Instance::ExecuteOrThrow(const Batch& batch, BatchTimes* times, std::span
   if (io_.rows() == 0) return Status::Ok();
   if (answers_requests_) return AnswerOrThrow(batch, times, outcomes);
   const auto outputs = std::make_shared<BatchOutputs>();
-  const Status executed = backend_->Execute(io_.inputs(), io_.wanted(), &outputs->tensors);
+  const Status executed =
+      io_.has_parts()
+          ? backend_->ExecuteParts(io_.inputs(), io_.wanted(), io_.parts(), &outputs->tensors)
+          : backend_->Execute(io_.inputs(), io_.wanted(), &outputs->tensors);
   times->computed_ns = times->end_ns = clock.NowNs();
   PENSTOCK_RETURN_IF_ERROR(executed);
   PENSTOCK_RETURN_IF_ERROR(io_.Scatter(batch, outputs, outcomes));

@@ -43,10 +43,10 @@ Status MeasureRows(const VersionSpec& version, const OutputSpec& spec, const Bat
   const std::optional<int64_t> count = output.shape.NumElements();
   const auto data = output.data.span();
   cut->row_ends.clear();
-  if (count.has_value() && output.dtype != DataType::kBytes &&
-      data.size() == static_cast<uint64_t>(*count) * DataTypeSize(output.dtype)) {
-    cut->row_bytes = data.size() / rows;
-    return Status::Ok();
+  if (count.has_value() && output.dtype != DataType::kBytes) {
+    const uint64_t size_bytes = static_cast<uint64_t>(*count) * DataTypeSize(output.dtype);
+    cut->row_bytes = size_bytes / rows;
+    if (data.size() == (cut->has_no_data ? 0 : size_bytes)) return Status::Ok();
   }
   if (count.has_value() && output.dtype == DataType::kBytes &&
       MeasureBytes(data, *count / rows, rows, &cut->row_ends)) {
@@ -66,17 +66,21 @@ TensorView CutRows(const VersionSpec& version, const OutputSpec& spec, const Out
     end = cut.row_ends[first_row + rows - 1];
   }
   const Shape shape = version.has_batch_dimension() ? cut.dims.WithFirst(rows) : cut.dims;
+  if (cut.has_no_data) return {spec.name, spec.dtype, shape, {}};
   return {spec.name, spec.dtype, shape, data.subspan(begin, end - begin)};
+}
+
+Status CheckRoom(const VersionSpec& version, const SharedTensor& shared, std::string_view output,
+                 uint64_t size_bytes) {
+  if (size_bytes <= shared.size_bytes) return Status::Ok();
+  return Internal(StrCat("shared memory size specified with the request for output '", output,
+                         "' (", shared.size_bytes, " bytes) should be at least ", size_bytes,
+                         " bytes to hold the results of model '", version.model_name, "'"));
 }
 
 Status StoreShared(const VersionSpec& version, const SharedTensor& shared,
                    const TensorView& output) {
-  if (output.data.size() > shared.size_bytes) {
-    return Internal(StrCat("shared memory size specified with the request for output '",
-                           output.name, "' (", shared.size_bytes, " bytes) should be at least ",
-                           output.data.size(), " bytes to hold the results of model '",
-                           version.model_name, "'"));
-  }
+  PENSTOCK_RETURN_IF_ERROR(CheckRoom(version, shared, output.name, output.data.size()));
   Status status = shared.region->Write(shared.offset, output.data);
   if (status.ok()) return status;
   return {status.code(), StrCat("output '", output.name, "' of model '", version.model_name,
@@ -130,8 +134,13 @@ Status AppendOutput(const VersionSpec& version, const OutputCut& cut, uint32_t f
   const OutputSpec& spec = version.outputs[wanted.index];
   TensorView view = CutRows(version, spec, cut, first_row, request.rows);
   if (const SharedTensor* shared = request.SharedOutput(index); shared != nullptr) {
-    // A caller that has gone may use its memory for something else by now.
-    if (!request.is_cancelled()) PENSTOCK_RETURN_IF_ERROR(StoreShared(version, *shared, view));
+    if (shared->is_on_device) {  // it is there, or too large for it
+      const uint64_t size_bytes = request.rows * uint64_t{cut.row_bytes};
+      PENSTOCK_RETURN_IF_ERROR(CheckRoom(version, *shared, view.name, size_bytes));
+    } else if (!request.is_cancelled()) {
+      // A caller that has gone may use its memory for something else by now.
+      PENSTOCK_RETURN_IF_ERROR(StoreShared(version, *shared, view));
+    }
     view.data = {};
   } else if (wanted.classification > 0) {
     Buffer classes;

@@ -17,6 +17,7 @@ namespace penstock {
 
 struct OutputCut {
   const BatchOutput* output = nullptr;
+  bool has_no_data = false;      // all of it went to clients' memory on GPUs; set before CutOutput
   Shape dims;                    // as clients see them, batch dimension left out
   size_t row_bytes = 0;          // fixed-size types
   std::vector<size_t> row_ends;  // BYTES: where each row's bytes end

@@ -19,6 +19,8 @@ struct SharedTensor {
   std::shared_ptr<const SharedRegion> region;  // null: the tensor travels in the message
   uint64_t offset = 0;                         // in the region
   uint64_t size_bytes = 0;                     // within the region, as it was registered
+  bool is_on_device =
+      false;  // its batch's backend copies it on the GPU itself, not through the host
 };
 
 // Whether a tensor's parameters have anything to do with shared memory.

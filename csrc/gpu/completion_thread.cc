@@ -70,7 +70,8 @@ bool CompletionThread::Poll() {
       continue;
     }
     if (error != Error::kSuccess) {
-      const Status failed = health_.Check(error, "ask whether a batch is over");
+      const Status failed =
+          health_.Check(error, StrCat("ask whether ", it->in_flight.what, " is over"));
       // Nobody knows now whether the device still uses the batch's memory.
       if (!health_.is_faulted()) health_.Fault(failed.message());
       break;
@@ -98,8 +99,8 @@ bool CompletionThread::FaultIfHung(int64_t asked_ns) {
   if (health_.is_faulted()) return true;
   const int64_t waited_ns = asked_ns - watched_.front().since_ns;
   if (waited_ns <= options_.hang_limit_ns) return false;
-  health_.Fault(StrCat("a batch is not over after ", waited_ns / kNsPerMs, " ms, expected at most ",
-                       options_.hang_limit_ns / kNsPerMs));
+  health_.Fault(StrCat(watched_.front().in_flight.what, " is not over after ", waited_ns / kNsPerMs,
+                       " ms, expected at most ", options_.hang_limit_ns / kNsPerMs));
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -21,6 +22,7 @@ namespace penstock::gpu {
 struct InFlight {
   std::array<Event, 3> events = {};  // all of them: it is over; null = no event
   Status status = {};  // what it ends with when it is over; not OK = it failed on its way
+  std::string_view what = "a batch";  // for messages; it outlives this
   // Called once, on the completion thread, with `status`, or with the device's fault.
   std::function<void(const Status&)> done = {};
 };

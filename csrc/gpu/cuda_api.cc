@@ -23,6 +23,8 @@ cudaMemcpyKind Native(CopyKind kind) {
       return cudaMemcpyHostToDevice;
     case CopyKind::kDeviceToHost:
       return cudaMemcpyDeviceToHost;
+    case CopyKind::kDeviceToDevice:
+      return cudaMemcpyDeviceToDevice;
   }
   return cudaMemcpyDefault;
 }
@@ -111,6 +113,10 @@ class CudaApi final : public Api {
     return ToError(cudaHostAlloc(data, size_bytes, cudaHostAllocPortable | cudaHostAllocMapped));
   }
   Error FreePinned(void* data) override { return ToError(cudaFreeHost(data)); }
+  Error RegisterHost(void* data, size_t size_bytes) override {
+    return ToError(cudaHostRegister(data, size_bytes, cudaHostRegisterPortable));
+  }
+  Error UnregisterHost(void* data) override { return ToError(cudaHostUnregister(data)); }
 
   Error AllocateAsync(size_t size_bytes, Stream stream, void** data) override {
     return ToError(cudaMallocAsync(data, size_bytes, Native(stream)));
@@ -126,6 +132,10 @@ class CudaApi final : public Api {
   Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override {
     return ToError(
         cudaMemcpyAsync(copy.to, copy.from, copy.size_bytes, Native(kind), Native(stream)));
+  }
+  Error CopyPeerAsync(const Copy& copy, int to_device, int from_device, Stream stream) override {
+    return ToError(cudaMemcpyPeerAsync(copy.to, to_device, copy.from, from_device, copy.size_bytes,
+                                       Native(stream)));
   }
   Error CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) override;
 

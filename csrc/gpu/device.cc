@@ -15,15 +15,16 @@ Result<std::unique_ptr<Device>> Device::Open(Api& api, Clock& clock, const Devic
 Device::Device(Api& api, Clock& clock, const DeviceOptions& options)
     : api_(api),
       clock_(clock),
-      health_(api, StrCat("GPU ", options.completion.device), options.on_fault) {}
+      ordinal_(options.completion.device),
+      health_(api, StrCat("GPU ", ordinal_), options.on_fault),
+      imports_(api, health_, ordinal_) {}
 
 Status Device::Start(const DeviceOptions& options) {
-  const int ordinal = options.completion.device;
-  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal), "take the device"));
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal_), "take the device"));
   PENSTOCK_RETURN_IF_ERROR(
-      health_.Check(api_.GetProperties(ordinal, &properties_), "ask what the device is"));
+      health_.Check(api_.GetProperties(ordinal_, &properties_), "ask what the device is"));
   PENSTOCK_RETURN_IF_ERROR(
-      health_.Check(api_.SetPoolReleaseThreshold(ordinal, SIZE_MAX), "set up the device's pool"));
+      health_.Check(api_.SetPoolReleaseThreshold(ordinal_, SIZE_MAX), "set up the device's pool"));
   if (!options.pinned.empty()) {
     PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, options.pinned));
   }

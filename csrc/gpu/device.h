@@ -11,6 +11,7 @@
 #include "gpu/completion_thread.h"
 #include "gpu/device_health.h"
 #include "gpu/gpu_api.h"
+#include "gpu/ipc_imports.h"
 #include "gpu/lane_group.h"
 #include "gpu/pinned_pool.h"
 
@@ -41,11 +42,13 @@ class Device {
   DeviceHealth& health() { return health_; }
   PinnedPool& pool() { return *pool_; }  // REQUIRES: it has one
   CompletionThread& completion() { return *completion_; }
+  IpcImports& imports() { return imports_; }
+  int ordinal() const { return ordinal_; }
   Api& api() { return api_; }
   DeviceResources resources() { return resources(*pool_); }  // REQUIRES: it has a pool
   // With a pool of the caller's, which outlives who is given it.
   DeviceResources resources(PinnedPool& pool) {
-    return {api_, health_, *completion_, pool, clock_};
+    return {api_, health_, *completion_, pool, clock_, ordinal_};
   }
 
  private:
@@ -55,7 +58,9 @@ class Device {
 
   Api& api_;
   Clock& clock_;
+  const int ordinal_;
   DeviceHealth health_;
+  IpcImports imports_;
   DeviceProperties properties_;
   std::unique_ptr<PinnedPool> pool_;
   std::unique_ptr<CompletionThread> completion_;

@@ -22,7 +22,7 @@ using Address = uintptr_t;
 // Of its enumerations, what is used here.
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76;
 constexpr unsigned kStreamNonBlocking = 1, kEventDisableTiming = 2;
-constexpr unsigned kHostPortable = 1, kHostMapped = 2;
+constexpr unsigned kHostPortable = 1, kHostMapped = 2, kRegisterPortable = 1;
 constexpr int kCaptureThreadLocal = 1, kPoolReleaseThreshold = 4;
 constexpr unsigned kIpcLazyPeerAccess = 1;
 constexpr int kTextBytes = 256;
@@ -53,6 +53,8 @@ constexpr int kTextBytes = 256;
   CALL(EventQuery, "cuEventQuery", Event)                                             \
   CALL(MemHostAlloc, "cuMemHostAlloc", void**, size_t, unsigned)                      \
   CALL(MemFreeHost, "cuMemFreeHost", void*)                                           \
+  CALL(MemHostRegister, "cuMemHostRegister_v2", void*, size_t, unsigned)              \
+  CALL(MemHostUnregister, "cuMemHostUnregister", void*)                               \
   CALL(MemAllocAsync, "cuMemAllocAsync", Address*, size_t, Stream)                    \
   CALL(MemFreeAsync, "cuMemFreeAsync", Address, Stream)                               \
   CALL(IpcOpenMemHandle, "cuIpcOpenMemHandle_v2", Address*, IpcHandle, unsigned)      \
@@ -62,6 +64,8 @@ constexpr int kTextBytes = 256;
   CALL(MemPoolSetAttribute, "cuMemPoolSetAttribute", Pool, int, void*)                \
   CALL(MemcpyToDevice, "cuMemcpyHtoDAsync_v2", Address, const void*, size_t, Stream)  \
   CALL(MemcpyToHost, "cuMemcpyDtoHAsync_v2", void*, Address, size_t, Stream)          \
+  CALL(MemcpyOnDevice, "cuMemcpyDtoDAsync_v2", Address, Address, size_t, Stream)      \
+  CALL(MemcpyPeer, "cuMemcpyPeerAsync", Address, Context, Address, Context, size_t, Stream) \
   CALL(StreamBeginCapture, "cuStreamBeginCapture_v2", Stream, int)                    \
   CALL(StreamEndCapture, "cuStreamEndCapture", Stream, Graph*)                        \
   CALL(GraphInstantiate, "cuGraphInstantiateWithFlags", GraphExec*, Graph, uint64_t)  \
@@ -134,6 +138,10 @@ class DriverApi final : public Api {
     return ToError(calls_.MemHostAlloc(data, size_bytes, kHostPortable | kHostMapped));
   }
   Error FreePinned(void* data) override { return ToError(calls_.MemFreeHost(data)); }
+  Error RegisterHost(void* data, size_t size_bytes) override {
+    return ToError(calls_.MemHostRegister(data, size_bytes, kRegisterPortable));
+  }
+  Error UnregisterHost(void* data) override { return ToError(calls_.MemHostUnregister(data)); }
 
   Error AllocateAsync(size_t size_bytes, Stream stream, void** data) override;
   Error FreeAsync(void* data, Stream stream) override {
@@ -147,6 +155,7 @@ class DriverApi final : public Api {
   }
 
   Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) override;
+  Error CopyPeerAsync(const Copy& copy, int to_device, int from_device, Stream stream) override;
   // The driver's own batch changed its signature from one major to the next.
   Error CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) override;
 
@@ -166,6 +175,8 @@ class DriverApi final : public Api {
   Error DestroyGraphExec(GraphExec exec) override { return ToError(calls_.GraphExecDestroy(exec)); }
 
  private:
+  Error ContextOf(int device, Context* context) EXCLUDES(mu_);
+
   // Constant after construction.
   const Calls calls_;
 
@@ -197,21 +208,22 @@ Error DriverApi::GetProperties(int device, DeviceProperties* properties) {
   return Error::kSuccess;
 }
 
+Error DriverApi::ContextOf(int device, Context* context) {
+  MutexLock lock(mu_);
+  if (const auto found = contexts_.find(device); found != contexts_.end()) {
+    *context = found->second;
+    return Error::kSuccess;
+  }
+  DeviceNumber number = 0;
+  if (const Result32 got = calls_.DeviceGet(&number, device); got != 0) return ToError(got);
+  if (const Result32 got = calls_.PrimaryRetain(context, number); got != 0) return ToError(got);
+  contexts_[device] = *context;
+  return Error::kSuccess;
+}
+
 Error DriverApi::SetDevice(int device) {
   Context context = nullptr;
-  {
-    MutexLock lock(mu_);
-    if (const auto found = contexts_.find(device); found != contexts_.end()) {
-      context = found->second;
-    } else {
-      DeviceNumber number = 0;
-      if (const Result32 got = calls_.DeviceGet(&number, device); got != 0) return ToError(got);
-      if (const Result32 got = calls_.PrimaryRetain(&context, number); got != 0) {
-        return ToError(got);
-      }
-      contexts_[device] = context;
-    }
-  }
+  if (const Error error = ContextOf(device, &context); error != Error::kSuccess) return error;
   return ToError(calls_.CtxSetCurrent(context));
 }
 
@@ -262,10 +274,25 @@ Error DriverApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* siz
 }
 
 Error DriverApi::CopyAsync(const Copy& copy, CopyKind kind, Stream stream) {
-  if (kind == CopyKind::kHostToDevice) {
-    return ToError(calls_.MemcpyToDevice(AddressOf(copy.to), copy.from, copy.size_bytes, stream));
+  switch (kind) {
+    case CopyKind::kHostToDevice:
+      return ToError(calls_.MemcpyToDevice(AddressOf(copy.to), copy.from, copy.size_bytes, stream));
+    case CopyKind::kDeviceToHost:
+      return ToError(calls_.MemcpyToHost(copy.to, AddressOf(copy.from), copy.size_bytes, stream));
+    case CopyKind::kDeviceToDevice:
+      return ToError(
+          calls_.MemcpyOnDevice(AddressOf(copy.to), AddressOf(copy.from), copy.size_bytes, stream));
   }
-  return ToError(calls_.MemcpyToHost(copy.to, AddressOf(copy.from), copy.size_bytes, stream));
+  return Error::kInvalidValue;
+}
+
+Error DriverApi::CopyPeerAsync(const Copy& copy, int to_device, int from_device, Stream stream) {
+  Context to = nullptr;
+  Context from = nullptr;
+  if (const Error error = ContextOf(to_device, &to); error != Error::kSuccess) return error;
+  if (const Error error = ContextOf(from_device, &from); error != Error::kSuccess) return error;
+  return ToError(calls_.MemcpyPeer(AddressOf(copy.to), to, AddressOf(copy.from), from,
+                                   copy.size_bytes, stream));
 }
 
 Error DriverApi::CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) {

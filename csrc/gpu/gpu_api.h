@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "gpu/gpu_error.h"
+#include "memory/exported_memory.h"
 
 namespace penstock::gpu {
 
@@ -33,9 +34,9 @@ struct DeviceProperties {
 };
 
 // cudaIpcMemHandle_t: memory on a device that a process exports, as another one opens it.
-using IpcHandle = std::array<uint8_t, 64>;
+using IpcHandle = ExportedMemory::Handle;
 
-enum class CopyKind { kHostToDevice, kDeviceToHost };
+enum class CopyKind { kHostToDevice, kDeviceToHost, kDeviceToDevice };
 
 struct Copy {
   void* to = nullptr;
@@ -84,6 +85,9 @@ class Api {
   // -- host memory that the device reads and writes by itself
   virtual Error AllocatePinned(size_t size_bytes, void** data) = 0;  // cudaHostAlloc, portable
   virtual Error FreePinned(void* data) = 0;
+  // cudaHostRegister, portable: memory that exists, until UnregisterHost.
+  virtual Error RegisterHost(void* data, size_t size_bytes) = 0;
+  virtual Error UnregisterHost(void* data) = 0;  // cudaHostUnregister
 
   // -- device memory, from the device's default pool
   virtual Error AllocateAsync(size_t size_bytes, Stream stream, void** data) = 0;
@@ -98,7 +102,10 @@ class Api {
   virtual Error CloseIpcMemory(void* data) = 0;  // cudaIpcCloseMemHandle
 
   // -- copies
+  // kDeviceToDevice: on the stream's device, and what that has mapped of others.
   virtual Error CopyAsync(const Copy& copy, CopyKind kind, Stream stream) = 0;
+  // cudaMemcpyPeerAsync: between memory of two devices, whether or not one sees the other's.
+  virtual Error CopyPeerAsync(const Copy& copy, int to_device, int from_device, Stream stream) = 0;
   // cudaMemcpyBatchAsync: several in one call, in no order among themselves.
   virtual Error CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Stream stream) = 0;
 

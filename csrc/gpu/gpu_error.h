@@ -23,6 +23,7 @@ enum class [[nodiscard]] Error : int{
     kLaunchTimeout = 702,
     kContextIsDestroyed = 709,
     kAssert = 710,
+    kHostMemoryAlreadyRegistered = 712,
     kHostMemoryNotRegistered = 713,
     kHardwareStackError = 714,
     kIllegalInstruction = 715,

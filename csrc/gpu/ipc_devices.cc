@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 #include <exception>
 #include <span>
 #include <string>
@@ -11,38 +12,89 @@
 #include "base/strcat.h"
 #include "gpu/device_health.h"
 #include "gpu/gpu_handles.h"
+#include "memory/exported_memory.h"
 
 namespace penstock::gpu {
+
+namespace {
+
+// What one thread copies with.
+// Ownership: borrows the Api and what it was made on.
+struct Copier {
+  explicit Copier(Api& api) : api(api) {}
+  ~Copier() {
+    if (pinned != nullptr) static_cast<void>(api.FreePinned(pinned));
+  }
+  Copier(const Copier&) = delete;
+  Copier& operator=(const Copier&) = delete;
+
+  Api& api;
+  uint8_t* pinned = nullptr;
+  OwnedStream stream;
+  OwnedEvent copied;
+};
+
+// Of a lost device, which may still read and write there.
+void LeaveToTheProcess(std::unique_ptr<Copier> copier) {
+  static auto& mu = *new Mutex;
+  static auto& all = *new std::vector<std::unique_ptr<Copier>>;
+  MutexLock lock(mu);
+  all.push_back(std::move(copier));
+}
+
+}  // namespace
 
 // One GPU, as regions use it.
 // Threading: thread-safe.
 // Ownership: owns the Api with others; its regions own it.
 class IpcDevice {
  public:
-  IpcDevice(std::shared_ptr<Api> api, int number)
+  IpcDevice(std::shared_ptr<Api> api, int number, Clock& clock, const IpcOptions& options)
       : api_(std::move(api)),
         number_(number),
+        clock_(clock),
+        options_(options),
         health_(*api_, StrCat("GPU ", number), /*on_fault=*/nullptr) {}
+  ~IpcDevice();
 
   Status Map(const SharedRegionInfo& info, const IpcHandle& handle, void** data);
   void Unmap(void* data);
-  // Returns when `copy` is over.
-  Status CopyNow(const Copy& copy, CopyKind kind, std::string_view what);
+  // Both return when the copy is over.
+  Status Read(const uint8_t* from, std::span<uint8_t> out, std::string_view what);
+  Status Write(uint8_t* to, std::span<const uint8_t> data, std::string_view what);
 
  private:
   Status Enter(std::string_view what);
-  Status TakeStream(std::string_view what, OwnedStream* stream);
+  Result<std::unique_ptr<Copier>> TakeCopier(std::string_view what) EXCLUDES(mu_);
+  Result<std::unique_ptr<Copier>> MakeCopier(std::string_view what);
+  void GiveBack(std::unique_ptr<Copier> copier) EXCLUDES(mu_);
+  Status CopyChunk(const Copier& copier, const Copy& copy, CopyKind kind, std::string_view what);
+  Status Await(Event event) EXCLUDES(mu_);
+  CompletionThread& completion() EXCLUDES(mu_);
 
   // Constant after construction.
   const std::shared_ptr<Api> api_;
   const int number_;
+  Clock& clock_;
+  const IpcOptions options_;
 
   DeviceHealth health_;  // own synchronisation
 
   Mutex mu_;
   // Guarded by mu_.
-  std::vector<OwnedStream> idle_ GUARDED_BY(mu_);  // as many as threads have copied at a time
+  std::vector<std::unique_ptr<Copier>> idle_ GUARDED_BY(mu_);  // as many as have copied at a time
+  std::unique_ptr<CompletionThread> completion_ GUARDED_BY(mu_);  // null before the first copy
 };
+
+IpcDevice::~IpcDevice() {
+  MutexLock lock(mu_);
+  completion_.reset();
+  if (!health_.is_faulted()) {
+    static_cast<void>(api_->SetDevice(number_));  // for what the members give back, on this thread
+    return;
+  }
+  for (auto& copier : idle_) LeaveToTheProcess(std::move(copier));
+}
 
 // A lost device is left alone; any other becomes this thread's.
 Status IpcDevice::Enter(std::string_view what) {
@@ -71,33 +123,105 @@ void IpcDevice::Unmap(void* data) {
   if (Enter(kWhat).ok()) static_cast<void>(health_.Check(api_->CloseIpcMemory(data), kWhat));
 }
 
-Status IpcDevice::TakeStream(std::string_view what, OwnedStream* stream) {
+Result<std::unique_ptr<Copier>> IpcDevice::TakeCopier(std::string_view what) {
   {
     MutexLock lock(mu_);
     if (!idle_.empty()) {
-      *stream = std::move(idle_.back());
+      std::unique_ptr<Copier> copier = std::move(idle_.back());
       idle_.pop_back();
-      return Status::Ok();
+      return copier;
     }
   }
-  Stream made = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateStream(/*priority=*/0, &made), what));
-  *stream = OwnedStream(*api_, made);
-  return Status::Ok();
+  return MakeCopier(what);
 }
 
-Status IpcDevice::CopyNow(const Copy& copy, CopyKind kind, std::string_view what) {
-  PENSTOCK_RETURN_IF_ERROR(Enter(what));
-  OwnedStream stream;
-  PENSTOCK_RETURN_IF_ERROR(TakeStream(what, &stream));
-  Status status = health_.Check(api_->CopyAsync(copy, kind, stream.get()), what);
-  if (status.ok()) {
-    status = health_.Check(api_->SynchronizeStream(stream.get()), what);
-    // Whoever has the memory on the host could not use it again: the copy may still go on.
-    if (!status.ok()) health_.Fault(StrCat("cannot tell when a copy is over: ", what));
+Result<std::unique_ptr<Copier>> IpcDevice::MakeCopier(std::string_view what) {
+  auto copier = std::make_unique<Copier>(*api_);
+  Stream stream = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateStream(/*priority=*/0, &stream), what));
+  copier->stream = OwnedStream(*api_, stream);
+  Event event = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateEvent(&event), what));
+  copier->copied = OwnedEvent(*api_, event);
+  void* pinned = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(
+      health_.Check(api_->AllocatePinned(options_.chunk_bytes, &pinned), what));
+  copier->pinned = static_cast<uint8_t*>(pinned);
+  return copier;
+}
+
+void IpcDevice::GiveBack(std::unique_ptr<Copier> copier) {
+  if (health_.is_faulted()) {
+    LeaveToTheProcess(std::move(copier));
+    return;
   }
   MutexLock lock(mu_);
-  idle_.push_back(std::move(stream));
+  idle_.push_back(std::move(copier));
+}
+
+CompletionThread& IpcDevice::completion() {
+  MutexLock lock(mu_);
+  if (completion_ == nullptr) {
+    CompletionOptions options = options_.completion;
+    options.device = number_;
+    completion_ = std::make_unique<CompletionThread>(*api_, health_, clock_, options);
+  }
+  return *completion_;
+}
+
+// Never in the driver, which a copy that does not end would hold for ever.
+Status IpcDevice::Await(Event event) {
+  Mutex mu;
+  CondVar ended;
+  bool is_over = false;
+  Status how;
+  completion().Watch({.events = {event}, .what = "a copy", .done = [&](const Status& status) {
+                        MutexLock lock(mu);
+                        how = status;
+                        is_over = true;
+                        ended.NotifyOne();  // under the lock: the waiter has these on its stack
+                      }});
+  MutexLock lock(mu);
+  while (!is_over) ended.Wait(mu);
+  return how;
+}
+
+Status IpcDevice::CopyChunk(const Copier& copier, const Copy& copy, CopyKind kind,
+                            std::string_view what) {
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CopyAsync(copy, kind, copier.stream.get()), what));
+  Status status = health_.Check(api_->RecordEvent(copier.copied.get(), copier.stream.get()), what);
+  // Nobody could use its memory again.
+  if (!status.ok()) health_.Fault(StrCat("cannot tell when a copy is over: ", what));
+  return status.ok() ? Await(copier.copied.get()) : status;
+}
+
+Status IpcDevice::Read(const uint8_t* from, std::span<uint8_t> out, std::string_view what) {
+  PENSTOCK_RETURN_IF_ERROR(Enter(what));
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Copier> copier, TakeCopier(what));
+  Status status;
+  for (size_t done = 0; status.ok() && done < out.size();) {
+    const size_t size_bytes = std::min(out.size() - done, options_.chunk_bytes);
+    status = CopyChunk(*copier, {copier->pinned, from + done, size_bytes}, CopyKind::kDeviceToHost,
+                       what);
+    if (status.ok()) std::memcpy(out.data() + done, copier->pinned, size_bytes);
+    done += size_bytes;
+  }
+  GiveBack(std::move(copier));
+  return status;
+}
+
+Status IpcDevice::Write(uint8_t* to, std::span<const uint8_t> data, std::string_view what) {
+  PENSTOCK_RETURN_IF_ERROR(Enter(what));
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Copier> copier, TakeCopier(what));
+  Status status;
+  for (size_t done = 0; status.ok() && done < data.size();) {
+    const size_t size_bytes = std::min(data.size() - done, options_.chunk_bytes);
+    std::memcpy(copier->pinned, data.data() + done, size_bytes);
+    status =
+        CopyChunk(*copier, {to + done, copier->pinned, size_bytes}, CopyKind::kHostToDevice, what);
+    done += size_bytes;
+  }
+  GiveBack(std::move(copier));
   return status;
 }
 
@@ -107,29 +231,34 @@ namespace {
 class DeviceRegion final : public SharedRegion {
  public:
   // Takes over `data`, as the device mapped it.
-  DeviceRegion(SharedRegionInfo info, std::shared_ptr<IpcDevice> device, void* data)
+  DeviceRegion(SharedRegionInfo info, std::shared_ptr<IpcDevice> device, const IpcHandle& handle,
+               void* data)
       : SharedRegion(std::move(info)),
         device_(std::move(device)),
-        data_(static_cast<uint8_t*>(data)) {}
-  ~DeviceRegion() override { device_->Unmap(data_); }
+        exported_(handle, static_cast<int>(this->info().device_id), this->info().size_bytes, data) {
+  }
+  ~DeviceRegion() override { device_->Unmap(exported_.data()); }
+
+  const ExportedMemory* exported() const override { return &exported_; }
 
   Status Read(uint64_t offset, std::span<uint8_t> out) const override {
     assert(Contains(offset, out.size()));
-    return Copied({out.data(), data_ + offset, out.size()}, CopyKind::kDeviceToHost, "read");
+    if (out.empty()) return Status::Ok();
+    return device_->Read(exported_.data() + offset, out, What("read"));
   }
   Status Write(uint64_t offset, std::span<const uint8_t> data) const override {
     assert(Contains(offset, data.size()));
-    return Copied({data_ + offset, data.data(), data.size()}, CopyKind::kHostToDevice, "write");
+    if (data.empty()) return Status::Ok();
+    return device_->Write(exported_.data() + offset, data, What("write"));
   }
 
  private:
-  Status Copied(const Copy& copy, CopyKind kind, std::string_view verb) const {
-    if (copy.size_bytes == 0) return Status::Ok();
-    return device_->CopyNow(copy, kind, StrCat(verb, " shared memory region '", info().name, "'"));
+  std::string What(std::string_view verb) const {
+    return StrCat(verb, " shared memory region '", info().name, "'");
   }
 
   const std::shared_ptr<IpcDevice> device_;
-  uint8_t* const data_;
+  const ExportedMemory exported_;
 };
 
 Status CheckArguments(const SharedRegionInfo& info, std::string_view handle) {
@@ -143,7 +272,8 @@ Status CheckArguments(const SharedRegionInfo& info, std::string_view handle) {
 
 }  // namespace
 
-IpcDevices::IpcDevices(OpenApi open_api) : open_api_(std::move(open_api)) {}
+IpcDevices::IpcDevices(OpenApi open_api, Clock& clock, const IpcOptions& options)
+    : open_api_(std::move(open_api)), clock_(clock), options_(options) {}
 
 IpcDevices::~IpcDevices() = default;
 
@@ -175,7 +305,9 @@ Result<std::shared_ptr<IpcDevice>> IpcDevices::Find(const SharedRegionInfo& info
   }
   const int number = static_cast<int>(info.device_id);
   std::shared_ptr<IpcDevice>& device = devices_[number];
-  if (device == nullptr) device = std::make_shared<IpcDevice>(api_, number);
+  if (device == nullptr) {
+    device = std::make_shared<IpcDevice>(api_, number, clock_, options_);
+  }
   return device;
 }
 
@@ -188,7 +320,7 @@ Result<std::unique_ptr<const SharedRegion>> IpcDevices::Open(SharedRegionInfo in
   void* data = nullptr;
   PENSTOCK_RETURN_IF_ERROR(device->Map(info, bytes, &data));
   return std::unique_ptr<const SharedRegion>(
-      std::make_unique<DeviceRegion>(std::move(info), device, data));
+      std::make_unique<DeviceRegion>(std::move(info), device, bytes, data));
 }
 
 }  // namespace penstock::gpu

@@ -45,6 +45,7 @@ Bindings Bind(const DeviceEngine& engine, void* slab, const std::vector<size_t>&
 struct Remains {
   std::unique_ptr<GraphCache> graphs;
   std::vector<std::unique_ptr<DeviceContext>> contexts;
+  std::vector<std::vector<std::shared_ptr<const void>>> held;  // by slot
 };
 
 // Keeps what must not be destroyed until the process ends.
@@ -79,8 +80,12 @@ Lane::~Lane() {
     static_cast<void>(Check(env_.api.SynchronizeStream(stream->get()), "end a lane"));
   }
   if (!env_.health.is_faulted()) return;
-  for (auto& slot : slots_) slot->device.Abandon();
-  LeaveToTheProcess({std::move(graphs_), std::move(contexts_)});
+  Remains remains{std::move(graphs_), std::move(contexts_), {}};
+  for (auto& slot : slots_) {
+    slot->device.Abandon();
+    remains.held.push_back(std::move(slot->held));
+  }
+  LeaveToTheProcess(std::move(remains));
 }
 
 Status Lane::Check(Error error, std::string_view what) {
@@ -171,12 +176,26 @@ Status Lane::Settle() {
   return Status::Ok();
 }
 
-void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
-  Start(std::move(lease), {rows}, std::move(done));
+void Lane::Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route) {
+  Start(std::move(lease), {rows, nullptr, route}, std::move(done));
 }
 
-void Lane::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) {
-  Start(std::move(lease), {batch.rows, &batch}, std::move(done));
+void Lane::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route) {
+  Start(std::move(lease), {batch.rows, &batch, route}, std::move(done));
+}
+
+size_t Lane::InputBytes(const Work& work, size_t input) const {
+  return work.shaped != nullptr ? work.shaped->input_bytes[input]
+                                : work.rows * env_.engine.inputs()[input].row_bytes;
+}
+
+size_t Lane::OutputBytes(const Work& work, size_t output) const {
+  return work.shaped != nullptr ? work.shaped->output_bytes[output]
+                                : work.rows * env_.engine.outputs()[output].row_bytes;
+}
+
+size_t Lane::OutputRowBytes(const Work& work, size_t output) const {
+  return OutputBytes(work, output) / work.rows;
 }
 
 Status Lane::CheckBatch(const Work& work) const {
@@ -185,7 +204,11 @@ Status Lane::CheckBatch(const Work& work) const {
     return InvalidArgument(StrCat(env_.engine.name(), ": a batch has ", work.rows,
                                   " rows, expected 1 to ", env_.engine.max_rows()));
   }
-  if (work.shaped == nullptr) return Status::Ok();
+  if (work.shaped != nullptr) PENSTOCK_RETURN_IF_ERROR(CheckShapes(work));
+  return work.route == nullptr ? Status::Ok() : CheckRoute(work);
+}
+
+Status Lane::CheckShapes(const Work& work) const {
   const auto& tensors = env_.engine.inputs();
   const auto& sizes = work.shaped->input_bytes;
   if (sizes.size() != tensors.size()) {
@@ -202,6 +225,37 @@ Status Lane::CheckBatch(const Work& work) const {
   return Status::Ok();
 }
 
+// A part of an input would be what another batch left in the slot.
+Status Lane::CheckRoute(const Work& work) const {
+  const auto& tensors = env_.engine.inputs();
+  for (const InputSegment& segment : work.route->inputs) {
+    if (segment.tensor < tensors.size() && segment.from != nullptr) continue;
+    return Internal(StrCat(env_.engine.name(), ": a batch's bytes are for input ", segment.tensor,
+                           " of ", tensors.size(), ", or nowhere"));
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    size_t routed_bytes = 0;
+    for (const InputSegment& segment : work.route->inputs) {
+      if (segment.tensor == i) routed_bytes += segment.size_bytes;
+    }
+    const size_t expected = InputBytes(work, i);
+    if (routed_bytes == 0 || routed_bytes == expected) continue;
+    return Internal(StrCat(env_.engine.name(), ": input '", tensors[i].name, "' is given ",
+                           routed_bytes, " bytes, expected ", expected));
+  }
+  const size_t outputs = env_.engine.outputs().size();
+  for (const OutputSegment& segment : work.route->outputs) {
+    if (segment.tensor < outputs && segment.first_row <= work.rows &&
+        segment.rows <= work.rows - segment.first_row) {
+      continue;
+    }
+    return Internal(StrCat(env_.engine.name(), ": rows ", segment.first_row, " to ",
+                           segment.first_row + segment.rows, " of output ", segment.tensor,
+                           " are none of ", work.rows, " rows of ", outputs, " outputs"));
+  }
+  return Status::Ok();
+}
+
 void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
   assert(lease && lease.slot().lane == this);
   if (const Status refused = CheckBatch(work); !refused.ok()) {
@@ -209,9 +263,12 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
     return;
   }
   Slot* slot = lease.Release();
+  if (work.route != nullptr) slot->held.swap(work.route->held);
   InFlight in_flight{.events = {slot->copied_out.get()}};
-  in_flight.done = [home = &env_.free, slot, done = std::move(done)](const Status& status) {
-    done(status, SlotLease(*home, slot));
+  in_flight.done = [this, slot, done = std::move(done)](const Status& status) {
+    // Of a lost device nobody knows whether it still reads and writes there.
+    if (!slot->held.empty() && !env_.health.is_faulted()) slot->held.clear();
+    done(status, SlotLease(env_.free, slot));
   };
   {
     MutexLock lock(mu_);
@@ -226,7 +283,7 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
 }
 
 Status Lane::Enqueue(Slot& slot, const Work& work) {
-  PENSTOCK_RETURN_IF_ERROR(Copies(slot, work, CopyKind::kHostToDevice));
+  PENSTOCK_RETURN_IF_ERROR(CopyIn(slot, work));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event"));
   PENSTOCK_RETURN_IF_ERROR(
@@ -236,7 +293,7 @@ Status Lane::Enqueue(Slot& slot, const Work& work) {
       Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event"));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(copy_out_.get(), slot.computed.get()), "wait for an output"));
-  PENSTOCK_RETURN_IF_ERROR(Copies(slot, work, CopyKind::kDeviceToHost));
+  PENSTOCK_RETURN_IF_ERROR(CopyOut(slot, work));
   return Check(env_.api.RecordEvent(slot.copied_out.get(), copy_out_.get()), "record an event");
 }
 
@@ -262,24 +319,88 @@ Status Lane::Run(const Slot& slot, const RunPlan& plan) {
   return env_.health.CheckEngine(context.Enqueue(compute_.get(), plan.rows), "enqueue a batch");
 }
 
-Status Lane::Copies(const Slot& slot, const Work& work, CopyKind kind) {
-  const bool is_in = kind == CopyKind::kHostToDevice;
-  const auto& tensors = is_in ? env_.engine.inputs() : env_.engine.outputs();
-  const auto& from = is_in ? slot.host_bindings.inputs : slot.bindings.outputs;
-  const auto& to = is_in ? slot.bindings.inputs : slot.host_bindings.outputs;
-  copies_.clear();
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    size_t size_bytes = work.rows * tensors[i].row_bytes;
-    if (work.shaped != nullptr) {
-      size_bytes = is_in ? work.shaped->input_bytes[i] : work.shaped->output_bytes[i];
-    }
-    if (size_bytes > 0) copies_.push_back({to[i], from[i], size_bytes});
+Status Lane::CopyIn(const Slot& slot, const Work& work) {
+  ClearCopies();
+  const size_t inputs = env_.engine.inputs().size();
+  if (work.route != nullptr) AddSources(slot, *work.route);
+  for (size_t i = 0; i < inputs; ++i) {
+    const size_t size_bytes = InputBytes(work, i);
+    if (size_bytes == 0 || (work.route != nullptr && filled_[i] > 0)) continue;
+    host_copies_.push_back({slot.bindings.inputs[i], slot.host_bindings.inputs[i], size_bytes});
   }
-  if (copies_.empty()) return Status::Ok();
-  const Stream stream = is_in ? copy_in_.get() : copy_out_.get();
-  const Error error = copies_.size() == 1 ? env_.api.CopyAsync(copies_.front(), kind, stream)
-                                          : env_.api.CopyBatchAsync(copies_, kind, stream);
-  return Check(error, is_in ? "copy the inputs" : "copy the outputs");
+  return IssueCopies(CopyKind::kHostToDevice, copy_in_.get(), "copy the inputs");
+}
+
+void Lane::AddSources(const Slot& slot, const Route& route) {
+  filled_.assign(env_.engine.inputs().size(), 0);
+  for (const InputSegment& segment : route.inputs) {
+    if (segment.size_bytes == 0) continue;
+    auto* begin = static_cast<uint8_t*>(slot.bindings.inputs[segment.tensor]);
+    const Copy copy{begin + filled_[segment.tensor], segment.from, segment.size_bytes};
+    filled_[segment.tensor] += segment.size_bytes;
+    if (segment.device == kHostMemory) {
+      host_copies_.push_back(copy);
+    } else {
+      AddDeviceCopy(copy, env_.device, segment.device);
+    }
+  }
+}
+
+Status Lane::CopyOut(const Slot& slot, const Work& work) {
+  ClearCopies();
+  for (size_t i = 0; i < env_.engine.outputs().size(); ++i) {
+    const size_t size_bytes = OutputBytes(work, i);
+    const bool is_read = work.route == nullptr ||
+                         std::find(work.route->unread.begin(), work.route->unread.end(), i) ==
+                             work.route->unread.end();
+    if (size_bytes == 0 || !is_read) continue;
+    host_copies_.push_back({slot.host_bindings.outputs[i], slot.bindings.outputs[i], size_bytes});
+  }
+  if (work.route != nullptr) AddTargets(slot, work);
+  return IssueCopies(CopyKind::kDeviceToHost, copy_out_.get(), "copy the outputs");
+}
+
+void Lane::AddTargets(const Slot& slot, const Work& work) {
+  for (const OutputSegment& segment : work.route->outputs) {
+    const size_t row_bytes = OutputRowBytes(work, segment.tensor);
+    const size_t size_bytes = segment.rows * row_bytes;
+    if (size_bytes == 0 || size_bytes > segment.room_bytes) continue;
+    const auto* begin = static_cast<const uint8_t*>(slot.bindings.outputs[segment.tensor]);
+    AddDeviceCopy({segment.to, begin + segment.first_row * row_bytes, size_bytes}, segment.device,
+                  env_.device);
+  }
+}
+
+void Lane::AddDeviceCopy(const Copy& copy, int to_device, int from_device) {
+  if (to_device == from_device) {
+    device_copies_.push_back(copy);
+  } else {
+    peer_copies_.push_back({copy, to_device, from_device});
+  }
+}
+
+void Lane::ClearCopies() {
+  host_copies_.clear();
+  device_copies_.clear();
+  peer_copies_.clear();
+}
+
+Status Lane::IssueCopies(CopyKind host_kind, Stream stream, std::string_view what) {
+  PENSTOCK_RETURN_IF_ERROR(Issue(host_copies_, host_kind, stream, what));
+  PENSTOCK_RETURN_IF_ERROR(Issue(device_copies_, CopyKind::kDeviceToDevice, stream, what));
+  for (const PeerCopy& each : peer_copies_) {
+    PENSTOCK_RETURN_IF_ERROR(
+        Check(env_.api.CopyPeerAsync(each.copy, each.to_device, each.from_device, stream), what));
+  }
+  return Status::Ok();
+}
+
+Status Lane::Issue(const std::vector<Copy>& copies, CopyKind kind, Stream stream,
+                   std::string_view what) {
+  if (copies.empty()) return Status::Ok();
+  const Error error = copies.size() == 1 ? env_.api.CopyAsync(copies.front(), kind, stream)
+                                         : env_.api.CopyBatchAsync(copies, kind, stream);
+  return Check(error, what);
 }
 
 // Behind what was enqueued of a batch that failed: its memory is in use until then.

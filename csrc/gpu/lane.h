@@ -5,6 +5,9 @@
 //   compute  stream: wait for copied_in | graph or engine | record computed
 //   copy-out stream: wait for computed | copy out | record copied_out  <- completion thread asks
 //
+// "Copy in" is from the slot's pinned memory, and from wherever else a Route says: registered memory of
+// the host's, clients' memory on this device or another. "Copy out" is to pinned memory, and to clients'.
+//
 // A slot is used again when copied_out has been seen, behind which all of its batch lies: nothing
 // else needs to wait.
 
@@ -24,6 +27,7 @@
 #include "gpu/gpu_handles.h"
 #include "gpu/graph_cache.h"
 #include "gpu/pinned_pool.h"
+#include "gpu/route.h"
 #include "gpu/run_counters.h"
 #include "gpu/slot.h"
 
@@ -40,6 +44,7 @@ struct LaneEnvironment {
   GraphBudget& graph_budget;
   const BucketTable& table;  // changed while the model is loaded only
   RunCounters& counters;
+  int device = 0;  // as this process numbers them
 };
 
 // Threading: Submit is thread-safe; Capture, Drop, Measure and Settle belong to who loads the model.
@@ -73,11 +78,13 @@ class Lane {
   Status Settle();
 
   // Runs the first `rows` rows of the slot's inputs. `done` is called exactly once: on the
-  // completion thread, or here where nothing was enqueued. REQUIRES: the slot is this lane's.
-  void Submit(SlotLease lease, uint32_t rows, BatchDone done) EXCLUDES(mu_);
+  // completion thread, or here where nothing was enqueued. `route` is read until Submit returns; what
+  // it holds is the slot's from then on. REQUIRES: the slot is this lane's.
+  void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr) EXCLUDES(mu_);
   // The same for a batch of an engine that leaves shapes open, always without a graph. `batch` lives
   // until Submit has returned and `done` been called; what its outputs are is there by then.
-  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) EXCLUDES(mu_);
+  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route = nullptr)
+      EXCLUDES(mu_);
 
  private:
   explicit Lane(const LaneEnvironment& environment) : env_(environment) {}
@@ -87,17 +94,35 @@ class Lane {
   Status ClearInputs(Slot& slot, size_t slab_bytes);
   Result<OwnedEvent> MakeEvent();
 
-  // What is enqueued between the copies, and how many bytes of each tensor are copied.
+  // What is enqueued between the copies, and how many bytes of each tensor are copied from or to where.
   struct Work {
     uint32_t rows;
     ShapedBatch* shaped = nullptr;
+    Route* route = nullptr;
+  };
+  struct PeerCopy {
+    Copy copy;
+    int to_device, from_device;
   };
 
+  size_t InputBytes(const Work& work, size_t input) const;
+  size_t OutputBytes(const Work& work, size_t output) const;
+  size_t OutputRowBytes(const Work& work, size_t output) const;
   Status CheckBatch(const Work& work) const;
+  Status CheckShapes(const Work& work) const;
+  Status CheckRoute(const Work& work) const;
   void Start(SlotLease lease, const Work& work, BatchDone done) EXCLUDES(mu_);
   Status Enqueue(Slot& slot, const Work& work) REQUIRES(mu_);
   Status Compute(Slot& slot, const Work& work) REQUIRES(mu_);
-  Status Copies(const Slot& slot, const Work& work, CopyKind kind) REQUIRES(mu_);
+  Status CopyIn(const Slot& slot, const Work& work) REQUIRES(mu_);
+  Status CopyOut(const Slot& slot, const Work& work) REQUIRES(mu_);
+  void AddSources(const Slot& slot, const Route& route) REQUIRES(mu_);
+  void AddTargets(const Slot& slot, const Work& work) REQUIRES(mu_);
+  void AddDeviceCopy(const Copy& copy, int to_device, int from_device) REQUIRES(mu_);
+  void ClearCopies() REQUIRES(mu_);
+  Status IssueCopies(CopyKind host_kind, Stream stream, std::string_view what) REQUIRES(mu_);
+  Status Issue(const std::vector<Copy>& copies, CopyKind kind, Stream stream,
+               std::string_view what);
   Status Run(const Slot& slot, const RunPlan& plan);
   void MarkEnds(const Slot& slot) REQUIRES(mu_);
   Status Check(Error error, std::string_view what);
@@ -110,8 +135,11 @@ class Lane {
   std::vector<std::unique_ptr<DeviceContext>> contexts_;  // for each slot, to run without a graph
 
   Mutex mu_;  // what a batch is made of is enqueued as one
-  // Guarded by mu_.
-  std::vector<Copy> copies_ GUARDED_BY(mu_);
+  // Guarded by mu_. A batch's copies in one direction; kept for their capacity.
+  std::vector<Copy> host_copies_ GUARDED_BY(mu_);    // from or to the host
+  std::vector<Copy> device_copies_ GUARDED_BY(mu_);  // on this device
+  std::vector<PeerCopy> peer_copies_ GUARDED_BY(mu_);
+  std::vector<size_t> filled_ GUARDED_BY(mu_);  // bytes of each input that a route brings
 };
 
 }  // namespace penstock::gpu

@@ -55,7 +55,7 @@ LaneGroup::~LaneGroup() {
 Status LaneGroup::AddLanes(const LaneGroupOptions& options) {
   const LaneEnvironment environment{device_.api,  device_.health, engine_, device_.completion,
                                     device_.pool, free_,          budget_, table_,
-                                    counters_};
+                                    counters_,    device_.device};
   for (size_t i = 0; i < options.lanes; ++i) {
     PENSTOCK_ASSIGN_OR_RETURN(auto lane,
                               Lane::Create(environment, options.slots_per_lane, options.priority));
@@ -110,14 +110,14 @@ Result<SlotLease> LaneGroup::Acquire(int64_t deadline_ns) {
   return lease;
 }
 
-void LaneGroup::Submit(SlotLease lease, uint32_t rows, BatchDone done) {
+void LaneGroup::Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route) {
   Lane& lane = *lease.slot().lane;
-  lane.Submit(std::move(lease), rows, std::move(done));
+  lane.Submit(std::move(lease), rows, std::move(done), route);
 }
 
-void LaneGroup::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done) {
+void LaneGroup::SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route) {
   Lane& lane = *lease.slot().lane;
-  lane.SubmitShaped(std::move(lease), batch, std::move(done));
+  lane.SubmitShaped(std::move(lease), batch, std::move(done), route);
 }
 
 }  // namespace penstock::gpu

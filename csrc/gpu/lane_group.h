@@ -23,6 +23,7 @@ struct DeviceResources {
   CompletionThread& completion;
   PinnedPool& pool;
   Clock& clock;
+  int device = 0;  // as this process numbers them
 };
 
 struct LaneGroupOptions {
@@ -55,9 +56,9 @@ class LaneGroup {
   // Waits for it: DEADLINE_EXCEEDED (kNever = none), UNAVAILABLE on a lost device or at the end.
   Result<SlotLease> Acquire(int64_t deadline_ns);
   // Lane::Submit of the slot's lane. REQUIRES: the lease is of this group.
-  void Submit(SlotLease lease, uint32_t rows, BatchDone done);
+  void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr);
   // Lane::SubmitShaped, likewise.
-  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done);
+  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route = nullptr);
 
   const BucketTable& table() const { return table_; }
   RunCounts counts() const { return counters_.Get(); }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,6 +32,7 @@ struct Slot {
   Bindings host_bindings;  // where the tensors lie in `pinned`
   Bindings bindings;       // and in `device`
   OwnedEvent copied_in, computed, copied_out;
+  std::vector<std::shared_ptr<const void>> held;  // Route::held, while a batch is in flight
 };
 
 // Slots that nobody has, of all lanes of a model, longest idle first, so that lanes take turns.

@@ -16,6 +16,7 @@
 
 namespace penstock {
 
+class ExportedMemory;
 class RegionCloser;
 
 enum class RegionKind { kSystem, kCuda };
@@ -54,6 +55,9 @@ class SharedRegion {
   bool Contains(uint64_t offset, uint64_t size_bytes) const {
     return offset <= info_.size_bytes && size_bytes <= info_.size_bytes - offset;
   }
+
+  // kCuda: its memory as backends on GPUs take it; it lives as long as the region. Null: kSystem.
+  virtual const ExportedMemory* exported() const { return nullptr; }
 
   // Copies out.size() bytes from `offset` (in the region). REQUIRES: Contains them.
   virtual Status Read(uint64_t offset, std::span<uint8_t> out) const = 0;

@@ -56,6 +56,13 @@ struct FakeModelSpec {
   using Answer = std::function<Status(std::span<const BatchInput> inputs,
                                       std::span<const BatchRequest> requests)>;
   Answer answer = nullptr;
+  // Where they are set, the model reaches that memory of clients, and runs batches with parts.
+  using Reaches = std::function<bool(const ExportedMemory& memory)>;
+  using ExecuteParts =
+      std::function<Status(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                           const BatchParts& parts, std::vector<BatchOutput>* outputs)>;
+  Reaches reaches = nullptr;
+  ExecuteParts execute_parts = nullptr;
   std::string runs_on = "CPU";  // as BackendModel's, both
   std::function<std::vector<DeviceUse>()> device_use = nullptr;
 };
@@ -91,6 +98,13 @@ class FakeModel final : public BackendModel {
     Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                    std::vector<BatchOutput>* outputs) override {
       return spec_.execute(inputs, wanted, outputs);
+    }
+    bool Reaches(const ExportedMemory& memory) override {
+      return spec_.reaches != nullptr && spec_.reaches(memory);
+    }
+    Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                        const BatchParts& parts, std::vector<BatchOutput>* outputs) override {
+      return spec_.execute_parts(inputs, wanted, parts, outputs);
     }
     bool answers_requests() const override { return spec_.answer != nullptr; }
     Status ExecuteRequests(std::span<const BatchInput> inputs,

@@ -50,7 +50,7 @@ int ToResult(Error error) { return static_cast<int>(error); }
 constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
 constexpr uintptr_t kBeforeExport = 16;
-constexpr unsigned kLazyPeerAccess = 1;
+constexpr unsigned kLazyPeerAccess = 1, kPortable = 1;
 constexpr int kInvalidValue = 1;
 
 penstock::gpu::DeviceProperties Properties(int device) {
@@ -61,6 +61,7 @@ penstock::gpu::DeviceProperties Properties(int device) {
 
 // What a context is here: the number of its device, off by one.
 void* ContextOf(int device) { return reinterpret_cast<void*>(static_cast<uintptr_t>(device) + 1); }
+int DeviceOf(void* context) { return static_cast<int>(reinterpret_cast<uintptr_t>(context)) - 1; }
 
 }  // namespace
 
@@ -119,9 +120,7 @@ int cuDevicePrimaryCtxRetain(void** context, int device) {
   *context = ContextOf(device);
   return 0;
 }
-int cuCtxSetCurrent(void* context) {
-  return ToResult(Gpu().SetDevice(static_cast<int>(reinterpret_cast<uintptr_t>(context)) - 1));
-}
+int cuCtxSetCurrent(void* context) { return ToResult(Gpu().SetDevice(DeviceOf(context))); }
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
   return ToResult(Gpu().MemoryInfo(free_bytes, total_bytes));
 }
@@ -150,6 +149,10 @@ int cuMemHostAlloc(void** data, size_t size, unsigned flags) {
   return flags == kPortableMapped ? ToResult(Gpu().AllocatePinned(size, data)) : kInvalidValue;
 }
 int cuMemFreeHost(void* data) { return ToResult(Gpu().FreePinned(data)); }
+int cuMemHostRegister_v2(void* data, size_t size, unsigned flags) {
+  return flags == kPortable ? ToResult(Gpu().RegisterHost(data, size)) : kInvalidValue;
+}
+int cuMemHostUnregister(void* data) { return ToResult(Gpu().UnregisterHost(data)); }
 int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
   void* data = nullptr;
   const Error error = Gpu().AllocateAsync(size, stream, &data);
@@ -195,8 +198,7 @@ int cuDeviceGetDefaultMemPool(void** pool, int device) {
 }
 int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
   if (attribute != kThreshold) return kInvalidValue;
-  const int device = static_cast<int>(reinterpret_cast<uintptr_t>(pool)) - 1;
-  return ToResult(Gpu().SetPoolReleaseThreshold(device, *static_cast<uint64_t*>(value)));
+  return ToResult(Gpu().SetPoolReleaseThreshold(DeviceOf(pool), *static_cast<uint64_t*>(value)));
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
   return ToResult(
@@ -205,6 +207,17 @@ int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream str
 int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t size, Stream stream) {
   return ToResult(Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size},
                                   CopyKind::kDeviceToHost, stream));
+}
+int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t size, Stream stream) {
+  return ToResult(
+      Gpu().CopyAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
+                      CopyKind::kDeviceToDevice, stream));
+}
+int cuMemcpyPeerAsync(uintptr_t to, void* to_context, uintptr_t from, void* from_context,
+                      size_t size, Stream stream) {
+  return ToResult(
+      Gpu().CopyPeerAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
+                          DeviceOf(to_context), DeviceOf(from_context), stream));
 }
 int cuStreamBeginCapture_v2(Stream stream, int mode) {
   return mode == kThreadLocal ? ToResult(Gpu().BeginCapture(stream)) : kInvalidValue;

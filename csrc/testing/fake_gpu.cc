@@ -15,12 +15,14 @@ using gpu::IsSticky;
 constexpr int kDriverVersion = 13000;
 
 thread_local Error t_last_error = Error::kSuccess;
+thread_local int t_device = 0;
 thread_local int t_captures = 0;  // streams that this thread is capturing
 
 }  // namespace
 
 FakeGpu::FakeGpu(const FakeGpuOptions& options) : options_(options) {
-  t_last_error = Error::kSuccess;  // of another device
+  t_last_error = Error::kSuccess;  // of another fake, as this
+  t_device = 0;
 }
 
 FakeGpu::~FakeGpu() {
@@ -79,6 +81,17 @@ int FakeGpu::calls() const {
 int FakeGpu::pageable_copies() const {
   MutexLock lock(mu_);
   return pageable_copies_;
+}
+
+int FakeGpu::copies(gpu::CopyKind kind) const {
+  MutexLock lock(mu_);
+  const auto found = copies_.find(kind);
+  return found == copies_.end() ? 0 : found->second;
+}
+
+int FakeGpu::peer_copies() const {
+  MutexLock lock(mu_);
+  return peer_copies_;
 }
 
 size_t FakeGpu::live_objects() const {
@@ -156,9 +169,12 @@ Error FakeGpu::GetProperties(int device, gpu::DeviceProperties* properties) {
 Error FakeGpu::SetDevice(int device) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
-  const bool is_there = device >= 0 && device < options_.devices;
-  return Answer(is_there ? Error::kSuccess : Error::kInvalidDevice);
+  if (device < 0 || device >= options_.devices) return Answer(Error::kInvalidDevice);
+  t_device = device;
+  return Error::kSuccess;
 }
+
+int FakeGpu::CurrentDevice() { return t_device; }
 
 Error FakeGpu::MemoryInfo(size_t* free_bytes, size_t* total_bytes) {
   MutexLock lock(mu_);
@@ -198,7 +214,8 @@ Error FakeGpu::CreateStream(int /*priority*/, gpu::Stream* stream) {
   *stream = MakeHandle<gpu::Stream>();
   streams_.emplace(*stream, StreamState{.stream = std::make_unique<FakeStream>(state_, seed,
                                                                                options_.max_yields),
-                                        .id = id});
+                                        .id = id,
+                                        .device = t_device});
   return Error::kSuccess;
 }
 
@@ -321,42 +338,61 @@ void FakeGpu::Run(StreamState& stream, const FakeWork& work) {
   stream.stream->PushWork(work.run);
 }
 
-Error FakeGpu::MakeCopy(const gpu::Copy& copy, gpu::CopyKind kind, FakeWork* work) {
+Error FakeGpu::CheckCopy(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) {
   const bool from_host = kind == gpu::CopyKind::kHostToDevice;
   const bool to_host = kind == gpu::CopyKind::kDeviceToHost;
-  if (!from_host && !Holds(copy.from, copy.size_bytes, true)) return Error::kInvalidValue;
-  if (!to_host && !Holds(copy.to, copy.size_bytes, true)) return Error::kInvalidValue;
-  const void* host = from_host ? copy.from : copy.to;
-  if ((from_host || to_host) && !Holds(host, copy.size_bytes, false)) ++pageable_copies_;
-  work->reads = {{copy.from, copy.size_bytes}};
-  work->writes = {{copy.to, copy.size_bytes}};
-  work->run = [copy, delay = std::exchange(delay_, nullptr)] {
+  const StreamState* on = Find(stream);
+  if (on == nullptr) return Error::kInvalidResourceHandle;
+  const std::optional<int> from = HolderOf(copy.from, copy.size_bytes);
+  const std::optional<int> to = HolderOf(copy.to, copy.size_bytes);
+  if (!from_host && from != on->device) return Error::kInvalidValue;
+  if (!to_host && to != on->device) return Error::kInvalidValue;
+  if ((from_host && from != kHost) || (to_host && to != kHost)) ++pageable_copies_;
+  ++copies_[kind];
+  return Error::kSuccess;
+}
+
+FakeWork FakeGpu::MakeCopy(const gpu::Copy& copy) {
+  FakeWork work;
+  work.reads = {{copy.from, copy.size_bytes}};
+  work.writes = {{copy.to, copy.size_bytes}};
+  work.run = [copy, delay = std::exchange(delay_, nullptr)] {
     if (delay) delay();
     std::memcpy(copy.to, copy.from, copy.size_bytes);
     return Error::kSuccess;
   };
-  return Error::kSuccess;
+  return work;
 }
 
 Error FakeGpu::CopyAsync(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
-  FakeWork work;
-  const Error error = MakeCopy(copy, kind, &work);
-  return Answer(error != Error::kSuccess ? error : Enqueue(stream, std::move(work)));
+  const Error error = CheckCopy(copy, kind, stream);
+  return Answer(error != Error::kSuccess ? error : Enqueue(stream, MakeCopy(copy)));
+}
+
+Error FakeGpu::CopyPeerAsync(const gpu::Copy& copy, int to_device, int from_device,
+                             gpu::Stream stream) {
+  MutexLock lock(mu_);
+  if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
+  const bool fits = HolderOf(copy.from, copy.size_bytes) == from_device &&
+                    HolderOf(copy.to, copy.size_bytes) == to_device && from_device >= 0 &&
+                    to_device >= 0;
+  if (!fits) return Answer(Error::kInvalidValue);
+  ++peer_copies_;
+  return Answer(Enqueue(stream, MakeCopy(copy)));
 }
 
 Error FakeGpu::CopyBatchAsync(std::span<const gpu::Copy> copies, gpu::CopyKind kind,
                               gpu::Stream stream) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
-  std::vector<FakeWork> works(copies.size());
-  for (size_t i = 0; i < copies.size(); ++i) {
-    const Error error = MakeCopy(copies[i], kind, &works[i]);
+  for (const gpu::Copy& copy : copies) {
+    const Error error = CheckCopy(copy, kind, stream);
     if (error != Error::kSuccess) return Answer(error);
   }
-  for (FakeWork& work : works) {
-    const Error error = Enqueue(stream, std::move(work));
+  for (const gpu::Copy& copy : copies) {
+    const Error error = Enqueue(stream, MakeCopy(copy));
     if (error != Error::kSuccess) return Answer(error);
   }
   return Error::kSuccess;

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -49,15 +50,19 @@ class FakeGpu final : public gpu::Api {
   void DropWait(int nth);
   // The next copy that is enqueued calls this first, on its stream's thread.
   void DelayNextCopy(std::function<void()> delay);
+  // No memory of other processes can be opened on this device from now on.
+  void RefuseIpcOn(int device);
   // Streams stop before what comes next; and go on.
   void HoldStreams();
   void ReleaseStreams();
 
   // -- what a test may ask
   std::vector<std::string> races() const;
-  int waits() const;            // calls of StreamWaitEvent
-  int calls() const;            // calls that FailCall counts
-  int pageable_copies() const;  // copies from or to host memory that is not pinned
+  int waits() const;                     // calls of StreamWaitEvent
+  int calls() const;                     // calls that FailCall counts
+  int pageable_copies() const;           // copies from or to host memory that is not pinned
+  int copies(gpu::CopyKind kind) const;  // that were enqueued
+  int peer_copies() const;
   size_t live_objects() const;  // streams, events, graphs and blocks of memory not given back
   size_t live_bytes() const;    // of device memory, graphs included
 
@@ -82,6 +87,8 @@ class FakeGpu final : public gpu::Api {
   gpu::Error QueryEvent(gpu::Event event) override;
   gpu::Error AllocatePinned(size_t size_bytes, void** data) override;
   gpu::Error FreePinned(void* data) override;
+  gpu::Error RegisterHost(void* data, size_t size_bytes) override;
+  gpu::Error UnregisterHost(void* data) override;
   gpu::Error AllocateAsync(size_t size_bytes, gpu::Stream stream, void** data) override;
   gpu::Error FreeAsync(void* data, gpu::Stream stream) override;
   gpu::Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
@@ -90,6 +97,8 @@ class FakeGpu final : public gpu::Api {
   gpu::Error OpenIpcMemory(const gpu::IpcHandle& handle, void** data, size_t* size_bytes) override;
   gpu::Error CloseIpcMemory(void* data) override;
   gpu::Error CopyAsync(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) override;
+  gpu::Error CopyPeerAsync(const gpu::Copy& copy, int to_device, int from_device,
+                           gpu::Stream stream) override;
   gpu::Error CopyBatchAsync(std::span<const gpu::Copy> copies, gpu::CopyKind kind,
                             gpu::Stream stream) override;
   gpu::Error BeginCapture(gpu::Stream stream) override;
@@ -100,14 +109,17 @@ class FakeGpu final : public gpu::Api {
   gpu::Error DestroyGraphExec(gpu::GraphExec exec) override;
 
  private:
-  enum class Memory { kDevice, kPinned, kImported };
+  enum class Memory { kDevice, kPinned, kRegistered, kImported };
   struct Block {
     size_t size_bytes;
     Memory kind;
+    int device = kHost;
   };
+  static constexpr int kHost = -1;
   struct StreamState {
     std::unique_ptr<FakeStream> stream;
     size_t id;
+    int device = 0;
     bool is_capturing = false, is_invalid = false;
     std::thread::id capturer = {};
     std::vector<FakeWork> captured = {};
@@ -118,6 +130,7 @@ class FakeGpu final : public gpu::Api {
 
   gpu::Error Enter(std::string_view call) REQUIRES(mu_);
   gpu::Error Fault() const;
+  static int CurrentDevice();  // this thread's
   // Enter, and what a thread that captures must not do.
   gpu::Error EnterUnsafe(std::string_view call) REQUIRES(mu_);
   gpu::Error Answer(gpu::Error error) const;  // that, and the thread's last error
@@ -128,11 +141,14 @@ class FakeGpu final : public gpu::Api {
   }
   StreamState* Find(gpu::Stream stream) REQUIRES(mu_);
   EventState* Find(gpu::Event event) REQUIRES(mu_);
-  gpu::Error Allocate(Memory kind, size_t size_bytes, void** data) REQUIRES(mu_);
+  gpu::Error Allocate(const Block& block, void** data) REQUIRES(mu_);
   gpu::Error Forget(void* data, Memory kind) REQUIRES(mu_);
   static void Free(void* data, const Block& block);
-  bool Holds(const void* data, size_t size_bytes, bool on_device) const REQUIRES(mu_);
-  gpu::Error MakeCopy(const gpu::Copy& copy, gpu::CopyKind kind, FakeWork* work) REQUIRES(mu_);
+  // The device whose memory all of that is, or kHost; nullopt: none's, and not pinned.
+  std::optional<int> HolderOf(const void* data, size_t size_bytes) const REQUIRES(mu_);
+  bool Overlaps(const void* data, size_t size_bytes) const REQUIRES(mu_);
+  gpu::Error CheckCopy(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream stream) REQUIRES(mu_);
+  FakeWork MakeCopy(const gpu::Copy& copy) REQUIRES(mu_);
   gpu::Error Enqueue(gpu::Stream stream, FakeWork work) REQUIRES(mu_);
   void Run(StreamState& stream, const FakeWork& work) REQUIRES(mu_);
   gpu::Error AwaitRecord(FakeRecord& record) EXCLUDES(mu_);
@@ -156,9 +172,12 @@ class FakeGpu final : public gpu::Api {
   gpu::Error failure_ GUARDED_BY(mu_) = gpu::Error::kSuccess;
   int waits_to_drop_ GUARDED_BY(mu_) = 0;
   std::function<void()> delay_ GUARDED_BY(mu_);
+  int refusing_device_ GUARDED_BY(mu_) = kHost;
   int waits_ GUARDED_BY(mu_) = 0;
   int calls_ GUARDED_BY(mu_) = 0;
   int pageable_copies_ GUARDED_BY(mu_) = 0;
+  std::map<gpu::CopyKind, int> copies_ GUARDED_BY(mu_);
+  int peer_copies_ GUARDED_BY(mu_) = 0;
   size_t live_bytes_ GUARDED_BY(mu_) = 0;
   uintptr_t next_handle_ GUARDED_BY(mu_) = 1;
 };

@@ -45,15 +45,15 @@ void* MapObject(const std::string& key, size_t* size_bytes) {
 
 }  // namespace
 
-Error FakeGpu::Allocate(Memory kind, size_t size_bytes, void** data) {
-  if (size_bytes == 0) return Answer(Error::kInvalidValue);
-  const bool on_device = kind == Memory::kDevice;
-  if (on_device && size_bytes > options_.memory_bytes - live_bytes_) {
+Error FakeGpu::Allocate(const Block& block, void** data) {
+  if (block.size_bytes == 0) return Answer(Error::kInvalidValue);
+  const bool on_device = block.kind == Memory::kDevice;
+  if (on_device && block.size_bytes > options_.memory_bytes - live_bytes_) {
     return Answer(Error::kMemoryAllocation);
   }
-  if (on_device) live_bytes_ += size_bytes;
-  *data = AllocateFilled(size_bytes);
-  blocks_.emplace(reinterpret_cast<uintptr_t>(*data), Block{size_bytes, kind});
+  if (on_device) live_bytes_ += block.size_bytes;
+  *data = AllocateFilled(block.size_bytes);
+  blocks_.emplace(reinterpret_cast<uintptr_t>(*data), block);
   return Error::kSuccess;
 }
 
@@ -65,33 +65,65 @@ Error FakeGpu::Forget(void* data, Memory kind) {
   return Error::kSuccess;
 }
 
-bool FakeGpu::Holds(const void* data, size_t size_bytes, bool on_device) const {
+std::optional<int> FakeGpu::HolderOf(const void* data, size_t size_bytes) const {
   const auto address = reinterpret_cast<uintptr_t>(data);
   auto found = blocks_.upper_bound(address);
-  if (found == blocks_.begin()) return false;
+  if (found == blocks_.begin()) return std::nullopt;
   --found;
   const auto& [begin, block] = *found;
-  const bool is_device = block.kind != Memory::kPinned;
   const size_t offset = address - begin;
-  return is_device == on_device && offset <= block.size_bytes &&
-         size_bytes <= block.size_bytes - offset;
+  const bool is_within = offset <= block.size_bytes && size_bytes <= block.size_bytes - offset;
+  return is_within ? std::optional<int>(block.device) : std::nullopt;
+}
+
+bool FakeGpu::Overlaps(const void* data, size_t size_bytes) const {
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  return std::any_of(blocks_.begin(), blocks_.end(), [&](const auto& each) {
+    return each.first < begin + size_bytes && begin < each.first + each.second.size_bytes;
+  });
 }
 
 void FakeGpu::Free(void* data, const Block& block) {
   if (block.kind == Memory::kImported) {
     munmap(data, block.size_bytes);
-  } else {
+  } else if (block.kind != Memory::kRegistered) {
     std::free(data);
   }
+}
+
+void FakeGpu::RefuseIpcOn(int device) {
+  MutexLock lock(mu_);
+  refusing_device_ = device;
+}
+
+Error FakeGpu::RegisterHost(void* data, size_t size_bytes) {
+  MutexLock lock(mu_);
+  if (const Error error = EnterUnsafe(__func__); error != Error::kSuccess) return error;
+  if (data == nullptr || size_bytes == 0) return Answer(Error::kInvalidValue);
+  if (Overlaps(data, size_bytes)) return Answer(Error::kHostMemoryAlreadyRegistered);
+  blocks_.emplace(reinterpret_cast<uintptr_t>(data), Block{size_bytes, Memory::kRegistered});
+  return Error::kSuccess;
+}
+
+Error FakeGpu::UnregisterHost(void* data) {
+  MutexLock lock(mu_);
+  const Error error = EnterUnsafe(__func__);
+  if (error != Error::kSuccess && !IsSticky(error)) return error;
+  if (Forget(data, Memory::kRegistered) != Error::kSuccess) {
+    return Answer(Error::kHostMemoryNotRegistered);
+  }
+  return error;
 }
 
 Error FakeGpu::OpenIpcMemory(const gpu::IpcHandle& handle, void** data, size_t* size_bytes) {
   MutexLock lock(mu_);
   if (const Error error = EnterUnsafe(__func__); error != Error::kSuccess) return error;
+  if (CurrentDevice() == refusing_device_) return Answer(Error::kInvalidValue);
   const std::string key(handle.begin(), std::find(handle.begin(), handle.end(), 0));
   void* mapped = MapObject(key, size_bytes);
   if (mapped == nullptr) return Answer(Error::kInvalidValue);
-  blocks_.emplace(reinterpret_cast<uintptr_t>(mapped), Block{*size_bytes, Memory::kImported});
+  blocks_.emplace(reinterpret_cast<uintptr_t>(mapped),
+                  Block{*size_bytes, Memory::kImported, CurrentDevice()});
   *data = mapped;
   return Error::kSuccess;
 }
@@ -111,7 +143,7 @@ Error FakeGpu::CloseIpcMemory(void* data) {
 Error FakeGpu::AllocatePinned(size_t size_bytes, void** data) {
   MutexLock lock(mu_);
   if (const Error error = EnterUnsafe(__func__); error != Error::kSuccess) return error;
-  return Allocate(Memory::kPinned, size_bytes, data);
+  return Allocate({size_bytes, Memory::kPinned}, data);
 }
 
 Error FakeGpu::FreePinned(void* data) {
@@ -126,8 +158,9 @@ Error FakeGpu::FreePinned(void* data) {
 Error FakeGpu::AllocateAsync(size_t size_bytes, gpu::Stream stream, void** data) {
   MutexLock lock(mu_);
   if (const Error error = EnterUnsafe(__func__); error != Error::kSuccess) return error;
-  if (Find(stream) == nullptr) return Answer(Error::kInvalidResourceHandle);
-  return Allocate(Memory::kDevice, size_bytes, data);
+  const StreamState* found = Find(stream);
+  if (found == nullptr) return Answer(Error::kInvalidResourceHandle);
+  return Allocate({size_bytes, Memory::kDevice, found->device}, data);
 }
 
 Error FakeGpu::FreeAsync(void* data, gpu::Stream stream) {

@@ -92,6 +92,9 @@ def write_plan(repository: Path, name: str = "plan", **parameters: str) -> Path:
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in pairs.items()
     ]
-    directory = write_model(repository, name, config="max_batch_size: 8\n" + "".join(lines))
-    (directory / "1" / "model.txt").write_text("fake-plan")
+    directory = write_model(repository, name)
+    config = 'backend: "fixture"\ndefault_model_filename: "model.plan"\nmax_batch_size: 8\n'
+    (directory / "config.pbtxt").write_text(config + "".join(lines))
+    (directory / "1" / "model.txt").unlink()
+    (directory / "1" / "model.plan").write_text("fake-plan")
     return directory

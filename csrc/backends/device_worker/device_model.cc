@@ -11,7 +11,7 @@ constexpr std::string_view kOnlyDevice = "GPU 0";  // as a worker calls the one 
 }  // namespace
 
 Result<std::shared_ptr<HeldPart>> HeldPart::Make(std::shared_ptr<DeviceWorker> worker,
-                                                 DevicePartOptions options) {
+                                                 WorkerPartOptions options) {
   PENSTOCK_ASSIGN_OR_RETURN(auto part, worker->Add(std::move(options)));
   // Not make_shared: the constructor is private.
   return std::shared_ptr<HeldPart>(new HeldPart(std::move(worker), std::move(part)));

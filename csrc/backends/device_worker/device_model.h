@@ -20,23 +20,23 @@ namespace penstock {
 class HeldPart {
  public:
   static Result<std::shared_ptr<HeldPart>> Make(std::shared_ptr<DeviceWorker> worker,
-                                                DevicePartOptions options);
+                                                WorkerPartOptions options);
   ~HeldPart() { worker_->Remove(part_); }
   HeldPart(const HeldPart&) = delete;
   HeldPart& operator=(const HeldPart&) = delete;
 
   const std::shared_ptr<DeviceWorker>& worker() const { return worker_; }
-  const std::shared_ptr<DevicePart>& part() const { return part_; }
+  const std::shared_ptr<WorkerPart>& part() const { return part_; }
   bool is_ready() const { return worker_->is_ready(*part_); }
   // Since it was made.
   uint64_t restarts() const { return worker_->restarts() - restarts_before_; }
 
  private:
-  HeldPart(std::shared_ptr<DeviceWorker> worker, std::shared_ptr<DevicePart> part)
+  HeldPart(std::shared_ptr<DeviceWorker> worker, std::shared_ptr<WorkerPart> part)
       : worker_(std::move(worker)), part_(std::move(part)), restarts_before_(worker_->restarts()) {}
 
   const std::shared_ptr<DeviceWorker> worker_;
-  const std::shared_ptr<DevicePart> part_;
+  const std::shared_ptr<WorkerPart> part_;
   const uint64_t restarts_before_;
 };
 

@@ -59,8 +59,8 @@ DeviceWorker::~DeviceWorker() {
   thread_.Join();
 }
 
-Result<std::shared_ptr<DevicePart>> DeviceWorker::Add(DevicePartOptions options) {
-  const auto part = std::make_shared<DevicePart>(std::move(options));
+Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options) {
+  const auto part = std::make_shared<WorkerPart>(std::move(options));
   MutexLock lock(mu_);
   part->id_ = ++ids_;
   if (part->options_.model == nullptr && !given_up_.ok()) {
@@ -79,7 +79,7 @@ Result<std::shared_ptr<DevicePart>> DeviceWorker::Add(DevicePartOptions options)
   return part->status_;
 }
 
-void DeviceWorker::Remove(const std::shared_ptr<DevicePart>& part) {
+void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
   MutexLock run(part->run_mu_);  // another instance may have a batch there
   std::shared_ptr<Link> link;
   {
@@ -98,7 +98,7 @@ void DeviceWorker::Remove(const std::shared_ptr<DevicePart>& part) {
   wake_.Set();
 }
 
-bool DeviceWorker::is_ready(const DevicePart& part) const {
+bool DeviceWorker::is_ready(const WorkerPart& part) const {
   MutexLock lock(mu_);
   return part.state_ == State::kReady;
 }
@@ -207,7 +207,7 @@ void DeviceWorker::ReadLog(WorkerSession& session, LineRelay* lines) {
 }
 
 // The first part that is wanted, and can be made. Instances of a model that has failed fail with it.
-std::shared_ptr<DevicePart> DeviceWorker::TakeNext() {
+std::shared_ptr<WorkerPart> DeviceWorker::TakeNext() {
   MutexLock lock(mu_);
   for (const auto& part : parts_) {
     if (part->state_ != State::kWanted) continue;
@@ -241,7 +241,7 @@ void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
   limit_ns_ = kNever;
   making_ = TakeNext();
   if (making_ == nullptr) return;
-  const DevicePartOptions& options = making_->options_;
+  const WorkerPartOptions& options = making_->options_;
   limit_ns_ = After(options.load_limit_ns);
   late_how_ = StrCat("was killed, for it took longer than ", Seconds(options.load_limit_ns),
                      " s to load ", options.label);
@@ -428,7 +428,7 @@ void DeviceWorker::WaitBeforeRestart(int64_t delay_ns) {
 
 // In device_use.
 
-std::vector<DeviceUse> DeviceWorker::device_use(DevicePart& part) {
+std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
   MutexLock run(part.run_mu_);
   const auto link = Current(part);
   if (link.ok()) Ask(part, **link);
@@ -477,7 +477,7 @@ Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet)
 
 // In Run.
 
-Result<std::shared_ptr<DevicePart::Link>> DeviceWorker::Current(const Part& part) const {
+Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
   MutexLock lock(mu_);
   if (part.state_ == State::kReady && part.link_ != nullptr) return part.link_;
   const std::string& label = part.options_.label;
@@ -489,7 +489,7 @@ Result<std::shared_ptr<DevicePart::Link>> DeviceWorker::Current(const Part& part
   return Unavailable(StrCat(label, ": ", Say(last_end_), " and is being started again"));
 }
 
-Result<WorkerAnswer> DeviceWorker::Run(DevicePart& part, const WorkerBatch& batch,
+Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
                                        SlabArena* arena) {
   MutexLock run(part.run_mu_);
   PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));

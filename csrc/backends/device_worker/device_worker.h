@@ -37,23 +37,23 @@ struct DeviceWorkerOptions {
   LineRelayOptions lines;
 };
 
-class DevicePart;
+class WorkerPart;
 
-struct DevicePartOptions {
+struct WorkerPartOptions {
   std::string label;     // "model 'm' version 1": for messages
   std::string document;  // of a model EncodeDeviceLoad; of an instance its name
-  std::shared_ptr<DevicePart> model = nullptr;  // of an instance: what it is one of
+  std::shared_ptr<WorkerPart> model = nullptr;  // of an instance: what it is one of
   int64_t load_limit_ns = 0;                    // until it is ready; 0 = no limit
   int64_t execution_limit_ns = 0;               // of one batch; 0 = no limit
 };
 
 // A model or an instance in a device's worker.
 // Ownership: shared by who added it and the worker's thread. Its members are the worker's.
-class DevicePart {
+class WorkerPart {
  public:
-  explicit DevicePart(DevicePartOptions options) : options_(std::move(options)) {}
+  explicit WorkerPart(WorkerPartOptions options) : options_(std::move(options)) {}
 
-  const DevicePartOptions& options() const { return options_; }
+  const WorkerPartOptions& options() const { return options_; }
   // Of a model, once it was added.
   const DeviceDescription& description() const { return description_; }
 
@@ -71,7 +71,7 @@ class DevicePart {
     BatchChannel channel;
   };
 
-  const DevicePartOptions options_;
+  const WorkerPartOptions options_;
   DeviceDescription description_;  // constant once it was ready
 
   Mutex run_mu_;  // one batch, or question, at a time; before the worker's mu_
@@ -108,26 +108,26 @@ class DeviceWorker {
   // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
   // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how. A model
   // is also what has a worker started again whose restart budget was spent.
-  Result<std::shared_ptr<DevicePart>> Add(DevicePartOptions options) EXCLUDES(mu_);
-  void Remove(const std::shared_ptr<DevicePart>& part) EXCLUDES(mu_);
+  Result<std::shared_ptr<WorkerPart>> Add(WorkerPartOptions options) EXCLUDES(mu_);
+  void Remove(const std::shared_ptr<WorkerPart>& part) EXCLUDES(mu_);
 
   // Whether Run would find it.
-  bool is_ready(const DevicePart& part) const EXCLUDES(mu_);
+  bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
   // What a model uses of the device, as the worker says now, or said last where it does not at once.
   // Blocking: for kUseWaitNs at most, and not again until that answer has come.
-  std::vector<DeviceUse> device_use(DevicePart& part) EXCLUDES(mu_);
+  std::vector<DeviceUse> device_use(WorkerPart& part) EXCLUDES(mu_);
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
 
   // Runs a batch on an instance, whose inputs lie in `arena` or are copied into it. UNAVAILABLE where
   // it is not ready, or the process ended meanwhile: with how.
-  Result<WorkerAnswer> Run(DevicePart& part, const WorkerBatch& batch, SlabArena* arena)
+  Result<WorkerAnswer> Run(WorkerPart& part, const WorkerBatch& batch, SlabArena* arena)
       EXCLUDES(mu_);
 
  private:
-  using Part = DevicePart;
-  using Link = DevicePart::Link;
-  using State = DevicePart::State;
+  using Part = WorkerPart;
+  using Link = WorkerPart::Link;
+  using State = WorkerPart::State;
 
   static constexpr int64_t kUseWaitNs = 20'000'000;
 

@@ -44,6 +44,15 @@ Result<GpuModels*> GpuBackend::Models(const std::string& label) {
   return models_.get();
 }
 
+std::shared_ptr<void> GpuBackend::PinHostMemory(std::span<uint8_t> memory) {
+  GpuModels* models = nullptr;
+  {
+    MutexLock lock(mu_);
+    models = models_.get();
+  }
+  return models == nullptr ? nullptr : models->PinHostMemory(memory);
+}
+
 Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& options,
                                                        const Settings& settings,
                                                        const GpuSettings& gpu) {

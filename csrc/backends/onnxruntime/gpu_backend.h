@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ class GpuBackend {
   // Blocking: as OrtModel::Load; the first time while the driver starts.
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options, const Settings& settings,
                                              const GpuSettings& gpu) EXCLUDES(mu_);
+  // Null before a model has been loaded, too: see DeviceTable.
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) EXCLUDES(mu_);
 
  private:
   Result<GpuModels*> Models(const std::string& label) EXCLUDES(mu_);

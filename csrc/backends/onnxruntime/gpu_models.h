@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "backends/backend.h"
 #include "backends/onnxruntime/device_session.h"
@@ -31,6 +32,10 @@ class GpuModels {
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options,
                                              const GpuSettings& settings,
                                              const MakeOpener& make_opener);
+  // As DeviceTable's.
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) {
+    return devices_.PinHostMemory(memory);
+  }
 
  private:
   const std::unique_ptr<gpu::Api> api_;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <span>
 #include <sstream>
 #include <string>
 #include <system_error>
@@ -56,6 +57,9 @@ class OrtBackend : public Backend {
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
     return NoThrow<std::unique_ptr<BackendModel>>(ModelLabel(options) + " cannot be loaded",
                                                   [&] { return LoadWhereItRuns(options); });
+  }
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
+    return gpu_.PinHostMemory(memory);
   }
 
  private:

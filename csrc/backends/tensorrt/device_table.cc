@@ -74,7 +74,20 @@ Result<DeviceTable::Found> DeviceTable::Get(std::string_view name) {
   }
   PENSTOCK_RETURN_IF_ERROR(
       device->health().Check(api_.SetDevice(ordinal), "take the device for this thread"));
-  return Found{ordinal, device.get()};
+  return Found{ordinal, device.get(), &registered_};
+}
+
+std::shared_ptr<void> DeviceTable::PinHostMemory(std::span<uint8_t> memory) {
+  gpu::Device* open = nullptr;
+  {
+    MutexLock lock(mu_);
+    for (const auto& [ordinal, device] : devices_) {
+      if (device != nullptr && !device->health().is_faulted()) open = device.get();
+      if (open != nullptr) break;
+    }
+  }
+  if (open == nullptr) return nullptr;
+  return registered_.Register(memory, open->ordinal(), open->health());
 }
 
 }  // namespace penstock::tensorrt

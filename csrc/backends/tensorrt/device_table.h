@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,7 @@
 #include "base/status.h"
 #include "gpu/device.h"
 #include "gpu/gpu_api.h"
+#include "gpu/registered_memory.h"
 
 namespace penstock::tensorrt {
 
@@ -23,7 +25,7 @@ std::string UuidText(const std::array<uint8_t, 16>& uuid);
 // Blocking: Get, the first time for a device.
 class DeviceTable {
  public:
-  DeviceTable(gpu::Api& api, Clock& clock) : api_(api), clock_(clock) {}
+  DeviceTable(gpu::Api& api, Clock& clock) : api_(api), clock_(clock), registered_(api) {}
 
   gpu::Api& api() { return api_; }
   Clock& clock() { return clock_; }
@@ -35,14 +37,21 @@ class DeviceTable {
   struct Found {
     int ordinal = 0;
     gpu::Device* device = nullptr;
+    const gpu::RegisteredMemory* registered = nullptr;  // of all devices
   };
   Result<Found> Get(std::string_view name) EXCLUDES(mu_);
+
+  // RegisteredMemory::Register, by way of a device that is open and not lost. Null where there is
+  // none: registering opens no device.
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) EXCLUDES(mu_);
 
  private:
   Result<int> OrdinalOf(std::string_view name);
 
   gpu::Api& api_;
   Clock& clock_;
+
+  gpu::RegisteredMemory registered_;  // own synchronisation
 
   Mutex mu_;
   // Guarded by mu_.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -34,6 +35,10 @@ class PlanBackend final : public Backend {
   // NOT_FOUND where there is no such file, INVALID_ARGUMENT where it is empty; then as
   // PlanModel::Load.
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override;
+  // Null before a model has been loaded, too: see DeviceTable.
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
+    return devices_.PinHostMemory(memory);
+  }
 
  private:
   const PlanBackendParts parts_;

@@ -148,7 +148,8 @@ Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const Instanc
   return std::unique_ptr<BackendInstance>(std::make_unique<PlanInstance>(*replicas_[turn]));
 }
 
-Status PlanInstance::CheckInput(size_t index, const TensorView& tensor) const {
+Status PlanInstance::CheckInput(size_t index, const Input& input) const {
+  const TensorView& tensor = *input.tensor;
   const PlanLayout& layout = replica_.layout();
   const TensorSpec& spec = layout.signature().inputs[index];
   const auto count = tensor.shape.NumElements();
@@ -161,27 +162,35 @@ Status PlanInstance::CheckInput(size_t index, const TensorView& tensor) const {
                                   tensor.shape.ToString(), ", expected ", spec.dims.ToString()));
   }
   const size_t expected = static_cast<size_t>(*count) * DataTypeSize(spec.dtype);
-  if (tensor.data.size() != expected) {
+  if (input.size_bytes != expected) {
     return InvalidArgument(StrCat(replica_.engine().name(), ": input '", spec.name, "' has ",
-                                  tensor.data.size(), " bytes, expected ", expected));
+                                  input.size_bytes, " bytes, expected ", expected));
   }
   return Status::Ok();
 }
 
 Result<gpu::ShapedBatch> PlanInstance::Arrange(std::span<const BatchInput> inputs,
-                                               std::vector<const TensorView*>* arranged) const {
+                                               const BatchParts& parts,
+                                               std::vector<Input>* arranged) const {
   const PlanLayout& layout = replica_.layout();
   gpu::ShapedBatch batch;
   batch.rows = 1;
-  arranged->assign(layout.inputs().size(), nullptr);
-  for (const BatchInput& input : inputs) (*arranged)[input.index] = &input.tensor;
+  arranged->assign(layout.inputs().size(), {});
+  for (const BatchInput& input : inputs) {
+    (*arranged)[input.index] = {&input.tensor, input.tensor.data.size()};
+  }
+  for (const InputPart& part : parts.inputs) {
+    const size_t size_bytes =
+        part.device.memory == nullptr ? part.host.size() : part.device.size_bytes;
+    (*arranged)[inputs[part.input].index].size_bytes += size_bytes;
+  }
   for (size_t i = 0; i < arranged->size(); ++i) {
-    const TensorView* tensor = (*arranged)[i];
+    const TensorView* tensor = (*arranged)[i].tensor;
     const std::string& name = layout.signature().inputs[i].name;
     if (tensor == nullptr) {
       return InvalidArgument(StrCat(replica_.engine().name(), ": input '", name, "' is missing"));
     }
-    PENSTOCK_RETURN_IF_ERROR(CheckInput(i, *tensor));
+    PENSTOCK_RETURN_IF_ERROR(CheckInput(i, (*arranged)[i]));
     if (layout.has_rows()) {
       const int64_t rows = tensor->shape[0];
       if (rows < 1 || rows > layout.max_rows() || (i > 0 && rows != batch.rows)) {
@@ -192,7 +201,7 @@ Result<gpu::ShapedBatch> PlanInstance::Arrange(std::span<const BatchInput> input
       batch.rows = static_cast<uint32_t>(rows);
     }
     batch.inputs.push_back(tensor->shape);
-    batch.input_bytes.push_back(tensor->data.size());
+    batch.input_bytes.push_back((*arranged)[i].size_bytes);
   }
   if (layout.has_open_shapes() && !layout.ProfileOf(batch.inputs)) {
     return layout.WhyNoProfile(batch.inputs);
@@ -219,9 +228,9 @@ Status PlanInstance::Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::Slo
     ended.NotifyOne();  // under the lock: the waiter has these on its stack
   };
   if (replica_.layout().has_open_shapes()) {
-    replica_.lanes().SubmitShaped(std::move(lease), batch, std::move(done));
+    replica_.lanes().SubmitShaped(std::move(lease), batch, std::move(done), &route_);
   } else {
-    replica_.lanes().Submit(std::move(lease), batch.rows, std::move(done));
+    replica_.lanes().Submit(std::move(lease), batch.rows, std::move(done), &route_);
   }
   MutexLock lock(mu);
   while (!is_over) ended.Wait(mu);
@@ -246,22 +255,97 @@ Status PlanInstance::TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedB
         layout.has_open_shapes()
             ? batch.output_bytes[index]
             : replica_.engine().outputs()[index].row_bytes * size_t{batch.rows};
+    const auto& unread = route_.unread;
+    if (std::find(unread.begin(), unread.end(), index) != unread.end()) continue;
     output.data = HostPool::Shared().Allocate(size_bytes);
     if (size_bytes > 0) std::memcpy(output.data.data(), lease.output(index), size_bytes);
   }
   return Status::Ok();
 }
 
-Status PlanInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                             std::vector<BatchOutput>* outputs) {
-  std::vector<const TensorView*> arranged;
-  PENSTOCK_ASSIGN_OR_RETURN(gpu::ShapedBatch batch, Arrange(inputs, &arranged));
+// The memory is held from here on: by the route, then by the slot, until the device is through.
+Result<gpu::DeviceAddress> PlanInstance::Hold(const DevicePart& part) {
+  const ExportedMemory& memory = *part.memory;
+  gpu::DeviceAddress found = replica_.device().imports().Find(memory);
+  const bool is_within =
+      part.offset <= memory.size_bytes() && part.size_bytes <= memory.size_bytes() - part.offset;
+  if (found.data == nullptr || !is_within) {
+    return Internal(StrCat(replica_.engine().name(), ": ", part.size_bytes, " bytes at ",
+                           part.offset, " of a client's ", memory.size_bytes(), " on GPU ",
+                           memory.device(), " are out of the model's reach"));
+  }
+  if (route_.held.empty() || route_.held.back() != part.memory) {
+    route_.held.push_back(part.memory);
+  }
+  found.data += part.offset;
+  return found;
+}
+
+void PlanInstance::StageHost(const gpu::SlotLease& lease, size_t tensor,
+                             std::span<const uint8_t> bytes, size_t offset_bytes) {
+  if (bytes.empty()) return;
+  const uint8_t* from = bytes.data();
+  if (!replica_.IsRegistered(bytes)) {
+    uint8_t* staged = lease.input(tensor) + offset_bytes;
+    std::memcpy(staged, bytes.data(), bytes.size());
+    from = staged;
+  }
+  route_.inputs.push_back({tensor, from, bytes.size()});
+}
+
+Status PlanInstance::StagePart(const gpu::SlotLease& lease, size_t tensor, const InputPart& part,
+                               size_t offset_bytes) {
+  if (part.device.memory == nullptr) {
+    StageHost(lease, tensor, part.host, offset_bytes);
+    return Status::Ok();
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const gpu::DeviceAddress from, Hold(part.device));
+  route_.inputs.push_back({tensor, from.data, part.device.size_bytes, from.device});
+  return Status::Ok();
+}
+
+Status PlanInstance::Stage(const gpu::SlotLease& lease, std::span<const BatchInput> inputs,
+                           const BatchParts& parts) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const size_t tensor = inputs[i].index;
+    StageHost(lease, tensor, inputs[i].tensor.data, 0);
+    size_t staged_bytes = inputs[i].tensor.data.size();
+    for (const InputPart& part : parts.inputs) {
+      if (part.input != i) continue;
+      PENSTOCK_RETURN_IF_ERROR(StagePart(lease, tensor, part, staged_bytes));
+      staged_bytes += part.device.memory == nullptr ? part.host.size() : part.device.size_bytes;
+    }
+  }
+  return Status::Ok();
+}
+
+Status PlanInstance::AddTargets(std::span<const size_t> wanted, std::span<const OutputPart> parts) {
+  for (const OutputPart& part : parts) {
+    const size_t tensor = wanted[part.wanted];
+    PENSTOCK_ASSIGN_OR_RETURN(const gpu::DeviceAddress to, Hold(part.device));
+    route_.outputs.push_back(
+        {tensor, part.first_row, part.rows, to.data, part.device.size_bytes, to.device});
+    if (!part.is_read_on_host) route_.unread.push_back(tensor);
+  }
+  return Status::Ok();
+}
+
+Status PlanInstance::ExecuteParts(std::span<const BatchInput> inputs,
+                                  std::span<const size_t> wanted, const BatchParts& parts,
+                                  std::vector<BatchOutput>* outputs) {
+  Status status = RunParts(inputs, wanted, parts, outputs);
+  route_.Clear();
+  return status;
+}
+
+Status PlanInstance::RunParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                              const BatchParts& parts, std::vector<BatchOutput>* outputs) {
+  std::vector<Input> arranged;
+  PENSTOCK_ASSIGN_OR_RETURN(gpu::ShapedBatch batch, Arrange(inputs, parts, &arranged));
   PENSTOCK_RETURN_IF_ERROR(TakeDevice());
   PENSTOCK_ASSIGN_OR_RETURN(gpu::SlotLease lease, replica_.lanes().Acquire(kNever));
-  for (size_t i = 0; i < arranged.size(); ++i) {
-    const auto data = arranged[i]->data;
-    if (!data.empty()) std::memcpy(lease.input(i), data.data(), data.size());
-  }
+  PENSTOCK_RETURN_IF_ERROR(Stage(lease, inputs, parts));
+  PENSTOCK_RETURN_IF_ERROR(AddTargets(wanted, parts.outputs));
   gpu::SlotLease back;
   PENSTOCK_RETURN_IF_ERROR(Run(std::move(lease), batch, &back));
   return TakeOutputs(back, batch, wanted, outputs);

@@ -15,8 +15,11 @@
 #include "backends/tensorrt/plan_engine.h"
 #include "backends/tensorrt/plan_settings.h"
 #include "base/status.h"
+#include "gpu/ipc_imports.h"
 #include "gpu/lane_group.h"
 #include "gpu/pinned_pool.h"
+#include "gpu/registered_memory.h"
+#include "gpu/route.h"
 
 namespace penstock::tensorrt {
 
@@ -42,18 +45,26 @@ class PlanReplica {
   gpu::Device& device() { return device_; }
   const gpu::Device& device() const { return device_; }
   int ordinal() const { return ordinal_; }
+  // Whether lanes may copy from where it lies.
+  bool IsRegistered(std::span<const uint8_t> bytes) const {
+    return registered_ != nullptr && registered_->Contains(bytes);
+  }
   // `free_before`: the device's free memory before the plan was read.
   Status LearnMemory(size_t free_before);
   DeviceUse use() const;
 
  private:
   PlanReplica(const DeviceTable::Found& found, std::unique_ptr<PlanEngine> engine)
-      : device_(*found.device), ordinal_(found.ordinal), engine_(std::move(engine)) {}
+      : device_(*found.device),
+        ordinal_(found.ordinal),
+        registered_(found.registered),
+        engine_(std::move(engine)) {}
 
   Status AddLanes(const PlanSettings& settings);
 
   gpu::Device& device_;
   const int ordinal_;
+  const gpu::RegisteredMemory* const registered_;  // null: there is none
   size_t memory_bytes_ = 0;  // constant after Load
   // In this order: lanes go first.
   std::unique_ptr<PlanEngine> engine_;
@@ -95,14 +106,38 @@ class PlanInstance final : public BackendInstance {
   // False once the device is lost: only another process can use it again.
   bool is_available() const override { return !replica_.device().health().is_faulted(); }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                 std::vector<BatchOutput>* outputs) override;
+                 std::vector<BatchOutput>* outputs) override {
+    return ExecuteParts(inputs, wanted, {}, outputs);
+  }
+  // Memory on this GPU, on others whose memory this process has, and on those that this one sees.
+  bool Reaches(const ExportedMemory& memory) override {
+    return is_available() && replica_.device().imports().Find(memory).data != nullptr;
+  }
+  Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                      const BatchParts& parts, std::vector<BatchOutput>* outputs) override;
 
  private:
+  struct Input {
+    const TensorView* tensor = nullptr;
+    size_t size_bytes = 0;  // of all its parts
+  };
+
   // Which input each of the layout's is, and the batch's rows. INVALID_ARGUMENT naming the input
   // that is missing, or has another number of rows, rank or size.
-  Result<gpu::ShapedBatch> Arrange(std::span<const BatchInput> inputs,
-                                   std::vector<const TensorView*>* arranged) const;
-  Status CheckInput(size_t index, const TensorView& tensor) const;
+  Result<gpu::ShapedBatch> Arrange(std::span<const BatchInput> inputs, const BatchParts& parts,
+                                   std::vector<Input>* arranged) const;
+  Status CheckInput(size_t index, const Input& input) const;
+  Status RunParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                  const BatchParts& parts, std::vector<BatchOutput>* outputs);
+  // Says in route_ where the tensors are, and copies those to the slot that are nowhere else.
+  Status Stage(const gpu::SlotLease& lease, std::span<const BatchInput> inputs,
+               const BatchParts& parts);
+  Status StagePart(const gpu::SlotLease& lease, size_t tensor, const InputPart& part,
+                   size_t offset_bytes);
+  void StageHost(const gpu::SlotLease& lease, size_t tensor, std::span<const uint8_t> bytes,
+                 size_t offset_bytes);
+  Status AddTargets(std::span<const size_t> wanted, std::span<const OutputPart> parts);
+  Result<gpu::DeviceAddress> Hold(const DevicePart& part);
   // For each batch: another instance may have taken another device on this thread since.
   Status TakeDevice();
   Status Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back);
@@ -110,6 +145,7 @@ class PlanInstance final : public BackendInstance {
                      std::span<const size_t> wanted, std::vector<BatchOutput>* outputs) const;
 
   PlanReplica& replica_;
+  gpu::Route route_;  // of the batch that runs
 };
 
 }  // namespace penstock::tensorrt

@@ -79,6 +79,49 @@ TEST(DriverApiTest, MemoryOfAnotherProcess_IsOpenedFromWhereItWasExported) {
   EXPECT_NE((*api)->OpenIpcMemory(IpcHandle{}, &data, &size_bytes), Error::kSuccess);
 }
 
+// Host memory that is registered -> GPU 0 -> there -> GPU 1 -> host.
+TEST(DriverApiTest, CopiesOnAndBetweenDevices_ArriveAsWhatTheyAre) {
+  const auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok()) << api.status().ToString();
+  FakeGpu& gpu = GpuOfDriver();
+  const int pageable = gpu.pageable_copies();
+  const int peers = gpu.peer_copies();
+  std::string bytes = "0123456789";
+  ASSERT_EQ((*api)->RegisterHost(bytes.data(), bytes.size()), Error::kSuccess);
+  EXPECT_EQ((*api)->RegisterHost(bytes.data(), 1), Error::kHostMemoryAlreadyRegistered);
+  Stream streams[2] = {};
+  void* blocks[3] = {};
+  for (const int device : {1, 0}) {
+    ASSERT_EQ((*api)->SetDevice(device), Error::kSuccess);
+    ASSERT_EQ((*api)->CreateStream(0, &streams[device]), Error::kSuccess);
+    ASSERT_EQ((*api)->AllocateAsync(10, streams[device], &blocks[device]), Error::kSuccess);
+  }
+  ASSERT_EQ((*api)->AllocateAsync(10, streams[0], &blocks[2]), Error::kSuccess);
+  const Stream stream = streams[0];
+  const auto copy = [&](void* to, const void* from, CopyKind kind) {
+    return (*api)->CopyAsync({to, from, 10}, kind, stream);
+  };
+  EXPECT_EQ(copy(blocks[0], bytes.data(), CopyKind::kHostToDevice), Error::kSuccess);
+  EXPECT_EQ(copy(blocks[2], blocks[0], CopyKind::kDeviceToDevice), Error::kSuccess);
+  EXPECT_EQ(copy(blocks[1], blocks[2], CopyKind::kDeviceToDevice), Error::kInvalidValue);
+  EXPECT_EQ((*api)->CopyPeerAsync({blocks[1], blocks[2], 10}, 1, 0, stream), Error::kSuccess);
+  EXPECT_NE((*api)->CopyPeerAsync({blocks[1], blocks[2], 10}, 2, 0, stream), Error::kSuccess);
+  ASSERT_EQ((*api)->SynchronizeStream(stream), Error::kSuccess);
+  EXPECT_EQ(gpu.peer_copies() - peers, 1);
+  std::fill(bytes.begin(), bytes.end(), '.');
+  ASSERT_EQ((*api)->CopyAsync({bytes.data(), blocks[1], 10}, CopyKind::kDeviceToHost, streams[1]),
+            Error::kSuccess);
+  ASSERT_EQ((*api)->SynchronizeStream(streams[1]), Error::kSuccess);
+  EXPECT_EQ(bytes, "0123456789");
+  EXPECT_EQ(gpu.pageable_copies(), pageable);
+  EXPECT_EQ((*api)->UnregisterHost(bytes.data()), Error::kSuccess);
+  EXPECT_EQ((*api)->UnregisterHost(bytes.data()), Error::kHostMemoryNotRegistered);
+  for (const int i : {0, 1, 2}) {
+    EXPECT_EQ((*api)->FreeAsync(blocks[i], streams[i % 2]), Error::kSuccess);
+  }
+  for (const Stream each : streams) EXPECT_EQ((*api)->DestroyStream(each), Error::kSuccess);
+}
+
 // Streams, events, pinned and device memory, copies, capture and launches: all that lanes call.
 TEST(DriverApiTest, Lanes_RunThroughIt) {
   auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);

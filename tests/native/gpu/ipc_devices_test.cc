@@ -11,12 +11,15 @@
 #include <thread>
 #include <vector>
 
+#include "testing/fake_clock.h"
 #include "testing/fake_gpu.h"
+#include "testing/quiet_log.h"
 #include "testing/shm_object.h"
 
 namespace penstock::gpu {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::span<const uint8_t> BytesOf(std::string_view text) {
@@ -45,13 +48,14 @@ class IpcDevicesTest : public ::testing::Test {
   int opens_ = 0;
   FakeGpu* gpu_ = nullptr;  // once it is open
   ShmObject object_{std::string_view("0123456789")};
-  std::unique_ptr<IpcDevices> devices_ =
-      std::make_unique<IpcDevices>([this]() -> Result<std::unique_ptr<Api>> {
+  std::unique_ptr<IpcDevices> devices_ = std::make_unique<IpcDevices>(
+      [this]() -> Result<std::unique_ptr<Api>> {
         opens_ += 1;
         auto opened = std::make_unique<FakeGpu>(FakeGpuOptions{.max_yields = 3, .devices = 2});
         gpu_ = opened.get();
         return std::unique_ptr<Api>(std::move(opened));
-      });
+      },
+      Clock::System(), IpcOptions{.chunk_bytes = 4});  // so that copies are several
 };
 
 const std::string kInvalid =
@@ -64,6 +68,16 @@ TEST_F(IpcDevicesTest, Region_IsReadAndWrittenWhereItLies) {
   ASSERT_TRUE(region->Write(3, BytesOf("abc")).ok());
   EXPECT_EQ(object_.Read(10), "012abc6789");
   EXPECT_EQ(gpu().races(), std::vector<std::string>());
+  EXPECT_EQ(gpu().pageable_copies(), 0);
+}
+
+TEST_F(IpcDevicesTest, Region_SaysHowOthersOpenIt) {
+  const auto region = Open(object_, 8, /*device_id=*/1);
+  const ExportedMemory& memory = *region->exported();
+  EXPECT_EQ(std::string(memory.handle().begin(), memory.handle().end()), object_.IpcHandle());
+  EXPECT_EQ(memory.device(), 1);
+  EXPECT_EQ(memory.size_bytes(), 8U);
+  EXPECT_EQ(std::string(memory.data(), memory.data() + 8), "01234567");
 }
 
 TEST_F(IpcDevicesTest, NoBytes_AreNoCall) {
@@ -124,9 +138,9 @@ TEST_F(IpcDevicesTest, RegionThatGoes_ClosesItsMemoryAndStreamsAreUsedAgain) {
   for (int i = 0; i < 3; ++i) {
     const auto region = Open(object_, 10);
     EXPECT_EQ(Read(*region, 0, 1), "0");
-    EXPECT_EQ(gpu().live_objects(), 2U);  // it and a stream
+    EXPECT_EQ(gpu().live_objects(), 4U);  // it, a stream, an event, pinned memory
   }
-  EXPECT_EQ(gpu().live_objects(), 1U);
+  EXPECT_EQ(gpu().live_objects(), 3U);
 }
 
 TEST_F(IpcDevicesTest, SameMemoryTwice_IsTwoRegions) {
@@ -152,7 +166,8 @@ TEST_F(IpcDevicesTest, MemoryThatTheDeviceHasNot_IsResourceExhausted) {
 
 TEST_F(IpcDevicesTest, CopyThatFails_FailsOnceAndTheRegionGoesOn) {
   const auto region = Open(object_, 10);
-  for (const char* call : {"SetDevice", "CreateStream", "CopyAsync"}) {
+  for (const char* call :
+       {"SetDevice", "CreateStream", "CreateEvent", "AllocatePinned", "CopyAsync"}) {
     gpu().FailCall(call, 1, Error::kInvalidValue);
     EXPECT_EQ(Read(*region, 0, 1),
               "INTERNAL: GPU 0: cannot read shared memory region 'r': cudaError (1)");
@@ -160,12 +175,18 @@ TEST_F(IpcDevicesTest, CopyThatFails_FailsOnceAndTheRegionGoesOn) {
   EXPECT_EQ(Read(*region, 0, 1), "0");
 }
 
+TEST_F(IpcDevicesTest, NoPinnedMemory_IsResourceExhausted) {
+  const auto region = Open(object_, 10);
+  gpu().FailCall("AllocatePinned", 1, Error::kMemoryAllocation);
+  EXPECT_THAT(Read(*region, 0, 1), HasSubstr("RESOURCE_EXHAUSTED: GPU 0: cannot read shared"));
+}
+
 TEST_F(IpcDevicesTest, LostDevice_FailsAllOfItsRegionsUnasked) {
   const auto region = Open(object_, 10);
   gpu().FaultWork(1, Error::kIllegalAddress);
   EXPECT_THAT(region->Write(0, BytesOf("x")).ToString(),
-              HasSubstr("UNAVAILABLE: GPU 0: cannot write shared memory region 'r': "
-                        "cudaErrorIllegalAddress (700)"));
+              AllOf(HasSubstr("UNAVAILABLE: GPU 0: cannot "),
+                    HasSubstr(": cudaErrorIllegalAddress (700)")));  // whoever meets it first
   const int calls = gpu().calls();
   EXPECT_THAT(Read(*region, 0, 1), HasSubstr("UNAVAILABLE: GPU 0"));
   EXPECT_THAT(Refusal(object_.CudaRegion("s", 10), object_.IpcHandle()),
@@ -174,26 +195,59 @@ TEST_F(IpcDevicesTest, LostDevice_FailsAllOfItsRegionsUnasked) {
 }
 
 TEST_F(IpcDevicesTest, CopyWhoseEndIsNotKnown_LosesTheDevice) {
-  std::string room(10, '.');  // outlives the stream, which ends with the region
   const auto region = Open(object_, 10);
-  gpu().FailCall("SynchronizeStream", 1, Error::kInvalidValue);
-  EXPECT_EQ(region->Read(0, {reinterpret_cast<uint8_t*>(room.data()), 10}).code(),
-            StatusCode::kInternal);
+  gpu().FailCall("RecordEvent", 1, Error::kInvalidValue);
+  EXPECT_THAT(Read(*region, 0, 10), HasSubstr("INTERNAL: GPU 0: cannot read"));
   EXPECT_THAT(Read(*region, 0, 1),
               HasSubstr("UNAVAILABLE: GPU 0: cannot tell when a copy is over"));
-  devices_.reset();
+}
+
+// What the copy writes at last is memory that nobody else was given.
+TEST_F(IpcDevicesTest, CopyThatDoesNotEnd_LosesTheDeviceAtTheHangLimit) {
+  const QuietLog quiet;
+  for (const bool is_read : {true, false}) {
+    FakeClock clock;
+    FakeGpu* gpu = nullptr;
+    IpcDevices devices(
+        [&gpu]() -> Result<std::unique_ptr<Api>> {
+          auto opened = std::make_unique<FakeGpu>();
+          gpu = opened.get();
+          return std::unique_ptr<Api>(std::move(opened));
+        },
+        clock, {.completion = {.spin_ns = 0, .hang_limit_ns = 1'000'000'000}});
+    auto opened = devices.Open(object_.CudaRegion("r", 10), object_.IpcHandle());
+    ASSERT_TRUE(opened.ok());
+    const SharedRegion& region = **opened;
+    std::string room(10, '.');
+    Status status;
+    gpu->HoldStreams();
+    std::thread copier([&] {
+      auto* bytes = reinterpret_cast<uint8_t*>(room.data());
+      status = is_read ? region.Read(0, {bytes, 10}) : region.Write(0, {bytes, 10});
+    });
+    clock.AwaitWaiters(1);
+    clock.Advance(1'000'000'001);
+    copier.join();
+    EXPECT_EQ(status.ToString(),
+              "UNAVAILABLE: GPU 0: a copy is not over after 1000 ms, expected at most 1000");
+    EXPECT_THAT(Read(region, 0, 1), HasSubstr("UNAVAILABLE: GPU 0: a copy is not over"));
+    gpu->ReleaseStreams();
+    opened = Result<std::unique_ptr<const SharedRegion>>(nullptr);
+    EXPECT_EQ(gpu->live_objects(), 4U) << "a lost device's memory is left to it";
+    EXPECT_EQ(room, std::string(10, '.'));
+  }
 }
 
 TEST_F(IpcDevicesTest, ManyThreads_CopyAtATime) {
   constexpr int kThreads = 4;
-  constexpr size_t kBytes = 1024;
+  constexpr size_t kBytes = 32;
   ShmObject large(kThreads * kBytes);
   const auto region = Open(large, kThreads * kBytes);
   std::atomic<int> wrong{0};
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
-      for (int round = 0; round < 50; ++round) {
+      for (int round = 0; round < 20; ++round) {
         const std::string bytes(kBytes, static_cast<char>('a' + (i + round) % 26));
         if (!region->Write(i * kBytes, BytesOf(bytes)).ok()) ++wrong;
         if (Read(*region, i * kBytes, kBytes) != bytes) ++wrong;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "gpu_harness.h"
 
@@ -16,32 +17,55 @@ using ::testing::Not;
 constexpr int kBatches = 6;
 constexpr int kWaits = 2 * kBatches;  // each for the inputs, each for the outputs
 
-Result<std::unique_ptr<LaneGroup>> Load(FakeDevice& device, size_t slots, bool with_graphs) {
+// What computes, and where tensors lie.
+enum class Way { kEngine, kGraphs, kRooms, kOtherDevice };
+
+const char* NameOf(Way way) {
+  const char* names[] = {"Engine", "Graphs", "Rooms", "OtherDevice"};
+  return names[static_cast<int>(way)];
+}
+
+// All of a batch's tensors lie in a room on a device: no copy from or to the host is there to help.
+RoomUse RoomOf(FakeDevice& device, Way way, const Ledger& ledger) {
+  const int number = way == Way::kOtherDevice ? 1 : 0;
+  return {.room = ClientRoom::TryMake(device.gpu, ledger.RoomBytes(), number),
+          .is_read_on_host = false};
+}
+
+Result<std::unique_ptr<LaneGroup>> Load(FakeDevice& device, size_t slots, Way way) {
   return device.Load({.lanes = 1,
                       .slots_per_lane = slots,
-                      .graph_budget_bytes = with_graphs ? size_t{1} << 20 : 0,
+                      .graph_budget_bytes = way == Way::kGraphs ? size_t{1} << 20 : 0,
                       .measure_runs = 0});
 }
 
 // Runs some batches on a lane with a slot for each while streams are held, so that nothing is ordered
 // by chance, and answers how many were wrong.
-int RunBatches(FakeDevice& device, int wait_to_drop, bool with_graphs) {
-  auto group = Load(device, kBatches, with_graphs);
+int RunBatches(FakeDevice& device, int wait_to_drop, Way way) {
+  Ledger ledger(device);
+  std::vector<RoomUse> rooms;  // a copy that nothing waits for goes on when its batch is answered
+  for (int i = 0; i < kBatches; ++i) rooms.push_back(RoomOf(device, way, ledger));
+  auto group = Load(device, kBatches, way);
   EXPECT_TRUE(group.ok());
   device.gpu.DropWait(wait_to_drop);
-  Ledger ledger(device);
   device.gpu.HoldStreams();
-  for (int i = 0; i < kBatches; ++i) ledger.Submit(**group, (*group)->TryAcquire(), 8);
+  for (int i = 0; i < kBatches; ++i) {
+    if (way == Way::kEngine || way == Way::kGraphs) {
+      ledger.Submit(**group, (*group)->TryAcquire(), 8);
+    } else {
+      ledger.SubmitRouted(**group, (*group)->TryAcquire(), 8, rooms[i]);
+    }
+  }
   device.gpu.ReleaseStreams();
   ledger.AwaitAll();
   EXPECT_EQ(ledger.succeeded(), kBatches);
   return ledger.wrong();
 }
 
-class LaneOrderTest : public ::testing::TestWithParam<bool> {};
+class LaneOrderTest : public ::testing::TestWithParam<Way> {};
 
 TEST_P(LaneOrderTest, WithAllWaits_NothingRaces) {
-  FakeDevice device;
+  FakeDevice device({.devices = 2});
   EXPECT_EQ(RunBatches(device, /*wait_to_drop=*/0, GetParam()), 0);
   EXPECT_EQ(device.gpu.waits(), kWaits) << "no wait more than is needed";
   EXPECT_THAT(device.gpu.races(), IsEmpty());
@@ -57,7 +81,7 @@ TEST_P(LaneOrderTest, WithAllWaits_NothingRaces) {
 
 TEST_P(LaneOrderTest, MAYBE_AnyWaitThatIsDropped_IsFound) {
   for (int nth = 1; nth <= kWaits; ++nth) {
-    FakeDevice device;
+    FakeDevice device({.devices = 2});
     RunBatches(device, nth, GetParam());
     EXPECT_THAT(device.gpu.races(), Not(IsEmpty())) << "wait " << nth;
   }
@@ -68,17 +92,22 @@ TEST_P(LaneOrderTest, DroppedWaitForInputs_GivesAWrongAnswer) {
   Mutex mu;
   CondVar answered;
   bool is_answered = false;
-  FakeDevice device;
+  FakeDevice device({.devices = 2});
+  Ledger ledger(device);
+  const RoomUse room = RoomOf(device, GetParam(), ledger);
   auto group = Load(device, /*slots=*/1, GetParam());
   ASSERT_TRUE(group.ok());
-  Ledger ledger(device);
   device.gpu.DropWait(1);
   // The first copy waits until the batch is answered, but for the wait that is missing.
   device.gpu.DelayNextCopy([&] {
     MutexLock lock(mu);
     while (!is_answered) answered.Wait(mu);
   });
-  ledger.Submit(**group, (*group)->TryAcquire(), 8);
+  if (GetParam() == Way::kEngine || GetParam() == Way::kGraphs) {
+    ledger.Submit(**group, (*group)->TryAcquire(), 8);
+  } else {
+    ledger.SubmitRouted(**group, (*group)->TryAcquire(), 8, room);
+  }
   ledger.AwaitAll();
   {
     MutexLock lock(mu);
@@ -88,8 +117,10 @@ TEST_P(LaneOrderTest, DroppedWaitForInputs_GivesAWrongAnswer) {
   EXPECT_EQ(ledger.wrong(), 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(WithAndWithoutGraphs, LaneOrderTest, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "Graphs" : "Engine"; });
+INSTANTIATE_TEST_SUITE_P(Ways, LaneOrderTest,
+                         ::testing::Values(Way::kEngine, Way::kGraphs, Way::kRooms,
+                                           Way::kOtherDevice),
+                         [](const auto& info) { return NameOf(info.param); });
 
 }  // namespace
 }  // namespace penstock::gpu

@@ -17,13 +17,29 @@ namespace {
 
 using ::testing::IsEmpty;
 
-void SubmitSome(LaneGroup& group, Ledger& ledger, uint64_t seed) {
+// Some of the batch's tensors in a room on one of two devices; null where none can be had.
+RoomUse PickRoom(GpuSchedule& schedule, FakeDevice& device, const Ledger& ledger, uint32_t rows) {
+  const int number = schedule.Pick(0, 2) == 0 ? 1 : 0;
+  return {.room = ClientRoom::TryMake(device.gpu, ledger.RoomBytes(), number),
+          .host_rows = static_cast<uint32_t>(schedule.Pick(0, static_cast<int>(rows) - 1)),
+          .has_outputs = schedule.Pick(0, 2) > 0,
+          .is_read_on_host = schedule.Pick(0, 1) == 0};
+}
+
+void SubmitSome(FakeDevice& device, LaneGroup& group, Ledger& ledger, uint64_t seed) {
   GpuSchedule schedule(seed);
   const int batches = schedule.Pick(2, 10);
   for (int i = 0; i < batches; ++i) {
     auto lease = group.Acquire(kNever);
     if (!lease.ok()) return;  // the device is lost
-    ledger.Submit(group, std::move(*lease), static_cast<uint32_t>(schedule.Pick(1, 8)));
+    const auto rows = static_cast<uint32_t>(schedule.Pick(1, 8));
+    const bool has_room = schedule.Pick(0, 1) == 0;
+    const RoomUse use = has_room ? PickRoom(schedule, device, ledger, rows) : RoomUse{};
+    if (use.room == nullptr) {
+      ledger.Submit(group, std::move(*lease), rows);
+    } else {
+      ledger.SubmitRouted(group, std::move(*lease), rows, use);
+    }
   }
 }
 
@@ -43,7 +59,7 @@ void CheckAnswers(FakeDevice& device, Ledger& ledger, GpuFault kind) {
 void RunSchedule(uint64_t seed) {
   GpuSchedule schedule(seed);
   const GpuFault kind = PickFault(schedule);
-  FakeDevice device({.seed = seed, .max_yields = schedule.Pick(0, 6)},
+  FakeDevice device({.seed = seed, .max_yields = schedule.Pick(0, 6), .devices = 2},
                     {.width = 4, .takes_any_rows = schedule.Pick(0, 1) == 1});
   const LaneGroupOptions options{.lanes = static_cast<size_t>(schedule.Pick(1, 2)),
                                  .slots_per_lane = static_cast<size_t>(schedule.Pick(1, 3)),
@@ -62,7 +78,8 @@ void RunSchedule(uint64_t seed) {
   Ledger ledger(device);
   std::vector<std::thread> submitters;
   for (int i = schedule.Pick(1, 2); i > 0; --i) {
-    submitters.emplace_back([&, sub = schedule.random()] { SubmitSome(**group, ledger, sub); });
+    submitters.emplace_back(
+        [&, sub = schedule.random()] { SubmitSome(device, **group, ledger, sub); });
   }
   for (std::thread& submitter : submitters) submitter.join();
   if (schedule.Pick(0, 1) == 0) ledger.AwaitAll();
