@@ -85,7 +85,7 @@ slow: fixture loadgen $(STAMPS)/slow-packages $(STAMPS)/bench-packages $(STAMPS)
 
 # The backend that servers started by tests may load, in build/release/testing/backends; never in the package.
 fixture: build
-	@cmake --build build/release -j $(JOBS) --target penstock_fixture penstock_fake_driver
+	@cmake --build build/release -j $(JOBS) --target penstock_fixture penstock_fake_driver penstock_device_fixture
 
 native: build $(STAMPS)/test-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all

@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu.provider import need_cuda_provider  # noqa: E402
+from gpu.steps import OPERATIONS  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THREADS = (1, 2)
@@ -74,6 +75,7 @@ def main() -> None:
     from mlperf.workloads import WORKLOADS
 
     workload = WORKLOADS[args.model]()
+    print(json.dumps(cost(args.model, workload)), flush=True)
     session = onnxruntime.InferenceSession(workload.onnx, providers=["CUDAExecutionProvider"])
     for rows in BATCHES:
         run = for_threads(session, workload, rows)
@@ -81,6 +83,14 @@ def main() -> None:
         for threads in THREADS:
             found = rates(run, rows, threads, args.seconds)
             print(json.dumps(line(args.model, rows, threads, found)), flush=True)
+
+
+def cost(model: str, workload: Any) -> dict[str, Any]:
+    """What a sample costs, as a row of the table."""
+    from mlperf.accounting import operations_of
+
+    operations = float(operations_of(workload) or 0)
+    return {**line(model, 0, 0, [operations]), "what": OPERATIONS, "unit": "operations"}
 
 
 def for_threads(session: Any, workload: Any, rows: int) -> Any:

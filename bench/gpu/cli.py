@@ -126,6 +126,7 @@ def main(
         for step in steps:
             if found := _outcome(step, args, context, key):
                 outcomes.append(found)
+                context.found[step.name] = found
                 table.write(args.output, key, outcomes)
     except KeyboardInterrupt:
         return INTERRUPTED

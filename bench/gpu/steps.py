@@ -6,17 +6,20 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpu.hardware import Gpu
 from gpu.parsing import last_line, parse_gtest, parse_mlperf, parse_sanitizer
 from gpu.running import ROOT, LeftOut, Run, StepError, succeed
-from gpu.table import Row, parse_rows
+from gpu.table import Outcome, Row, parse_rows
 
 BUILD = ROOT / "build" / "gpu"
 _LIMIT_S = 900.0
 _MODELS = ("resnet50", "bert")
+OPERATIONS = "operations of a sample"
+"""What a row is called that says what a model's sample costs."""
+_PRECISION = "fp32"  # that of bench.mlperf's models
 Found = Iterator[Row | str]
 
 
@@ -30,6 +33,7 @@ class Context:
         output: a folder for what they leave.
         seconds: of each measurement that has a length.
         models: of bench.mlperf, to serve.
+        found: what steps before found, on this machine and revision, by name.
     """
 
     gpu: Gpu
@@ -37,6 +41,7 @@ class Context:
     output: Path
     seconds: float = 10.0
     models: Sequence[str] = _MODELS
+    found: dict[str, Outcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,33 @@ def _measure(part: str) -> Callable[[Context], Found]:
     return work
 
 
+def peak(context: Context) -> Found:
+    """What the GPU reaches in large matrix products."""
+    command = [sys.executable, "-m", "bench.gpu.peak", "--seconds", str(min(context.seconds, 2.0))]
+    ran = context.run(command, _LIMIT_S)
+    if ran.status == LEFT_OUT_STATUS:
+        raise LeftOut(last_line(ran.output))
+    yield from parse_rows(succeed(ran, "peak"))
+
+
+def with_shares(rows: Sequence[Row], context: Context, operations: float | None) -> Sequence[Row]:
+    """Rates as shares of the peak, too, where it was measured and samples were counted."""
+    before = context.found.get("peak")
+    peaks = [each.median for each in before.rows if each.what == _PRECISION] if before else []
+    if not peaks or not operations:
+        return rows
+    return [
+        replace(row, share=row.median * operations / peaks[0]) if row.unit == "samples/s" else row
+        for row in rows
+    ]
+
+
+def operations_in(rows: Sequence[Row], model: str) -> float | None:
+    """What a sample of the model costs, as `ceiling` counted it."""
+    costs = [row.median for row in rows if row.what == OPERATIONS and row.table.startswith(model)]
+    return costs[0] if costs else None
+
+
 def ceiling(context: Context) -> Found:
     """ONNX Runtime's CUDA provider alone: inputs on the device, batches of 1 to 256."""
     for model in context.models:
@@ -139,7 +171,8 @@ def ceiling(context: Context) -> Found:
         ran = context.run(command, _LIMIT_S)
         if ran.status == LEFT_OUT_STATUS:
             raise LeftOut(last_line(ran.output))
-        yield from parse_rows(succeed(ran, f"bare_loop {model}"))
+        rows = parse_rows(succeed(ran, f"bare_loop {model}"))
+        yield from with_shares(rows, context, operations_in(rows, model))
 
 
 LEFT_OUT_STATUS = 4
@@ -161,7 +194,12 @@ def _serve(scenario: str, target: str) -> Callable[[Context], Found]:
             if not results.exists():
                 succeed(ran, f"bench.mlperf {model}")
                 raise StepError(f"bench.mlperf left no results for {model}")
-            yield from served_rows(model, scenario, target, results.read_text())
+            found = list(served_rows(model, scenario, target, results.read_text()))
+            before = context.found.get("ceiling")
+            operations = operations_in(before.rows, model) if before else None
+            rows = [each for each in found if isinstance(each, Row)]
+            yield from with_shares(rows, context, operations)
+            yield from (each for each in found if not isinstance(each, Row))
 
     return work
 
@@ -185,6 +223,7 @@ STEPS = (
     Step("copies", "ways of a batch to the device; the normalising kernel", _measure("copies")),
     Step("launches", "kernels, graphs and events, as the host pays", _measure("launches")),
     Step("lanes", "batches through lanes, with and without graphs", _measure("lanes")),
+    Step("peak", "large matrix products: what shares of the peak are shares of", peak),
     Step("ceiling", "the CUDA provider alone, per batch size", ceiling),
     Step("offline", "LoadGen Offline, in process", _serve("Offline", "engine")),
     Step("server", "LoadGen Server at its latency bound, in process", _serve("Server", "engine")),

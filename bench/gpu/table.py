@@ -22,6 +22,7 @@ class Row:
         median: of the repetitions, or the one value.
         least: likewise; equal to the median where there was one.
         greatest: likewise.
+        share: of the GPU's measured peak that the median is, in operations; None = not known.
     """
 
     table: str
@@ -30,6 +31,7 @@ class Row:
     median: float
     least: float
     greatest: float
+    share: float | None = None
 
     @staticmethod
     def single(table: str, what: str, unit: str, value: float) -> Row:
@@ -105,12 +107,21 @@ def markdown(machine: Mapping[str, str], outcomes: Iterable[Outcome]) -> str:
         parts.append(f"## {outcome.step}: {outcome.state} ({outcome.seconds:.0f} s)\n")
         tables = dict.fromkeys(row.table for row in outcome.rows)
         for table in tables:
-            parts.append(f"| {table} | | |\n|---|---|---|")
             rows = [row for row in outcome.rows if row.table == table]
-            parts.append("\n".join(f"| {r.what} | {r.text()} | {r.unit} |" for r in rows) + "\n")
+            has_shares = any(row.share is not None for row in rows)
+            last = (" of the peak |", "---|") if has_shares else ("", "")
+            parts.append(f"| {table} | | |{last[0]}\n|---|---|---|{last[1]}")
+            parts.append("\n".join(_line(row, has_shares) for row in rows) + "\n")
         if outcome.notes:
             parts.append("\n".join(f"- {note}" for note in outcome.notes) + "\n")
     return "\n".join(parts)
+
+
+def _line(row: Row, has_shares: bool) -> str:
+    line = f"| {row.what} | {row.text()} | {row.unit} |"
+    if not has_shares:
+        return line
+    return line + (" |" if row.share is None else f" {100 * row.share:.1f} % |")
 
 
 def _facts(machine: Mapping[str, str]) -> str:

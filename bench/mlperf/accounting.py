@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 from mlperf.workloads import Workload
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper
+
+from penstock.operations import count
+from penstock.operations.shapes import let_go_of_weights
 
 _SIDE = 1024
-_FEW = 1024  # elements, of constants that shapes may be made of
 _ONE_DTYPE = {"fp32": (TensorProto.FLOAT, np.float32), "int8": (TensorProto.INT8, np.int8)}
 
 
@@ -105,77 +107,36 @@ def operations_of(workload: Workload) -> float | None:
 
 
 def count_operations(model: bytes, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Operations of a run in MatMul, Gemm and Conv; a multiplication and an addition are two.
+    """Operations of a run, as the server counts them; a multiplication and an addition are two.
 
     Args:
         model: ONNX.
         shapes: of its inputs, by name.
 
     Raises:
-        ValueError: a shape that they need is unknown.
+        ValueError: a shape that they need is unknown, or an operator is.
     """
     return _count(_without_weights(model), shapes)
 
 
 def _without_weights(model: bytes) -> onnx.ModelProto:
-    """The model with large weights as inputs: their shapes are what counts, not gigabytes."""
+    """Their shapes are what counts, not gigabytes."""
     proto = onnx.load_from_string(model)
-    kept = []
-    for weight in proto.graph.initializer:
-        if math.prod(weight.dims) <= _FEW:
-            kept.append(weight)
-        else:
-            value = helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-            proto.graph.input.append(value)
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
+    let_go_of_weights(proto.graph)
     return proto
 
 
 def _count(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]) -> int:
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
-    for value in proto.graph.input:
-        for dim, size in zip(
-            value.type.tensor_type.shape.dim, inputs.get(value.name, ()), strict=False
-        ):
-            dim.Clear()
-            dim.dim_value = size
-    for value in [*proto.graph.output, *proto.graph.value_info]:
-        value.type.tensor_type.shape.dim[0].Clear()
-    inferred = shape_inference.infer_shapes(proto, data_prop=True).graph
-    known = {each.name: list(each.dims) for each in inferred.initializer}
-    for value in [*inferred.input, *inferred.value_info, *inferred.output]:
-        dims = value.type.tensor_type.shape.dim
-        known[value.name] = [each.dim_value for each in dims]
-    return sum(_operations(node, known) for node in inferred.node)
-
-
-def _operations(node: Any, shapes: dict[str, list[int]]) -> int:
-    if node.op_type not in ("MatMul", "Gemm", "Conv"):
-        return 0
-    output = shapes.get(node.output[0], [])
-    left, right = (shapes.get(name, []) for name in node.input[:2])
-    if node.op_type == "Conv":
-        terms = math.prod(right[1:]) if right else 0
-    elif node.op_type == "Gemm":
-        is_transposed = any(each.name == "transA" and each.i for each in node.attribute)
-        terms = left[0 if is_transposed else -1] if left else 0
-    else:
-        # One side is enough: weights are known where the batch is lost on the way.
-        terms = right[-2] if len(right) > 1 else 0
-    operations = 2 * math.prod(output) * terms if output else 0
-    if operations <= 0:
-        name = node.name or node.output[0]
-        raise ValueError(f"operations of node '{name}' ({node.op_type}): shape {output} unknown")
-    return operations
+    return count.count_operations(proto, inputs).operations
 
 
 def table(
     operations: float | None, peaks: list[Peak], rate: float, price_per_hour: float | None
 ) -> list[tuple[str, str]]:
     """What was achieved of the peak, and what a million inferences cost."""
-    counted = "operations of an inference (MatMul, Gemm, Conv)"
+    counted = "operations of an inference (products, convolutions, attention)"
     rows = [(counted, "unknown: the model is Python, there is no graph to count them in")]
     if operations is not None:
         achieved = operations * rate

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import cast
 
 import uvloop
+from mlperf.lasting_thread import on_lasting_thread
 from mlperf.targets import (
     Completion,
     Counters,
@@ -106,8 +106,7 @@ class HttpTarget:
         self._is_gone = False
         self._is_closing = False
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._thread = on_lasting_thread(self._loop.run_forever)
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         opening = self._connect(connections)

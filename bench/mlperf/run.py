@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from queue import SimpleQueue
-from typing import ClassVar
 
 from mlperf.folder import mark_partial
+from mlperf.lasting_thread import on_lasting_thread
 from mlperf.native_sut import NativeSut
 from mlperf.settings import SAMPLES_PER_QUERY, Plan
 from mlperf.sut import Sut, SystemUnderTest
@@ -100,7 +99,7 @@ def run(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
     began_ns = time.monotonic_ns()
     finished = threading.Event()
     failed: list[BaseException] = []
-    _LoadGenThread.begin(lambda: _loadgen(sut, finished, failed))
+    on_lasting_thread(lambda: _loadgen(sut, finished, failed))
     watch = _Watch(sut, target, result, began_ns, progress)
     while not finished.wait(_PERIOD_S):
         watch.look()
@@ -139,30 +138,6 @@ def run_long_enough(plan: Plan, target: Target, progress: Callable[[str], None])
             return result
         plan = replace(plan, rate=2 * plan.rate, latency_s=plan.latency_s / 2)
         progress("over too soon: expecting twice as much")
-
-
-class _LoadGenThread:
-    """Runs LoadGen, again and again, on a thread that never ends.
-
-    Its logger keeps pointers to what a thread logs with, and may follow them after a thread's end.
-    """
-
-    _idle: ClassVar[list[_LoadGenThread]] = []
-
-    def __init__(self) -> None:
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    @classmethod
-    def begin(cls, call: Callable[[], None]) -> None:
-        """On a thread that has nothing to do; a new one where a run before has not ended."""
-        thread = cls._idle.pop() if cls._idle else cls()
-        thread._calls.put(call)
-
-    def _serve(self) -> None:
-        while True:
-            self._calls.get()()
-            self._idle.append(self)
 
 
 def _loadgen(sut: SystemUnderTest, finished: threading.Event, failed: list[BaseException]) -> None:

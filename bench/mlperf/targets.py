@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mlperf.lasting_thread import on_lasting_thread
 from mlperf.workloads import Array, Workload
 
 import penstock_client
@@ -55,7 +56,7 @@ OnDone = Callable[[list[Completion]], None]
 
 
 class Target(Protocol):
-    """Takes samples by number, and says of each, once, how it ended: from a thread of its own.
+    """Takes samples by number, and says of each, once, how it ended: from a thread that lasts.
 
     Lifecycle: on_done is set; submit, counters in any order; close.
     """
@@ -159,9 +160,8 @@ class GrpcTarget:
         self._client = _core.LoadClient(
             host=self._host, port=self._port, path=INFER, connections=connections
         )
-        self._thread = threading.Thread(target=self._take, daemon=True)
         self._is_closing = threading.Event()
-        self._thread.start()
+        self._thread = on_lasting_thread(self._take)
 
     def submit(self, entries: Sequence[tuple[int, int]]) -> None:
         """Sends them."""
@@ -225,8 +225,7 @@ class EngineTarget:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_ready = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread = on_lasting_thread(self._run)
         self._is_ready.wait()
         if self._failure is not None:
             raise self._failure

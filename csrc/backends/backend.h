@@ -52,6 +52,10 @@ struct LoadOptions {
   std::map<std::string, std::string> parameters;  // ModelConfig.parameters, string values
   std::string config_json =
       {};  // the ModelConfig as it is known at load, for backends that run code
+  // Where there are some the model runs in worker processes, one for each of these devices (numbers
+  // among those that this process sees, or UUIDs), and the backend is asked there: its parameter
+  // `device` is then 0.
+  std::vector<std::string> devices = {};
 };
 
 struct InstanceOptions {
@@ -272,6 +276,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v3";
+inline constexpr const char* kBackendEntry = "penstock_backend_v4";
 
 }  // namespace penstock

@@ -18,6 +18,12 @@ void BackendRegistry::SetOptions(const std::string& name, BackendOptions options
   options_[name] = std::move(options);
 }
 
+BackendOptions BackendRegistry::options(const std::string& name) const {
+  MutexLock lock(mu_);
+  const auto found = options_.find(name);
+  return found == options_.end() ? BackendOptions() : found->second;
+}
+
 void BackendRegistry::Register(const std::string& name, std::unique_ptr<Backend> backend) {
   MutexLock lock(mu_);
   backends_[name] = std::move(backend);

@@ -25,6 +25,8 @@ class BackendRegistry {
   // What `name`'s entry is called with. Before the first Get for it.
   void SetOptions(const std::string& name, BackendOptions options);
 
+  BackendOptions options(const std::string& name) const;
+
   // Registers a backend built into this program (tests, benches); before any Get for its name.
   void Register(const std::string& name, std::unique_ptr<Backend> backend);
 
@@ -47,7 +49,7 @@ class BackendRegistry {
   // Constant after construction.
   const std::vector<std::string> directories_;
 
-  Mutex mu_;
+  mutable Mutex mu_;
   // Guarded by mu_.
   std::map<std::string, BackendOptions> options_ GUARDED_BY(mu_);
   std::map<std::string, std::unique_ptr<Backend>> backends_ GUARDED_BY(mu_);

@@ -133,8 +133,27 @@ void AppendJsonLine(std::string& line, const LogEntry& entry) {
   line.append("}\n");
 }
 
-void AppendTextLine(std::string& line, const LogEntry& entry) {
-  line.append(Timestamp(entry.unix_ms)).append(" ").append(LevelName(entry.level)).append(" ");
+// As the system's daemons write levels.
+std::string_view RelayedLevel(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return "<7>";
+    case LogLevel::kInfo:
+      return "<6>";
+    case LogLevel::kWarning:
+      return "<4>";
+    case LogLevel::kError:
+      return "<3>";
+  }
+  return "<3>";
+}
+
+void AppendTextLine(std::string& line, const LogEntry& entry, LogFormat format) {
+  if (format == LogFormat::kRelayed) {
+    line.append(RelayedLevel(entry.level));
+  } else {
+    line.append(Timestamp(entry.unix_ms)).append(" ").append(LevelName(entry.level)).append(" ");
+  }
   AppendText(line, entry.component);
   line.append(": ");
   AppendText(line, entry.message);
@@ -194,10 +213,11 @@ void SetLogging(const LogSettings& settings) {
 
 void AppendLogLine(std::string* out, const LogEntry& entry) {
   if (!IsWritten(entry.level)) return;
-  if (g_format.load(std::memory_order_relaxed) == LogFormat::kJson) {
+  const LogFormat format = g_format.load(std::memory_order_relaxed);
+  if (format == LogFormat::kJson) {
     AppendJsonLine(*out, entry);
   } else {
-    AppendTextLine(*out, entry);
+    AppendTextLine(*out, entry, format);
   }
 }
 

@@ -14,7 +14,8 @@
 namespace penstock {
 
 enum class LogLevel : int { kDebug = 10, kInfo = 20, kWarning = 30, kError = 40 };
-enum class LogFormat { kText, kJson };
+// kRelayed: for a process whose lines another one logs (worker/line_relay.h): "<3>component: message".
+enum class LogFormat { kText, kJson, kRelayed };
 
 // Which lines are written, and how. Each level is on or off by itself, as Triton's are.
 struct LogSettings {

@@ -317,15 +317,17 @@ class PyEngine {
 // NOLINTNEXTLINE(readability-function-size): one parameter per keyword argument
 PyLoadedModel LoadModel(const PyEngine& self, const std::string& backend, std::string model_name,
                         int64_t version, std::string path, std::string model_directory,
-                        std::map<std::string, std::string> parameters, std::string config_json) {
+                        std::map<std::string, std::string> parameters, std::string config_json,
+                        std::vector<std::string> devices) {
   const LoadOptions options{std::move(model_name), version,
                             std::move(path),       std::move(model_directory),
-                            std::move(parameters), std::move(config_json)};
+                            std::move(parameters), std::move(config_json),
+                            std::move(devices)};
   Engine& engine = *self.engine();
-  auto model = ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options); }));
-  // May wait too: for another thread that opens another plug-in.
-  const Backend* found = ValueOrThrow(WithoutGil([&] { return engine.backends().Get(backend); }));
-  return {self.engine(), std::move(model), std::string(found->description())};
+  std::string description;
+  auto model =
+      ValueOrThrow(WithoutGil([&] { return engine.LoadModel(backend, options, &description); }));
+  return {self.engine(), std::move(model), std::move(description)};
 }
 
 PyVersion CreateVersion(const PyEngine& self, const PyLoadedModel& model, const VersionSpec& spec) {
@@ -387,7 +389,7 @@ void BindModels(py::class_<PyEngine>& engine) {
           py::arg("backend"), py::arg("options"))
       .def("load_model", &LoadModel, py::kw_only(), py::arg("backend"), py::arg("model_name"),
            py::arg("version"), py::arg("path"), py::arg("model_directory"), py::arg("parameters"),
-           py::arg("config_json") = "")
+           py::arg("config_json") = "", py::arg("devices") = std::vector<std::string>())
       .def("create_version", &CreateVersion, py::arg("model"), py::arg("spec"))
       .def("set_serving", &SetServing, py::arg("model_name"), py::arg("versions"),
            py::arg("unready") = std::vector<int64_t>(), py::arg("loads_on_demand") = false)

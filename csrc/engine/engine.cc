@@ -51,6 +51,7 @@ Engine::Engine(Options options)
     : clock_(*options.clock),
       max_waiting_(options.max_waiting_requests),
       backends_(options.backend_directories),
+      device_workers_(options.backend_directories),
       admission_(options.limits, std::move(options.access), *options.clock),
       shared_memory_({.is_allowed = options.allow_client_shm,
                       .max_request_bytes = options.limits.max_request_bytes,
@@ -65,8 +66,16 @@ Engine::~Engine() {
 }
 
 Result<std::shared_ptr<BackendModel>> Engine::LoadModel(const std::string& backend,
-                                                        const LoadOptions& options) {
+                                                        const LoadOptions& options,
+                                                        std::string* engine) {
+  if (!options.devices.empty()) {
+    PENSTOCK_ASSIGN_OR_RETURN(auto model,
+                              device_workers_.Load(backend, backends_.options(backend), options));
+    if (engine != nullptr) *engine = model->engine();
+    return std::shared_ptr<BackendModel>(std::move(model));
+  }
   PENSTOCK_ASSIGN_OR_RETURN(Backend* const found, backends_.Get(backend));
+  if (engine != nullptr) *engine = found->description();
   PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<BackendModel> model, found->Load(options));
   return std::shared_ptr<BackendModel>(std::move(model));
 }

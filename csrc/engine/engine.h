@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "backends/device_worker/device_workers.h"
 #include "backends/registry.h"
 #include "base/clock.h"
 #include "base/event_fd.h"
@@ -57,8 +58,11 @@ class Engine {
   SharedMemory& shared_memory() { return shared_memory_; }
   Clock& clock() { return clock_; }
 
+  // In this process, or in the workers of `options.devices`. `engine`: is told what runs it
+  // (Backend::description).
   Result<std::shared_ptr<BackendModel>> LoadModel(const std::string& backend,
-                                                  const LoadOptions& options);
+                                                  const LoadOptions& options,
+                                                  std::string* engine = nullptr);
   Result<std::shared_ptr<ModelVersion>> CreateVersion(std::shared_ptr<BackendModel> model,
                                                       VersionSpec spec);
   // Starts the version's instances; from here on the engine sees to its drain.
@@ -145,6 +149,7 @@ class Engine {
   // Own synchronisation.
   const EventFd demand_event_;
   BackendRegistry backends_;
+  DeviceWorkers device_workers_;
   Admission admission_;
   SharedMemory shared_memory_;
   std::array<std::atomic<uint64_t>, 17> completed_{};

@@ -1,13 +1,12 @@
 #include "worker/messages.h"
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 #include <utility>
 #include <variant>
 
 #include "base/strcat.h"
 #include "base/utf8.h"
+#include "worker/body.h"
 
 namespace penstock {
 namespace {
@@ -18,116 +17,80 @@ constexpr uint32_t kBatchesDynamically = 4;
 constexpr uint32_t kOptional = 1;
 constexpr size_t kMaxNameBytes = 4096;
 
-template <typename T>
-void Put(T value, std::string* out) {
-  static_assert(std::is_arithmetic_v<T>);
-  out->append(reinterpret_cast<const char*>(&value), sizeof(value));
-}
-
 void PutDims(const Shape& shape, std::string* out) {
-  for (const int64_t dim : shape) Put(dim, out);
+  for (const int64_t dim : shape) PutNumber(dim, out);
 }
 
 void PutInput(const WorkerInput& input, std::string* out) {
-  Put(input.index, out);
-  Put(static_cast<uint32_t>(input.dtype), out);
-  Put(input.slab, out);
-  Put(static_cast<uint32_t>(input.shape.rank()), out);
-  Put(input.offset, out);
-  Put(input.size, out);
+  PutNumber(input.index, out);
+  PutNumber(static_cast<uint32_t>(input.dtype), out);
+  PutNumber(input.slab, out);
+  PutNumber(static_cast<uint32_t>(input.shape.rank()), out);
+  PutNumber(input.offset, out);
+  PutNumber(input.size, out);
   PutDims(input.shape, out);
-}
-
-void PutText(std::string_view text, std::string* out) {
-  Put(static_cast<uint32_t>(text.size()), out);
-  out->append(text);
 }
 
 struct PutValue {
   std::string* out;
-  void operator()(bool value) const { Put(uint64_t{value}, out); }
+  void operator()(bool value) const { PutNumber(uint64_t{value}, out); }
   void operator()(std::string_view value) const { PutText(value, out); }
   template <typename T>
   void operator()(T value) const {
-    Put(value, out);
+    PutNumber(value, out);
   }
 };
 
 void PutRequest(const WorkerRequest& request, std::string* out) {
-  Put(request.rows, out);
-  Put(request.room, out);
-  Put(request.timeout_us, out);
-  Put(static_cast<uint32_t>(request.wanted.size()), out);
-  Put(static_cast<uint32_t>(request.parameters.size()), out);
-  Put(static_cast<uint32_t>(request.id.size()), out);
-  for (const size_t index : request.wanted) Put(static_cast<uint32_t>(index), out);
+  PutNumber(request.rows, out);
+  PutNumber(request.room, out);
+  PutNumber(request.timeout_us, out);
+  PutNumber(static_cast<uint32_t>(request.wanted.size()), out);
+  PutNumber(static_cast<uint32_t>(request.parameters.size()), out);
+  PutNumber(static_cast<uint32_t>(request.id.size()), out);
+  for (const size_t index : request.wanted) PutNumber(static_cast<uint32_t>(index), out);
   out->append(request.id);
   for (const Parameter& parameter : request.parameters) {
-    Put(static_cast<uint32_t>(parameter.value.index()), out);
+    PutNumber(static_cast<uint32_t>(parameter.value.index()), out);
     PutText(parameter.key, out);
     std::visit(PutValue{out}, parameter.value);
   }
 }
 
-// Reads a body from its front; every read says whether there was that much.
-class Reader {
- public:
-  explicit Reader(std::span<const uint8_t> rest) : rest_(rest) {}
-
-  template <typename T>
-  bool Read(T* value) {
-    if (rest_.size() < sizeof(T)) return false;
-    std::memcpy(value, rest_.data(), sizeof(T));
-    rest_ = rest_.subspan(sizeof(T));
-    return true;
+bool ReadDataType(BodyReader* reader, DataType* dtype) {
+  uint32_t number = 0;
+  if (!reader->Read(&number) || number == 0 || number > static_cast<uint32_t>(DataType::kBytes)) {
+    return false;
   }
+  *dtype = static_cast<DataType>(number);
+  return true;
+}
 
-  bool ReadDataType(DataType* dtype) {
-    uint32_t number = 0;
-    if (!Read(&number) || number == 0 || number > static_cast<uint32_t>(DataType::kBytes)) {
-      return false;
-    }
-    *dtype = static_cast<DataType>(number);
-    return true;
+bool ReadDims(BodyReader* reader, uint32_t rank, int64_t least, Shape* shape) {
+  if (rank > kMaxRank) return false;
+  shape->Clear();
+  for (uint32_t i = 0; i < rank; ++i) {
+    int64_t dim = 0;
+    if (!reader->Read(&dim) || dim < least) return false;
+    shape->Append(dim);
   }
+  return true;
+}
 
-  bool ReadDims(uint32_t rank, int64_t least, Shape* shape) {
-    if (rank > kMaxRank) return false;
-    for (uint32_t i = 0; i < rank; ++i) {
-      int64_t dim = 0;
-      if (!Read(&dim) || dim < least) return false;
-      shape->Append(dim);
-    }
-    return true;
-  }
-
-  bool ReadText(size_t size, std::string* text) {
-    if (rest_.size() < size) return false;
-    text->assign(reinterpret_cast<const char*>(rest_.data()), size);
-    rest_ = rest_.subspan(size);
-    return true;
-  }
-
-  bool is_at_end() const { return rest_.empty(); }
-
- private:
-  std::span<const uint8_t> rest_;
-};
-
-bool ReadSpec(Reader* reader, WorkerTensorSpec* spec) {
+bool ReadSpec(BodyReader* reader, WorkerTensorSpec* spec) {
   uint32_t flags = 0;
   uint32_t rank = 0;
   uint32_t name_size = 0;
-  if (!reader->ReadDataType(&spec->dtype) || !reader->Read(&flags) || !reader->Read(&rank) ||
+  if (!ReadDataType(reader, &spec->dtype) || !reader->Read(&flags) || !reader->Read(&rank) ||
       !reader->Read(&name_size) || name_size > kMaxNameBytes) {
     return false;
   }
   spec->is_optional = (flags & kOptional) != 0;
-  return reader->ReadDims(rank, -1, &spec->dims) && reader->ReadText(name_size, &spec->name) &&
+  return ReadDims(reader, rank, -1, &spec->dims) && reader->ReadText(name_size, &spec->name) &&
          IsValidUtf8(spec->name);
 }
 
-bool ReadSpecs(Reader* reader, uint32_t count, std::vector<WorkerTensorSpec>* specs) {
+bool ReadSpecs(BodyReader* reader, uint32_t count, std::vector<WorkerTensorSpec>* specs) {
   if (count > kMaxWorkerTensors) return false;
   for (uint32_t i = 0; i < count; ++i) {
     if (!ReadSpec(reader, &specs->emplace_back())) return false;
@@ -145,16 +108,17 @@ bool HoldsItsShape(const WorkerOutput& output) {
   return output.size % each == 0 && output.size / each == elements;
 }
 
-bool ReadOutput(Reader* reader, uint64_t slab_bytes, WorkerOutput* output) {
+bool ReadOutput(BodyReader* reader, uint64_t slab_bytes, WorkerOutput* output) {
   uint32_t rank = 0;
-  return reader->Read(&output->index) && reader->ReadDataType(&output->dtype) &&
+  return reader->Read(&output->index) && ReadDataType(reader, &output->dtype) &&
          reader->Read(&rank) && reader->Read(&output->offset) && reader->Read(&output->size) &&
-         reader->ReadDims(rank, 0, &output->shape) && output->offset <= slab_bytes &&
+         ReadDims(reader, rank, 0, &output->shape) && output->offset <= slab_bytes &&
          output->size <= slab_bytes - output->offset && HoldsItsShape(*output);
 }
 
 // `left_bytes`: of what outputs may take together, so that none lie on one another.
-bool ReadResult(Reader* reader, uint64_t slab_bytes, uint64_t* left_bytes, WorkerResult* result) {
+bool ReadResult(BodyReader* reader, uint64_t slab_bytes, uint64_t* left_bytes,
+                WorkerResult* result) {
   uint32_t code = 0;
   uint32_t text_size = 0;
   uint32_t outputs = 0;
@@ -173,21 +137,86 @@ bool ReadResult(Reader* reader, uint64_t slab_bytes, uint64_t* left_bytes, Worke
   return true;
 }
 
+void PutSpec(const WorkerTensorSpec& spec, std::string* out) {
+  PutNumber(static_cast<uint32_t>(spec.dtype), out);
+  PutNumber(spec.is_optional ? kOptional : 0U, out);
+  PutNumber(static_cast<uint32_t>(spec.dims.rank()), out);
+  PutNumber(static_cast<uint32_t>(spec.name.size()), out);
+  PutDims(spec.dims, out);
+  out->append(spec.name);
+}
+
+bool ReadInput(BodyReader* reader, WorkerInput* input) {
+  uint32_t rank = 0;
+  return reader->Read(&input->index) && ReadDataType(reader, &input->dtype) &&
+         reader->Read(&input->slab) && reader->Read(&rank) && reader->Read(&input->offset) &&
+         reader->Read(&input->size) && ReadDims(reader, rank, 0, &input->shape);
+}
+
 }  // namespace
+
+void EncodeSignature(const WorkerSignature& signature, std::string* body) {
+  PutNumber((signature.is_decoupled ? kDecoupled : 0U) |
+                (signature.answers_requests ? kAnswersRequests : 0U) |
+                (signature.batches_dynamically ? kBatchesDynamically : 0U),
+            body);
+  PutNumber(signature.max_batch_size, body);
+  PutNumber(static_cast<uint32_t>(signature.inputs.size()), body);
+  PutNumber(static_cast<uint32_t>(signature.outputs.size()), body);
+  for (const WorkerTensorSpec& spec : signature.inputs) PutSpec(spec, body);
+  for (const WorkerTensorSpec& spec : signature.outputs) PutSpec(spec, body);
+}
+
+Result<WorkerRun> DecodeRun(std::span<const uint8_t> body) {
+  BodyReader reader(body);
+  uint32_t inputs = 0;
+  uint32_t wanted = 0;
+  uint32_t requests = 0;
+  bool is_read = reader.Read(&inputs) && reader.Read(&wanted) && reader.Read(&requests) &&
+                 requests == 0 && inputs <= kMaxWorkerTensors && wanted <= kMaxWorkerTensors;
+  WorkerRun run;
+  for (uint32_t i = 0; is_read && i < inputs; ++i) {
+    is_read = ReadInput(&reader, &run.inputs.emplace_back());
+  }
+  for (uint32_t i = 0; is_read && i < wanted; ++i) {
+    uint32_t index = 0;
+    is_read = reader.Read(&index);
+    run.wanted.push_back(index);
+  }
+  if (is_read && reader.is_at_end()) return run;
+  return InvalidArgument("a batch that cannot be read");
+}
+
+void EncodeResult(const WorkerResult& result, std::string* body) {
+  PutNumber(uint32_t{1}, body);
+  PutNumber(static_cast<uint32_t>(result.code), body);
+  const std::string_view text = std::string_view(result.text).substr(0, kMaxWorkerTextBytes);
+  PutNumber(static_cast<uint32_t>(text.size()), body);
+  PutNumber(static_cast<uint32_t>(result.outputs.size()), body);
+  body->append(text);
+  for (const WorkerOutput& output : result.outputs) {
+    PutNumber(output.index, body);
+    PutNumber(static_cast<uint32_t>(output.dtype), body);
+    PutNumber(static_cast<uint32_t>(output.shape.rank()), body);
+    PutNumber(output.offset, body);
+    PutNumber(output.size, body);
+    PutDims(output.shape, body);
+  }
+}
 
 void EncodeRun(std::span<const WorkerInput> inputs, std::span<const size_t> wanted,
                std::span<const WorkerRequest> requests, std::string* body) {
   body->clear();
-  Put(static_cast<uint32_t>(inputs.size()), body);
-  Put(static_cast<uint32_t>(wanted.size()), body);
-  Put(static_cast<uint32_t>(requests.size()), body);
+  PutNumber(static_cast<uint32_t>(inputs.size()), body);
+  PutNumber(static_cast<uint32_t>(wanted.size()), body);
+  PutNumber(static_cast<uint32_t>(requests.size()), body);
   for (const WorkerInput& input : inputs) PutInput(input, body);
-  for (const size_t index : wanted) Put(static_cast<uint32_t>(index), body);
+  for (const size_t index : wanted) PutNumber(static_cast<uint32_t>(index), body);
   for (const WorkerRequest& request : requests) PutRequest(request, body);
 }
 
 Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body) {
-  Reader reader(body);
+  BodyReader reader(body);
   WorkerSignature signature;
   uint32_t flags = 0;
   uint32_t inputs = 0;
@@ -206,7 +235,7 @@ Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body) {
 
 Result<std::vector<WorkerResult>> DecodeResults(std::span<const uint8_t> body, uint64_t slab_bytes,
                                                 size_t expected_results) {
-  Reader reader(body);
+  BodyReader reader(body);
   uint32_t count = 0;
   if (!reader.Read(&count) || count != expected_results) {
     return InvalidArgument(StrCat("results for ", count, ", expected ", expected_results));

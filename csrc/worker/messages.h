@@ -10,15 +10,20 @@
 //     MAP       slab of `size` bytes, its descriptor attached; value 1: write outputs there
 //               from now on
 //     UNMAP     slab: not used any more
-//     START     body = the instance's name; the worker makes its model ready
+//     START     body = the instance's name; the worker makes its model ready, or, on a connection of
+//               its own, an instance of the model `batch`
 //     RUN       batch; body = run; value = the slab for its outputs
 //     CREDIT    batch, request: `value` more responses may be sent
 //     CANCEL    batch, request: its client has gone
 //     TAKEN     the body of the last RESPONSE is not needed any more
+//     OPEN      on the process's own socket: the end of one more connection, attached
+//     LOAD      on a connection of its own: the model is `batch` from now on; body = what to load; the
+//               worker answers DESCRIBED, and keeps the model until the connection is closed
 //   worker -> server
 //     DESCRIBED body = signature; the model is imported, and waits for START
 //     READY     the model takes batches
-//     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends
+//     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends, or
+//               closes the connection where it is one of several; value = a status code, or 0
 //     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1
 //     RESPONSE  of a decoupled model: batch, request; body = results, one. value 1: it is the last of
 //               its request; 3: there is no body, only that. After a body the worker waits for TAKEN
@@ -68,6 +73,8 @@ enum class WorkerPacketKind : uint32_t {
   kCredit = 5,
   kCancel = 6,
   kTaken = 7,
+  kOpen = 8,
+  kLoad = 9,
   kDescribed = 32,
   kReady = 33,
   kFailed = 34,
@@ -146,6 +153,19 @@ struct WorkerResult {
 // The body of RUN.
 void EncodeRun(std::span<const WorkerInput> inputs, std::span<const size_t> wanted,
                std::span<const WorkerRequest> requests, std::string* body);
+
+// A batch, as the worker's side reads it. Only for models that answer batches as a whole.
+struct WorkerRun {
+  std::vector<WorkerInput> inputs;
+  std::vector<size_t> wanted;
+};
+
+// The worker's side, in C++ (server/penstock/worker has it in Python).
+void EncodeSignature(const WorkerSignature& signature, std::string* body);
+// INVALID_ARGUMENT where it cannot be read, or has requests. Slabs and places are not checked.
+Result<WorkerRun> DecodeRun(std::span<const uint8_t> body);
+// The body of DONE for a batch.
+void EncodeResult(const WorkerResult& result, std::string* body);
 
 // Bounds of what is read from a worker.
 inline constexpr size_t kMaxWorkerTensors = 4096;

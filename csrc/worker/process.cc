@@ -4,12 +4,11 @@
 #include <poll.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <spawn.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -26,9 +25,8 @@ namespace {
 
 constexpr int kLowestOwnFd = 10;  // above every number that the child's descriptors get
 constexpr int kLogPipeBytes = 1 << 20;
-constexpr timeval kSendLimit{2, 0};
+constexpr int64_t kSendLimitNs = 2'000'000'000;
 constexpr int kEndLimitMs = 10'000;  // of a process that was asked to end
-constexpr int64_t kNsPerS = 1'000'000'000;
 
 Status CannotStart(int error) {
   return Unavailable(StrCat("a worker cannot be started: ", strerrordesc_np(error)));
@@ -40,21 +38,12 @@ OwnedFd Above(int fd) {
   return OwnedFd(fcntl(fd, F_DUPFD_CLOEXEC, kLowestOwnFd));
 }
 
-// Two ends, the server's and the child's.
+// Two ends of a pipe, the server's and the child's.
 struct Ends {
   OwnedFd ours;
   OwnedFd theirs;
   bool ok() const { return ours.get() >= 0 && theirs.get() >= 0; }
 };
-
-Ends MakeSocket() {
-  int fds[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) return {};
-  Ends ends;
-  ends.ours = Above(fds[0]);
-  ends.theirs = Above(fds[1]);
-  return ends;
-}
 
 Ends MakePipe(bool we_read) {
   int fds[2];
@@ -66,12 +55,18 @@ Ends MakePipe(bool we_read) {
 }
 
 // Neither the server's settings nor its way to speak to systemd are a model's.
-std::vector<char*> ChildEnvironment() {
+std::vector<char*> ChildEnvironment(const std::vector<std::string>& set) {
   std::vector<char*> kept;
+  for (const std::string& entry : set) kept.push_back(const_cast<char*>(entry.c_str()));
+  const auto is_set = [&set](std::string_view text) {
+    return std::any_of(set.begin(), set.end(), [text](std::string_view entry) {
+      return text.starts_with(entry.substr(0, entry.find('=') + 1));
+    });
+  };
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     if (text.starts_with("PENSTOCK_") || text.starts_with("NOTIFY_SOCKET=") ||
-        text.starts_with("WATCHDOG_") || text.starts_with("LISTEN_")) {
+        text.starts_with("WATCHDOG_") || text.starts_with("LISTEN_") || is_set(text)) {
       continue;
     }
     kept.push_back(*entry);
@@ -98,7 +93,7 @@ class SpawnSetup {
 
   void Add(int fd, int number) { posix_spawn_file_actions_adddup2(&actions_, fd, number); }
 
-  int Spawn(const std::vector<std::string>& arguments, pid_t* pid) {
+  int Spawn(const WorkerLaunch& launch, pid_t* pid) {
     posix_spawn_file_actions_addopen(&actions_, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addclosefrom_np(&actions_, kWorkerStartFd + 1);
     sigset_t all;
@@ -111,12 +106,12 @@ class SpawnSetup {
     posix_spawnattr_setflags(
         &attributes_, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     std::vector<char*> argv;
-    argv.reserve(arguments.size() + 1);
-    for (const std::string& argument : arguments) {
+    argv.reserve(launch.arguments.size() + 1);
+    for (const std::string& argument : launch.arguments) {
       argv.push_back(const_cast<char*>(argument.c_str()));
     }
     argv.push_back(nullptr);
-    std::vector<char*> child_environment = ChildEnvironment();
+    std::vector<char*> child_environment = ChildEnvironment(launch.environment);
     return posix_spawn(pid, argv[0], &actions_, &attributes_, argv.data(),
                        child_environment.data());
   }
@@ -145,10 +140,11 @@ std::string DescribeSignal(int signal) {
 }  // namespace
 
 Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const WorkerLaunch& launch) {
-  Ends socket = MakeSocket();
+  PENSTOCK_ASSIGN_OR_RETURN(auto connection, PacketSocket::MakeEnds());
+  const OwnedFd their_socket(fcntl(connection.second.get(), F_DUPFD_CLOEXEC, kLowestOwnFd));
   Ends lifeline = MakePipe(/*we_read=*/false);
   Ends log = MakePipe(/*we_read=*/true);
-  if (!socket.ok() || !lifeline.ok() || !log.ok()) return CannotStart(errno);
+  if (their_socket.get() < 0 || !lifeline.ok() || !log.ok()) return CannotStart(errno);
   fcntl(log.ours.get(), F_SETFL, O_NONBLOCK);
   fcntl(log.ours.get(), F_SETPIPE_SZ, kLogPipeBytes);  // where that is not allowed, the usual size
   PENSTOCK_ASSIGN_OR_RETURN(OwnedFd document, Slab::CreateDocument(launch.start_document));
@@ -157,19 +153,19 @@ Result<std::unique_ptr<WorkerProcess>> WorkerProcess::Spawn(const WorkerLaunch& 
   SpawnSetup setup;
   setup.Add(log.theirs.get(), STDOUT_FILENO);
   setup.Add(log.theirs.get(), STDERR_FILENO);
-  setup.Add(socket.theirs.get(), kWorkerSocketFd);
+  setup.Add(their_socket.get(), kWorkerSocketFd);
   setup.Add(lifeline.theirs.get(), kWorkerLifelineFd);
   setup.Add(start.get(), kWorkerStartFd);
-  std::unique_ptr<WorkerProcess> process(new WorkerProcess);
+  std::unique_ptr<WorkerProcess> process(
+      new WorkerProcess(std::move(connection.first), launch.end_signal));
   process->oom_kills_ = CountOomKills();
-  const int error = setup.Spawn(launch.arguments, &process->pid_);
+  const int error = setup.Spawn(launch, &process->pid_);
   if (error != 0) {
     process->pid_ = -1;
     return CannotStart(error);
   }
   process->pid_fd_ = OwnedFd(OpenPidFd(process->pid_));
-  process->socket_ = std::move(socket.ours);
-  setsockopt(process->socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &kSendLimit, sizeof(kSendLimit));
+  process->socket_.SetSendLimit(kSendLimitNs);
   process->lifeline_ = std::move(lifeline.ours);
   process->log_ = std::move(log.ours);
   if (process->pid_fd_.get() < 0) return CannotStart(errno);  // the destructor ends it
@@ -188,62 +184,11 @@ WorkerProcess::~WorkerProcess() {
   }
 }
 
-bool WorkerProcess::Send(const WorkerPacket& packet, int attached_fd) const {
-  WorkerPacket copy = packet;
-  iovec part{&copy, sizeof(copy)};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  if (attached_fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &attached_fd, sizeof(int));
-  }
-  ssize_t sent = 0;
-  do {
-    sent = sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent == static_cast<ssize_t>(sizeof(copy));
-}
-
-bool WorkerProcess::TrySend(const WorkerPacket& packet) const {
-  const ssize_t sent = send(socket_.get(), &packet, sizeof(packet), MSG_NOSIGNAL | MSG_DONTWAIT);
-  return sent >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
-}
-
-WorkerProcess::Received WorkerProcess::Receive(bool wait, WorkerPacket* packet) const {
-  // One byte more than a packet has, so that a longer one is seen.
-  char bytes[sizeof(WorkerPacket) + 1];
-  ssize_t size = 0;
-  do {
-    size = recv(socket_.get(), bytes, sizeof(bytes), wait ? 0 : MSG_DONTWAIT);
-  } while (size < 0 && errno == EINTR);
-  if (size < 0) {
-    return errno == EAGAIN || errno == EWOULDBLOCK ? Received::kNothing : Received::kClosed;
-  }
-  if (size == 0) return Received::kClosed;
-  if (size != static_cast<ssize_t>(sizeof(WorkerPacket))) return Received::kGarbage;
-  std::memcpy(packet, bytes, sizeof(*packet));
-  return Received::kPacket;
-}
-
-void WorkerProcess::SetTimeout(int64_t timeout_ns) const {
-  const timeval timeout{timeout_ns / kNsPerS, timeout_ns % kNsPerS / 1000};
-  setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-}
-
-void WorkerProcess::CloseSocket() const { shutdown(socket_.get(), SHUT_RDWR); }
-
 void WorkerProcess::Kill() const {
   // Not reaped yet, so that the number is still its own, and its group's.
   if (is_reaped_) return;
-  kill(-pid_, SIGTERM);
-  kill(pid_, SIGTERM);  // where it has left its group
+  kill(-pid_, end_signal_);
+  kill(pid_, end_signal_);  // where it has left its group
 }
 
 std::optional<std::string> WorkerProcess::ReapIfEnded() {

@@ -2,22 +2,28 @@
 
 #pragma once
 
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <sys/types.h>
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
-#include "worker/messages.h"
 #include "worker/owned_fd.h"
+#include "worker/packet_socket.h"
 
 namespace penstock {
 
 struct WorkerLaunch {
-  std::vector<std::string> arguments;  // the first is the program's path
-  std::string start_document;          // what it reads from descriptor kStartFd
+  std::vector<std::string> arguments;         // the first is the program's path
+  std::string start_document;                 // what it reads from descriptor kStartFd
+  std::vector<std::string> environment = {};  // NAME=value, beside or in place of the server's
+  // By default one for which the process kills at once whatever it started: a Python worker's is its
+  // keeper (server/penstock/worker/keeper.py), which runs no code of a model.
+  int end_signal = SIGTERM;
 };
 
 // The child finds: 0 = /dev/null, 1 and 2 = a pipe to the server's log, and the three below. It has
@@ -32,8 +38,7 @@ inline constexpr int kWorkerStartFd = 5;
 
 // Threading: thread-safe, but for ReapIfEnded and Kill: those exclude each other.
 // Ownership: owns the descriptors, and the child: the destructor kills it and waits for its end.
-// Blocking: Receive, up to the time-out that was set; Send, for seconds where the worker does not
-// read; the destructor, for the end of a process that was killed.
+// Blocking: the destructor, for the end of a process that was killed.
 class WorkerProcess {
  public:
   static Result<std::unique_ptr<WorkerProcess>> Spawn(const WorkerLaunch& launch);
@@ -43,34 +48,24 @@ class WorkerProcess {
 
   int pid_fd() const { return pid_fd_.get(); }  // readable once the process has ended
   int log_fd() const { return log_.get(); }     // non-blocking
-  int socket_fd() const { return socket_.get(); }
+  const PacketSocket& socket() const { return socket_; }
 
-  // False where the worker's end is closed, or it takes nothing.
-  bool Send(const WorkerPacket& packet, int attached_fd = -1) const;
-  // Sends without waiting. False: it cannot be taken now, and may be later.
-  bool TrySend(const WorkerPacket& packet) const;
-  enum class Received { kPacket, kNothing, kClosed, kGarbage };
-  // kNothing: the time-out passed, or `wait` is false and nothing is there.
-  Received Receive(bool wait, WorkerPacket* packet) const;
-  // For Receive; 0 = wait for ever. Send waits for some seconds only: a worker always reads.
-  void SetTimeout(int64_t timeout_ns) const;
-  // Whoever is in Receive or Send returns at once.
-  void CloseSocket() const;
-
-  // Ends the process by SIGTERM, for which it kills at once whatever it started: a Python worker's
-  // process is its keeper (server/penstock/worker/keeper.py), which runs no code of a model.
+  // Ends the process, by its launch's signal.
   void Kill() const;
   // How it ended: "exited with code 3", "was killed by SIGSEGV"; nullopt while it runs.
   std::optional<std::string> ReapIfEnded();
 
  private:
-  WorkerProcess() = default;
+  WorkerProcess(OwnedFd socket, int end_signal)
+      : socket_(std::move(socket)), end_signal_(end_signal) {}
 
+  // Constant after Spawn.
+  const PacketSocket socket_;
+  const int end_signal_;
   pid_t pid_ = -1;
   bool is_reaped_ = false;
   uint64_t oom_kills_ = 0;  // of the system, before it was started
   OwnedFd pid_fd_;
-  OwnedFd socket_;
   OwnedFd lifeline_;
   OwnedFd log_;
 };

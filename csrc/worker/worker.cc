@@ -26,7 +26,6 @@ constexpr int64_t kLookMs = 250;  // between looks at whether a decoupled model 
 constexpr size_t kLogReadBytes = 64 << 10;
 constexpr int kLogReadsAtOnce = 16;
 constexpr int kPacketsAtOnce = 64;
-constexpr int kMaxGrowsOfABatch = 64;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
@@ -154,7 +153,9 @@ std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
       session->Kill("was killed, for the server could not handle what it sent");
     }
   }
-  session->process().CloseSocket();  // wakes Run, where something else holds the worker's end open
+  session->process()
+      .socket()
+      .Close();  // wakes Run, where something else holds the worker's end open
   ReadRest(*session, &lines, *how);
   last_line_ = lines.last_line();
   MutexLock lock(mu_);
@@ -198,7 +199,7 @@ void Worker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
   if (is_log_open_ && !is_flooded) fds[count++] = {process.log_fd(), POLLIN, 0};
   if (reads_packets() && is_socket_open_) {
     const short out = is_socket_full_ ? POLLOUT : 0;
-    fds[count++] = {process.socket_fd(), static_cast<short>(POLLIN | out), 0};
+    fds[count++] = {process.socket().fd(), static_cast<short>(POLLIN | out), 0};
   }
   int64_t timeout_ms = -1;
   if (limit_ns_ != kNever) {
@@ -224,9 +225,9 @@ void Worker::ReadPackets(WorkerSession& session) {
   WorkerPacket packet;
   // No more at once: whatever it sends, it can be stopped and its limits hold.
   for (int i = 0; i < kPacketsAtOnce && reads_packets() && is_socket_open_; ++i) {
-    const auto received = session.process().Receive(/*wait=*/false, &packet);
-    if (received == WorkerProcess::Received::kNothing) return;
-    if (received == WorkerProcess::Received::kClosed) {
+    const auto received = session.process().socket().Receive(/*wait=*/false, &packet);
+    if (received == PacketSocket::Received::kNothing) return;
+    if (received == PacketSocket::Received::kClosed) {
       is_socket_open_ = false;
       if (is_stopping()) return;
       // It has said all; where it does not end on its own it is of no use.
@@ -236,7 +237,7 @@ void Worker::ReadPackets(WorkerSession& session) {
       }
       return;
     }
-    const Status status = received == WorkerProcess::Received::kGarbage
+    const Status status = received == PacketSocket::Received::kGarbage
                               ? InvalidArgument("a packet of another size")
                               : HandlePacket(session, packet);
     if (!status.ok()) {
@@ -250,17 +251,18 @@ Status Worker::HandlePacket(WorkerSession& session, const WorkerPacket& packet) 
   if (phase() == Phase::kReady) return HandleStreamPacket(session, packet);
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
-      return session.Grow(packet.size);
+      return session.channel().Grow(packet.size);
     case WorkerPacketKind::kDescribed:
       return Describe(session, packet);
     case WorkerPacketKind::kReady:
       if (phase() != Phase::kActivating) break;
-      session.process().SetTimeout(options_.execution_limit_ns);
+      session.process().socket().SetReceiveLimit(options_.execution_limit_ns);
       limit_ns_ = kNever;
       SetPhase(Phase::kReady);
       return Status::Ok();
     case WorkerPacketKind::kFailed: {
-      PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body, session.CopyBody(packet));
+      PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body,
+                                session.channel().CopyBody(packet));
       failure_ = InvalidArgument(Say(std::string(body.begin(), body.end())));
       return Status::Ok();
     }
@@ -272,7 +274,7 @@ Status Worker::HandlePacket(WorkerSession& session, const WorkerPacket& packet) 
 }
 
 Status Worker::Describe(WorkerSession& session, const WorkerPacket& packet) {
-  PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body, session.CopyBody(packet));
+  PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body, session.channel().CopyBody(packet));
   PENSTOCK_ASSIGN_OR_RETURN(WorkerSignature signature, DecodeSignature(body));
   limit_ns_ = kNever;
   MutexLock lock(mu_);
@@ -298,7 +300,8 @@ void Worker::TakeStep(WorkerSession& session) {
   if (!instance.empty()) {
     limit_ns_ = After(options_.load_limit_ns);
     // Where that fails the process has ended, or is about to.
-    const Status sent = session.SendWithBody(WorkerPacketKind::kStart, instance);
+    const Status sent =
+        session.channel().SendWithBody({.kind = WorkerPacketKind::kStart}, instance);
     if (!sent.ok()) session.Kill(StrCat("was killed: ", sent.message()));
   }
   if (is_stopping()) Stop(session);
@@ -308,7 +311,7 @@ void Worker::Stop(WorkerSession& session) {
   if (phase() != Phase::kReady) {
     session.Kill("was stopped");
   } else if (limit_ns_ == kNever) {
-    session.process().CloseSocket();
+    session.process().socket().Close();
     limit_ns_ = After(kStopGraceNs);
     late_how_ = "was killed, for it did not stop";
   }
@@ -389,81 +392,28 @@ Result<std::shared_ptr<WorkerSession>> Worker::Current() const {
 }
 
 Status Worker::Send(WorkerSession& session, const WorkerBatch& batch, SlabArena* arena) {
-  placed_.resize(batch.inputs.size());
-  for (size_t i = 0; i < batch.inputs.size(); ++i) {
-    PENSTOCK_RETURN_IF_ERROR(Place(session, batch.inputs[i], arena, &placed_[i]));
-  }
-  ++batches_;
-  EncodeRun(placed_, batch.wanted, batch.requests, &body_);
-  PENSTOCK_ASSIGN_OR_RETURN(const auto place, arena->Allocate(body_.size()));
-  std::memcpy(place.data(), body_.data(), body_.size());
-  const auto body = arena->Find(place);
-  Status status = session.Map(body->slab);
-  if (status.ok()) {
-    // A decoupled model writes one response after the other, whenever it likes.
-    const Result<uint32_t> outputs =
-        signature_.is_decoupled ? Result<uint32_t>(0U) : session.PrepareOutputs();
-    if (!outputs.ok() && outputs.status().code() == StatusCode::kResourceExhausted) {
-      return outputs.status();
-    }
-    const bool is_sent = outputs.ok() && session.process().Send({.kind = WorkerPacketKind::kRun,
-                                                                 .slab = body->slab->id(),
-                                                                 .batch = batches_,
-                                                                 .value = *outputs,
-                                                                 .offset = body->offset,
-                                                                 .size = body_.size()});
-    if (is_sent) return Status::Ok();
-  }
-  return AwaitEnd(session, "was killed, for it takes no batch");
-}
-
-Status Worker::Place(WorkerSession& session, const WorkerTensor& input, SlabArena* arena,
-                     WorkerInput* placed) {
-  const TensorView& tensor = input.tensor;
-  *placed = {.index = input.index, .dtype = tensor.dtype, .shape = tensor.shape};
-  if (tensor.data.empty()) return Status::Ok();
-  auto place = arena->Find(tensor.data);
-  if (!place) {  // a lone request's own bytes, handed over
-    PENSTOCK_ASSIGN_OR_RETURN(const auto copy, arena->Allocate(tensor.data.size()));
-    std::memcpy(copy.data(), tensor.data.data(), tensor.data.size());
-    place = arena->Find(copy);
-  }
-  placed->slab = place->slab->id();
-  placed->offset = place->offset;
-  placed->size = tensor.data.size();
-  if (session.Map(place->slab).ok()) return Status::Ok();
-  return AwaitEnd(session, "was killed, for it takes no slab");
+  // A decoupled model writes one response after the other, whenever it likes.
+  const Status status =
+      session.channel().SendRun(batch, ++batches_, arena, signature_.is_decoupled);
+  if (status.code() != StatusCode::kUnavailable) return status;
+  return AwaitEnd(session, StrCat("was killed, for ", status.message()));
 }
 
 Result<std::vector<WorkerAnswer>> Worker::Await(WorkerSession& session, size_t expected) {
-  Status fault;
-  WorkerPacket packet;
-  for (int packets = 0; packets <= kMaxGrowsOfABatch && fault.ok(); ++packets) {
-    switch (session.process().Receive(/*wait=*/true, &packet)) {
-      case WorkerProcess::Received::kNothing:
-        return AwaitEnd(session, StrCat("was killed, for a batch took longer than ",
-                                        Seconds(options_.execution_limit_ns), " s"));
-      case WorkerProcess::Received::kClosed:
-        return AwaitEnd(session, "");
-      case WorkerProcess::Received::kGarbage:
-        fault = InvalidArgument("a packet of another size");
-        continue;
-      case WorkerProcess::Received::kPacket:
-        break;
-    }
-    if (packet.kind == WorkerPacketKind::kGrow) {
-      fault = session.Grow(packet.size);
-    } else if (packet.kind == WorkerPacketKind::kDone && packet.batch == batches_) {
-      auto answers = session.TakeAnswers(packet, expected, /*may_hand_out=*/true);
-      if (answers.ok() || answers.status().code() != StatusCode::kInvalidArgument) return answers;
-      fault = answers.status();
-    } else {
-      fault = InvalidArgument(
-          StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind), " while it ran a batch"));
-    }
+  auto answers = session.channel().AwaitDone(batches_, expected);
+  if (answers.ok()) return answers;
+  switch (answers.status().code()) {
+    case StatusCode::kDeadlineExceeded:
+      return AwaitEnd(session, StrCat("was killed, for a batch took longer than ",
+                                      Seconds(options_.execution_limit_ns), " s"));
+    case StatusCode::kUnavailable:
+      return AwaitEnd(session, "");
+    case StatusCode::kInvalidArgument:
+      return AwaitEnd(
+          session, StrCat("was killed, for it broke the protocol: ", answers.status().message()));
+    default:
+      return answers;
   }
-  const std::string_view what = fault.ok() ? "it never stops to want more memory" : fault.message();
-  return AwaitEnd(session, StrCat("was killed, for it broke the protocol: ", what));
 }
 
 // Waits for the end of a process that is of no use any more, and says how it came. `kill_how` is

@@ -41,18 +41,6 @@ struct WorkerOptions {
   LineRelayOptions lines;
 };
 
-// A tensor of a batch for a worker; borrows.
-struct WorkerTensor {
-  uint32_t index = 0;  // in the signature's inputs
-  TensorView tensor;
-};
-
-struct WorkerBatch {
-  std::span<const WorkerTensor> inputs;
-  std::span<const size_t> wanted;
-  std::span<const WorkerRequest> requests;  // where the model answers them one by one; else empty
-};
-
 // What a look at the streams of a batch is told.
 struct StreamsLook {
   bool is_executing = false;  // the model has not handed the batch back yet
@@ -165,8 +153,6 @@ class Worker {
 
   // In Run and RunStreams.
   Status Send(WorkerSession& session, const WorkerBatch& batch, SlabArena* arena) REQUIRES(run_mu_);
-  Status Place(WorkerSession& session, const WorkerTensor& input, SlabArena* arena,
-               WorkerInput* placed);
   Result<std::vector<WorkerAnswer>> Await(WorkerSession& session, size_t expected)
       REQUIRES(run_mu_);
   Result<std::shared_ptr<WorkerSession>> Current() const EXCLUDES(mu_);
@@ -181,8 +167,6 @@ class Worker {
   Mutex run_mu_;  // before mu_
   // Guarded by run_mu_.
   uint64_t batches_ GUARDED_BY(run_mu_) = 0;
-  std::vector<WorkerInput> placed_ GUARDED_BY(run_mu_);  // kept for its capacity
-  std::string body_ GUARDED_BY(run_mu_);                 // likewise
 
   mutable Mutex mu_ ACQUIRED_AFTER(run_mu_);
   CondVar changed_;

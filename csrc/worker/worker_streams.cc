@@ -63,7 +63,7 @@ void Worker::Tell(WorkerPacketKind kind, uint64_t batch, uint32_t request, uint3
 bool Worker::SendPending(WorkerSession& session) {
   MutexLock lock(mu_);
   while (!pending_.empty()) {
-    if (!session.process().TrySend(pending_.front())) return false;
+    if (!session.process().socket().TrySend(pending_.front())) return false;
     pending_.pop_front();
   }
   return true;
@@ -77,7 +77,7 @@ Status Worker::HandleStreamPacket(WorkerSession& session, const WorkerPacket& pa
   }
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
-      return session.Grow(packet.size);
+      return session.channel().Grow(packet.size);
     case WorkerPacketKind::kResponse:
       return HandleResponse(session, packet);
     case WorkerPacketKind::kDone:
@@ -100,7 +100,8 @@ Status Worker::HandleResponse(WorkerSession& session, const WorkerPacket& packet
     sink = found->second.sink;
   }
   if ((packet.value & kNoBody) == 0) {
-    PENSTOCK_ASSIGN_OR_RETURN(auto answers, session.TakeAnswers(packet, 1, /*may_hand_out=*/false));
+    PENSTOCK_ASSIGN_OR_RETURN(auto answers,
+                              session.channel().TakeAnswers(packet, 1, /*may_hand_out=*/false));
     {
       MutexLock lock(mu_);
       pending_.push_back({.kind = WorkerPacketKind::kTaken});
@@ -123,7 +124,8 @@ Status Worker::HandleResponse(WorkerSession& session, const WorkerPacket& packet
 }
 
 Status Worker::HandleDone(WorkerSession& session, const WorkerPacket& packet) {
-  PENSTOCK_ASSIGN_OR_RETURN(auto answers, session.TakeAnswers(packet, 1, /*may_hand_out=*/false));
+  PENSTOCK_ASSIGN_OR_RETURN(auto answers,
+                            session.channel().TakeAnswers(packet, 1, /*may_hand_out=*/false));
   std::shared_ptr<WorkerStreams> refused;
   {
     MutexLock lock(mu_);

@@ -414,6 +414,7 @@ class Engine:
         model_directory: str,
         parameters: Mapping[str, str],
         config_json: str = ...,
+        devices: Sequence[str] = ...,
     ) -> LoadedModel:
         """Blocking. Opens a model file."""
     def create_version(self, model: LoadedModel, spec: VersionSpec) -> Version:

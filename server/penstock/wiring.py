@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.engine_options import engine_builder, engine_directory
-from penstock.engines import FLAVOURS, EngineCache, EngineCacheSettings
+from penstock.engines import FLAVOURS, EngineCache, EngineCacheSettings, operations_of
 from penstock.errors import ConfigError
 from penstock.operations import OperationCounter
 from penstock.repository.core_engine import CoreEngine
@@ -115,5 +115,5 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
         plans=_engine_cache(config),
-        operations=OperationCounter() if config.count_operations else None,
+        operations=OperationCounter(of_plan=operations_of) if config.count_operations else None,
     )

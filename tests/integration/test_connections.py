@@ -124,6 +124,28 @@ async def test_unix_domain_socket_is_served_and_removed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+async def test_rate_of_a_connection_over_a_unix_domain_socket(
+    tmp_path: Path, transport: str
+) -> None:
+    write_simple(tmp_path / "models")
+    address = f"unix:{tmp_path / 'grpc.sock'}"
+    limits = {"connection_requests_per_second": 0.01, "connection_request_burst": 1}
+    config = server_config(tmp_path / "models", grpc_address=address, **limits)
+    if transport == "grpcio":  # all connections would be one
+        refused = "--connection-requests-per-second: --transport grpcio cannot tell the connections"
+        with pytest.raises(StartupError, match=refused):
+            async with run_server(config):
+                raise AssertionError("it serves")
+        return
+    request = simple_request().SerializeToString()
+    async with run_server(config), raw_client(address) as client, raw_client(address) as another:
+        for each in (client, another):
+            assert await each.unary("ModelInfer", request)
+            for rpc, asked in (("ModelInfer", request), ("ServerMetadata", b"")):
+                with pytest.raises(grpc.aio.AioRpcError, match="this connection is over its limit"):
+                    await each.unary(rpc, asked)
+
+
 async def test_socket_file_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
     write_simple(tmp_path / "models")
     path = tmp_path / "grpc.sock"

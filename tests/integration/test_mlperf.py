@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlperf.overhead import overhead_us
 from mlperf.run import Result, calibrate, expecting, probe, run, run_long_enough
 from mlperf.search import search
 from mlperf.settings import SCENARIOS, Plan
-from mlperf.targets import EngineTarget, GrpcTarget, NullTarget, Target
+from mlperf.targets import Completion, EngineTarget, GrpcTarget, NullTarget, Target
 from mlperf.workloads import Workload, digits
 from tests.support.run_server import ServerProcess, serve_process
 
@@ -124,6 +125,37 @@ def test_the_engine_in_process_answers(
     target.close()
     assert (result.verdict, result.reasons) == ("VALID", [])
     assert result.ticks[-1].counters.requests >= result.times.count > 0
+
+
+def is_answered_on_a_thread_that_lasts(make: Callable[[], Target]) -> bool:
+    """Whether the thread that brings an answer is there when its target is closed."""
+    target = make()
+    came = threading.Event()
+    threads: list[int] = []
+
+    def on_done(_done: list[Completion]) -> None:
+        threads.append(threading.get_native_id())
+        came.set()
+
+    target.on_done = on_done
+    target.submit([(1, 0)])
+    came.wait()
+    target.close()
+    return Path(f"/proc/self/task/{threads[0]}").exists()
+
+
+async def test_answers_come_on_threads_that_last(
+    workload: Workload, server: ServerProcess, tmp_path: Path
+) -> None:
+    """LoadGen's logger may follow what it has of a thread after the thread's end."""
+    grpc, http = server.addresses["gRPC"], server.addresses["HTTP"]
+    targets: list[Callable[[], Target]] = [
+        lambda: GrpcTarget(workload, grpc),
+        lambda: HttpTarget(workload, http, grpc, 1),
+        lambda: EngineTarget(workload, tmp_path / "models"),
+    ]
+    for make in targets:
+        assert await asyncio.to_thread(is_answered_on_a_thread_that_lasts, make)
 
 
 class _Liar(NullTarget):

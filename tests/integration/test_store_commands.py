@@ -207,8 +207,9 @@ async def test_alias_and_rollback_say_which_environment_follows(place: Path) -> 
     with open_store(str(place / "store")) as opened:
         opened.report(asked["id"], "server", DeployStatus.SERVING)
     assert "followed by prod" in await done("alias", "m", "best", "2")
-    told = await done("rollback", "m", "--in", "prod")
-    assert "prod no longer follows best: `penstock deploy m@best --to prod` has it" in told
+    told = " ".join((await done("rollback", "m", "--in", "prod")).split())
+    requested = "prod will no longer follow best once this serves: "
+    assert f"{requested}`penstock deploy m@best --to prod` has it follow again" in told
     assert "no environment follows it" in await done("alias", "m", "best", "1")
 
 
@@ -236,6 +237,26 @@ async def test_command_without_a_store_says_how_to_name_one(
     ]
     monkeypatch.delenv("PENSTOCK_STORE")
     assert await failed("list") == ["Error: no store is named: give --store or set PENSTOCK_STORE"]
+
+
+async def test_file_that_is_no_store_is_not_taken_for_a_place_without_one(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    plain = place / "notes.txt"
+    plain.write_text("bread, butter")
+    is_file = (
+        f"Error: '{plain}' is a file, and no store: expected a directory, or sqlite:///FILE for "
+        "the database of one"
+    )
+    monkeypatch.setenv("PENSTOCK_STORE", str(plain))
+    assert await failed("list") == [is_file]
+    assert await failed("store", "upgrade") == [is_file]
+    assert (await failed("push", "m", model_file(place)))[-1] == is_file
+    monkeypatch.setenv("PENSTOCK_STORE", f"sqlite:///{plain}")
+    assert await failed("list") == [
+        f"Error: 'sqlite:///{plain}' is not the database of a store: file is not a database"
+    ]
+    assert plain.read_text() == "bread, butter"
 
 
 async def test_deploy_and_rollback_say_what_is_wrong(place: Path) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from tests.support.stores import directory_of, postgresql, push, store, store_url
 
 from penstock.store.failures import RefusedError, StoreError, UnknownEntryError
-from penstock.store.records import Reference, VersionStatus
+from penstock.store.records import DeployStatus, Reference, VersionStatus
 from penstock.store.store import Store, open_store
 
 pytestmark = pytest.mark.any_transport
@@ -206,3 +206,26 @@ def test_lists_show_pointers_and_environments(store: Store) -> None:
         (1, ("champion",)),
     ]
     assert [each.version for each in store.versions("m", limit=1)] == [2]
+
+
+def test_server_is_heard_of_where_it_serves_and_nowhere_else(store: Store) -> None:
+    push(store)
+    push(store, content=b"2")
+    old = store.deploy(ref("m@1"), "prod")
+    store.report(old.id, "a", DeployStatus.SERVING)
+    new, other = store.deploy(ref("m@2"), "prod"), store.deploy(ref("m@2"), "staging")
+    for deployment in (new, other):
+        for server in ("a", "b"):
+            store.report(deployment.id, server, DeployStatus.SERVING)
+    with store.database.write() as connection:
+        connection.execute(text("UPDATE reports SET reported_ms = 0"))
+    events = kinds(store)
+    store.hear("prod", "a")
+    heard = {
+        (number, each.server)
+        for number in (old.id, new.id, other.id)
+        for each in store.deployment(number).reports
+        if each.heard_ms > 0
+    }
+    assert heard == {(new.id, "a")}
+    assert kinds(store) == events, "it is nothing that has happened"

@@ -300,7 +300,7 @@ async def test_server_that_cannot_serve_what_others_do_says_so_and_is_not_ready(
             assert not other.server.app.readiness.is_ready
             found = world.store.deployment(deployment.id)
             assert found.status == "SERVING"
-            assert [(status, reason[:21]) for _, status, reason, _ in found.reports] == [
+            assert [(status, reason[:21]) for _, status, reason, _, _ in found.reports] == [
                 ("SERVING", ""),
                 ("WAITING", "the cache has no room"),
             ]

@@ -125,7 +125,7 @@ class FakeEngine:
         self.given_up: list[str] = []
         self.loadable: dict[str, list[int]] = {}
         self.drains_in_time = True
-        self.counters: dict[FakeVersion, dict[str, Any]] = {}
+        self.counters: dict[FakeVersion, Mapping[str, Any]] = {}
         self.entered: defaultdict[tuple[str, str], threading.Event] = defaultdict(threading.Event)
         self._gates: dict[tuple[str, str], threading.Event] = {}
 

@@ -8,6 +8,12 @@ from pathlib import Path
 FIXTURE_BACKENDS = Path(__file__).parents[2] / "build" / "release" / "testing" / "backends"
 """Where `make fixture` leaves libpenstock_fixture.so; give it to --backend-directory."""
 
+FAKE_DEVICES = FIXTURE_BACKENDS.parent / "device"
+"""Likewise, with a backend `device_fixture` whose models get into trouble as they are told.
+
+csrc/testing/device_fixture_plugin.cc has the words.
+"""
+
 FAKE_CUDA = FIXTURE_BACKENDS.parent / "cuda"
 """Likewise, a CUDA driver (libcuda.so.1) of two fake GPUs, whose memory is POSIX shared memory."""
 
@@ -86,6 +92,9 @@ def write_plan(repository: Path, name: str = "plan", **parameters: str) -> Path:
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in pairs.items()
     ]
-    directory = write_model(repository, name, config="max_batch_size: 8\n" + "".join(lines))
-    (directory / "1" / "model.txt").write_text("fake-plan")
+    directory = write_model(repository, name)
+    config = 'backend: "fixture"\ndefault_model_filename: "model.plan"\nmax_batch_size: 8\n'
+    (directory / "config.pbtxt").write_text(config + "".join(lines))
+    (directory / "1" / "model.txt").unlink()
+    (directory / "1" / "model.plan").write_text("fake-plan")
     return directory

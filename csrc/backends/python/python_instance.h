@@ -9,7 +9,7 @@
 #include "backends/backend.h"
 #include "backends/python/python_model.h"
 #include "backends/python/stream_batch.h"
-#include "worker/slab.h"
+#include "worker/slab_inputs.h"
 #include "worker/worker.h"
 
 namespace penstock::python {
@@ -27,7 +27,7 @@ class PythonInstance : public BackendInstance {
 
   bool is_available() const override { return worker_->worker().is_ready(); }
   uint64_t restarts() const override { return worker_->worker().restarts(); }
-  Buffer AllocateInput(size_t size_bytes) override;
+  Buffer AllocateInput(size_t size_bytes) override { return inputs_.Allocate(size_bytes); }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override;
   bool answers_requests() const override { return worker_->worker().signature().answers_requests; }
@@ -35,15 +35,10 @@ class PythonInstance : public BackendInstance {
                          std::span<const BatchRequest> requests) override;
 
  private:
-  static void ReleaseInput(void* context, void* data, size_t capacity_bytes) noexcept;
-  void BeginBatch();
   void SetTensors(std::span<const BatchInput> inputs);
   void SetRequests(std::span<const BatchRequest> requests);
   std::shared_ptr<LinkedWorker> ChooseWorker() const;
   Status Stream(std::span<const BatchRequest> requests);
-  // In the order that they are wanted in, which is the one that a worker gives them in.
-  Status TakeOutputs(std::span<const size_t> wanted, WorkerAnswer answer,
-                     std::vector<BatchOutput>* outputs) const;
 
   // Constant after construction.
   const std::string label_;
@@ -52,8 +47,7 @@ class PythonInstance : public BackendInstance {
   const std::shared_ptr<WorkerRoster> roster_;
 
   // Of the current batch.
-  SlabArena arena_;
-  size_t inputs_held_ = 0;  // of AllocateInput, not released yet
+  SlabInputs inputs_;
   std::vector<WorkerTensor> tensors_;
   std::vector<WorkerRequest> requests_;
 };

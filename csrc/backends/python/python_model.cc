@@ -6,12 +6,11 @@
 #include <utility>
 
 #include "backends/python/python_instance.h"
+#include "backends/worker_tensors.h"
 #include "base/strcat.h"
 
 namespace penstock::python {
 namespace {
-
-constexpr double kNsPerS = 1e9;
 
 void PutJsonString(std::string_view text, std::string* out) {
   constexpr std::string_view kHex = "0123456789abcdef";
@@ -47,8 +46,6 @@ std::string StartDocument(const LoadOptions& options, const ModelSettings& setti
   return text + "}";
 }
 
-int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * kNsPerS); }
-
 bool IsOfPath(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
          static_cast<unsigned char>(c) >= 0x80 ||
@@ -80,15 +77,6 @@ Status WithoutPaths(const Status& status, const std::string& directory) {
     at = end;
   }
   return {status.code(), std::move(kept)};
-}
-
-std::vector<TensorSpec> ToSpecs(const std::vector<WorkerTensorSpec>& specs) {
-  std::vector<TensorSpec> made;
-  made.reserve(specs.size());
-  for (const WorkerTensorSpec& spec : specs) {
-    made.push_back({spec.name, spec.dtype, spec.dims, spec.is_optional});
-  }
-  return made;
 }
 
 }  // namespace
@@ -128,20 +116,15 @@ Result<std::unique_ptr<BackendModel>> PythonModel::Load(const BackendSettings& b
   if (!settings->interpreter.empty()) {  // an environment of its own, and nothing else: -I
     worker.launch.arguments = {settings->interpreter, "-I", backend.runtime};
   }
-  worker.load_limit_ns = Nanoseconds(settings->load_limit_s);
-  worker.execution_limit_ns = Nanoseconds(settings->execution_limit_s);
+  worker.load_limit_ns = Nanoseconds(settings->limits.load_limit_s);
+  worker.execution_limit_ns = Nanoseconds(settings->limits.execution_limit_s);
   worker.restarts.max_restarts = settings->max_restarts;
   worker.restarts.window_ns = Nanoseconds(settings->restart_window_s);
   std::unique_ptr<PythonModel> model(new PythonModel(std::move(worker), options.model_directory));
   auto first = Worker::Start(model->worker_options_);
   if (!first.ok()) return WithoutPaths(first.status(), options.model_directory);
   const WorkerSignature& signature = (*first)->signature();
-  model->signature_ = {ToSpecs(signature.inputs), ToSpecs(signature.outputs)};
-  if (signature.max_batch_size >= 0) {
-    model->signature_.max_batch_size = static_cast<uint32_t>(signature.max_batch_size);
-  }
-  model->signature_.is_decoupled = signature.is_decoupled;
-  model->signature_.batches_dynamically = signature.batches_dynamically;
+  model->signature_ = ToModelSignature(signature);
   model->described_ = signature;
   model->Keep(*std::move(first));
   return std::unique_ptr<BackendModel>(std::move(model));

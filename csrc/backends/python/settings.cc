@@ -1,33 +1,13 @@
 #include "backends/python/settings.h"
 
-#include <charconv>
-#include <system_error>
-
 #include "base/strcat.h"
+#include "worker/worker_limits.h"
 
 namespace penstock::python {
 namespace {
 
-constexpr double kMaxSeconds = 7 * 86'400;
 constexpr uint64_t kMaxMebibytes = uint64_t{1} << 30;
 constexpr uint32_t kMaxRestarts = 1'000;
-
-// Sets `value` from the parameter where there is one.
-template <typename T>
-Status Read(const std::map<std::string, std::string>& parameters, const std::string& name, T most,
-            T* value) {
-  const auto found = parameters.find(name);
-  if (found == parameters.end()) return Status::Ok();
-  const std::string& text = found->second;
-  T read{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), read);
-  if (error != std::errc() || end != text.data() + text.size() || !(read >= T{} && read <= most)) {
-    return InvalidArgument(StrCat("parameters['", name, "']: expected a number from 0 to ", most,
-                                  ", got '", text, "'"));
-  }
-  *value = read;
-  return Status::Ok();
-}
 
 }  // namespace
 
@@ -61,14 +41,13 @@ Result<ModelSettings> ReadModelSettings(const std::map<std::string, std::string>
   if (const auto found = parameters.find("PENSTOCK_INTERPRETER"); found != parameters.end()) {
     settings.interpreter = found->second;
   }
+  PENSTOCK_RETURN_IF_ERROR(ReadWorkerLimits(parameters, &settings.limits));
   PENSTOCK_RETURN_IF_ERROR(
-      Read(parameters, "execution_limit_s", kMaxSeconds, &settings.execution_limit_s));
-  PENSTOCK_RETURN_IF_ERROR(Read(parameters, "load_limit_s", kMaxSeconds, &settings.load_limit_s));
+      ReadNumber(parameters, "memory_limit_mb", kMaxMebibytes, &settings.memory_limit_mb));
   PENSTOCK_RETURN_IF_ERROR(
-      Read(parameters, "memory_limit_mb", kMaxMebibytes, &settings.memory_limit_mb));
-  PENSTOCK_RETURN_IF_ERROR(Read(parameters, "max_restarts", kMaxRestarts, &settings.max_restarts));
+      ReadNumber(parameters, "max_restarts", kMaxRestarts, &settings.max_restarts));
   PENSTOCK_RETURN_IF_ERROR(
-      Read(parameters, "restart_window_s", kMaxSeconds, &settings.restart_window_s));
+      ReadNumber(parameters, "restart_window_s", kMaxWorkerSeconds, &settings.restart_window_s));
   return settings;
 }
 

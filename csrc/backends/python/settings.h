@@ -8,6 +8,7 @@
 
 #include "backends/backend.h"
 #include "base/status.h"
+#include "worker/worker_limits.h"
 
 namespace penstock::python {
 
@@ -22,10 +23,7 @@ Result<BackendSettings> ReadBackendSettings(const BackendOptions& options);
 
 // A model's `parameters`.
 struct ModelSettings {
-  // How long one batch may take; 0 = for ever. On by default: a model that hangs would otherwise keep
-  // its instance for good, and nobody waits ten minutes for one answer.
-  double execution_limit_s = 600;
-  double load_limit_s = 600;     // for import, and for load or initialize; 0 = for ever
+  WorkerLimits limits;
   uint64_t memory_limit_mb = 0;  // of the worker's own memory, MiB; 0 = no limit
   uint32_t max_restarts = 5;     // within the window below; 0 = a worker that ends stays so
   double restart_window_s = 300;

@@ -108,7 +108,7 @@ def deployment_line(deployment: Deployment) -> str:
     alias = f" (follows {deployment.alias})" if deployment.alias else ""
     waiting = (
         f"{server} waits: {reason}"
-        for server, status, reason, _ in deployment.reports
+        for server, status, reason, _, _ in deployment.reports
         if status == "WAITING"
     )
     reason = "; ".join(filter(None, (deployment.reason, *waiting)))

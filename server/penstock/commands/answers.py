@@ -44,13 +44,14 @@ def why(version: Version, store: StoreUrl = "", as_json: Json = False) -> None:
     reference = parse_reference(version)
     with store_at(store) as opened:
         from penstock.store.answers import explain
+        from penstock.store.database import now_ms
         from penstock.store.records import Reference
 
         record = opened.show(reference)
         exact = Reference(record.model, record.version)
         found = opened.verify(exact)
         record = opened.show(exact)
-        answers = explain(record, _before(opened, record), found.faults)
+        answers = explain(record, _before(opened, record), found.faults, now_ms=now_ms())
     if as_json:
         from penstock.commands._render import print_json
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +19,12 @@ from penstock.engines import (
     default_buckets,
     parse_range,
 )
+from penstock.operations import OperationCounter
 from penstock.repository.layout import CONFIG_FILENAME, find_model, read_config_file
 
 _MODEL_FILE = "model.onnx"
 _PLAN_FILE = "model.plan"
+_COUNT_S = 600.0
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a model's directory (REPO/NAME).")
@@ -101,9 +104,20 @@ def build(
             device=device,
         ),
         _Progress().show,
+        count=lambda path, inputs: _operations(label, path, inputs),
     )
     verb = "is current" if built.was_there else "was built"
     typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
+
+
+def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
+    """What a row costs, for who serves the plan without its ONNX file."""
+    counter = OperationCounter()
+    count = counter.of(label, path, inputs)
+    count()
+    counter.wait(_COUNT_S)
+    counter.close()
+    return count()
 
 
 def _find(model: Path, output: Path | None) -> tuple[Path, Path, str, ModelConfig]:

@@ -86,8 +86,10 @@ def rollback(
     _show(asked, wait_s, as_json)
     alias = aliases.get(environment)  # of the newest there
     if alias and not as_json:
+        is_done = asked.status == "SERVING"
+        follows = "no longer follows" if is_done else "will no longer follow"
         typer.echo(
-            f"{environment} no longer follows {alias}: "
+            f"{environment} {follows} {alias}{'' if is_done else ' once this serves'}: "
             f"`penstock deploy {name}@{alias} --to {environment}` has it follow again"
         )
 

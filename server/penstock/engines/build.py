@@ -59,16 +59,19 @@ class Built:
 
 Progress = Callable[[str, int, int], None]
 """Told of a phase, its steps so far and of how many."""
+Count = Callable[[Path, Mapping[str, tuple[int, ...]]], int | None]
+"""Tells what a run of a model costs with inputs of these dims, -1 = open; None: nobody knows."""
 
 
 def build_engine(
     request: BuildRequest,
     on_progress: Progress = lambda *_: None,
     target: Callable[[int], Target] = find_target,
+    count: Count = lambda *_: None,
 ) -> Built:
     """Builds the engine, or finds that the one at the output is the one that would be built.
 
-    Blocking: minutes.
+    Blocking: minutes. `count`: what a row costs is kept with the engine.
 
     Raises:
         EngineError: the package, a driver or a device is missing; the model or its shapes are not
@@ -89,7 +92,9 @@ def build_engine(
     with only_builder(request.output.parent):
         was_there = is_current(request.output, recipe)
         if not was_there:
-            write_engine(request.output, build.run(profiles), recipe)
+            content = build.run(profiles)
+            operations = count(request.model, _row_dims(build.inputs(), profiles, request.buckets))
+            write_engine(request.output, content, recipe, operations)
         verify_engine(request.output)
     size = request.output.stat().st_size
     return Built(request.output, recipe.key(), was_there, size)
@@ -134,6 +139,28 @@ def _profiles(
         return make_profiles(inputs, request.buckets, request.ranges)
     except ConfigError as error:
         raise ConfigError([f"{request.label}: {fault}" for fault in error.faults]) from error
+
+
+def _row_dims(
+    inputs: Sequence[NetworkInput],
+    profiles: Sequence[Mapping[str, ShapeRange]],
+    buckets: Sequence[int],
+) -> dict[str, tuple[int, ...]]:
+    """The dims of a run of one row, -1 where profiles leave them open."""
+
+    def size(name: str, at: int, given: int) -> int:
+        if given >= 0:
+            return given
+        if buckets and at == 0:
+            return 1
+        ranges = [profile[name] for profile in profiles if name in profile]
+        sizes = {size for each in ranges for size in (each.least[at], each.greatest[at])}
+        return sizes.pop() if len(sizes) == 1 else -1
+
+    return {
+        each.name: tuple(size(each.name, at, given) for at, given in enumerate(each.shape))
+        for each in inputs
+    }
 
 
 def _recipe(

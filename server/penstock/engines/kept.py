@@ -23,6 +23,7 @@ from penstock.errors import PenstockError
 SUFFIX = ".json"
 """Of the sidecar, behind the plan's name."""
 _MAX_SIDECAR_BYTES = 4 << 20
+_OPERATIONS = "operations_per_inference"
 
 _log = logging.getLogger("penstock.engines")
 
@@ -31,8 +32,16 @@ class EngineError(PenstockError):
     """An engine cannot be built, kept or used; says which and why."""
 
 
-def write_engine(plan: Path, content: bytes | memoryview, recipe: EngineRecipe) -> str:
+def write_engine(
+    plan: Path, content: bytes | memoryview, recipe: EngineRecipe, operations: int | None = None
+) -> str:
     """Writes a plan and its sidecar; whoever reads meanwhile finds the old pair or a fault.
+
+    Args:
+        plan: where it goes.
+        content: its bytes.
+        recipe: what it was made of.
+        operations: what a row costs, for who serves the plan without its model; None = not known.
 
     Returns:
         The plan's digest.
@@ -45,7 +54,7 @@ def write_engine(plan: Path, content: bytes | memoryview, recipe: EngineRecipe) 
             scratch.write_bytes(content)
             digest = file_sha256(scratch)
             with _whole_file(sidecar_of(plan)) as sidecar:
-                sidecar.write_text(_sidecar_text(recipe, digest))
+                sidecar.write_text(_sidecar_text(recipe, digest, operations))
     except OSError as error:
         raise EngineError(f"engine '{plan}' cannot be written: {error.strerror}") from error
     return digest
@@ -88,6 +97,19 @@ def verify_engine(plan: Path) -> dict[str, Any]:
     return sidecar
 
 
+def operations_of(plan: Path) -> int | None:
+    """What a row costs a plan, as was counted when it was built; None: it was not.
+
+    Blocking: reads the plan, for the sidecar may be another one's.
+    """
+    try:
+        operations = verify_engine(plan).get(_OPERATIONS)
+    except EngineError as error:
+        _log.info("%s: nothing is known of its operations", error)
+        return None
+    return operations if isinstance(operations, int) else None
+
+
 @contextmanager
 def only_builder(directory: Path) -> Iterator[None]:
     """Blocking: until no other process builds into the directory, which is made if need be.
@@ -125,8 +147,10 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_name(plan.name + SUFFIX)
 
 
-def _sidecar_text(recipe: EngineRecipe, digest: str) -> str:
+def _sidecar_text(recipe: EngineRecipe, digest: str, operations: int | None) -> str:
     content = {"key": recipe.key(), "recipe": json.loads(recipe.canonical()), "sha256": digest}
+    if operations is not None:
+        content[_OPERATIONS] = operations
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 

@@ -69,6 +69,12 @@ class GrpcioTransport:
             check_free(self._host, self._config.grpc_port, "gRPC")
             self.port = self._bind(host_port(self._host, self._config.grpc_port))
             return
+        if self._config.connection_requests_per_second:
+            raise StartupError(
+                "--connection-requests-per-second: --transport grpcio cannot tell the connections "
+                "of a Unix-domain socket from each other; expected --transport native, or an "
+                "address with a port"
+            )
         with self._unix.claimed("gRPC"):
             self._unix.bind("gRPC").close()  # for the reason, too; gRPC replaces the file
             self._bind(f"unix:{self._unix.path}")

@@ -63,7 +63,7 @@ _SINGLE: Mapping[str, tuple[Value, Kind, str]] = {
     "penstock_available_instances": (
         itemgetter("available_instances"),
         "gauge",
-        "Instances that can run a batch: of a Python model, those whose worker is up",
+        "Instances that can run a batch: where models run in workers, those whose worker is up",
     ),
     "penstock_busy_instances": (
         itemgetter("busy_instances"),
@@ -73,7 +73,7 @@ _SINGLE: Mapping[str, tuple[Value, Kind, str]] = {
     "penstock_worker_restarts_total": (
         itemgetter("worker_restarts"),
         "counter",
-        "Workers of a Python model that were started again after they had ended",
+        "Workers that a model runs in, which were started again after they had ended",
     ),
     "penstock_backend_busy_seconds_total": (
         lambda stats: sum(each["compute_infer_ns"] for each in stats["batch_stats"].values()) / 1e9,

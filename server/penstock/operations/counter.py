@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class GraphSource:
 
     Attributes:
         label: for the log: "model 'm' version 1".
-        path: of the ONNX file.
+        path: of the ONNX file, or of a plan that was made of one.
         inputs: dims of a run of one row, by name; -1 = open.
     """
 
@@ -89,8 +89,14 @@ class OperationCounter:
     Ownership: owns a thread while there is something to count, and its child.
     """
 
-    def __init__(self, settings: CounterSettings = CounterSettings()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        settings: CounterSettings = CounterSettings(),  # noqa: B008
+        of_plan: Callable[[Path], int | None] = lambda _: None,
+    ) -> None:
+        """`of_plan` tells what was counted when a plan was built; it may read the plan."""
         self._settings = settings
+        self._of_plan = of_plan
         self._changed = threading.Condition()
         self._state = _State()
         self._remembered: OrderedDict[str, int | None] = OrderedDict()
@@ -150,7 +156,10 @@ class OperationCounter:
             [str(source.path), found.st_mtime_ns, found.st_size, sorted(source.inputs.items())]
         )
         if key not in self._remembered:
-            self._remembered[key] = self._ask_child(source, found.st_size)
+            is_plan = source.path.suffix != ".onnx"
+            self._remembered[key] = (
+                self._of_plan(source.path) if is_plan else self._ask_child(source, found.st_size)
+            )
             if len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
         return self._remembered[key]

@@ -11,7 +11,7 @@ from onnx import helper, inliner, shape_inference
 
 from penstock.operations.contractions import GIVES, Node, ShapesUnknownError
 
-__all__ = ["Shapes", "infer", "node_of"]
+__all__ = ["Shapes", "infer", "let_go_of_weights", "node_of"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -33,7 +33,7 @@ def infer(
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
-    _let_go_of_weights(model.graph)
+    let_go_of_weights(model.graph)
     _set_inputs(model.graph, inputs)
     del model.graph.value_info[:]  # of another batch, maybe
     for output in model.graph.output:
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _let_go_of_weights(graph: onnx.GraphProto) -> None:
+def let_go_of_weights(graph: onnx.GraphProto) -> None:
     """Large weights, and those in files of their own, become inputs: their shapes are enough."""
     given = {each.name for each in graph.input}
     kept = []

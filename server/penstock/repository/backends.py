@@ -125,5 +125,5 @@ def kind_of(group: InstanceGroup, backend: str) -> str:
     """What a group runs on: what it says; KIND_AUTO is what the backend runs on."""
     if group.kind != "KIND_AUTO":
         return group.kind
-    on_gpu = backend in ON_GPUS or (backend in ALSO_ON_GPUS and bool(group.gpus))
+    on_gpu = backend in ON_GPUS or bool(group.gpus)
     return "KIND_GPU" if on_gpu else "KIND_CPU"

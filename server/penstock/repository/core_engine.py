@@ -122,6 +122,7 @@ class CoreEngine:
             model_directory=source.model_directory,
             parameters=source.parameters,
             config_json=source.config_json,
+            devices=source.devices,
         )
         return CoreModel(model)
 

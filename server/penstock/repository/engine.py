@@ -32,6 +32,8 @@ class ModelSource:
         model_directory: nothing outside it is read.
         parameters: for the backend.
         config_json: the configuration as far as it is known, for backends that run code.
+        devices: GPUs that the model runs on, each in a worker process of its own; none: it runs in
+            this process, or where its backend says.
     """
 
     backend: str
@@ -41,6 +43,7 @@ class ModelSource:
     model_directory: str
     parameters: Mapping[str, str]
     config_json: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from penstock.repository.own_parameters import instance_bounds, operations_per_i
 from penstock.repository.policy import choose_versions, missing_versions
 from penstock.repository.serving import (
     backend_parameters,
+    devices_of,
     row_dims,
     serving_spec,
     tensor_metadata,
@@ -153,6 +154,7 @@ class ModelLoader:
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
+            devices=devices_of(config, parameters),
         )
         opened = self._engine.open_model(source)
         signature = Signature(
@@ -249,13 +251,14 @@ class ModelLoader:
     def _operations(
         self, plan: LoadPlan, config: ModelConfig, version: int
     ) -> Callable[[], int | None]:
-        """What tells the operations of a row: the configuration, or the graph of an ONNX file."""
+        """What tells the operations of a row: the configuration, a graph, what a plan is of."""
         declared = operations_per_inference(config)
         filename = config.default_model_filename
         if config.backend == PLANS_OF_ONNX:
             filename = plan_or_onnx(plan.model, version, filename)
         counting = self._settings.operations
-        if declared is not None or counting is None or not filename.endswith(".onnx"):
+        is_counted = filename.endswith((".onnx", ".plan"))
+        if declared is not None or counting is None or not is_counted:
             return lambda: declared
         label = f"model '{plan.model.name}' version {version}"
         return counting.of(label, model_file(plan.model, version, filename), row_dims(config))

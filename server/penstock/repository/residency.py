@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from penstock.errors import CoreError, ResourceExhaustedError
+from penstock.errors import CoreError, ResourceExhaustedError, UnavailableError
 from penstock.repository.catalog import ModelRecord, ServedVersion
 from penstock.repository.loader import LoadPlan
 from penstock.repository.measurements import Measurements
@@ -43,6 +43,10 @@ class LoadGivenUpError(Exception):
 
 class ResidentModels(Protocol):
     """What of the models residency needs."""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server stops, and no load is begun."""
 
     def record(self, name: str) -> ModelRecord | None:
         """What is known of a model."""
@@ -108,16 +112,20 @@ class Residency:
     ) -> list[ServedVersion]:
         """Has `prepare` load versions once there is room for them.
 
+        Where models that are busy would make room enough it waits for them to become idle, for a
+        while.
+
         Args:
             name: of the model.
             plan: of its load.
             prepare: gives the versions, started.
-            is_wanted: of a load on demand: whether anybody waits for it still; it then waits for
-                models to become idle, and respects how long they have been loaded.
+            is_wanted: of a load on demand: whether anybody waits for it still; it then respects
+                how long models have been loaded.
 
         Raises:
             ResourceExhaustedError: there is no room, with bytes.
             LoadGivenUpError: nobody waits any more.
+            UnavailableError: the server stops, and it has waited for room.
             CoreError: as `prepare`.
         """
         if not self.has_budget:
@@ -132,9 +140,11 @@ class Residency:
                 refusal = await self._make_room(name, needed, is_wanted is not None)
                 if refusal is None:
                     return await self._load(name, plan, prepare, on_disk)
-            never_fits = needed > self._most(name)
-            if never_fits or is_wanted is None or self._clock() >= ends_s:
+            if needed > self._most_beside(name) or self._clock() >= ends_s:
                 raise refusal
+            if self._models.is_closing:
+                text = f"the server is shutting down, model '{name}' is not loaded"
+                raise UnavailableError(text)
             self._waiting += 1
             try:  # the more look, the less often each: a look goes through all residents
                 await _pause(_LOOK_S * self._waiting)
@@ -290,6 +300,14 @@ class Residency:
     def _most(self, name: str) -> int:
         """What a model can have with all others gone that may go."""
         return self._budget - self._residents.pinned(name)
+
+    def _most_beside(self, name: str) -> int:
+        """The same while what serves of the model goes on."""
+        own = sum(each.size_bytes for each in self._residents.all if self._is_own(name, each))
+        return self._most(name) - own
+
+    def _is_own(self, name: str, resident: Resident) -> bool:
+        return resident.name == name and self._serves(resident)
 
     def _refusal(self, name: str, needed: int) -> CoreError:
         return ResourceExhaustedError(

@@ -65,9 +65,7 @@ def backend_parameters(
     if config.optimization is not None and config.optimization.graph_level is not None:
         parameters["graph_optimization_level"] = str(config.optimization.graph_level)
     gpus = sorted({number for group in config.instance_groups for number in group.gpus})
-    on_gpu = config.backend in ON_GPUS or any(
-        group.kind == "KIND_GPU" for group in config.instance_groups
-    )
+    on_gpu = _is_on_gpu(config)
     if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
     if on_gpu:  # where shapes are laid out ahead of time, which dimension is rows
@@ -84,6 +82,24 @@ def backend_parameters(
             dims = tensor.dims if tensor.reshape is None else tensor.reshape
             parameters[f"{_RESHAPE}:{tensor.name}"] = ",".join(map(str, (*batch, *dims)))
     return parameters
+
+
+def devices_of(config: ModelConfig, parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """The GPUs that the model runs on, as numbers or UUIDs; none: it runs on no GPU.
+
+    Args:
+        config: with names; the rest as written.
+        parameters: those that backend_parameters made of it.
+    """
+    if not _is_on_gpu(config):
+        return ()
+    return tuple(name.strip() for name in parameters.get("device", "0").split(","))
+
+
+def _is_on_gpu(config: ModelConfig) -> bool:
+    return config.backend in ON_GPUS or any(
+        group.kind == "KIND_GPU" for group in config.instance_groups
+    )
 
 
 def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:

@@ -34,13 +34,13 @@ class OperationCounting(Protocol):
     def of(
         self, label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]
     ) -> Callable[[], int | None]:
-        """What tells the operations of a run of an ONNX file, and None as long as nobody knows.
+        """What tells the operations of a run, and None as long as nobody knows.
 
         Nothing is counted before it is called; neither call waits.
 
         Args:
             label: for the log.
-            path: of the file.
+            path: of an ONNX file, or of a plan that was built of one.
             inputs: dims by name, -1 = open.
         """
 

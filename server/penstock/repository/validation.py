@@ -29,7 +29,8 @@ MAX_WARMUP_BYTES = 1 << 30
 MAX_WARMUP_RUNS = 10_000
 MAX_INT63 = (1 << 63) - 1
 _DEVICE_KINDS = frozenset({"KIND_CPU", "KIND_GPU"})
-_KINDS_OF = {"onnxruntime": ("KIND_CPU", "KIND_GPU"), "tensorrt": ("KIND_GPU",)}
+_KINDS_OF = {"openvino": ("KIND_CPU",), "python": ("KIND_CPU",), "tensorrt": ("KIND_GPU",)}
+_EITHER_KIND = ("KIND_CPU", "KIND_GPU")  # of onnxruntime, and of plug-ins that others bring
 _ACCELERATORS = ("tensorrt", "cuda")
 
 
@@ -140,7 +141,7 @@ def device_faults(
         backend: that was chosen.
         optimization: as written.
     """
-    allowed = _KINDS_OF.get(backend, ("KIND_CPU",))
+    allowed = _KINDS_OF.get(backend, _EITHER_KIND)
     for index, group in enumerate(groups):
         path = f"instance_group[{index}]"
         if group.kind in _DEVICE_KINDS and group.kind not in allowed:
@@ -151,12 +152,12 @@ def device_faults(
         elif group.gpus and "KIND_GPU" not in allowed:
             yield f"{path}.gpus: backend '{backend}' runs on no GPUs, got {list(group.gpus)}"
         elif group.gpus and kind_of(group, backend) != "KIND_GPU":
-            if backend in ALSO_ON_GPUS or group.kind == "KIND_CPU":
+            if allowed == _EITHER_KIND or group.kind == "KIND_CPU":
                 yield f"{path}.gpus: expected none with {group.kind}, got {list(group.gpus)}"
         if any(number < 0 for number in group.gpus) or len(set(group.gpus)) < len(group.gpus):
             yield f"{path}.gpus: expected numbers of devices, each once, got {list(group.gpus)}"
     kinds = {kind_of(group, backend) for group in groups}
-    if backend in ALSO_ON_GPUS and len(kinds & _DEVICE_KINDS) > 1:
+    if allowed == _EITHER_KIND and len(kinds & _DEVICE_KINDS) > 1:
         yield "instance_group: groups of one model are all of KIND_CPU or all of KIND_GPU"
     if optimization is not None:
         yield from _accelerator_faults(optimization, backend, "KIND_GPU" in kinds)

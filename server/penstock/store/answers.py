@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from penstock.store.records import Link, VersionRecord, VersionStatus
+from penstock.store.records import HEARD_EVERY_S, Link, Report, VersionRecord, VersionStatus
 
 __all__ = ["Answer", "Held", "Verdict", "audit", "explain"]
+
+
+_MISSED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,11 @@ class Verdict:
 
 
 def explain(
-    record: VersionRecord, previous: VersionRecord | None, faults: Sequence[str] = ()
+    record: VersionRecord,
+    previous: VersionRecord | None,
+    faults: Sequence[str] = (),
+    *,
+    now_ms: int = 0,
 ) -> list[Answer]:
     """The five answers.
 
@@ -49,10 +57,11 @@ def explain(
         record: the version.
         previous: the version before it, to tell what has changed; None = there is none.
         faults: of its bytes, as `verify` found them.
+        now_ms: by the calendar, to tell servers that may be gone; 0 = that is not told.
     """
     return [
         _owner(record),
-        _binary(record, faults),
+        _binary(record, faults, now_ms),
         _features(record, previous),
         _code(record, previous),
         _data(record, previous),
@@ -66,7 +75,7 @@ def _owner(record: VersionRecord) -> Answer:
     return Answer("Whose model is this?", tuple(known), () if record.owner else ("an owner",))
 
 
-def _binary(record: VersionRecord, faults: Sequence[str]) -> Answer:
+def _binary(record: VersionRecord, faults: Sequence[str], now_ms: int) -> Answer:
     count = len(record.files)
     files = f"{count} file{'s' if count != 1 else ''}"
     known = [f"{record.digest}, {files}, {record.size_bytes} bytes"]
@@ -76,15 +85,29 @@ def _binary(record: VersionRecord, faults: Sequence[str]) -> Answer:
         known.append("; ".join(faults) if faults else "the stored bytes are those that were pushed")
     serving = [each for each in record.deployments if each.status == "SERVING"]
     for deployment in serving:
-        for server, status, reason, digest in deployment.reports:
-            told = "loaded exactly these bytes" if digest == record.digest else f"loaded {digest}"
-            failed = "waits to serve it" if status == "WAITING" else "could not serve it"
-            said = told if status == "SERVING" else f"{failed}: {reason}"
-            known.append(f"in {deployment.environment}, server {server} {said}")
+        for each in deployment.reports:
+            said = f"server {each.server} {_said(each, record.digest)}{_silent(each, now_ms)}"
+            known.append(f"in {deployment.environment}, {said}")
     if not serving:
         known.append("it serves nowhere")
     missing = [] if record.goldens else ["a golden request that proves what it answers"]
     return Answer("Was the right binary deployed?", tuple(known), tuple(missing))
+
+
+def _said(report: Report, digest: str) -> str:
+    if report.status == "SERVING":
+        told = "exactly these bytes" if report.digest == digest else report.digest
+        return f"loaded {told}"
+    failed = "waits to serve it" if report.status == "WAITING" else "could not serve it"
+    return f"{failed}: {report.reason}"
+
+
+def _silent(report: Report, now_ms: int) -> str:
+    """That a server which has missed saying so twice is perhaps not there."""
+    if now_ms - report.heard_ms < _MISSED * HEARD_EVERY_S * 1000:
+        return ""
+    heard = datetime.fromtimestamp(report.heard_ms / 1000, UTC)
+    return f"; last heard of at {heard:%Y-%m-%d %H:%M:%S}, it may be gone"
 
 
 def _features(record: VersionRecord, previous: VersionRecord | None) -> Answer:
@@ -107,7 +130,9 @@ def _code(record: VersionRecord, previous: VersionRecord | None) -> Answer:
         branch = f" on {each.details['branch']}" if each.details.get("branch") else ""
         known.append(f"{each.uri or each.name} at commit {each.revision}{branch}")
         if each.details.get("dirty"):
-            missing.append("the changes that were not committed")
+            untracked = each.details.get("untracked", 0)
+            among = f", {untracked} of them files or folders that git does not track"
+            missing.append(f"the changes that were not committed{among if untracked else ''}")
         if not each.uri:
             missing.append("where the repository can be had")
     for run in record.links_of("run"):

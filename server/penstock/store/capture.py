@@ -21,6 +21,10 @@ def code_of(*places: Path) -> Link | None:
     """The first of the places that is in a git repository: its commit, branch and changes.
 
     A repository without a commit, or no git at all, is no code that could be found again.
+
+    Args:
+        places: the first of them is what is pushed: its own files are kept with the version, and
+            count as code only where git tracks them.
     """
     for place in places:
         directory = place if place.is_dir() else place.parent
@@ -29,7 +33,7 @@ def code_of(*places: Path) -> Link | None:
             continue
         remote = _git(directory, "config", "--get", "remote.origin.url") or ""
         root = _git(directory, "rev-parse", "--show-toplevel") or str(directory)
-        changed = _changed(directory)
+        changed, untracked = _changed(directory), _untracked(directory, Path(root), places[0])
         return Link(
             "code",
             without_credentials(remote) or Path(root).name,
@@ -37,7 +41,8 @@ def code_of(*places: Path) -> Link | None:
             uri=without_credentials(remote),
             details={
                 "branch": _git(directory, "symbolic-ref", "--short", "-q", "HEAD") or "",
-                "dirty": bool(changed) or changed is None,
+                "dirty": bool(changed) or changed is None or untracked != 0,
+                "untracked": untracked or 0,
             },
         )
     return None
@@ -53,6 +58,20 @@ def _changed(directory: Path) -> str | None:
         return None
     only = ("--untracked-files=no", "--ignore-submodules=all")
     return _git(directory, "status", "--porcelain", *only)
+
+
+def _untracked(directory: Path, root: Path, pushed: Path) -> int | None:
+    """How many files and directories git neither tracks nor ignores; None: it cannot be known.
+
+    Without what is pushed.
+    """
+    where = [":(top)"]
+    path = pushed.resolve()
+    if path.is_relative_to(root.resolve()):
+        where.append(f":(exclude,literal){path}")
+    listing = ("--others", "--exclude-standard", "--directory", "--no-empty-directory", "-z")
+    found = _git(directory, "ls-files", *listing, "--", *where)
+    return None if found is None else len([name for name in found.split("\0") if name])
 
 
 def user() -> str:

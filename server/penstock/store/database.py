@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -55,8 +56,8 @@ class Database:
         """
         path = self._location.sqlite_path
         if path is not None and not path.exists():
-            if not may_create:
-                raise self._no_store()
+            if not may_create or path.parent.is_file():
+                raise self._no_store(path)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -72,7 +73,7 @@ class Database:
         """Brings an older store to this version's schema. Raises as `open` does."""
         path = self._location.sqlite_path
         if path is not None and not path.exists():
-            raise self._no_store()
+            raise self._no_store(path)
         with self.write() as connection:
             self._lock(connection)
             upgrade(connection)
@@ -82,8 +83,13 @@ class Database:
         if self.is_postgresql:
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_ID})"))
 
-    def _no_store(self) -> RefusedError:
+    def _no_store(self, path: Path) -> RefusedError:
         shown = self._location.shown
+        if path.parent.is_file():
+            return RefusedError(
+                f"'{path.parent}' is a file, and no store: expected a directory, or sqlite:///FILE "
+                "for the database of one"
+            )
         return RefusedError(f"there is no store at '{shown}': the first `penstock push` makes it")
 
     @contextmanager
@@ -165,6 +171,8 @@ def _failure(shown: str, error: DBAPIError) -> StoreError:
     reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason"
     if isinstance(error.orig, sqlite3.DatabaseError):
         number = getattr(error.orig, "sqlite_errorcode", None)
+        if number is not None and number & 0xFF == sqlite3.SQLITE_NOTADB:
+            return RefusedError(f"'{shown}' is not the database of a store: {reason}")
         if number is not None and number & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError(f"the store at '{shown}': {reason}; nothing was changed")
         if number is not None and number & 0xFF == sqlite3.SQLITE_READONLY:

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from penstock.store.database import now_ms
 from penstock.store.events import record_event
 from penstock.store.failures import RefusedError, UnknownEntryError
-from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.store.records import Deployment, DeployStatus, Desired, Report
 from penstock.store.schema import deployments, environments, models, reports, versions
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "desired_in",
     "environments_serving",
     "generation_of",
+    "hear",
     "previous_of",
     "report",
     "request",
@@ -150,6 +151,21 @@ def report(
         _settle(connection, found, status, reason)
         if status is DeployStatus.FAILED:
             _announce(connection, found.environment, environment_id)
+
+
+def hear(connection: Connection, environment: str, server: str) -> None:
+    """Takes down that a server is there: what it has said of an environment still holds."""
+    current = (DeployStatus.SERVING.value, DeployStatus.REQUESTED.value)
+    there = (
+        select(deployments.c.id)
+        .join(environments, environments.c.id == deployments.c.environment_id)
+        .where(environments.c.name == environment, deployments.c.status.in_(current))
+    )
+    connection.execute(
+        update(reports)
+        .where(reports.c.server == server, reports.c.deployment_id.in_(there))
+        .values(reported_ms=now_ms())
+    )
 
 
 def withdraw(connection: Connection, environment: str, model: str, actor: str) -> int:
@@ -311,11 +327,12 @@ def deployments_of(
     if statuses:
         query = query.where(deployments.c.status.in_([each.value for each in statuses]))
     rows: Sequence[Any] = connection.execute(query).all()
-    said: defaultdict[int, list[tuple[str, str, str, str]]] = defaultdict(list)
+    said: defaultdict[int, list[Report]] = defaultdict(list)
     if rows:
         told = select(reports).where(reports.c.deployment_id.in_([row[0] for row in rows]))
         for each in connection.execute(told.order_by(reports.c.server)):
-            said[each.deployment_id].append((each.server, each.status, each.reason, each.digest))
+            fields = (each.server, each.status, each.reason, each.digest, each.reported_ms)
+            said[each.deployment_id].append(Report(*fields))
     return [Deployment(*[*row, tuple(said[row[0]])]) for row in rows]
 
 

@@ -131,6 +131,11 @@ class StoreEnvironments:
                 connection, deployment_id, server, status, reason=reason, digest=digest
             )
 
+    def hear(self, environment: str, server: str) -> None:
+        """Takes down that a server of an environment is there."""
+        with self.database.write() as connection:
+            deployments.hear(connection, environment, server)
+
     def environments_of(self, model: str) -> list[Deployment]:
         """What serves of a model, and what is requested."""
         statuses = (DeployStatus.SERVING, DeployStatus.REQUESTED)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from penstock.errors import PenstockError, StartupError
 from penstock.store.failures import (
@@ -17,7 +18,8 @@ from penstock.store.failures import (
     StoreUnavailableError,
     UnknownEntryError,
 )
-from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.store.followed import Deployer, FollowedStore
+from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus, Desired
 from penstock.threads import Threads, end_tasks
 
 __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
@@ -25,51 +27,6 @@ __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
 T = TypeVar("T")
 
 _log = logging.getLogger("penstock.store")
-
-
-class FollowedStore(Protocol):
-    """What of the Store following needs. Thread-safe, blocking; StoreUnavailableError: gone."""
-
-    def generation(self, environment: str) -> int:
-        """Goes up with every change."""
-
-    def desired(self, environment: str) -> tuple[int, list[Desired]]:
-        """The generation, and what should be served as of it."""
-
-    def environment_names(self) -> list[str]:
-        """Of all environments."""
-
-    def report(
-        self,
-        deployment_id: int,
-        server: str,
-        status: DeployStatus,
-        *,
-        reason: str = "",
-        digest: str = "",
-    ) -> None:
-        """Takes down how a deployment fares."""
-
-
-class Deployer(Protocol):
-    """What serves."""
-
-    async def deploy(self, deployment: Deployment, previous: Deployment | None) -> str:
-        """Serves a version; the digest of the bytes it loaded.
-
-        `previous` is what served before, whose interface must still be had, unless that is waived.
-
-        Raises:
-            StoreUnavailableError: the store cannot be reached; it is tried again.
-            NoRoomError: this machine has no room; it is told and tried again.
-            PenstockError: it does not serve, and what served before does.
-        """
-
-    async def withdraw(self, model: str) -> None:
-        """Serves a model no more."""
-
-    def set_missing(self, models: frozenset[str]) -> None:
-        """Which models should serve and do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +80,24 @@ class StoreFollower:
         deployer: Deployer,
         settings: FollowerSettings,
         is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = _is_set_within,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Does nothing yet; `is_set_within` waits for an event, and says whether it came."""
+        """Does nothing yet.
+
+        Args:
+            store: whose environment it is.
+            deployer: what serves.
+            settings: how.
+            is_set_within: waits for an event, and says whether it came.
+            clock: monotonic, s.
+        """
         self._store = store
         self._deployer = deployer
         self._settings = settings
         self.environment = settings.environment
         self._is_set_within = is_set_within
+        self._clock = clock
+        self._heard_s = clock()
         self._waking = asyncio.Event()
         self._is_stopping = False
         self._generation = -1
@@ -220,6 +188,7 @@ class StoreFollower:
 
     async def _follow(self) -> None:
         await self._send_reports()
+        await self._be_heard()
         generation = await self._threads.run(
             partial(self._store.generation, self._settings.environment)
         )
@@ -356,7 +325,7 @@ class StoreFollower:
     def _report(self, target: Deployment, status: DeployStatus, **told: str) -> None:
         known = [each for each in target.reports if each[0] == self._settings.server]
         said = (status.value, told.get("reason", ""), told.get("digest", ""))
-        if target.status == status and known and known[0][1:] == said:
+        if target.status == status and known and known[0][1:4] == said:
             return
         report = partial(self._store.report, target.id, self._settings.server, status, **told)
         self._reports[target.id] = report
@@ -370,6 +339,15 @@ class StoreFollower:
                 _log.error("deployment %d cannot be reported: %s", number, error)
             if self._reports.get(number) is report:
                 del self._reports[number]
+
+    async def _be_heard(self) -> None:
+        """Says now and then that this server is there, so that what it reported still counts."""
+        now_s = self._clock()
+        if now_s - self._heard_s < HEARD_EVERY_S:
+            return
+        about = (self._settings.environment, self._settings.server)
+        await self._threads.run(partial(self._store.hear, *about))
+        self._heard_s = now_s
 
     def _tell_trouble(self, error: Exception) -> None:
         """Once, however many looks have the same trouble."""

@@ -12,6 +12,7 @@ from penstock.store.failures import RefusedError
 from penstock.store.manifest import FileEntry
 
 __all__ = [
+    "HEARD_EVERY_S",
     "DeployStatus",
     "Deployment",
     "Desired",
@@ -21,6 +22,7 @@ __all__ = [
     "MetricValue",
     "NewVersion",
     "Reference",
+    "Report",
     "VersionRecord",
     "VersionStatus",
     "VersionSummary",
@@ -220,6 +222,25 @@ class VersionRecord(NewVersion):
         return tuple(link for link in self.links if link.kind == kind)
 
 
+class Report(NamedTuple):
+    """What a server says of a deployment.
+
+    Attributes:
+        digest: of what it loaded.
+        heard_ms: when it was last heard of; it says every HEARD_EVERY_S that it is there.
+    """
+
+    server: str
+    status: str
+    reason: str
+    digest: str
+    heard_ms: int
+
+
+HEARD_EVERY_S = 300.0
+"""How often servers say that they are there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A version that is, was or should be served in an environment.
@@ -227,7 +248,7 @@ class Deployment:
     Attributes:
         kind: deploy, alias (the alias moved), rollback or undeploy.
         alias: that it follows; "" = none.
-        reports: what servers said: name, status, reason, digest of what they loaded.
+        reports: what servers said, by name.
     """
 
     id: int
@@ -243,7 +264,7 @@ class Deployment:
     actor: str
     requested_ms: int
     settled_ms: int | None
-    reports: tuple[tuple[str, str, str, str], ...] = ()
+    reports: tuple[Report, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

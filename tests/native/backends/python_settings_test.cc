@@ -14,10 +14,10 @@ TEST(PythonSettingsTest, Parameters_AreReadAndForeignOnesLeftAlone) {
                                            {"max_restarts", "0"},
                                            {"threshold", "x"}});
   ASSERT_TRUE(settings.ok()) << settings.status().ToString();
-  EXPECT_EQ(settings->execution_limit_s, 0.5);
+  EXPECT_EQ(settings->limits.execution_limit_s, 0.5);
   EXPECT_EQ(settings->memory_limit_mb, 512U);
   EXPECT_EQ(settings->max_restarts, 0U);
-  EXPECT_EQ(settings->load_limit_s, 600);
+  EXPECT_EQ(settings->limits.load_limit_s, 600);
 }
 
 TEST(PythonSettingsTest, WhatIsNoNumber_IsRefusedByName) {

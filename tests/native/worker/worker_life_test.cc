@@ -39,7 +39,7 @@ TEST(WorkerLifeTest, LargeBatches_GrowBothSlabsAndOutputsStayWhileHeld) {
   const WorkerTensor input{0, {"INPUT0", DataType::kFp32, Shape{1 << 20}, bytes}};
   const size_t wanted[] = {0};
   std::vector<std::vector<WorkerAnswer>> held;
-  for (size_t i = 0; i < WorkerSession::kMaxOutputSlabs + 2; ++i) {
+  for (size_t i = 0; i < BatchChannel::kMaxOutputSlabs + 2; ++i) {
     values[0] = static_cast<float>(i);
     SlabArena arena;
     auto answers = worker->Run({{&input, 1}, wanted, {}}, &arena);

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.fake_tensorrt import FakeTensorRt
+from tests.support.models import onnx_files
 from typer.testing import CliRunner, Result
 
 from penstock.commands._cli import app
@@ -59,7 +60,16 @@ def test_flags_go_before_the_configuration(trt: FakeTensorRt, tmp_path: Path) ->
     options = ("--max-batch-size", 16, "--buckets", "4,16", "--shape", "ids=1:64:128")
     assert run(model, "--output", output, *options).exit_code == 0
     assert trt.profiles[-1] == {"ids": ((5, 1), (16, 64), (16, 128))}
-    assert verify_engine(output)
+    assert "operations_per_inference" not in verify_engine(output), "a length is open"
+
+
+def test_what_a_row_costs_is_kept_with_the_plan(trt: FakeTensorRt, tmp_path: Path) -> None:
+    trt.inputs = [("INPUT0", (-1, 16)), ("INPUT1", (-1, 16))]
+    model = write_model(tmp_path / "m", "max_batch_size: 8")
+    (model / "2" / "model.onnx").write_bytes(onnx_files.simple().SerializeToString())
+    assert run(model).exit_code == 0
+    plan = model / "2" / "model.plan"
+    assert verify_engine(plan)["operations_per_inference"] == 0, "sums and differences only"
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,30 @@ def test_graphs_that_do_not_exist_have_no_bucket() -> None:
     found = lines(VersionStatistics("m", 1, stats))
     assert not [line for line in found if "bucket=" in line]
     assert [line for line in found if line.startswith("penstock_uncaptured_runs_total")]
+
+
+def peaks_of(version: VersionStatistics, **peaks: float) -> list[str]:
+    found = lines(version, **peaks)
+    name = "penstock_model_peak_operations_per_second"
+    return [line.rpartition(" ")[2] for line in found if line.startswith(name)]
+
+
+def test_peak_is_the_devices_all_together() -> None:
+    on_cpu = VersionStatistics("c", 1, {**STATS, "devices": []}, runs_on="CPU")
+    assert peaks_of(on_cpu, CPU=3.0, GPU=5.0) == ["3"]
+    assert peaks_of(on_cpu, GPU=5.0) == []
+    both = VersionStatistics("g", 1, {**STATS, "devices": [*STATS["devices"], GPU]}, runs_on="GPU")
+    assert peaks_of(both, CPU=3.0, GPU=5.0) == ["10"]
+    assert peaks_of(both, **{"GPU-1": 7.0, "GPU": 5.0}) == ["12"], "the UUID is closer"
+    assert peaks_of(both, **{"Fake GPU": 2.0, "GPU": 5.0}) == ["4"], "so is the name"
+    assert peaks_of(both, **{"GPU-1": 7.0}) == [], "of the other one nothing is known"
+
+
+def test_peak_that_a_configuration_says_goes_first() -> None:
+    version = VersionStatistics("g", 1, STATS, peak=11)
+    assert peaks_of(version, GPU=5.0) == ["11"]
+
+
+def test_python_worker_has_no_peak() -> None:
+    version = VersionStatistics("p", 1, {**STATS, "devices": []}, runs_on="Python worker")
+    assert peaks_of(version, CPU=3.0, GPU=5.0) == []

@@ -10,6 +10,7 @@ from penstock.repository.own_parameters import (
     memory_bytes,
     operations_per_inference,
     own_faults,
+    peak_operations_per_second,
     without_own,
 )
 
@@ -46,6 +47,8 @@ def test_what_is_not_written_is_measured_and_not_pinned() -> None:
 def test_operations_are_what_is_written_or_not_known() -> None:
     assert operations_per_inference(config()) is None
     assert operations_per_inference(config(operations_per_inference="8174000000")) == 8174000000
+    assert peak_operations_per_second(config()) is None
+    assert peak_operations_per_second(config(peak_operations_per_second="3")) == 3
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_operations_are_what_is_written_or_not_known() -> None:
             "expected a whole number from 1 to 10000000000000000",
         ),
         (1, {"operations_per_inference": "8e9"}, "parameters['operations_per_inference']: expect"),
+        (1, {"peak_operations_per_second": "0"}, "parameters['peak_operations_per_second']: exp"),
         (3, {"instances_max": "2"}, "expected instances_min <= instance_group.count <="),
         (1, {"instances_min": "2", "instances_max": "4"}, "got 2, 1, 4"),
     ],
@@ -73,5 +77,5 @@ def test_fault_names_the_parameter(count: int, parameters: dict[str, str], fault
 
 def test_backends_do_not_see_them() -> None:
     own = {"instances_min": "1", "instances_max": "2", "memory_bytes": "3", "memory_pinned": "true"}
-    own["operations_per_inference"] = "5"
+    own |= {"operations_per_inference": "5", "peak_operations_per_second": "6"}
     assert without_own({**own, "threads": "4"}) == {"threads": "4"}

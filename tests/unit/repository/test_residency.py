@@ -1,14 +1,32 @@
 """Models under a memory budget: what is loaded at start, what makes room, what is said of it."""
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.budgets import ask, made, served, serving, takes, until_unloaded
+from tests.support.budgets import Hurried, ask, made, served, serving, takes, until_unloaded
 from tests.support.fake_engine import add_model
 
-from penstock.errors import Code, InvalidArgumentError, ResourceExhaustedError
+from penstock.errors import Code, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+
+
+class Looked(Mapping[str, Any]):
+    """Counters of a version with a batch at work, that tell when they are looked at."""
+
+    def __init__(self) -> None:
+        self.looked = asyncio.Event()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("running",))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, key: str) -> int:
+        self.looked.set()
+        return 1
 
 
 async def test_start_loads_the_pinned_ones_only(tmp_path: Path) -> None:
@@ -64,7 +82,8 @@ async def test_nobody_has_to_go_for_what_cannot_be_had(tmp_path: Path) -> None:
     """Neither for a model that fits in no case, nor where those that are idle do not suffice."""
     for name, size in (("a", 40), ("busy", 40), ("huge", 101), ("big", 70)):
         add_model(tmp_path, name, config=takes(size))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+    explicit: dict[str, Any] = {"hand": Hurried(), "control_mode": "explicit"}
+    async with serving(tmp_path, 100, **explicit) as (manager, engine):
         await manager.load("a")
         await manager.load("busy")
         engine.counters[engine.serving["busy"][0]] = {"running": 1}
@@ -74,6 +93,45 @@ async def test_nobody_has_to_go_for_what_cannot_be_had(tmp_path: Path) -> None:
         assert served(engine) == {"a", "busy"}
         assert [code for _, code, _ in engine.ended] == [Code.RESOURCE_EXHAUSTED]
         assert made(engine, "huge") == made(engine, "big") == []
+
+
+async def test_load_on_request_waits_for_the_busy_to_become_idle(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        (a,) = engine.serving["a"]
+        engine.counters[a] = busy = Looked()
+        load = asyncio.create_task(manager.load("b"))
+        await busy.looked.wait()
+        assert served(engine) == {"a"} and not load.done()
+        engine.counters[a] = {}
+        await load
+        assert served(engine) == {"b"}
+
+
+async def test_reload_that_has_no_room_beside_what_serves_does_not_wait(tmp_path: Path) -> None:
+    for name, size in (("a", 60), ("busy", 30)):
+        add_model(tmp_path, name, config=takes(size))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        await manager.load("busy")
+        engine.counters[engine.serving["busy"][0]] = {"running": 1}
+        with pytest.raises(ResourceExhaustedError, match="'a' takes 60 bytes"):
+            await manager.load("a")
+        assert served(engine) == {"a", "busy"}
+
+
+async def test_load_that_waits_for_room_ends_with_the_server(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        engine.counters[engine.serving["a"][0]] = busy = Looked()
+        load = asyncio.create_task(manager.load("b"))
+        await busy.looked.wait()
+    with pytest.raises(UnavailableError, match="the server is shutting down, model 'b'"):
+        await load
 
 
 async def test_as_many_go_as_one_needs_those_first_that_were_used_longest_ago(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.support.budgets import (
     Hand,
+    Hurried,
     MeasuredEngine,
     ask,
     made,
@@ -104,7 +105,8 @@ async def test_memory_that_others_leave_free_meanwhile_is_not_taken_from_the_gro
 async def test_version_whose_drain_was_not_in_time_counts_until_it_is_gone(tmp_path: Path) -> None:
     for name in "ab":
         add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+    explicit: dict[str, Any] = {"hand": Hurried(), "control_mode": "explicit"}
+    async with serving(tmp_path, 100, **explicit) as (manager, engine):
         await manager.load("a")
         engine.drains_in_time = False
         await manager.unload("a")

@@ -7,7 +7,15 @@ import pytest
 from penstock.store.answers import Held, audit, explain
 from penstock.store.graph import as_svg, as_text, draw_lineage
 from penstock.store.manifest import FileEntry
-from penstock.store.records import Deployment, Golden, Link, MetricValue, VersionRecord
+from penstock.store.records import (
+    HEARD_EVERY_S,
+    Deployment,
+    Golden,
+    Link,
+    MetricValue,
+    Report,
+    VersionRecord,
+)
 
 DIGEST = "sha256:" + "d" * 64
 DATA = Link("data", "train", uri="s3://lake/t", digest="sha256:t1")
@@ -35,7 +43,7 @@ def version(number: int = 2, **changes: Any) -> VersionRecord:
     return VersionRecord(**{**values, **changes})
 
 
-def deployed(*reports: tuple[str, str, str, str], environment: str = "prod") -> Deployment:
+def deployed(*reports: Report, environment: str = "prod") -> Deployment:
     return Deployment(
         id=1,
         environment=environment,
@@ -89,14 +97,17 @@ def test_half_known_is_missing_in_part() -> None:
             Link("data", "train", uri="s3://lake/t"),
             Link("feature", "a"),
             Link("code", "repo", "c0ffee", details={"dirty": True}),
+            Link("code", "new", "c0ffee", details={"dirty": True, "untracked": 2}),
         ),
         metrics=(MetricValue("accuracy", 0.9),),
     )
     missing = [answer.missing for answer in explain(half, None)]
     assert missing[2] == ("the version of feature 'a'",)
-    assert missing[3][:2] == (
+    untracked = "the changes that were not committed, 2 of them files or folders that git does not"
+    assert missing[3][:3] == (
         "the changes that were not committed",
         "where the repository can be had",
+        f"{untracked} track",
     )
     assert missing[4] == ("the digest of 'train'", "the data of metric 'accuracy'")
 
@@ -110,12 +121,31 @@ def test_changes_since_the_version_before_are_named() -> None:
 
 
 def test_servers_are_quoted_on_what_they_loaded() -> None:
-    reports = (("s1", "SERVING", "", DIGEST), ("s2", "SERVING", "", "sha256:x"))
-    record = version(deployments=(deployed(*reports, ("s3", "FAILED", "no memory", "")),))
+    reports = (
+        Report("s1", "SERVING", "", DIGEST, 0),
+        Report("s2", "SERVING", "", "sha256:x", 0),
+        Report("s3", "FAILED", "no memory", "", 0),
+    )
+    record = version(deployments=(deployed(*reports),))
     assert known(record)[1][2:] == [
         "in prod, server s1 loaded exactly these bytes",
         "in prod, server s2 loaded sha256:x",
         "in prod, server s3 could not serve it: no memory",
+    ]
+
+
+def test_server_that_says_no_more_is_told_with_when_it_last_did() -> None:
+    missed_ms = int(3 * HEARD_EVERY_S * 1000)
+    now_ms = 1_800_000_000_000
+    reports = (
+        Report("here", "SERVING", "", DIGEST, now_ms - missed_ms + 1),
+        Report("gone", "FAILED", "no memory", "", now_ms - missed_ms),
+    )
+    record = version(deployments=(deployed(*reports),))
+    assert list(explain(record, None, now_ms=now_ms)[1].known)[2:] == [
+        "in prod, server here loaded exactly these bytes",
+        "in prod, server gone could not serve it: no memory; last heard of at "
+        "2027-01-15 07:45:00, it may be gone",
     ]
 
 

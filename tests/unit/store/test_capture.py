@@ -34,13 +34,34 @@ def test_code_is_commit_branch_and_a_remote_without_its_secrets(repository: Path
     assert code is not None
     assert code.revision == git(repository, "rev-parse", "HEAD")
     assert code.uri == code.name == "https://example.org/repo.git"
-    assert code.details == {"branch": "trunk", "dirty": False}
+    assert code.details == {"branch": "trunk", "dirty": False, "untracked": 0}
 
 
 def test_change_of_a_tracked_file_is_told(repository: Path) -> None:
     (repository / "train.py").write_text("2")
     code = code_of(repository)
     assert code is not None and code.details["dirty"] is True
+
+
+def test_file_that_git_does_not_track_is_told_and_one_that_is_ignored_or_pushed_is_not(
+    repository: Path, tmp_path: Path
+) -> None:
+    (repository / ".git" / "info" / "exclude").write_text("*.log\n")
+    (repository / "out").mkdir()
+    for name in ("out/model.onnx", "out/model.log", "run.log"):
+        (repository / name).write_text("1")
+    for pushed in (repository / "out", repository / "out" / "model.onnx", repository):
+        code = code_of(pushed)
+        assert code is not None and (code.details["dirty"], code.details["untracked"]) == (False, 0)
+    (repository / "new module.py").write_text("1")
+    (repository / "lib").mkdir()
+    (repository / "lib" / "a.py").write_text("1")
+    code = code_of(repository / "out")
+    assert code is not None and (code.details["dirty"], code.details["untracked"]) == (True, 2)
+    outside = tmp_path / "model.onnx"
+    outside.write_text("1")
+    code = code_of(outside, repository)
+    assert code is not None and code.details["untracked"] == 3
 
 
 def test_filters_of_the_repository_are_not_run(repository: Path, tmp_path: Path) -> None:

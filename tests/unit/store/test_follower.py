@@ -14,7 +14,7 @@ from penstock.store.failures import (
     UnknownEntryError,
 )
 from penstock.store.follower import FollowerSettings, StoreFollower
-from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus, Desired
 
 
 def deployment(number: int, version: int, status: str = "REQUESTED", **more: Any) -> Deployment:
@@ -43,6 +43,7 @@ class FakeStore:
     is_gone: bool = False
     refusal: StoreError | None = None
     reports: list[tuple[int, str, str]] = field(default_factory=list)
+    heard: list[tuple[str, str]] = field(default_factory=list)
 
     def ask(self, *wanted: Desired) -> None:
         self.generation_ += 1
@@ -73,6 +74,11 @@ class FakeStore:
         if self.refusal is not None:
             raise self.refusal
         self.reports.append((deployment_id, status.value, reason))
+
+    def hear(self, environment: str, server: str) -> None:
+        if self.is_gone:
+            raise StoreUnavailableError("gone")
+        self.heard.append((environment, server))
 
 
 @dataclass
@@ -110,7 +116,10 @@ class World:
 
     def __post_init__(self) -> None:
         settings = FollowerSettings(environment="prod", server="s")
-        self.follower = StoreFollower(self.store, self.deployer, settings, never)
+        self.now_s = 1000.0
+        self.follower = StoreFollower(
+            self.store, self.deployer, settings, never, lambda: self.now_s
+        )
 
     async def polls(self) -> None:
         """Two looks with all they begin: what was done is reported by the second."""
@@ -125,6 +134,22 @@ async def world() -> Any:
     made = World()
     yield made
     assert await made.follower.close(30)
+
+
+async def test_server_says_now_and_then_that_it_is_there(world: World) -> None:
+    await world.polls()
+    world.now_s += HEARD_EVERY_S - 1
+    await world.polls()
+    assert world.store.heard == []
+    world.now_s += 1
+    world.store.is_gone = True
+    await world.polls()
+    world.store.is_gone = False
+    await world.polls()
+    assert world.store.heard == [("prod", "s")]
+    world.now_s += HEARD_EVERY_S
+    await world.polls()
+    assert world.store.heard == [("prod", "s")] * 2
 
 
 async def test_nothing_is_asked_for_twice(world: World) -> None:

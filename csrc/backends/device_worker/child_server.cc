@@ -1,0 +1,224 @@
+#include "backends/device_worker/child_server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "backends/device_worker/load_document.h"
+#include "backends/worker_tensors.h"
+#include "base/log.h"
+#include "base/strcat.h"
+#include "worker/process.h"
+#include "worker/slab.h"
+
+namespace penstock {
+namespace {
+
+constexpr const char* kLogName = "device worker";
+
+template <typename T>
+Result<T> NoThrow(const std::string& what, const std::function<Result<T>()>& step) {
+  try {
+    return step();
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted(what + ": out of memory");
+  } catch (const std::exception& error) {
+    return Internal(StrCat(what, ": ", error.what()));
+  }
+}
+
+void SendFailed(ChildChannel& channel, const Status& status) {
+  std::string text(status.message());
+  text.resize(std::min(text.size(), kMaxWorkerTextBytes));
+  channel.SendBody(
+      {.kind = WorkerPacketKind::kFailed, .value = static_cast<uint32_t>(status.code())}, text);
+}
+
+// The inputs of a batch, where they lie.
+Result<std::vector<BatchInput>> TakeInputs(ChildChannel& channel, const WorkerRun& run,
+                                           const ModelSignature& signature) {
+  std::vector<BatchInput> inputs;
+  for (const WorkerInput& input : run.inputs) {
+    if (input.index >= signature.inputs.size()) return InvalidArgument("an input of no number");
+    std::span<const uint8_t> data;
+    if (input.size > 0) {
+      PENSTOCK_ASSIGN_OR_RETURN(data, channel.At(input.slab, input.offset, input.size));
+    }
+    inputs.push_back(
+        {input.index, {signature.inputs[input.index].name, input.dtype, input.shape, data}});
+  }
+  return inputs;
+}
+
+// Where each output goes; the end of all of them.
+size_t PlaceOutputs(const std::vector<BatchOutput>& outputs, WorkerResult* result) {
+  size_t end = 0;
+  for (const BatchOutput& output : outputs) {
+    result->outputs.push_back(
+        {static_cast<uint32_t>(output.index), output.dtype, output.shape, end, output.data.size()});
+    end += output.data.size();
+    end = (end + SlabArena::kAlignment - 1) / SlabArena::kAlignment * SlabArena::kAlignment;
+  }
+  return end;
+}
+
+bool SendDone(ChildChannel& channel, uint64_t batch, const Status& status,
+              const std::vector<BatchOutput>& outputs) {
+  WorkerResult result;
+  size_t end = 0;
+  if (status.ok()) {
+    end = PlaceOutputs(outputs, &result);
+  } else {
+    result.code = status.code();
+    result.text = status.message();
+  }
+  std::string body;
+  EncodeResult(result, &body);
+  const std::span<uint8_t> slab = channel.Reserve(end + body.size());
+  if (slab.size() < end + body.size()) return false;
+  for (size_t i = 0; i < result.outputs.size(); ++i) {
+    const auto data = std::as_const(outputs[i].data).span();
+    if (!data.empty()) {
+      std::memcpy(slab.data() + result.outputs[i].offset, data.data(), data.size());
+    }
+  }
+  return channel.SendBody({.kind = WorkerPacketKind::kDone, .batch = batch}, body, end);
+}
+
+Status Execute(ChildChannel& channel, const WorkerPacket& packet, const ModelSignature& signature,
+               BackendInstance& instance, std::vector<BatchOutput>* outputs) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, channel.At(packet.slab, packet.offset, packet.size));
+  PENSTOCK_ASSIGN_OR_RETURN(const WorkerRun run, DecodeRun(body));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto inputs, TakeInputs(channel, run, signature));
+  return instance.Execute(inputs, run.wanted, outputs);
+}
+
+}  // namespace
+
+void ChildServer::Serve() {
+  const PacketSocket control((OwnedFd(kWorkerSocketFd)));
+  for (;;) {
+    WorkerPacket packet;
+    OwnedFd attached;
+    if (control.Receive(/*wait=*/true, &packet, &attached) != PacketSocket::Received::kPacket) {
+      return;
+    }
+    if (packet.kind != WorkerPacketKind::kOpen || attached.get() < 0) continue;
+    std::thread([this, fd = std::make_shared<OwnedFd>(std::move(attached))] {
+      ServeConnection(std::move(*fd));
+    }).detach();
+  }
+}
+
+void ChildServer::ServeConnection(OwnedFd fd) noexcept {
+  try {
+    ChildChannel channel(std::move(fd));
+    const std::optional<WorkerPacket> packet = channel.Receive();
+    if (packet && packet->kind == WorkerPacketKind::kLoad) ServeModel(channel, *packet);
+    if (packet && packet->kind == WorkerPacketKind::kStart) ServeInstance(channel, *packet);
+  } catch (const std::exception& error) {  // the connection is closed: the server knows what to do
+    Log(LogLevel::kError, kLogName, error.what());
+  }
+}
+
+Result<ChildServer::Model> ChildServer::Load(ChildChannel& channel, const WorkerPacket& packet) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, channel.At(packet.slab, packet.offset, packet.size));
+  PENSTOCK_ASSIGN_OR_RETURN(const DeviceLoad load, DecodeDeviceLoad(body));
+  Model made;
+  made.label = StrCat("model '", load.options.model_name, "' version ", load.options.version);
+  backends_.SetOptions(load.backend, load.backend_options);
+  PENSTOCK_ASSIGN_OR_RETURN(made.backend, backends_.Get(load.backend));
+  PENSTOCK_ASSIGN_OR_RETURN(made.model, made.backend->Load(load.options));
+  if (!made.model->signature().is_decoupled) return made;
+  return Unimplemented(
+      StrCat(made.label, ": a model that answers requests one by one runs in no device worker"));
+}
+
+void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) {
+  auto made = NoThrow<Model>("a model cannot be loaded", [&] { return Load(channel, packet); });
+  if (!made.ok()) {
+    EndIfLost("a load", made.status());
+    return SendFailed(channel, made.status());
+  }
+  const auto model = std::make_shared<Model>(*std::move(made));
+  {
+    MutexLock lock(mu_);
+    models_[packet.batch] = model;
+  }
+  const std::string description = EncodeDeviceDescription(
+      {std::string(model->backend->description()), ToWorkerSignature(model->model->signature())});
+  if (channel.SendBody({.kind = WorkerPacketKind::kDescribed}, description)) channel.Receive();
+  MutexLock lock(mu_);
+  models_.erase(packet.batch);  // freed by who has it last, before the connection is closed
+}
+
+void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packet) {
+  std::shared_ptr<Model> model;
+  {
+    MutexLock lock(mu_);
+    const auto found = models_.find(packet.batch);
+    if (found != models_.end()) model = found->second;
+  }
+  const auto name = channel.At(packet.slab, packet.offset, packet.size);
+  if (model == nullptr || !name.ok()) {
+    return SendFailed(channel, FailedPrecondition("an instance of a model that is not here"));
+  }
+  auto instance = NoThrow<std::unique_ptr<BackendInstance>>(
+      model->label + ": an instance cannot be made",
+      [&] { return model->model->CreateInstance({std::string(name->begin(), name->end())}); });
+  if (instance.ok() && (*instance)->answers_requests()) {
+    instance = Unimplemented(StrCat(
+        model->label, ": a model that answers requests one by one runs in no device worker"));
+  }
+  if (!instance.ok()) {
+    EndIfLost(model->label, instance.status());
+    return SendFailed(channel, instance.status());
+  }
+  {
+    MutexLock lock(mu_);
+    instances_.insert(instance->get());
+  }
+  channel.SetPin([backend = model->backend](std::span<uint8_t> memory) {
+    return backend->PinHostMemory(memory);
+  });
+  if (channel.Send({.kind = WorkerPacketKind::kReady})) RunBatches(channel, *model, **instance);
+  MutexLock lock(mu_);
+  instances_.erase(instance->get());
+}
+
+void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendInstance& instance) {
+  std::vector<BatchOutput> outputs;
+  while (const std::optional<WorkerPacket> packet = channel.Receive()) {
+    if (packet->kind != WorkerPacketKind::kRun) return;
+    channel.UseOutputs(packet->value);
+    outputs.clear();
+    Status status;
+    try {
+      status = Execute(channel, *packet, model.model->signature(), instance, &outputs);
+    } catch (const std::bad_alloc&) {
+      status = ResourceExhausted(model.label + ": out of memory");
+    } catch (const std::exception& error) {
+      status = Internal(StrCat(model.label, ": ", error.what()));
+    }
+    if (!status.ok()) EndIfLost(model.label, status);
+    if (!SendDone(channel, packet->batch, status, outputs)) return;
+  }
+}
+
+void ChildServer::EndIfLost(const std::string& label, const Status& status) {
+  MutexLock lock(mu_);
+  const bool is_lost =
+      std::any_of(instances_.begin(), instances_.end(),
+                  [](const BackendInstance* each) { return !each->is_available(); });
+  if (!is_lost) return;
+  Log(LogLevel::kError, kLogName, StrCat("the device is lost; ", label, ": ", status.message()));
+  _exit(kDeviceLostExit);  // no destructor of a vendor's library gets to hang
+}
+
+}  // namespace penstock

@@ -1,0 +1,80 @@
+#include "backends/device_worker/device_model.h"
+
+#include "backends/worker_tensors.h"
+#include "base/strcat.h"
+
+namespace penstock {
+
+Result<std::shared_ptr<HeldPart>> HeldPart::Make(std::shared_ptr<DeviceWorker> worker,
+                                                 WorkerPartOptions options) {
+  PENSTOCK_ASSIGN_OR_RETURN(auto part, worker->Add(std::move(options)));
+  // Not make_shared: the constructor is private.
+  return std::shared_ptr<HeldPart>(new HeldPart(std::move(worker), std::move(part)));
+}
+
+void DeviceRoster::Add(const std::shared_ptr<HeldPart>& instance) {
+  MutexLock lock(mu_);
+  std::erase_if(instances_, [](const auto& each) { return each.expired(); });
+  instances_.push_back(instance);
+}
+
+std::shared_ptr<HeldPart> DeviceRoster::FindReady() const {
+  MutexLock lock(mu_);
+  for (const auto& each : instances_) {
+    auto instance = each.lock();
+    if (instance != nullptr && instance->is_ready()) return instance;
+  }
+  return nullptr;
+}
+
+Result<std::unique_ptr<DeviceModel>> DeviceModel::Load(
+    std::string label, const std::vector<std::shared_ptr<DeviceWorker>>& workers,
+    const std::string& document, Limits limits) {
+  std::unique_ptr<DeviceModel> model(new DeviceModel(std::move(label), limits));
+  for (const auto& worker : workers) {
+    PENSTOCK_ASSIGN_OR_RETURN(auto part, HeldPart::Make(worker, {.label = model->label_,
+                                                                 .document = document,
+                                                                 .load_limit_ns = limits.load_ns}));
+    model->models_.push_back(std::move(part));
+    const DeviceDescription& first = model->models_.front()->part()->description();
+    if (!(model->models_.back()->part()->description() == first)) {
+      return FailedPrecondition(StrCat(model->label_, ": on ", worker->device(),
+                                       " it is another model than on ", workers.front()->device()));
+    }
+  }
+  model->signature_ = ToModelSignature(model->models_.front()->part()->description().signature);
+  return model;
+}
+
+Result<std::unique_ptr<BackendInstance>> DeviceModel::CreateInstance(
+    const InstanceOptions& options) {
+  const size_t number = instances_.fetch_add(1);
+  const auto& model = models_[number % models_.size()];
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto instance, HeldPart::Make(model->worker(), {.label = label_,
+                                                      .document = options.name,
+                                                      .model = model->part(),
+                                                      .load_limit_ns = limits_.load_ns,
+                                                      .execution_limit_ns = limits_.execution_ns}));
+  roster_->Add(instance);
+  return std::unique_ptr<BackendInstance>(std::make_unique<DeviceInstance>(
+      label_, signature_, std::move(instance), roster_, number < models_.size()));
+}
+
+Status DeviceInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                               std::vector<BatchOutput>* outputs) {
+  inputs_.Begin();
+  tensors_.clear();
+  for (const BatchInput& input : inputs) {
+    tensors_.push_back({static_cast<uint32_t>(input.index), input.tensor});
+  }
+  std::shared_ptr<HeldPart> chosen = own_;
+  // While its device is away an instance would be the quickest, and take every batch to fail it.
+  if (!own_->is_ready()) chosen = roster_->FindReady();
+  if (chosen == nullptr) chosen = own_;
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto answer, chosen->worker()->Run(*chosen->part(), {tensors_, wanted, {}}, inputs_.arena()));
+  return TakeOutputs(label_, signature_, wanted, std::move(answer), outputs);
+}
+
+}  // namespace penstock

@@ -1,0 +1,487 @@
+#include "backends/device_worker/device_worker.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <exception>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/strcat.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kNsPerMs = 1'000'000;
+constexpr double kNsPerS = 1e9;
+constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
+constexpr int64_t kCloseGraceNs = 400 * kNsPerMs;    // from a closed connection to the end
+constexpr int64_t kEndGraceNs = 800 * kNsPerMs;      // to the end of a killed process, for a batch
+constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
+constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
+constexpr size_t kLogReadBytes = 64 << 10;
+constexpr int kLogReadsAtOnce = 16;
+constexpr int kPacketsAtOnce = 64;
+constexpr int kMostEndsWhileMade = 2;
+
+int64_t NowNs() { return Clock::System().NowNs(); }
+
+int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limit_ns; }
+
+std::string Seconds(int64_t ns) {
+  std::string text = std::to_string(static_cast<double>(ns) / kNsPerS);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+
+std::string InOwnWords(const std::string& how) {
+  return how == StrCat("exited with code ", kDeviceLostExit) ? "lost the device and ended" : how;
+}
+
+}  // namespace
+
+DeviceWorker::DeviceWorker(DeviceWorkerOptions options)
+    : options_(std::move(options)), budget_(options_.restarts), limit_ns_(kNever) {
+  thread_ = Thread("ps-device", [this] { Watch(); });
+}
+
+DeviceWorker::~DeviceWorker() {
+  {
+    MutexLock lock(mu_);
+    is_stopping_ = true;
+    changed_.NotifyAll();
+  }
+  wake_.Set();
+  thread_.Join();
+}
+
+Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options) {
+  const auto part = std::make_shared<WorkerPart>(std::move(options));
+  MutexLock lock(mu_);
+  part->id_ = ++ids_;
+  if (part->options_.model == nullptr && !given_up_.ok()) {
+    given_up_ = Status();
+    budget_.emplace(options_.restarts);
+  }
+  if (!given_up_.ok()) return given_up_;
+  parts_.push_back(part);
+  wake_.Set();
+  changed_.NotifyAll();
+  while (part->state_ == State::kWanted || part->state_ == State::kMaking) changed_.Wait(mu_);
+  if (part->state_ == State::kReady) return part;
+  std::erase(parts_, part);
+  part->link_.reset();
+  wake_.Set();
+  return part->status_;
+}
+
+void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
+  MutexLock run(part->run_mu_);  // another instance may have a batch there
+  std::shared_ptr<Link> link;
+  {
+    MutexLock lock(mu_);
+    std::erase(parts_, part);
+    part->state_ = State::kGone;
+    link = std::move(part->link_);
+  }
+  if (link != nullptr) {  // the worker closes its end once it has freed what it has
+    link->socket.CloseSending();
+    link->socket.SetReceiveLimit(kFreeLimitNs);
+    WorkerPacket packet;
+    while (link->socket.Receive(/*wait=*/true, &packet) == PacketSocket::Received::kPacket) {
+    }
+  }
+  wake_.Set();
+}
+
+bool DeviceWorker::is_ready(const WorkerPart& part) const {
+  MutexLock lock(mu_);
+  return part.state_ == State::kReady;
+}
+
+std::string DeviceWorker::Say(std::string_view how) const {
+  return StrCat("the worker of ", options_.device, " ", how);
+}
+
+void DeviceWorker::WriteLog(LogLevel level, std::string_view text) const {
+  const std::array<LogField, 1> about = {{{"device", options_.device}}};
+  Log(level, "gpu", text, about);
+}
+
+// On the thread that watches.
+
+void DeviceWorker::Watch() noexcept {
+  while (AwaitWork()) {
+    std::string how;
+    is_unneeded_ = false;
+    try {
+      auto session = WorkerSession::Start(options_.launch);
+      how = session.ok() ? LiveOnce(*session) : std::string(session.status().message());
+    } catch (const std::exception& error) {
+      how = StrCat("could not be watched: ", error.what());
+    }
+    EndSession(how);
+    if (!AfterEnd(how)) return;
+  }
+}
+
+// Until something is to be made. False: the worker is to stop.
+bool DeviceWorker::AwaitWork() {
+  MutexLock lock(mu_);
+  const auto is_wanted = [](const auto& part) { return part->state_ == State::kWanted; };
+  while (!is_stopping_ &&
+         (!given_up_.ok() || std::none_of(parts_.begin(), parts_.end(), is_wanted))) {
+    changed_.Wait(mu_);
+  }
+  return !is_stopping_;
+}
+
+// From a process's start to its end, which it returns.
+std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
+  limit_ns_ = kNever;
+  is_log_open_ = true;
+  {
+    MutexLock lock(mu_);
+    session_ = session;
+  }
+  LineRelay lines(options_.lines,
+                  [this](LogLevel level, std::string_view line) { WriteLog(level, line); });
+  MakeNext(session);  // before it can have ended: whatever ends it, something was being made
+  std::optional<std::string> how;
+  while (!(how = session->End())) {
+    try {
+      TakeTurn(session, &lines);
+    } catch (const std::exception&) {  // out of memory: whoever waits is told all the same
+      session->Kill("was killed, for the server could not handle what it sent");
+    }
+  }
+  try {
+    ReadReply(*session);  // FAILED may be its last word
+    ReadLog(*session, &lines);
+    lines.Finish(NowNs());
+  } catch (const std::exception& error) {
+    WriteLog(LogLevel::kError, error.what());
+  }
+  return InOwnWords(*how);
+}
+
+void DeviceWorker::TakeTurn(const std::shared_ptr<WorkerSession>& session, LineRelay* lines) {
+  MakeNext(session);
+  WaitForEvent(*session, lines->is_flooded());
+  ReadLog(*session, lines);
+  lines->Tick(NowNs());
+  ReadReply(*session);
+  if (NowNs() < limit_ns_) return;
+  session->Kill(late_how_);
+  limit_ns_ = kNever;
+}
+
+void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
+  std::array<pollfd, 4> fds{};
+  size_t count = 0;
+  fds[count++] = {session.process().pid_fd(), POLLIN, 0};
+  fds[count++] = {wake_.fd(), POLLIN, 0};
+  if (is_log_open_ && !is_flooded) fds[count++] = {session.process().log_fd(), POLLIN, 0};
+  if (making_ != nullptr && is_link_open_) fds[count++] = {link_->socket.fd(), POLLIN, 0};
+  int64_t timeout_ms = -1;
+  if (limit_ns_ != kNever) {
+    timeout_ms = std::clamp<int64_t>((limit_ns_ - NowNs()) / kNsPerMs + 1, 0, 3'600'000);
+  }
+  if (is_flooded) timeout_ms = timeout_ms < 0 ? kFloodPauseMs : std::min(timeout_ms, kFloodPauseMs);
+  poll(fds.data(), count, static_cast<int>(timeout_ms));
+  wake_.Clear();
+}
+
+void DeviceWorker::ReadLog(WorkerSession& session, LineRelay* lines) {
+  std::array<char, kLogReadBytes> chunk;
+  for (int i = 0; i < kLogReadsAtOnce && is_log_open_; ++i) {
+    const ssize_t size = read(session.process().log_fd(), chunk.data(), chunk.size());
+    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) is_log_open_ = false;
+    if (size <= 0) return;
+    lines->Append(std::span<const char>(chunk).first(static_cast<size_t>(size)), NowNs());
+  }
+}
+
+// The first part that is wanted, and can be made. Instances of a model that has failed fail with it.
+std::shared_ptr<WorkerPart> DeviceWorker::TakeNext() {
+  MutexLock lock(mu_);
+  for (const auto& part : parts_) {
+    if (part->state_ != State::kWanted) continue;
+    const Part* model = part->options_.model.get();
+    if (model == nullptr || model->state_ == State::kReady) {
+      part->state_ = State::kMaking;
+      return part;
+    }
+    if (model->state_ != State::kFailed && model->state_ != State::kGone) continue;
+    part->state_ = State::kFailed;
+    part->status_ =
+        model->state_ == State::kGone ? Unavailable("its model is gone") : model->status_;
+    changed_.NotifyAll();
+  }
+  return nullptr;
+}
+
+void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
+  bool is_needed = true;
+  {
+    MutexLock lock(mu_);
+    if (is_stopping_) session->Kill("was stopped");
+    is_needed = !parts_.empty() || is_stopping_;
+    if (making_ != nullptr && making_->state_ != State::kMaking) making_.reset();  // it was removed
+  }
+  if (making_ == nullptr && !is_needed) {
+    is_unneeded_ = true;
+    session->Kill("was ended, for it has no models");
+  }
+  if (making_ != nullptr || is_unneeded_) return;
+  limit_ns_ = kNever;
+  making_ = TakeNext();
+  if (making_ == nullptr) return;
+  const WorkerPartOptions& options = making_->options_;
+  limit_ns_ = After(options.load_limit_ns);
+  late_how_ = StrCat("was killed, for it took longer than ", Seconds(options.load_limit_ns),
+                     " s to load ", options.label);
+  auto ends = PacketSocket::MakeEnds();
+  if (!ends.ok()) return EndMaking(State::kFailed, ends.status());
+  link_ = std::make_shared<Link>(session, std::move(ends->first));
+  link_->socket.SetSendLimit(kSendLimitNs);
+  is_link_open_ = true;
+  {
+    MutexLock lock(mu_);
+    making_->link_ = link_;
+  }
+  const bool is_model = options.model == nullptr;
+  WorkerPacket packet{.kind = is_model ? WorkerPacketKind::kLoad : WorkerPacketKind::kStart,
+                      .batch = is_model ? making_->id_ : options.model->id_};
+  Status sent = link_->channel.Begin();
+  if (sent.ok()) sent = link_->channel.SendWithBody(packet, options.document);
+  if (sent.code() == StatusCode::kResourceExhausted) return EndMaking(State::kFailed, sent);
+  const bool is_open =
+      session->process().socket().Send({.kind = WorkerPacketKind::kOpen}, ends->second.get());
+  if (!sent.ok() || !is_open) AwaitOwnEnd("was killed, for it takes no model");
+}
+
+// It is likely to be ending by itself, and how is worth a moment.
+void DeviceWorker::AwaitOwnEnd(const std::string& late_how) {
+  limit_ns_ = std::min(limit_ns_, NowNs() + kCloseGraceNs);
+  late_how_ = late_how;
+}
+
+void DeviceWorker::ReadReply(WorkerSession& session) {
+  WorkerPacket packet;
+  for (int i = 0; i < kPacketsAtOnce && making_ != nullptr && is_link_open_; ++i) {
+    const auto received = link_->socket.Receive(/*wait=*/false, &packet);
+    if (received == PacketSocket::Received::kNothing) return;
+    if (received == PacketSocket::Received::kClosed) {
+      is_link_open_ = false;
+      AwaitOwnEnd("was killed, for it closed a connection");
+      return;
+    }
+    const Status status = received == PacketSocket::Received::kGarbage
+                              ? InvalidArgument("a packet of another size")
+                              : HandlePacket(packet);
+    if (status.ok()) continue;
+    session.Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+    return;
+  }
+}
+
+Status DeviceWorker::HandlePacket(const WorkerPacket& packet) {
+  const bool is_model = making_->options_.model == nullptr;
+  if (packet.kind == WorkerPacketKind::kGrow) return link_->channel.Grow(packet.size);
+  if (packet.kind == WorkerPacketKind::kDescribed && is_model) return Describe(packet);
+  if (packet.kind == WorkerPacketKind::kReady && !is_model) {
+    link_->socket.SetReceiveLimit(making_->options_.execution_limit_ns);
+    EndMaking(State::kReady, Status());
+    return Status::Ok();
+  }
+  if (packet.kind == WorkerPacketKind::kFailed) {
+    PENSTOCK_ASSIGN_OR_RETURN(const auto body, link_->channel.CopyBody(packet));
+    const bool is_code =
+        packet.value > 0 && packet.value <= static_cast<uint32_t>(StatusCode::kUnauthenticated);
+    const auto code = is_code ? static_cast<StatusCode>(packet.value) : StatusCode::kInternal;
+    EndMaking(State::kFailed, Status(code, std::string(body.begin(), body.end())));
+    return Status::Ok();
+  }
+  return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
+                                " while a model was being loaded"));
+}
+
+Status DeviceWorker::Describe(const WorkerPacket& packet) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, link_->channel.CopyBody(packet));
+  PENSTOCK_ASSIGN_OR_RETURN(auto description, DecodeDeviceDescription(body));
+  bool is_again = false;
+  {
+    MutexLock lock(mu_);
+    is_again = making_->was_ready_;
+  }
+  if (!is_again) making_->description_ = std::move(description);  // read once Add has returned
+  if (!is_again || description == making_->description_) {
+    EndMaking(State::kReady, Status());
+  } else {
+    EndMaking(State::kFailed,
+              FailedPrecondition(StrCat(making_->options_.label,
+                                        ": the model's file has changed: load it again")));
+  }
+  return Status::Ok();
+}
+
+void DeviceWorker::EndMaking(State state, const Status& status) {
+  std::string lost;  // what was there before, and is no more
+  {
+    MutexLock lock(mu_);
+    if (making_->state_ == State::kMaking) {
+      making_->state_ = state;
+      making_->status_ = status;
+      if (state == State::kFailed) {
+        if (making_->was_ready_) lost = making_->options_.label;
+        making_->link_.reset();
+      }
+      making_->was_ready_ |= state == State::kReady;
+      making_->ends_while_made_ = 0;
+    }
+    changed_.NotifyAll();
+  }
+  if (!lost.empty()) {
+    WriteLog(LogLevel::kError, StrCat(lost, " could not be loaded again: ", status.message()));
+  }
+  making_.reset();
+  link_.reset();
+  limit_ns_ = kNever;
+}
+
+void DeviceWorker::EndPart(Part& part, const std::string& how) {
+  const bool was_making = part.state_ == State::kMaking;
+  if (part.link_ != nullptr) part.link_->socket.Close();  // wakes Run, whoever holds the other end
+  part.link_.reset();
+  if (was_making && part.was_ready_) ++part.ends_while_made_;
+  part.state_ = State::kWanted;
+  const bool is_blamed =
+      was_making && (!part.was_ready_ || part.ends_while_made_ >= kMostEndsWhileMade);
+  if (!is_blamed && session_ != nullptr) return;
+  if (part.was_ready_ && !is_blamed) return;  // it could not even be started
+  part.state_ = State::kFailed;
+  const bool says_when = !was_making || how.find(part.options_.label) != std::string::npos;
+  part.status_ = Unavailable(
+      StrCat(part.options_.label, ": ", Say(how), says_when ? "" : " while it loaded the model"));
+}
+
+void DeviceWorker::EndSession(const std::string& how) {
+  making_.reset();
+  link_.reset();
+  MutexLock lock(mu_);
+  for (const auto& part : parts_) {
+    if (part->state_ != State::kFailed) EndPart(*part, how);
+  }
+  session_.reset();
+  last_end_ = how;
+  changed_.NotifyAll();
+}
+
+// False: the worker is to stop.
+bool DeviceWorker::AfterEnd(const std::string& how) {
+  std::optional<int64_t> delay_ns = 0;
+  {
+    MutexLock lock(mu_);
+    if (is_stopping_) return false;
+    // A first load that fails has said so to who waits for it.
+    const bool has_lost = std::any_of(parts_.begin(), parts_.end(), [](const auto& part) {
+      return part->was_ready_ && part->state_ == State::kWanted;
+    });
+    if (is_unneeded_ || !has_lost) return true;
+    delay_ns = budget_->OnEnd(NowNs());
+  }
+  if (!delay_ns) {
+    GiveUp(StrCat(Say(how), "; it is not started again, for it has ended more than ",
+                  options_.restarts.max_restarts, " times within ",
+                  Seconds(options_.restarts.window_ns), " s: load a model of it again"));
+    return true;
+  }
+  WriteLog(LogLevel::kError,
+           StrCat(Say(how), "; it is started again in ", Seconds(*delay_ns), " s"));
+  WaitBeforeRestart(*delay_ns);
+  restarts_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void DeviceWorker::GiveUp(const std::string& text) {
+  WriteLog(LogLevel::kError, text);
+  MutexLock lock(mu_);
+  given_up_ = Unavailable(text);
+  for (const auto& part : parts_) {
+    if (part->was_ready_ || part->state_ != State::kWanted) continue;
+    part->state_ = State::kFailed;
+    part->status_ = given_up_;
+  }
+  changed_.NotifyAll();
+}
+
+void DeviceWorker::WaitBeforeRestart(int64_t delay_ns) {
+  const int64_t until_ns = NowNs() + delay_ns;
+  MutexLock lock(mu_);
+  while (!is_stopping_ && NowNs() < until_ns) Clock::System().WaitUntil(changed_, mu_, until_ns);
+}
+
+// In Run.
+
+Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
+  MutexLock lock(mu_);
+  if (part.state_ == State::kReady && part.link_ != nullptr) return part.link_;
+  const std::string& label = part.options_.label;
+  if (part.state_ == State::kFailed) {
+    return Unavailable(StrCat(label, ": it could not be loaded again on ", options_.device, ": ",
+                              part.status_.message()));
+  }
+  if (!given_up_.ok()) return Unavailable(StrCat(label, ": ", given_up_.message()));
+  return Unavailable(StrCat(label, ": ", Say(last_end_), " and is being started again"));
+}
+
+Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
+                                       SlabArena* arena) {
+  MutexLock run(part.run_mu_);
+  PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
+  const Status sent = link->channel.SendRun(batch, ++part.batches_, arena, /*streams=*/false);
+  if (sent.code() == StatusCode::kUnavailable) {
+    return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
+  }
+  PENSTOCK_RETURN_IF_ERROR(sent);
+  auto answers = link->channel.AwaitDone(part.batches_, 1);
+  if (answers.ok()) return std::move((*answers)[0]);
+  switch (answers.status().code()) {
+    case StatusCode::kDeadlineExceeded:
+      return AwaitEnd(
+          part, *link,
+          StrCat("was killed, for a batch of ", part.options_.label, " took longer than ",
+                 Seconds(part.options_.execution_limit_ns), " s"));
+    case StatusCode::kInvalidArgument:
+      return AwaitEnd(
+          part, *link,
+          StrCat("was killed, for it broke the protocol: ", answers.status().message()));
+    default:
+      return AwaitEnd(part, *link, "");
+  }
+}
+
+// Waits a moment for the end of a process that is of no use any more, and says how it came.
+// `kill_how` is empty where it is likely to have ended by itself.
+Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) {
+  if (!kill_how.empty()) link.session->Kill(kill_how);
+  bool is_killed = !kill_how.empty();
+  const int64_t begin_ns = NowNs();
+  MutexLock lock(mu_);
+  while (session_ == link.session && NowNs() - begin_ns < kEndGraceNs) {
+    if (!is_killed && NowNs() - begin_ns >= kCloseGraceNs) {
+      is_killed = true;
+      link.session->Kill("was killed, for it closed a connection");
+    }
+    Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
+  }
+  const std::string how = session_ == link.session ? "does not end" : last_end_;
+  return Unavailable(StrCat(part.options_.label, ": ", Say(how), " while it ran the batch"));
+}
+
+}  // namespace penstock

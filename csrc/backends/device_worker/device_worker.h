@@ -1,0 +1,178 @@
+// DeviceWorker: the process that runs the models of one device, watched and started anew when it ends.
+//
+// What is to be there in it are parts: models, and instances of them. Each has a connection of its own
+// to the process. Parts are made one at a time, in the order in which they were added; after a restart
+// those that were there are made again. The process is there while there are parts.
+//
+//   part: wanted -> being made -> ready      the process ends: ready -> wanted
+//                              -> failed
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backends/device_worker/load_document.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "worker/batch_channel.h"
+#include "worker/line_relay.h"
+#include "worker/restart_budget.h"
+#include "worker/session.h"
+
+namespace penstock {
+
+struct DeviceWorkerOptions {
+  std::string device;  // "GPU 0": for messages and the log
+  WorkerLaunch launch;
+  RestartOptions restarts;
+  LineRelayOptions lines;
+};
+
+class WorkerPart;
+
+struct WorkerPartOptions {
+  std::string label;     // "model 'm' version 1": for messages
+  std::string document;  // of a model EncodeDeviceLoad; of an instance its name
+  std::shared_ptr<WorkerPart> model = nullptr;  // of an instance: what it is one of
+  int64_t load_limit_ns = 0;                    // until it is ready; 0 = no limit
+  int64_t execution_limit_ns = 0;               // of one batch; 0 = no limit
+};
+
+// A model or an instance in a device's worker.
+// Ownership: shared by who added it and the worker's thread. Its members are the worker's.
+class WorkerPart {
+ public:
+  explicit WorkerPart(WorkerPartOptions options) : options_(std::move(options)) {}
+
+  const WorkerPartOptions& options() const { return options_; }
+  // Of a model, once it was added.
+  const DeviceDescription& description() const { return description_; }
+
+ private:
+  friend class DeviceWorker;
+
+  enum class State { kWanted, kMaking, kReady, kFailed, kGone };
+
+  // A connection of one life of the process.
+  struct Link {
+    Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
+        : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
+    const std::shared_ptr<WorkerSession> session;
+    const PacketSocket socket;
+    BatchChannel channel;
+  };
+
+  const WorkerPartOptions options_;
+  DeviceDescription description_;  // constant once it was ready
+
+  Mutex run_mu_;  // one batch at a time; before the worker's mu_
+  uint64_t batches_ GUARDED_BY(run_mu_) = 0;
+
+  // Guarded by the worker's mu_.
+  uint64_t id_ = 0;
+  State state_ = State::kWanted;
+  Status status_;               // why it has failed
+  bool was_ready_ = false;      // it is made again after a restart
+  int ends_while_made_ = 0;     // how often the process ended while it was made again, in a row
+  std::shared_ptr<Link> link_;  // while it is being made or ready
+};
+
+// Threading: thread-safe.
+// Ownership: owns its thread and, through it, the process: the destructor ends both.
+// Lifecycle: Add -> Run... -> Remove of each part.
+// Blocking: Add, while the part is made and those before it, each up to its limit; Run, for as long as
+// the batch computes, up to its limit; Remove, until the worker has freed the part, for seconds at
+// most; the destructor, for the end of a killed process.
+class DeviceWorker {
+ public:
+  explicit DeviceWorker(DeviceWorkerOptions options);
+  ~DeviceWorker();
+  DeviceWorker(const DeviceWorker&) = delete;
+  DeviceWorker& operator=(const DeviceWorker&) = delete;
+
+  const std::string& device() const { return options_.device; }
+
+  // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
+  // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how. A model
+  // is also what has a worker started again whose restart budget was spent.
+  Result<std::shared_ptr<WorkerPart>> Add(WorkerPartOptions options) EXCLUDES(mu_);
+  void Remove(const std::shared_ptr<WorkerPart>& part) EXCLUDES(mu_);
+
+  // Whether Run would find it.
+  bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
+  // How often the process was started again.
+  uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
+
+  // Runs a batch on an instance, whose inputs lie in `arena` or are copied into it. UNAVAILABLE where
+  // it is not ready, or the process ended meanwhile: with how.
+  Result<WorkerAnswer> Run(WorkerPart& part, const WorkerBatch& batch, SlabArena* arena)
+      EXCLUDES(mu_);
+
+ private:
+  using Part = WorkerPart;
+  using Link = WorkerPart::Link;
+  using State = WorkerPart::State;
+
+  // On the thread.
+  void Watch() noexcept;
+  bool AwaitWork() EXCLUDES(mu_);
+  std::string LiveOnce(const std::shared_ptr<WorkerSession>& session);
+  void TakeTurn(const std::shared_ptr<WorkerSession>& session, LineRelay* lines);
+  void WaitForEvent(WorkerSession& session, bool is_flooded) const;
+  void ReadLog(WorkerSession& session, LineRelay* lines);
+  std::shared_ptr<Part> TakeNext() EXCLUDES(mu_);
+  void MakeNext(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
+  void AwaitOwnEnd(const std::string& late_how);
+  void ReadReply(WorkerSession& session) EXCLUDES(mu_);
+  Status HandlePacket(const WorkerPacket& packet) EXCLUDES(mu_);
+  Status Describe(const WorkerPacket& packet) EXCLUDES(mu_);
+  void EndMaking(State state, const Status& status) EXCLUDES(mu_);
+  void EndSession(const std::string& how) EXCLUDES(mu_);
+  void EndPart(Part& part, const std::string& how) REQUIRES(mu_);
+  bool AfterEnd(const std::string& how) EXCLUDES(mu_);
+  void GiveUp(const std::string& text) EXCLUDES(mu_);
+  void WaitBeforeRestart(int64_t delay_ns);
+  void WriteLog(LogLevel level, std::string_view text) const;
+  std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
+
+  // In Run.
+  Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
+  Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
+
+  // Constant after construction.
+  const DeviceWorkerOptions options_;
+  const EventFd wake_;
+  std::atomic<uint64_t> restarts_{0};
+
+  mutable Mutex mu_;
+  CondVar changed_;
+  // Guarded by mu_.
+  bool is_stopping_ GUARDED_BY(mu_) = false;
+  std::vector<std::shared_ptr<Part>> parts_ GUARDED_BY(mu_);  // models before their instances
+  uint64_t ids_ GUARDED_BY(mu_) = 0;
+  std::shared_ptr<WorkerSession> session_ GUARDED_BY(mu_);  // null: no process
+  std::string last_end_ GUARDED_BY(mu_) = "is being started";
+  Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
+  std::optional<RestartBudget> budget_ GUARDED_BY(mu_);
+
+  // Only on the thread.
+  std::shared_ptr<Part> making_;  // null: nothing is being made
+  std::shared_ptr<Link> link_;    // its link
+  bool is_link_open_ = false;     // until its end was read
+  int64_t limit_ns_;              // until when it must be ready, or the process have ended
+  std::string late_how_;          // what to say of the process otherwise
+  bool is_log_open_ = false;      // until its end was read
+  bool is_unneeded_ = false;      // it is ended, for it has no parts
+
+  Thread thread_;  // last: it uses everything above
+};
+
+}  // namespace penstock

@@ -1,0 +1,43 @@
+// What a device worker is told to load, and what it says of it: bodies of LOAD and DESCRIBED.
+
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "backends/backend.h"
+#include "base/status.h"
+#include "worker/messages.h"
+
+namespace penstock {
+
+// With how a worker ends that has lost its device.
+inline constexpr int kDeviceLostExit = 86;
+
+//   load      = backend text, options map, model_name text, version i64, path text,
+//               model_directory text, parameters map, config_json text
+//   described = engine text, signature (worker/messages.h)
+//   text      = size u32, bytes
+//   map       = count u32, (key text, value text)*
+struct DeviceLoad {
+  std::string backend;
+  BackendOptions backend_options;
+  LoadOptions options;
+};
+
+struct DeviceDescription {
+  std::string engine;  // Backend::description()
+  WorkerSignature signature;
+
+  bool operator==(const DeviceDescription&) const = default;
+};
+
+std::string EncodeDeviceLoad(const DeviceLoad& load);
+// INVALID_ARGUMENT where it cannot be read.
+Result<DeviceLoad> DecodeDeviceLoad(std::span<const uint8_t> body);
+std::string EncodeDeviceDescription(const DeviceDescription& description);
+// INVALID_ARGUMENT where it cannot be read.
+Result<DeviceDescription> DecodeDeviceDescription(std::span<const uint8_t> body);
+
+}  // namespace penstock

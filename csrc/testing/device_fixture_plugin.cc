@@ -1,0 +1,220 @@
+// libpenstock_device_fixture.so: a plug-in for device workers of tests. Its models echo INPUT0 as
+// OUTPUT0, FP32 [-1,-1], and get into trouble when the first value of a batch says so:
+//
+//   -1  the process exits with code 7       -5  Execute throws
+//   -2  it crashes by SIGSEGV               -6  Execute fails INVALID_ARGUMENT
+//   -3  Execute never returns               -7  Execute makes `file`.waiting, and waits for `file`
+//   -4  the device is lost                  -8  the process writes nonsense to its sockets
+//                                           -9  Execute fails INTERNAL with what the process is
+//
+// Parameter `load_file`: a file that says how the next load goes: "refuse", "crash", "hang",
+// "change" (another signature), "wait" (until it says something else); anything else, or none, is
+// well. Parameter `kind`, where it is
+// "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky error of the GPU.
+
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "backends/backend.h"
+#include "backends/tensorrt/plan_backend.h"
+#include "base/mutex.h"
+#include "base/strcat.h"
+#include "testing/fake_plan.h"
+
+namespace penstock {
+namespace {
+
+std::atomic<bool> g_is_lost{false};
+std::atomic<int> g_pinned{0};  // pieces of memory that are
+
+[[noreturn]] void Crash() {
+  signal(SIGSEGV, SIG_DFL);  // a sanitizer would make an exit of it
+  raise(SIGSEGV);
+  _exit(1);
+}
+
+[[noreturn]] void Hang() {
+  for (;;) pause();
+}
+
+template <typename Condition>
+void WaitUntil(const Condition& condition) {
+  Mutex mu;
+  CondVar never;
+  MutexLock lock(mu);
+  while (!condition()) never.WaitFor(mu, 2'000'000);
+}
+
+void WaitForFile(const std::string& file) {
+  std::ofstream(file + ".waiting").flush();
+  WaitUntil([&file] { return access(file.c_str(), F_OK) == 0; });
+}
+
+std::string FirstWord(const std::string& file) {
+  std::string word;
+  std::ifstream(file) >> word;
+  return word;
+}
+
+int FirstValue(std::span<const BatchInput> inputs) {
+  float value = 0;
+  if (!inputs.empty() && inputs[0].tensor.data.size() >= sizeof(value)) {
+    std::memcpy(&value, inputs[0].tensor.data.data(), sizeof(value));
+  }
+  return static_cast<int>(value);
+}
+
+std::string AboutProcess(const LoadOptions& options) {
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes it
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::string text = StrCat("pid=", getpid(), " visible=", visible == nullptr ? "-" : visible,
+                            " pinned=", g_pinned.load());
+  for (const auto& [name, value] : options.parameters) text += StrCat(" ", name, "=", value);
+  return text + " ";
+}
+
+// Threading: as BackendInstance. Ownership: borrows the options, which are its model's.
+class EchoInstance : public BackendInstance {
+ public:
+  explicit EchoInstance(const LoadOptions& options) : options_(options) {}
+
+  bool is_available() const override { return !g_is_lost.load(); }
+
+  Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                 std::vector<BatchOutput>* outputs) override {
+    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs)));
+    const TensorView& input = inputs[0].tensor;
+    for (const size_t index : wanted) {
+      Buffer data = HostPool::Shared().Allocate(input.data.size());
+      if (!input.data.empty()) std::memcpy(data.data(), input.data.data(), input.data.size());
+      outputs->push_back({index, DataType::kFp32, input.shape, std::move(data)});
+    }
+    return Status::Ok();
+  }
+
+ private:
+  Status Misbehave(int how) const {
+    if (how == -1) _exit(7);
+    if (how == -2) Crash();
+    if (how == -3) Hang();
+    if (how == -4) g_is_lost = true;
+    if (g_is_lost) return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress");
+    if (how == -5) throw std::runtime_error("deliberate exception");
+    if (how == -6) return InvalidArgument("deliberate failure");
+    if (how == -7) WaitForFile(options_.parameters.at("file"));
+    for (int fd = 3; how == -8 && fd < 64; ++fd) send(fd, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return how == -9 ? Internal(AboutProcess(options_)) : Status::Ok();
+  }
+
+  const LoadOptions& options_;
+};
+
+class EchoModel : public BackendModel {
+ public:
+  EchoModel(LoadOptions options, bool is_changed)
+      : options_(std::move(options)),
+        signature_{{{"INPUT0", DataType::kFp32, {-1, is_changed ? 5 : -1}}},
+                   {{"OUTPUT0", DataType::kFp32, {-1, -1}}}} {}
+
+  const ModelSignature& signature() const override { return signature_; }
+  Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
+    return std::unique_ptr<BackendInstance>(std::make_unique<EchoInstance>(options_));
+  }
+
+ private:
+  const LoadOptions options_;
+  const ModelSignature signature_;
+};
+
+// A plan's, but for what makes the GPU fail. Ownership: borrows the GPU.
+class PlanInstance : public BackendInstance {
+ public:
+  PlanInstance(std::unique_ptr<BackendInstance> plan, FakeGpu& gpu)
+      : plan_(std::move(plan)), gpu_(gpu) {}
+
+  bool is_available() const override { return plan_->is_available(); }
+  Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                 std::vector<BatchOutput>* outputs) override {
+    if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
+    return plan_->Execute(inputs, wanted, outputs);
+  }
+
+ private:
+  const std::unique_ptr<BackendInstance> plan_;
+  FakeGpu& gpu_;
+};
+
+class PlanModel : public BackendModel {
+ public:
+  PlanModel(std::unique_ptr<BackendModel> plan, FakeGpu& gpu) : plan_(std::move(plan)), gpu_(gpu) {}
+
+  const ModelSignature& signature() const override { return plan_->signature(); }
+  Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override {
+    PENSTOCK_ASSIGN_OR_RETURN(auto instance, plan_->CreateInstance(options));
+    return std::unique_ptr<BackendInstance>(
+        std::make_unique<PlanInstance>(std::move(instance), gpu_));
+  }
+
+ private:
+  const std::unique_ptr<BackendModel> plan_;
+  FakeGpu& gpu_;
+};
+
+class DeviceFixture : public Backend {
+ public:
+  explicit DeviceFixture(const BackendOptions& options)
+      : description_(options.contains("name") ? options.at("name") : "Device fixture 1") {
+    auto api = std::make_unique<FakeGpu>();
+    gpu_ = api.get();
+    auto runtime = std::make_unique<FakePlanRuntime>(*gpu_, FakePlanOptions());
+    plans_ = std::make_unique<tensorrt::PlanBackend>(
+        tensorrt::PlanBackendParts{std::move(api), std::move(runtime)}, Clock::System(), false);
+  }
+
+  std::string_view description() const override { return description_; }
+
+  Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
+    const auto kind = options.parameters.find("kind");
+    if (kind != options.parameters.end() && kind->second == "plan") {
+      PENSTOCK_ASSIGN_OR_RETURN(auto plan, plans_->Load(options));
+      return std::unique_ptr<BackendModel>(std::make_unique<PlanModel>(std::move(plan), *gpu_));
+    }
+    std::string how;
+    const auto file = options.parameters.find("load_file");
+    if (file != options.parameters.end()) how = FirstWord(file->second);
+    if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
+    if (how == "refuse") return ResourceExhausted("deliberate refusal");
+    if (how == "crash") Crash();
+    if (how == "hang") Hang();
+    return std::unique_ptr<BackendModel>(std::make_unique<EchoModel>(options, how == "change"));
+  }
+
+  std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
+    ++g_pinned;
+    return {memory.data(), [](void*) { --g_pinned; }};
+  }
+
+ private:
+  const std::string description_;
+  FakeGpu* gpu_ = nullptr;
+  std::unique_ptr<tensorrt::PlanBackend> plans_;
+};
+
+}  // namespace
+}  // namespace penstock
+
+extern "C" __attribute__((visibility("default")))
+penstock::Result<std::unique_ptr<penstock::Backend>>
+penstock_backend_v4(const penstock::BackendOptions& options) {
+  return std::unique_ptr<penstock::Backend>(std::make_unique<penstock::DeviceFixture>(options));
+}

@@ -1,0 +1,237 @@
+#include "worker/batch_channel.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/strcat.h"
+#include "memory/host_pool.h"
+#include "tensor/bytes_elements.h"
+
+namespace penstock {
+namespace {
+
+constexpr size_t kMaxBodyBytes = 64 << 20;
+constexpr int kMaxGrowsOfABatch = 64;
+
+Status Closed() { return Unavailable("the worker's connection is closed"); }
+
+void ReleaseSlab(void* context, void*, size_t) noexcept {
+  const std::unique_ptr<std::shared_ptr<Slab>> slab(static_cast<std::shared_ptr<Slab>*>(context));
+  (*slab)->LetGo();
+}
+
+bool AreElements(std::span<const uint8_t> rest, int64_t count) {
+  std::span<const uint8_t> element;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!TakeBytesElement(&rest, &element)) return false;
+  }
+  return rest.empty();
+}
+
+}  // namespace
+
+Status BatchChannel::SendWithBody(WorkerPacket packet, std::string_view body) {
+  PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(body.size()));
+  std::memcpy(slab->data(), body.data(), body.size());
+  PENSTOCK_RETURN_IF_ERROR(Map(slab));
+  packet.slab = slab->id();
+  packet.size = body.size();
+  return socket_.Send(packet) ? Status::Ok() : Closed();
+}
+
+Status BatchChannel::Map(const std::shared_ptr<Slab>& slab) {
+  MutexLock lock(mu_);
+  return mapped_.contains(slab->id()) ? Status::Ok() : MapLocked(slab, /*is_for_outputs=*/false);
+}
+
+Status BatchChannel::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) {
+  if (!UnmapUnused()) return Closed();
+  const WorkerPacket packet{.kind = WorkerPacketKind::kMap,
+                            .slab = slab->id(),
+                            .value = is_for_outputs ? 1U : 0U,
+                            .size = slab->size()};
+  if (!socket_.Send(packet, slab->fd())) return Closed();
+  mapped_[slab->id()] = slab;
+  return Status::Ok();
+}
+
+// A slab that is gone here lives on in the worker until it is told. False: it takes nothing.
+bool BatchChannel::UnmapUnused() {
+  for (auto each = mapped_.begin(); each != mapped_.end();) {
+    const bool is_gone = each->second.expired();
+    if (is_gone && !socket_.Send({.kind = WorkerPacketKind::kUnmap, .slab = each->first})) {
+      return false;
+    }
+    each = is_gone ? mapped_.erase(each) : std::next(each);
+  }
+  return true;
+}
+
+Result<uint32_t> BatchChannel::PrepareOutputs() {
+  MutexLock lock(mu_);
+  for (auto each = outputs_.begin(); each != outputs_.end();) {
+    each = !(*each)->is_held() && (*each)->size() > kGreatestKeptBytes ? outputs_.erase(each)
+                                                                       : each + 1;
+  }
+  for (auto each = outputs_.rbegin(); each != outputs_.rend(); ++each) {
+    if (!(*each)->is_held()) return (*each)->id();
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(kFirstOutputSlabBytes));
+  PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
+  outputs_.push_back(slab);
+  return slab->id();
+}
+
+Status BatchChannel::Grow(uint64_t size_bytes) {
+  if (size_bytes > kMaxOutputBytes) {
+    return InvalidArgument(
+        StrCat("outputs of ", size_bytes, " bytes, at most ", kMaxOutputBytes, " are taken"));
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(std::bit_ceil(size_bytes)));
+  MutexLock lock(mu_);
+  // What is not handed out is too small now.
+  std::erase_if(outputs_, [](const auto& each) { return !each->is_held(); });
+  PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
+  outputs_.push_back(std::move(slab));
+  return Status::Ok();
+}
+
+Status BatchChannel::SendRun(const WorkerBatch& batch, uint64_t id, SlabArena* arena,
+                             bool streams) {
+  placed_.resize(batch.inputs.size());
+  for (size_t i = 0; i < batch.inputs.size(); ++i) {
+    PENSTOCK_RETURN_IF_ERROR(Place(batch.inputs[i], arena, &placed_[i]));
+  }
+  EncodeRun(placed_, batch.wanted, batch.requests, &body_);
+  PENSTOCK_ASSIGN_OR_RETURN(const auto place, arena->Allocate(body_.size()));
+  std::memcpy(place.data(), body_.data(), body_.size());
+  const auto body = arena->Find(place);
+  if (!Map(body->slab).ok()) return Unavailable("it takes no batch");
+  const Result<uint32_t> outputs = streams ? Result<uint32_t>(0U) : PrepareOutputs();
+  if (!outputs.ok() && outputs.status().code() == StatusCode::kResourceExhausted) {
+    return outputs.status();
+  }
+  const bool is_sent = outputs.ok() && socket_.Send({.kind = WorkerPacketKind::kRun,
+                                                     .slab = body->slab->id(),
+                                                     .batch = id,
+                                                     .value = *outputs,
+                                                     .offset = body->offset,
+                                                     .size = body_.size()});
+  return is_sent ? Status::Ok() : Unavailable("it takes no batch");
+}
+
+Status BatchChannel::Place(const WorkerTensor& input, SlabArena* arena, WorkerInput* placed) {
+  const TensorView& tensor = input.tensor;
+  *placed = {.index = input.index, .dtype = tensor.dtype, .shape = tensor.shape};
+  if (tensor.data.empty()) return Status::Ok();
+  auto place = arena->Find(tensor.data);
+  if (!place) {  // a lone request's own bytes, handed over
+    PENSTOCK_ASSIGN_OR_RETURN(const auto copy, arena->Allocate(tensor.data.size()));
+    std::memcpy(copy.data(), tensor.data.data(), tensor.data.size());
+    place = arena->Find(copy);
+  }
+  placed->slab = place->slab->id();
+  placed->offset = place->offset;
+  placed->size = tensor.data.size();
+  return Map(place->slab).ok() ? Status::Ok() : Unavailable("it takes no slab");
+}
+
+Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t expected) {
+  WorkerPacket packet;
+  for (int packets = 0; packets <= kMaxGrowsOfABatch; ++packets) {
+    switch (socket_.Receive(/*wait=*/true, &packet)) {
+      case PacketSocket::Received::kNothing:
+        return DeadlineExceeded("the batch took too long");
+      case PacketSocket::Received::kClosed:
+        return Closed();
+      case PacketSocket::Received::kGarbage:
+        return InvalidArgument("a packet of another size");
+      case PacketSocket::Received::kPacket:
+        break;
+    }
+    if (packet.kind == WorkerPacketKind::kGrow) {
+      const Status grown = Grow(packet.size);
+      if (grown.ok()) continue;
+      if (grown.code() == StatusCode::kUnavailable) return grown;
+      return InvalidArgument(std::string(grown.message()));
+    }
+    if (packet.kind == WorkerPacketKind::kDone && packet.batch == id) {
+      return TakeAnswers(packet, expected, /*may_hand_out=*/true);
+    }
+    return InvalidArgument(
+        StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind), " while it ran a batch"));
+  }
+  return InvalidArgument("it never stops to want more memory");
+}
+
+std::shared_ptr<Slab> BatchChannel::FindOutputs(uint32_t id) {
+  MutexLock lock(mu_);
+  for (const auto& slab : outputs_) {
+    if (slab->id() == id) return slab;
+  }
+  return nullptr;
+}
+
+Result<std::vector<uint8_t>> BatchChannel::CopyBody(const WorkerPacket& packet) {
+  const auto slab = FindOutputs(packet.slab);
+  if (slab == nullptr || packet.offset > slab->size() ||
+      packet.size > slab->size() - packet.offset || packet.size > kMaxBodyBytes) {
+    return InvalidArgument("a body that lies in no slab");
+  }
+  const uint8_t* begin = slab->data() + packet.offset;
+  return std::vector<uint8_t>(begin, begin + packet.size);
+}
+
+Result<std::vector<WorkerAnswer>> BatchChannel::TakeAnswers(const WorkerPacket& packet,
+                                                            size_t expected, bool may_hand_out) {
+  PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body, CopyBody(packet));
+  const auto slab = FindOutputs(packet.slab);
+  if (slab == nullptr) return InvalidArgument("a body that lies in no slab");
+  PENSTOCK_ASSIGN_OR_RETURN(const auto results, DecodeResults(body, slab->size(), expected));
+  may_hand_out = may_hand_out && HasRoomForHandOut(slab);
+  std::vector<WorkerAnswer> answers(results.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    answers[i].code = results[i].code;
+    answers[i].text = results[i].text;
+    for (const WorkerOutput& output : results[i].outputs) {
+      PENSTOCK_RETURN_IF_ERROR(
+          TakeOutput(slab, may_hand_out, output, &answers[i].outputs.emplace_back()));
+    }
+  }
+  return answers;
+}
+
+bool BatchChannel::HasRoomForHandOut(const std::shared_ptr<Slab>& slab) {
+  MutexLock lock(mu_);
+  const auto busy = std::count_if(outputs_.begin(), outputs_.end(), [&](const auto& each) {
+    return each != slab && each->is_held();
+  });
+  return static_cast<size_t>(busy) + 1 < kMaxOutputSlabs;
+}
+
+Status BatchChannel::TakeOutput(const std::shared_ptr<Slab>& slab, bool may_hand_out,
+                                const WorkerOutput& output, WorkerAnswer::Output* taken) {
+  taken->index = output.index;
+  taken->dtype = output.dtype;
+  taken->shape = output.shape;
+  if (output.size == 0) return Status::Ok();
+  uint8_t* data = slab->data() + output.offset;
+  const bool is_fixed = output.dtype != DataType::kBytes;
+  if (is_fixed && may_hand_out && output.size >= kHandOutBytes) {
+    slab->Hold();
+    taken->data = Buffer(data, output.size, output.size, &ReleaseSlab,
+                         new std::shared_ptr<Slab>(slab));  // NOLINT: released by the buffer
+    return Status::Ok();
+  }
+  taken->data = HostPool::Shared().Allocate(output.size);
+  std::memcpy(taken->data.data(), data, output.size);
+  // Checked in the copy: the worker may be writing still.
+  if (!is_fixed && !AreElements(taken->data.span(), *output.shape.NumElements())) {
+    return InvalidArgument(StrCat("output ", output.index, " whose BYTES do not fit its shape ",
+                                  output.shape.ToString()));
+  }
+  return Status::Ok();
+}
+
+}  // namespace penstock

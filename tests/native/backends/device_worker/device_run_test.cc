@@ -1,0 +1,130 @@
+// Batches in a device's worker.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
+
+#include <numeric>
+#include <thread>
+
+#include "device_harness.h"
+
+namespace penstock {
+namespace {
+
+using testing::HasSubstr;
+
+class DeviceRunTest : public testing::Test {
+ protected:
+  DeviceWorkers workers_{DeviceDirectories()};
+};
+
+TEST_F(DeviceRunTest, Batch_IsAnsweredByTheWorker) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  EXPECT_EQ(model->engine(), "Device fixture 1");
+  EXPECT_EQ(model->signature().inputs.at(0).name, "INPUT0");
+  const auto instance = MustMake(*model);
+  EXPECT_TRUE(instance->is_available());
+  EXPECT_FALSE(instance->runs_on_any_thread());
+  for (float i = 1; i < 50; ++i) {
+    EXPECT_EQ(*RunRow(*instance, {i, 2 * i}), (std::vector<float>{i, 2 * i}));
+  }
+  EXPECT_NE(WorkerPid(*instance), getpid());
+}
+
+TEST_F(DeviceRunTest, LargeBatches_GrowTheSlabs) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  for (const size_t count : {size_t{1} << 14, size_t{1} << 18, size_t{1} << 20, size_t{3}}) {
+    std::vector<float> values(count);
+    std::iota(values.begin(), values.end(), 1.0F);
+    EXPECT_EQ(*RunRow(*instance, values), values);
+  }
+}
+
+TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
+  LoadOptions options =
+      FixtureLoad("m", {{"execution_limit_s", "5"}, {"own", "yes"}}, {"GPU-5a1c"});
+  const auto model = MustLoad(workers_, options);
+  const auto instance = MustMake(*model);
+  EXPECT_EQ(AboutWorker(*instance, "visible"), "GPU-5a1c");
+  EXPECT_EQ(AboutWorker(*instance, "device"), "0");
+  EXPECT_EQ(AboutWorker(*instance, "own"), "yes");
+  EXPECT_THAT(AboutWorker(*instance, "execution_limit_s"), HasSubstr("not said"));
+  EXPECT_GE(std::stoi(AboutWorker(*instance, "pinned")), 2);  // one for inputs, one for outputs
+}
+
+TEST_F(DeviceRunTest, BackendOptions_ReachTheWorker) {
+  const auto model = workers_.Load("device_fixture", {{"name", "Named 2"}}, FixtureLoad("m"));
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->engine(), "Named 2");
+}
+
+TEST_F(DeviceRunTest, FailuresOfABatch_AreThatBatchsAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  EXPECT_EQ(RunRow(*instance, {-5}).status().code(), StatusCode::kInternal);
+  EXPECT_THAT(std::string(RunRow(*instance, {-5}).status().message()),
+              HasSubstr("deliberate exception"));
+  EXPECT_EQ(RunRow(*instance, {-6}).status().ToString(), "INVALID_ARGUMENT: deliberate failure");
+  EXPECT_EQ(*RunRow(*instance, {4}), std::vector<float>{4});
+  EXPECT_EQ(instance->restarts(), 0);
+}
+
+TEST_F(DeviceRunTest, ModelsOfADevice_ShareAProcessAndRunAtOnce) {
+  const ScratchDirectory scratch;
+  const auto first = MustLoad(workers_, FixtureLoad("a", {{"file", scratch.File("go")}}));
+  const auto second = MustLoad(workers_, FixtureLoad("b"));
+  const auto blocked = MustMake(*first);
+  const auto other = MustMake(*first);
+  const auto third = MustMake(*second);
+  EXPECT_EQ(WorkerPid(*other), WorkerPid(*third));
+  std::thread waits([&] { EXPECT_EQ(*RunRow(*blocked, {-7}), std::vector<float>{-7}); });
+  EXPECT_EQ(*RunRow(*other, {1}), std::vector<float>{1});
+  EXPECT_EQ(*RunRow(*third, {2}), std::vector<float>{2});
+  scratch.Write("go", "");
+  waits.join();
+}
+
+TEST_F(DeviceRunTest, InstancesTakeTheDevicesInTurn) {
+  const auto model = MustLoad(workers_, FixtureLoad("m", {}, {"0", "1"}));
+  const auto first = MustMake(*model);
+  const auto second = MustMake(*model);
+  const auto third = MustMake(*model);
+  EXPECT_EQ(AboutWorker(*first, "visible"), "0");
+  EXPECT_EQ(AboutWorker(*second, "visible"), "1");
+  EXPECT_EQ(WorkerPid(*first), WorkerPid(*third));
+}
+
+TEST_F(DeviceRunTest, LastModelThatGoes_EndsTheProcess) {
+  auto model = MustLoad(workers_, FixtureLoad("m"));
+  auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  EXPECT_EQ(kill(pid, 0), 0);
+  instance.reset();
+  model.reset();
+  AwaitThat([pid] { return kill(pid, 0) != 0; });
+  const auto again = MustLoad(workers_, FixtureLoad("m"));
+  const auto served = MustMake(*again);
+  EXPECT_EQ(*RunRow(*served, {1}), std::vector<float>{1});
+  EXPECT_EQ(served->restarts(), 0);
+}
+
+TEST_F(DeviceRunTest, PlanOnAFakeGpu_IsServed) {
+  const ScratchDirectory scratch;
+  LoadOptions options = FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}});
+  options.path = scratch.Write("model.plan", "fake-plan");
+  const auto model = MustLoad(workers_, options);
+  EXPECT_EQ(model->signature().inputs.size(), 2);
+  EXPECT_TRUE(MustMake(*model)->is_available());
+}
+
+TEST(DeviceProgramTest, DirectoriesWithoutIt_AreAReason) {
+  DeviceWorkers workers({testing::TempDir()});
+  const auto model = workers.Load("device_fixture", {}, FixtureLoad("m"));
+  EXPECT_EQ(model.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(model.status().message()), HasSubstr("penstock_device_worker"));
+}
+
+}  // namespace
+}  // namespace penstock

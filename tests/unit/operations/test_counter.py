@@ -1,0 +1,166 @@
+"""OperationCounter with children that do as told, and with the real one."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.models import onnx_files
+
+from penstock.operations.counter import CounterSettings, OperationCounter
+
+WAIT_S = 60.0
+FIFTY = 'import json, sys; json.load(sys.stdin); print(json.dumps({"operations": 50}))'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "model.onnx"
+    made.write_bytes(b"graph")
+    return made
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.INFO, logger="penstock.operations"):
+        yield caplog
+
+
+def counter(script: str, **settings: int) -> OperationCounter:
+    """One whose child is a line of Python."""
+    return OperationCounter(CounterSettings(command=(sys.executable, "-c", script), **settings))
+
+
+def answer_of(made: OperationCounter, path: Path, **inputs: tuple[int, ...]) -> int | None:
+    """What is known once everything has been counted."""
+    count = made.of("model 'm' version 1", path, inputs)
+    count()
+    assert made.wait(WAIT_S)
+    made.close()
+    return count()
+
+
+def test_first_question_has_it_counted_and_later_ones_know(path: Path) -> None:
+    assert answer_of(counter(FIFTY), path, x=(1, 8)) == 50
+
+
+def test_nothing_is_started_before_anybody_asks(path: Path) -> None:
+    made = counter("raise SystemExit('asked')")
+    made.of("m", path, {"x": (1, 8)})
+    assert made.wait(0)
+    made.close()
+
+
+def test_file_is_counted_once_for_the_same_shapes(path: Path, tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    made = counter(f"open({str(tally)!r}, 'a').write('x'); {FIFTY}")
+    counts = [made.of("m", path, {"x": dims}) for dims in ((1, 8), (1, 8), (1, 9))]
+    for count in counts:
+        count()
+    assert made.wait(WAIT_S)
+    assert [count() for count in counts] == [50, 50, 50]
+    assert tally.read_text() == "xx"
+    path.write_bytes(b"another graph")
+    again = made.of("m", path, {"x": (1, 8)})
+    again()
+    assert made.wait(WAIT_S)
+    assert tally.read_text() == "xxx"
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "fragment"),
+    [
+        ("import os; os.abort()", "the process for it ended by SIGABRT"),
+        ("raise SystemExit(3)", "the process for it ended with code 3"),
+        ("print('no json')", "the answer is none"),
+        ("print('[1]')", "the answer is none"),
+        ('print(\'{"operations": "many"}\')', "the answer is none"),
+        ("print('{\"error\": \"' + 'e' * 9999 + '\"}')", "eeee"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "more time than counting may"),
+    ],
+)
+def test_child_that_does_not_count_is_told_in_the_log(
+    path: Path, log: pytest.LogCaptureFixture, script: str, fragment: str
+) -> None:
+    assert answer_of(counter(script), path, x=(1, -1)) is None
+    (line,) = log.messages
+    assert line.startswith("model 'm' version 1: its operations are not counted: ")
+    assert fragment in line
+    assert line.endswith("; left open: x")
+    assert len(line) < 500
+
+
+def test_program_that_is_not_there_is_told(path: Path, log: pytest.LogCaptureFixture) -> None:
+    made = OperationCounter(CounterSettings(command=("/nonexistent",)))
+    assert answer_of(made, path) is None
+    assert "does not start: No such file or directory" in log.messages[0]
+
+
+def test_file_that_has_gone_is_not_counted(path: Path, log: pytest.LogCaptureFixture) -> None:
+    path.unlink()
+    assert answer_of(counter("raise SystemExit(9)"), path) is None
+    assert log.messages == []
+
+
+def test_close_ends_what_is_being_counted_and_takes_nothing_more(tmp_path: Path) -> None:
+    fifo, path = tmp_path / "fifo", tmp_path / "model.onnx"
+    path.write_bytes(b"graph")
+    os.mkfifo(fifo)
+    script = f"open({str(fifo)!r}, 'w').close(); import signal; signal.pause()"
+    made = counter(script)
+    one, other = (made.of("m", path, {"x": (n,)}) for n in (1, 2))
+    one(), other()
+    fifo.open().close()  # the child has begun
+    made.close()
+    assert (one(), other()) == (None, None)
+    later = made.of("m", path, {"x": (3,)})
+    assert later() is None
+    assert made.wait(0)
+
+
+def test_child_counts_a_real_file(tmp_path: Path) -> None:
+    onnx_files.write_model(tmp_path, "m", onnx_files.row_sums())
+    (path,) = tmp_path.rglob("*.onnx")
+    assert answer_of(OperationCounter(), path, INPUT0=(1, 4, 4)) == 0
+
+
+def test_child_says_what_a_file_is_not(path: Path, log: pytest.LogCaptureFixture) -> None:
+    assert answer_of(OperationCounter(), path) is None
+    assert log.messages == [
+        "model 'm' version 1: its operations are not counted: the file cannot be read as ONNX"
+    ]
+
+
+def test_child_has_bounds(path: Path, log: pytest.LogCaptureFixture) -> None:
+    """Too little memory for what it imports."""
+    made = OperationCounter(CounterSettings(limit_bytes=64 << 20))
+    assert answer_of(made, path) is None
+    assert "its operations are not counted: " in log.messages[0]
+
+
+def test_child_gives_way_and_is_told_nothing_of_the_server(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_SECRET", "s")
+    told = tmp_path / "told"
+    script = f"import json, os; json.dump(dict(os.environ), open({str(told)!r}, 'w'))"
+    answer_of(counter(script), path)
+    assert not [name for name in json.loads(told.read_text()) if name.startswith("PENSTOCK_")]
+
+
+def test_plan_is_asked_of_what_built_it(tmp_path: Path) -> None:
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"plan")
+    asked: list[Path] = []
+
+    def of_plan(path: Path) -> int:
+        asked.append(path)
+        return 7
+
+    settings = CounterSettings(command=("/nonexistent",))
+    assert answer_of(OperationCounter(settings, of_plan), plan) == 7
+    assert asked == [plan]
