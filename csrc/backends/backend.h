@@ -205,7 +205,7 @@ class BackendModel {
   virtual std::string runs_on() const { return "CPU"; }
   // One entry for each device that is not the CPU.
   // Cost: asked at each scrape.
-  // Blocking: never.
+  // Blocking: never, but for a moment where a worker is asked.
   virtual std::vector<DeviceUse> device_use() const { return {}; }
   virtual Result<std::unique_ptr<BackendInstance>> CreateInstance(
       const InstanceOptions& options) = 0;

@@ -426,6 +426,55 @@ void DeviceWorker::WaitBeforeRestart(int64_t delay_ns) {
   while (!is_stopping_ && NowNs() < until_ns) Clock::System().WaitUntil(changed_, mu_, until_ns);
 }
 
+// In device_use.
+
+std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
+  MutexLock run(part.run_mu_);
+  const auto link = Current(part);
+  if (link.ok()) Ask(part, **link);
+  return part.uses_;
+}
+
+void DeviceWorker::Ask(Part& part, Link& link) {
+  int64_t until_ns = 0;  // who was kept waiting before is not again
+  if (part.asked_.lock().get() != &link) {
+    if (!link.socket.TrySend({.kind = WorkerPacketKind::kUse})) return;
+    part.asked_ = link.weak_from_this();
+    until_ns = NowNs() + kUseWaitNs;
+  }
+  Status status;
+  while (status.ok() && !part.asked_.expired()) {
+    pollfd answer{link.socket.fd(), POLLIN, 0};
+    const int64_t left_ms = std::max<int64_t>((until_ns - NowNs()) / kNsPerMs, 0);
+    if (poll(&answer, 1, static_cast<int>(left_ms)) <= 0) return;
+    WorkerPacket packet;
+    switch (link.socket.Receive(/*wait=*/false, &packet)) {
+      case PacketSocket::Received::kPacket:
+        status = TakeUse(part, link, packet);
+        break;
+      case PacketSocket::Received::kGarbage:
+        status = InvalidArgument("a packet of another size");
+        break;
+      default:
+        return;
+    }
+  }
+  if (status.ok()) return;
+  link.session->Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+}
+
+Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
+  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.Grow(packet.size);
+  if (packet.kind != WorkerPacketKind::kUsed) {
+    return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
+                                  " where it was asked for what a model uses"));
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
+  PENSTOCK_ASSIGN_OR_RETURN(part.uses_, DecodeDeviceUses(body));
+  part.asked_.reset();
+  return Status::Ok();
+}
+
 // In Run.
 
 Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
