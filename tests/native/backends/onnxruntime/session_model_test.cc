@@ -2,11 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "session_harness.h"
+#include "testing/shm_object.h"
 
 namespace penstock::ort {
 namespace {
@@ -36,6 +39,37 @@ TEST(SessionModelTest, EveryNumberOfRows_IsAnsweredAsItIs) {
   for (int rows = 1; rows <= 8; ++rows) ExpectRight(**model, RowBatch(rows * 7, rows, 4));
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
   EXPECT_EQ(fake.gpu->pageable_copies(), 0);
+}
+
+TEST(SessionModelTest, TensorsOnTheGpuAndInRegisteredMemory_AreReadWhereTheyLie) {
+  FakeModels fake;
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  auto instance = *(*model)->CreateInstance({});
+  RowBatch batch(7, 3, 4);
+  const auto x = RowBatch::Bytes(batch.x);
+  const ShmObject object(std::string_view(reinterpret_cast<const char*>(x.data()), x.size()));
+  ExportedMemory::Handle handle{};
+  const std::string name = object.IpcHandle();
+  std::copy(name.begin(), name.end(), handle.begin());
+  const auto memory = std::make_shared<ExportedMemory>(handle, 0, x.size(), nullptr);
+  std::vector<uint8_t> bias(batch.b.size() * sizeof(float));
+  std::memcpy(bias.data(), batch.b.data(), bias.size());
+  const auto pinned = fake.models->PinHostMemory(bias);
+  ASSERT_NE(pinned, nullptr);
+  ASSERT_TRUE(instance->Reaches(*memory));
+  std::vector<BatchInput> inputs = batch.Inputs();
+  inputs[0].tensor.data = {};
+  inputs[1].tensor.data = bias;
+  const std::vector<InputPart> parts = {{0, {}, {memory, 0, x.size()}}};
+  std::vector<BatchOutput> outputs;
+  const int on_device = fake.gpu->copies(gpu::CopyKind::kDeviceToDevice);
+  ASSERT_TRUE(
+      instance->ExecuteParts(inputs, std::vector<size_t>{0, 1}, {parts, {}}, &outputs).ok());
+  EXPECT_TRUE(batch.IsRight(outputs));
+  EXPECT_EQ(fake.gpu->copies(gpu::CopyKind::kDeviceToDevice) - on_device, 1);
+  EXPECT_EQ(fake.gpu->pageable_copies(), 0);
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
 }
 
 TEST(SessionModelTest, Signature_IsTheSessionsWithoutWhatHasADefault) {
