@@ -1,5 +1,6 @@
 // libcuda.so.1 for tests of driver_api.h and for servers that tests start: the driver's functions, on
 // two fake GPUs. FAKE_DRIVER in the environment: "none", no device; "error <n>", what cuInit answers.
+// FAKE_DRIVER_COPIES: a file that gets a line for each copy, "HtoD 64": which way, and bytes.
 
 #include <cstdint>
 #include <cstdio>
@@ -52,6 +53,15 @@ constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1,
 constexpr uintptr_t kBeforeExport = 16;
 constexpr unsigned kLazyPeerAccess = 1, kPortable = 1;
 constexpr int kInvalidValue = 1;
+
+void NoteCopy(const char* way, size_t size) {
+  static const char* const path = std::getenv("FAKE_DRIVER_COPIES");
+  if (path == nullptr) return;
+  std::FILE* file = std::fopen(path, "a");  // each line is one write
+  if (file == nullptr) return;
+  std::fprintf(file, "%s %zu\n", way, size);
+  std::fclose(file);
+}
 
 penstock::gpu::DeviceProperties Properties(int device) {
   penstock::gpu::DeviceProperties properties;
@@ -201,20 +211,24 @@ int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
   return ToResult(Gpu().SetPoolReleaseThreshold(DeviceOf(pool), *static_cast<uint64_t*>(value)));
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
+  NoteCopy("HtoD", size);
   return ToResult(
       Gpu().CopyAsync({reinterpret_cast<void*>(to), from, size}, CopyKind::kHostToDevice, stream));
 }
 int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t size, Stream stream) {
+  NoteCopy("DtoH", size);
   return ToResult(Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size},
                                   CopyKind::kDeviceToHost, stream));
 }
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t size, Stream stream) {
+  NoteCopy("DtoD", size);
   return ToResult(
       Gpu().CopyAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
                       CopyKind::kDeviceToDevice, stream));
 }
 int cuMemcpyPeerAsync(uintptr_t to, void* to_context, uintptr_t from, void* from_context,
                       size_t size, Stream stream) {
+  NoteCopy("peer", size);
   return ToResult(
       Gpu().CopyPeerAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
                           DeviceOf(to_context), DeviceOf(from_context), stream));

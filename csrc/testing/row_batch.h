@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <thread>
@@ -79,8 +80,12 @@ inline void RunSome(BackendInstance& instance, uint64_t seed, int open_width, Ta
   }
 }
 
+using RunBatches =
+    std::function<void(BackendInstance& instance, uint64_t seed, int open_width, Tally& tally)>;
+
 // One to three instances of the model, each on a thread of its own.
-inline void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Tally& tally) {
+inline void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Tally& tally,
+                         const RunBatches& run = &RunSome) {
   std::vector<std::unique_ptr<BackendInstance>> instances;
   std::vector<std::thread> threads;
   for (int i = schedule.Pick(1, 3); i > 0; --i) {
@@ -89,7 +94,7 @@ inline void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_wi
     if (!instance.ok()) break;
     instances.push_back(*std::move(instance));
     threads.emplace_back([&, on = instances.back().get(), sub = schedule.random()] {
-      RunSome(*on, sub, open_width, tally);
+      run(*on, sub, open_width, tally);
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -6,7 +6,8 @@ What it exports is the key of that object: a server with the fake CUDA module op
 import ctypes
 import mmap
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -35,17 +36,34 @@ class OnDevice:
 
 
 class InDlpack:
-    """Likewise, with DLPack alone."""
+    """Likewise, with DLPack alone, on GPU `number`. `refuses`: what it says to who asks for it."""
 
-    def __init__(self, array: Any, device: int = 2) -> None:
+    def __init__(
+        self, array: Any, device: int = 2, number: int = 0, refuses: Exception | None = None
+    ) -> None:
         self._array = array
         self._device = device
+        self._number = number
+        self._refuses = refuses
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._device, 0
+        return self._device, self._number
 
     def __dlpack__(self, **_: Any) -> Any:
+        if self._refuses is not None:
+            raise self._refuses
         return self._array.__dlpack__()
+
+
+class LikeTorch(InDlpack):
+    """A tensor as torch's are on a GPU: both interfaces, and an `__array__` that refuses."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, object]:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.")
 
 
 class FakeRuntime:
@@ -103,6 +121,11 @@ class FakeArray(np.ndarray[Any, Any]):
     """numpy's, with what of CuPy's is used and numpy has not."""
 
     memory: UnownedMemory | None = None
+    number = 0
+
+    @property
+    def device(self) -> Any:
+        return SimpleNamespace(id=self.number)
 
     def set(self, host: Any) -> None:
         self[...] = host
@@ -124,6 +147,8 @@ class FakeCupy(ModuleType):
     def __init__(self, devices: int = 1, free_bytes: int = 1 << 30) -> None:
         super().__init__("cupy")
         self.stream = FakeStream()
+        self.moves: list[tuple[int, int]] = []  # copies from one GPU to another
+        self.current = 0
         self.cuda = SimpleNamespace()
         self.cuda.runtime = FakeRuntime(devices, free_bytes)
         self.cuda.UnownedMemory = UnownedMemory
@@ -134,7 +159,13 @@ class FakeCupy(ModuleType):
     def _device(self, number: int) -> Any:
         if number >= self.cuda.runtime.getDeviceCount():
             raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-        return nullcontext()
+        return self._entered(number)
+
+    @contextmanager
+    def _entered(self, number: int) -> Iterator[None]:
+        before, self.current = self.current, number
+        yield
+        self.current = before
 
     def ndarray(self, shape: Any, dtype: Any, memptr: Any) -> FakeArray:
         memory, offset = memptr
@@ -143,14 +174,26 @@ class FakeCupy(ModuleType):
         array.memory = memory
         return array
 
-    def asarray(self, value: Any) -> Any:
+    def asarray(self, value: Any) -> FakeArray:
+        if isinstance(value, FakeArray):
+            if value.number != self.current:
+                self.moves.append((value.number, self.current))
+            return self._on(value.copy(), self.current)
         described = value.__cuda_array_interface__
-        return np.lib.stride_tricks.as_strided(
+        array = np.lib.stride_tricks.as_strided(
             np.asarray(value._array), described["shape"], described["strides"]
         )
+        return self._on(array, 0)
 
-    def from_dlpack(self, value: Any) -> Any:
-        return np.asarray(value._array)
+    def from_dlpack(self, value: Any) -> FakeArray:
+        value.__dlpack__(stream=self.stream)
+        return self._on(np.asarray(value._array), value.__dlpack_device__()[1])
+
+    @staticmethod
+    def _on(array: Any, number: int) -> FakeArray:
+        made: FakeArray = array.view(FakeArray)
+        made.number = number
+        return made
 
     float32 = np.float32
 

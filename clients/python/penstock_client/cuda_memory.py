@@ -38,8 +38,11 @@ __all__ = ["CudaMemory"]
 
 _GRANULE_BYTES = 2 << 20
 """CUDA cuts smaller allocations from a block of this size, and exports the whole block."""
-_DLPACK_CUDA = 2
+_DLPACK_CUDA = (2, 13)
+"""DLPack's kDLCUDA and kDLCUDAManaged: what the GPU reads where it lies."""
 _BF16_BITS = "<u2"
+_NOT_GIVEN = (AttributeError, BufferError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What libraries raise about a tensor that they do not give, or not as it is."""
 
 
 class CudaMemory(MemoryRegion):
@@ -141,12 +144,13 @@ class CudaMemory(MemoryRegion):
 
         Args:
             value: What has `__cuda_array_interface__` or `__dlpack__` on a GPU (CuPy, torch, JAX),
-                and is not copied to the host; a numpy array; or a `Tensor` of either, which for
-                BF16 are the bits of 16-bit elements.
+                this one or another, and is not copied to the host; a numpy array; or a `Tensor` of
+                either, which for BF16 are the bits of 16-bit elements.
             offset: In bytes from the memory's begin.
 
         Raises:
-            TensorError: It has no datatype on the wire, or does not fit behind `offset`.
+            TensorError: It has no datatype on the wire, does not fit behind `offset`, or is not
+                given by its library: one of torch's that requires a gradient, say.
         """
         where = f"tensor at byte {offset} of {self!r}"
         named = value.datatype if isinstance(value, Tensor) else ""
@@ -207,13 +211,32 @@ class CudaMemory(MemoryRegion):
         return placed
 
     def _on_device(self, value: Any, where: str) -> Any | None:
-        """The value as a CuPy array, uncopied; None where it lies on the host."""
-        with _told(self._cupy, where):
-            if hasattr(value, "__cuda_array_interface__"):
-                return self._cupy.asarray(value)
-            if hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] == _DLPACK_CUDA:
-                return self._cupy.from_dlpack(value)
-        return None
+        """The value as a CuPy array, uncopied but from another GPU; None if it lies on the host."""
+        try:
+            return self._as_cupy(value)
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise SharedMemoryError(f"{where}: {error}") from None
+        except _NOT_GIVEN as error:
+            raise TensorError(
+                f"{where}: a {type(value).__name__} on a GPU that cannot be taken: {error} "
+                "(BF16 is sent as Tensor(bits, 'BF16'), of 16-bit integers)"
+            ) from error
+
+    def _as_cupy(self, value: Any) -> Any | None:
+        # DLPack first: it says where a tensor lies without giving it, and orders its library's
+        # stream before ours, which torch's other interface does not.
+        if hasattr(value, "__dlpack_device__"):
+            if value.__dlpack_device__()[0] not in _DLPACK_CUDA:
+                return None
+            array = self._cupy.from_dlpack(value)
+        elif hasattr(value, "__cuda_array_interface__"):
+            array = self._cupy.asarray(value)
+        else:
+            return None
+        if array.device.id == self.device:
+            return array
+        with self._cupy.cuda.Device(self.device):
+            return self._cupy.asarray(array)
 
     def _view(self, dtype: Any, shape: tuple[int, ...], offset: int, byte_size: int) -> Any:
         if self._allocation is None:

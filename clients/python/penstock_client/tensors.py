@@ -188,9 +188,22 @@ def array_of_contents(datatype: str, values: Sequence[Any], where: str) -> WireT
         raise ProtocolError(f"{where}: a value does not fit datatype '{datatype}'") from error
 
 
+def _is_on_gpu(value: object) -> bool:
+    """Whether only a GPU's library can read it. DLPack's 1 and 3 are the host's memory."""
+    where = getattr(value, "__dlpack_device__", None)
+    if where is not None:
+        return where()[0] not in (1, 3)
+    return hasattr(value, "__cuda_array_interface__")
+
+
 def _as_array(value: object, where: str) -> Array:
     if isinstance(value, np.ndarray):
         return value
+    if _is_on_gpu(value):
+        raise TensorError(
+            f"{where}: this {type(value).__name__} lies on a GPU: expected a copy on the host, or "
+            "its place in a CudaMemory (CudaMemory.put)"
+        )
     if not hasattr(value, "__array__"):
         raise TensorError(
             f"{where}: got a {type(value).__name__}, expected a numpy array "

@@ -1,17 +1,25 @@
 """A GPU's memory in the client, on a stand-in for CuPy."""
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.fake_cupy import FakeCupy, InDlpack, OnDevice
+from tests.support.fake_cupy import (
+    CUDARuntimeError,
+    FakeCupy,
+    InDlpack,
+    LikeTorch,
+    OnDevice,
+)
 
 from penstock_client import (
     CudaMemory,
     InferRequest,
     ProtocolError,
+    SharedMemory,
     SharedMemoryError,
     Tensor,
     TensorError,
@@ -93,7 +101,12 @@ def test_closed_memory_is_refused(memory: CudaMemory) -> None:
         memory.array("FP32", (1,))
 
 
-@pytest.mark.parametrize("kind", [OnDevice, InDlpack, np.asarray])
+def managed(values: Any) -> InDlpack:
+    """In memory that the driver moves (kDLCUDAManaged)."""
+    return InDlpack(values, device=13)
+
+
+@pytest.mark.parametrize("kind", [OnDevice, InDlpack, LikeTorch, managed, np.asarray])
 def test_tensor_is_copied_there_whatever_it_comes_as(
     kind: Any, cupy: FakeCupy, memory: CudaMemory
 ) -> None:
@@ -116,6 +129,55 @@ def test_dlpack_of_the_host_is_taken_as_an_array_of_the_host(memory: CudaMemory)
     assert memory.put(values).datatype == "INT64"
     with pytest.raises(TensorError, match="got a InDlpack, expected a numpy array"):
         memory.put(InDlpack(values, device=1))
+
+
+def test_tensor_of_another_gpu_is_copied_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = FakeCupy(devices=2)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    values = np.arange(4, dtype=np.float32)
+    with CudaMemory.create(64, device=1) as memory:
+        memory.put(InDlpack(values, number=1))
+        assert cupy.moves == []
+        memory.put(InDlpack(values, number=0))
+        assert cupy.moves == [(0, 1)]
+        np.testing.assert_array_equal(memory.array("FP32", (4,)), values)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        BufferError("Can't export tensors that require gradient, use tensor.detach()"),
+        TypeError("bfloat16 is not supported"),
+    ],
+    ids=["gradient", "bfloat16"],
+)
+def test_tensor_that_its_library_does_not_give_is_refused_in_its_words(
+    refusal: Exception, memory: CudaMemory
+) -> None:
+    with pytest.raises(TensorError, match=f"LikeTorch on a GPU .*{re.escape(str(refusal))}.*BF16"):
+        memory.put(LikeTorch(np.zeros(1, np.float32), refuses=refusal))
+
+
+def test_lost_gpu_is_no_error_of_the_tensor(memory: CudaMemory) -> None:
+    lost = CUDARuntimeError("cudaErrorIllegalAddress")
+    with pytest.raises(SharedMemoryError, match="cudaErrorIllegalAddress"):
+        memory.put(InDlpack(np.zeros(1, np.float32), refuses=lost))
+
+
+@pytest.mark.parametrize("kind", [OnDevice, InDlpack, LikeTorch])
+def test_tensor_on_a_gpu_is_not_sent_by_way_of_the_host_unasked(kind: Any) -> None:
+    value = kind(np.zeros((1, 4), np.float32))
+    with pytest.raises(TensorError, match=rf"'x'.*{kind.__name__} lies on a GPU.*CudaMemory.put"):
+        build_request(InferRequest("m", {"x": value}))
+    with SharedMemory.create(64) as on_host, pytest.raises(TensorError, match="lies on a GPU"):
+        on_host.put(value)
+
+
+def test_outputs_are_given_on_to_other_libraries_where_they_lie(memory: CudaMemory) -> None:
+    result = read_response(response("FP32", [2, 3]), {"y": memory.room(24)})
+    again = np.from_dlpack(result["y"])  # as torch.from_dlpack does on a GPU
+    memory.array("FP32", (2, 3))[...] = 7
+    assert (again == 7).all()
 
 
 def test_bits_of_bf16_are_named(memory: CudaMemory) -> None:
