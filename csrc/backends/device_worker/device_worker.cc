@@ -224,6 +224,7 @@ void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
     if (is_stopping_) session->Kill("was stopped");
     is_needed = !parts_.empty() || is_stopping_;
     if (making_ != nullptr && making_->state_ != State::kMaking) making_.reset();  // it was removed
+    if (session == left_) return;
   }
   if (making_ == nullptr && !is_needed) {
     is_unneeded_ = true;
@@ -370,6 +371,7 @@ void DeviceWorker::EndSession(const std::string& how) {
     if (part->state_ != State::kFailed) EndPart(*part, how);
   }
   session_.reset();
+  left_.reset();
   last_end_ = how;
   changed_.NotifyAll();
 }

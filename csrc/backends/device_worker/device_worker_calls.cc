@@ -19,6 +19,8 @@ constexpr int64_t kEndGraceNs = 800 * kNsPerMs;    // to the end of a killed pro
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
+constexpr const char* kDoesNotEnd = "was killed and does not end";
+
 }  // namespace
 
 // In device_use.
@@ -124,8 +126,20 @@ Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::str
     }
     Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
   }
-  const std::string how = session_ == link.session ? "does not end" : last_end_;
+  if (session_ == link.session) Leave(link.session);
+  const std::string how = session_ == link.session ? kDoesNotEnd : last_end_;
   return Unavailable(StrCat(part.options_.label, ": ", Say(how), " while it ran the batch"));
+}
+
+void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
+  left_ = session;
+  last_end_ = kDoesNotEnd;
+  for (const auto& each : parts_) {
+    if (each->state_ != State::kReady) continue;
+    each->state_ = State::kWanted;
+    each->link_->socket.Close();  // wakes who waits there
+    each->link_.reset();
+  }
 }
 
 }  // namespace penstock
