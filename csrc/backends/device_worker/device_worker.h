@@ -160,6 +160,8 @@ class DeviceWorker {
   // In Run.
   Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
   Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
+  // Nothing more goes to a process that is to end, however long that takes.
+  void Leave(const std::shared_ptr<WorkerSession>& session) REQUIRES(mu_);
 
   // Constant after construction.
   const DeviceWorkerOptions options_;
@@ -173,6 +175,7 @@ class DeviceWorker {
   std::vector<std::shared_ptr<Part>> parts_ GUARDED_BY(mu_);  // models before their instances
   uint64_t ids_ GUARDED_BY(mu_) = 0;
   std::shared_ptr<WorkerSession> session_ GUARDED_BY(mu_);  // null: no process
+  std::shared_ptr<WorkerSession> left_ GUARDED_BY(mu_);     // session_, if it does not end
   std::string last_end_ GUARDED_BY(mu_) = "is being started";
   Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
   std::optional<RestartBudget> budget_ GUARDED_BY(mu_);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "device_harness.h"
 
 namespace penstock {
@@ -48,6 +50,41 @@ TEST(DeviceBudgetTest, NoBudget_IsNoRestart) {
   EXPECT_FALSE(RunRow(*instance, {-2}).ok());
   AwaitThat([&] { return WhyNot(*instance).find("it is not started again") != std::string::npos; });
   EXPECT_EQ(instance->restarts(), 0);
+}
+
+TEST(DeviceBudgetTest, ProcessThatDoesNotEnd_HoldsUpNobodyAndIsReplacedOnceItHas) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.launch.end_signal = 0;  // as if the driver held it: to kill it does nothing
+  const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const ScratchDirectory scratch;
+  auto model = MustLoadIn({worker}, FixtureLoad("m", {{"file", scratch.File("never")}}), 0.1);
+  auto other = MustLoadIn({worker}, FixtureLoad("n", {{"file", scratch.File("never")}}));
+  auto hangs = MustMake(*model);
+  auto waits = MustMake(*other);
+  const pid_t pid = WorkerPid(*hangs);
+  Status in_flight;
+  std::thread thread([&] { in_flight = RunRow(*waits, {-7}).status(); });
+  AwaitThat([&] { return std::filesystem::exists(scratch.File("never.waiting")); });
+  EXPECT_EQ(RunRow(*hangs, {-3}).status().ToString(),
+            "UNAVAILABLE: model 'm' version 1: the worker of GPU 0 was killed and does not end "
+            "while it ran the "
+            "batch");
+  thread.join();
+  EXPECT_EQ(in_flight.code(), StatusCode::kUnavailable);
+  EXPECT_FALSE(hangs->is_available());
+  EXPECT_EQ(WhyNot(*waits),
+            "model 'n' version 1: the worker of GPU 0 was killed and does not end and is being "
+            "started again");
+  kill(pid, SIGKILL);
+  AwaitAvailable(*hangs, true);
+  AwaitAvailable(*waits, true);
+  EXPECT_EQ(*RunRow(*waits, {3}), std::vector<float>{3});
+  const pid_t last = WorkerPid(*waits);
+  hangs.reset();
+  waits.reset();
+  model.reset();
+  other.reset();
+  kill(last, SIGKILL);
 }
 
 TEST(DeviceBudgetTest, ProgramThatDoesNotStart_FailsTheLoad) {

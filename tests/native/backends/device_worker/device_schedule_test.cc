@@ -42,7 +42,7 @@ void RunBatches(BackendInstance& instance, uint32_t seed, Outcomes* outcomes) {
   for (int i = 0; i < kBatches; ++i) {
     constexpr float kTroubles[] = {kExits, kCrashes, kLosesDevice, kThrows, kFails};
     const auto value = random() % 24 == 0 ? kTroubles[random() % std::size(kTroubles)]
-                                         : static_cast<float>(1 + random() % 1000);
+                                          : static_cast<float>(1 + random() % 1000);
     Count(value, RunRow(instance, {value}), outcomes);
   }
 }
