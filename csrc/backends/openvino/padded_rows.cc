@@ -18,6 +18,7 @@ void PaddedRows::SetInputs(std::span<const BatchInput> inputs,
                            ov::InferRequest* request) {
   const size_t padded = Choose(rows);
   if (padded != held_) {
+    Forget();  // should the next lines throw
     tensors_.resize(types.size());
     for (const BatchInput& input : inputs) {
       ov::Shape shape(input.tensor.shape.begin(), input.tensor.shape.end());
