@@ -12,12 +12,14 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "backends/device_use.h"
+#include "backends/model_signature.h"
+#include "backends/response_sender.h"
 #include "base/status.h"
 #include "memory/exported_memory.h"
 #include "memory/host_pool.h"
@@ -26,23 +28,6 @@
 #include "tensor/tensor_view.h"
 
 namespace penstock {
-
-// One input or output as the model file declares it.
-struct TensorSpec {
-  std::string name;
-  DataType dtype = DataType::kInvalid;
-  Shape dims;                // as in the file, batch dimension included; -1 = any
-  bool is_optional = false;  // inputs only: the model runs without it
-};
-
-struct ModelSignature {
-  std::vector<TensorSpec> inputs;
-  std::vector<TensorSpec> outputs;
-  // What a model that is code says of itself, for a configuration that does not say.
-  std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
-  bool is_decoupled = false;         // it answers a request with none, one or many responses
-  bool batches_dynamically = false;  // requests may share a batch
-};
 
 struct LoadOptions {
   std::string model_name;       // for messages
@@ -99,44 +84,6 @@ struct BatchOutput {
   DataType dtype = DataType::kInvalid;
   Shape shape;
   Buffer data;
-};
-
-// Takes the responses to one request of a model that answers its requests one by one: none, one or
-// many of them, during ExecuteRequests or after it, in any order among the requests.
-// Threading: thread-safe.
-// Ownership: shared by the engine and whoever answers. Dropped without Finish it ends its request
-// INTERNAL.
-// Lifecycle: Send* -> Finish or SendLast.
-// Blocking: never, nor do callbacks that it is given run under a lock of its caller.
-class ResponseSender {
- public:
-  virtual ~ResponseSender() = default;
-
-  // Sends one response: its outputs in any order, of the request's own rows (batch dimension
-  // included where the model has one). Not OK: nothing was sent, and the answerer had better end:
-  // CANCELLED, the client has gone; FAILED_PRECONDITION, after Finish; INTERNAL naming the output,
-  // where it does not fit the model's specification: the request has then been failed with it.
-  // Takes what it is given whatever room() says: who ignores that is bounded by an error,
-  // RESOURCE_EXHAUSTED, at some multiple of it.
-  virtual Status Send(std::vector<BatchOutput> outputs) = 0;
-  // The same, and ends the request OK: the response itself says that it is the last, which after
-  // Finish(OK) only a client learns that asked for an empty one behind it.
-  virtual Status SendLast(std::vector<BatchOutput> outputs) = 0;
-  // Ends the request; only the first call counts. A model that is not decoupled must have sent
-  // exactly one response where `status` is OK.
-  virtual void Finish(const Status& status) = 0;
-
-  // True once the client has gone or the request was failed: nothing is sent any more.
-  virtual bool is_cancelled() const = 0;
-  // How many more responses may be sent before the client has taken some of those before.
-  virtual size_t room() const = 0;
-  // Has `on_room` called once, on any thread, as soon as room() > 0 or is_cancelled(): at once where
-  // that is so already. Replaces one that was not called yet. Called by a transport, which waits:
-  // it is quick, and never throws.
-  virtual void NotifyRoom(std::function<void()> on_room) = 0;
-  // The same for is_cancelled() alone, for who waits for something else than room. Dropped at
-  // Finish.
-  virtual void NotifyCancelled(std::function<void()> on_cancelled) = 0;
 };
 
 // One request of a batch, for backends that answer requests one by one. Its rows in the batch's
@@ -209,28 +156,6 @@ class BackendInstance {
   }
 };
 
-// A batch size that a model has a graph for on a device, and what ran in it since the load.
-struct GraphUse {
-  uint32_t rows = 0;         // of the graph: the bucket
-  uint64_t runs = 0;         // batches
-  uint64_t padded_rows = 0;  // computed and thrown away
-};
-
-// What a model holds of a device that is not the CPU, and how its batches ran there. Plain numbers
-// and strings: it is also told from one process to another.
-struct DeviceUse {
-  std::string kind = "GPU";
-  int64_t id = 0;                   // as the process that loaded the model counts them
-  std::string name;                 // "NVIDIA H200"
-  std::string uuid;                 // "GPU-5a1c...", as nvidia-smi writes it
-  uint64_t memory_bytes = 0;        // by how much the device's free memory shrank with the load
-  uint64_t graph_bytes = 0;         // what graphs and their contexts hold of that
-  uint64_t graph_budget_bytes = 0;  // and may hold
-  std::vector<GraphUse> graphs;     // ascending by rows
-  uint64_t uncaptured_runs = 0;     // batches without a graph
-  uint64_t uncaptured_padded_rows = 0;
-};
-
 // A loaded model.
 // Threading: thread-safe.
 // Ownership: outlives its instances.
@@ -243,7 +168,7 @@ class BackendModel {
   virtual std::string runs_on() const { return "CPU"; }
   // One entry for each device that is not the CPU.
   // Cost: asked at each scrape.
-  // Blocking: never.
+  // Blocking: never, but for a moment where a worker is asked.
   virtual std::vector<DeviceUse> device_use() const { return {}; }
   virtual Result<std::unique_ptr<BackendInstance>> CreateInstance(
       const InstanceOptions& options) = 0;

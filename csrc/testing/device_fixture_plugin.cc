@@ -159,6 +159,8 @@ class PlanModel : public BackendModel {
   PlanModel(std::unique_ptr<BackendModel> plan, FakeGpu& gpu) : plan_(std::move(plan)), gpu_(gpu) {}
 
   const ModelSignature& signature() const override { return plan_->signature(); }
+  std::string runs_on() const override { return plan_->runs_on(); }
+  std::vector<DeviceUse> device_use() const override { return plan_->device_use(); }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override {
     PENSTOCK_ASSIGN_OR_RETURN(auto instance, plan_->CreateInstance(options));
     return std::unique_ptr<BackendInstance>(

@@ -19,11 +19,13 @@
 //     OPEN      on the process's own socket: the end of one more connection, attached
 //     LOAD      on a connection of its own: the model is `batch` from now on; body = what to load; the
 //               worker answers DESCRIBED, and keeps the model until the connection is closed
+//     USE       there: what does the model use of its devices? The answer is USED
 //   worker -> server
 //     DESCRIBED body = signature; the model is imported, and waits for START
 //     READY     the model takes batches
 //     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends, or
 //               closes the connection where it is one of several; value = a status code, or 0
+//     USED      body = that
 //     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1
 //     RESPONSE  of a decoupled model: batch, request; body = results, one. value 1: it is the last of
 //               its request; 3: there is no body, only that. After a body the worker waits for TAKEN
@@ -75,12 +77,14 @@ enum class WorkerPacketKind : uint32_t {
   kTaken = 7,
   kOpen = 8,
   kLoad = 9,
+  kUse = 10,
   kDescribed = 32,
   kReady = 33,
   kFailed = 34,
   kGrow = 35,
   kResponse = 36,
   kDone = 37,
+  kUsed = 38,
 };
 
 struct WorkerPacket {

@@ -12,12 +12,12 @@
 
 #include "base/log.h"
 #include "base/strcat.h"
+#include "worker/worker_limits.h"
 
 namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
-constexpr double kNsPerS = 1e9;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
 constexpr int64_t kStopGraceNs = 5'000 * kNsPerMs;   // to end by itself
 constexpr int64_t kCloseGraceNs = 1'000 * kNsPerMs;  // from a closed connection to the end
@@ -30,13 +30,6 @@ constexpr int kPacketsAtOnce = 64;
 int64_t NowNs() { return Clock::System().NowNs(); }
 
 int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limit_ns; }
-
-std::string Seconds(int64_t ns) {
-  std::string text = std::to_string(static_cast<double>(ns) / kNsPerS);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.back() == '.') text.pop_back();
-  return text;
-}
 
 }  // namespace
 

@@ -51,6 +51,14 @@ inline Status ReadWorkerLimits(const std::map<std::string, std::string>& paramet
   return ReadNumber(parameters, kLoadLimit, kMaxWorkerSeconds, &limits->load_limit_s);
 }
 
+// "0.5": for messages.
+inline std::string Seconds(int64_t ns) {
+  std::string text = std::to_string(static_cast<double>(ns) / 1e9);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+
 inline int64_t Nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
 
 }  // namespace penstock

@@ -169,6 +169,15 @@ async def test_warm_up_runs_on_the_real_model(tmp_path: Path) -> None:
         assert await served.add(0) == 1
 
 
+async def test_version_says_what_runs_it_and_on_what(tmp_path: Path) -> None:
+    save_adder(tmp_path / "adder" / "1" / "model.onnx", 1)
+    async with serve(tmp_path) as served:
+        (version,) = served.manager.statistics("adder")
+        assert (version.runs_on, version.counters["devices"]) == ("CPU", [])
+        assert version.engine.startswith("ONNX Runtime 1.")
+        assert served.manager.metadata("adder").runs_on == "CPU"
+
+
 async def test_reshape_and_settings_reach_the_real_model(tmp_path: Path) -> None:
     save_adder(tmp_path / "adder" / "1" / "model.onnx", 1, width=4)
     (tmp_path / "adder" / "config.pbtxt").write_text(

@@ -114,7 +114,7 @@ EXPECTED = [
     None,
     "StatusCode.NOT_FOUND Request for unknown model: 'no-such-model' is not found "
     "no-such-model r1 {}\n",
-    "digits 1 READY \nX FP32 (-1, 64)\n4.5 rows per batch\n",
+    "digits 1 READY \n\nX FP32 (-1, 64)\n4.5 rows per batch\n",
     "RUNNING 900 of 1797\nDONE 1797 of 1797\n",
     "",
 ]

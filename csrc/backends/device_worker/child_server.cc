@@ -151,9 +151,16 @@ void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) 
     MutexLock lock(mu_);
     models_[packet.batch] = model;
   }
-  const std::string description = EncodeDeviceDescription(
-      {std::string(model->backend->description()), ToWorkerSignature(model->model->signature())});
-  if (channel.SendBody({.kind = WorkerPacketKind::kDescribed}, description)) channel.Receive();
+  const std::string description =
+      EncodeDeviceDescription({std::string(model->backend->description()), model->model->runs_on(),
+                               ToWorkerSignature(model->model->signature())});
+  bool is_wanted = channel.SendBody({.kind = WorkerPacketKind::kDescribed}, description);
+  while (is_wanted) {
+    const std::optional<WorkerPacket> asked = channel.Receive();
+    is_wanted = asked && asked->kind == WorkerPacketKind::kUse &&
+                channel.SendBody({.kind = WorkerPacketKind::kUsed},
+                                 EncodeDeviceUses(model->model->device_use()));
+  }
   MutexLock lock(mu_);
   models_.erase(packet.batch);  // freed by who has it last, before the connection is closed
 }

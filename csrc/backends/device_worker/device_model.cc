@@ -4,6 +4,11 @@
 #include "base/strcat.h"
 
 namespace penstock {
+namespace {
+
+constexpr std::string_view kOnlyDevice = "GPU 0";  // as a worker calls the one that it sees
+
+}  // namespace
 
 Result<std::shared_ptr<HeldPart>> HeldPart::Make(std::shared_ptr<DeviceWorker> worker,
                                                  WorkerPartOptions options) {
@@ -36,14 +41,40 @@ Result<std::unique_ptr<DeviceModel>> DeviceModel::Load(
                                                                  .document = document,
                                                                  .load_limit_ns = limits.load_ns}));
     model->models_.push_back(std::move(part));
-    const DeviceDescription& first = model->models_.front()->part()->description();
-    if (!(model->models_.back()->part()->description() == first)) {
+    const WorkerSignature& first = model->models_.front()->part()->description().signature;
+    if (!(model->models_.back()->part()->description().signature == first)) {
       return FailedPrecondition(StrCat(model->label_, ": on ", worker->device(),
                                        " it is another model than on ", workers.front()->device()));
     }
   }
   model->signature_ = ToModelSignature(model->models_.front()->part()->description().signature);
   return model;
+}
+
+std::string DeviceModel::runs_on() const {
+  std::string text;
+  for (const auto& model : models_) {
+    std::string_view said = model->part()->description().runs_on;
+    text += text.empty() ? "" : "; ";
+    if (said.starts_with(kOnlyDevice)) {
+      text += model->worker()->device();
+      said.remove_prefix(kOnlyDevice.size());
+    }
+    text += said;
+  }
+  return text;
+}
+
+std::vector<DeviceUse> DeviceModel::device_use() const {
+  std::vector<DeviceUse> uses;
+  for (size_t i = 0; i < models_.size(); ++i) {
+    DeviceWorker& worker = *models_[i]->worker();
+    for (DeviceUse& use : worker.device_use(*models_[i]->part())) {
+      use.id = worker.number().value_or(static_cast<int64_t>(i));
+      uses.push_back(std::move(use));
+    }
+  }
+  return uses;
 }
 
 Result<std::unique_ptr<BackendInstance>> DeviceModel::CreateInstance(

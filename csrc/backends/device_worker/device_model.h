@@ -69,6 +69,8 @@ class DeviceModel final : public BackendModel {
       const std::string& document, Limits limits);
 
   const ModelSignature& signature() const override { return signature_; }
+  std::string runs_on() const override;
+  std::vector<DeviceUse> device_use() const override;
   const std::string& engine() const { return models_.front()->part()->description().engine; }
   // Instances take the devices in turn.
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;

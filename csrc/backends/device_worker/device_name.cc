@@ -65,6 +65,12 @@ Result<std::string> VisibleDevice(std::string_view device, const char* visible) 
                          " others (CUDA_VISIBLE_DEVICES)"));
 }
 
+std::optional<int64_t> DeviceNumber(std::string_view device) {
+  const auto number = Number(device);
+  if (!number) return std::nullopt;
+  return static_cast<int64_t>(*number);
+}
+
 std::string DeviceLabel(std::string_view device) {
   return Number(device) ? StrCat("GPU ", device) : std::string(device);
 }

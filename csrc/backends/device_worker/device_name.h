@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,6 +16,9 @@ namespace penstock {
 // UUID, "GPU-..." or "MIG-...", which stays as it is. NOT_FOUND where this process does not see it;
 // INVALID_ARGUMENT where it is neither.
 Result<std::string> VisibleDevice(std::string_view device, const char* visible);
+
+// The number that `device` is, if it is one.
+std::optional<int64_t> DeviceNumber(std::string_view device);
 
 // "GPU 0" of a number, a UUID as it is: for messages.
 std::string DeviceLabel(std::string_view device);

@@ -11,15 +11,14 @@
 
 #include "base/clock.h"
 #include "base/strcat.h"
+#include "worker/worker_limits.h"
 
 namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
-constexpr double kNsPerS = 1e9;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
 constexpr int64_t kCloseGraceNs = 400 * kNsPerMs;    // from a closed connection to the end
-constexpr int64_t kEndGraceNs = 800 * kNsPerMs;      // to the end of a killed process, for a batch
 constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
 constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
 constexpr size_t kLogReadBytes = 64 << 10;
@@ -30,13 +29,6 @@ constexpr int kMostEndsWhileMade = 2;
 int64_t NowNs() { return Clock::System().NowNs(); }
 
 int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limit_ns; }
-
-std::string Seconds(int64_t ns) {
-  std::string text = std::to_string(static_cast<double>(ns) / kNsPerS);
-  text.erase(text.find_last_not_of('0') + 1);
-  if (text.back() == '.') text.pop_back();
-  return text;
-}
 
 std::string InOwnWords(const std::string& how) {
   return how == StrCat("exited with code ", kDeviceLostExit) ? "lost the device and ended" : how;
@@ -232,6 +224,7 @@ void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
     if (is_stopping_) session->Kill("was stopped");
     is_needed = !parts_.empty() || is_stopping_;
     if (making_ != nullptr && making_->state_ != State::kMaking) making_.reset();  // it was removed
+    if (session == left_) return;
   }
   if (making_ == nullptr && !is_needed) {
     is_unneeded_ = true;
@@ -378,6 +371,7 @@ void DeviceWorker::EndSession(const std::string& how) {
     if (part->state_ != State::kFailed) EndPart(*part, how);
   }
   session_.reset();
+  left_.reset();
   last_end_ = how;
   changed_.NotifyAll();
 }
@@ -424,64 +418,6 @@ void DeviceWorker::WaitBeforeRestart(int64_t delay_ns) {
   const int64_t until_ns = NowNs() + delay_ns;
   MutexLock lock(mu_);
   while (!is_stopping_ && NowNs() < until_ns) Clock::System().WaitUntil(changed_, mu_, until_ns);
-}
-
-// In Run.
-
-Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
-  MutexLock lock(mu_);
-  if (part.state_ == State::kReady && part.link_ != nullptr) return part.link_;
-  const std::string& label = part.options_.label;
-  if (part.state_ == State::kFailed) {
-    return Unavailable(StrCat(label, ": it could not be loaded again on ", options_.device, ": ",
-                              part.status_.message()));
-  }
-  if (!given_up_.ok()) return Unavailable(StrCat(label, ": ", given_up_.message()));
-  return Unavailable(StrCat(label, ": ", Say(last_end_), " and is being started again"));
-}
-
-Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
-                                       SlabArena* arena) {
-  MutexLock run(part.run_mu_);
-  PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
-  const Status sent = link->channel.SendRun(batch, ++part.batches_, arena, /*streams=*/false);
-  if (sent.code() == StatusCode::kUnavailable) {
-    return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
-  }
-  PENSTOCK_RETURN_IF_ERROR(sent);
-  auto answers = link->channel.AwaitDone(part.batches_, 1);
-  if (answers.ok()) return std::move((*answers)[0]);
-  switch (answers.status().code()) {
-    case StatusCode::kDeadlineExceeded:
-      return AwaitEnd(
-          part, *link,
-          StrCat("was killed, for a batch of ", part.options_.label, " took longer than ",
-                 Seconds(part.options_.execution_limit_ns), " s"));
-    case StatusCode::kInvalidArgument:
-      return AwaitEnd(
-          part, *link,
-          StrCat("was killed, for it broke the protocol: ", answers.status().message()));
-    default:
-      return AwaitEnd(part, *link, "");
-  }
-}
-
-// Waits a moment for the end of a process that is of no use any more, and says how it came.
-// `kill_how` is empty where it is likely to have ended by itself.
-Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) {
-  if (!kill_how.empty()) link.session->Kill(kill_how);
-  bool is_killed = !kill_how.empty();
-  const int64_t begin_ns = NowNs();
-  MutexLock lock(mu_);
-  while (session_ == link.session && NowNs() - begin_ns < kEndGraceNs) {
-    if (!is_killed && NowNs() - begin_ns >= kCloseGraceNs) {
-      is_killed = true;
-      link.session->Kill("was killed, for it closed a connection");
-    }
-    Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
-  }
-  const std::string how = session_ == link.session ? "does not end" : last_end_;
-  return Unavailable(StrCat(part.options_.label, ": ", Say(how), " while it ran the batch"));
 }
 
 }  // namespace penstock

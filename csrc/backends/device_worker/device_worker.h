@@ -30,7 +30,8 @@
 namespace penstock {
 
 struct DeviceWorkerOptions {
-  std::string device;  // "GPU 0": for messages and the log
+  std::string device;             // "GPU 0": for messages and the log
+  std::optional<int64_t> number;  // of the device, as this process counts them; a UUID has none
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;
@@ -62,7 +63,7 @@ class WorkerPart {
   enum class State { kWanted, kMaking, kReady, kFailed, kGone };
 
   // A connection of one life of the process.
-  struct Link {
+  struct Link : std::enable_shared_from_this<Link> {
     Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
         : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
     const std::shared_ptr<WorkerSession> session;
@@ -73,8 +74,11 @@ class WorkerPart {
   const WorkerPartOptions options_;
   DeviceDescription description_;  // constant once it was ready
 
-  Mutex run_mu_;  // one batch at a time; before the worker's mu_
+  Mutex run_mu_;  // one batch, or question, at a time; before the worker's mu_
   uint64_t batches_ GUARDED_BY(run_mu_) = 0;
+  // Of a model.
+  std::vector<DeviceUse> uses_ GUARDED_BY(run_mu_);  // as last told
+  std::weak_ptr<Link> asked_ GUARDED_BY(run_mu_);    // where an answer has yet to come
 
   // Guarded by the worker's mu_.
   uint64_t id_ = 0;
@@ -99,6 +103,7 @@ class DeviceWorker {
   DeviceWorker& operator=(const DeviceWorker&) = delete;
 
   const std::string& device() const { return options_.device; }
+  std::optional<int64_t> number() const { return options_.number; }
 
   // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
   // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how. A model
@@ -108,6 +113,9 @@ class DeviceWorker {
 
   // Whether Run would find it.
   bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
+  // What a model uses of the device, as the worker says now, or said last where it does not at once.
+  // Blocking: for kUseWaitNs at most, and not again until that answer has come.
+  std::vector<DeviceUse> device_use(WorkerPart& part) EXCLUDES(mu_);
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
 
@@ -120,6 +128,8 @@ class DeviceWorker {
   using Part = WorkerPart;
   using Link = WorkerPart::Link;
   using State = WorkerPart::State;
+
+  static constexpr int64_t kUseWaitNs = 20'000'000;
 
   // On the thread.
   void Watch() noexcept;
@@ -143,9 +153,15 @@ class DeviceWorker {
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
 
+  // In device_use.
+  void Ask(Part& part, Link& link) REQUIRES(part.run_mu_);
+  Status TakeUse(Part& part, Link& link, const WorkerPacket& packet) REQUIRES(part.run_mu_);
+
   // In Run.
   Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
   Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
+  // Nothing more goes to a process that is to end, however long that takes.
+  void Leave(const std::shared_ptr<WorkerSession>& session) REQUIRES(mu_);
 
   // Constant after construction.
   const DeviceWorkerOptions options_;
@@ -159,6 +175,7 @@ class DeviceWorker {
   std::vector<std::shared_ptr<Part>> parts_ GUARDED_BY(mu_);  // models before their instances
   uint64_t ids_ GUARDED_BY(mu_) = 0;
   std::shared_ptr<WorkerSession> session_ GUARDED_BY(mu_);  // null: no process
+  std::shared_ptr<WorkerSession> left_ GUARDED_BY(mu_);     // session_, if it does not end
   std::string last_end_ GUARDED_BY(mu_) = "is being started";
   Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
   std::optional<RestartBudget> budget_ GUARDED_BY(mu_);

@@ -48,6 +48,7 @@ Result<std::shared_ptr<DeviceWorker>> DeviceWorkers::Find(const std::string& dev
   }
   DeviceWorkerOptions options;
   options.device = DeviceLabel(device);
+  options.number = DeviceNumber(device);
   options.launch.arguments = {*found + kProgram};
   options.launch.arguments.insert(options.launch.arguments.end(), directories_.begin(),
                                   directories_.end());

@@ -1,10 +1,11 @@
-// What a device worker is told to load, and what it says of it: bodies of LOAD and DESCRIBED.
+// What a device worker is told to load, and what it says of it: bodies of LOAD, DESCRIBED and USED.
 
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "backends/backend.h"
 #include "base/status.h"
@@ -17,7 +18,11 @@ inline constexpr int kDeviceLostExit = 86;
 
 //   load      = backend text, options map, model_name text, version i64, path text,
 //               model_directory text, parameters map, config_json text
-//   described = engine text, signature (worker/messages.h)
+//   described = engine text, runs_on text, signature (worker/messages.h)
+//   used      = count u32, use*
+//   use       = kind text, id i64, name text, uuid text, memory u64, graph memory u64, its budget u64,
+//               uncaptured runs u64, uncaptured padded rows u64, graphs u32, graph*
+//   graph     = rows u32, runs u64, padded rows u64
 //   text      = size u32, bytes
 //   map       = count u32, (key text, value text)*
 struct DeviceLoad {
@@ -27,7 +32,8 @@ struct DeviceLoad {
 };
 
 struct DeviceDescription {
-  std::string engine;  // Backend::description()
+  std::string engine;   // Backend::description()
+  std::string runs_on;  // BackendModel::runs_on(), as the worker counts devices
   WorkerSignature signature;
 
   bool operator==(const DeviceDescription&) const = default;
@@ -39,5 +45,8 @@ Result<DeviceLoad> DecodeDeviceLoad(std::span<const uint8_t> body);
 std::string EncodeDeviceDescription(const DeviceDescription& description);
 // INVALID_ARGUMENT where it cannot be read.
 Result<DeviceDescription> DecodeDeviceDescription(std::span<const uint8_t> body);
+std::string EncodeDeviceUses(std::span<const DeviceUse> uses);
+// INVALID_ARGUMENT where it cannot be read.
+Result<std::vector<DeviceUse>> DecodeDeviceUses(std::span<const uint8_t> body);
 
 }  // namespace penstock

@@ -65,7 +65,7 @@ class PlanReplica {
   gpu::Device& device_;
   const int ordinal_;
   const gpu::RegisteredMemory* const registered_;  // null: there is none
-  size_t memory_bytes_ = 0;  // constant after Load
+  size_t memory_bytes_ = 0;                        // constant after Load
   // In this order: lanes go first.
   std::unique_ptr<PlanEngine> engine_;
   std::unique_ptr<gpu::PinnedPool> pool_;

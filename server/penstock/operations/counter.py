@@ -23,6 +23,7 @@ __all__ = ["CounterSettings", "GraphSource", "OperationCount", "OperationCounter
 _MOST_REMEMBERED = 256
 _MOST_ANSWER_BYTES = 1 << 20
 _MOST_TEXT = 300
+_JOIN_S = 5.0  # a plan may be large; its reader ends with the process
 
 _log = logging.getLogger("penstock.operations")
 
@@ -33,13 +34,13 @@ class CounterSettings:
 
     Attributes:
         limit_s: of CPU, and a few times that of the clock: it gives way to whatever else runs.
-        limit_bytes: of the child's address space, beside the model's file itself.
-        command: of the child.
+        limit_bytes: of the child's address space, beside three times the model's file.
+        command: of the child; nothing is imported from the directory that the server runs in.
     """
 
     limit_s: int = 60
-    limit_bytes: int = 4 << 30
-    command: Sequence[str] = (sys.executable, "-m", "penstock.operations.child")
+    limit_bytes: int = 1 << 30
+    command: Sequence[str] = (sys.executable, "-P", "-m", "penstock.operations.child")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class _State:
 class OperationCounter:
     """Counts what it is asked for, in order.
 
-    Threading: thread-safe. Blocking: `close`, until the child has been ended; `wait`.
+    Threading: thread-safe. Blocking: `close`, until the child has been ended, for seconds at most;
+    `wait`.
     Ownership: owns a thread while there is something to count, and its child.
     """
 
@@ -130,7 +132,7 @@ class OperationCounter:
             if process is not None and process.poll() is None:
                 process.kill()
         if thread is not None:
-            thread.join()
+            thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while (count := self._next()) is not None:

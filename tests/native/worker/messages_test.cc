@@ -37,6 +37,34 @@ std::vector<uint8_t> GoodSignature() {
   return body;
 }
 
+TEST(WorkerMessagesTest, WorkersSide_IsReadAsItWasWritten) {
+  const auto bytes = [](const std::string& body) {
+    return std::span(reinterpret_cast<const uint8_t*>(body.data()), body.size());
+  };
+  const auto signature = DecodeSignature(GoodSignature());
+  std::string body;
+  EncodeSignature(*signature, &body);
+  EXPECT_TRUE(*DecodeSignature(bytes(body)) == *signature);
+  body.clear();
+  EncodeResult({StatusCode::kOk, "", {{0, DataType::kFp32, {2}, 64, 8}}}, &body);
+  const auto results = DecodeResults(bytes(body), 72, 1);
+  ASSERT_TRUE(results.ok());
+  EXPECT_EQ(results->at(0).outputs.at(0).offset, 64);
+  const std::vector<WorkerInput> inputs = {{1, DataType::kInt8, {2, 3}, 7, 128, 6}};
+  const std::vector<size_t> wanted = {2, 0};
+  EncodeRun(inputs, wanted, {}, &body);
+  const auto run = DecodeRun(bytes(body));
+  ASSERT_TRUE(run.ok());
+  EXPECT_EQ(run->wanted, wanted);
+  EXPECT_EQ(run->inputs.at(0).shape, inputs[0].shape);
+  EXPECT_EQ(run->inputs.at(0).slab, 7);
+  for (size_t size = 0; size < body.size(); ++size) {
+    EXPECT_FALSE(DecodeRun(bytes(body.substr(0, size))).ok());
+  }
+  EncodeRun(inputs, wanted, std::vector<WorkerRequest>(1), &body);
+  EXPECT_FALSE(DecodeRun(bytes(body)).ok());
+}
+
 TEST(WorkerMessagesTest, Results_AreRead) {
   const auto results = DecodeResults(GoodResults(), 72, 1);
   ASSERT_TRUE(results.ok()) << results.status().ToString();

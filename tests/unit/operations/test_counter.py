@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from tests.support.models import onnx_files
 
 from penstock.operations.counter import CounterSettings, OperationCounter
 
 WAIT_S = 60.0
+OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("my.own", 1)]
 FIFTY = 'import json, sys; json.load(sys.stdin); print(json.dumps({"operations": 50}))'
 
 
@@ -135,6 +139,56 @@ def test_child_says_what_a_file_is_not(path: Path, log: pytest.LogCaptureFixture
     ]
 
 
+def model(
+    nodes: list[onnx.NodeProto],
+    functions: list[onnx.FunctionProto],
+    **constants: int,
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=OPSETS, ir_version=8, functions=functions)
+    content: bytes = made.SerializeToString()
+    return content
+
+
+def test_graph_that_grows_without_end_is_given_up(
+    path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """Each function calls the one before it twice."""
+
+    def call(of: int, given: str, made: str) -> onnx.NodeProto:
+        return helper.make_node(f"F{of}", [given], [made], domain="my.own")
+
+    def function(at: int) -> onnx.FunctionProto:
+        nodes = [call(at - 1, "a", "c"), call(at - 1, "c", "b")]
+        if at == 0:
+            nodes = [helper.make_node("Relu", ["a"], ["b"])]
+        return helper.make_function("my.own", f"F{at}", ["a"], ["b"], nodes, OPSETS)
+
+    path.write_bytes(model([call(59, "x", "y")], [function(at) for at in range(60)]))
+    assert answer_of(OperationCounter(CounterSettings(limit_s=1)), path, x=(1, 8)) is None
+    (line,) = log.messages
+    assert "more time than counting may have" in line or "more memory" in line
+
+
+def test_graph_that_asks_for_all_memory_is_given_up(
+    path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    nodes = [
+        helper.make_node("Range", ["begin", "end", "step"], ["r"]),
+        helper.make_node("Cast", ["r"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["x", "r"], ["y"]),
+    ]
+    path.write_bytes(model(nodes, [], begin=0, end=2**40, step=1))
+    assert answer_of(OperationCounter(), path, x=(1, 8)) is None
+    assert "it takes more memory than counting may have" in log.messages[0]
+
+
 def test_child_has_bounds(path: Path, log: pytest.LogCaptureFixture) -> None:
     """Too little memory for what it imports."""
     made = OperationCounter(CounterSettings(limit_bytes=64 << 20))
@@ -164,3 +218,13 @@ def test_plan_is_asked_of_what_built_it(tmp_path: Path) -> None:
     settings = CounterSettings(command=("/nonexistent",))
     assert answer_of(OperationCounter(settings, of_plan), plan) == 7
     assert asked == [plan]
+
+
+def test_child_imports_nothing_from_where_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    onnx_files.write_model(tmp_path, "m", onnx_files.row_sums())
+    (path,) = tmp_path.rglob("*.onnx")
+    assert answer_of(OperationCounter(), path, INPUT0=(1, 4, 4)) == 0

@@ -18,6 +18,7 @@ struct Fault {
   const char* name;
   float value;  // that a batch begins with
   const char* how;
+  const char* limit_s = "60";
 };
 
 class DeviceFaultTest : public testing::Test {
@@ -29,14 +30,15 @@ class DeviceFaults : public DeviceFaultTest, public testing::WithParamInterface<
 
 TEST_P(DeviceFaults, EndEverythingInFlightAndTheWorkerComesBack) {
   const ScratchDirectory scratch;
-  const auto model = MustLoad(
-      workers_, FixtureLoad("m", {{"execution_limit_s", "0.2"}, {"file", scratch.File("never")}}));
+  const auto model = MustLoad(workers_, FixtureLoad("m", {{"execution_limit_s", GetParam().limit_s},
+                                                          {"file", scratch.File("never")}}));
   const auto other_model = MustLoad(workers_, FixtureLoad("n", {{"file", scratch.File("never")}}));
   const auto instance = MustMake(*model);
   const auto other = MustMake(*other_model);
   const pid_t pid = WorkerPid(*instance);
   Status in_flight;
   std::thread waits([&] { in_flight = RunRow(*other, {-7}).status(); });
+  AwaitThat([&] { return std::filesystem::exists(scratch.File("never.waiting")); });
   const Status status = RunRow(*instance, {GetParam().value}).status();
   waits.join();
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
@@ -59,7 +61,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Fault{"exits", -1, "exited with code 7 while it ran the batch"},
                     Fault{"crashes", -2, "was killed by SIGSEGV while it ran the batch"},
                     Fault{"hangs", -3,
-                          "was killed, for a batch of model 'm' version 1 took longer than 0.2 s"},
+                          "was killed, for a batch of model 'm' version 1 took longer than 0.2 s",
+                          "0.2"},
                     Fault{"loses_the_device", -4, "lost the device and ended"},
                     Fault{"writes_nonsense", -8,
                           "was killed, for it broke the protocol: a packet of another size"}),
@@ -98,7 +101,9 @@ TEST_F(DeviceFaultTest, WorkerThatIsKilledOrStopped_ComesBack) {
   kill(WorkerPid(*instance), SIGKILL);
   AwaitThat([&] { return instance->restarts() == 1 && instance->is_available(); });
   EXPECT_EQ(*RunRow(*instance, {5}), std::vector<float>{5});
-  kill(WorkerPid(*instance), SIGSTOP);
+  const pid_t pid = WorkerPid(*instance);
+  kill(pid, SIGSTOP);
+  AwaitThat([pid] { return IsStopped(pid); });
   EXPECT_EQ(RunRow(*instance, {5}).status().code(), StatusCode::kUnavailable);
   AwaitAvailable(*instance, true);
   EXPECT_EQ(*RunRow(*instance, {5}), std::vector<float>{5});

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 
 #include <cstdlib>
 #include <cstring>
@@ -65,6 +66,26 @@ inline std::unique_ptr<DeviceModel> MustLoad(DeviceWorkers& workers, const LoadO
   return *std::move(model);
 }
 
+// A worker whose options a test may change.
+inline DeviceWorkerOptions WorkerOfTests() {
+  DeviceWorkerOptions options;
+  options.device = "GPU 0";
+  options.launch.arguments = {StrCat(PENSTOCK_PLUGIN_DIRECTORY, "/penstock_device_worker"),
+                              PENSTOCK_FIXTURE_DIRECTORY};
+  options.launch.end_signal = SIGKILL;
+  return options;
+}
+
+inline std::unique_ptr<DeviceModel> MustLoadIn(
+    const std::vector<std::shared_ptr<DeviceWorker>>& workers, const LoadOptions& options,
+    double execution_limit_s = 0) {
+  auto model = DeviceModel::Load(StrCat("model '", options.model_name, "' version 1"), workers,
+                                 EncodeDeviceLoad({"device_fixture", {}, options}),
+                                 {0, static_cast<int64_t>(execution_limit_s * 1e9)});
+  EXPECT_TRUE(model.ok()) << model.status().ToString();
+  return *std::move(model);
+}
+
 inline std::unique_ptr<BackendInstance> MustMake(DeviceModel& model) {
   auto instance = model.CreateInstance({"i"});
   EXPECT_TRUE(instance.ok()) << instance.status().ToString();
@@ -107,6 +128,16 @@ void AwaitThat(const Condition& condition) {
   CondVar never;
   MutexLock lock(mu);
   while (!condition()) never.WaitFor(mu, 1'000'000);
+}
+
+// Whether all threads of a process are.
+inline bool IsStopped(pid_t pid) {
+  for (const auto& thread : std::filesystem::directory_iterator(StrCat("/proc/", pid, "/task"))) {
+    std::ifstream file(thread.path() / "stat");
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (text.find(") T ") == std::string::npos) return false;
+  }
+  return true;
 }
 
 inline void AwaitAvailable(const BackendInstance& instance, bool is_available) {

@@ -112,11 +112,17 @@ TEST_F(DeviceRunTest, LastModelThatGoes_EndsTheProcess) {
 
 TEST_F(DeviceRunTest, PlanOnAFakeGpu_IsServed) {
   const ScratchDirectory scratch;
-  LoadOptions options = FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}});
+  LoadOptions options = FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}}, {"3"});
   options.path = scratch.Write("model.plan", "fake-plan");
   const auto model = MustLoad(workers_, options);
   EXPECT_EQ(model->signature().inputs.size(), 2);
   EXPECT_TRUE(MustMake(*model)->is_available());
+  EXPECT_EQ(model->runs_on(), "GPU 3 (Fake GPU)");
+  const auto uses = model->device_use();
+  ASSERT_EQ(uses.size(), 1);
+  EXPECT_EQ(uses[0].id, 3);
+  EXPECT_EQ(uses[0].name, "Fake GPU");
+  EXPECT_EQ(uses[0].graphs.size(), 4);
 }
 
 TEST(DeviceProgramTest, DirectoriesWithoutIt_AreAReason) {

@@ -1,0 +1,145 @@
+// DeviceWorker, as far as its callers' threads go: batches, and what a model uses.
+
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "backends/device_worker/device_worker.h"
+#include "base/clock.h"
+#include "base/strcat.h"
+#include "worker/worker_limits.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kNsPerMs = 1'000'000;
+constexpr int64_t kCloseGraceNs = 400 * kNsPerMs;  // from a closed connection to the end
+constexpr int64_t kEndGraceNs = 800 * kNsPerMs;    // to the end of a killed process
+
+int64_t NowNs() { return Clock::System().NowNs(); }
+
+constexpr const char* kDoesNotEnd = "was killed and does not end";
+
+}  // namespace
+
+// In device_use.
+
+std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
+  MutexLock run(part.run_mu_);
+  const auto link = Current(part);
+  if (link.ok()) Ask(part, **link);
+  return part.uses_;
+}
+
+void DeviceWorker::Ask(Part& part, Link& link) {
+  int64_t until_ns = 0;  // who was kept waiting before is not again
+  if (part.asked_.lock().get() != &link) {
+    if (!link.socket.TrySend({.kind = WorkerPacketKind::kUse})) return;
+    part.asked_ = link.weak_from_this();
+    until_ns = NowNs() + kUseWaitNs;
+  }
+  Status status;
+  while (status.ok() && !part.asked_.expired()) {
+    pollfd answer{link.socket.fd(), POLLIN, 0};
+    const int64_t left_ms = std::max<int64_t>((until_ns - NowNs()) / kNsPerMs, 0);
+    if (poll(&answer, 1, static_cast<int>(left_ms)) <= 0) return;
+    WorkerPacket packet;
+    switch (link.socket.Receive(/*wait=*/false, &packet)) {
+      case PacketSocket::Received::kPacket:
+        status = TakeUse(part, link, packet);
+        break;
+      case PacketSocket::Received::kGarbage:
+        status = InvalidArgument("a packet of another size");
+        break;
+      default:
+        return;
+    }
+  }
+  if (status.ok()) return;
+  link.session->Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+}
+
+Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
+  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.Grow(packet.size);
+  if (packet.kind != WorkerPacketKind::kUsed) {
+    return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
+                                  " where it was asked for what a model uses"));
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
+  PENSTOCK_ASSIGN_OR_RETURN(part.uses_, DecodeDeviceUses(body));
+  part.asked_.reset();
+  return Status::Ok();
+}
+
+// In Run.
+
+Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
+  MutexLock lock(mu_);
+  if (part.state_ == State::kReady && part.link_ != nullptr) return part.link_;
+  const std::string& label = part.options_.label;
+  if (part.state_ == State::kFailed) {
+    return Unavailable(StrCat(label, ": it could not be loaded again on ", options_.device, ": ",
+                              part.status_.message()));
+  }
+  if (!given_up_.ok()) return Unavailable(StrCat(label, ": ", given_up_.message()));
+  return Unavailable(StrCat(label, ": ", Say(last_end_), " and is being started again"));
+}
+
+Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
+                                       SlabArena* arena) {
+  MutexLock run(part.run_mu_);
+  PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
+  const Status sent = link->channel.SendRun(batch, ++part.batches_, arena, /*streams=*/false);
+  if (sent.code() == StatusCode::kUnavailable) {
+    return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
+  }
+  PENSTOCK_RETURN_IF_ERROR(sent);
+  auto answers = link->channel.AwaitDone(part.batches_, 1);
+  if (answers.ok()) return std::move((*answers)[0]);
+  switch (answers.status().code()) {
+    case StatusCode::kDeadlineExceeded:
+      return AwaitEnd(
+          part, *link,
+          StrCat("was killed, for a batch of ", part.options_.label, " took longer than ",
+                 Seconds(part.options_.execution_limit_ns), " s"));
+    case StatusCode::kInvalidArgument:
+      return AwaitEnd(
+          part, *link,
+          StrCat("was killed, for it broke the protocol: ", answers.status().message()));
+    default:
+      return AwaitEnd(part, *link, "");
+  }
+}
+
+// Waits a moment for the end of a process that is of no use any more, and says how it came.
+// `kill_how` is empty where it is likely to have ended by itself.
+Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) {
+  if (!kill_how.empty()) link.session->Kill(kill_how);
+  bool is_killed = !kill_how.empty();
+  const int64_t begin_ns = NowNs();
+  MutexLock lock(mu_);
+  while (session_ == link.session && NowNs() - begin_ns < kEndGraceNs) {
+    if (!is_killed && NowNs() - begin_ns >= kCloseGraceNs) {
+      is_killed = true;
+      link.session->Kill("was killed, for it closed a connection");
+    }
+    Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
+  }
+  if (session_ == link.session) Leave(link.session);
+  const std::string how = session_ == link.session ? kDoesNotEnd : last_end_;
+  return Unavailable(StrCat(part.options_.label, ": ", Say(how), " while it ran the batch"));
+}
+
+void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
+  left_ = session;
+  last_end_ = kDoesNotEnd;
+  for (const auto& each : parts_) {
+    if (each->state_ != State::kReady) continue;
+    each->state_ = State::kWanted;
+    each->link_->socket.Close();  // wakes who waits there
+    each->link_.reset();
+  }
+}
+
+}  // namespace penstock
