@@ -278,6 +278,18 @@ async def test_deploy_and_rollback_say_what_is_wrong(place: Path) -> None:
     assert (asked["status"], asked["allow_breaking"], asked["version"]) == ("REQUESTED", True, 1)
 
 
+async def test_what_servers_reported_is_objects_with_names(place: Path) -> None:
+    await done("push", "m", model_file(place))
+    await done("deploy", "m@1", "--to", "prod")
+    with open_store(str(place / "store")) as store:
+        (found,) = store.environments_of("m")
+        store.report(found.id, "host", DeployStatus.SERVING, digest=DIGEST)
+    (deployment,) = (await document("show", "m@1"))["deployments"]
+    (report,) = deployment["reports"]
+    assert report.pop("heard_ms") > 0
+    assert report == {"server": "host", "status": "SERVING", "reason": "", "digest": DIGEST}
+
+
 async def test_audit_of_a_server_that_is_not_there(place: Path) -> None:
     await done("push", "m", model_file(place))
     (line,) = await failed("audit", f"unix:{place}/nobody")

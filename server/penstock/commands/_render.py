@@ -22,7 +22,10 @@ _WIDTH_OF_A_PIPE = 160
 
 
 def print_json(value: Any) -> None:
-    """Prints indented JSON; numbers JSON has no word for become "NaN", "Infinity", "-Infinity"."""
+    """Prints indented JSON: named tuples, too, are objects.
+
+    Numbers JSON has no word for become "NaN", "Infinity", "-Infinity".
+    """
     typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
@@ -98,6 +101,8 @@ def json_values(array: Array) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return _plain(value._asdict())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):

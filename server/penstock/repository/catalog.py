@@ -85,7 +85,9 @@ class ModelRecord:
         """The load of these versions begins; those that serve go on."""
         self.fault = ""
         for version in versions:
-            if version not in self.serving:
+            current = self.states.get(version)
+            is_begun = current is not None and current.state is State.LOADING
+            if version not in self.serving and not is_begun:
                 self._move(version, State.LOADING)
 
     def fail_load(self, reason: str) -> None:

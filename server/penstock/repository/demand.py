@@ -21,7 +21,7 @@ from penstock.errors import (
 from penstock.repository.catalog import ModelRecord
 from penstock.repository.engine import ModelEngine
 from penstock.repository.own_parameters import is_pinned
-from penstock.repository.residency import LoadGivenUpError, Residency
+from penstock.repository.residency import LoadGivenUpError, LoadOutrunError, Residency
 
 if TYPE_CHECKING:
     from penstock.repository.serving_models import ServingModels
@@ -196,6 +196,8 @@ class Demand:
         try:
             reload = self._reloads.get(name) or self._manager.load_again(name)
             return await reload(is_wanted=lambda: self._is_wanted(name))
+        except LoadOutrunError:
+            return await self._load(name)  # behind what was wished, where it is still needed
         except AbortedError:  # nothing is wrong with the model
             raise
         except CoreError as error:

@@ -125,7 +125,7 @@ class ModelManager(ServingModels):
             CoreError: as `load`.
         """
         self._check_open()
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._changing(name):
             self.demand.forget(name)  # here: a load under way has read what was there before
         if self._residency.has_budget and not self._serves(name):
             self.demand.know(name)
@@ -136,7 +136,7 @@ class ModelManager(ServingModels):
 
     async def refuse(self, name: str, reason: str) -> None:
         """Has the index say why a model cannot be loaded; what is served of it goes on."""
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._changing(name, is_wish=False):
             record = self._models.setdefault(name, ModelRecord())
             record.fail_load(f"failed to load '{name}', {reason}")
             self._publish(name, record)
@@ -219,7 +219,7 @@ class ModelManager(ServingModels):
             if name in await self._list_models():
                 return
             raise NotFoundError(f"failed to unload '{name}', no such model is known")
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._changing(name):
             self.demand.unloaded(name)
             self._serve(name, self._models[name], ())
             _log.info("model '%s' is unloaded", name, extra={"model": name})

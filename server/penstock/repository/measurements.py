@@ -10,8 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Measurements"]
+from penstock.repository.loader import LoadPlan
+
+__all__ = ["Measurements", "size_on_disk"]
 
 _FIRST_DOUBT_S = 60.0
 """How long a measurement keeps a model out at first; twice as long each time it is confirmed."""
@@ -69,3 +72,16 @@ class Measurements:
     def forget(self, name: str) -> None:
         """It counts no more: the model's files have changed."""
         self._last.pop(name, None)
+
+
+def size_on_disk(plan: LoadPlan) -> int:
+    """Bytes of the files of the versions that a load brings; blocking."""
+    folders = [plan.model.path / str(version) for version in plan.versions]
+    return sum(_size(path) for folder in folders for path in folder.rglob("*"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0

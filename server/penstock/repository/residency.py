@@ -14,18 +14,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from penstock.errors import CoreError, ResourceExhaustedError, UnavailableError
+from penstock.errors import AbortedError, CoreError, ResourceExhaustedError, UnavailableError
 from penstock.repository.catalog import ModelRecord, ServedVersion
 from penstock.repository.loader import LoadPlan
-from penstock.repository.measurements import Measurements
+from penstock.repository.measurements import Measurements, size_on_disk
 from penstock.repository.memory import trim
 from penstock.repository.own_parameters import is_pinned, memory_bytes
 from penstock.repository.residents import Resident, Residents
 
-__all__ = ["LoadGivenUpError", "Residency", "ResidentModels", "is_idle"]
+__all__ = ["LoadGivenUpError", "LoadOutrunError", "Residency", "ResidentModels", "is_idle"]
 
 _LOOK_S = 0.05
 """How often a load that waits for room looks whether a model has become idle."""
@@ -41,6 +40,10 @@ class LoadGivenUpError(Exception):
     """Nobody waits for the model any more. Nothing has failed."""
 
 
+class LoadOutrunError(LoadGivenUpError):
+    """Those who wait do so for what was wished of the model since."""
+
+
 class ResidentModels(Protocol):
     """What of the models residency needs."""
 
@@ -52,7 +55,10 @@ class ResidentModels(Protocol):
         """What is known of a model."""
 
     def can_evict(self, name: str) -> bool:
-        """Whether it serves, has no request, and nobody loads it."""
+        """Whether it serves, has no request, and no load of it does more than wait for room."""
+
+    def is_outrun(self, name: str) -> bool:
+        """Whether somebody waits to load or unload it for the load that is under way to end."""
 
     def evict(self, name: str, why: str) -> Awaitable[None] | None:
         """Unloads an idle model; what to await until it is freed, or None: it cannot be now."""
@@ -94,13 +100,17 @@ class Residency:
         self._measurements = Measurements(clock)
         self._strays: list[ServedVersion] = []  # of a load that failed, and not freed yet
         self._loading = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: set[str] = set()  # models whose loads wait for room
         self.evictions = 0
 
     @property
     def has_budget(self) -> bool:
         """Whether there is one."""
         return self._budget > 0
+
+    def waits_for_room(self, name: str) -> bool:
+        """Whether a load of the model does, and no more than that."""
+        return name in self._waiting
 
     def stats(self) -> dict[str, Any]:
         """`budget` and `resident` by model, in bytes, and `evictions`."""
@@ -113,10 +123,10 @@ class Residency:
         """Has `prepare` load versions once there is room for them.
 
         Where models that are busy would make room enough it waits for them to become idle, for a
-        while.
+        while, in which the model may itself go for others, and which ends with another wish.
 
         Args:
-            name: of the model.
+            name: of the model, of which this is the only load.
             plan: of its load.
             prepare: gives the versions, started.
             is_wanted: of a load on demand: whether anybody waits for it still; it then respects
@@ -124,32 +134,41 @@ class Residency:
 
         Raises:
             ResourceExhaustedError: there is no room, with bytes.
-            LoadGivenUpError: nobody waits any more.
+            LoadGivenUpError: nobody waits any more, or they do for what was wished since.
+            AbortedError: so it is, and the load was itself a wish.
             UnavailableError: the server stops, and it has waited for room.
             CoreError: as `prepare`.
         """
         if not self.has_budget:
             return await prepare()
         ends_s = self._clock() + _PATIENCE_S
-        on_disk = await asyncio.to_thread(_on_disk, plan)
-        while True:
-            async with self._loading:
-                if is_wanted is not None and not is_wanted():
-                    raise LoadGivenUpError(name)
-                needed = self._needed(name, plan, on_disk)
-                refusal = await self._make_room(name, needed, is_wanted is not None)
-                if refusal is None:
-                    return await self._load(name, plan, prepare, on_disk)
-            if needed > self._most_beside(name) or self._clock() >= ends_s:
-                raise refusal
-            if self._models.is_closing:
-                text = f"the server is shutting down, model '{name}' is not loaded"
-                raise UnavailableError(text)
-            self._waiting += 1
-            try:  # the more look, the less often each: a look goes through all residents
-                await _pause(_LOOK_S * self._waiting)
-            finally:
-                self._waiting -= 1
+        on_disk = await asyncio.to_thread(size_on_disk, plan)
+        try:
+            while True:
+                async with self._loading:
+                    if is_wanted is not None and not is_wanted():
+                        raise LoadGivenUpError(name)
+                    needed = self._needed(name, plan, on_disk)
+                    refusal = await self._make_room(name, needed, is_wanted is not None)
+                    if refusal is None:
+                        self._waiting.discard(name)
+                        return await self._load(name, plan, prepare, on_disk)
+                if needed > self._most_beside(name) or self._clock() >= ends_s:
+                    raise refusal
+                self._check_may_wait(name, is_wish=is_wanted is None)
+                self._waiting.add(name)
+                # The more look, the less often each: a look goes through all residents.
+                await _pause(_LOOK_S * len(self._waiting))
+        finally:
+            self._waiting.discard(name)
+
+    def _check_may_wait(self, name: str, *, is_wish: bool) -> None:
+        if self._models.is_closing:
+            raise UnavailableError(f"the server is shutting down, model '{name}' is not loaded")
+        if self._models.is_outrun(name):
+            if not is_wish:
+                raise LoadOutrunError(name)
+            raise AbortedError("another load or an unload was asked for while it waited for room")
 
     async def add_instance(
         self,
@@ -365,18 +384,6 @@ def _taken(plan: LoadPlan, growth: int, on_disk: int) -> int:
 def _trimmed(measure: Callable[[], int]) -> int:
     trim()
     return measure()
-
-
-def _on_disk(plan: LoadPlan) -> int:
-    folders = [plan.model.path / str(version) for version in plan.versions]
-    return sum(_size(path) for folder in folders for path in folder.rglob("*"))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:
-        return 0
 
 
 async def _pause(seconds: float) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -74,6 +76,7 @@ class ServingModels(ModelCatalog):
         self._loader = ModelLoader(engine, settings)
         # While somebody holds one or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._wishes: Counter[str] = Counter()  # that wait for one
         self._tasks: set[asyncio.Task[Any]] = set()
         self._load_threads = Threads(settings.load_threads, "load")
         self._drain_threads = Threads(settings.load_threads, "drain")
@@ -182,7 +185,7 @@ class ServingModels(ModelCatalog):
 
         `is_wanted`: of a load on demand, which there is no need of where the model serves: False.
         """
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._changing(name, is_wish=is_wanted is None):
             if is_wanted is not None and not self.awaits(name):
                 return False
             record = self._models[name] = self._models.pop(name, ModelRecord())  # the latest last
@@ -193,7 +196,7 @@ class ServingModels(ModelCatalog):
                 record.forget_gone(plan.model.versions)
                 record.begin_load(plan.versions)
                 self._publish(name, record)
-                loads = partial(prepare, plan)
+                loads = partial(self._begin, name, record, plan, prepare)
                 versions = await self._residency.load(name, plan, loads, is_wanted)
             except LoadGivenUpError:
                 record.give_up_load()
@@ -206,6 +209,38 @@ class ServingModels(ModelCatalog):
             about = {"model": name, "version": ", ".join(map(str, record.serving))}
             _log.info("model '%s' serves version %s", *about.values(), extra=about)
             return True
+
+    async def _begin(
+        self,
+        name: str,
+        record: ModelRecord,
+        plan: LoadPlan,
+        prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
+    ) -> list[ServedVersion]:
+        """There is room, for which what served may have been unloaded for another model."""
+        record.begin_load(plan.versions)
+        self._publish(name, record)
+        return await prepare(plan)
+
+    @asynccontextmanager
+    async def _changing(self, name: str, *, is_wish: bool = True) -> AsyncIterator[None]:
+        """Has the model's lock; a load that has it does not wait for room any longer for a wish."""
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        self._wishes[name] += is_wish
+        try:
+            await lock.acquire()
+        finally:
+            self._wishes[name] -= is_wish
+            if not self._wishes[name]:
+                del self._wishes[name]
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_outrun(self, name: str) -> bool:
+        """Whether somebody waits to load or unload it for the load that is under way to end."""
+        return self._wishes[name] > 0
 
     def _check_wanted(self, name: str, plan: LoadPlan, is_wanted: Callable[[], bool]) -> None:
         """Those who wait for a version that the load does not bring go without it."""
@@ -259,9 +294,12 @@ class ServingModels(ModelCatalog):
         return record is not None and bool(record.serving)
 
     def can_evict(self, name: str) -> bool:
-        """Whether the model serves, has no request, and nobody loads it."""
+        """Whether it serves, has no request, and no load of it does more than wait for room."""
         lock, record = self._locks.get(name), self._models.get(name)
-        if record is None or not record.serving or (lock is not None and lock.locked()):
+        if record is None or not record.serving:
+            return False
+        is_held = lock is not None and lock.locked()
+        if is_held and not self._residency.waits_for_room(name):
             return False
         return is_idle(list(record.serving.values()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from penstock.store.records import HEARD_EVERY_S, Link, Report, VersionRecord, VersionStatus
 
@@ -57,7 +56,7 @@ def explain(
         record: the version.
         previous: the version before it, to tell what has changed; None = there is none.
         faults: of its bytes, as `verify` found them.
-        now_ms: by the calendar, to tell servers that may be gone; 0 = that is not told.
+        now_ms: by the calendar, to tell how long servers have been silent; 0 = that is not told.
     """
     return [
         _owner(record),
@@ -103,11 +102,18 @@ def _said(report: Report, digest: str) -> str:
 
 
 def _silent(report: Report, now_ms: int) -> str:
-    """That a server which has missed saying so twice is perhaps not there."""
-    if now_ms - report.heard_ms < _MISSED * HEARD_EVERY_S * 1000:
+    """How long ago a server was heard of that has missed saying twice that it is there.
+
+    Whether it is gone nobody knows: servers of older versions say it only when they are deployed
+    to, and others cannot while they do not reach the store.
+    """
+    silent_s = (now_ms - report.heard_ms) // 1000
+    if silent_s < _MISSED * HEARD_EVERY_S:
         return ""
-    heard = datetime.fromtimestamp(report.heard_ms / 1000, UTC)
-    return f"; last heard of at {heard:%Y-%m-%d %H:%M:%S}, it may be gone"
+    for unit, length_s in (("day", 86400), ("hour", 3600)):
+        if silent_s >= 2 * length_s:
+            return f"; last heard of {silent_s // length_s} {unit}s ago"
+    return f"; last heard of {silent_s // 60} minutes ago"
 
 
 def _features(record: VersionRecord, previous: VersionRecord | None) -> Answer:

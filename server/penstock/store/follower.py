@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,9 +67,10 @@ class StoreFollower:
     A model's deployments are done one after the other, the newest wins. What cannot be served is
     reported, and what served before serves on. While the store cannot be reached nothing changes;
     reports wait until it can. A model whose bytes cannot be had at start is missing until they can.
+    However seldom it looks, it says every HEARD_EVERY_S that this server is there.
 
-    Threading: confined to the event loop, but for `wake`; the store is asked on a thread of its
-    own. Ownership: its tasks and its thread; borrows the store and the deployer.
+    Threading: confined to the event loop, but for `wake`; the store is asked on threads of
+    its own. Ownership: its tasks and its threads; borrows the store and the deployer.
     Lifecycle: constructed -> look -> start -> stop -> close; close also from any state before.
     """
 
@@ -80,7 +80,6 @@ class StoreFollower:
         deployer: Deployer,
         settings: FollowerSettings,
         is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = _is_set_within,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Does nothing yet.
 
@@ -89,17 +88,14 @@ class StoreFollower:
             deployer: what serves.
             settings: how.
             is_set_within: waits for an event, and says whether it came.
-            clock: monotonic, s.
         """
         self._store = store
         self._deployer = deployer
         self._settings = settings
         self.environment = settings.environment
         self._is_set_within = is_set_within
-        self._clock = clock
-        self._heard_s = clock()
         self._waking = asyncio.Event()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self._generation = -1
         self._serving: dict[str, _Serving] = {}
         self._settled: dict[str, int] = {}  # the deployment that was last done, or tried
@@ -110,8 +106,10 @@ class StoreFollower:
         self._absent: set[str] = set()  # models that serve elsewhere, and here wait
         self._counts = {"done": 0, "failed": 0}
         self._trouble = ""
+        self._unheard = ""  # why this server could not say that it is there
         self._loop: asyncio.Task[None] | None = None
-        self._threads = Threads(1, "store")
+        self._hearing: asyncio.Task[None] | None = None
+        self._threads = Threads(2, "store")  # to look, and to be heard
 
     async def look(self) -> None:
         """The first look: serves what is deployed.
@@ -145,8 +143,10 @@ class StoreFollower:
         _log.warning(text, environment, told)
 
     def start(self) -> None:
-        """Begins to follow."""
-        self._loop = asyncio.get_running_loop().create_task(self._poll_until_stopped())
+        """Begins to follow, and to say that this server is there."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop.create_task(self._poll_until_stopped())
+        self._hearing = loop.create_task(self._be_heard_until_stopped())
 
     def wake(self) -> None:
         """There may be something new. On the loop's thread."""
@@ -154,13 +154,13 @@ class StoreFollower:
 
     def stop(self) -> None:
         """Ends it; a deployment under way goes on."""
-        self._is_stopping = True
+        self._stopping.set()
         self._waking.set()
 
     async def close(self, timeout_s: float) -> bool:
         """Stops, and waits for what asks the store; whether that ended in time."""
         self.stop()
-        await end_tasks(*self._busy.values(), self._loop)
+        await end_tasks(*self._busy.values(), self._loop, self._hearing)
         return await self._threads.close(timeout_s)
 
     def stats(self) -> Mapping[str, Any]:
@@ -188,7 +188,6 @@ class StoreFollower:
 
     async def _follow(self) -> None:
         await self._send_reports()
-        await self._be_heard()
         generation = await self._threads.run(
             partial(self._store.generation, self._settings.environment)
         )
@@ -197,7 +196,7 @@ class StoreFollower:
         generation, desired = await self._threads.run(
             partial(self._store.desired, self._settings.environment)
         )
-        if self._is_stopping:
+        if self._stopping.is_set():
             return
         self._generation = generation
         self._forget_all_but({each.target.model for each in desired})
@@ -220,9 +219,9 @@ class StoreFollower:
         self._deployer.set_missing(frozenset(self._failures) | self._absent)
 
     async def _poll_until_stopped(self) -> None:
-        while not self._is_stopping:
+        while not self._stopping.is_set():
             await self._is_set_within(self._waking, self._settings.interval_s)
-            if not self._is_stopping:
+            if not self._stopping.is_set():
                 self._waking.clear()
                 await self.poll()
 
@@ -340,14 +339,24 @@ class StoreFollower:
             if self._reports.get(number) is report:
                 del self._reports[number]
 
+    async def _be_heard_until_stopped(self) -> None:
+        """Beside following, which goes on whatever comes of it."""
+        while not self._stopping.is_set():
+            await self._be_heard()
+            await self._is_set_within(self._stopping, HEARD_EVERY_S)
+
     async def _be_heard(self) -> None:
-        """Says now and then that this server is there, so that what it reported still counts."""
-        now_s = self._clock()
-        if now_s - self._heard_s < HEARD_EVERY_S:
-            return
+        """Says that this server is there, so that what it reported still counts."""
         about = (self._settings.environment, self._settings.server)
-        await self._threads.run(partial(self._store.hear, *about))
-        self._heard_s = now_s
+        try:
+            await self._threads.run(partial(self._store.hear, *about))
+            self._unheard = ""
+        except Exception as error:
+            is_told, self._unheard = bool(self._unheard), str(error) or type(error).__name__
+            if not is_told:  # once, until it succeeds
+                text = "the store cannot be told that this server is there: %s"
+                is_foreseen = isinstance(error, PenstockError)
+                _log.warning(text, self._unheard, exc_info=None if is_foreseen else error)
 
     def _tell_trouble(self, error: Exception) -> None:
         """Once, however many looks have the same trouble."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from penstock.commands import _render
+from penstock.store.records import Report
 
 
 def test_rows_are_lines_and_long_ones_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +28,13 @@ def test_outputs_without_rows_are_a_line_each(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert "(2, 2)" in out
     assert "[0 0 0 0]" in out
+
+
+def test_named_tuples_are_objects_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    _render.print_json({"reports": (Report("s", "FAILED", "no memory", "", 5), ("a", 1))})
+    (report, plain) = json.loads(capsys.readouterr().out)["reports"]
+    said = {"server": "s", "status": "FAILED", "reason": "no memory", "digest": "", "heard_ms": 5}
+    assert (report, plain) == (said, ["a", 1])
 
 
 def test_cells_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,13 @@ import pytest
 from tests.support.budgets import Hurried, ask, made, served, serving, takes, until_unloaded
 from tests.support.fake_engine import add_model
 
-from penstock.errors import Code, InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from penstock.errors import (
+    AbortedError,
+    Code,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 
 
 class Looked(Mapping[str, Any]):
@@ -132,6 +138,83 @@ async def test_load_that_waits_for_room_ends_with_the_server(tmp_path: Path) -> 
         await busy.looked.wait()
     with pytest.raises(UnavailableError, match="the server is shutting down, model 'b'"):
         await load
+
+
+async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 130, control_mode="explicit") as (manager, engine):
+        busy = {name: Looked() for name in "ab"}
+        for name in "ab":
+            await manager.load(name)
+            engine.counters[engine.serving[name][0]] = busy[name]
+        a = asyncio.create_task(manager.load("a"))
+        await busy["b"].looked.wait()
+        b = asyncio.create_task(manager.load("b"))
+        await busy["a"].looked.wait()
+        engine.counters.clear()
+        await asyncio.gather(a, b)
+        assert (len(made(engine, "a")), len(made(engine, "b"))) == (2, 2)
+        assert served(engine)
+
+
+async def test_load_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        engine.counters[engine.serving["a"][0]] = busy = Looked()
+        load = asyncio.create_task(manager.load("b"))
+        await busy.looked.wait()
+        await manager.unload("b")
+        with pytest.raises(AbortedError, match="'b', another load or an unload was asked for"):
+            await load
+        assert served(engine) == {"a"} and engine.on_demand["b"] is False
+
+
+async def test_load_that_waits_for_room_ends_with_the_next_one(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        engine.counters[engine.serving["a"][0]] = busy = Looked()
+        first = asyncio.create_task(manager.load("b"))
+        await busy.looked.wait()
+        second = asyncio.create_task(manager.load("b"))
+        with pytest.raises(AbortedError, match="while it waited for room"):
+            await first
+        engine.counters.clear()
+        await second
+        assert served(engine) == {"b"}
+
+
+async def test_load_on_demand_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        engine.counters[engine.serving["a"][0]] = busy = Looked()
+        asker = asyncio.create_task(manager.bring("b"))
+        await busy.looked.wait()
+        await manager.unload("b")
+        await asker  # who finds that it does not serve
+        assert served(engine) == {"a"} and engine.on_demand["b"] is False
+        assert (engine.ended, engine.given_up) == ([], [])
+
+
+async def test_load_on_demand_that_waits_for_room_lets_a_load_on_request_pass(
+    tmp_path: Path,
+) -> None:
+    """Which does not respect how long models have been loaded; who asked gets what it brings."""
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    settings: dict[str, Any] = {"min_residency_s": 3600.0, "control_mode": "explicit"}
+    async with serving(tmp_path, 100, **settings) as (manager, engine):
+        await manager.load("a")
+        asker = asyncio.create_task(manager.bring("b"))
+        await asyncio.gather(asker, manager.load("b"))
+        assert served(engine) == {"b"} and len(made(engine, "b")) == 1
+        assert (engine.ended, engine.given_up) == ([], [])
 
 
 async def test_as_many_go_as_one_needs_those_first_that_were_used_longest_ago(

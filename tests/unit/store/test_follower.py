@@ -41,6 +41,7 @@ class FakeStore:
     generation_: int = 0
     wanted: list[Desired] = field(default_factory=list)
     is_gone: bool = False
+    is_read_only: bool = False
     refusal: StoreError | None = None
     reports: list[tuple[int, str, str]] = field(default_factory=list)
     heard: list[tuple[str, str]] = field(default_factory=list)
@@ -78,6 +79,8 @@ class FakeStore:
     def hear(self, environment: str, server: str) -> None:
         if self.is_gone:
             raise StoreUnavailableError("gone")
+        if self.is_read_only:
+            raise StoreError("it cannot be written")
         self.heard.append((environment, server))
 
 
@@ -104,9 +107,24 @@ class FakeDeployer:
         self.missing = models
 
 
-async def never(event: asyncio.Event, seconds: float) -> bool:
-    await event.wait()
-    return True
+@dataclass
+class Waits:
+    """What is waited for but to be heard again does not end before it is set."""
+
+    heard: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+    again: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+
+    async def is_set_within(self, event: asyncio.Event, seconds: float) -> bool:
+        if seconds != HEARD_EVERY_S:
+            return await event.wait()
+        self.heard.put_nowait(None)
+        await self.again.get()
+        return event.is_set()
+
+    async def next(self) -> None:
+        """The time has come to be heard; returns when that was tried."""
+        self.again.put_nowait(None)
+        await self.heard.get()
 
 
 @dataclass
@@ -115,11 +133,9 @@ class World:
     deployer: FakeDeployer = field(default_factory=FakeDeployer)
 
     def __post_init__(self) -> None:
-        settings = FollowerSettings(environment="prod", server="s")
-        self.now_s = 1000.0
-        self.follower = StoreFollower(
-            self.store, self.deployer, settings, never, lambda: self.now_s
-        )
+        settings = FollowerSettings(environment="prod", server="s", interval_s=3600.0)
+        self.waits = Waits()
+        self.follower = StoreFollower(self.store, self.deployer, settings, self.waits.is_set_within)
 
     async def polls(self) -> None:
         """Two looks with all they begin: what was done is reported by the second."""
@@ -136,20 +152,36 @@ async def world() -> Any:
     assert await made.follower.close(30)
 
 
-async def test_server_says_now_and_then_that_it_is_there(world: World) -> None:
-    await world.polls()
-    world.now_s += HEARD_EVERY_S - 1
-    await world.polls()
+async def test_server_says_that_it_is_there_at_once_and_on_however_seldom_it_looks(
+    world: World,
+) -> None:
+    """At once: what it served before its restart is reported no second time."""
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.follower.look()
     assert world.store.heard == []
-    world.now_s += 1
-    world.store.is_gone = True
-    await world.polls()
-    world.store.is_gone = False
-    await world.polls()
+    world.follower.start()
+    await world.waits.heard.get()
     assert world.store.heard == [("prod", "s")]
-    world.now_s += HEARD_EVERY_S
-    await world.polls()
+    await world.waits.next()
     assert world.store.heard == [("prod", "s")] * 2
+
+
+async def test_store_that_cannot_be_written_stops_nothing_and_is_told_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.is_read_only = True
+    world.follower.start()
+    await world.waits.heard.get()
+    await world.waits.next()
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    assert world.deployer.tried == [(1, None)]
+    assert world.follower.stats()["is_up"]
+    told = "the store cannot be told that this server is there: it cannot be written"
+    assert caplog.text.count(told) == 1
+    world.store.is_read_only = False
+    await world.waits.next()
+    assert world.store.heard == [("prod", "s")]
 
 
 async def test_nothing_is_asked_for_twice(world: World) -> None:
