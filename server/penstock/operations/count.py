@@ -112,11 +112,14 @@ def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 def _count(node: onnx.NodeProto, known: shapes.Shapes) -> int:
     try:
-        return CONTRACTIONS[_operator(node)](shapes.node_of(node, known))
+        found = CONTRACTIONS[_operator(node)](shapes.node_of(node, known))
     except ShapesUnknownError:
         raise UncountableError(f"{_what(node)} has shapes that are not known") from None
     except (IndexError, ValueError, ZeroDivisionError):
         raise UncountableError(f"{_what(node)} has shapes that it cannot have") from None
+    if found < 0:
+        raise UncountableError(f"{_what(node)} has shapes that it cannot have")
+    return found
 
 
 def _what(node: onnx.NodeProto) -> str:

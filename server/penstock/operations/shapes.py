@@ -86,6 +86,9 @@ def _value(name: str, kind: int, dims: Sequence[int]) -> onnx.ValueInfoProto:
 
 def _set_inputs(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> None:
     by_name = {each.name: each.type.tensor_type.shape.dim for each in graph.input}
+    for dim in (dim for dims in by_name.values() for dim in dims):
+        if dim.dim_value < 0:  # as some exporters write what is open
+            dim.Clear()
     for name, dims in inputs.items():
         found = by_name.get(name)
         if found is None:
@@ -100,13 +103,14 @@ def _set_inputs(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> 
 
 def _known(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
     for weight in graph.initializer:
-        yield weight.name, tuple(weight.dims)
+        if min(weight.dims, default=0) >= 0:
+            yield weight.name, tuple(weight.dims)
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         if not tensor.HasField("shape"):
             continue
         dims = tensor.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        if all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
             yield value.name, tuple(dim.dim_value for dim in dims)
 
 
