@@ -151,8 +151,9 @@ def model_families(versions: Sequence[VersionStatistics]) -> Iterator[Family]:
 def _operations(versions: Sequence[VersionStatistics]) -> Family:
     family = Family(*_OPERATIONS, "gauge")
     for each in versions:
-        if each.operations is not None:
-            family.add({"model": each.name, "version": str(each.version)}, each.operations)
+        operations = each.operations()
+        if operations is not None:
+            family.add({"model": each.name, "version": str(each.version)}, operations)
     return family
 
 
