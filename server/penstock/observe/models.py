@@ -120,7 +120,8 @@ _BACKGROUND: Mapping[str, tuple[Value, Kind, str]] = {
 }
 _OPERATIONS = (
     "penstock_model_operations_per_inference",
-    "Multiplications and additions of an inference, as the model's configuration says",
+    "Multiplications and additions of an inference, counted in its graph, or as its configuration "
+    "says",
 )
 # Triton's reasons; what is not here is OTHER.
 _TRITON_REASONS = {"UNAVAILABLE": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}
