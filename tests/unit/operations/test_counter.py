@@ -75,6 +75,50 @@ def test_file_is_counted_once_for_the_same_shapes(path: Path, tmp_path: Path) ->
     made.close()
 
 
+def failing_twice(tally: Path, end: str) -> str:
+    """A child that ends so at its first two tries."""
+    counts = f"import os; f = open({str(tally)!r}, 'a'); f.write('x'); f.close(); "
+    return counts + f"os.path.getsize(f.name) < 3 and {end}; {FIFTY}"
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "os.kill(os.getpid(), 9)", "os._exit(1)"])
+def test_try_that_was_ended_is_repeated_by_later_scrapes(
+    path: Path, tmp_path: Path, end: str
+) -> None:
+    made = counter(failing_twice(tmp_path / "tally", end))
+    count = made.of("m", path, {"x": (1, 8)})
+    for _ in range(3):
+        assert count() is None
+        assert made.wait(WAIT_S)
+    assert count() == 50
+    made.close()
+
+
+def test_tries_of_a_version_end_and_another_version_has_its_own(path: Path, tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    made = counter(f"open({str(tally)!r}, 'a').write('x'); raise SystemExit(1)")
+    for expected in (3, 6):
+        count = made.of("m", path, {"x": (1, 8)})
+        for _ in range(5):
+            assert count() is None
+            assert made.wait(WAIT_S)
+        assert tally.stat().st_size == expected
+    made.close()
+
+
+def test_childs_own_refusal_is_remembered(path: Path, tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    refuse = 'print(\'{"error": "no graph"}\')'
+    made = counter(f"open({str(tally)!r}, 'a').write('x'); {refuse}")
+    for _ in range(2):
+        count = made.of("m", path, {"x": (1, 8)})
+        for _ in range(2):
+            assert count() is None
+            assert made.wait(WAIT_S)
+    assert tally.read_text() == "x"
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("script", "fragment"),
     [
