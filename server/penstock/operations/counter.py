@@ -24,7 +24,6 @@ _MOST_REMEMBERED = 256
 _MOST_ANSWER_BYTES = 1 << 20
 _MOST_TEXT = 300
 _MOST_TRIES = 3  # for a version, where what ended a try may have passed
-_JOIN_S = 5.0  # a plan may be large; its reader ends with the process
 
 _log = logging.getLogger("penstock.operations")
 
@@ -103,8 +102,7 @@ class _NoAnswerError(Exception):
 class OperationCounter:
     """Counts what it is asked for, in order.
 
-    Threading: thread-safe. Blocking: `close`, until the child has been ended, for seconds at most;
-    `wait`.
+    Threading: thread-safe. Blocking: `wait`.
     Ownership: owns a thread while there is something to count, and its child.
     """
 
@@ -141,15 +139,13 @@ class OperationCounter:
             return self._changed.wait_for(lambda: self._state.thread is None, timeout_s)
 
     def close(self) -> None:
-        """Ends what is being counted, and takes nothing more."""
+        """Ends what is being counted, and takes nothing more; does not wait."""
         with self._changed:
             self._state.is_closed = True
             self._state.waiting.clear()
-            thread, process = self._state.thread, self._state.process
+            process = self._state.process
             if process is not None and process.poll() is None:
                 process.kill()
-        if thread is not None:
-            thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while (count := self._next()) is not None:
@@ -243,18 +239,22 @@ class OperationCounter:
         # Threads of numerical libraries would take address space, each.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Not under the lock, which the event loop takes: a fork of a large process takes long.
+        process = subprocess.Popen(
+            self._settings.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
         with self._changed:
-            if self._state.is_closed:
-                return None
-            self._state.process = subprocess.Popen(
-                self._settings.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
-            return self._state.process
+            if not self._state.is_closed:
+                self._state.process = process
+                return process
+        process.kill()
+        process.communicate()
+        return None
 
 
 def _how_it_ended(code: int) -> str:

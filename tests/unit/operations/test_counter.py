@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -167,7 +170,55 @@ def test_close_ends_what_is_being_counted_and_takes_nothing_more(tmp_path: Path)
     assert (one(), other()) == (None, None)
     later = made.of("m", path, {"x": (3,)})
     assert later() is None
-    assert made.wait(0)
+    assert made.wait(WAIT_S)
+
+
+def test_close_does_not_wait(tmp_path: Path) -> None:
+    """Nor for a plan that is being read: the event loop calls it."""
+    begun, end = threading.Event(), threading.Event()
+
+    def of_plan(_: Path) -> int:
+        begun.set()
+        assert end.wait(WAIT_S)
+        return 7
+
+    made = OperationCounter(of_plan=of_plan)
+    made.of("m", tmp_path / "model.plan", {})()
+    assert begun.wait(WAIT_S)
+    made.close()
+    assert not made.wait(0), "it is still being read"
+    end.set()
+    assert made.wait(WAIT_S)
+
+
+def in_another_thread(does: Callable[[], object]) -> bool:
+    """Whether it returned."""
+    thread = threading.Thread(target=does, daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    return not thread.is_alive()
+
+
+def test_question_and_close_do_not_wait_for_the_start_of_a_child(
+    path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    made = counter("import signal; signal.pause()")
+    one, other = (made.of("m", path, {"x": (n,)}) for n in (1, 2))
+    returned: list[bool] = []
+    children: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def start_slowly(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        returned.extend(in_another_thread(does) for does in (other, made.close))
+        children.append(start(*arguments, **options))
+        return children[0]
+
+    monkeypatch.setattr("penstock.operations.counter.subprocess.Popen", start_slowly)
+    one()
+    assert made.wait(3 * WAIT_S)
+    assert returned == [True, True]
+    assert [child.returncode for child in children] == [-9], "it began after the end, and is ended"
+    assert "the server stops" in log.messages[0]
 
 
 def test_child_counts_a_real_file(tmp_path: Path) -> None:
@@ -217,7 +268,8 @@ def test_graph_that_grows_without_end_is_given_up(
     path.write_bytes(model([call(59, "x", "y")], [function(at) for at in range(60)]))
     assert answer_of(OperationCounter(CounterSettings(limit_s=1)), path, x=(1, 8)) is None
     (line,) = log.messages
-    assert "more time than counting may have" in line or "more memory" in line
+    reasons = ("more time than counting may have", "more memory", "it took longer than 10 s")
+    assert any(reason in line for reason in reasons)
 
 
 def test_graph_that_asks_for_all_memory_is_given_up(
