@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.operations.text import shown
+
 __all__ = ["CounterSettings", "GraphSource", "OperationCount", "OperationCounter"]
 
 _MOST_REMEMBERED = 256
@@ -202,8 +204,10 @@ class OperationCounter:
         if isinstance(operations, int):
             _log.info("%s: %.4g operations per inference", source.label, operations)
             return _Outcome(operations)
-        why = str(answer.get("error", "the answer is none"))[:_MOST_TEXT]
-        open_inputs = [name for name, dims in source.inputs.items() if min(dims, default=0) < 0]
+        why = shown(str(answer.get("error", "the answer is none")), _MOST_TEXT)
+        open_inputs = [
+            shown(name) for name, dims in source.inputs.items() if min(dims, default=0) < 0
+        ]
         left_open = f"; left open: {', '.join(sorted(open_inputs)[:8])}" if open_inputs else ""
         _log.info("%s: its operations are not counted: %s%s", source.label, why, left_open)
         return _Outcome(None, is_definite)

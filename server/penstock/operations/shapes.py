@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, inliner, shape_inference
 
 from penstock.operations.contractions import GIVES, Node, ShapesUnknownError
+from penstock.operations.text import shown
 
 __all__ = ["Shapes", "infer", "let_go_of_weights", "node_of"]
 
@@ -92,9 +93,10 @@ def _set_inputs(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> 
     for name, dims in inputs.items():
         found = by_name.get(name)
         if found is None:
-            raise ValueError(f"the graph has no input '{name[:64]}'")
+            raise ValueError(f"the graph has no input '{shown(name)}'")
         if len(found) != len(dims):
-            raise ValueError(f"input '{name[:64]}' has {len(found)} dimensions, got {list(dims)}")
+            got = shown(str(list(dims)))
+            raise ValueError(f"input '{shown(name)}' has {len(found)} dimensions, got {got}")
         for dim, size in zip(found, dims, strict=True):
             if size >= 0:
                 dim.Clear()

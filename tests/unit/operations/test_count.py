@@ -123,6 +123,16 @@ def test_operators_of_onnx_runtimes_own_pass_shapes_on() -> None:
     assert found.left_out == {"com.microsoft.BiasGelu": 1, "com.microsoft.FastGelu": 1}
 
 
+def test_names_of_a_graph_are_shortened_and_made_printable() -> None:
+    name = "a\nb\x1b[2J" + "c" * 9999
+    strange = helper.make_node("Mystery\n" + "d" * 9999, ["x"], [name], domain="my.own")
+    for asked in ({}, {name: (1, 8)}, {"x": (1,) * 9999}):
+        made = model([strange], {"x": ["n", 8]}, output=name)
+        text = refusal(made, **asked)
+        assert text.isprintable()
+        assert len(text) < 300
+
+
 def test_open_dimension_is_not_guessed() -> None:
     made = model([node("MatMul", ["x", "w"], "y")], {"x": ["n", "t", 8]}, [weight("w", 8, 4)])
     assert refusal(made, x=(1, -1, 8)) == "node 'the MatMul' (MatMul) has shapes that are not known"

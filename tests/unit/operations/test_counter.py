@@ -145,6 +145,20 @@ def test_child_that_does_not_count_is_told_in_the_log(
     assert len(line) < 500
 
 
+def test_names_of_a_graph_are_shortened_and_made_printable(
+    path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    made = counter('print(\'{"error": "one\\\\ntwo"}\')')
+    count = made.of("m", path, {"a\n\x1b[2J" + "b" * 9999: (1, -1)})
+    count()
+    assert made.wait(WAIT_S)
+    made.close()
+    (line,) = log.messages
+    assert line.startswith("m: its operations are not counted: one?two; left open: a??[2Jb")
+    assert line.isprintable()
+    assert len(line) < 500
+
+
 def test_program_that_is_not_there_is_told(path: Path, log: pytest.LogCaptureFixture) -> None:
     made = OperationCounter(CounterSettings(command=("/nonexistent",)))
     assert answer_of(made, path) is None
