@@ -128,7 +128,7 @@ def full_scrape() -> str:
     """The text of a server with everything that has metrics."""
     metrics = Metrics(
         versions=lambda: [
-            VersionStatistics("m", 1, STATS, 8_000_000_000, "GPU 0 (Fake GPU)", "Fake 1")
+            VersionStatistics("m", 1, STATS, lambda: 8_000_000_000, "GPU 0 (Fake GPU)", "Fake 1")
         ],
         engine=lambda: ENGINE,
         is_ready=lambda: True,

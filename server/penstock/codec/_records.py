@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -253,7 +253,8 @@ class VersionStatistics:
     """Counters of one version, as the core's Version.stats() gives them.
 
     Attributes:
-        operations: of an inference; None: nobody has counted them.
+        operations: tells those of an inference, None as long as nobody has counted them; to call it
+            has them counted.
         runs_on: where it computes: "CPU", "GPU 0 (NVIDIA H200), CUDAExecutionProvider".
         engine: that runs it, with its version.
         peak: operations per second of its devices, as its configuration says; None: it does not.
@@ -262,7 +263,7 @@ class VersionStatistics:
     name: str
     version: int
     counters: Mapping[str, Any]
-    operations: int | None = None
+    operations: Callable[[], int | None] = lambda: None
     runs_on: str = ""
     engine: str = ""
     peak: int | None = None

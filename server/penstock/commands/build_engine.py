@@ -108,6 +108,8 @@ def build(
     )
     verb = "is current" if built.was_there else "was built"
     typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
+    if built.operations is None:
+        typer.echo(f"{label}: what a row costs could not be counted, and is not kept", err=True)
 
 
 def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from penstock.codec import ModelConfig
-from penstock.engines.build import BuildRequest
+from penstock.engines.build import FLAVOURS, BuildRequest
 from penstock.engines.key import ShapeRange
 from penstock.engines.profiles import default_buckets, parse_range
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
@@ -44,15 +44,16 @@ class EngineCacheSettings:
     """Where engines are kept, and how they are built.
 
     Attributes:
-        directory: holds one directory per model and batch sizes.
+        directory: holds one directory per model, batch sizes and flavour.
         limit_s: a build that takes longer is ended.
-        command: of the child, without its argument.
+        command: of the child, without its argument; nothing is imported from the directory that
+            the server runs in.
         flavour: the Python package that builds.
     """
 
     directory: Path
     limit_s: float = 3600.0
-    command: Sequence[str] = (sys.executable, "-m", "penstock.engines.child")
+    command: Sequence[str] = (sys.executable, "-P", "-m", "penstock.engines.child")
     flavour: str = "tensorrt"
 
 
@@ -110,27 +111,41 @@ class EngineCache:
         self, model: Path, buckets: tuple[int, ...], ranges: Mapping[str, ShapeRange]
     ) -> Path:
         """One for each thing that is asked for; whether what is there is current is the key's."""
-        asked = json.dumps([str(model.resolve()), buckets, sorted(map(str, ranges.items()))])
-        return self._settings.directory / hashlib.sha256(asked.encode()).hexdigest()
+        asked = [str(model.resolve()), buckets, sorted(map(str, ranges.items()))]
+        if self._settings.flavour != FLAVOURS[0]:
+            asked.append(self._settings.flavour)
+        return self._settings.directory / hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _build(self, request: BuildRequest) -> None:
-        answers, answer_to = os.pipe()
         try:
             with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as asked:
                 asked.write(_encode_request(request).encode())
                 asked.seek(0)
-                try:
-                    process = self._start(request, answer_to, words, asked)
-                finally:
-                    os.close(answer_to)
-                try:
-                    why = self._await(process, request, answers)
-                finally:
-                    with self._lock:
-                        self._building.discard(process)
+                why = self._run(request, words, asked)
                 if why is not None:
                     _log.warning("%s: what its build said last: %s", request.label, _tail(words))
                     raise FailedPreconditionError(self._without_paths(why, request))
+        except OSError as error:
+            why = f"{request.label}: its engine cannot be built: {error.strerror}"
+            raise FailedPreconditionError(why) from error
+
+    def _run(self, request: BuildRequest, words: IO[bytes], asked: IO[bytes]) -> str | None:
+        """Why there is no plan; None where there is. No child is left, however this ends."""
+        answers, answer_to = os.pipe()
+        try:
+            try:
+                process = self._start(request, answer_to, words, asked)
+            finally:
+                os.close(answer_to)
+            try:
+                return self._await(process, request, answers)
+            except BaseException:
+                _kill(process)
+                process.wait()
+                raise
+            finally:
+                with self._lock:
+                    self._building.discard(process)
         finally:
             os.close(answers)
 

@@ -15,7 +15,9 @@ from typing import Any
 from penstock.engines.kept import (
     EngineError,
     is_current,
+    keep_operations,
     only_builder,
+    operations_in,
     verify_engine,
     write_engine,
     write_file,
@@ -55,6 +57,7 @@ class Built:
     key: str
     was_there: bool  # nothing was built: it was current
     size_bytes: int
+    operations: int | None = None  # of a row, as is kept with it
 
 
 Progress = Callable[[str, int, int], None]
@@ -71,7 +74,8 @@ def build_engine(
 ) -> Built:
     """Builds the engine, or finds that the one at the output is the one that would be built.
 
-    Blocking: minutes. `count`: what a row costs is kept with the engine.
+    Blocking: minutes. `count`: what a row costs is kept with the engine, and asked
+    where it is not kept with one that is current.
 
     Raises:
         EngineError: the package, a driver or a device is missing; the model or its shapes are not
@@ -92,12 +96,15 @@ def build_engine(
     with only_builder(request.output.parent):
         was_there = is_current(request.output, recipe)
         if not was_there:
-            content = build.run(profiles)
+            write_engine(request.output, build.run(profiles), recipe)
+        sidecar = verify_engine(request.output)
+        operations = operations_in(sidecar)
+        if operations is None:
             operations = count(request.model, _row_dims(build.inputs(), profiles, request.buckets))
-            write_engine(request.output, content, recipe, operations)
-        verify_engine(request.output)
+            if operations is not None:
+                keep_operations(request.output, sidecar, operations)
     size = request.output.stat().st_size
-    return Built(request.output, recipe.key(), was_there, size)
+    return Built(request.output, recipe.key(), was_there, size, operations)
 
 
 def load_package(flavour: str) -> Any:

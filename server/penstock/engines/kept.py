@@ -32,16 +32,13 @@ class EngineError(PenstockError):
     """An engine cannot be built, kept or used; says which and why."""
 
 
-def write_engine(
-    plan: Path, content: bytes | memoryview, recipe: EngineRecipe, operations: int | None = None
-) -> str:
+def write_engine(plan: Path, content: bytes | memoryview, recipe: EngineRecipe) -> str:
     """Writes a plan and its sidecar; whoever reads meanwhile finds the old pair or a fault.
 
     Args:
         plan: where it goes.
         content: its bytes.
         recipe: what it was made of.
-        operations: what a row costs, for who serves the plan without its model; None = not known.
 
     Returns:
         The plan's digest.
@@ -54,7 +51,7 @@ def write_engine(
             scratch.write_bytes(content)
             digest = file_sha256(scratch)
             with _whole_file(sidecar_of(plan)) as sidecar:
-                sidecar.write_text(_sidecar_text(recipe, digest, operations))
+                sidecar.write_text(_sidecar_text(recipe, digest))
     except OSError as error:
         raise EngineError(f"engine '{plan}' cannot be written: {error.strerror}") from error
     return digest
@@ -97,17 +94,36 @@ def verify_engine(plan: Path) -> dict[str, Any]:
     return sidecar
 
 
+def keep_operations(plan: Path, sidecar: dict[str, Any], operations: int) -> None:
+    """Keeps what a row costs, for who serves the plan without its model.
+
+    Args:
+        plan: that was verified.
+        sidecar: what that gave.
+        operations: of a row.
+
+    Raises:
+        EngineError: the place cannot be written to.
+    """
+    write_file(sidecar_of(plan), _json_text({**sidecar, _OPERATIONS: operations}).encode())
+
+
+def operations_in(sidecar: dict[str, Any]) -> int | None:
+    """What a row costs, as a sidecar says; None: it does not."""
+    operations = sidecar.get(_OPERATIONS)
+    return operations if isinstance(operations, int) else None
+
+
 def operations_of(plan: Path) -> int | None:
     """What a row costs a plan, as was counted when it was built; None: it was not.
 
     Blocking: reads the plan, for the sidecar may be another one's.
     """
     try:
-        operations = verify_engine(plan).get(_OPERATIONS)
+        return operations_in(verify_engine(plan))
     except EngineError as error:
         _log.info("%s: nothing is known of its operations", error)
         return None
-    return operations if isinstance(operations, int) else None
 
 
 @contextmanager
@@ -147,10 +163,12 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_name(plan.name + SUFFIX)
 
 
-def _sidecar_text(recipe: EngineRecipe, digest: str, operations: int | None) -> str:
+def _sidecar_text(recipe: EngineRecipe, digest: str) -> str:
     content = {"key": recipe.key(), "recipe": json.loads(recipe.canonical()), "sha256": digest}
-    if operations is not None:
-        content[_OPERATIONS] = operations
+    return _json_text(content)
+
+
+def _json_text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 

@@ -121,10 +121,13 @@ class ControlHandlers:
         return codec.encode_model_metadata(self._models.metadata(ref.name, ref.version))
 
     def runs_on(self, request: bytes) -> str:
-        """Where the model of a ModelMetadata request computes, in ASCII: a device has any name."""
+        """Where the model of a ModelMetadata request computes, as metadata may say it.
+
+        A device has any name, and gRPC takes printable ASCII alone, without spaces at the ends.
+        """
         ref = codec.parse_model_request("ModelMetadata", request)
         text = self._models.metadata(ref.name, ref.version).runs_on
-        return text.encode("ascii", "replace").decode()
+        return "".join(each if " " <= each <= "~" else "?" for each in text).strip()
 
     async def bring_model(self, request: bytes) -> None:
         """Before its metadata: loads a model that a request would load."""
@@ -252,6 +255,7 @@ def _tell_place(control: ControlHandlers) -> After:
     """Trailing metadata of what the model runs on, which other clients pass over."""
 
     def tell(request: bytes, context: Any) -> None:
-        context.set_trailing_metadata(((_RUNS_ON, control.runs_on(request)),))
+        if place := control.runs_on(request):
+            context.set_trailing_metadata(((_RUNS_ON, place),))
 
     return tell

@@ -120,7 +120,8 @@ _BACKGROUND: Mapping[str, tuple[Value, Kind, str]] = {
 }
 _OPERATIONS = (
     "penstock_model_operations_per_inference",
-    "Multiplications and additions of an inference, as the model's configuration says",
+    "Multiplications and additions of an inference, counted in its graph, or as its configuration "
+    "says",
 )
 # Triton's reasons; what is not here is OTHER.
 _TRITON_REASONS = {"UNAVAILABLE": "REJECTED", "CANCELLED": "CANCELED", "INTERNAL": "BACKEND"}
@@ -151,8 +152,9 @@ def model_families(versions: Sequence[VersionStatistics]) -> Iterator[Family]:
 def _operations(versions: Sequence[VersionStatistics]) -> Family:
     family = Family(*_OPERATIONS, "gauge")
     for each in versions:
-        if each.operations is not None:
-            family.add({"model": each.name, "version": str(each.version)}, each.operations)
+        operations = each.operations()
+        if operations is not None:
+            family.add({"model": each.name, "version": str(each.version)}, operations)
     return family
 
 

@@ -5,6 +5,7 @@
 | `contractions.py` | what an operator multiplies and adds, from the shapes of its tensors |
 | `shapes.py` | the shapes of a graph's tensors, from those of its inputs |
 | `count.py` | both together: a model's operations; needs the package `onnx` |
+| `text.py` | names of a graph, as a log may show them |
 | `child.py` | the process that counts: files come from whoever makes models |
 | `counter.py` | the server's side: starts it, bounds it, remembers |
 """

@@ -14,11 +14,11 @@ from penstock.operations.contractions import (
     ShapesUnknownError,
     is_left_out,
 )
+from penstock.operations.text import shown
 
 __all__ = ["Counted", "UncountableError", "count_operations", "read_model"]
 
 _MOST_OPERATIONS = 10**18
-_SHOWN = 64  # characters of a name, which is whatever the file says
 
 
 class UncountableError(ValueError):
@@ -72,8 +72,8 @@ def count_operations(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]
     except MemoryError:
         raise
     except Exception as error:  # the checks of ONNX's inference have many types, and long texts
-        text = " ".join(str(error).split())[:200]
-        raise UncountableError(f"its shapes cannot be inferred: {text}") from error
+        text = " ".join(str(error).split())
+        raise UncountableError(f"its shapes cannot be inferred: {shown(text, 200)}") from error
     by_operator: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     for node in model.graph.node:
@@ -112,14 +112,16 @@ def _inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 def _count(node: onnx.NodeProto, known: shapes.Shapes) -> int:
     try:
-        return CONTRACTIONS[_operator(node)](shapes.node_of(node, known))
+        found = CONTRACTIONS[_operator(node)](shapes.node_of(node, known))
     except ShapesUnknownError:
         raise UncountableError(f"{_what(node)} has shapes that are not known") from None
     except (IndexError, ValueError, ZeroDivisionError):
         raise UncountableError(f"{_what(node)} has shapes that it cannot have") from None
+    if found < 0:
+        raise UncountableError(f"{_what(node)} has shapes that it cannot have")
+    return found
 
 
 def _what(node: onnx.NodeProto) -> str:
     name = node.name or (node.output[0] if node.output else "")
-    printable = "".join(each if each.isprintable() else "?" for each in name[:_SHOWN])
-    return f"node '{printable}' ({_operator(node)[:_SHOWN]})"
+    return f"node '{shown(name)}' ({shown(_operator(node))})"

@@ -18,12 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.operations.text import shown
+
 __all__ = ["CounterSettings", "GraphSource", "OperationCount", "OperationCounter"]
 
 _MOST_REMEMBERED = 256
 _MOST_ANSWER_BYTES = 1 << 20
 _MOST_TEXT = 300
-_JOIN_S = 5.0  # a plan may be large; its reader ends with the process
+_MOST_TRIES = 3  # for a version, where what ended a try may have passed
 
 _log = logging.getLogger("penstock.operations")
 
@@ -66,13 +68,25 @@ class OperationCount:
     counter: OperationCounter
     operations: int | None = None
     was_asked: bool = False
+    tries: int = 0
 
     def __call__(self) -> int | None:
-        """What a row costs; None: it is not known, or not yet: the first call has it counted."""
+        """What a row costs; None: it is not known, or not yet: the first call has it counted.
+
+        A later one has it tried again, where what ended the try may have passed.
+        """
         if not self.was_asked:
             self.was_asked = True
             self.counter.ask(self)
         return self.operations
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Of a try; `is_definite`: another one would end in the same way."""
+
+    operations: int | None
+    is_definite: bool = True
 
 
 @dataclass(slots=True)
@@ -83,11 +97,14 @@ class _State:
     is_closed: bool = False
 
 
+class _NoAnswerError(Exception):
+    """Nobody knows whether a further try would end in the same way; says why."""
+
+
 class OperationCounter:
     """Counts what it is asked for, in order.
 
-    Threading: thread-safe. Blocking: `close`, until the child has been ended, for seconds at most;
-    `wait`.
+    Threading: thread-safe. Blocking: `wait`.
     Ownership: owns a thread while there is something to count, and its child.
     """
 
@@ -101,7 +118,7 @@ class OperationCounter:
         self._of_plan = of_plan
         self._changed = threading.Condition()
         self._state = _State()
-        self._remembered: OrderedDict[str, int | None] = OrderedDict()
+        self._remembered: OrderedDict[str, _Outcome] = OrderedDict()
 
     def of(self, label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> OperationCount:
         """What is to be counted, once somebody asks it; see `GraphSource`."""
@@ -124,20 +141,22 @@ class OperationCounter:
             return self._changed.wait_for(lambda: self._state.thread is None, timeout_s)
 
     def close(self) -> None:
-        """Ends what is being counted, and takes nothing more."""
+        """Ends what is being counted, and takes nothing more; does not wait."""
         with self._changed:
             self._state.is_closed = True
             self._state.waiting.clear()
-            thread, process = self._state.thread, self._state.process
+            process = self._state.process
             if process is not None and process.poll() is None:
                 process.kill()
-        if thread is not None:
-            thread.join(_JOIN_S)
 
     def _run(self) -> None:
         while (count := self._next()) is not None:
             try:
-                count.operations = self._count(count.source)
+                outcome = self._count(count.source)
+                count.operations = outcome.operations
+                count.tries += 1
+                if not outcome.is_definite and count.tries < _MOST_TRIES:
+                    count.was_asked = False
             except Exception:
                 _log.exception("%s: its operations are not counted", count.source.label)
 
@@ -149,59 +168,71 @@ class OperationCounter:
             self._changed.notify_all()
             return None
 
-    def _count(self, source: GraphSource) -> int | None:
+    def _count(self, source: GraphSource) -> _Outcome:
+        if source.path.suffix != ".onnx":
+            return _Outcome(self._of_plan(source.path))
         try:
             found = source.path.stat()
         except OSError:
-            return None  # it has gone meanwhile, and its version with it
+            return _Outcome(None)  # it has gone meanwhile, and its version with it
         key = json.dumps(
             [str(source.path), found.st_mtime_ns, found.st_size, sorted(source.inputs.items())]
         )
-        if key not in self._remembered:
-            is_plan = source.path.suffix != ".onnx"
-            self._remembered[key] = (
-                self._of_plan(source.path) if is_plan else self._ask_child(source, found.st_size)
-            )
+        if key in self._remembered:
+            return self._remembered[key]
+        outcome = self._ask_child(source, found.st_size)
+        if outcome.is_definite:
+            self._remembered[key] = outcome
             if len(self._remembered) > _MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return self._remembered[key]
+        return outcome
 
-    def _ask_child(self, source: GraphSource, size_bytes: int) -> int | None:
+    def _ask_child(self, source: GraphSource, size_bytes: int) -> _Outcome:
         request = {
             "path": str(source.path),
             "inputs": {name: list(dims) for name, dims in source.inputs.items()},
             "limit_s": self._settings.limit_s,
             "limit_bytes": self._settings.limit_bytes + 3 * size_bytes,
         }
-        answer = self._talk(json.dumps(request).encode())
+        try:
+            answer = self._talk(json.dumps(request).encode())
+        except _NoAnswerError as error:
+            answer, is_definite = {"error": str(error)}, False
+        else:
+            is_definite = True
         operations = answer.get("operations")
         if isinstance(operations, int):
             _log.info("%s: %.4g operations per inference", source.label, operations)
-            return operations
-        why = str(answer.get("error", "the answer is none"))[:_MOST_TEXT]
-        open_inputs = [name for name, dims in source.inputs.items() if min(dims, default=0) < 0]
+            return _Outcome(operations)
+        why = shown(str(answer.get("error", "the answer is none")), _MOST_TEXT)
+        open_inputs = [
+            shown(name) for name, dims in source.inputs.items() if min(dims, default=0) < 0
+        ]
         left_open = f"; left open: {', '.join(sorted(open_inputs)[:8])}" if open_inputs else ""
         _log.info("%s: its operations are not counted: %s%s", source.label, why, left_open)
-        return None
+        return _Outcome(None, is_definite)
 
     def _talk(self, request: bytes) -> dict[str, object]:
+        """The answer of a child that ended by itself; raises _NoAnswerError, without one."""
         try:
             process = self._start()
         except OSError as error:
-            return {"error": f"the process for it does not start: {error.strerror}"}
+            why = f"the process for it does not start: {error.strerror}"
+            raise _NoAnswerError(why) from error
         if process is None:
-            return {"error": "the server stops"}
+            raise _NoAnswerError("the server stops")
         try:
             answer, _ = process.communicate(request, timeout=10 * self._settings.limit_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            return {"error": f"it took longer than {10 * self._settings.limit_s} s"}
+            why = f"it took longer than {10 * self._settings.limit_s} s"
+            raise _NoAnswerError(why) from None
         finally:
             with self._changed:
                 self._state.process = None
         if process.returncode != 0:
-            return {"error": _how_it_ended(process.returncode)}
+            raise _NoAnswerError(_how_it_ended(process.returncode))
         try:
             found = json.loads(answer[:_MOST_ANSWER_BYTES])
         except ValueError:
@@ -212,18 +243,22 @@ class OperationCounter:
         # Threads of numerical libraries would take address space, each.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # Not under the lock, which the event loop takes: a fork of a large process takes long.
+        process = subprocess.Popen(
+            self._settings.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
         with self._changed:
-            if self._state.is_closed:
-                return None
-            self._state.process = subprocess.Popen(
-                self._settings.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                start_new_session=True,
-            )
-            return self._state.process
+            if not self._state.is_closed:
+                self._state.process = process
+                return process
+        process.kill()
+        process.communicate()
+        return None
 
 
 def _how_it_ended(code: int) -> str:

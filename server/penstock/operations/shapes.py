@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, inliner, shape_inference
 
 from penstock.operations.contractions import GIVES, Node, ShapesUnknownError
+from penstock.operations.text import shown
 
 __all__ = ["Shapes", "infer", "let_go_of_weights", "node_of"]
 
@@ -86,12 +87,16 @@ def _value(name: str, kind: int, dims: Sequence[int]) -> onnx.ValueInfoProto:
 
 def _set_inputs(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> None:
     by_name = {each.name: each.type.tensor_type.shape.dim for each in graph.input}
+    for dim in (dim for dims in by_name.values() for dim in dims):
+        if dim.dim_value < 0:  # as some exporters write what is open
+            dim.Clear()
     for name, dims in inputs.items():
         found = by_name.get(name)
         if found is None:
-            raise ValueError(f"the graph has no input '{name[:64]}'")
+            raise ValueError(f"the graph has no input '{shown(name)}'")
         if len(found) != len(dims):
-            raise ValueError(f"input '{name[:64]}' has {len(found)} dimensions, got {list(dims)}")
+            got = shown(str(list(dims)))
+            raise ValueError(f"input '{shown(name)}' has {len(found)} dimensions, got {got}")
         for dim, size in zip(found, dims, strict=True):
             if size >= 0:
                 dim.Clear()
@@ -100,13 +105,14 @@ def _set_inputs(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> 
 
 def _known(graph: onnx.GraphProto) -> Iterator[tuple[str, tuple[int, ...]]]:
     for weight in graph.initializer:
-        yield weight.name, tuple(weight.dims)
+        if min(weight.dims, default=0) >= 0:
+            yield weight.name, tuple(weight.dims)
     for value in (*graph.input, *graph.value_info, *graph.output):
         tensor = value.type.tensor_type
         if not tensor.HasField("shape"):
             continue
         dims = tensor.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
+        if all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims):
             yield value.name, tuple(dim.dim_value for dim in dims)
 
 

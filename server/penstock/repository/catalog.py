@@ -298,7 +298,7 @@ class ModelCatalog:
                 model,
                 served.version,
                 served.handle.stats(),
-                served.operations(),
+                served.operations,
                 served.runs_on,
                 served.engine,
                 peak_operations_per_second(served.config),

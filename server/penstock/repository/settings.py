@@ -45,7 +45,7 @@ class OperationCounting(Protocol):
         """
 
     def close(self) -> None:
-        """Ends what is being counted."""
+        """Ends what is being counted; does not wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,10 @@ def test_flags_go_before_the_configuration(trt: FakeTensorRt, tmp_path: Path) ->
     output = tmp_path / "else" / "there.plan"
     trt.inputs = [("ids", (-1, -1))]
     options = ("--max-batch-size", 16, "--buckets", "4,16", "--shape", "ids=1:64:128")
-    assert run(model, "--output", output, *options).exit_code == 0
+    result = run(model, "--output", output, *options)
+    assert result.exit_code == 0
+    uncounted = "model 'm' version 2: what a row costs could not be counted, and is not kept"
+    assert uncounted in result.output.splitlines()
     assert trt.profiles[-1] == {"ids": ((5, 1), (16, 64), (16, 128))}
     assert "operations_per_inference" not in verify_engine(output), "a length is open"
 

@@ -1,5 +1,6 @@
 """Engines of ONNX models: built by a child when a load needs one, whose every end has a name."""
 
+import errno
 import os
 import sys
 import threading
@@ -173,6 +174,56 @@ def test_child_is_not_told_the_servers_settings(
     monkeypatch.setenv("PENSTOCK_SECRET", "s3cret")
     program = "sys.exit(5 if 'PENSTOCK_SECRET' in os.environ else 6)"
     assert refusal(make_cache(program), onnx) == "the process for it ended with code 6"
+
+
+def test_child_imports_nothing_from_where_the_server_runs(
+    onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    monkeypatch.chdir(tmp_path)
+    settings = EngineCacheSettings(tmp_path / "cache", flavour="tensorrt_none")
+    assert refusal(EngineCache(settings), onnx).startswith("library: expected one of tensorrt, ")
+
+
+def test_each_library_has_plans_of_its_own(onnx: Path, make_cache: MakeCache) -> None:
+    says_yes = "os.write(int(sys.argv[1]), b'{}')"
+    caches = [make_cache(says_yes, flavour) for flavour in ("tensorrt", "tensorrt_rtx")]
+    one, other = (cache.plan_of(onnx, LABEL, ModelConfig()) for cache in caches)
+    assert one != other
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_full_disk_is_named_and_leaves_nothing_open(
+    onnx: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> object:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = make_cache("")
+    monkeypatch.setattr("penstock.engines.at_load.tempfile.TemporaryFile", full)
+    before = open_descriptors()
+    assert refusal(cache, onnx) == "No space left on device"
+    assert open_descriptors() == before
+
+
+def test_child_that_cannot_be_followed_is_ended(
+    onnx: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[int] = []
+
+    def too_many(child: int) -> int:
+        children.append(child)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("penstock.engines.at_load.os.pidfd_open", too_many)
+    before = open_descriptors()
+    assert refusal(make_cache("signal.alarm(60); signal.pause()"), onnx) == "Too many open files"
+    assert open_descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(children[0], os.WNOHANG)  # it has been waited for
 
 
 def test_close_ends_what_is_being_built_and_refuses_what_comes(

@@ -52,6 +52,18 @@ def test_count_of_one_row_is_kept(trt: FakeTensorRt, request_: BuildRequest) -> 
     assert len(count.asked) == 1, "the engine is current, and so is its count"
 
 
+def test_current_plan_without_a_count_gets_one(trt: FakeTensorRt, request_: BuildRequest) -> None:
+    plan = build(request_, Count(None))
+    sidecar = plan.with_name("model.plan.json")
+    before = json.loads(sidecar.read_text())
+    built = build_engine(request_, target=lambda _: H200, count=Count(80))
+    assert (built.was_there, built.operations, trt.builds) == (True, 80, 1)
+    assert operations_of(plan) == 80
+    assert json.loads(sidecar.read_text()) == {**before, "operations_per_inference": 80}
+    kept = build_engine(request_, target=lambda _: H200)
+    assert (kept.operations, operations_of(plan)) == (80, 80), "who cannot count keeps it"
+
+
 def test_dims_are_numbers_where_every_profile_has_one(
     trt: FakeTensorRt, request_: BuildRequest
 ) -> None:

@@ -18,8 +18,10 @@ def lines(*versions: VersionStatistics, **peaks: float) -> list[str]:
 
 
 def test_every_version_says_what_it_runs_on() -> None:
-    on_cpu = VersionStatistics("c", 2, {**STATS, "devices": []}, None, "CPU", "ONNX Runtime 1")
-    on_gpu = VersionStatistics("g", 1, STATS, None, 'GPU 0 (a "b")', "FakeRT 11")
+    on_cpu = VersionStatistics(
+        "c", 2, {**STATS, "devices": []}, runs_on="CPU", engine="ONNX Runtime 1"
+    )
+    on_gpu = VersionStatistics("g", 1, STATS, runs_on='GPU 0 (a "b")', engine="FakeRT 11")
     info = [line for line in lines(on_cpu, on_gpu) if line.startswith("penstock_model_info")]
     assert info == [
         'penstock_model_info{model="c",version="2",engine="ONNX Runtime 1",runs_on="CPU"} 1',
@@ -29,7 +31,7 @@ def test_every_version_says_what_it_runs_on() -> None:
 
 
 def test_version_on_the_cpu_has_no_other_sample() -> None:
-    found = lines(VersionStatistics("c", 2, {**STATS, "devices": []}, None, "CPU", "E"))
+    found = lines(VersionStatistics("c", 2, {**STATS, "devices": []}, runs_on="CPU", engine="E"))
     assert [line.partition("{")[0] for line in found] == ["penstock_model_info"]
 
 

@@ -210,9 +210,10 @@ def test_label_values_are_escaped() -> None:
     assert b'x{model="a\\"b\\\\c\\nd"} 1\n' in render([family])
 
 
-def test_operations_are_shown_where_the_configuration_says_them() -> None:
+def test_operations_are_shown_where_they_are_known() -> None:
     samples, _ = scrape(
-        VersionStatistics("m", 1, STATS, operations=8_000_000_000), VersionStatistics("n", 2, STATS)
+        VersionStatistics("m", 1, STATS, operations=lambda: 8_000_000_000),
+        VersionStatistics("n", 2, STATS),
     )
     name = "penstock_model_operations_per_inference"
     found = {key: value for key, value in samples.items() if name in str(key)}

@@ -1,13 +1,14 @@
 """A model's operations from its graph: known networks, and what cannot be counted."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from penstock.operations.contractions import CONTRACTIONS
 from penstock.operations.count import Counted, UncountableError, count_operations, read_model
 
 FLOAT = TensorProto.FLOAT
@@ -122,9 +123,43 @@ def test_operators_of_onnx_runtimes_own_pass_shapes_on() -> None:
     assert found.left_out == {"com.microsoft.BiasGelu": 1, "com.microsoft.FastGelu": 1}
 
 
+def test_names_of_a_graph_are_shortened_and_made_printable() -> None:
+    name = "a\nb\x1b[2J" + "c" * 9999
+    strange = helper.make_node("Mystery\n" + "d" * 9999, ["x"], [name], domain="my.own")
+    for asked in ({}, {name: (1, 8)}, {"x": (1,) * 9999}):
+        made = model([strange], {"x": ["n", 8]}, output=name)
+        text = refusal(made, **asked)
+        assert text.isprintable()
+        assert len(text) < 300
+
+
 def test_open_dimension_is_not_guessed() -> None:
     made = model([node("MatMul", ["x", "w"], "y")], {"x": ["n", "t", 8]}, [weight("w", 8, 4)])
     assert refusal(made, x=(1, -1, 8)) == "node 'the MatMul' (MatMul) has shapes that are not known"
+
+
+@pytest.mark.parametrize("asked", [{}, {"x": (1, -1, 768)}, {"x": (-1, -1, 768)}])
+def test_negative_dimension_is_an_open_one(asked: dict[str, Sequence[int]]) -> None:
+    """Whether or not the configuration names the input."""
+    nodes = [node("MatMul", ["x", "w"], "y")]
+    made = model(nodes, {"x": [-1, -1, 768]}, [weight("w", 768, 768)])
+    expected = "node 'the MatMul' (MatMul) has shapes that are not known"
+    assert refusal(made, **asked) == expected
+    made = model(nodes, {"x": [-1, -1, 768]}, [weight("w", 768, 768)])
+    assert count_operations(made, {"x": (1, 3, 768)}).operations == 3 * 2 * 768 * 768
+
+
+def test_negative_dimensions_of_a_weight_are_no_numbers() -> None:
+    strange = onnx.TensorProto(name="w", data_type=FLOAT, dims=[8, -4])
+    strange.data_location = onnx.TensorProto.EXTERNAL
+    made = model([node("MatMul", ["x", "w"], "y")], {"x": ["n", 8]}, [strange])
+    assert "shapes that are not known" in refusal(made, x=(1, 8))
+
+
+def test_negative_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast("dict[str, Any]", CONTRACTIONS), "MatMul", lambda _: -1)
+    made = model([node("MatMul", ["x", "w"], "y")], {"x": ["n", 8]}, [weight("w", 8, 4)])
+    assert refusal(made, x=(1, 8)) == "node 'the MatMul' (MatMul) has shapes that it cannot have"
 
 
 def test_open_dimension_that_nothing_depends_on_does_not_matter() -> None:

@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -75,6 +78,50 @@ def test_file_is_counted_once_for_the_same_shapes(path: Path, tmp_path: Path) ->
     made.close()
 
 
+def failing_twice(tally: Path, end: str) -> str:
+    """A child that ends so at its first two tries."""
+    counts = f"import os; f = open({str(tally)!r}, 'a'); f.write('x'); f.close(); "
+    return counts + f"os.path.getsize(f.name) < 3 and {end}; {FIFTY}"
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "os.kill(os.getpid(), 9)", "os._exit(1)"])
+def test_try_that_was_ended_is_repeated_by_later_scrapes(
+    path: Path, tmp_path: Path, end: str
+) -> None:
+    made = counter(failing_twice(tmp_path / "tally", end))
+    count = made.of("m", path, {"x": (1, 8)})
+    for _ in range(3):
+        assert count() is None
+        assert made.wait(WAIT_S)
+    assert count() == 50
+    made.close()
+
+
+def test_tries_of_a_version_end_and_another_version_has_its_own(path: Path, tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    made = counter(f"open({str(tally)!r}, 'a').write('x'); raise SystemExit(1)")
+    for expected in (3, 6):
+        count = made.of("m", path, {"x": (1, 8)})
+        for _ in range(5):
+            assert count() is None
+            assert made.wait(WAIT_S)
+        assert tally.stat().st_size == expected
+    made.close()
+
+
+def test_childs_own_refusal_is_remembered(path: Path, tmp_path: Path) -> None:
+    tally = tmp_path / "tally"
+    refuse = 'print(\'{"error": "no graph"}\')'
+    made = counter(f"open({str(tally)!r}, 'a').write('x'); {refuse}")
+    for _ in range(2):
+        count = made.of("m", path, {"x": (1, 8)})
+        for _ in range(2):
+            assert count() is None
+            assert made.wait(WAIT_S)
+    assert tally.read_text() == "x"
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("script", "fragment"),
     [
@@ -95,6 +142,20 @@ def test_child_that_does_not_count_is_told_in_the_log(
     assert line.startswith("model 'm' version 1: its operations are not counted: ")
     assert fragment in line
     assert line.endswith("; left open: x")
+    assert len(line) < 500
+
+
+def test_names_of_a_graph_are_shortened_and_made_printable(
+    path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    made = counter('print(\'{"error": "one\\\\ntwo"}\')')
+    count = made.of("m", path, {"a\n\x1b[2J" + "b" * 9999: (1, -1)})
+    count()
+    assert made.wait(WAIT_S)
+    made.close()
+    (line,) = log.messages
+    assert line.startswith("m: its operations are not counted: one?two; left open: a??[2Jb")
+    assert line.isprintable()
     assert len(line) < 500
 
 
@@ -123,7 +184,55 @@ def test_close_ends_what_is_being_counted_and_takes_nothing_more(tmp_path: Path)
     assert (one(), other()) == (None, None)
     later = made.of("m", path, {"x": (3,)})
     assert later() is None
-    assert made.wait(0)
+    assert made.wait(WAIT_S)
+
+
+def test_close_does_not_wait(tmp_path: Path) -> None:
+    """Nor for a plan that is being read: the event loop calls it."""
+    begun, end = threading.Event(), threading.Event()
+
+    def of_plan(_: Path) -> int:
+        begun.set()
+        assert end.wait(WAIT_S)
+        return 7
+
+    made = OperationCounter(of_plan=of_plan)
+    made.of("m", tmp_path / "model.plan", {})()
+    assert begun.wait(WAIT_S)
+    made.close()
+    assert not made.wait(0), "it is still being read"
+    end.set()
+    assert made.wait(WAIT_S)
+
+
+def in_another_thread(does: Callable[[], object]) -> bool:
+    """Whether it returned."""
+    thread = threading.Thread(target=does, daemon=True)
+    thread.start()
+    thread.join(WAIT_S)
+    return not thread.is_alive()
+
+
+def test_question_and_close_do_not_wait_for_the_start_of_a_child(
+    path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    made = counter("import signal; signal.pause()")
+    one, other = (made.of("m", path, {"x": (n,)}) for n in (1, 2))
+    returned: list[bool] = []
+    children: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def start_slowly(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        returned.extend(in_another_thread(does) for does in (other, made.close))
+        children.append(start(*arguments, **options))
+        return children[0]
+
+    monkeypatch.setattr("penstock.operations.counter.subprocess.Popen", start_slowly)
+    one()
+    assert made.wait(3 * WAIT_S)
+    assert returned == [True, True]
+    assert [child.returncode for child in children] == [-9], "it began after the end, and is ended"
+    assert "the server stops" in log.messages[0]
 
 
 def test_child_counts_a_real_file(tmp_path: Path) -> None:
@@ -173,7 +282,8 @@ def test_graph_that_grows_without_end_is_given_up(
     path.write_bytes(model([call(59, "x", "y")], [function(at) for at in range(60)]))
     assert answer_of(OperationCounter(CounterSettings(limit_s=1)), path, x=(1, 8)) is None
     (line,) = log.messages
-    assert "more time than counting may have" in line or "more memory" in line
+    reasons = ("more time than counting may have", "more memory", "it took longer than 10 s")
+    assert any(reason in line for reason in reasons)
 
 
 def test_graph_that_asks_for_all_memory_is_given_up(

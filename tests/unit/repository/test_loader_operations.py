@@ -1,11 +1,15 @@
 """What a loader has counted of a version, and what of it is told."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text, tensor
+from tests.support.scraped import ENGINE, STATS
 
+from penstock.observe.metrics import Metrics
+from penstock.repository.catalog import ModelCatalog, ModelRecord, ServedVersion
 from penstock.repository.loader import ModelLoader
 from penstock.repository.settings import RepositorySettings
 
@@ -17,13 +21,18 @@ class Counting:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, tuple[int, ...]]]] = []
+        self.counted = 0
         self.is_closed = False
 
     def of(
         self, label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]
     ) -> Callable[[], int | None]:
         self.asked.append((label, path.name, dict(inputs)))
-        return lambda: 3
+        return self.count
+
+    def count(self) -> int:
+        self.counted += 1
+        return 3
 
     def close(self) -> None:
         self.is_closed = True
@@ -82,3 +91,26 @@ def test_other_formats_are_not_counted(tmp_path: Path, counting: Counting) -> No
 def test_without_counting_only_the_configuration_tells(tmp_path: Path, config: str | None) -> None:
     add_model(tmp_path, "m", config=config)
     assert operations(tmp_path, None) == (5 if config else None)
+
+
+class OneModel(ModelCatalog):
+    """Serves a version of "m"."""
+
+    def __init__(self, served: ServedVersion) -> None:
+        super().__init__()
+        self._models["m"] = ModelRecord({served.version: served})
+
+
+def test_statistics_have_nothing_counted_and_a_scrape_does(
+    tmp_path: Path, counting: Counting
+) -> None:
+    add_model(tmp_path, "m")
+    loader = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), operations=counting))
+    catalog = OneModel(loader.prepare(loader.plan("m"), 1))
+    versions = [replace(each, counters=STATS) for each in catalog.statistics()]
+    catalog.statistics("m", "1")
+    assert counting.counted == 0
+    metrics = Metrics(versions=lambda: versions, engine=lambda: ENGINE, is_ready=lambda: True)
+    _, text = metrics.render()
+    assert b'\npenstock_model_operations_per_inference{model="m",version="1"} 3\n' in text
+    assert counting.counted == 1
