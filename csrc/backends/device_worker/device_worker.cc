@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
-constexpr int64_t kCloseGraceNs = 400 * kNsPerMs;    // from a closed connection to the end
+constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;    // from a closed connection to the end
 constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
 constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
 constexpr size_t kLogReadBytes = 64 << 10;

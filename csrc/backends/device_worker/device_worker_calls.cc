@@ -14,8 +14,8 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
-constexpr int64_t kCloseGraceNs = 400 * kNsPerMs;  // from a closed connection to the end
-constexpr int64_t kEndGraceNs = 800 * kNsPerMs;    // to the end of a killed process
+constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
+constexpr int64_t kEndGraceNs = 950 * kNsPerMs;    // to the end of a killed process
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
