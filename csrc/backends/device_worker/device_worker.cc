@@ -285,7 +285,7 @@ void DeviceWorker::ReadReply(WorkerSession& session) {
 
 Status DeviceWorker::HandlePacket(const WorkerPacket& packet) {
   const bool is_model = making_->options_.model == nullptr;
-  if (packet.kind == WorkerPacketKind::kGrow) return link_->channel.Grow(packet.size);
+  if (packet.kind == WorkerPacketKind::kGrow) return link_->channel.AnswerGrow(packet.size);
   if (packet.kind == WorkerPacketKind::kDescribed && is_model) return Describe(packet);
   if (packet.kind == WorkerPacketKind::kReady && !is_model) {
     link_->socket.SetReceiveLimit(making_->options_.execution_limit_ns);

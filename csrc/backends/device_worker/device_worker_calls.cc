@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "backends/device_worker/device_worker.h"
@@ -16,6 +17,7 @@ namespace {
 constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
 constexpr int64_t kEndGraceNs = 950 * kNsPerMs;    // to the end of a killed process
+constexpr int kMostPacketsOfAUse = 16;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
@@ -33,21 +35,23 @@ std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
 }
 
 void DeviceWorker::Ask(Part& part, Link& link) {
-  int64_t until_ns = 0;  // who was kept waiting before is not again
+  int64_t until_ns = NowNs();  // who was kept waiting before is not again
   if (part.asked_.lock().get() != &link) {
     if (!link.socket.TrySend({.kind = WorkerPacketKind::kUse})) return;
     part.asked_ = link.weak_from_this();
-    until_ns = NowNs() + kUseWaitNs;
+    until_ns += kUseWaitNs;
   }
   Status status;
-  while (status.ok() && !part.asked_.expired()) {
+  for (int packets = 0; status.ok() && !part.asked_.expired(); ++packets) {
+    if (packets > 0 && NowNs() >= until_ns) return;
     pollfd answer{link.socket.fd(), POLLIN, 0};
     const int64_t left_ms = std::max<int64_t>((until_ns - NowNs()) / kNsPerMs, 0);
     if (poll(&answer, 1, static_cast<int>(left_ms)) <= 0) return;
     WorkerPacket packet;
     switch (link.socket.Receive(/*wait=*/false, &packet)) {
       case PacketSocket::Received::kPacket:
-        status = TakeUse(part, link, packet);
+        status = packets < kMostPacketsOfAUse ? TakeUse(part, link, packet)
+                                              : InvalidArgument("it never says what a model uses");
         break;
       case PacketSocket::Received::kGarbage:
         status = InvalidArgument("a packet of another size");
@@ -61,7 +65,7 @@ void DeviceWorker::Ask(Part& part, Link& link) {
 }
 
 Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
-  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.Grow(packet.size);
+  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.AnswerGrow(packet.size);
   if (packet.kind != WorkerPacketKind::kUsed) {
     return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
                                   " where it was asked for what a model uses"));
@@ -95,14 +99,23 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
     return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
   }
   PENSTOCK_RETURN_IF_ERROR(sent);
-  auto answers = link->channel.AwaitDone(part.batches_, 1);
+  const std::string& label = part.options_.label;
+  const int64_t limit_ns = part.options_.execution_limit_ns;
+  Result<std::vector<WorkerAnswer>> answers = Unavailable("");
+  try {
+    answers = link->channel.AwaitDone(part.batches_, 1, limit_ns);
+  } catch (const std::exception&) {  // the two are out of step now
+    return AwaitEnd(part, *link,
+                    StrCat("was killed, for the server ran out of memory for ", label));
+  }
   if (answers.ok()) return std::move((*answers)[0]);
   switch (answers.status().code()) {
+    case StatusCode::kResourceExhausted:
+      return Status(answers.status().code(), StrCat(label, ": ", answers.status().message()));
     case StatusCode::kDeadlineExceeded:
-      return AwaitEnd(
-          part, *link,
-          StrCat("was killed, for a batch of ", part.options_.label, " took longer than ",
-                 Seconds(part.options_.execution_limit_ns), " s"));
+      return AwaitEnd(part, *link,
+                      StrCat("was killed, for a batch of ", label, " took longer than ",
+                             Seconds(limit_ns), " s"));
     case StatusCode::kInvalidArgument:
       return AwaitEnd(
           part, *link,
