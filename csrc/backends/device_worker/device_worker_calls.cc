@@ -1,4 +1,4 @@
-// DeviceWorker, as far as its callers' threads go: batches, and what a model uses.
+// DeviceWorker, as far as its callers' threads go: parts, batches, and what a model uses.
 
 #include <poll.h>
 
@@ -15,15 +15,83 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
-constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
-constexpr int64_t kEndGraceNs = 950 * kNsPerMs;    // to the end of a killed process
+constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;    // from a closed connection to the end
+constexpr int64_t kEndGraceNs = 950 * kNsPerMs;      // to the end of a killed process
+constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
 constexpr int kMostPacketsOfAUse = 16;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
-constexpr const char* kDoesNotEnd = "was killed and does not end";
-
 }  // namespace
+
+// Parts.
+
+Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options) {
+  const auto part = std::make_shared<WorkerPart>(std::move(options));
+  MutexLock lock(mu_);
+  part->id_ = ++ids_;
+  if (part->options_.model == nullptr && !given_up_.ok()) {
+    given_up_ = Status();
+    budget_.emplace(options_.restarts);
+  }
+  if (!given_up_.ok()) return given_up_;
+  if (left_ != nullptr) {
+    return Unavailable(StrCat(part->options_.label, ": ", Say(last_end_)));
+  }
+  parts_.push_back(part);
+  wake_.Set();
+  changed_.NotifyAll();
+  while (part->state_ == State::kWanted || part->state_ == State::kMaking) changed_.Wait(mu_);
+  if (part->state_ == State::kReady) return part;
+  std::erase(parts_, part);
+  part->link_.reset();
+  wake_.Set();
+  return part->status_;
+}
+
+void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
+  MutexLock run(part->run_mu_);  // another instance may have a batch there
+  std::shared_ptr<Link> link;
+  {
+    MutexLock lock(mu_);
+    std::erase(parts_, part);
+    part->state_ = State::kGone;
+    link = std::move(part->link_);
+  }
+  if (link != nullptr && !AwaitFreed(*link)) {
+    Kill(link->session, StrCat("was killed, for it does not free ", part->options_.label));
+  }
+  wake_.Set();
+}
+
+// The worker closes its end once it has freed what it has.
+bool DeviceWorker::AwaitFreed(const Link& link) {
+  const int64_t until_ns = NowNs() + kFreeLimitNs;
+  link.socket.CloseSending();
+  WorkerPacket packet;
+  while (NowNs() < until_ns && link.socket.AwaitPacket(until_ns)) {
+    const auto received = link.socket.Receive(/*wait=*/false, &packet);
+    if (received == PacketSocket::Received::kClosed) return true;
+  }
+  return false;
+}
+
+void DeviceWorker::Kill(const std::shared_ptr<WorkerSession>& session, const std::string& how) {
+  MutexLock lock(mu_);
+  KillLocked(session, how);
+}
+
+void DeviceWorker::KillLocked(const std::shared_ptr<WorkerSession>& session,
+                              const std::string& how) {
+  session->Kill(how);
+  if (session_ == session && killed_ns_ == kNever) killed_ns_ = NowNs();
+  wake_.Set();
+}
+
+bool DeviceWorker::is_ready(const WorkerPart& part) const {
+  MutexLock lock(mu_);
+  return part.state_ == State::kReady;
+}
 
 // In device_use.
 
@@ -31,6 +99,9 @@ std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
   MutexLock run(part.run_mu_);
   const auto link = Current(part);
   if (link.ok()) Ask(part, **link);
+  for (DeviceUse& use : part.uses_) {  // what a process had went with it
+    if (!link.ok()) use.memory_bytes = use.graph_bytes = 0;
+  }
   return part.uses_;
 }
 
@@ -61,7 +132,7 @@ void DeviceWorker::Ask(Part& part, Link& link) {
     }
   }
   if (status.ok()) return;
-  link.session->Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+  Kill(link.session, StrCat("was killed, for it broke the protocol: ", status.message()));
 }
 
 Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
@@ -128,14 +199,14 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
 // Waits a moment for the end of a process that is of no use any more, and says how it came.
 // `kill_how` is empty where it is likely to have ended by itself.
 Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) {
-  if (!kill_how.empty()) link.session->Kill(kill_how);
+  if (!kill_how.empty()) Kill(link.session, kill_how);
   bool is_killed = !kill_how.empty();
   const int64_t begin_ns = NowNs();
   MutexLock lock(mu_);
-  while (session_ == link.session && NowNs() - begin_ns < kEndGraceNs) {
+  while (session_ == link.session && left_ != link.session && NowNs() - begin_ns < kEndGraceNs) {
     if (!is_killed && NowNs() - begin_ns >= kCloseGraceNs) {
       is_killed = true;
-      link.session->Kill("was killed, for it closed a connection");
+      KillLocked(link.session, "was killed, for it closed a connection");
     }
     Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
   }
@@ -148,11 +219,15 @@ void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
   left_ = session;
   last_end_ = kDoesNotEnd;
   for (const auto& each : parts_) {
-    if (each->state_ != State::kReady) continue;
-    each->state_ = State::kWanted;
-    each->link_->socket.Close();  // wakes who waits there
+    if (each->link_ != nullptr) each->link_->socket.Close();  // wakes who waits there
     each->link_.reset();
+    if (each->state_ == State::kFailed) continue;
+    each->state_ = each->was_ready_ ? State::kWanted : State::kFailed;
+    if (!each->was_ready_) {
+      each->status_ = Unavailable(StrCat(each->options_.label, ": ", Say(kDoesNotEnd)));
+    }
   }
+  changed_.NotifyAll();
 }
 
 }  // namespace penstock
