@@ -180,7 +180,9 @@ py::dict VersionStatsDict(const ModelVersion& version) {
   dict["request_hist_us"] = ToDict(statistics.request_us);
   dict["background"] = BackgroundDict(statistics.background, counters.background);
   py::list devices;
-  for (const DeviceUse& each : version.device_use()) devices.append(ToDict(each));
+  // Models in device workers are asked there.
+  const auto uses = WithoutGil([&version] { return version.device_use(); });
+  for (const DeviceUse& each : uses) devices.append(ToDict(each));
   dict["devices"] = devices;
   return dict;
 }

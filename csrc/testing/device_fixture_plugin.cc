@@ -6,13 +6,16 @@
 //   -3  Execute never returns               -7  Execute makes `file`.waiting, and waits for `file`
 //   -4  the device is lost                  -8  the process writes nonsense to its sockets
 //                                           -9  Execute fails INTERNAL with what the process is
+//  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //
-// Parameter `load_file`: a file that says how the next load goes: "refuse", "crash", "hang",
+// Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
+// "reject" (INVALID_ARGUMENT), "crash", "hang",
 // "change" (another signature), "wait" (until it says something else); anything else, or none, is
 // well. Parameter `kind`, where it is
 // "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky error of the GPU.
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +24,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -74,6 +78,15 @@ int FirstValue(std::span<const BatchInput> inputs) {
   return static_cast<int>(value);
 }
 
+// Memory that is there once it is read.
+Buffer Zeros(size_t size_bytes) {
+  void* data =
+      mmap(nullptr, size_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) throw std::bad_alloc();
+  const auto unmap = [](void*, void* mapped, size_t size) noexcept { munmap(mapped, size); };
+  return {static_cast<uint8_t*>(data), size_bytes, size_bytes, unmap, nullptr};
+}
+
 std::string AboutProcess(const LoadOptions& options) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes it
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
@@ -94,6 +107,13 @@ class EchoInstance : public BackendInstance {
                  std::vector<BatchOutput>* outputs) override {
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs)));
     const TensorView& input = inputs[0].tensor;
+    if (FirstValue(inputs) == -10) {
+      float size_bytes = 0;
+      std::memcpy(&size_bytes, input.data.data() + sizeof(float), sizeof(size_bytes));
+      const auto count = static_cast<int64_t>(size_bytes) / 4;
+      outputs->push_back({0, DataType::kFp32, {1, count}, Zeros(static_cast<size_t>(count) * 4)});
+      return Status::Ok();
+    }
     for (const size_t index : wanted) {
       Buffer data = HostPool::Shared().Allocate(input.data.size());
       if (!input.data.empty()) std::memcpy(data.data(), input.data.data(), input.data.size());
@@ -196,6 +216,7 @@ class DeviceFixture : public Backend {
     if (file != options.parameters.end()) how = FirstWord(file->second);
     if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
+    if (how == "reject") return InvalidArgument("deliberate rejection");
     if (how == "crash") Crash();
     if (how == "hang") Hang();
     return std::unique_ptr<BackendModel>(std::make_unique<EchoModel>(options, how == "change"));

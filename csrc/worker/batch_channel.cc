@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <new>
 
+#include "base/clock.h"
 #include "base/strcat.h"
 #include "memory/host_pool.h"
 #include "tensor/bytes_elements.h"
@@ -84,9 +86,9 @@ Result<uint32_t> BatchChannel::PrepareOutputs() {
 }
 
 Status BatchChannel::Grow(uint64_t size_bytes) {
-  if (size_bytes > kMaxOutputBytes) {
+  if (size_bytes > kMaxWorkerOutputBytes) {
     return InvalidArgument(
-        StrCat("outputs of ", size_bytes, " bytes, at most ", kMaxOutputBytes, " are taken"));
+        StrCat("outputs of ", size_bytes, " bytes, at most ", kMaxWorkerOutputBytes, " are taken"));
   }
   PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(std::bit_ceil(size_bytes)));
   MutexLock lock(mu_);
@@ -95,6 +97,12 @@ Status BatchChannel::Grow(uint64_t size_bytes) {
   PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
   outputs_.push_back(std::move(slab));
   return Status::Ok();
+}
+
+Status BatchChannel::AnswerGrow(uint64_t size_bytes) {
+  Status grown = Grow(size_bytes);
+  if (grown.code() != StatusCode::kResourceExhausted || !knows_no_room_) return grown;
+  return socket_.Send({.kind = WorkerPacketKind::kNoRoom}) ? Status::Ok() : Closed();
 }
 
 Status BatchChannel::SendRun(const WorkerBatch& batch, uint64_t id, SlabArena* arena,
@@ -137,9 +145,15 @@ Status BatchChannel::Place(const WorkerTensor& input, SlabArena* arena, WorkerIn
   return Map(place->slab).ok() ? Status::Ok() : Unavailable("it takes no slab");
 }
 
-Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t expected) {
+Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t expected,
+                                                          int64_t limit_ns) {
+  const int64_t until_ns = limit_ns == 0 ? kNever : Clock::System().NowNs() + limit_ns;
   WorkerPacket packet;
   for (int packets = 0; packets <= kMaxGrowsOfABatch; ++packets) {
+    // The socket's own limit is that of one packet.
+    if (packets > 0 && !socket_.AwaitPacket(until_ns)) {
+      return DeadlineExceeded("the batch took too long");
+    }
     switch (socket_.Receive(/*wait=*/true, &packet)) {
       case PacketSocket::Received::kNothing:
         return DeadlineExceeded("the batch took too long");
@@ -151,18 +165,27 @@ Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t ex
         break;
     }
     if (packet.kind == WorkerPacketKind::kGrow) {
-      const Status grown = Grow(packet.size);
+      const Status grown = AnswerGrow(packet.size);
       if (grown.ok()) continue;
       if (grown.code() == StatusCode::kUnavailable) return grown;
       return InvalidArgument(std::string(grown.message()));
     }
     if (packet.kind == WorkerPacketKind::kDone && packet.batch == id) {
-      return TakeAnswers(packet, expected, /*may_hand_out=*/true);
+      return TakeDone(packet, expected);
     }
     return InvalidArgument(
         StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind), " while it ran a batch"));
   }
   return InvalidArgument("it never stops to want more memory");
+}
+
+Result<std::vector<WorkerAnswer>> BatchChannel::TakeDone(const WorkerPacket& packet,
+                                                         size_t expected) {
+  try {
+    return TakeAnswers(packet, expected, /*may_hand_out=*/true);
+  } catch (const std::bad_alloc&) {
+    return ResourceExhausted("out of memory for the outputs of a worker");
+  }
 }
 
 std::shared_ptr<Slab> BatchChannel::FindOutputs(uint32_t id) {

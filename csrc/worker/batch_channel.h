@@ -58,10 +58,10 @@ class BatchChannel {
   static constexpr size_t kMaxOutputSlabs = 4;
   static constexpr size_t kFirstOutputSlabBytes = 64 << 10;
   static constexpr size_t kGreatestKeptBytes = 64 << 20;
-  // What all outputs of a batch may take: more than a response can.
-  static constexpr size_t kMaxOutputBytes = size_t{4} << 30;
 
-  explicit BatchChannel(const PacketSocket& socket) : socket_(socket) {}
+  // `knows_no_room`: the worker can be told that there is no memory for its outputs.
+  explicit BatchChannel(const PacketSocket& socket, bool knows_no_room = false)
+      : socket_(socket), knows_no_room_(knows_no_room) {}
 
   const PacketSocket& socket() const { return socket_; }
 
@@ -73,8 +73,9 @@ class BatchChannel {
   Status Map(const std::shared_ptr<Slab>& slab) EXCLUDES(mu_);
   // The slab for the next batch's outputs.
   Result<uint32_t> PrepareOutputs() EXCLUDES(mu_);
-  // Answers GROW. INVALID_ARGUMENT where more is wanted than may be.
-  Status Grow(uint64_t size_bytes) EXCLUDES(mu_);
+  // Answers GROW. INVALID_ARGUMENT where more is wanted than may be; RESOURCE_EXHAUSTED where there is
+  // no memory for it, and a worker that cannot be told.
+  Status AnswerGrow(uint64_t size_bytes) EXCLUDES(mu_);
   // A copy of a packet's body. INVALID_ARGUMENT where there is no such part of an output slab.
   Result<std::vector<uint8_t>> CopyBody(const WorkerPacket& packet) EXCLUDES(mu_);
   // Reads the results in a packet's body and takes their outputs out of the slab: copied, or, with
@@ -88,11 +89,17 @@ class BatchChannel {
   // nothing was sent. UNAVAILABLE: the worker takes nothing, with what of.
   Status SendRun(const WorkerBatch& batch, uint64_t id, SlabArena* arena, bool streams)
       EXCLUDES(mu_);
-  // How the wait for a batch's answers ended: DEADLINE_EXCEEDED, nothing came in time; UNAVAILABLE,
-  // the connection is closed; INVALID_ARGUMENT, it broke the protocol, with how.
-  Result<std::vector<WorkerAnswer>> AwaitDone(uint64_t id, size_t expected) EXCLUDES(mu_);
+  // How the wait for a batch's answers ended: DEADLINE_EXCEEDED, they did not come within `limit_ns`
+  // (0 = no limit), which is the socket's limit too; UNAVAILABLE, the connection is closed;
+  // INVALID_ARGUMENT, it broke the protocol, with how; RESOURCE_EXHAUSTED, there is no memory to take
+  // the outputs: the next batch may be sent.
+  Result<std::vector<WorkerAnswer>> AwaitDone(uint64_t id, size_t expected, int64_t limit_ns)
+      EXCLUDES(mu_);
 
  private:
+  Status Grow(uint64_t size_bytes) EXCLUDES(mu_);
+  Result<std::vector<WorkerAnswer>> TakeDone(const WorkerPacket& packet, size_t expected)
+      EXCLUDES(mu_);
   std::shared_ptr<Slab> FindOutputs(uint32_t id) EXCLUDES(mu_);
   Status MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) REQUIRES(mu_);
   bool UnmapUnused() REQUIRES(mu_);
@@ -104,6 +111,7 @@ class BatchChannel {
 
   // Constant after construction.
   const PacketSocket& socket_;
+  const bool knows_no_room_;
 
   // Of SendRun, kept for their capacity.
   std::vector<WorkerInput> placed_;

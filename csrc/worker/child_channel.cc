@@ -29,7 +29,9 @@ ChildChannel::~ChildChannel() {
 
 void ChildChannel::SetPin(Pin pin) {
   pin_ = std::move(pin);
-  for (auto& [id, mapping] : slabs_) mapping.pinned = pin_(mapping.memory);
+  for (auto& [id, mapping] : slabs_) {
+    if (!mapping.is_for_outputs) mapping.pinned = pin_(mapping.memory);
+  }
 }
 
 bool ChildChannel::ReceiveOne(WorkerPacket* packet) {
@@ -57,8 +59,9 @@ bool ChildChannel::Map(const WorkerPacket& packet, const OwnedFd& fd) {
   Unmap(packet.slab);
   Mapping& mapping = slabs_[packet.slab];
   mapping.memory = {static_cast<uint8_t*>(data), packet.size};
-  if (pin_) mapping.pinned = pin_(mapping.memory);
-  if (packet.value == 1) outputs_ = packet.slab;
+  mapping.is_for_outputs = packet.value == 1;
+  if (mapping.is_for_outputs) outputs_ = packet.slab;
+  if (pin_ && !mapping.is_for_outputs) mapping.pinned = pin_(mapping.memory);
   return true;
 }
 
@@ -80,6 +83,7 @@ Result<std::span<uint8_t>> ChildChannel::At(uint32_t slab, uint64_t offset, uint
 }
 
 std::span<uint8_t> ChildChannel::Reserve(size_t size_bytes) {
+  has_no_room_ = false;
   const auto found = slabs_.find(outputs_);
   if (found != slabs_.end() && found->second.memory.size() >= size_bytes) {
     return found->second.memory;
@@ -89,6 +93,8 @@ std::span<uint8_t> ChildChannel::Reserve(size_t size_bytes) {
   while (outputs_ == before) {
     WorkerPacket packet;
     if (!ReceiveOne(&packet)) return {};
+    has_no_room_ = packet.kind == WorkerPacketKind::kNoRoom;
+    if (has_no_room_) return {};
   }
   return slabs_[outputs_].memory;
 }

@@ -34,7 +34,8 @@ class ChildChannel {
   ChildChannel(const ChildChannel&) = delete;
   ChildChannel& operator=(const ChildChannel&) = delete;
 
-  // Called for each slab that is mapped, also those that are: what it gives lives as long.
+  // Called for each slab of inputs that is mapped, also those that are: what it gives lives as long.
+  // Outputs are copied to their slabs by the CPU.
   using Pin = std::function<std::shared_ptr<void>(std::span<uint8_t>)>;
   void SetPin(Pin pin);
 
@@ -47,8 +48,10 @@ class ChildChannel {
   // Outputs go to this slab from now on.
   void UseOutputs(uint32_t slab) { outputs_ = slab; }
   // The slab for outputs, of at least `size_bytes`; what was written before may be lost. Empty: there
-  // is none to be had.
+  // is none to be had; where the server has no memory (has_no_room), a smaller one is still there.
   std::span<uint8_t> Reserve(size_t size_bytes);
+  // Why the last Reserve, or SendBody, was in vain.
+  bool has_no_room() const { return has_no_room_; }
   // Sends a packet whose body is put at `offset`, or the next place that suits, of the slab for
   // outputs. REQUIRES: what lies there before `offset` was reserved with room for the body, or is
   // not needed. False: the server does not take it.
@@ -58,7 +61,8 @@ class ChildChannel {
  private:
   struct Mapping {
     std::span<uint8_t> memory;
-    std::shared_ptr<void> pinned;
+    bool is_for_outputs = false;
+    std::shared_ptr<void> pinned = nullptr;
   };
 
   // Of one packet; false: there are no more.
@@ -69,6 +73,7 @@ class ChildChannel {
   const PacketSocket socket_;
   std::map<uint32_t, Mapping> slabs_;
   uint32_t outputs_ = 0;  // the slab for outputs
+  bool has_no_room_ = false;
   Pin pin_;
 };
 

@@ -19,6 +19,7 @@
 //     OPEN      on the process's own socket: the end of one more connection, attached
 //     LOAD      on a connection of its own: the model is `batch` from now on; body = what to load; the
 //               worker answers DESCRIBED, and keeps the model until the connection is closed
+//     NO_ROOM   the answer to GROW where the server has no memory: the slab for outputs stays
 //     USE       there: what does the model use of its devices? The answer is USED
 //   worker -> server
 //     DESCRIBED body = signature; the model is imported, and waits for START
@@ -26,7 +27,8 @@
 //     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends, or
 //               closes the connection where it is one of several; value = a status code, or 0
 //     USED      body = that
-//     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1
+//     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1, or, on a
+//               connection of its own, NO_ROOM
 //     RESPONSE  of a decoupled model: batch, request; body = results, one. value 1: it is the last of
 //               its request; 3: there is no body, only that. After a body the worker waits for TAKEN
 //     DONE      batch; body = results: one for the batch, or one for each request of RUN's; of a
@@ -78,6 +80,7 @@ enum class WorkerPacketKind : uint32_t {
   kOpen = 8,
   kLoad = 9,
   kUse = 10,
+  kNoRoom = 11,
   kDescribed = 32,
   kReady = 33,
   kFailed = 34,
@@ -173,6 +176,8 @@ void EncodeResult(const WorkerResult& result, std::string* body);
 
 // Bounds of what is read from a worker.
 inline constexpr size_t kMaxWorkerTensors = 4096;
+// What all outputs of a batch may take, with the body that tells of them: more than a response can.
+inline constexpr size_t kMaxWorkerOutputBytes = size_t{4} << 30;
 inline constexpr size_t kMaxWorkerTextBytes = 16 << 10;  // what is longer is cut
 
 // INVALID_ARGUMENT with what is wrong, for a body that is not what its name says.

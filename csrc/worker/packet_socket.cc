@@ -1,20 +1,27 @@
 #include "worker/packet_socket.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/strcat.h"
 
 namespace penstock {
 namespace {
 
-constexpr int64_t kNsPerS = 1'000'000'000;
+constexpr int64_t kNsPerUs = 1000;
+constexpr int64_t kNsPerMs = 1'000'000;
+constexpr int64_t kUsPerS = 1'000'000;
+constexpr int64_t kMaxWaitMs = 3'600'000;
 
 void SetLimit(int fd, int option, int64_t limit_ns) {
-  const timeval limit{limit_ns / kNsPerS, limit_ns % kNsPerS / 1000};
+  const int64_t limit_us = (limit_ns + kNsPerUs - 1) / kNsPerUs;  // 0 would be no limit
+  const timeval limit{limit_us / kUsPerS, limit_us % kUsPerS};
   setsockopt(fd, SOL_SOCKET, option, &limit, sizeof(limit));
 }
 
@@ -93,6 +100,17 @@ PacketSocket::Received PacketSocket::Receive(bool wait, WorkerPacket* packet,
   if (size != static_cast<ssize_t>(sizeof(WorkerPacket))) return Received::kGarbage;
   std::memcpy(packet, bytes, sizeof(*packet));
   return Received::kPacket;
+}
+
+bool PacketSocket::AwaitPacket(int64_t until_ns) const {
+  for (;;) {
+    const int64_t now_ns = Clock::System().NowNs();
+    const int64_t left_ns = std::max<int64_t>(until_ns - now_ns, 0);
+    const int64_t left_ms = std::min(left_ns / kNsPerMs + (left_ns % kNsPerMs != 0), kMaxWaitMs);
+    pollfd packet{fd_.get(), POLLIN, 0};
+    if (poll(&packet, 1, static_cast<int>(left_ms)) > 0) return true;
+    if (now_ns >= until_ns) return false;
+  }
 }
 
 void PacketSocket::SetReceiveLimit(int64_t limit_ns) const {

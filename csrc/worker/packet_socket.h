@@ -33,6 +33,8 @@ class PacketSocket {
   // that came with a descriptor, that; where it is null, none is taken.
   Received Receive(bool wait, WorkerPacket* packet, OwnedFd* attached = nullptr) const;
   // For Receive; 0 = wait for ever.
+  // False: there is nothing to receive until then, on the system's clock (kNever: there will be).
+  bool AwaitPacket(int64_t until_ns) const;
   void SetReceiveLimit(int64_t limit_ns) const;
   // For Send; 0 = wait for ever.
   void SetSendLimit(int64_t limit_ns) const;

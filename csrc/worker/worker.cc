@@ -244,7 +244,7 @@ Status Worker::HandlePacket(WorkerSession& session, const WorkerPacket& packet) 
   if (phase() == Phase::kReady) return HandleStreamPacket(session, packet);
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
-      return session.channel().Grow(packet.size);
+      return session.channel().AnswerGrow(packet.size);
     case WorkerPacketKind::kDescribed:
       return Describe(session, packet);
     case WorkerPacketKind::kReady:
@@ -393,7 +393,7 @@ Status Worker::Send(WorkerSession& session, const WorkerBatch& batch, SlabArena*
 }
 
 Result<std::vector<WorkerAnswer>> Worker::Await(WorkerSession& session, size_t expected) {
-  auto answers = session.channel().AwaitDone(batches_, expected);
+  auto answers = session.channel().AwaitDone(batches_, expected, options_.execution_limit_ns);
   if (answers.ok()) return answers;
   switch (answers.status().code()) {
     case StatusCode::kDeadlineExceeded:

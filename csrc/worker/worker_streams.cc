@@ -77,7 +77,7 @@ Status Worker::HandleStreamPacket(WorkerSession& session, const WorkerPacket& pa
   }
   switch (packet.kind) {
     case WorkerPacketKind::kGrow:
-      return session.channel().Grow(packet.size);
+      return session.channel().AnswerGrow(packet.size);
     case WorkerPacketKind::kResponse:
       return HandleResponse(session, packet);
     case WorkerPacketKind::kDone:

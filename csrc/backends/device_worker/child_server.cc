@@ -22,16 +22,32 @@ namespace {
 
 constexpr const char* kLogName = "device worker";
 
+// What threw is said in the log: its text may hold anything, and clients read the answer.
 template <typename T>
-Result<T> NoThrow(const std::string& what, const std::function<Result<T>()>& step) {
+T NoThrow(const std::string& what, const std::string& doing, const std::function<T()>& step) {
   try {
     return step();
   } catch (const std::bad_alloc&) {
     return ResourceExhausted(what + ": out of memory");
   } catch (const std::exception& error) {
-    return Internal(StrCat(what, ": ", error.what()));
+    Log(LogLevel::kError, kLogName, StrCat(what, ": ", error.what()));
+  } catch (...) {
+    Log(LogLevel::kError, kLogName, StrCat(what, ": an exception of no known kind"));
   }
+  return Internal(StrCat(what, " threw while ", doing));
 }
+
+// Runs at the end of a scope, however it is left.
+class AtEnd {
+ public:
+  explicit AtEnd(std::function<void()> run) : run_(std::move(run)) {}
+  ~AtEnd() { run_(); }
+  AtEnd(const AtEnd&) = delete;
+  AtEnd& operator=(const AtEnd&) = delete;
+
+ private:
+  const std::function<void()> run_;
+};
 
 void SendFailed(ChildChannel& channel, const Status& status) {
   std::string text(status.message());
@@ -68,20 +84,33 @@ size_t PlaceOutputs(const std::vector<BatchOutput>& outputs, WorkerResult* resul
   return end;
 }
 
-bool SendDone(ChildChannel& channel, uint64_t batch, const Status& status,
-              const std::vector<BatchOutput>& outputs) {
+// False: the server does not take it.
+bool SendFailedBatch(ChildChannel& channel, uint64_t batch, const Status& status) {
   WorkerResult result;
-  size_t end = 0;
-  if (status.ok()) {
-    end = PlaceOutputs(outputs, &result);
-  } else {
-    result.code = status.code();
-    result.text = status.message();
-  }
+  result.code = status.code();
+  result.text = status.message();
   std::string body;
   EncodeResult(result, &body);
-  const std::span<uint8_t> slab = channel.Reserve(end + body.size());
-  if (slab.size() < end + body.size()) return false;
+  return channel.SendBody({.kind = WorkerPacketKind::kDone, .batch = batch}, body);
+}
+
+// False: the server does not take it. RESOURCE_EXHAUSTED: nothing was sent.
+Result<bool> SendDone(ChildChannel& channel, uint64_t batch,
+                      const std::vector<BatchOutput>& outputs) {
+  WorkerResult result;
+  const size_t end = PlaceOutputs(outputs, &result);
+  std::string body;
+  EncodeResult(result, &body);
+  const size_t size = end + body.size();
+  if (size > kMaxWorkerOutputBytes) {
+    return ResourceExhausted(StrCat("a batch's outputs take ", size, " bytes, expected at most ",
+                                    kMaxWorkerOutputBytes));
+  }
+  const std::span<uint8_t> slab = channel.Reserve(size);
+  if (channel.has_no_room()) {
+    return ResourceExhausted(StrCat("no shared memory of ", size, " bytes for a batch's outputs"));
+  }
+  if (slab.size() < size) return false;
   for (size_t i = 0; i < result.outputs.size(); ++i) {
     const auto data = std::as_const(outputs[i].data).span();
     if (!data.empty()) {
@@ -89,6 +118,12 @@ bool SendDone(ChildChannel& channel, uint64_t batch, const Status& status,
     }
   }
   return channel.SendBody({.kind = WorkerPacketKind::kDone, .batch = batch}, body, end);
+}
+
+bool SendUses(ChildChannel& channel, const BackendModel& model) {
+  const WorkerPacket used{.kind = WorkerPacketKind::kUsed};
+  return channel.SendBody(used, EncodeDeviceUses(model.device_use())) ||
+         (channel.has_no_room() && channel.SendBody(used, EncodeDeviceUses({})));
 }
 
 Status Execute(ChildChannel& channel, const WorkerPacket& packet, const ModelSignature& signature,
@@ -124,6 +159,8 @@ void ChildServer::ServeConnection(OwnedFd fd) noexcept {
     if (packet && packet->kind == WorkerPacketKind::kStart) ServeInstance(channel, *packet);
   } catch (const std::exception& error) {  // the connection is closed: the server knows what to do
     Log(LogLevel::kError, kLogName, error.what());
+  } catch (...) {
+    Log(LogLevel::kError, kLogName, "an exception of no known kind");
   }
 }
 
@@ -141,7 +178,8 @@ Result<ChildServer::Model> ChildServer::Load(ChildChannel& channel, const Worker
 }
 
 void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) {
-  auto made = NoThrow<Model>("a model cannot be loaded", [&] { return Load(channel, packet); });
+  auto made = NoThrow<Result<Model>>("a model's backend", "loading it",
+                                     [&] { return Load(channel, packet); });
   if (!made.ok()) {
     EndIfLost("a load", made.status());
     return SendFailed(channel, made.status());
@@ -151,18 +189,22 @@ void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) 
     MutexLock lock(mu_);
     models_[packet.batch] = model;
   }
+  const AtEnd forget([this, id = packet.batch] {
+    MutexLock lock(mu_);
+    models_.erase(id);  // freed by who has it last, before the connection is closed
+  });
   const std::string description =
       EncodeDeviceDescription({std::string(model->backend->description()), model->model->runs_on(),
                                ToWorkerSignature(model->model->signature())});
   bool is_wanted = channel.SendBody({.kind = WorkerPacketKind::kDescribed}, description);
+  if (channel.has_no_room()) {
+    return SendFailed(channel,
+                      ResourceExhausted(model->label + ": no shared memory to describe it"));
+  }
   while (is_wanted) {
     const std::optional<WorkerPacket> asked = channel.Receive();
-    is_wanted = asked && asked->kind == WorkerPacketKind::kUse &&
-                channel.SendBody({.kind = WorkerPacketKind::kUsed},
-                                 EncodeDeviceUses(model->model->device_use()));
+    is_wanted = asked && asked->kind == WorkerPacketKind::kUse && SendUses(channel, *model->model);
   }
-  MutexLock lock(mu_);
-  models_.erase(packet.batch);  // freed by who has it last, before the connection is closed
 }
 
 void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packet) {
@@ -176,8 +218,8 @@ void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packe
   if (model == nullptr || !name.ok()) {
     return SendFailed(channel, FailedPrecondition("an instance of a model that is not here"));
   }
-  auto instance = NoThrow<std::unique_ptr<BackendInstance>>(
-      model->label + ": an instance cannot be made",
+  auto instance = NoThrow<Result<std::unique_ptr<BackendInstance>>>(
+      model->label, "making an instance",
       [&] { return model->model->CreateInstance({std::string(name->begin(), name->end())}); });
   if (instance.ok() && (*instance)->answers_requests()) {
     instance = Unimplemented(StrCat(
@@ -191,12 +233,14 @@ void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packe
     MutexLock lock(mu_);
     instances_.insert(instance->get());
   }
+  const AtEnd forget([this, made = instance->get()] {
+    MutexLock lock(mu_);
+    instances_.erase(made);
+  });
   channel.SetPin([backend = model->backend](std::span<uint8_t> memory) {
     return backend->PinHostMemory(memory);
   });
   if (channel.Send({.kind = WorkerPacketKind::kReady})) RunBatches(channel, *model, **instance);
-  MutexLock lock(mu_);
-  instances_.erase(instance->get());
 }
 
 void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendInstance& instance) {
@@ -205,16 +249,17 @@ void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendI
     if (packet->kind != WorkerPacketKind::kRun) return;
     channel.UseOutputs(packet->value);
     outputs.clear();
-    Status status;
-    try {
-      status = Execute(channel, *packet, model.model->signature(), instance, &outputs);
-    } catch (const std::bad_alloc&) {
-      status = ResourceExhausted(model.label + ": out of memory");
-    } catch (const std::exception& error) {
-      status = Internal(StrCat(model.label, ": ", error.what()));
-    }
+    const Status status = NoThrow<Status>(model.label, "running a batch", [&] {
+      return Execute(channel, *packet, model.model->signature(), instance, &outputs);
+    });
     if (!status.ok()) EndIfLost(model.label, status);
-    if (!SendDone(channel, packet->batch, status, outputs)) return;
+    auto is_sent = status.ok() ? NoThrow<Result<bool>>(
+                                     model.label, "sending outputs",
+                                     [&] { return SendDone(channel, packet->batch, outputs); })
+                               : Result<bool>(status);
+    outputs.clear();
+    if (!is_sent.ok()) is_sent = SendFailedBatch(channel, packet->batch, is_sent.status());
+    if (!*is_sent) return;
   }
 }
 

@@ -24,8 +24,12 @@ void DeviceRoster::Add(const std::shared_ptr<HeldPart>& instance) {
 }
 
 std::shared_ptr<HeldPart> DeviceRoster::FindReady() const {
-  MutexLock lock(mu_);
-  for (const auto& each : instances_) {
+  std::vector<std::weak_ptr<HeldPart>> instances;
+  {
+    MutexLock lock(mu_);
+    instances = instances_;
+  }
+  for (const auto& each : instances) {  // here the last of one may go, which waits for its worker
     auto instance = each.lock();
     if (instance != nullptr && instance->is_ready()) return instance;
   }
@@ -70,7 +74,8 @@ std::vector<DeviceUse> DeviceModel::device_use() const {
   for (size_t i = 0; i < models_.size(); ++i) {
     DeviceWorker& worker = *models_[i]->worker();
     for (DeviceUse& use : worker.device_use(*models_[i]->part())) {
-      use.id = worker.number().value_or(static_cast<int64_t>(i));
+      // One that is named by its UUID has no number, and is not to be taken for one that has.
+      use.id = worker.number().value_or(-1 - static_cast<int64_t>(i));
       uses.push_back(std::move(use));
     }
   }

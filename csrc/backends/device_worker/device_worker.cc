@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "base/clock.h"
@@ -18,13 +19,15 @@ namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
-constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;    // from a closed connection to the end
-constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
+constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
 constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
 constexpr size_t kLogReadBytes = 64 << 10;
 constexpr int kLogReadsAtOnce = 16;
 constexpr int kPacketsAtOnce = 64;
 constexpr int kMostEndsWhileMade = 2;
+
+constexpr int64_t kLeaveNs = 800 * kNsPerMs;    // from a kill to when its end is not waited for
+constexpr int64_t kRetryNs = 1'000 * kNsPerMs;  // after a shortage of this process's
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
@@ -32,6 +35,16 @@ int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limi
 
 std::string InOwnWords(const std::string& how) {
   return how == StrCat("exited with code ", kDeviceLostExit) ? "lost the device and ended" : how;
+}
+
+// Waits for the end of a process that nothing can hurry. Its thread is the only one that does.
+void ReapLater(std::shared_ptr<WorkerSession> session) {
+  std::thread([session = std::move(session)] {
+    while (!session->End()) {
+      pollfd end{session->process().pid_fd(), POLLIN, 0};
+      poll(&end, 1, -1);
+    }
+  }).detach();
 }
 
 }  // namespace
@@ -49,50 +62,6 @@ DeviceWorker::~DeviceWorker() {
   }
   wake_.Set();
   thread_.Join();
-}
-
-Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options) {
-  const auto part = std::make_shared<WorkerPart>(std::move(options));
-  MutexLock lock(mu_);
-  part->id_ = ++ids_;
-  if (part->options_.model == nullptr && !given_up_.ok()) {
-    given_up_ = Status();
-    budget_.emplace(options_.restarts);
-  }
-  if (!given_up_.ok()) return given_up_;
-  parts_.push_back(part);
-  wake_.Set();
-  changed_.NotifyAll();
-  while (part->state_ == State::kWanted || part->state_ == State::kMaking) changed_.Wait(mu_);
-  if (part->state_ == State::kReady) return part;
-  std::erase(parts_, part);
-  part->link_.reset();
-  wake_.Set();
-  return part->status_;
-}
-
-void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
-  MutexLock run(part->run_mu_);  // another instance may have a batch there
-  std::shared_ptr<Link> link;
-  {
-    MutexLock lock(mu_);
-    std::erase(parts_, part);
-    part->state_ = State::kGone;
-    link = std::move(part->link_);
-  }
-  if (link != nullptr) {  // the worker closes its end once it has freed what it has
-    link->socket.CloseSending();
-    link->socket.SetReceiveLimit(kFreeLimitNs);
-    WorkerPacket packet;
-    while (link->socket.Receive(/*wait=*/true, &packet) == PacketSocket::Received::kPacket) {
-    }
-  }
-  wake_.Set();
-}
-
-bool DeviceWorker::is_ready(const WorkerPart& part) const {
-  MutexLock lock(mu_);
-  return part.state_ == State::kReady;
 }
 
 std::string DeviceWorker::Say(std::string_view how) const {
@@ -139,6 +108,10 @@ std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session
   {
     MutexLock lock(mu_);
     session_ = session;
+    killed_ns_ = kNever;
+    const bool is_restart = is_restart_ && std::any_of(parts_.begin(), parts_.end(), WasLost);
+    if (is_restart) restarts_.fetch_add(1, std::memory_order_relaxed);
+    is_restart_ = false;
   }
   LineRelay lines(options_.lines,
                   [this](LogLevel level, std::string_view line) { WriteLog(level, line); });
@@ -147,12 +120,16 @@ std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session
   while (!(how = session->End())) {
     try {
       TakeTurn(session, &lines);
+      if (LeaveIfLate(session)) {
+        ReapLater(session);
+        return kDoesNotEnd;
+      }
     } catch (const std::exception&) {  // out of memory: whoever waits is told all the same
-      session->Kill("was killed, for the server could not handle what it sent");
+      Kill(session, "was killed, for the server could not handle what it sent");
     }
   }
   try {
-    ReadReply(*session);  // FAILED may be its last word
+    ReadReply();  // FAILED may be its last word
     ReadLog(*session, &lines);
     lines.Finish(NowNs());
   } catch (const std::exception& error) {
@@ -166,10 +143,17 @@ void DeviceWorker::TakeTurn(const std::shared_ptr<WorkerSession>& session, LineR
   WaitForEvent(*session, lines->is_flooded());
   ReadLog(*session, lines);
   lines->Tick(NowNs());
-  ReadReply(*session);
+  ReadReply();
   if (NowNs() < limit_ns_) return;
-  session->Kill(late_how_);
+  Kill(session, late_how_);
   limit_ns_ = kNever;
+}
+
+// True: this worker stops, and does not wait for the process.
+bool DeviceWorker::LeaveIfLate(const std::shared_ptr<WorkerSession>& session) {
+  MutexLock lock(mu_);
+  if (left_ != session && killed_ns_ != kNever && NowNs() - killed_ns_ >= kLeaveNs) Leave(session);
+  return left_ == session && is_stopping_;
 }
 
 void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
@@ -180,8 +164,10 @@ void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
   if (is_log_open_ && !is_flooded) fds[count++] = {session.process().log_fd(), POLLIN, 0};
   if (making_ != nullptr && is_link_open_) fds[count++] = {link_->socket.fd(), POLLIN, 0};
   int64_t timeout_ms = -1;
-  if (limit_ns_ != kNever) {
-    timeout_ms = std::clamp<int64_t>((limit_ns_ - NowNs()) / kNsPerMs + 1, 0, 3'600'000);
+  int64_t until_ns = std::min(limit_ns_, leave_ns_);
+  if (making_ == nullptr) until_ns = std::min(until_ns, retry_ns_);
+  if (until_ns != kNever) {
+    timeout_ms = std::clamp<int64_t>((until_ns - NowNs()) / kNsPerMs + 1, 0, 3'600'000);
   }
   if (is_flooded) timeout_ms = timeout_ms < 0 ? kFloodPauseMs : std::min(timeout_ms, kFloodPauseMs);
   poll(fds.data(), count, static_cast<int>(timeout_ms));
@@ -201,6 +187,8 @@ void DeviceWorker::ReadLog(WorkerSession& session, LineRelay* lines) {
 // The first part that is wanted, and can be made. Instances of a model that has failed fail with it.
 std::shared_ptr<WorkerPart> DeviceWorker::TakeNext() {
   MutexLock lock(mu_);
+  // A process that is to end is not to blame for what is begun there.
+  if (killed_ns_ != kNever || session_ == left_ || retry_ns_ != kNever) return nullptr;
   for (const auto& part : parts_) {
     if (part->state_ != State::kWanted) continue;
     const Part* model = part->options_.model.get();
@@ -219,27 +207,38 @@ std::shared_ptr<WorkerPart> DeviceWorker::TakeNext() {
 
 void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
   bool is_needed = true;
+  if (NowNs() >= retry_ns_) retry_ns_ = kNever;
   {
     MutexLock lock(mu_);
-    if (is_stopping_) session->Kill("was stopped");
+    if (is_stopping_) KillLocked(session, "was stopped");
     is_needed = !parts_.empty() || is_stopping_;
     if (making_ != nullptr && making_->state_ != State::kMaking) making_.reset();  // it was removed
+    leave_ns_ = session == left_ || killed_ns_ == kNever ? kNever : killed_ns_ + kLeaveNs;
     if (session == left_) return;
   }
   if (making_ == nullptr && !is_needed) {
     is_unneeded_ = true;
-    session->Kill("was ended, for it has no models");
+    Kill(session, "was ended, for it has no models");
   }
-  if (making_ != nullptr || is_unneeded_) return;
+  while (making_ == nullptr && !is_unneeded_) {
+    if (!BeginMaking(session)) return;
+  }
+}
+
+// False: there is nothing to be made. What fails on the spot is not being made any more.
+bool DeviceWorker::BeginMaking(const std::shared_ptr<WorkerSession>& session) {
   limit_ns_ = kNever;
   making_ = TakeNext();
-  if (making_ == nullptr) return;
+  if (making_ == nullptr) return false;
   const WorkerPartOptions& options = making_->options_;
   limit_ns_ = After(options.load_limit_ns);
   late_how_ = StrCat("was killed, for it took longer than ", Seconds(options.load_limit_ns),
                      " s to load ", options.label);
   auto ends = PacketSocket::MakeEnds();
-  if (!ends.ok()) return EndMaking(State::kFailed, ends.status());
+  if (!ends.ok()) {
+    EndForWant(ends.status());
+    return true;
+  }
   link_ = std::make_shared<Link>(session, std::move(ends->first));
   link_->socket.SetSendLimit(kSendLimitNs);
   is_link_open_ = true;
@@ -252,10 +251,25 @@ void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
                       .batch = is_model ? making_->id_ : options.model->id_};
   Status sent = link_->channel.Begin();
   if (sent.ok()) sent = link_->channel.SendWithBody(packet, options.document);
-  if (sent.code() == StatusCode::kResourceExhausted) return EndMaking(State::kFailed, sent);
+  if (sent.code() == StatusCode::kResourceExhausted) {
+    EndForWant(sent);
+    return true;
+  }
   const bool is_open =
       session->process().socket().Send({.kind = WorkerPacketKind::kOpen}, ends->second.get());
   if (!sent.ok() || !is_open) AwaitOwnEnd("was killed, for it takes no model");
+  return true;
+}
+
+// This process has no descriptor or memory for a connection: what was there before is made later.
+void DeviceWorker::EndForWant(const Status& status) {
+  bool is_again = false;
+  {
+    MutexLock lock(mu_);
+    is_again = making_->was_ready_;
+  }
+  if (is_again) retry_ns_ = After(kRetryNs);
+  EndMaking(is_again ? State::kWanted : State::kFailed, status);
 }
 
 // It is likely to be ending by itself, and how is worth a moment.
@@ -264,7 +278,7 @@ void DeviceWorker::AwaitOwnEnd(const std::string& late_how) {
   late_how_ = late_how;
 }
 
-void DeviceWorker::ReadReply(WorkerSession& session) {
+void DeviceWorker::ReadReply() {
   WorkerPacket packet;
   for (int i = 0; i < kPacketsAtOnce && making_ != nullptr && is_link_open_; ++i) {
     const auto received = link_->socket.Receive(/*wait=*/false, &packet);
@@ -278,30 +292,48 @@ void DeviceWorker::ReadReply(WorkerSession& session) {
                               ? InvalidArgument("a packet of another size")
                               : HandlePacket(packet);
     if (status.ok()) continue;
-    session.Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+    Kill(link_->session, StrCat("was killed, for it broke the protocol: ", status.message()));
     return;
   }
 }
 
 Status DeviceWorker::HandlePacket(const WorkerPacket& packet) {
   const bool is_model = making_->options_.model == nullptr;
-  if (packet.kind == WorkerPacketKind::kGrow) return link_->channel.Grow(packet.size);
+  if (packet.kind == WorkerPacketKind::kGrow) return link_->channel.AnswerGrow(packet.size);
   if (packet.kind == WorkerPacketKind::kDescribed && is_model) return Describe(packet);
   if (packet.kind == WorkerPacketKind::kReady && !is_model) {
     link_->socket.SetReceiveLimit(making_->options_.execution_limit_ns);
     EndMaking(State::kReady, Status());
     return Status::Ok();
   }
-  if (packet.kind == WorkerPacketKind::kFailed) {
-    PENSTOCK_ASSIGN_OR_RETURN(const auto body, link_->channel.CopyBody(packet));
-    const bool is_code =
-        packet.value > 0 && packet.value <= static_cast<uint32_t>(StatusCode::kUnauthenticated);
-    const auto code = is_code ? static_cast<StatusCode>(packet.value) : StatusCode::kInternal;
-    EndMaking(State::kFailed, Status(code, std::string(body.begin(), body.end())));
-    return Status::Ok();
-  }
+  if (packet.kind == WorkerPacketKind::kFailed) return HandleFailed(packet);
   return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
                                 " while a model was being loaded"));
+}
+
+Status DeviceWorker::HandleFailed(const WorkerPacket& packet) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, link_->channel.CopyBody(packet));
+  const bool is_code =
+      packet.value > 0 && packet.value <= static_cast<uint32_t>(StatusCode::kUnauthenticated);
+  const auto code = is_code ? static_cast<StatusCode>(packet.value) : StatusCode::kInternal;
+  const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
+  const Status status(code, std::string(text.substr(0, kMaxWorkerTextBytes)));
+  bool is_again = false;
+  {
+    MutexLock lock(mu_);
+    is_again = making_->was_ready_;
+  }
+  // A device that recovers, or lacks memory now: another process may have better luck.
+  if (!is_again || (code != StatusCode::kUnavailable && code != StatusCode::kResourceExhausted)) {
+    EndMaking(State::kFailed, status);
+    return Status::Ok();
+  }
+  const std::string how = StrCat("was killed, for it could not load ", making_->options_.label,
+                                 " again: ", status.message());
+  const auto session = link_->session;
+  EndMaking(State::kWanted, status);
+  Kill(session, how);
+  return Status::Ok();
 }
 
 Status DeviceWorker::Describe(const WorkerPacket& packet) {
@@ -330,10 +362,8 @@ void DeviceWorker::EndMaking(State state, const Status& status) {
     if (making_->state_ == State::kMaking) {
       making_->state_ = state;
       making_->status_ = status;
-      if (state == State::kFailed) {
-        if (making_->was_ready_) lost = making_->options_.label;
-        making_->link_.reset();
-      }
+      if (state == State::kFailed && making_->was_ready_) lost = making_->options_.label;
+      if (state != State::kReady) making_->link_.reset();
       making_->was_ready_ |= state == State::kReady;
       making_->ends_while_made_ = 0;
     }
@@ -383,9 +413,7 @@ bool DeviceWorker::AfterEnd(const std::string& how) {
     MutexLock lock(mu_);
     if (is_stopping_) return false;
     // A first load that fails has said so to who waits for it.
-    const bool has_lost = std::any_of(parts_.begin(), parts_.end(), [](const auto& part) {
-      return part->was_ready_ && part->state_ == State::kWanted;
-    });
+    const bool has_lost = std::any_of(parts_.begin(), parts_.end(), WasLost);
     if (is_unneeded_ || !has_lost) return true;
     delay_ns = budget_->OnEnd(NowNs());
   }
@@ -398,7 +426,7 @@ bool DeviceWorker::AfterEnd(const std::string& how) {
   WriteLog(LogLevel::kError,
            StrCat(Say(how), "; it is started again in ", Seconds(*delay_ns), " s"));
   WaitBeforeRestart(*delay_ns);
-  restarts_.fetch_add(1, std::memory_order_relaxed);
+  is_restart_ = true;
   return true;
 }
 

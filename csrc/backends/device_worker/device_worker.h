@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "backends/device_worker/load_document.h"
+#include "base/clock.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -65,7 +66,9 @@ class WorkerPart {
   // A connection of one life of the process.
   struct Link : std::enable_shared_from_this<Link> {
     Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
-        : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
+        : session(std::move(its_session)),
+          socket(std::move(fd)),
+          channel(socket, /*knows_no_room=*/true) {}
     const std::shared_ptr<WorkerSession> session;
     const PacketSocket socket;
     BatchChannel channel;
@@ -106,7 +109,8 @@ class DeviceWorker {
   std::optional<int64_t> number() const { return options_.number; }
 
   // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
-  // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how. A model
+  // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how, or was
+  // killed and does not end. A model
   // is also what has a worker started again whose restart budget was spent.
   Result<std::shared_ptr<WorkerPart>> Add(WorkerPartOptions options) EXCLUDES(mu_);
   void Remove(const std::shared_ptr<WorkerPart>& part) EXCLUDES(mu_);
@@ -130,6 +134,12 @@ class DeviceWorker {
   using State = WorkerPart::State;
 
   static constexpr int64_t kUseWaitNs = 20'000'000;
+  static constexpr const char* kDoesNotEnd = "was killed and does not end";
+
+  // By an end of the process.
+  static bool WasLost(const std::shared_ptr<Part>& part) {
+    return part->was_ready_ && part->state_ == State::kWanted;
+  }
 
   // On the thread.
   void Watch() noexcept;
@@ -140,9 +150,13 @@ class DeviceWorker {
   void ReadLog(WorkerSession& session, LineRelay* lines);
   std::shared_ptr<Part> TakeNext() EXCLUDES(mu_);
   void MakeNext(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
+  bool BeginMaking(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
+  void EndForWant(const Status& status) EXCLUDES(mu_);
+  bool LeaveIfLate(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
   void AwaitOwnEnd(const std::string& late_how);
-  void ReadReply(WorkerSession& session) EXCLUDES(mu_);
+  void ReadReply() EXCLUDES(mu_);
   Status HandlePacket(const WorkerPacket& packet) EXCLUDES(mu_);
+  Status HandleFailed(const WorkerPacket& packet) EXCLUDES(mu_);
   Status Describe(const WorkerPacket& packet) EXCLUDES(mu_);
   void EndMaking(State state, const Status& status) EXCLUDES(mu_);
   void EndSession(const std::string& how) EXCLUDES(mu_);
@@ -160,6 +174,11 @@ class DeviceWorker {
   // In Run.
   Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
   Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
+  // False: it did not say in time that it has freed the part.
+  static bool AwaitFreed(const Link& link);
+  void Kill(const std::shared_ptr<WorkerSession>& session, const std::string& how) EXCLUDES(mu_);
+  void KillLocked(const std::shared_ptr<WorkerSession>& session, const std::string& how)
+      REQUIRES(mu_);
   // Nothing more goes to a process that is to end, however long that takes.
   void Leave(const std::shared_ptr<WorkerSession>& session) REQUIRES(mu_);
 
@@ -175,6 +194,7 @@ class DeviceWorker {
   std::vector<std::shared_ptr<Part>> parts_ GUARDED_BY(mu_);  // models before their instances
   uint64_t ids_ GUARDED_BY(mu_) = 0;
   std::shared_ptr<WorkerSession> session_ GUARDED_BY(mu_);  // null: no process
+  int64_t killed_ns_ GUARDED_BY(mu_) = kNever;              // when session_ was
   std::shared_ptr<WorkerSession> left_ GUARDED_BY(mu_);     // session_, if it does not end
   std::string last_end_ GUARDED_BY(mu_) = "is being started";
   Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
@@ -188,6 +208,9 @@ class DeviceWorker {
   std::string late_how_;          // what to say of the process otherwise
   bool is_log_open_ = false;      // until its end was read
   bool is_unneeded_ = false;      // it is ended, for it has no parts
+  bool is_restart_ = false;       // the next process is one
+  int64_t retry_ns_ = kNever;     // until when nothing is made, after a shortage of this process's
+  int64_t leave_ns_ = kNever;     // when a killed process is left
 
   Thread thread_;  // last: it uses everything above
 };

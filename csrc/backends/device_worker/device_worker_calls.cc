@@ -1,8 +1,9 @@
-// DeviceWorker, as far as its callers' threads go: batches, and what a model uses.
+// DeviceWorker, as far as its callers' threads go: parts, batches, and what a model uses.
 
 #include <poll.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "backends/device_worker/device_worker.h"
@@ -14,14 +15,83 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
-constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
-constexpr int64_t kEndGraceNs = 950 * kNsPerMs;    // to the end of a killed process
+constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;    // from a closed connection to the end
+constexpr int64_t kEndGraceNs = 950 * kNsPerMs;      // to the end of a killed process
+constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
+constexpr int kMostPacketsOfAUse = 16;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
-constexpr const char* kDoesNotEnd = "was killed and does not end";
-
 }  // namespace
+
+// Parts.
+
+Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options) {
+  const auto part = std::make_shared<WorkerPart>(std::move(options));
+  MutexLock lock(mu_);
+  part->id_ = ++ids_;
+  if (part->options_.model == nullptr && !given_up_.ok()) {
+    given_up_ = Status();
+    budget_.emplace(options_.restarts);
+  }
+  if (!given_up_.ok()) return given_up_;
+  if (left_ != nullptr) {
+    return Unavailable(StrCat(part->options_.label, ": ", Say(last_end_)));
+  }
+  parts_.push_back(part);
+  wake_.Set();
+  changed_.NotifyAll();
+  while (part->state_ == State::kWanted || part->state_ == State::kMaking) changed_.Wait(mu_);
+  if (part->state_ == State::kReady) return part;
+  std::erase(parts_, part);
+  part->link_.reset();
+  wake_.Set();
+  return part->status_;
+}
+
+void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
+  MutexLock run(part->run_mu_);  // another instance may have a batch there
+  std::shared_ptr<Link> link;
+  {
+    MutexLock lock(mu_);
+    std::erase(parts_, part);
+    part->state_ = State::kGone;
+    link = std::move(part->link_);
+  }
+  if (link != nullptr && !AwaitFreed(*link)) {
+    Kill(link->session, StrCat("was killed, for it does not free ", part->options_.label));
+  }
+  wake_.Set();
+}
+
+// The worker closes its end once it has freed what it has.
+bool DeviceWorker::AwaitFreed(const Link& link) {
+  const int64_t until_ns = NowNs() + kFreeLimitNs;
+  link.socket.CloseSending();
+  WorkerPacket packet;
+  while (NowNs() < until_ns && link.socket.AwaitPacket(until_ns)) {
+    const auto received = link.socket.Receive(/*wait=*/false, &packet);
+    if (received == PacketSocket::Received::kClosed) return true;
+  }
+  return false;
+}
+
+void DeviceWorker::Kill(const std::shared_ptr<WorkerSession>& session, const std::string& how) {
+  MutexLock lock(mu_);
+  KillLocked(session, how);
+}
+
+void DeviceWorker::KillLocked(const std::shared_ptr<WorkerSession>& session,
+                              const std::string& how) {
+  session->Kill(how);
+  if (session_ == session && killed_ns_ == kNever) killed_ns_ = NowNs();
+  wake_.Set();
+}
+
+bool DeviceWorker::is_ready(const WorkerPart& part) const {
+  MutexLock lock(mu_);
+  return part.state_ == State::kReady;
+}
 
 // In device_use.
 
@@ -29,25 +99,30 @@ std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
   MutexLock run(part.run_mu_);
   const auto link = Current(part);
   if (link.ok()) Ask(part, **link);
+  for (DeviceUse& use : part.uses_) {  // what a process had went with it
+    if (!link.ok()) use.memory_bytes = use.graph_bytes = 0;
+  }
   return part.uses_;
 }
 
 void DeviceWorker::Ask(Part& part, Link& link) {
-  int64_t until_ns = 0;  // who was kept waiting before is not again
+  int64_t until_ns = NowNs();  // who was kept waiting before is not again
   if (part.asked_.lock().get() != &link) {
     if (!link.socket.TrySend({.kind = WorkerPacketKind::kUse})) return;
     part.asked_ = link.weak_from_this();
-    until_ns = NowNs() + kUseWaitNs;
+    until_ns += kUseWaitNs;
   }
   Status status;
-  while (status.ok() && !part.asked_.expired()) {
+  for (int packets = 0; status.ok() && !part.asked_.expired(); ++packets) {
+    if (packets > 0 && NowNs() >= until_ns) return;
     pollfd answer{link.socket.fd(), POLLIN, 0};
     const int64_t left_ms = std::max<int64_t>((until_ns - NowNs()) / kNsPerMs, 0);
     if (poll(&answer, 1, static_cast<int>(left_ms)) <= 0) return;
     WorkerPacket packet;
     switch (link.socket.Receive(/*wait=*/false, &packet)) {
       case PacketSocket::Received::kPacket:
-        status = TakeUse(part, link, packet);
+        status = packets < kMostPacketsOfAUse ? TakeUse(part, link, packet)
+                                              : InvalidArgument("it never says what a model uses");
         break;
       case PacketSocket::Received::kGarbage:
         status = InvalidArgument("a packet of another size");
@@ -57,11 +132,11 @@ void DeviceWorker::Ask(Part& part, Link& link) {
     }
   }
   if (status.ok()) return;
-  link.session->Kill(StrCat("was killed, for it broke the protocol: ", status.message()));
+  Kill(link.session, StrCat("was killed, for it broke the protocol: ", status.message()));
 }
 
 Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
-  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.Grow(packet.size);
+  if (packet.kind == WorkerPacketKind::kGrow) return link.channel.AnswerGrow(packet.size);
   if (packet.kind != WorkerPacketKind::kUsed) {
     return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
                                   " where it was asked for what a model uses"));
@@ -95,14 +170,23 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
     return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
   }
   PENSTOCK_RETURN_IF_ERROR(sent);
-  auto answers = link->channel.AwaitDone(part.batches_, 1);
+  const std::string& label = part.options_.label;
+  const int64_t limit_ns = part.options_.execution_limit_ns;
+  Result<std::vector<WorkerAnswer>> answers = Unavailable("");
+  try {
+    answers = link->channel.AwaitDone(part.batches_, 1, limit_ns);
+  } catch (const std::exception&) {  // the two are out of step now
+    return AwaitEnd(part, *link,
+                    StrCat("was killed, for the server ran out of memory for ", label));
+  }
   if (answers.ok()) return std::move((*answers)[0]);
   switch (answers.status().code()) {
+    case StatusCode::kResourceExhausted:
+      return Status(answers.status().code(), StrCat(label, ": ", answers.status().message()));
     case StatusCode::kDeadlineExceeded:
-      return AwaitEnd(
-          part, *link,
-          StrCat("was killed, for a batch of ", part.options_.label, " took longer than ",
-                 Seconds(part.options_.execution_limit_ns), " s"));
+      return AwaitEnd(part, *link,
+                      StrCat("was killed, for a batch of ", label, " took longer than ",
+                             Seconds(limit_ns), " s"));
     case StatusCode::kInvalidArgument:
       return AwaitEnd(
           part, *link,
@@ -115,14 +199,14 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
 // Waits a moment for the end of a process that is of no use any more, and says how it came.
 // `kill_how` is empty where it is likely to have ended by itself.
 Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) {
-  if (!kill_how.empty()) link.session->Kill(kill_how);
+  if (!kill_how.empty()) Kill(link.session, kill_how);
   bool is_killed = !kill_how.empty();
   const int64_t begin_ns = NowNs();
   MutexLock lock(mu_);
-  while (session_ == link.session && NowNs() - begin_ns < kEndGraceNs) {
+  while (session_ == link.session && left_ != link.session && NowNs() - begin_ns < kEndGraceNs) {
     if (!is_killed && NowNs() - begin_ns >= kCloseGraceNs) {
       is_killed = true;
-      link.session->Kill("was killed, for it closed a connection");
+      KillLocked(link.session, "was killed, for it closed a connection");
     }
     Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
   }
@@ -135,11 +219,15 @@ void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
   left_ = session;
   last_end_ = kDoesNotEnd;
   for (const auto& each : parts_) {
-    if (each->state_ != State::kReady) continue;
-    each->state_ = State::kWanted;
-    each->link_->socket.Close();  // wakes who waits there
+    if (each->link_ != nullptr) each->link_->socket.Close();  // wakes who waits there
     each->link_.reset();
+    if (each->state_ == State::kFailed) continue;
+    each->state_ = each->was_ready_ ? State::kWanted : State::kFailed;
+    if (!each->was_ready_) {
+      each->status_ = Unavailable(StrCat(each->options_.label, ": ", Say(kDoesNotEnd)));
+    }
   }
+  changed_.NotifyAll();
 }
 
 }  // namespace penstock

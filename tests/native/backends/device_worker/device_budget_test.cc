@@ -88,6 +88,62 @@ TEST(DeviceBudgetTest, ProcessThatDoesNotEnd_HoldsUpNobodyAndIsReplacedOnceItHas
   kill(last, SIGKILL);
 }
 
+TEST(DeviceBudgetTest, LoadsBehindAProcessThatDoesNotEnd_FailAndTheWorkerCanGo) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.launch.end_signal = 0;
+  auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const ScratchDirectory scratch;
+  auto model = MustLoadIn({worker}, FixtureLoad("n"));
+  auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  const LoadOptions hangs = FixtureLoad("m", {{"load_file", scratch.Write("how", "hang")}});
+  for (int i = 0; i < 2; ++i) {
+    const auto part = worker->Add({.label = "model 'm' version 1",
+                                   .document = EncodeDeviceLoad({"device_fixture", {}, hangs}),
+                                   .load_limit_ns = 100'000'000});
+    EXPECT_EQ(part.status().ToString(),
+              "UNAVAILABLE: model 'm' version 1: the worker of GPU 0 was killed and does not end");
+  }
+  EXPECT_FALSE(instance->is_available());
+  instance.reset();
+  model.reset();
+  worker.reset();  // would wait for ever
+  kill(pid, SIGKILL);
+}
+
+TEST(DeviceBudgetTest, ReloadThatLacksMemory_IsTriedAgain) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.restarts = {.max_restarts = 1 << 20, .first_delay_ns = 0, .max_delay_ns = 0};
+  const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const ScratchDirectory scratch;
+  const auto model = MustLoadIn({worker}, FixtureLoad("m", {{"load_file", scratch.File("how")}}));
+  const auto instance = MustMake(*model);
+  scratch.Write("how", "refuse");
+  EXPECT_FALSE(RunRow(*instance, {-1}).ok());
+  AwaitThat([&] { return worker->restarts() > 3; });
+  EXPECT_THAT(WhyNot(*instance), HasSubstr("the worker of GPU 0 "));
+  scratch.Write("how", "well");
+  AwaitAvailable(*instance, true);
+  EXPECT_EQ(*RunRow(*instance, {3}), std::vector<float>{3});
+}
+
+TEST(DeviceBudgetTest, WorkerThatIsGone_UsesNoMemory) {
+  const auto worker = WorkerWithRestarts(0);
+  const ScratchDirectory scratch;
+  LoadOptions options = FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}});
+  options.path = scratch.Write("model.plan", "fake-plan");
+  const auto model = MustLoadIn({worker}, options);
+  const auto echo = MustLoadIn({worker}, FixtureLoad("m"));
+  const auto plan = MustMake(*model);
+  const auto instance = MustMake(*echo);
+  AwaitThat([&] { return !model->device_use().empty(); });
+  EXPECT_GT(model->device_use().at(0).memory_bytes, 0);
+  EXPECT_EQ(model->device_use().at(0).id, -1);  // this worker's device has no number
+  EXPECT_FALSE(RunRow(*instance, {-1}).ok());
+  AwaitAvailable(*plan, false);
+  EXPECT_EQ(model->device_use().at(0).memory_bytes, 0);
+}
+
 TEST(DeviceBudgetTest, ProgramThatDoesNotStart_FailsTheLoad) {
   DeviceWorkerOptions options = WorkerOfTests();
   options.launch.arguments = {"/nothing/penstock_device_worker"};

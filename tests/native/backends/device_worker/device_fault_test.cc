@@ -116,7 +116,7 @@ TEST_F(DeviceFaultTest, WhileItsDeviceIsAway_AnotherTakesTheBatch) {
       FixtureLoad("m", {{"load_file", scratch.File("how")}, {"load_limit_s", "60"}}, {"0", "1"}));
   const auto first = MustMake(*model);
   const auto second = MustMake(*model);
-  scratch.Write("how", "refuse");
+  scratch.Write("how", "reject");
   EXPECT_EQ(RunRow(*first, {-1}).status().code(), StatusCode::kUnavailable);
   AwaitThat([&] { return first->restarts() == 1; });
   EXPECT_FALSE(first->is_available());
@@ -130,7 +130,7 @@ TEST_F(DeviceFaultTest, ReloadThatFails_FailsItsModelAlone) {
   const auto good = MustLoad(workers_, FixtureLoad("n"));
   const auto lost = MustMake(*bad);
   const auto kept = MustMake(*good);
-  for (const auto& [how, why] : {std::pair("refuse", "deliberate refusal")}) {
+  for (const auto& [how, why] : {std::pair("reject", "deliberate rejection")}) {
     scratch.Write("how", how);
     EXPECT_EQ(RunRow(*kept, {-2}).status().code(), StatusCode::kUnavailable);
     AwaitAvailable(*kept, true);

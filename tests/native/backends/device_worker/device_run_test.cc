@@ -1,8 +1,10 @@
 // Batches in a device's worker.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
+#include <sys/resource.h>
 
 #include <numeric>
 #include <thread>
@@ -51,7 +53,7 @@ TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
   EXPECT_EQ(AboutWorker(*instance, "device"), "0");
   EXPECT_EQ(AboutWorker(*instance, "own"), "yes");
   EXPECT_THAT(AboutWorker(*instance, "execution_limit_s"), HasSubstr("not said"));
-  EXPECT_GE(std::stoi(AboutWorker(*instance, "pinned")), 2);  // one for inputs, one for outputs
+  EXPECT_EQ(AboutWorker(*instance, "pinned"), "1");  // for inputs; outputs are copied to theirs
 }
 
 TEST_F(DeviceRunTest, BackendOptions_ReachTheWorker) {
@@ -64,11 +66,59 @@ TEST_F(DeviceRunTest, FailuresOfABatch_AreThatBatchsAlone) {
   const auto model = MustLoad(workers_, FixtureLoad("m"));
   const auto instance = MustMake(*model);
   EXPECT_EQ(RunRow(*instance, {-5}).status().code(), StatusCode::kInternal);
-  EXPECT_THAT(std::string(RunRow(*instance, {-5}).status().message()),
-              HasSubstr("deliberate exception"));
+  EXPECT_EQ(RunRow(*instance, {-5}).status().message(),
+            "model 'm' version 1 threw while running a batch");  // what it said is in the log
   EXPECT_EQ(RunRow(*instance, {-6}).status().ToString(), "INVALID_ARGUMENT: deliberate failure");
   EXPECT_EQ(*RunRow(*instance, {4}), std::vector<float>{4});
   EXPECT_EQ(instance->restarts(), 0);
+}
+
+TEST_F(DeviceRunTest, OutputsThatAreTooLarge_FailTheirBatchAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  const Status status = RunRow(*instance, {-10, 5.0F * (1 << 30)}).status();
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("expected at most 4294967296"));
+  EXPECT_EQ(RunRow(*instance, {-10, 1 << 20})->size(), 1 << 18);
+  EXPECT_EQ(WorkerPid(*instance), pid);
+}
+
+// Until it goes this process can open no descriptor.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    do {
+      taken_.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    } while (taken_.back().get() < kMost);
+    rlimit none = before_;
+    none.rlim_cur = kMost;
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  static constexpr int kMost = 64;
+  rlimit before_{};
+  std::vector<OwnedFd> taken_;
+};
+
+TEST_F(DeviceRunTest, ShortageOfTheServer_FailsItsBatchAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  {
+    const NoDescriptors none;
+    const Status status = RunRow(*instance, {-10, 1 << 20}).status();
+    EXPECT_EQ(status.code(), StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("no shared memory of 10"));
+    EXPECT_EQ(*RunRow(*instance, {3}), std::vector<float>{3});
+  }
+  EXPECT_EQ(RunRow(*instance, {-10, 1 << 20})->size(), 1 << 18);
+  EXPECT_EQ(WorkerPid(*instance), pid);
 }
 
 TEST_F(DeviceRunTest, ModelsOfADevice_ShareAProcessAndRunAtOnce) {
