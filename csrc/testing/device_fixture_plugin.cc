@@ -9,7 +9,7 @@
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
-// "reject" (INVALID_ARGUMENT), "crash", "hang",
+// "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang",
 // "change" (another signature), "wait" (until it says something else); anything else, or none, is
 // well. Parameter `kind`, where it is
 // "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky error of the GPU.
@@ -216,6 +216,7 @@ class DeviceFixture : public Backend {
     if (file != options.parameters.end()) how = FirstWord(file->second);
     if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
+    if (how == "lost") return Unavailable("deliberate loss");
     if (how == "reject") return InvalidArgument("deliberate rejection");
     if (how == "crash") Crash();
     if (how == "hang") Hang();

@@ -323,8 +323,9 @@ Status DeviceWorker::HandleFailed(const WorkerPacket& packet) {
     MutexLock lock(mu_);
     is_again = making_->was_ready_;
   }
-  // A device that recovers, or lacks memory now: another process may have better luck.
-  if (!is_again || (code != StatusCode::kUnavailable && code != StatusCode::kResourceExhausted)) {
+  // A device that recovers: another process may have better luck. One that has no memory for a model
+  // any more is left to the others.
+  if (!is_again || code != StatusCode::kUnavailable) {
     EndMaking(State::kFailed, status);
     return Status::Ok();
   }

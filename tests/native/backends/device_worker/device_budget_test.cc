@@ -111,14 +111,14 @@ TEST(DeviceBudgetTest, LoadsBehindAProcessThatDoesNotEnd_FailAndTheWorkerCanGo) 
   kill(pid, SIGKILL);
 }
 
-TEST(DeviceBudgetTest, ReloadThatLacksMemory_IsTriedAgain) {
+TEST(DeviceBudgetTest, ReloadOnADeviceThatIsNotThereYet_IsTriedAgain) {
   DeviceWorkerOptions options = WorkerOfTests();
   options.restarts = {.max_restarts = 1 << 20, .first_delay_ns = 0, .max_delay_ns = 0};
   const auto worker = std::make_shared<DeviceWorker>(std::move(options));
   const ScratchDirectory scratch;
   const auto model = MustLoadIn({worker}, FixtureLoad("m", {{"load_file", scratch.File("how")}}));
   const auto instance = MustMake(*model);
-  scratch.Write("how", "refuse");
+  scratch.Write("how", "lost");
   EXPECT_FALSE(RunRow(*instance, {-1}).ok());
   AwaitThat([&] { return worker->restarts() > 3; });
   EXPECT_THAT(WhyNot(*instance), HasSubstr("the worker of GPU 0 "));
