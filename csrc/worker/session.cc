@@ -1,6 +1,18 @@
 #include "worker/session.h"
 
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <span>
+
 namespace penstock {
+namespace {
+
+constexpr size_t kLogReadBytes = 64 << 10;
+constexpr int kLogReadsAtOnce = 16;
+
+}  // namespace
 
 Result<std::shared_ptr<WorkerSession>> WorkerSession::Start(const WorkerLaunch& launch) {
   PENSTOCK_ASSIGN_OR_RETURN(auto process, WorkerProcess::Spawn(launch));
@@ -10,6 +22,17 @@ Result<std::shared_ptr<WorkerSession>> WorkerSession::Start(const WorkerLaunch& 
   const Status grown = session->channel().Begin();
   if (!grown.ok() && grown.code() != StatusCode::kUnavailable) return grown;
   return session;
+}
+
+bool WorkerSession::ReadLog(LineRelay* lines, int64_t now_ns) {
+  std::array<char, kLogReadBytes> chunk;
+  for (int i = 0; i < kLogReadsAtOnce; ++i) {
+    const ssize_t size = read(process_->log_fd(), chunk.data(), chunk.size());
+    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) return false;
+    if (size < 0) return true;
+    lines->Append(std::span<const char>(chunk).first(static_cast<size_t>(size)), now_ns);
+  }
+  return true;
 }
 
 void WorkerSession::Kill(const std::string& how) {

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "worker/batch_channel.h"
+#include "worker/line_relay.h"
 #include "worker/process.h"
 
 namespace penstock {
@@ -24,6 +26,9 @@ class WorkerSession {
   WorkerProcess& process() { return *process_; }
   // Over the process's own socket.
   BatchChannel& channel() { return channel_; }
+
+  // Hands on what it has printed by now, so much at once; false once it will print no more.
+  bool ReadLog(LineRelay* lines, int64_t now_ns);
 
   // Kills the worker; `how` is what End says of it, where it has not ended by itself before.
   void Kill(const std::string& how) EXCLUDES(mu_);

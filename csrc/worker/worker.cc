@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 #include <exception>
 #include <utility>
@@ -23,8 +22,6 @@ constexpr int64_t kStopGraceNs = 5'000 * kNsPerMs;   // to end by itself
 constexpr int64_t kCloseGraceNs = 1'000 * kNsPerMs;  // from a closed connection to the end
 constexpr int64_t kKillGraceNs = 10'000 * kNsPerMs;  // of a process that the kernel holds on to
 constexpr int64_t kLookMs = 250;  // between looks at whether a decoupled model is silent
-constexpr size_t kLogReadBytes = 64 << 10;
-constexpr int kLogReadsAtOnce = 16;
 constexpr int kPacketsAtOnce = 64;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
@@ -161,7 +158,7 @@ std::string Worker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
 
 void Worker::TakeTurn(WorkerSession& session, LineRelay* lines) {
   WaitForEvent(session, lines->is_flooded());
-  ReadLog(session, lines);
+  is_log_open_ = is_log_open_ && session.ReadLog(lines, NowNs());
   lines->Tick(NowNs());
   ReadPackets(session);
   LookAtStreams();
@@ -175,7 +172,7 @@ void Worker::TakeTurn(WorkerSession& session, LineRelay* lines) {
 void Worker::ReadRest(WorkerSession& session, LineRelay* lines, const std::string& how) {
   try {
     ReadPackets(session);  // FAILED may be its last word
-    ReadLog(session, lines);
+    is_log_open_ = is_log_open_ && session.ReadLog(lines, NowNs());
     lines->Finish(NowNs());
   } catch (const std::exception& error) {
     WriteLog(LogLevel::kError, error.what());
@@ -202,16 +199,6 @@ void Worker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
   if (is_flooded) timeout_ms = timeout_ms < 0 ? kFloodPauseMs : std::min(timeout_ms, kFloodPauseMs);
   poll(fds.data(), count, static_cast<int>(timeout_ms));
   wake_.Clear();
-}
-
-void Worker::ReadLog(WorkerSession& session, LineRelay* lines) {
-  std::array<char, kLogReadBytes> chunk;
-  for (int i = 0; i < kLogReadsAtOnce && is_log_open_; ++i) {
-    const ssize_t size = read(session.process().log_fd(), chunk.data(), chunk.size());
-    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) is_log_open_ = false;
-    if (size <= 0) return;
-    lines->Append(std::span<const char>(chunk).first(static_cast<size_t>(size)), NowNs());
-  }
 }
 
 void Worker::ReadPackets(WorkerSession& session) {

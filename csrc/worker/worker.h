@@ -124,7 +124,6 @@ class Worker {
   void Watch() noexcept;
   std::string LiveOnce(const std::shared_ptr<WorkerSession>& session);
   void WaitForEvent(WorkerSession& session, bool is_flooded) const;
-  void ReadLog(WorkerSession& session, LineRelay* lines);
   void ReadPackets(WorkerSession& session);
   void TakeTurn(WorkerSession& session, LineRelay* lines);
   void ReadRest(WorkerSession& session, LineRelay* lines, const std::string& how);

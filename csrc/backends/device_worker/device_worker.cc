@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -21,8 +20,6 @@ constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
 constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
 constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
-constexpr size_t kLogReadBytes = 64 << 10;
-constexpr int kLogReadsAtOnce = 16;
 constexpr int kPacketsAtOnce = 64;
 constexpr int kMostEndsWhileMade = 2;
 
@@ -130,7 +127,7 @@ std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session
   }
   try {
     ReadReply();  // FAILED may be its last word
-    ReadLog(*session, &lines);
+    is_log_open_ = is_log_open_ && session->ReadLog(&lines, NowNs());
     lines.Finish(NowNs());
   } catch (const std::exception& error) {
     WriteLog(LogLevel::kError, error.what());
@@ -141,7 +138,7 @@ std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session
 void DeviceWorker::TakeTurn(const std::shared_ptr<WorkerSession>& session, LineRelay* lines) {
   MakeNext(session);
   WaitForEvent(*session, lines->is_flooded());
-  ReadLog(*session, lines);
+  is_log_open_ = is_log_open_ && session->ReadLog(lines, NowNs());
   lines->Tick(NowNs());
   ReadReply();
   if (NowNs() < limit_ns_) return;
@@ -172,16 +169,6 @@ void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
   if (is_flooded) timeout_ms = timeout_ms < 0 ? kFloodPauseMs : std::min(timeout_ms, kFloodPauseMs);
   poll(fds.data(), count, static_cast<int>(timeout_ms));
   wake_.Clear();
-}
-
-void DeviceWorker::ReadLog(WorkerSession& session, LineRelay* lines) {
-  std::array<char, kLogReadBytes> chunk;
-  for (int i = 0; i < kLogReadsAtOnce && is_log_open_; ++i) {
-    const ssize_t size = read(session.process().log_fd(), chunk.data(), chunk.size());
-    if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) is_log_open_ = false;
-    if (size <= 0) return;
-    lines->Append(std::span<const char>(chunk).first(static_cast<size_t>(size)), NowNs());
-  }
 }
 
 // The first part that is wanted, and can be made. Instances of a model that has failed fail with it.

@@ -147,7 +147,6 @@ class DeviceWorker {
   std::string LiveOnce(const std::shared_ptr<WorkerSession>& session);
   void TakeTurn(const std::shared_ptr<WorkerSession>& session, LineRelay* lines);
   void WaitForEvent(WorkerSession& session, bool is_flooded) const;
-  void ReadLog(WorkerSession& session, LineRelay* lines);
   std::shared_ptr<Part> TakeNext() EXCLUDES(mu_);
   void MakeNext(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
   bool BeginMaking(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);

@@ -1,7 +1,7 @@
 // PaddedRows: runs batches of a tiny model at sizes that seldom change, with rows behind them.
 //
 // The engine prepares anew when a batch has another size than the last, which costs more than some
-// rows that nobody reads: 15 to 25 us, where the 64 rows of a 64-64-10 perceptron take 10.
+// rows that nobody reads: 13 to 24 us, where a 64-64-10 perceptron takes 4 more for 64 than for one.
 
 #pragma once
 
