@@ -18,21 +18,6 @@ H200 = Target((9, 0), 132, "NVIDIA H200", driver_major=580)
 Build = Callable[[BuildRequest], Built]
 
 
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    fake = FakeTensorRt()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    return fake
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> BuildRequest:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(b"onnx, with weights.bin")
-    output = tmp_path / "out" / "model.plan"
-    return BuildRequest(model, output, "model 'm' version 1", buckets=(1, 8))
-
-
 def build(request: BuildRequest, device: Target = H200) -> Built:
     return build_engine(request, target=lambda _: device)
 

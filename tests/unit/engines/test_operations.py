@@ -1,31 +1,15 @@
 """What a row costs is kept with an engine, for who serves the plan without its ONNX file."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from tests.support.fake_tensorrt import FakeTensorRt
 
 from penstock.engines import BuildRequest, ShapeRange, Target, build_engine, operations_of
 
 H200 = Target((9, 0), 132, "NVIDIA H200", driver_major=580)
-
-
-@pytest.fixture
-def trt(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    fake = FakeTensorRt()
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    return fake
-
-
-@pytest.fixture
-def request_(tmp_path: Path) -> BuildRequest:
-    model = tmp_path / "model.onnx"
-    model.write_bytes(b"onnx")
-    return BuildRequest(model, tmp_path / "out" / "model.plan", "model 'm'", buckets=(1, 8))
 
 
 class Count:

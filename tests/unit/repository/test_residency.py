@@ -1,13 +1,14 @@
 """Models under a memory budget: what is loaded at start, what makes room, what is said of it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.budgets import Hurried, ask, made, served, serving, takes, until_unloaded
-from tests.support.fake_engine import add_model
+from tests.support.fake_engine import FakeEngine, add_model
 
 from penstock.errors import (
     AbortedError,
@@ -16,6 +17,7 @@ from penstock.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from penstock.repository.manager import ModelManager
 
 
 class Looked(Mapping[str, Any]):
@@ -33,6 +35,17 @@ class Looked(Mapping[str, Any]):
     def __getitem__(self, key: str) -> int:
         self.looked.set()
         return 1
+
+
+@asynccontextmanager
+async def full(root: Path) -> AsyncIterator[tuple[ModelManager, FakeEngine, Looked]]:
+    """Models a and b, room for one of them; a has it, and is at work."""
+    for name in "ab":
+        add_model(root, name, config=takes(60))
+    async with serving(root, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("a")
+        engine.counters[engine.serving["a"][0]] = busy = Looked()
+        yield manager, engine, busy
 
 
 async def test_start_loads_the_pinned_ones_only(tmp_path: Path) -> None:
@@ -102,16 +115,11 @@ async def test_nobody_has_to_go_for_what_cannot_be_had(tmp_path: Path) -> None:
 
 
 async def test_load_on_request_waits_for_the_busy_to_become_idle(tmp_path: Path) -> None:
-    for name in "ab":
-        add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        await manager.load("a")
-        (a,) = engine.serving["a"]
-        engine.counters[a] = busy = Looked()
+    async with full(tmp_path) as (manager, engine, busy):
         load = asyncio.create_task(manager.load("b"))
         await busy.looked.wait()
         assert served(engine) == {"a"} and not load.done()
-        engine.counters[a] = {}
+        engine.counters.clear()
         await load
         assert served(engine) == {"b"}
 
@@ -129,11 +137,7 @@ async def test_reload_that_has_no_room_beside_what_serves_does_not_wait(tmp_path
 
 
 async def test_load_that_waits_for_room_ends_with_the_server(tmp_path: Path) -> None:
-    for name in "ab":
-        add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        await manager.load("a")
-        engine.counters[engine.serving["a"][0]] = busy = Looked()
+    async with full(tmp_path) as (manager, engine, busy):
         load = asyncio.create_task(manager.load("b"))
         await busy.looked.wait()
     with pytest.raises(UnavailableError, match="the server is shutting down, model 'b'"):
@@ -159,11 +163,7 @@ async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Pa
 
 
 async def test_load_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:
-    for name in "ab":
-        add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        await manager.load("a")
-        engine.counters[engine.serving["a"][0]] = busy = Looked()
+    async with full(tmp_path) as (manager, engine, busy):
         load = asyncio.create_task(manager.load("b"))
         await busy.looked.wait()
         await manager.unload("b")
@@ -173,11 +173,7 @@ async def test_load_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> N
 
 
 async def test_load_that_waits_for_room_ends_with_the_next_one(tmp_path: Path) -> None:
-    for name in "ab":
-        add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        await manager.load("a")
-        engine.counters[engine.serving["a"][0]] = busy = Looked()
+    async with full(tmp_path) as (manager, engine, busy):
         first = asyncio.create_task(manager.load("b"))
         await busy.looked.wait()
         second = asyncio.create_task(manager.load("b"))
@@ -189,11 +185,7 @@ async def test_load_that_waits_for_room_ends_with_the_next_one(tmp_path: Path) -
 
 
 async def test_load_on_demand_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:
-    for name in "ab":
-        add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
-        await manager.load("a")
-        engine.counters[engine.serving["a"][0]] = busy = Looked()
+    async with full(tmp_path) as (manager, engine, busy):
         asker = asyncio.create_task(manager.bring("b"))
         await busy.looked.wait()
         await manager.unload("b")
