@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -42,25 +41,25 @@ class PostgresqlServer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._binaries = postgresql_binaries()
-        self._user = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
+        user = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
+        if user is not None:
+            os.chown(directory, user.pw_uid, user.pw_gid)
+        self._unprivileged = [] if user is None else _without_privileges(user)
         self._process: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
-        if self._user is not None:
-            os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
-        command = [str(self._binaries / "initdb"), "-D", str(self.directory / "data")]
-        command += ["-U", "penstock", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C"]
-        subprocess.run(command, check=True, capture_output=True, **self._identity())
+        command = [*self._unprivileged, str(self._binaries / "initdb")]
+        command += ["-D", str(self.directory / "data"), "-U", "penstock", "-A", "trust"]
+        command += ["-E", "UTF8", "--no-sync", "--locale=C"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == 0, f"initdb: {ended.returncode}: {ended.stdout}{ended.stderr}"
 
     def start(self) -> None:
-        command = [str(self._binaries / "postgres"), "-D", str(self.directory / "data")]
-        command += [
-            "-k",
-            str(self.directory),
-            *(part for each in _OPTIONS for part in ("-c", each)),
-        ]
+        command = [*self._unprivileged, str(self._binaries / "postgres")]
+        command += ["-D", str(self.directory / "data"), "-k", str(self.directory)]
+        command += [part for each in _OPTIONS for part in ("-c", each)]
         with open(self.directory / "log", "ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, stdout=log, **self._identity())
+            self._process = subprocess.Popen(command, stderr=log, stdout=log)
         ready = [str(self._binaries / "pg_isready"), "-h", str(self.directory), "-t", "1", "-q"]
         while subprocess.run(ready).returncode != 0:
             assert self._process.poll() is None, (self.directory / "log").read_text()
@@ -81,10 +80,14 @@ class PostgresqlServer:
     def url(self, database: str) -> str:
         return f"postgresql://penstock@/{database}?host={self.directory}"
 
-    def _identity(self) -> dict[str, Any]:
-        if self._user is None:
-            return {}
-        return {"user": self._user.pw_uid, "group": self._user.pw_gid}
+
+def _without_privileges(user: pwd.struct_passwd) -> list[str]:
+    """What runs a command as `user`.
+
+    Not Popen's `user`: for that it forks, and a fork of a process with threads may crash
+    before it becomes another program.
+    """
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
 @contextmanager
