@@ -12,6 +12,7 @@ action, so that a second one ends the process at once, whatever the event loop i
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -257,6 +258,8 @@ async def serve_until(
 ) -> None:
     """Starts a service, serves until it is over, and stops it; a signal ends a start, too.
 
+    What the start has made stays: see `spare_the_collector`.
+
     Args:
         service: it.
         signals: entered.
@@ -275,6 +278,7 @@ async def serve_until(
             _log.info("interrupted while starting")
             started.cancel()
         elif started.exception() is None:
+            spare_the_collector()
             left_s = await until_over(ending)
         await asyncio.gather(started, return_exceptions=True)
     finally:
@@ -283,3 +287,13 @@ async def serve_until(
     if not started.cancelled():
         started.result()
     _log.info("stopped")
+
+
+def spare_the_collector() -> None:
+    """What is there by now the garbage collector never goes through again (gc.freeze).
+
+    It took it 40 to 60 ms each time, about twice a second under load by HTTP, and every request
+    waited.
+    """
+    gc.collect()
+    gc.freeze()

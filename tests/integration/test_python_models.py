@@ -104,6 +104,29 @@ async def test_load_is_given_the_context(tmp_path: Path) -> None:
     assert result["said"].tolist() == [expected, expected]
 
 
+async def test_what_a_load_has_made_is_kept_from_the_collector(tmp_path: Path) -> None:
+    source = """
+        import gc
+        import numpy as np
+        class Model:
+            inputs = {"x": ("FP32", (1,))}
+            outputs = {"spared": ("INT64", (1,)), "is_looked_at": ("BOOL", (1,))}
+            def load(self, context):
+                self.made = [[i] for i in range(1000)]
+            def predict(self, batch):
+                left = {id(each) for each in gc.get_objects()}  # without what is frozen
+                rows = len(batch["x"])
+                is_looked_at = any(id(each) in left for each in self.made)
+                return {"spared": np.full((rows, 1), gc.get_freeze_count()),
+                        "is_looked_at": np.full((rows, 1), is_looked_at)}
+    """
+    add_python_model(tmp_path, "m", source)
+    async with serving(tmp_path) as client:
+        result = await client.infer("m", {"x": np.zeros((1, 1), np.float32)})
+    assert result["spared"].item() > 1000
+    assert not result["is_looked_at"].item()
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

@@ -1,9 +1,11 @@
 """The state table, the stop signals and the order of the ladder down."""
 
 import asyncio
+import gc
 import itertools
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +17,7 @@ from penstock.lifecycle import (
     State,
     StopSignals,
     run_to_exit_code,
+    serve_until,
     serve_until_signal,
     stop_in_order,
 )
@@ -31,6 +34,13 @@ PATHS = {
     State.DRAINING: (State.READY, State.DRAINING),
     State.STOPPED: (State.STOPPED,),
 }
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Goes through everything again, whatever a test served."""
+    yield
+    gc.unfreeze()
 
 
 def in_state(state: State) -> Lifecycle:
@@ -195,6 +205,18 @@ async def test_service_is_stopped_with_the_grace_of_the_signal(
     os.kill(os.getpid(), number)
     await serving
     assert service.graces == [grace_s]
+
+
+async def test_what_the_start_has_made_is_kept_from_the_collector() -> None:
+    spared: list[int] = []
+
+    async def until_over(_ending: asyncio.Task[signal.Signals]) -> float:
+        spared.append(gc.get_freeze_count())
+        return 0.0
+
+    with StopSignals() as signals:
+        await serve_until(FakeService(), signals, until_over)
+    assert spared[0] > len(gc.get_objects())
 
 
 async def test_signal_ends_a_start_and_stops_what_there_is() -> None:

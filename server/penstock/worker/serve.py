@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,10 @@ def _serve(channel: Channel, start: Start) -> None:
     except (Exception, SystemExit) as error:
         _tell_failure(channel, error)
         raise SystemExit(1) from None
+    # What the model and its libraries have made stays: a collection goes through it no more, for
+    # which a batch now and then would wait.
+    gc.collect()
+    gc.freeze()
     channel.send(Kind.READY)
     loop = StreamLoop if model.signature.is_decoupled else Loop
     loop(channel, model, start.model_name).run()
