@@ -101,7 +101,7 @@ Status BatchChannel::Grow(uint64_t size_bytes) {
 
 Status BatchChannel::AnswerGrow(uint64_t size_bytes) {
   Status grown = Grow(size_bytes);
-  if (grown.code() != StatusCode::kResourceExhausted || !knows_no_room_) return grown;
+  if (grown.code() != StatusCode::kResourceExhausted) return grown;
   return socket_.Send({.kind = WorkerPacketKind::kNoRoom}) ? Status::Ok() : Closed();
 }
 

@@ -59,9 +59,7 @@ class BatchChannel {
   static constexpr size_t kFirstOutputSlabBytes = 64 << 10;
   static constexpr size_t kGreatestKeptBytes = 64 << 20;
 
-  // `knows_no_room`: the worker can be told that there is no memory for its outputs.
-  explicit BatchChannel(const PacketSocket& socket, bool knows_no_room = false)
-      : socket_(socket), knows_no_room_(knows_no_room) {}
+  explicit BatchChannel(const PacketSocket& socket) : socket_(socket) {}
 
   const PacketSocket& socket() const { return socket_; }
 
@@ -73,8 +71,8 @@ class BatchChannel {
   Status Map(const std::shared_ptr<Slab>& slab) EXCLUDES(mu_);
   // The slab for the next batch's outputs.
   Result<uint32_t> PrepareOutputs() EXCLUDES(mu_);
-  // Answers GROW. INVALID_ARGUMENT where more is wanted than may be; RESOURCE_EXHAUSTED where there is
-  // no memory for it, and a worker that cannot be told.
+  // Answers GROW, by NO_ROOM where there is no memory for it. INVALID_ARGUMENT where more is wanted
+  // than may be.
   Status AnswerGrow(uint64_t size_bytes) EXCLUDES(mu_);
   // A copy of a packet's body. INVALID_ARGUMENT where there is no such part of an output slab.
   Result<std::vector<uint8_t>> CopyBody(const WorkerPacket& packet) EXCLUDES(mu_);
@@ -111,7 +109,6 @@ class BatchChannel {
 
   // Constant after construction.
   const PacketSocket& socket_;
-  const bool knows_no_room_;
 
   // Of SendRun, kept for their capacity.
   std::vector<WorkerInput> placed_;

@@ -27,8 +27,7 @@
 //     FAILED    body = text, UTF-8: why there will be no DESCRIBED or no READY; the worker ends, or
 //               closes the connection where it is one of several; value = a status code, or 0
 //     USED      body = that
-//     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1, or, on a
-//               connection of its own, NO_ROOM
+//     GROW      `size` bytes are wanted for a body; the answer is a MAP with value 1, or NO_ROOM
 //     RESPONSE  of a decoupled model: batch, request; body = results, one. value 1: it is the last of
 //               its request; 3: there is no body, only that. After a body the worker waits for TAKEN
 //     DONE      batch; body = results: one for the batch, or one for each request of RUN's; of a

@@ -17,11 +17,7 @@ constexpr int kLogReadsAtOnce = 16;
 Result<std::shared_ptr<WorkerSession>> WorkerSession::Start(const WorkerLaunch& launch) {
   PENSTOCK_ASSIGN_OR_RETURN(auto process, WorkerProcess::Spawn(launch));
   // Not make_shared: the constructor is private.
-  std::shared_ptr<WorkerSession> session(new WorkerSession(std::move(process)));
-  // UNAVAILABLE: it has ended already, and whoever watches it will see how.
-  const Status grown = session->channel().Begin();
-  if (!grown.ok() && grown.code() != StatusCode::kUnavailable) return grown;
-  return session;
+  return std::shared_ptr<WorkerSession>(new WorkerSession(std::move(process)));
 }
 
 bool WorkerSession::ReadLog(LineRelay* lines, int64_t now_ns) {

@@ -28,6 +28,14 @@ int64_t NowNs() { return Clock::System().NowNs(); }
 
 int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limit_ns; }
 
+Result<std::shared_ptr<WorkerSession>> StartSession(const WorkerLaunch& launch) {
+  PENSTOCK_ASSIGN_OR_RETURN(auto session, WorkerSession::Start(launch));
+  const Status begun = session->channel().Begin();
+  // UNAVAILABLE: it has ended already, and whoever watches it will see how.
+  if (!begun.ok() && begun.code() != StatusCode::kUnavailable) return begun;
+  return session;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Worker>> Worker::Start(WorkerOptions options) {
@@ -111,7 +119,7 @@ void Worker::Watch() noexcept {
   std::string how;
   do {
     try {
-      auto session = WorkerSession::Start(options_.launch);
+      auto session = StartSession(options_.launch);
       how = session.ok() ? LiveOnce(*session) : std::string(session.status().message());
     } catch (const std::exception& error) {
       how = StrCat("could not be watched: ", error.what());

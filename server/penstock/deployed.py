@@ -349,6 +349,7 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
         from penstock.store.failures import StoreError
         from penstock.store.follower import FollowerSettings, StoreFollower
         from penstock.store.records import check_name
+        from penstock.store.reporter import StoreReporter
         from penstock.store.store import Store
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
@@ -363,11 +364,12 @@ def make_store_service(config: ServerConfig, core: Core, models: DeployedModels)
     deployer = StoreDeployer(store, cache, models, core, config.store_build_environments)
     settings = FollowerSettings(
         environment=config.environment,
-        server=server,
         interval_s=config.store_poll_secs,
         exit_on_error=config.exit_on_error,
     )
-    return StoreService(store, cache, deployer, StoreFollower(store, deployer, settings))
+    reporter = StoreReporter(store, config.environment, server)
+    follower = StoreFollower(store, deployer, settings, reporter)
+    return StoreService(store, cache, deployer, follower)
 
 
 def name_of(config: ServerConfig) -> str:

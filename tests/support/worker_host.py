@@ -44,6 +44,8 @@ class WorkerHost:
         self._socket.settimeout(_PATIENCE_S)
         self._slabs: dict[int, mmap.mmap] = {}
         self.outputs = 0
+        self.has_room = True
+        """Whether there is memory where the worker asks for more."""
         document = {
             "model_name": "m",
             "version": 1,
@@ -91,7 +93,10 @@ class WorkerHost:
             packet = PACKET.unpack(self._socket.recv(PACKET.size))
             if packet[0] != Kind.GROW:
                 break
-            self.map_outputs(packet[6])
+            if self.has_room:
+                self.map_outputs(packet[6])
+            else:
+                self.send(Kind.NO_ROOM)
         body = b""
         if packet[6]:
             body = self._slabs[packet[1]][packet[5] : packet[5] + packet[6]]

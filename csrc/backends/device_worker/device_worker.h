@@ -66,9 +66,7 @@ class WorkerPart {
   // A connection of one life of the process.
   struct Link : std::enable_shared_from_this<Link> {
     Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
-        : session(std::move(its_session)),
-          socket(std::move(fd)),
-          channel(socket, /*knows_no_room=*/true) {}
+        : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
     const std::shared_ptr<WorkerSession> session;
     const PacketSocket socket;
     BatchChannel channel;

@@ -83,6 +83,8 @@ class EngineCache:
             FailedPreconditionError: it cannot be built; says why, without paths.
             CancelledError: the server stops.
         """
+        if self._is_closed:
+            raise CancelledError(f"{label}: the server is stopping")
         ranges = dict(_ranges(config.parameters))
         preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
         buckets = default_buckets(config.max_batch_size or 0, preferred)
@@ -153,25 +155,25 @@ class EngineCache:
         self, request: BuildRequest, answer_to: int, words: IO[bytes], asked: IO[bytes]
     ) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        try:
+            process = subprocess.Popen(
+                [*self._settings.command, str(answer_to)],
+                stdin=asked,
+                stdout=words,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(answer_to,),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"{request.label}: its engine cannot be built: the process for it does not "
+                f"start: {error.strerror}"
+            ) from error
         with self._lock:
-            if self._is_closed:
-                raise CancelledError(f"{request.label}: the server is stopping")
-            try:
-                process = subprocess.Popen(
-                    [*self._settings.command, str(answer_to)],
-                    stdin=asked,
-                    stdout=words,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    pass_fds=(answer_to,),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise FailedPreconditionError(
-                    f"{request.label}: its engine cannot be built: the process for it does not "
-                    f"start: {error.strerror}"
-                ) from error
             self._building.add(process)
+            if self._is_closed:  # meanwhile: `close` does not wait for a start
+                _kill(process)
         return process
 
     def _await(

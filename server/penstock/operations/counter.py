@@ -125,15 +125,15 @@ class OperationCounter:
         return OperationCount(GraphSource(label, path, inputs), self)
 
     def ask(self, count: OperationCount) -> None:
-        """Has it counted after those before it; nothing once closed."""
+        """Has it counted after those before it; nothing once closed, or without a thread."""
         with self._changed:
             state = self._state
             if state.is_closed:
                 return
             state.waiting.append(count)
-            if state.thread is None:
-                state.thread = threading.Thread(target=self._run, name="ps-operations", daemon=True)
-                state.thread.start()
+            if state.thread is None and not self._start_thread():
+                state.waiting.clear()
+                count.was_asked = False
 
     def wait(self, timeout_s: float) -> bool:
         """Until nothing is left to count; False: not in time."""
@@ -148,6 +148,17 @@ class OperationCounter:
             process = self._state.process
             if process is not None and process.poll() is None:
                 process.kill()
+
+    def _start_thread(self) -> bool:
+        """Whether the system had one to give: whoever asks must not fail for it."""
+        thread = threading.Thread(target=self._run, name="ps-operations", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("operations are not counted yet: %s", error)
+            return False
+        self._state.thread = thread
+        return True
 
     def _run(self) -> None:
         while (count := self._next()) is not None:

@@ -159,6 +159,15 @@ class ModelRecord:
         """Versions that are known but do not serve."""
         return sorted(self.states.keys() - self.serving.keys())
 
+    def is_idle(self) -> bool:
+        """Whether no request is queued or in flight, background requests among them."""
+        for served in self.serving.values():
+            stats = served.handle.stats()
+            for part in (stats, stats.get("background", {})):
+                if part.get("pending", 0) or part.get("running", 0):
+                    return False
+        return True
+
     def is_healthy(self) -> bool:
         """Whether strict readiness accepts it. What is loaded on demand is not missed before."""
         if self.on_demand and not self.serving:

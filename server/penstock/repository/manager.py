@@ -89,7 +89,8 @@ class ModelManager(ServingModels):
         self._check_control(repository_name)
         if files:
             raise files_refusal(name, files)
-        await asyncio.shield(self._track(self._load(name, config_json)))
+        load = self._load(name, config_json, asked=self._residency.loads)
+        await asyncio.shield(self._track(load))
 
     async def unload(
         self, name: str, *, unload_dependents: bool = False, repository_name: str = ""
@@ -206,11 +207,16 @@ class ModelManager(ServingModels):
             raise UnavailableError("the server is shutting down, models can not be changed")
 
     async def _load(
-        self, name: str, config_json: str | None, is_current: Callable[[], bool] = lambda: True
+        self,
+        name: str,
+        config_json: str | None,
+        is_current: Callable[[], bool] = lambda: True,
+        asked: int | None = None,
     ) -> None:
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
         plan = partial(self._loader.plan, name, config_json)
-        await self._replace(name, plan, partial(self._prepare, self._loader, is_current))
+        prepare = partial(self._prepare, self._loader, is_current)
+        await self._replace(name, plan, prepare, asked=asked)
         self._models[name].has_given_config = config_json is not None
         self.demand.remember(name, self.load_again(name, config_json))
 

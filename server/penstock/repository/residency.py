@@ -24,7 +24,7 @@ from penstock.repository.memory import trim
 from penstock.repository.own_parameters import is_pinned, memory_bytes
 from penstock.repository.residents import Resident, Residents
 
-__all__ = ["LoadGivenUpError", "LoadOutrunError", "Residency", "ResidentModels", "is_idle"]
+__all__ = ["LoadGivenUpError", "LoadOutrunError", "Residency", "ResidentModels"]
 
 _LOOK_S = 0.05
 """How often a load that waits for room looks whether a model has become idle."""
@@ -101,7 +101,9 @@ class Residency:
         self._strays: list[ServedVersion] = []  # of a load that failed, and not freed yet
         self._loading = asyncio.Lock()
         self._waiting: set[str] = set()  # models whose loads wait for room
+        self._asked: dict[str, int] = {}  # `loads` when a client asked for one that is under way
         self.evictions = 0
+        self.loads = 0  # done so far: one that is done later has no smaller number
 
     @property
     def has_budget(self) -> bool:
@@ -118,7 +120,12 @@ class Residency:
         return {"budget": self._budget, "resident": resident, "evictions": self.evictions}
 
     async def load(
-        self, name: str, plan: LoadPlan, prepare: Prepare, is_wanted: Callable[[], bool] | None
+        self,
+        name: str,
+        plan: LoadPlan,
+        prepare: Prepare,
+        is_wanted: Callable[[], bool] | None,
+        asked: int | None = None,
     ) -> list[ServedVersion]:
         """Has `prepare` load versions once there is room for them.
 
@@ -131,6 +138,7 @@ class Residency:
             prepare: gives the versions, started.
             is_wanted: of a load on demand: whether anybody waits for it still; it then respects
                 how long models have been loaded.
+            asked: `loads` when a client asked for it by name; what clients got since does not go.
 
         Raises:
             ResourceExhaustedError: there is no room, with bytes.
@@ -142,8 +150,10 @@ class Residency:
         if not self.has_budget:
             return await prepare()
         ends_s = self._clock() + _PATIENCE_S
-        on_disk = await asyncio.to_thread(size_on_disk, plan)
+        if asked is not None:
+            self._asked[name] = asked
         try:
+            on_disk = await asyncio.to_thread(size_on_disk, plan)
             while True:
                 async with self._loading:
                     if is_wanted is not None and not is_wanted():
@@ -161,6 +171,7 @@ class Residency:
                 await _pause(_LOOK_S * len(self._waiting))
         finally:
             self._waiting.discard(name)
+            self._asked.pop(name, None)
 
     def _check_may_wait(self, name: str, *, is_wish: bool) -> None:
         if self._models.is_closing:
@@ -254,7 +265,9 @@ class Residency:
             self._clock(),
             time.time(),
             list(versions),
+            self.loads if name in self._asked else -1,
         )
+        self.loads += 1
         self._residents.all.append(resident)
         return resident
 
@@ -321,12 +334,14 @@ class Residency:
         return self._budget - self._residents.pinned(name)
 
     def _most_beside(self, name: str) -> int:
-        """The same while what serves of the model goes on."""
-        own = sum(each.size_bytes for each in self._residents.all if self._is_own(name, each))
-        return self._most(name) - own
+        """The same while what serves of the model goes on, and what came with it."""
+        stay = sum(each.size_bytes for each in self._residents.all if self._stays(name, each))
+        return self._most(name) - stay
 
-    def _is_own(self, name: str, resident: Resident) -> bool:
-        return resident.name == name and self._serves(resident)
+    def _stays(self, name: str, resident: Resident) -> bool:
+        """Whether a load of the model leaves it: as its own, or as what others got meanwhile."""
+        is_wished = resident.number >= self._asked.get(name, self.loads)
+        return (resident.name == name or is_wished) and self._serves(resident)
 
     def _refusal(self, name: str, needed: int) -> CoreError:
         return ResourceExhaustedError(
@@ -340,10 +355,10 @@ class Residency:
         return [
             each
             for each in self._residents.all
-            if each.name != name
-            and not each.is_pinned
+            if not each.is_pinned
             and each.since_s <= latest_s
             and self._serves(each)
+            and not self._stays(name, each)
             and self._models.can_evict(each.name)
         ]
 
@@ -363,16 +378,6 @@ class Residency:
         if declared is not None:
             return declared
         return self._measurements.needed(name, on_disk, self._most(name))
-
-
-def is_idle(versions: Sequence[ServedVersion]) -> bool:
-    """Whether no request is queued or in flight, background requests among them."""
-    for served in versions:
-        stats = served.handle.stats()
-        for part in (stats, stats.get("background", {})):
-            if part.get("pending", 0) or part.get("running", 0):
-                return False
-    return True
 
 
 def _taken(plan: LoadPlan, growth: int, on_disk: int) -> int:

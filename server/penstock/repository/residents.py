@@ -22,6 +22,7 @@ class Resident:
         since_s: when it was loaded, monotonic.
         since_unix_s: the same by the calendar.
         versions: that are not freed yet.
+        number: of the load, where a client asked for it; -1: nobody did by name.
         instances: bytes of those that were added while it served, the latest last.
         instance_bytes: what one more is taken to need.
         leaving_bytes: of those that were removed and are not freed yet.
@@ -34,6 +35,7 @@ class Resident:
     since_s: float
     since_unix_s: float
     versions: list[ServedVersion]
+    number: int = -1
     instances: list[int] = field(default_factory=list)
     instance_bytes: int = 0
     leaving_bytes: int = 0

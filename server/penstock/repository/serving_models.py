@@ -28,7 +28,7 @@ from penstock.repository.leftovers import Leftovers
 from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.memory import anonymous_bytes
 from penstock.repository.own_parameters import instance_bounds
-from penstock.repository.residency import LoadGivenUpError, Residency, is_idle
+from penstock.repository.residency import LoadGivenUpError, Residency
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.states import EVICTED, UNLOADED
 from penstock.threads import Threads
@@ -180,10 +180,12 @@ class ServingModels(ModelCatalog):
         make_plan: Callable[[], LoadPlan],
         prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
         is_wanted: Callable[[], bool] | None = None,
+        asked: int | None = None,
     ) -> bool:
         """Serves what `prepare` gives in place of what serves; if it fails nothing changes.
 
         `is_wanted`: of a load on demand, which there is no need of where the model serves: False.
+        `asked`: as `Residency.load`.
         """
         async with self._changing(name, is_wish=is_wanted is None):
             if is_wanted is not None and not self.awaits(name):
@@ -197,7 +199,7 @@ class ServingModels(ModelCatalog):
                 record.begin_load(plan.versions)
                 self._publish(name, record)
                 loads = partial(self._begin, name, record, plan, prepare)
-                versions = await self._residency.load(name, plan, loads, is_wanted)
+                versions = await self._residency.load(name, plan, loads, is_wanted, asked)
             except LoadGivenUpError:
                 record.give_up_load()
                 self._publish(name, record)
@@ -301,7 +303,7 @@ class ServingModels(ModelCatalog):
         is_held = lock is not None and lock.locked()
         if is_held and not self._residency.waits_for_room(name):
             return False
-        return is_idle(list(record.serving.values()))
+        return record.is_idle()
 
     def evict(self, name: str, why: str) -> Awaitable[None] | None:
         """Unloads a model without requests; what to await, or None where it cannot be now."""
@@ -309,7 +311,7 @@ class ServingModels(ModelCatalog):
             return None
         record = self._models[name]
         self._engine.set_serving(name, [], record.unready(), loads_on_demand=True)
-        if not is_idle(list(record.serving.values())):  # a request came; those behind it wait
+        if not record.is_idle():  # a request came; those behind it wait
             self._publish(name, record)
             return None
         text = "model '%s' is unloaded for the memory budget: it is idle, and %s"

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from penstock.errors import PenstockError, StartupError
-from penstock.store.failures import (
-    NoRoomError,
-    StoreError,
-    StoreUnavailableError,
-    UnknownEntryError,
-)
+from penstock.store.failures import NoRoomError, StoreError, StoreUnavailableError
 from penstock.store.followed import Deployer, FollowedStore
-from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus, Desired
+from penstock.store.records import Deployment, DeployStatus, Desired
+from penstock.store.reporter import StoreReporter, is_set_within
 from penstock.threads import Threads, end_tasks
 
 __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
@@ -34,13 +30,11 @@ class FollowerSettings:
 
     Attributes:
         environment: that is served.
-        server: what reports call this server.
         interval_s: from the end of one look to the next.
         exit_on_error: a model that cannot be served at start stops the server.
     """
 
     environment: str
-    server: str
     interval_s: float = 0.5
     exit_on_error: bool = True
 
@@ -52,25 +46,15 @@ class _Serving:
     loaded: str
 
 
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 class StoreFollower:
     """Looks at the environment's generation again and again, and deploys what has changed.
 
     A model's deployments are done one after the other, the newest wins. What cannot be served is
     reported, and what served before serves on. While the store cannot be reached nothing changes;
     reports wait until it can. A model whose bytes cannot be had at start is missing until they can.
-    However seldom it looks, it says every HEARD_EVERY_S that this server is there.
 
-    Threading: confined to the event loop, but for `wake`; the store is asked on threads of
-    its own. Ownership: its tasks and its threads; borrows the store and the deployer.
+    Threading: confined to the event loop, but for `wake`; the store is asked on a thread of
+    its own. Ownership: its tasks and its thread, the reporter; borrows the store and the deployer.
     Lifecycle: constructed -> look -> start -> stop -> close; close also from any state before.
     """
 
@@ -79,7 +63,7 @@ class StoreFollower:
         store: FollowedStore,
         deployer: Deployer,
         settings: FollowerSettings,
-        is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = _is_set_within,
+        reporter: StoreReporter,
     ) -> None:
         """Does nothing yet.
 
@@ -87,29 +71,26 @@ class StoreFollower:
             store: whose environment it is.
             deployer: what serves.
             settings: how.
-            is_set_within: waits for an event, and says whether it came.
+            reporter: is told what came of it.
         """
         self._store = store
         self._deployer = deployer
         self._settings = settings
+        self._reporter = reporter
         self.environment = settings.environment
-        self._is_set_within = is_set_within
         self._waking = asyncio.Event()
         self._stopping = asyncio.Event()
         self._generation = -1
         self._serving: dict[str, _Serving] = {}
         self._settled: dict[str, int] = {}  # the deployment that was last done, or tried
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self._reports: dict[int, Callable[[], None]] = {}
         self._failures: dict[str, str] = {}  # of models of which nothing serves
         self._blocked: dict[str, dict[int, str]] = {}  # why deployments wait: no bytes, no room
         self._absent: set[str] = set()  # models that serve elsewhere, and here wait
         self._counts = {"done": 0, "failed": 0}
         self._trouble = ""
-        self._unheard = ""  # why this server could not say that it is there
         self._loop: asyncio.Task[None] | None = None
-        self._hearing: asyncio.Task[None] | None = None
-        self._threads = Threads(2, "store")  # to look, and to be heard
+        self._threads = Threads(1, "store")
 
     async def look(self) -> None:
         """The first look: serves what is deployed.
@@ -124,11 +105,10 @@ class StoreFollower:
             raise StartupError(str(error)) from error
         while self._busy:
             await asyncio.gather(*self._busy.values())
+        await self._reporter.tell()
         if self._failures and self._settings.exit_on_error:
-            with suppress(StoreError):  # the failure is told all the same
-                await self._send_reports()
             raise StartupError("; ".join(self._failures.values()))
-        await self.poll()  # what came of it is reported, and may have been asked for meanwhile
+        await self.poll()  # for what was asked for meanwhile
         if not (self._serving or self._absent or self._failures or self._counts["failed"]):
             await self._warn_of_nothing()
 
@@ -144,9 +124,8 @@ class StoreFollower:
 
     def start(self) -> None:
         """Begins to follow, and to say that this server is there."""
-        loop = asyncio.get_running_loop()
-        self._loop = loop.create_task(self._poll_until_stopped())
-        self._hearing = loop.create_task(self._be_heard_until_stopped())
+        self._loop = asyncio.get_running_loop().create_task(self._poll_until_stopped())
+        self._reporter.start()
 
     def wake(self) -> None:
         """There may be something new. On the loop's thread."""
@@ -160,14 +139,15 @@ class StoreFollower:
     async def close(self, timeout_s: float) -> bool:
         """Stops, and waits for what asks the store; whether that ended in time."""
         self.stop()
-        await end_tasks(*self._busy.values(), self._loop, self._hearing)
-        return await self._threads.close(timeout_s)
+        await end_tasks(*self._busy.values(), self._loop)
+        closing = self._reporter.close(timeout_s), self._threads.close(timeout_s)
+        return all(await asyncio.gather(*closing))
 
     def stats(self) -> Mapping[str, Any]:
         """For metrics: whether the store can be reached, what waits, and what was done."""
         return {
             "is_up": not (self._trouble or self._blocked),
-            "unreported": len(self._reports),
+            "unreported": self._reporter.unreported,
             "deployments": dict(self._counts),
             "generation": max(self._generation, 0),
             "serving": {
@@ -184,10 +164,10 @@ class StoreFollower:
             return
         if self._trouble:
             self._trouble = ""
+            self._reporter.wake()
             _log.info("the store answers again")
 
     async def _follow(self) -> None:
-        await self._send_reports()
         generation = await self._threads.run(
             partial(self._store.generation, self._settings.environment)
         )
@@ -220,7 +200,7 @@ class StoreFollower:
 
     async def _poll_until_stopped(self) -> None:
         while not self._stopping.is_set():
-            await self._is_set_within(self._waking, self._settings.interval_s)
+            await is_set_within(self._waking, self._settings.interval_s)
             if not self._stopping.is_set():
                 self._waking.clear()
                 await self.poll()
@@ -301,7 +281,7 @@ class StoreFollower:
         about = {"model": model, "version": target.version}
         _log.error(text, model, target.version, error, extra=about)
         if is_room:
-            self._report(target, DeployStatus.WAITING, reason=reason)
+            self._reporter.report(target, DeployStatus.WAITING, reason=reason)
 
     def _fail(self, target: Deployment, reason: str) -> None:
         self._blocked.pop(target.model, None)
@@ -317,46 +297,9 @@ class StoreFollower:
         self._settle(target, DeployStatus.FAILED, reason=reason)
 
     def _settle(self, target: Deployment, status: DeployStatus, **told: str) -> None:
-        """Remembers how it went, and what is to be reported; the next look does."""
+        """Remembers how it went, and what is to be reported."""
         self._settled[target.model] = target.id
-        self._report(target, status, **told)
-
-    def _report(self, target: Deployment, status: DeployStatus, **told: str) -> None:
-        known = [each for each in target.reports if each[0] == self._settings.server]
-        said = (status.value, told.get("reason", ""), told.get("digest", ""))
-        if target.status == status and known and known[0][1:4] == said:
-            return
-        report = partial(self._store.report, target.id, self._settings.server, status, **told)
-        self._reports[target.id] = report
-        self._waking.set()
-
-    async def _send_reports(self) -> None:
-        for number, report in list(self._reports.items()):
-            try:
-                await self._threads.run(report)
-            except UnknownEntryError as error:  # a deployment that is not there any more
-                _log.error("deployment %d cannot be reported: %s", number, error)
-            if self._reports.get(number) is report:
-                del self._reports[number]
-
-    async def _be_heard_until_stopped(self) -> None:
-        """Beside following, which goes on whatever comes of it."""
-        while not self._stopping.is_set():
-            await self._be_heard()
-            await self._is_set_within(self._stopping, HEARD_EVERY_S)
-
-    async def _be_heard(self) -> None:
-        """Says that this server is there, so that what it reported still counts."""
-        about = (self._settings.environment, self._settings.server)
-        try:
-            await self._threads.run(partial(self._store.hear, *about))
-            self._unheard = ""
-        except Exception as error:
-            is_told, self._unheard = bool(self._unheard), str(error) or type(error).__name__
-            if not is_told:  # once, until it succeeds
-                text = "the store cannot be told that this server is there: %s"
-                is_foreseen = isinstance(error, PenstockError)
-                _log.warning(text, self._unheard, exc_info=None if is_foreseen else error)
+        self._reporter.report(target, status, **told)
 
     def _tell_trouble(self, error: Exception) -> None:
         """Once, however many looks have the same trouble."""

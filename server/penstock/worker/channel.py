@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from penstock.worker.datatypes import BYTES, NUMPY
 from penstock.worker.elements import decode_elements
+from penstock.worker.failure import NoRoomError
 from penstock.worker.wire import PACKET, InputRecord, Kind
 
 Packet = tuple[int, int, int, int, int, int, int]
@@ -35,6 +36,7 @@ class Channel:
         self._socket = socket.socket(fileno=fd)
         self._slabs: dict[int, mmap.mmap] = {}
         self._outputs = 0  # the slab for outputs
+        self._has_no_room = False  # for a larger one, the server
         self.wait_until: Callable[[Callable[[], bool]], None] = self._receive_until
         """Receives until a condition holds; whoever receives on another thread replaces it."""
 
@@ -48,7 +50,7 @@ class Channel:
             packet = self._receive()
             if on_packet is not None:
                 on_packet()
-            if packet is None or packet[0] not in (Kind.MAP, Kind.UNMAP):
+            if packet is None or packet[0] not in (Kind.MAP, Kind.UNMAP, Kind.NO_ROOM):
                 return packet
 
     def send(
@@ -82,13 +84,20 @@ class Channel:
         self._outputs = slab
 
     def reserve(self, size: int) -> mmap.mmap:
-        """The slab for outputs, of at least `size` bytes. What was written before may be lost."""
+        """The slab for outputs, of at least `size` bytes. What was written before may be lost.
+
+        Raises:
+            NoRoomError: the server has no memory for it.
+        """
         slab = self._slabs[self._outputs]
         if len(slab) >= size:
             return slab
         before = self._outputs  # where another thread receives, the answer may be there at once
+        self._has_no_room = False
         self.send(Kind.GROW, size=size)
-        self.wait_until(lambda: self._outputs != before)
+        self.wait_until(lambda: self._outputs != before or self._has_no_room)
+        if self._has_no_room:
+            raise NoRoomError(f"the server has no memory for outputs of {size} bytes")
         return self._slabs[self._outputs]
 
     def _receive_until(self, condition: Callable[[], bool]) -> None:
@@ -131,6 +140,8 @@ class Channel:
             self._map(packet, ancillary)
         elif packet[0] == Kind.UNMAP:
             self._slabs.pop(packet[1], None)  # unmapped when the last array in it goes
+        elif packet[0] == Kind.NO_ROOM:
+            self._has_no_room = True
         return packet
 
     def _map(self, packet: Packet, ancillary: list[tuple[int, int, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""ModelFault: what is wrong with a model, in words for whoever wrote it."""
+"""What is wrong with a model, in words for whoever wrote it, and with its outputs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ MAX_TEXT_BYTES = 8192
 
 class ModelFault(Exception):
     """The model's file, class or configuration is not what it must be; the text says how."""
+
+
+class NoRoomError(Exception):
+    """Outputs take more bytes than they may, or than the server has memory for."""
 
 
 def describe(error: BaseException) -> str:

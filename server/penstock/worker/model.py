@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from penstock.worker.failure import ModelFault, describe, report
+from penstock.worker.failure import ModelFault, NoRoomError, describe, report
 from penstock.worker.wire import Request, Signature
 
+RESOURCE_EXHAUSTED = 8
 INTERNAL = 13
-"""gRPC's code of a model's failure."""
+"""gRPC's code of a model's failure; the one above of outputs that there is no room for."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,14 @@ class Answer:
 
 def fault(model_name: str, error: BaseException) -> Answer:
     """What a batch or a request is answered whose model failed; the log gets the traceback."""
-    if isinstance(error, ModelFault):
+    if isinstance(error, ModelFault | NoRoomError):
         text = str(error)
     else:
         report(error)
         text = describe(error)
-    return fault_text(model_name, text)
-
-
-def fault_text(model_name: str, text: str) -> Answer:
-    """The same, for a fault that is known."""
+    code = RESOURCE_EXHAUSTED if isinstance(error, NoRoomError) else INTERNAL
     return Answer(
-        {}, INTERNAL, f"Failed to process the request(s) for model '{model_name}', message: {text}"
+        {}, code, f"Failed to process the request(s) for model '{model_name}', message: {text}"
     )
 
 

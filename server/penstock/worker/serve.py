@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.worker.channel import Channel, Packet
 from penstock.worker.failure import MAX_TEXT_BYTES, ModelFault, describe, report
-from penstock.worker.model import Answer, Batch, Model, fault, fault_text
+from penstock.worker.model import Answer, Batch, Model, fault
 from penstock.worker.source import Start, load_model
 from penstock.worker.streams import StreamLoop
 from penstock.worker.wire import Kind, Run, decode_run, encode_signature
@@ -62,7 +62,7 @@ class Loop:
         self._name = model_name
         self._inputs = [spec.name for spec in model.signature.inputs]
         self._outputs = [spec.name for spec in model.signature.outputs]
-        self._writer = Writer(channel, model.signature.outputs, partial(fault_text, model_name))
+        self._writer = Writer(channel, model.signature.outputs, partial(fault, model_name))
 
     def run(self) -> None:
         """Returns when the server wants no more."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from penstock.worker.channel import Channel, Packet
 from penstock.worker.failure import report
-from penstock.worker.model import Answer, Batch, Model, fault, fault_text
+from penstock.worker.model import Answer, Batch, Model, fault
 from penstock.worker.wire import Kind, Request, decode_run
 from penstock.worker.writer import Writer
 
@@ -66,7 +66,7 @@ class StreamLoop:
         self._writer = Writer(
             channel,
             model.signature.outputs,
-            partial(fault_text, model_name),
+            partial(fault, model_name),
             may_leave_out=True,
         )
         self._generators: deque[tuple[OpenStream, Iterator[dict[str, Any]]]] = deque()

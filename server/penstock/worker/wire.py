@@ -34,6 +34,7 @@ class Kind(IntEnum):
     CREDIT = 5
     CANCEL = 6
     TAKEN = 7
+    NO_ROOM = 11
     DESCRIBED = 32
     READY = 33
     FAILED = 34

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from penstock.worker.channel import ALIGNMENT, Channel
 from penstock.worker.datatypes import BF16, BYTES, NAMES, NUMPY, number_of_array
 from penstock.worker.elements import encode_elements
-from penstock.worker.failure import MAX_TEXT_BYTES, ModelFault, describe
+from penstock.worker.failure import MAX_TEXT_BYTES, ModelFault, NoRoomError, describe
 from penstock.worker.model import Answer
 from penstock.worker.wire import Kind, OutputRecord, ResultRecord, Spec, encode_results
 
@@ -27,7 +27,7 @@ class Writer:
         self,
         channel: Channel,
         specs: Sequence[Spec],
-        fault: Callable[[str], Answer],
+        fault: Callable[[Exception], Answer],
         *,
         may_leave_out: bool = False,
     ) -> None:
@@ -60,17 +60,18 @@ class Writer:
             mark = len(writes), end
             try:
                 records, end = self._plan(answer, wanted[index], writes, end)
-            except (ModelFault, MemoryError) as error:
+            except (ModelFault, NoRoomError, MemoryError) as error:
                 del writes[mark[0] :]
                 end = mark[1]
-                text = str(error) if isinstance(error, ModelFault) else describe(error)
-                answer, records = self._fault(text), []
+                answer, records = self._fault(error), []
                 are_sendable = False
-            results.append(
-                (answer.code, answer.text.encode(errors="replace")[:MAX_TEXT_BYTES], records)
-            )
+            results.append(_result(answer, records))
         body = encode_results(results)
-        slab = self._channel.reserve(end + ALIGNMENT + len(body))
+        try:
+            slab = self._channel.reserve(end + ALIGNMENT + len(body))
+        except NoRoomError as error:
+            writes, end, are_sendable = [], 0, False
+            body = encode_results([_result(self._fault(error), [])] * len(answers))
         for offset, data in writes:
             if isinstance(data, bytes):
                 slab[offset : offset + len(data)] = data
@@ -98,10 +99,16 @@ class Writer:
             if size:
                 writes.append((end, data))
             if end + size > MAX_OUTPUT_BYTES:
-                raise ModelFault(f"outputs take more than {MAX_OUTPUT_BYTES} bytes")
+                raise NoRoomError(
+                    f"outputs take at least {end + size} bytes, expected at most {MAX_OUTPUT_BYTES}"
+                )
             records.append((index, spec.datatype, end, size, dims))
             end += size
         return records, end
+
+
+def _result(answer: Answer, records: list[OutputRecord]) -> ResultRecord:
+    return answer.code, answer.text.encode(errors="replace")[:MAX_TEXT_BYTES], records
 
 
 def _sendable(spec: Spec, value: object) -> tuple[npt.NDArray[Any] | bytes, tuple[int, ...]]:

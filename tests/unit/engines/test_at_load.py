@@ -4,7 +4,8 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,34 @@ def test_child_that_cannot_be_followed_is_ended(
     assert open_descriptors() == before
     with pytest.raises(ChildProcessError):
         os.waitpid(children[0], os.WNOHANG)  # it has been waited for
+
+
+class SlowCommand(tuple[str, ...]):
+    """A command that is not had before the test says so: its process is long in starting."""
+
+    asked: threading.Event
+    given: threading.Event
+
+    def __iter__(self) -> Iterator[str]:
+        self.asked.set()
+        self.given.wait()
+        return super().__iter__()
+
+
+def test_close_waits_for_no_start_and_leaves_no_child_of_one(onnx: Path, tmp_path: Path) -> None:
+    program = "import signal; signal.pause()"
+    command = SlowCommand((sys.executable, "-c", program))
+    command.asked, command.given = threading.Event(), threading.Event()
+    cache = EngineCache(EngineCacheSettings(tmp_path / "cache", command=command))
+    with ThreadPoolExecutor() as threads:
+        loading = threads.submit(cache.plan_of, onnx, LABEL, ModelConfig())
+        command.asked.wait()
+        try:
+            threads.submit(cache.close).result(timeout=60)
+        finally:
+            command.given.set()
+        with pytest.raises(CancelledError, match="the server is stopping"):
+            loading.result()
 
 
 def test_close_ends_what_is_being_built_and_refuses_what_comes(

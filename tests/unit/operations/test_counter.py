@@ -54,6 +54,24 @@ def test_first_question_has_it_counted_and_later_ones_know(path: Path) -> None:
     assert answer_of(counter(FIFTY), path, x=(1, 8)) == 50
 
 
+def test_question_without_a_thread_to_be_had_is_asked_again(
+    path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = counter("print('{\"operations\": 6}')")
+    count = made.of("model 'm' version 1", path, {})
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("penstock.operations.counter.threading.Thread.start", refuse)
+        assert count() is None
+    assert "operations are not counted yet: can't start new thread" in log.text
+    assert count() is None
+    assert made.wait(60)
+    assert count() == 6
+
+
 def test_nothing_is_started_before_anybody_asks(path: Path) -> None:
     made = counter("raise SystemExit('asked')")
     made.of("m", path, {"x": (1, 8)})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.budgets import Hurried, ask, made, served, serving, takes, until_unloaded
+from tests.support.budgets import Hand, Hurried, ask, made, served, serving, takes, until_unloaded
 from tests.support.fake_engine import FakeEngine, add_model
 
 from penstock.errors import (
@@ -35,6 +35,18 @@ class Looked(Mapping[str, Any]):
     def __getitem__(self, key: str) -> int:
         self.looked.set()
         return 1
+
+
+class Watched(Hand):
+    """Tells when somebody has looked for room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked = asyncio.Event()
+
+    def clock(self) -> float:
+        self.looked.set()
+        return super().clock()
 
 
 @asynccontextmanager
@@ -147,7 +159,8 @@ async def test_load_that_waits_for_room_ends_with_the_server(tmp_path: Path) -> 
 async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Path) -> None:
     for name in "ab":
         add_model(tmp_path, name, config=takes(60))
-    async with serving(tmp_path, 130, control_mode="explicit") as (manager, engine):
+    hand = Watched()
+    async with serving(tmp_path, 130, hand=hand, control_mode="explicit") as (manager, engine):
         busy = {name: Looked() for name in "ab"}
         for name in "ab":
             await manager.load(name)
@@ -156,10 +169,29 @@ async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Pa
         await busy["b"].looked.wait()
         b = asyncio.create_task(manager.load("b"))
         await busy["a"].looked.wait()
+        drain = engine.hold("close", "a")
         engine.counters.clear()
-        await asyncio.gather(a, b)
+        await a
+        hand.looked.clear()
+        await hand.looked.wait()  # for room, which the version before of a holds still
+        drain.set()
+        await b
         assert (len(made(engine, "a")), len(made(engine, "b"))) == (2, 2)
-        assert served(engine)
+        assert served(engine) == {"a", "b"}
+
+
+async def test_loads_on_request_at_the_same_time_do_not_undo_each_other(tmp_path: Path) -> None:
+    """Where both do not fit the later one is refused; one that comes afterwards is done."""
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(60))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        results = await asyncio.gather(manager.load("a"), manager.load("b"), return_exceptions=True)
+        (failure,) = (each for each in results if each is not None)
+        (refused,) = {"a", "b"} - served(engine)
+        assert isinstance(failure, ResourceExhaustedError)
+        assert f"'{refused}' takes 60 bytes" in str(failure)
+        await manager.load(refused)
+        assert served(engine) == {refused}
 
 
 async def test_load_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:

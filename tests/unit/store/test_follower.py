@@ -1,87 +1,18 @@
 """Following an environment: on a store and a deployer that do what the test says."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.support.fake_store import FakeStore, deployment
 
 from penstock.errors import FailedPreconditionError, StartupError
-from penstock.store.failures import (
-    NoRoomError,
-    StoreError,
-    StoreUnavailableError,
-    UnknownEntryError,
-)
+from penstock.store.failures import NoRoomError, StoreError, StoreUnavailableError
 from penstock.store.follower import FollowerSettings, StoreFollower
-from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus, Desired
-
-
-def deployment(number: int, version: int, status: str = "REQUESTED", **more: Any) -> Deployment:
-    made = Deployment(
-        id=number,
-        environment="prod",
-        model="m",
-        version=version,
-        digest=f"sha256:{version}",
-        kind="deploy",
-        alias="",
-        allow_breaking=False,
-        status=status,
-        reason="",
-        actor="tester",
-        requested_ms=0,
-        settled_ms=None,
-    )
-    return replace(made, **more)
-
-
-@dataclass
-class FakeStore:
-    generation_: int = 0
-    wanted: list[Desired] = field(default_factory=list)
-    is_gone: bool = False
-    is_read_only: bool = False
-    refusal: StoreError | None = None
-    reports: list[tuple[int, str, str]] = field(default_factory=list)
-    heard: list[tuple[str, str]] = field(default_factory=list)
-
-    def ask(self, *wanted: Desired) -> None:
-        self.generation_ += 1
-        self.wanted = list(wanted)
-
-    def generation(self, environment: str) -> int:
-        if self.is_gone:
-            raise StoreUnavailableError("gone")
-        return self.generation_
-
-    def desired(self, environment: str) -> tuple[int, list[Desired]]:
-        return self.generation_, self.wanted
-
-    def environment_names(self) -> list[str]:
-        return ["prod", "staging"]
-
-    def report(
-        self,
-        deployment_id: int,
-        server: str,
-        status: DeployStatus,
-        *,
-        reason: str = "",
-        digest: str = "",
-    ) -> None:
-        if self.is_gone:
-            raise StoreUnavailableError("gone")
-        if self.refusal is not None:
-            raise self.refusal
-        self.reports.append((deployment_id, status.value, reason))
-
-    def hear(self, environment: str, server: str) -> None:
-        if self.is_gone:
-            raise StoreUnavailableError("gone")
-        if self.is_read_only:
-            raise StoreError("it cannot be written")
-        self.heard.append((environment, server))
+from penstock.store.records import Deployment, Desired
+from penstock.store.reporter import StoreReporter
 
 
 @dataclass
@@ -108,41 +39,22 @@ class FakeDeployer:
 
 
 @dataclass
-class Waits:
-    """What is waited for but to be heard again does not end before it is set."""
-
-    heard: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
-    again: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
-
-    async def is_set_within(self, event: asyncio.Event, seconds: float) -> bool:
-        if seconds != HEARD_EVERY_S:
-            return await event.wait()
-        self.heard.put_nowait(None)
-        await self.again.get()
-        return event.is_set()
-
-    async def next(self) -> None:
-        """The time has come to be heard; returns when that was tried."""
-        self.again.put_nowait(None)
-        await self.heard.get()
-
-
-@dataclass
 class World:
     store: FakeStore = field(default_factory=FakeStore)
     deployer: FakeDeployer = field(default_factory=FakeDeployer)
 
     def __post_init__(self) -> None:
-        settings = FollowerSettings(environment="prod", server="s", interval_s=3600.0)
-        self.waits = Waits()
-        self.follower = StoreFollower(self.store, self.deployer, settings, self.waits.is_set_within)
+        settings = FollowerSettings(environment="prod", interval_s=3600.0)
+        self.reporter = StoreReporter(self.store, "prod", "s", lambda event, _: event.wait())
+        self.follower = StoreFollower(self.store, self.deployer, settings, self.reporter)
 
     async def polls(self) -> None:
-        """Two looks with all they begin: what was done is reported by the second."""
+        """Two looks with all they begin, and what came of it is reported."""
         for _ in range(2):
             await self.follower.poll()
             while self.follower._busy:
                 await asyncio.gather(*self.follower._busy.values())
+        await self.reporter.tell()
 
 
 @pytest.fixture
@@ -150,38 +62,6 @@ async def world() -> Any:
     made = World()
     yield made
     assert await made.follower.close(30)
-
-
-async def test_server_says_that_it_is_there_at_once_and_on_however_seldom_it_looks(
-    world: World,
-) -> None:
-    """At once: what it served before its restart is reported no second time."""
-    world.store.ask(Desired(deployment(1, 1)))
-    await world.follower.look()
-    assert world.store.heard == []
-    world.follower.start()
-    await world.waits.heard.get()
-    assert world.store.heard == [("prod", "s")]
-    await world.waits.next()
-    assert world.store.heard == [("prod", "s")] * 2
-
-
-async def test_store_that_cannot_be_written_stops_nothing_and_is_told_once(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.store.is_read_only = True
-    world.follower.start()
-    await world.waits.heard.get()
-    await world.waits.next()
-    world.store.ask(Desired(deployment(1, 1)))
-    await world.polls()
-    assert world.deployer.tried == [(1, None)]
-    assert world.follower.stats()["is_up"]
-    told = "the store cannot be told that this server is there: it cannot be written"
-    assert caplog.text.count(told) == 1
-    world.store.is_read_only = False
-    await world.waits.next()
-    assert world.store.heard == [("prod", "s")]
 
 
 async def test_nothing_is_asked_for_twice(world: World) -> None:
@@ -268,6 +148,46 @@ async def test_reports_wait_for_the_store(world: World) -> None:
     assert world.follower.stats()["is_up"]
 
 
+async def test_reports_are_tried_again_when_the_store_answers_again(world: World) -> None:
+    world.store.is_gone = True
+    world.follower.start()
+    await world.follower.poll()
+    await asyncio.to_thread(world.store.refused.get)
+    world.store.is_gone = False
+    await world.follower.poll()
+    assert await asyncio.to_thread(world.store.heard.get) == ("prod", "s")
+
+
+async def test_store_that_cannot_be_written_holds_no_deployment_back(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.refusal = StoreError("it cannot be written")
+    for version in (1, 2):
+        world.store.ask(Desired(deployment(version, version)))
+        await world.polls()
+    assert [version for version, _ in world.deployer.tried] == [1, 2]
+    assert world.follower.stats()["is_up"] and world.follower.stats()["unreported"] == 2
+    told = "the store cannot be told how this server fares, nor that it is there: it cannot be w"
+    assert caplog.text.count(told) == 1
+    world.store.refusal = None
+    await world.polls()
+    assert world.store.reports == [(1, "SERVING", ""), (2, "SERVING", "")]
+
+
+async def test_store_that_is_long_in_writing_holds_no_deployment_back(world: World) -> None:
+    world.store.gate = threading.Event()
+    try:
+        world.follower.start()
+        for version in (1, 2):
+            world.store.ask(Desired(deployment(version, version)))
+            await world.follower.poll()
+            await asyncio.gather(*world.follower._busy.values())
+        assert world.follower.stats()["serving"] == {"m": (2, "sha256:2")}
+        assert world.follower.stats()["unreported"] == 2
+    finally:
+        world.store.gate.set()
+
+
 async def test_deployment_is_tried_again_when_its_bytes_could_not_be_reached(world: World) -> None:
     world.deployer.fail[1] = StoreUnavailableError("no artifacts")
     world.store.ask(Desired(deployment(1, 1)))
@@ -318,7 +238,7 @@ async def test_report_is_dropped_only_where_there_is_no_such_deployment(world: W
     world.store.ask(Desired(deployment(1, 1)))
     await world.polls()
     assert world.follower.stats()["unreported"] == 1
-    world.store.refusal = UnknownEntryError("no such deployment")
+    world.store.refusal, world.store.unknown = None, {1}
     await world.polls()
     assert world.follower.stats()["unreported"] == 0 and world.store.reports == []
 

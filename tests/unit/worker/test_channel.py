@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.worker.channel import Channel
+from penstock.worker.failure import NoRoomError
 from penstock.worker.wire import PACKET, Kind
 
 
@@ -44,6 +45,21 @@ def test_slab_that_comes_before_it_is_waited_for_is_taken() -> None:
         assert condition(), "it would be waited for for ever"
 
     channel.wait_until = has_come
+    assert len(channel.reserve(2 * mmap.PAGESIZE)) == 4 * mmap.PAGESIZE
+    channel.close()
+    server.socket.close()
+
+
+def test_server_without_memory_for_a_slab_is_an_error_and_the_old_one_stays() -> None:
+    server = Server()
+    channel = Channel(server.theirs.detach())
+    server.map(1, mmap.PAGESIZE)
+    channel.wait_for_slab()
+    server.socket.send(PACKET.pack(Kind.NO_ROOM, 0, 0, 0, 0, 0, 0))
+    with pytest.raises(NoRoomError, match=f"no memory for outputs of {2 * mmap.PAGESIZE} bytes"):
+        channel.reserve(2 * mmap.PAGESIZE)
+    assert len(channel.reserve(mmap.PAGESIZE)) == mmap.PAGESIZE
+    server.map(2, 4 * mmap.PAGESIZE)
     assert len(channel.reserve(2 * mmap.PAGESIZE)) == 4 * mmap.PAGESIZE
     channel.close()
     server.socket.close()

@@ -47,6 +47,29 @@ def test_outputs_larger_than_the_slab_are_given_a_larger_one(make_host: MakeHost
     np.testing.assert_array_equal(output, array)
 
 
+@pytest.mark.parametrize(
+    ("shape", "has_room", "why"),
+    [
+        (1 << 30, True, f"outputs take at least {4 << 30} bytes, expected at most {2 << 30}"),
+        (10000, False, "the server has no memory for outputs of "),
+    ],
+)
+def test_outputs_without_room_fail_their_batch_alone(
+    make_host: MakeHost, shape: int, has_room: bool, why: str
+) -> None:
+    body = f"x = batch['x']; return {{'y': np.broadcast_to(x, (1, {shape})) if x.any() else x}}"
+    host = make_host(native("np.float32", body))
+    assert host.start().kind is Kind.READY
+    host.has_room = has_room
+    host.run([np.ones((1, 1), np.float32)])
+    ((code, text, _),) = host.results(host.receive())
+    assert code == 8
+    assert text.startswith(f"Failed to process the request(s) for model 'm', message: {why}")
+    host.run([np.zeros((1, 1), np.float32)])
+    ((code, _, (output,)),) = host.results(host.receive())
+    assert (code, output.tolist()) == (0, [[0.0]])
+
+
 def test_empty_tensors_pass(make_host: MakeHost) -> None:
     host = make_host(native("np.float32"))
     assert host.start().kind is Kind.READY

@@ -220,3 +220,17 @@ def test_response_may_leave_outputs_out(make_host: MakeHost) -> None:
     assert receive(host).kind is Kind.DONE
     ((code, _, outputs),) = host.results(receive(host))
     assert (code, len(outputs)) == (0, 1)
+
+
+def test_response_without_room_ends_its_stream_alone(make_host: MakeHost) -> None:
+    large = "np.zeros((1, 10000 if batch['n'][0, 0] == 2 else 1), np.int32)"
+    host = make_host(COUNTER.replace("np.array([[i]], np.int32)", large))
+    assert host.start().kind is Kind.READY
+    host.has_room = False
+    run(host, 2)
+    assert receive(host).kind is Kind.DONE
+    ((code, text, _),) = host.results(receive(host))
+    assert (code, "the server has no memory for outputs of " in text) == (8, True)
+    assert receive(host).value == LAST_WITHOUT_BODY
+    run(host, 1)
+    assert [receive(host).value for _ in range(3)] == [0, 0, LAST_WITHOUT_BODY]

@@ -165,6 +165,17 @@ TEST(DeviceBudgetTest, ProgramThatEndsAtOnce_FailsTheLoadAndThoseBehindIt) {
   }
 }
 
+TEST(DeviceBudgetTest, Process_IsGivenAConnectionAndNothingBefore) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  // Ends with the kind of its first packet.
+  options.launch.arguments = {"/bin/sh", "-c",
+                              StrCat("exit $(od -An -tu1 -N1 <&", kWorkerSocketFd, ")")};
+  const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const auto part = worker->Add({.label = "model 'm' version 1", .document = "?"});
+  EXPECT_THAT(std::string(part.status().message()),
+              HasSubstr(StrCat("exited with code ", static_cast<int>(WorkerPacketKind::kOpen))));
+}
+
 TEST(DeviceBudgetTest, DocumentThatCannotBeRead_IsRefused) {
   const auto worker = WorkerWithRestarts(1);
   const auto part = worker->Add({.label = "model 'm' version 1", .document = "?"});
