@@ -47,8 +47,8 @@ class ExportedMemory {
   const Opened* OpenedBy(const void* opener,
                          const std::function<std::unique_ptr<Opened>()>& open) const EXCLUDES(mu_) {
     MutexLock lock(mu_);
-    const auto [found, is_new] = opened_.try_emplace(opener);
-    if (is_new) found->second = open();
+    auto found = opened_.find(opener);
+    if (found == opened_.end()) found = opened_.emplace(opener, open()).first;
     return found->second.get();
   }
 

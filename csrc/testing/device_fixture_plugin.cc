@@ -11,8 +11,13 @@
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
 // "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang",
 // "change" (another signature), "wait" (until it says something else); anything else, or none, is
-// well. Parameter `kind`, where it is
-// "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky error of the GPU.
+// well.
+//
+// Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky
+// error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
+// `asked_file` gets a line for each client's memory that it is asked whether it reaches; `reach_file`
+// says how that goes: "no", "hang", "crash", "nonsense" (in place of an answer), "mumble" (on the
+// process's own socket, where none was asked); anything else, or none, is well.
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <sys/mman.h>
@@ -72,10 +77,16 @@ std::string FirstWord(const std::string& file) {
 
 int FirstValue(std::span<const BatchInput> inputs) {
   float value = 0;
-  if (!inputs.empty() && inputs[0].tensor.data.size() >= sizeof(value)) {
-    std::memcpy(&value, inputs[0].tensor.data.data(), sizeof(value));
+  for (const BatchInput& input : inputs) {
+    if (input.tensor.data.size() < sizeof(value)) continue;
+    std::memcpy(&value, input.tensor.data.data(), sizeof(value));
+    break;
   }
   return static_cast<int>(value);
+}
+
+void SayNonsense(int first_fd, int end_fd) {
+  for (int fd = first_fd; fd < end_fd; ++fd) send(fd, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 // Memory that is there once it is read.
@@ -96,6 +107,18 @@ std::string AboutProcess(const LoadOptions& options) {
   return text + " ";
 }
 
+// Gets into trouble, if a batch that begins so is to.
+Status Misbehave(int how, const LoadOptions& options) {
+  if (how == -1) _exit(7);
+  if (how == -2) Crash();
+  if (how == -3) Hang();
+  if (how == -5) throw std::runtime_error("deliberate exception");
+  if (how == -6) return InvalidArgument("deliberate failure");
+  if (how == -7) WaitForFile(options.parameters.at("file"));
+  if (how == -8) SayNonsense(3, 64);
+  return how == -9 ? Internal(AboutProcess(options)) : Status::Ok();
+}
+
 // Threading: as BackendInstance. Ownership: borrows the options, which are its model's.
 class EchoInstance : public BackendInstance {
  public:
@@ -105,7 +128,9 @@ class EchoInstance : public BackendInstance {
 
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
-    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs)));
+    if (FirstValue(inputs) == -4) g_is_lost = true;
+    if (g_is_lost) return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress");
+    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
     const TensorView& input = inputs[0].tensor;
     if (FirstValue(inputs) == -10) {
       float size_bytes = 0;
@@ -123,19 +148,6 @@ class EchoInstance : public BackendInstance {
   }
 
  private:
-  Status Misbehave(int how) const {
-    if (how == -1) _exit(7);
-    if (how == -2) Crash();
-    if (how == -3) Hang();
-    if (how == -4) g_is_lost = true;
-    if (g_is_lost) return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress");
-    if (how == -5) throw std::runtime_error("deliberate exception");
-    if (how == -6) return InvalidArgument("deliberate failure");
-    if (how == -7) WaitForFile(options_.parameters.at("file"));
-    for (int fd = 3; how == -8 && fd < 64; ++fd) send(fd, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return how == -9 ? Internal(AboutProcess(options_)) : Status::Ok();
-  }
-
   const LoadOptions& options_;
 };
 
@@ -156,27 +168,48 @@ class EchoModel : public BackendModel {
   const ModelSignature signature_;
 };
 
-// A plan's, but for what makes the GPU fail. Ownership: borrows the GPU.
+// A plan's, but for the trouble. Ownership: borrows the GPU, and the options, which are its model's.
 class PlanInstance : public BackendInstance {
  public:
-  PlanInstance(std::unique_ptr<BackendInstance> plan, FakeGpu& gpu)
-      : plan_(std::move(plan)), gpu_(gpu) {}
+  PlanInstance(std::unique_ptr<BackendInstance> plan, FakeGpu& gpu, const LoadOptions& options)
+      : plan_(std::move(plan)), gpu_(gpu), options_(options) {}
 
   bool is_available() const override { return plan_->is_available(); }
+  bool Reaches(const ExportedMemory& memory) override {
+    const auto asked = options_.parameters.find("asked_file");
+    if (asked != options_.parameters.end()) {
+      std::ofstream(asked->second, std::ios::app) << memory.size_bytes() << "\n";
+    }
+    const auto file = options_.parameters.find("reach_file");
+    const std::string how = file == options_.parameters.end() ? "" : FirstWord(file->second);
+    if (how == "no") return false;
+    if (how == "hang") Hang();
+    if (how == "crash") Crash();
+    if (how == "nonsense") SayNonsense(3, 64);
+    if (how == "mumble") SayNonsense(3, 4);
+    return plan_->Reaches(memory);
+  }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
+    return ExecuteParts(inputs, wanted, {}, outputs);
+  }
+  Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                      const BatchParts& parts, std::vector<BatchOutput>* outputs) override {
     if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
-    return plan_->Execute(inputs, wanted, outputs);
+    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
+    return plan_->ExecuteParts(inputs, wanted, parts, outputs);
   }
 
  private:
   const std::unique_ptr<BackendInstance> plan_;
   FakeGpu& gpu_;
+  const LoadOptions& options_;
 };
 
 class PlanModel : public BackendModel {
  public:
-  PlanModel(std::unique_ptr<BackendModel> plan, FakeGpu& gpu) : plan_(std::move(plan)), gpu_(gpu) {}
+  PlanModel(std::unique_ptr<BackendModel> plan, FakeGpu& gpu, LoadOptions options)
+      : plan_(std::move(plan)), gpu_(gpu), options_(std::move(options)) {}
 
   const ModelSignature& signature() const override { return plan_->signature(); }
   std::string runs_on() const override { return plan_->runs_on(); }
@@ -184,12 +217,13 @@ class PlanModel : public BackendModel {
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override {
     PENSTOCK_ASSIGN_OR_RETURN(auto instance, plan_->CreateInstance(options));
     return std::unique_ptr<BackendInstance>(
-        std::make_unique<PlanInstance>(std::move(instance), gpu_));
+        std::make_unique<PlanInstance>(std::move(instance), gpu_, options_));
   }
 
  private:
   const std::unique_ptr<BackendModel> plan_;
   FakeGpu& gpu_;
+  const LoadOptions options_;
 };
 
 class DeviceFixture : public Backend {
@@ -206,11 +240,6 @@ class DeviceFixture : public Backend {
   std::string_view description() const override { return description_; }
 
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
-    const auto kind = options.parameters.find("kind");
-    if (kind != options.parameters.end() && kind->second == "plan") {
-      PENSTOCK_ASSIGN_OR_RETURN(auto plan, plans_->Load(options));
-      return std::unique_ptr<BackendModel>(std::make_unique<PlanModel>(std::move(plan), *gpu_));
-    }
     std::string how;
     const auto file = options.parameters.find("load_file");
     if (file != options.parameters.end()) how = FirstWord(file->second);
@@ -220,6 +249,12 @@ class DeviceFixture : public Backend {
     if (how == "reject") return InvalidArgument("deliberate rejection");
     if (how == "crash") Crash();
     if (how == "hang") Hang();
+    const auto kind = options.parameters.find("kind");
+    if (kind != options.parameters.end() && kind->second == "plan") {
+      PENSTOCK_ASSIGN_OR_RETURN(auto plan, plans_->Load(options));
+      return std::unique_ptr<BackendModel>(
+          std::make_unique<PlanModel>(std::move(plan), *gpu_, options));
+    }
     return std::unique_ptr<BackendModel>(std::make_unique<EchoModel>(options, how == "change"));
   }
 

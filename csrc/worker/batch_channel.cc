@@ -109,9 +109,18 @@ Status BatchChannel::SendRun(const WorkerBatch& batch, uint64_t id, SlabArena* a
                              bool streams) {
   placed_.resize(batch.inputs.size());
   for (size_t i = 0; i < batch.inputs.size(); ++i) {
-    PENSTOCK_RETURN_IF_ERROR(Place(batch.inputs[i], arena, &placed_[i]));
+    const TensorView& tensor = batch.inputs[i].tensor;
+    placed_[i] = {.index = batch.inputs[i].index, .dtype = tensor.dtype, .shape = tensor.shape};
+    if (tensor.data.empty()) continue;
+    PENSTOCK_ASSIGN_OR_RETURN(const SlabPlace place, Place(tensor.data, arena));
+    placed_[i].slab = place.slab->id();
+    placed_[i].offset = place.offset;
+    placed_[i].size = tensor.data.size();
   }
   EncodeRun(placed_, batch.wanted, batch.requests, &body_);
+  if (!batch.input_parts.empty() || !batch.output_parts.empty()) {
+    PENSTOCK_RETURN_IF_ERROR(PlaceParts(batch, arena));
+  }
   PENSTOCK_ASSIGN_OR_RETURN(const auto place, arena->Allocate(body_.size()));
   std::memcpy(place.data(), body_.data(), body_.size());
   const auto body = arena->Find(place);
@@ -129,24 +138,34 @@ Status BatchChannel::SendRun(const WorkerBatch& batch, uint64_t id, SlabArena* a
   return is_sent ? Status::Ok() : Unavailable("it takes no batch");
 }
 
-Status BatchChannel::Place(const WorkerTensor& input, SlabArena* arena, WorkerInput* placed) {
-  const TensorView& tensor = input.tensor;
-  *placed = {.index = input.index, .dtype = tensor.dtype, .shape = tensor.shape};
-  if (tensor.data.empty()) return Status::Ok();
-  auto place = arena->Find(tensor.data);
+Result<SlabPlace> BatchChannel::Place(std::span<const uint8_t> bytes, SlabArena* arena) {
+  auto place = arena->Find(bytes);
   if (!place) {  // a lone request's own bytes, handed over
-    PENSTOCK_ASSIGN_OR_RETURN(const auto copy, arena->Allocate(tensor.data.size()));
-    std::memcpy(copy.data(), tensor.data.data(), tensor.data.size());
+    PENSTOCK_ASSIGN_OR_RETURN(const auto copy, arena->Allocate(bytes.size()));
+    std::memcpy(copy.data(), bytes.data(), bytes.size());
     place = arena->Find(copy);
   }
-  placed->slab = place->slab->id();
-  placed->offset = place->offset;
-  placed->size = tensor.data.size();
-  return Map(place->slab).ok() ? Status::Ok() : Unavailable("it takes no slab");
+  if (!Map(place->slab).ok()) return Unavailable("it takes no slab");
+  return *std::move(place);
+}
+
+Status BatchChannel::PlaceParts(const WorkerBatch& batch, SlabArena* arena) {
+  placed_parts_.clear();
+  for (const WorkerTensorPart& each : batch.input_parts) {
+    WorkerInputPart& part = placed_parts_.emplace_back(each.part);
+    if (each.host.empty()) continue;
+    PENSTOCK_ASSIGN_OR_RETURN(const SlabPlace place, Place(each.host, arena));
+    part.slab = place.slab->id();
+    part.offset = place.offset;
+    part.size = each.host.size();
+  }
+  EncodeParts(placed_parts_, batch.output_parts, &body_);
+  return Status::Ok();
 }
 
 Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t expected,
-                                                          int64_t limit_ns) {
+                                                          int64_t limit_ns,
+                                                          std::span<const size_t> unread) {
   const int64_t until_ns = limit_ns == 0 ? kNever : Clock::System().NowNs() + limit_ns;
   WorkerPacket packet;
   for (int packets = 0; packets <= kMaxGrowsOfABatch; ++packets) {
@@ -171,7 +190,7 @@ Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t ex
       return InvalidArgument(std::string(grown.message()));
     }
     if (packet.kind == WorkerPacketKind::kDone && packet.batch == id) {
-      return TakeDone(packet, expected);
+      return TakeDone(packet, expected, unread);
     }
     return InvalidArgument(
         StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind), " while it ran a batch"));
@@ -180,9 +199,10 @@ Result<std::vector<WorkerAnswer>> BatchChannel::AwaitDone(uint64_t id, size_t ex
 }
 
 Result<std::vector<WorkerAnswer>> BatchChannel::TakeDone(const WorkerPacket& packet,
-                                                         size_t expected) {
+                                                         size_t expected,
+                                                         std::span<const size_t> unread) {
   try {
-    return TakeAnswers(packet, expected, /*may_hand_out=*/true);
+    return TakeAnswers(packet, expected, /*may_hand_out=*/true, unread);
   } catch (const std::bad_alloc&) {
     return ResourceExhausted("out of memory for the outputs of a worker");
   }
@@ -207,11 +227,13 @@ Result<std::vector<uint8_t>> BatchChannel::CopyBody(const WorkerPacket& packet) 
 }
 
 Result<std::vector<WorkerAnswer>> BatchChannel::TakeAnswers(const WorkerPacket& packet,
-                                                            size_t expected, bool may_hand_out) {
+                                                            size_t expected, bool may_hand_out,
+                                                            std::span<const size_t> unread) {
   PENSTOCK_ASSIGN_OR_RETURN(const std::vector<uint8_t> body, CopyBody(packet));
   const auto slab = FindOutputs(packet.slab);
   if (slab == nullptr) return InvalidArgument("a body that lies in no slab");
-  PENSTOCK_ASSIGN_OR_RETURN(const auto results, DecodeResults(body, slab->size(), expected));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto results,
+                            DecodeResults(body, slab->size(), expected, unread));
   may_hand_out = may_hand_out && HasRoomForHandOut(slab);
   std::vector<WorkerAnswer> answers(results.size());
   for (size_t i = 0; i < results.size(); ++i) {

@@ -40,10 +40,19 @@ struct WorkerTensor {
   TensorView tensor;
 };
 
+// A part of a batch's input: `host`, where that has bytes, or else where `part` says.
+struct WorkerTensorPart {
+  std::span<const uint8_t> host;
+  WorkerInputPart part;
+};
+
 struct WorkerBatch {
   std::span<const WorkerTensor> inputs;
   std::span<const size_t> wanted;
   std::span<const WorkerRequest> requests;  // where the model answers them one by one; else empty
+  // Where tensors lie in clients' memory on GPUs; else empty.
+  std::span<const WorkerTensorPart> input_parts = {};
+  std::span<const WorkerOutputPart> output_parts = {};
 };
 
 // Threading: thread-safe; of SendRun and AwaitDone one call at a time.
@@ -79,8 +88,10 @@ class BatchChannel {
   // Reads the results in a packet's body and takes their outputs out of the slab: copied, or, with
   // `may_hand_out`, where they lie, if PrepareOutputs is called before the worker writes again.
   // INVALID_ARGUMENT where they are not what they should be.
+  // `unread`: outputs that come without their bytes.
   Result<std::vector<WorkerAnswer>> TakeAnswers(const WorkerPacket& packet, size_t expected,
-                                                bool may_hand_out) EXCLUDES(mu_);
+                                                bool may_hand_out,
+                                                std::span<const size_t> unread = {}) EXCLUDES(mu_);
 
   // Sends a batch whose inputs lie in `arena`, or are copied into it. `streams`: it is answered by
   // responses, which need no slab of their own. RESOURCE_EXHAUSTED: there is no memory for it, and
@@ -91,13 +102,13 @@ class BatchChannel {
   // (0 = no limit), which is the socket's limit too; UNAVAILABLE, the connection is closed;
   // INVALID_ARGUMENT, it broke the protocol, with how; RESOURCE_EXHAUSTED, there is no memory to take
   // the outputs: the next batch may be sent.
-  Result<std::vector<WorkerAnswer>> AwaitDone(uint64_t id, size_t expected, int64_t limit_ns)
-      EXCLUDES(mu_);
+  Result<std::vector<WorkerAnswer>> AwaitDone(uint64_t id, size_t expected, int64_t limit_ns,
+                                              std::span<const size_t> unread = {}) EXCLUDES(mu_);
 
  private:
   Status Grow(uint64_t size_bytes) EXCLUDES(mu_);
-  Result<std::vector<WorkerAnswer>> TakeDone(const WorkerPacket& packet, size_t expected)
-      EXCLUDES(mu_);
+  Result<std::vector<WorkerAnswer>> TakeDone(const WorkerPacket& packet, size_t expected,
+                                             std::span<const size_t> unread) EXCLUDES(mu_);
   std::shared_ptr<Slab> FindOutputs(uint32_t id) EXCLUDES(mu_);
   Status MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) REQUIRES(mu_);
   bool UnmapUnused() REQUIRES(mu_);
@@ -105,13 +116,16 @@ class BatchChannel {
   Status TakeOutput(const std::shared_ptr<Slab>& slab, bool may_hand_out,
                     const WorkerOutput& output, WorkerAnswer::Output* taken);
 
-  Status Place(const WorkerTensor& input, SlabArena* arena, WorkerInput* placed) EXCLUDES(mu_);
+  // Where the bytes lie that the worker is to read; it has the slab then.
+  Result<SlabPlace> Place(std::span<const uint8_t> bytes, SlabArena* arena) EXCLUDES(mu_);
+  Status PlaceParts(const WorkerBatch& batch, SlabArena* arena) EXCLUDES(mu_);
 
   // Constant after construction.
   const PacketSocket& socket_;
 
   // Of SendRun, kept for their capacity.
   std::vector<WorkerInput> placed_;
+  std::vector<WorkerInputPart> placed_parts_;
   std::string body_;
 
   Mutex mu_;

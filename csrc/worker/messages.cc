@@ -98,6 +98,35 @@ bool ReadSpecs(BodyReader* reader, uint32_t count, std::vector<WorkerTensorSpec>
   return true;
 }
 
+bool ReadInputPart(BodyReader* reader, WorkerInputPart* part) {
+  return reader->Read(&part->input) && reader->Read(&part->slab) && reader->Read(&part->memory) &&
+         reader->Read(&part->offset) && reader->Read(&part->size);
+}
+
+bool ReadOutputPart(BodyReader* reader, WorkerOutputPart* part) {
+  uint32_t is_read = 0;
+  if (!reader->Read(&part->wanted) || !reader->Read(&part->first_row) ||
+      !reader->Read(&part->rows) || !reader->Read(&is_read) || !reader->Read(&part->memory) ||
+      !reader->Read(&part->offset) || !reader->Read(&part->size)) {
+    return false;
+  }
+  part->is_read_on_host = is_read != 0;
+  return true;
+}
+
+bool ReadParts(BodyReader* reader, WorkerRun* run) {
+  uint32_t inputs = 0;
+  uint32_t outputs = 0;
+  bool is_read = reader->Read(&inputs) && reader->Read(&outputs);
+  for (uint32_t i = 0; is_read && i < inputs; ++i) {
+    is_read = ReadInputPart(reader, &run->input_parts.emplace_back());
+  }
+  for (uint32_t i = 0; is_read && i < outputs; ++i) {
+    is_read = ReadOutputPart(reader, &run->output_parts.emplace_back());
+  }
+  return is_read;
+}
+
 // Whether the shape's elements take just these bytes; of BYTES: may.
 bool HoldsItsShape(const WorkerOutput& output) {
   const auto count = output.shape.NumElements();
@@ -108,17 +137,27 @@ bool HoldsItsShape(const WorkerOutput& output) {
   return output.size % each == 0 && output.size / each == elements;
 }
 
-bool ReadOutput(BodyReader* reader, uint64_t slab_bytes, WorkerOutput* output) {
+bool IsOneOf(std::span<const size_t> indices, size_t index) {
+  return std::find(indices.begin(), indices.end(), index) != indices.end();
+}
+
+// Of what is read, what a result may have.
+struct ResultBounds {
+  uint64_t slab_bytes = 0;
+  uint64_t left_bytes = 0;  // of what outputs may take together, so that none lie on one another
+  std::span<const size_t> unread;
+};
+
+bool ReadOutput(BodyReader* reader, const ResultBounds& bounds, WorkerOutput* output) {
   uint32_t rank = 0;
   return reader->Read(&output->index) && ReadDataType(reader, &output->dtype) &&
          reader->Read(&rank) && reader->Read(&output->offset) && reader->Read(&output->size) &&
-         ReadDims(reader, rank, 0, &output->shape) && output->offset <= slab_bytes &&
-         output->size <= slab_bytes - output->offset && HoldsItsShape(*output);
+         ReadDims(reader, rank, 0, &output->shape) && output->offset <= bounds.slab_bytes &&
+         output->size <= bounds.slab_bytes - output->offset &&
+         (HoldsItsShape(*output) || (output->size == 0 && IsOneOf(bounds.unread, output->index)));
 }
 
-// `left_bytes`: of what outputs may take together, so that none lie on one another.
-bool ReadResult(BodyReader* reader, uint64_t slab_bytes, uint64_t* left_bytes,
-                WorkerResult* result) {
+bool ReadResult(BodyReader* reader, ResultBounds* bounds, WorkerResult* result) {
   uint32_t code = 0;
   uint32_t text_size = 0;
   uint32_t outputs = 0;
@@ -131,8 +170,8 @@ bool ReadResult(BodyReader* reader, uint64_t slab_bytes, uint64_t* left_bytes,
   result->text.resize(std::min(result->text.size(), kMaxWorkerTextBytes));
   for (uint32_t i = 0; i < outputs; ++i) {
     WorkerOutput& output = result->outputs.emplace_back();
-    if (!ReadOutput(reader, slab_bytes, &output) || output.size > *left_bytes) return false;
-    *left_bytes -= output.size;
+    if (!ReadOutput(reader, *bounds, &output) || output.size > bounds->left_bytes) return false;
+    bounds->left_bytes -= output.size;
   }
   return true;
 }
@@ -183,8 +222,28 @@ Result<WorkerRun> DecodeRun(std::span<const uint8_t> body) {
     is_read = reader.Read(&index);
     run.wanted.push_back(index);
   }
+  if (is_read && !reader.is_at_end()) is_read = ReadParts(&reader, &run);
   if (is_read && reader.is_at_end()) return run;
   return InvalidArgument("a batch that cannot be read");
+}
+
+std::string EncodeMemory(const ExportedMemory& memory) {
+  std::string body(memory.handle().begin(), memory.handle().end());
+  PutNumber(int32_t{memory.device()}, &body);
+  PutNumber(memory.size_bytes(), &body);
+  return body;
+}
+
+Result<WorkerMemoryHandle> DecodeMemory(std::span<const uint8_t> body) {
+  BodyReader reader(body);
+  WorkerMemoryHandle memory;
+  std::string handle;
+  if (!reader.ReadText(memory.handle.size(), &handle) || !reader.Read(&memory.device) ||
+      !reader.Read(&memory.size) || !reader.is_at_end()) {
+    return InvalidArgument("a client's memory that cannot be read");
+  }
+  std::copy(handle.begin(), handle.end(), memory.handle.begin());
+  return memory;
 }
 
 void EncodeResult(const WorkerResult& result, std::string* body) {
@@ -215,6 +274,28 @@ void EncodeRun(std::span<const WorkerInput> inputs, std::span<const size_t> want
   for (const WorkerRequest& request : requests) PutRequest(request, body);
 }
 
+void EncodeParts(std::span<const WorkerInputPart> inputs, std::span<const WorkerOutputPart> outputs,
+                 std::string* body) {
+  PutNumber(static_cast<uint32_t>(inputs.size()), body);
+  PutNumber(static_cast<uint32_t>(outputs.size()), body);
+  for (const WorkerInputPart& part : inputs) {
+    PutNumber(part.input, body);
+    PutNumber(part.slab, body);
+    PutNumber(part.memory, body);
+    PutNumber(part.offset, body);
+    PutNumber(part.size, body);
+  }
+  for (const WorkerOutputPart& part : outputs) {
+    PutNumber(part.wanted, body);
+    PutNumber(part.first_row, body);
+    PutNumber(part.rows, body);
+    PutNumber(part.is_read_on_host ? 1U : 0U, body);
+    PutNumber(part.memory, body);
+    PutNumber(part.offset, body);
+    PutNumber(part.size, body);
+  }
+}
+
 Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body) {
   BodyReader reader(body);
   WorkerSignature signature;
@@ -234,16 +315,17 @@ Result<WorkerSignature> DecodeSignature(std::span<const uint8_t> body) {
 }
 
 Result<std::vector<WorkerResult>> DecodeResults(std::span<const uint8_t> body, uint64_t slab_bytes,
-                                                size_t expected_results) {
+                                                size_t expected_results,
+                                                std::span<const size_t> unread) {
   BodyReader reader(body);
   uint32_t count = 0;
   if (!reader.Read(&count) || count != expected_results) {
     return InvalidArgument(StrCat("results for ", count, ", expected ", expected_results));
   }
   std::vector<WorkerResult> results(count);
-  uint64_t left_bytes = slab_bytes;
+  ResultBounds bounds{slab_bytes, slab_bytes, unread};
   for (WorkerResult& result : results) {
-    if (!ReadResult(&reader, slab_bytes, &left_bytes, &result)) {
+    if (!ReadResult(&reader, &bounds, &result)) {
       return InvalidArgument("a result that cannot be read");
     }
   }

@@ -6,33 +6,16 @@ on them is POSIX shared memory.
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Barrier, Thread
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from tests.support.device_tensors import ROW_BYTES, WIDTH, Copies, answer, rows_of
 from tests.support.fake_cupy import FakeCupy
-from tests.support.fixture_models import FAKE_DEVICES, WITH_FAKE_GPUS, write_plan
+from tests.support.fixture_models import WITH_FAKE_GPUS, write_plan
 from tests.support.server_process import served
 
 from penstock_client import Client, CudaMemory, InternalError
-
-Rows = NDArray[np.float32]
-WIDTH = 16
-ROW_BYTES = 4 * WIDTH
-
-
-class Copies:
-    """What the driver noted since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def take(self) -> list[str]:
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self._path.write_text("")
-        return lines
 
 
 class Server:
@@ -65,14 +48,6 @@ def memory(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaMemo
     with CudaMemory.create(4096, name="r") as made:
         client.register_shared_memory(made)
         yield made
-
-
-def rows_of(count: int, first: float = 0) -> Rows:
-    return np.float32(first) + np.arange(count * WIDTH, dtype=np.float32).reshape(count, WIDTH)
-
-
-def answer(x: Rows, b: Rows) -> Rows:
-    return np.float32(2) * x + b + np.arange(len(x), dtype=np.float32)[:, None]
 
 
 def test_tensors_on_the_models_gpu_never_pass_the_host(
@@ -148,29 +123,6 @@ def test_many_clients_at_once_each_get_their_own(
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_model_in_a_worker_process_has_them_by_way_of_the_host(
-    tmp_path: Path, transport: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = write_plan(tmp_path, "plan", kind="plan")
-    config = (plan / "config.pbtxt").read_text().replace('"fixture"', '"device_fixture"')
-    (plan / "config.pbtxt").write_text(config + "instance_group { kind: KIND_GPU }\n")
-    copies = Copies(tmp_path / "copies")
-    environment = {**WITH_FAKE_GPUS, "FAKE_DRIVER_COPIES": str(tmp_path / "copies")}
-    flags = ("--allow-client-shm=true", "--backend-directory", str(FAKE_DEVICES))
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    x, b = rows_of(2), np.ones((2, 1), np.float32)
-    with (
-        served(tmp_path, *flags, environment=environment) as server,
-        CudaMemory.create(4096) as memory,
-        Client(server.grpc) as client,
-        client.shared_memory(memory),
-    ):
-        outputs = {"y": memory.room(2 * ROW_BYTES, 2048)}
-        result = client.infer("plan", {"x": memory.put(x), "b": b}, outputs=outputs)
-        np.testing.assert_array_equal(result["y"], answer(x, b))
-        assert sorted(copies.take()) == ["DtoH 128", "HtoD 128"]  # the worker's GPU is another fake
 
 
 def test_unregistered_memory_is_not_found_and_the_model_goes_on(

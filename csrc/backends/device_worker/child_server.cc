@@ -126,24 +126,16 @@ bool SendUses(ChildChannel& channel, const BackendModel& model) {
          (channel.has_no_room() && channel.SendBody(used, EncodeDeviceUses({})));
 }
 
-Status Execute(ChildChannel& channel, const WorkerPacket& packet, const ModelSignature& signature,
-               BackendInstance& instance, std::vector<BatchOutput>* outputs) {
-  PENSTOCK_ASSIGN_OR_RETURN(const auto body, channel.At(packet.slab, packet.offset, packet.size));
-  PENSTOCK_ASSIGN_OR_RETURN(const WorkerRun run, DecodeRun(body));
-  PENSTOCK_ASSIGN_OR_RETURN(const auto inputs, TakeInputs(channel, run, signature));
-  return instance.Execute(inputs, run.wanted, outputs);
-}
-
 }  // namespace
 
 void ChildServer::Serve() {
-  const PacketSocket control((OwnedFd(kWorkerSocketFd)));
   for (;;) {
     WorkerPacket packet;
     OwnedFd attached;
-    if (control.Receive(/*wait=*/true, &packet, &attached) != PacketSocket::Received::kPacket) {
+    if (control_.Receive(/*wait=*/true, &packet, &attached) != PacketSocket::Received::kPacket) {
       return;
     }
+    if (packet.kind == WorkerPacketKind::kForget) Forget(packet.batch);
     if (packet.kind != WorkerPacketKind::kOpen || attached.get() < 0) continue;
     std::thread([this, fd = std::make_shared<OwnedFd>(std::move(attached))] {
       ServeConnection(std::move(*fd));
@@ -246,6 +238,10 @@ void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packe
 void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendInstance& instance) {
   std::vector<BatchOutput> outputs;
   while (const std::optional<WorkerPacket> packet = channel.Receive()) {
+    if (packet->kind == WorkerPacketKind::kReach) {
+      if (!AnswerReach(channel, *packet, model, instance)) return;
+      continue;
+    }
     if (packet->kind != WorkerPacketKind::kRun) return;
     channel.UseOutputs(packet->value);
     outputs.clear();
@@ -261,6 +257,98 @@ void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendI
     if (!is_sent.ok()) is_sent = SendFailedBatch(channel, packet->batch, is_sent.status());
     if (!*is_sent) return;
   }
+}
+
+Status ChildServer::Execute(ChildChannel& channel, const WorkerPacket& packet,
+                            const ModelSignature& signature, BackendInstance& instance,
+                            std::vector<BatchOutput>* outputs) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto body, channel.At(packet.slab, packet.offset, packet.size));
+  PENSTOCK_ASSIGN_OR_RETURN(const WorkerRun run, DecodeRun(body));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto inputs, TakeInputs(channel, run, signature));
+  if (run.input_parts.empty() && run.output_parts.empty()) {
+    return instance.Execute(inputs, run.wanted, outputs);
+  }
+  PENSTOCK_ASSIGN_OR_RETURN(const auto input_parts, TakeInputParts(channel, run));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto output_parts, TakeOutputParts(run));
+  return instance.ExecuteParts(inputs, run.wanted, {input_parts, output_parts}, outputs);
+}
+
+Result<std::vector<InputPart>> ChildServer::TakeInputParts(ChildChannel& channel,
+                                                           const WorkerRun& run) {
+  std::vector<InputPart> parts;
+  for (const WorkerInputPart& part : run.input_parts) {
+    if (part.input >= run.inputs.size()) return InvalidArgument("a part of an input of no number");
+    InputPart& taken = parts.emplace_back();
+    taken.input = part.input;
+    if (part.memory != 0) {
+      PENSTOCK_ASSIGN_OR_RETURN(auto memory, FindMemory(part.memory));
+      taken.device = {std::move(memory), part.offset, part.size};
+    } else if (part.size > 0) {
+      PENSTOCK_ASSIGN_OR_RETURN(taken.host, channel.At(part.slab, part.offset, part.size));
+    }
+  }
+  return parts;
+}
+
+Result<std::vector<OutputPart>> ChildServer::TakeOutputParts(const WorkerRun& run) {
+  std::vector<OutputPart> parts;
+  for (const WorkerOutputPart& part : run.output_parts) {
+    if (part.wanted >= run.wanted.size()) return InvalidArgument("a part of an output not wanted");
+    PENSTOCK_ASSIGN_OR_RETURN(auto memory, FindMemory(part.memory));
+    parts.push_back({part.wanted,
+                     part.first_row,
+                     part.rows,
+                     part.is_read_on_host,
+                     {std::move(memory), part.offset, part.size}});
+  }
+  return parts;
+}
+
+bool ChildServer::AnswerReach(ChildChannel& channel, const WorkerPacket& packet, const Model& model,
+                              BackendInstance& instance) {
+  const auto is_reached =
+      NoThrow<Result<bool>>(model.label, "opening a client's memory", [&]() -> Result<bool> {
+        PENSTOCK_ASSIGN_OR_RETURN(const auto body,
+                                  channel.At(packet.slab, packet.offset, packet.size));
+        PENSTOCK_ASSIGN_OR_RETURN(const auto handle, DecodeMemory(body));
+        return instance.Reaches(*LearnMemory(packet.batch, handle));
+      });
+  const bool is_yes = is_reached.ok() && *is_reached;
+  if (!is_yes) EndIfLost(model.label, Unavailable("a client's memory does not open"));
+  return channel.Send(
+      {.kind = WorkerPacketKind::kReached, .batch = packet.batch, .value = is_yes ? 1U : 0U});
+}
+
+ChildServer::Memory ChildServer::LearnMemory(uint64_t id, const WorkerMemoryHandle& handle) {
+  MutexLock lock(mu_);
+  Memory& memory = memories_[id];
+  if (memory != nullptr) return memory;
+  const auto close = [this, id](const ExportedMemory* gone) {
+    delete gone;
+    control_.Send({.kind = WorkerPacketKind::kForgotten, .batch = id});
+  };
+  memory = Memory(new ExportedMemory(handle.handle, handle.device, handle.size, nullptr), close);
+  return memory;
+}
+
+Result<ChildServer::Memory> ChildServer::FindMemory(uint64_t id) {
+  MutexLock lock(mu_);
+  const auto found = memories_.find(id);
+  if (found == memories_.end()) return InvalidArgument("a client's memory of no number");
+  return found->second;
+}
+
+void ChildServer::Forget(uint64_t id) {
+  Memory memory;
+  {
+    MutexLock lock(mu_);
+    const auto found = memories_.find(id);
+    if (found != memories_.end()) {
+      memory = std::move(found->second);
+      memories_.erase(found);
+    }
+  }
+  if (memory == nullptr) control_.Send({.kind = WorkerPacketKind::kForgotten, .batch = id});
 }
 
 void ChildServer::EndIfLost(const std::string& label, const Status& status) {

@@ -14,6 +14,7 @@
 #include "backends/registry.h"
 #include "base/mutex.h"
 #include "worker/child_channel.h"
+#include "worker/process.h"
 
 namespace penstock {
 
@@ -36,20 +37,37 @@ class ChildServer {
     std::string label;
   };
 
+  using Memory = std::shared_ptr<const ExportedMemory>;
+
   void ServeConnection(OwnedFd fd) noexcept;
   void ServeModel(ChildChannel& channel, const WorkerPacket& packet);
   void ServeInstance(ChildChannel& channel, const WorkerPacket& packet);
   Result<Model> Load(ChildChannel& channel, const WorkerPacket& packet);
   void RunBatches(ChildChannel& channel, const Model& model, BackendInstance& instance);
+  Status Execute(ChildChannel& channel, const WorkerPacket& packet, const ModelSignature& signature,
+                 BackendInstance& instance, std::vector<BatchOutput>* outputs);
+  Result<std::vector<InputPart>> TakeInputParts(ChildChannel& channel, const WorkerRun& run)
+      EXCLUDES(mu_);
+  Result<std::vector<OutputPart>> TakeOutputParts(const WorkerRun& run) EXCLUDES(mu_);
+  // False: the server does not take the answer.
+  bool AnswerReach(ChildChannel& channel, const WorkerPacket& packet, const Model& model,
+                   BackendInstance& instance);
+  // The memory of that number, known from now on.
+  Memory LearnMemory(uint64_t id, const WorkerMemoryHandle& handle) EXCLUDES(mu_);
+  Result<Memory> FindMemory(uint64_t id) EXCLUDES(mu_);
+  // Whoever has the memory last closes it, and tells the server.
+  void Forget(uint64_t id) EXCLUDES(mu_);
   // Where any instance says that its device is lost there is nothing more to be done here.
   void EndIfLost(const std::string& label, const Status& status) EXCLUDES(mu_);
 
-  BackendRegistry backends_;  // own synchronisation
+  const PacketSocket control_{OwnedFd(kWorkerSocketFd)};  // the process's own
+  BackendRegistry backends_;                              // own synchronisation
 
   Mutex mu_;
   // Guarded by mu_. An instance's thread keeps its model.
   std::map<uint64_t, std::shared_ptr<Model>> models_ GUARDED_BY(mu_);
   std::set<const BackendInstance*> instances_ GUARDED_BY(mu_);
+  std::map<uint64_t, Memory> memories_ GUARDED_BY(mu_);  // clients', by the server's numbers
 };
 
 }  // namespace penstock

@@ -97,19 +97,23 @@ Result<std::unique_ptr<BackendInstance>> DeviceModel::CreateInstance(
       label_, signature_, std::move(instance), roster_, number < models_.size()));
 }
 
-Status DeviceInstance::Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                               std::vector<BatchOutput>* outputs) {
+Status DeviceInstance::ExecuteParts(std::span<const BatchInput> inputs,
+                                    std::span<const size_t> wanted, const BatchParts& parts,
+                                    std::vector<BatchOutput>* outputs) {
   inputs_.Begin();
   tensors_.clear();
   for (const BatchInput& input : inputs) {
     tensors_.push_back({static_cast<uint32_t>(input.index), input.tensor});
   }
   std::shared_ptr<HeldPart> chosen = own_;
-  // While its device is away an instance would be the quickest, and take every batch to fail it.
-  if (!own_->is_ready()) chosen = roster_->FindReady();
+  // While its device is away an instance would be the quickest, and take every batch to fail it. A
+  // batch with parts was there when its device still was: no other reaches them.
+  const bool has_parts = !parts.inputs.empty() || !parts.outputs.empty();
+  if (!has_parts && !own_->is_ready()) chosen = roster_->FindReady();
   if (chosen == nullptr) chosen = own_;
   PENSTOCK_ASSIGN_OR_RETURN(
-      auto answer, chosen->worker()->Run(*chosen->part(), {tensors_, wanted, {}}, inputs_.arena()));
+      auto answer,
+      chosen->worker()->Run(*chosen->part(), {tensors_, wanted, {}}, parts, inputs_.arena()));
   return TakeOutputs(label_, signature_, wanted, std::move(answer), outputs);
 }
 

@@ -106,7 +106,14 @@ class DeviceInstance final : public BackendInstance {
   uint64_t restarts() const override { return tells_restarts_ ? own_->restarts() : 0; }
   Buffer AllocateInput(size_t size_bytes) override { return inputs_.Allocate(size_bytes); }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
-                 std::vector<BatchOutput>* outputs) override;
+                 std::vector<BatchOutput>* outputs) override {
+    return ExecuteParts(inputs, wanted, {}, outputs);
+  }
+  bool Reaches(const ExportedMemory& memory) override {
+    return own_->worker()->Reaches(*own_->part(), memory);
+  }
+  Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
+                      const BatchParts& parts, std::vector<BatchOutput>* outputs) override;
 
  private:
   // Constant after construction.

@@ -36,6 +36,8 @@ struct DeviceWorkerOptions {
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;
+  // For a process to close a client's memory: more than it gives a batch of its device.
+  int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
 };
 
 class WorkerPart;
@@ -94,9 +96,9 @@ class WorkerPart {
 // Ownership: owns its thread and, through it, the process: the destructor ends both.
 // Lifecycle: Add -> Run... -> Remove of each part.
 // Blocking: Add, while the part is made and those before it, each up to its limit; Run, for as long as
-// the batch computes, up to its limit; Remove, until the worker has freed the part, for seconds at
-// most; the destructor, for the end of a killed process.
-class DeviceWorker {
+// the batch computes, up to its limit, and Reaches, where it asks, likewise; Remove, until the worker
+// has freed the part, for seconds at most; the destructor, for the end of a killed process.
+class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
  public:
   explicit DeviceWorker(DeviceWorkerOptions options);
   ~DeviceWorker();
@@ -121,10 +123,18 @@ class DeviceWorker {
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
 
-  // Runs a batch on an instance, whose inputs lie in `arena` or are copied into it. UNAVAILABLE where
-  // it is not ready, or the process ended meanwhile: with how.
-  Result<WorkerAnswer> Run(WorkerPart& part, const WorkerBatch& batch, SlabArena* arena)
-      EXCLUDES(mu_);
+  // Runs a batch on an instance, whose inputs lie in `arena` or are copied into it, or where `parts`
+  // say, as BackendInstance::ExecuteParts has it. UNAVAILABLE where it is not ready, or the process
+  // ended meanwhile: with how.
+  Result<WorkerAnswer> Run(WorkerPart& part, const WorkerBatch& batch, const BatchParts& parts,
+                           SlabArena* arena) EXCLUDES(mu_);
+  // Whether an instance copies from and to that memory itself. It is asked once, and once again by
+  // each process that is started after it; never where the memory is on another device.
+  bool Reaches(WorkerPart& part, const ExportedMemory& memory) EXCLUDES(mu_);
+  // The memory of that number is no more: returns once the process has closed it. One that does not
+  // within the limit is killed, as one that hangs.
+  void Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory)
+      EXCLUDES(forget_mu_, mu_);
 
  private:
   using Part = WorkerPart;
@@ -168,7 +178,18 @@ class DeviceWorker {
   void Ask(Part& part, Link& link) REQUIRES(part.run_mu_);
   Status TakeUse(Part& part, Link& link, const WorkerPacket& packet) REQUIRES(part.run_mu_);
 
-  // In Run.
+  // In Forget. INVALID_ARGUMENT, DEADLINE_EXCEEDED: why the process is to end; UNAVAILABLE: it does.
+  Status AwaitForgotten(const PacketSocket& socket, uint64_t memory) const REQUIRES(forget_mu_);
+
+  // In Run and Reaches.
+  struct NamedParts;
+  // The memory's number there; 0: the instance does not reach it. It is asked where it was not yet.
+  Result<uint64_t> AskReach(const Part& part, const std::shared_ptr<Link>& link,
+                            const ExportedMemory& memory) REQUIRES(part.run_mu_);
+  Result<uint64_t> NameMemory(const Part& part, const std::shared_ptr<Link>& link,
+                              const ExportedMemory& memory) REQUIRES(part.run_mu_);
+  Result<NamedParts> NameParts(const Part& part, const std::shared_ptr<Link>& link,
+                               const BatchParts& parts) REQUIRES(part.run_mu_);
   Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
   Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
   // False: it did not say in time that it has freed the part.
@@ -183,6 +204,8 @@ class DeviceWorker {
   const DeviceWorkerOptions options_;
   const EventFd wake_;
   std::atomic<uint64_t> restarts_{0};
+
+  Mutex forget_mu_;  // one question at a time over the process's own socket; before mu_
 
   mutable Mutex mu_;
   CondVar changed_;

@@ -1,4 +1,4 @@
-// DeviceWorker, as far as its callers' threads go: parts, batches, and what a model uses.
+// DeviceWorker, as far as its callers' threads go: parts, batches, clients' memory, and what a model uses.
 
 #include <poll.h>
 
@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "backends/device_worker/device_worker.h"
+#include "backends/device_worker/worker_memory.h"
 #include "base/clock.h"
 #include "base/strcat.h"
 #include "worker/worker_limits.h"
@@ -147,7 +148,41 @@ Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet)
   return Status::Ok();
 }
 
-// In Run.
+// Clients' memory that goes.
+
+void DeviceWorker::Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory) {
+  MutexLock forget(forget_mu_);
+  {
+    MutexLock lock(mu_);
+    if (left_ == process) return;  // nothing hurries it
+  }
+  const Status forgotten = AwaitForgotten(process->process().socket(), memory);
+  if (forgotten.ok()) return;
+  pollfd end{process->process().pid_fd(), POLLIN, 0};
+  const bool is_ending = forgotten.code() == StatusCode::kUnavailable;
+  if (is_ending && poll(&end, 1, kCloseGraceNs / kNsPerMs) > 0) return;
+  Kill(process, StrCat("was killed, for it ", forgotten.message()));
+  poll(&end, 1, kEndGraceNs / kNsPerMs);
+}
+
+Status DeviceWorker::AwaitForgotten(const PacketSocket& socket, uint64_t memory) const {
+  const auto closed = [] { return Unavailable("closed a connection"); };
+  if (!socket.Send({.kind = WorkerPacketKind::kForget, .batch = memory})) return closed();
+  if (!socket.AwaitPacket(NowNs() + options_.forget_limit_ns)) {
+    return DeadlineExceeded(StrCat("took longer than ", Seconds(options_.forget_limit_ns),
+                                   " s to close a client's memory"));
+  }
+  WorkerPacket packet;
+  const auto received = socket.Receive(/*wait=*/false, &packet);
+  if (received == PacketSocket::Received::kClosed) return closed();
+  if (received == PacketSocket::Received::kPacket && packet.kind == WorkerPacketKind::kForgotten &&
+      packet.batch == memory) {
+    return Status::Ok();
+  }
+  return InvalidArgument("broke the protocol: no answer where it was to close a client's memory");
+}
+
+// In Run and Reaches.
 
 Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part) const {
   MutexLock lock(mu_);
@@ -161,11 +196,98 @@ Result<std::shared_ptr<WorkerPart::Link>> DeviceWorker::Current(const Part& part
   return Unavailable(StrCat(label, ": ", Say(last_end_), " and is being started again"));
 }
 
+// A batch's parts, in the words of the process.
+struct DeviceWorker::NamedParts {
+  std::vector<WorkerTensorPart> inputs;
+  std::vector<WorkerOutputPart> outputs;
+
+  std::vector<size_t> Unread(std::span<const size_t> wanted) const {
+    std::vector<size_t> unread;
+    for (const WorkerOutputPart& part : outputs) {
+      if (!part.is_read_on_host) unread.push_back(wanted[part.wanted]);
+    }
+    return unread;
+  }
+};
+
+bool DeviceWorker::Reaches(WorkerPart& part, const ExportedMemory& memory) {
+  if (options_.number != memory.device()) return false;  // its process sees no other
+  const auto link = Current(part);
+  if (!link.ok()) return false;
+  if (const auto said = WorkerMemory::Of(memory).AnswerOf(*link)) return *said;
+  MutexLock run(part.run_mu_);
+  const auto said = AskReach(part, *link, memory);
+  return said.ok() && *said != 0;
+}
+
+Result<uint64_t> DeviceWorker::AskReach(const Part& part, const std::shared_ptr<Link>& link,
+                                        const ExportedMemory& memory) {
+  const WorkerMemory& known = WorkerMemory::Of(memory);
+  if (const auto said = known.AnswerOf(link)) return *said ? known.id() : 0;
+  known.Tell(shared_from_this(), link->session);
+  const Status sent = link->channel.SendWithBody(
+      {.kind = WorkerPacketKind::kReach, .batch = known.id()}, EncodeMemory(memory));
+  if (sent.code() == StatusCode::kResourceExhausted) return sent;
+  if (!sent.ok()) return AwaitEnd(part, *link, "was killed, for it takes no question");
+  const int64_t limit_ns = part.options_.execution_limit_ns;
+  if (!link->socket.AwaitPacket(limit_ns == 0 ? kNever : NowNs() + limit_ns)) {
+    return AwaitEnd(part, *link,
+                    StrCat("was killed, for it took longer than ", Seconds(limit_ns),
+                           " s to open a client's memory for ", part.options_.label));
+  }
+  WorkerPacket packet;
+  const auto received = link->socket.Receive(/*wait=*/false, &packet);
+  if (received == PacketSocket::Received::kClosed) return AwaitEnd(part, *link, "");
+  if (received != PacketSocket::Received::kPacket || packet.kind != WorkerPacketKind::kReached ||
+      packet.batch != known.id()) {
+    return AwaitEnd(part, *link,
+                    "was killed, for it broke the protocol: no answer where it was asked for a "
+                    "client's memory");
+  }
+  known.SetAnswer(link, packet.value != 0);
+  return packet.value != 0 ? known.id() : 0;
+}
+
+// Asked again where the process is another than said so before.
+Result<uint64_t> DeviceWorker::NameMemory(const Part& part, const std::shared_ptr<Link>& link,
+                                          const ExportedMemory& memory) {
+  PENSTOCK_ASSIGN_OR_RETURN(const uint64_t id, AskReach(part, link, memory));
+  if (id != 0) return id;
+  return Unavailable(
+      StrCat(part.options_.label, ": ", Say("does not reach a client's memory any more")));
+}
+
+Result<DeviceWorker::NamedParts> DeviceWorker::NameParts(const Part& part,
+                                                         const std::shared_ptr<Link>& link,
+                                                         const BatchParts& parts) {
+  NamedParts named;
+  for (const InputPart& each : parts.inputs) {
+    WorkerTensorPart& made = named.inputs.emplace_back();
+    made.part.input = static_cast<uint32_t>(each.input);
+    made.host = each.host;
+    if (each.device.memory == nullptr) continue;
+    PENSTOCK_ASSIGN_OR_RETURN(made.part.memory, NameMemory(part, link, *each.device.memory));
+    made.part.offset = each.device.offset;
+    made.part.size = each.device.size_bytes;
+  }
+  for (const OutputPart& each : parts.outputs) {
+    PENSTOCK_ASSIGN_OR_RETURN(const uint64_t memory, NameMemory(part, link, *each.device.memory));
+    named.outputs.push_back({static_cast<uint32_t>(each.wanted), each.first_row, each.rows,
+                             each.is_read_on_host, memory, each.device.offset,
+                             each.device.size_bytes});
+  }
+  return named;
+}
+
 Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
-                                       SlabArena* arena) {
+                                       const BatchParts& parts, SlabArena* arena) {
   MutexLock run(part.run_mu_);
   PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
-  const Status sent = link->channel.SendRun(batch, ++part.batches_, arena, /*streams=*/false);
+  PENSTOCK_ASSIGN_OR_RETURN(const NamedParts named, NameParts(part, link, parts));
+  WorkerBatch whole = batch;
+  whole.input_parts = named.inputs;
+  whole.output_parts = named.outputs;
+  const Status sent = link->channel.SendRun(whole, ++part.batches_, arena, /*streams=*/false);
   if (sent.code() == StatusCode::kUnavailable) {
     return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
   }
@@ -174,7 +296,7 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
   const int64_t limit_ns = part.options_.execution_limit_ns;
   Result<std::vector<WorkerAnswer>> answers = Unavailable("");
   try {
-    answers = link->channel.AwaitDone(part.batches_, 1, limit_ns);
+    answers = link->channel.AwaitDone(part.batches_, 1, limit_ns, named.Unread(batch.wanted));
   } catch (const std::exception&) {  // the two are out of step now
     return AwaitEnd(part, *link,
                     StrCat("was killed, for the server ran out of memory for ", label));

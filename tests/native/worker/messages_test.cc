@@ -65,6 +65,66 @@ TEST(WorkerMessagesTest, WorkersSide_IsReadAsItWasWritten) {
   EXPECT_FALSE(DecodeRun(bytes(body)).ok());
 }
 
+std::span<const uint8_t> BytesOf(const std::string& body) {
+  return {reinterpret_cast<const uint8_t*>(body.data()), body.size()};
+}
+
+TEST(WorkerMessagesTest, PartsOfARun_AreReadAsTheyWereWritten) {
+  const std::vector<WorkerInput> inputs = {{1, DataType::kInt8, {2, 3}, 7, 128, 6}};
+  std::string body;
+  EncodeRun(inputs, std::vector<size_t>{2}, {}, &body);
+  const size_t without_parts = body.size();
+  const std::vector<WorkerInputPart> in = {{0, 7, 0, 64, 3}, {0, 0, 11, 1U << 31, 3}};
+  const std::vector<WorkerOutputPart> out = {{0, 1, 2, false, 12, 8, 9}, {0, 3, 4, true, 13, 0, 1}};
+  EncodeParts(in, out, &body);
+  const auto run = DecodeRun(BytesOf(body));
+  ASSERT_TRUE(run.ok());
+  EXPECT_EQ(run->inputs.size(), 1);
+  ASSERT_EQ(run->input_parts.size(), 2);
+  EXPECT_EQ(run->input_parts[0].slab, 7);
+  EXPECT_EQ(run->input_parts[1].memory, 11);
+  EXPECT_EQ(run->input_parts[1].offset, 1U << 31);
+  EXPECT_EQ(run->input_parts[1].size, 3);
+  ASSERT_EQ(run->output_parts.size(), 2);
+  EXPECT_EQ(run->output_parts[0].first_row, 1);
+  EXPECT_EQ(run->output_parts[0].rows, 2);
+  EXPECT_FALSE(run->output_parts[0].is_read_on_host);
+  EXPECT_EQ(run->output_parts[0].memory, 12);
+  EXPECT_EQ(run->output_parts[0].offset, 8);
+  EXPECT_EQ(run->output_parts[0].size, 9);
+  EXPECT_TRUE(run->output_parts[1].is_read_on_host);
+  for (size_t size = 0; size < body.size(); ++size) {
+    EXPECT_EQ(DecodeRun(BytesOf(body.substr(0, size))).ok(), size == without_parts) << size;
+  }
+  EXPECT_FALSE(DecodeRun(BytesOf(body + "x")).ok());
+}
+
+TEST(WorkerMessagesTest, Memory_IsReadAsItWasWritten) {
+  ExportedMemory::Handle handle{};
+  handle[0] = 7;
+  handle[63] = 8;
+  const std::string body = EncodeMemory(ExportedMemory(handle, 3, uint64_t{1} << 40, nullptr));
+  const auto memory = DecodeMemory(BytesOf(body));
+  ASSERT_TRUE(memory.ok());
+  EXPECT_EQ(memory->handle, handle);
+  EXPECT_EQ(memory->device, 3);
+  EXPECT_EQ(memory->size, uint64_t{1} << 40);
+  for (size_t size = 0; size < body.size(); ++size) {
+    EXPECT_FALSE(DecodeMemory(BytesOf(body.substr(0, size))).ok()) << size;
+  }
+}
+
+TEST(WorkerMessagesTest, OutputWithoutItsBytes_IsOneThatNobodyReads) {
+  std::string body;
+  EncodeResult({StatusCode::kOk, "", {{3, DataType::kFp32, {2}, 64, 0}}}, &body);
+  EXPECT_FALSE(DecodeResults(BytesOf(body), 72, 1).ok());
+  EXPECT_FALSE(DecodeResults(BytesOf(body), 72, 1, std::vector<size_t>{2}).ok());
+  EXPECT_TRUE(DecodeResults(BytesOf(body), 72, 1, std::vector<size_t>{2, 3}).ok());
+  body.clear();
+  EncodeResult({StatusCode::kOk, "", {{3, DataType::kFp32, {2}, 64, 4}}}, &body);
+  EXPECT_FALSE(DecodeResults(BytesOf(body), 72, 1, std::vector<size_t>{3}).ok());
+}
+
 TEST(WorkerMessagesTest, Results_AreRead) {
   const auto results = DecodeResults(GoodResults(), 72, 1);
   ASSERT_TRUE(results.ok()) << results.status().ToString();
