@@ -16,6 +16,9 @@ FUZZ_SECONDS ?= 60
 # ThreadSanitizer of gcc 12 cannot start under the address randomisation of some newer kernels.
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
+# Tests start many Python processes: what one of them has compiled is kept for the others.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A finding ends the test; these say more about it.
 export ASAN_OPTIONS := detect_stack_use_after_return=1:strict_string_checks=1
 export LSAN_OPTIONS := suppressions=$(abspath tests/native/lsan_suppressions.txt):print_suppressions=0

@@ -239,11 +239,10 @@ class EngineTarget:
             self._is_ready.set()
 
     async def _serve(self) -> None:
-        from penstock.app import make_core
         from penstock.config import ServerConfig
         from penstock.repository.core_engine import CoreEngine
         from penstock.repository.manager import ModelManager
-        from penstock.wiring import repository_settings
+        from penstock.wiring import make_core, repository_settings
 
         config = ServerConfig(model_repository=(self._repository,))
         core = make_core(config)

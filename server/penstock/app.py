@@ -15,11 +15,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from penstock import __version__
-from penstock.access.door import Door, access_policy
+from penstock.access.door import Door
 from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
-from penstock.engine_options import engine_options
 from penstock.frontend.addresses import is_loopback
 from penstock.frontend.gate import Gate
 from penstock.frontend.grpcio import GrpcioTransport
@@ -45,7 +44,7 @@ from penstock.repository.availability import AvailabilityWatch
 from penstock.repository.check import CheckReport, check_repository
 from penstock.repository.core_engine import CoreEngine
 from penstock.wiring import (
-    PLUGINS,
+    make_core,
     make_instance_scaler,
     make_models,
     make_poller,
@@ -55,7 +54,7 @@ from penstock.wiring import (
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager
 
-__all__ = ["App", "apply_log_settings", "check", "log_settings", "make_core"]
+__all__ = ["App", "apply_log_settings", "check", "log_settings"]
 
 _log = logging.getLogger("penstock.app")
 
@@ -305,24 +304,6 @@ def check(config: ServerConfig, *, prepare: bool = False) -> CheckReport:
         return check_repository(CoreEngine(core), settings, prepare=prepare)
     finally:
         core.engine.shutdown()
-
-
-def make_core(config: ServerConfig) -> Core:
-    """The core with its backends and engines at hand."""
-    directories = [str(PLUGINS), *(str(each) for each in config.backend_directory)]
-    core = Core(
-        backend_directories=directories,
-        max_inflight_requests=config.max_inflight_requests,
-        max_request_bytes=config.max_message_bytes,
-        max_background_bytes=(config.max_buffered_bytes + 1) // 2,
-        max_response_bytes=config.max_message_bytes,
-        allow_client_shm=config.allow_client_shm,
-        max_waiting_requests=config.model_load_queue_size,
-        access=access_policy(config),
-    )
-    for backend, values in engine_options(config).items():
-        core.engine.set_backend_options(backend, values)
-    return core
 
 
 def _make_transport(

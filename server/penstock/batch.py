@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.app import make_core
 from penstock.config import ServerConfig
 from penstock.core import Caller, Core
 from penstock.deployed import cache_directory, check_bytes, with_digest
@@ -20,7 +19,7 @@ from penstock.repository.core_engine import CoreEngine
 from penstock.repository.deployed import DIGEST_PARAMETER, DeployedModels
 from penstock.repository.layout import find_model
 from penstock.repository.manager import ModelManager
-from penstock.wiring import repository_settings
+from penstock.wiring import make_core, repository_settings
 
 if TYPE_CHECKING:
     from penstock.jobs.manager import JobManager

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.app import make_core
 from penstock.codec import ModelConfig
 from penstock.config import ServerConfig
 from penstock.errors import ConfigError, CoreError, FailedPreconditionError
 from penstock.repository.core_engine import CoreEngine
 from penstock.repository.loader import ModelLoader
 from penstock.repository.serving import tensor_metadata
-from penstock.wiring import repository_settings
+from penstock.wiring import make_core, repository_settings
 
 if TYPE_CHECKING:
     from penstock.store.pushing import Inspection

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.engine_options import engine_builder, engine_directory
+from penstock.access.door import access_policy
+from penstock.core import Core
+from penstock.engine_options import engine_builder, engine_directory, engine_options
 from penstock.engines import FLAVOURS, EngineCache, EngineCacheSettings, operations_of
 from penstock.errors import ConfigError
 from penstock.operations import OperationCounter
@@ -24,11 +26,11 @@ from penstock.scaling.policy import PolicySettings
 
 if TYPE_CHECKING:
     from penstock.config import ServerConfig
-    from penstock.core import Core
     from penstock.deployed import StoreService
 
 __all__ = [
     "PLUGINS",
+    "make_core",
     "make_instance_scaler",
     "make_models",
     "make_poller",
@@ -36,6 +38,24 @@ __all__ = [
 ]
 
 PLUGINS = Path(__file__).parent / "backends"
+
+
+def make_core(config: ServerConfig) -> Core:
+    """The core with its backends and engines at hand."""
+    directories = [str(PLUGINS), *(str(each) for each in config.backend_directory)]
+    core = Core(
+        backend_directories=directories,
+        max_inflight_requests=config.max_inflight_requests,
+        max_request_bytes=config.max_message_bytes,
+        max_background_bytes=(config.max_buffered_bytes + 1) // 2,
+        max_response_bytes=config.max_message_bytes,
+        allow_client_shm=config.allow_client_shm,
+        max_waiting_requests=config.model_load_queue_size,
+        access=access_policy(config),
+    )
+    for backend, values in engine_options(config).items():
+        core.engine.set_backend_options(backend, values)
+    return core
 
 
 def make_models(config: ServerConfig, core: Core, on_change: Callable[[], None]) -> ModelManager:

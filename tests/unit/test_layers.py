@@ -239,6 +239,14 @@ def test_gateway_checker_reports_the_server(tmp_path: Path) -> None:
     assert len(gateway_faults(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "heavy"), [("penstock.store.store", "alembic"), ("penstock.stored", "penstock.app")]
+)
+def test_commands_of_the_store_start_without_what_few_use(name: str, heavy: str) -> None:
+    code = f"import sys, {name}; assert '{heavy}' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("name", sorted(LIGHT_OF_THE_GATEWAY))
 def test_server_starts_without_the_gateways_libraries(name: str) -> None:
     heavy = "{'starlette', 'orjson', 'numpy', 'grpc'}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from penstock.store.failures import RefusedError
+
+if TYPE_CHECKING:  # Alembic takes a third of a command's start, and few commands need it
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 __all__ = ["HEAD", "ensure_current", "migrate", "upgrade"]
 
@@ -60,7 +61,7 @@ def _revision(connection: Connection) -> str | None:
     Raises:
         RefusedError: it is one that is not known, or the tables are something else's.
     """
-    revision = MigrationContext.configure(connection).get_current_revision()
+    revision = _recorded_revision(connection)
     if revision == HEAD:
         return revision
     if revision is not None:
@@ -72,20 +73,34 @@ def _revision(connection: Connection) -> str | None:
     return None
 
 
+def _recorded_revision(connection: Connection) -> str | None:
+    """What Alembic has written down; None: it was never here, or has gone back to the beginning."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
 def migrate(connection: Connection, revision: str) -> None:
     """Goes up or down to a revision; "base" is empty."""
+    from alembic import command
+
     config = _config()
     config.attributes["connection"] = connection
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = _recorded_revision(connection)
     is_down = revision == "base" or (current is not None and revision < current)
     (command.downgrade if is_down else command.upgrade)(config, revision)
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     return config
 
 
 def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config())
