@@ -7,7 +7,10 @@ notes each copy; clients' memory on them is POSIX shared memory.
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Event, Thread
 
@@ -23,6 +26,7 @@ from penstock_client import Client, CudaMemory, RetryPolicy, UnavailableError
 
 ONCE = RetryPolicy(max_attempts=1)
 FAKE_MEMORY = "penstock-fake-gpu-"
+PATIENCE_S = 60
 
 
 class Server:
@@ -31,15 +35,20 @@ class Server:
         self.copies = copies
         self._pid = started.pid
 
-    def worker(self) -> psutil.Process | None:
-        """The process of the GPU; None while there is none."""
-        children = psutil.Process(self._pid).children(recursive=True)
-        found = [each for each in children if each.name().startswith("penstock_device")]
-        return found[0] if found else None
+    def worker_pid(self) -> int:
+        """The process of the GPU; 0 while there is none."""
+        for each in psutil.Process(self._pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if each.name().startswith("penstock_device"):
+                    return int(each.pid)
+        return 0
+
+    def has_another_worker(self, pid: int) -> bool:
+        return self.worker_pid() not in {0, pid}
 
     def worker_has_memory_open(self) -> bool:
-        worker = self.worker()
-        return worker is not None and FAKE_MEMORY in Path(f"/proc/{worker.pid}/maps").read_text()
+        pid = self.worker_pid()
+        return pid != 0 and FAKE_MEMORY in Path(f"/proc/{pid}/maps").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +157,12 @@ def test_many_clients_at_once_each_get_their_own(
     assert wrong == []
 
 
+def until(condition: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up
+
+
 def run_all(threads: Iterator[Thread]) -> None:
     started = list(threads)
     for thread in started:
@@ -177,15 +192,15 @@ def test_kills_of_the_worker_lose_no_request_and_the_next_one_opens_anew(
                     outcomes.append("right" if is_right else "wrong")
 
     def kill() -> None:
-        for _ in range(3):
-            while not (worker := server.worker()) or not server.worker_has_memory_open():
-                pass
-            os.kill(worker.pid, signal.SIGKILL)
-            while (found := server.worker()) is None or found.pid == worker.pid:
-                pass
-        while not server.worker_has_memory_open():
-            pass
-        ended.set()
+        try:
+            for _ in range(3):
+                until(server.worker_has_memory_open)
+                killed = server.worker_pid()
+                os.kill(killed, signal.SIGKILL)
+                until(partial(server.has_another_worker, killed))
+            until(server.worker_has_memory_open)
+        finally:
+            ended.set()
 
     threads = [Thread(target=kill), *(Thread(target=work, args=(each,)) for each in range(4))]
     run_all(iter(threads))

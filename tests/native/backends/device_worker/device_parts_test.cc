@@ -164,6 +164,27 @@ TEST_F(DevicePartsTest, ProcessThatIsStartedAnew_OpensAnew) {
   EXPECT_FALSE(client.IsOpenIn(pid));
 }
 
+TEST_F(DevicePartsTest, ProcessThatIsStartedAnew_OpensInputsAndOutputsEachForItself) {
+  Load();
+  ClientMemory client(kMemoryBytes);
+  ASSERT_TRUE(instance_->Reaches(*client.memory));
+  const RowBatch batch(5, 3, kPlanWidth);
+  const std::vector<size_t> wanted = {0, 1};
+  std::vector<BatchInput> inputs = batch.Inputs();
+  const auto x = inputs[0].tensor.data;
+  client.Put(x);
+  KillAndAwaitAnother();
+  const std::vector<OutputPart> out = {{0, 0, 3, true, {client.memory, 512, x.size()}}};
+  EXPECT_TRUE(instance_->ExecuteParts(inputs, wanted, {{}, out}, &outputs_).ok());
+  EXPECT_TRUE(batch.IsRight(outputs_));
+  KillAndAwaitAnother();
+  inputs[0].tensor.data = {};
+  const std::vector<InputPart> in = {{0, {}, {client.memory, 0, x.size()}}};
+  outputs_.clear();
+  EXPECT_TRUE(instance_->ExecuteParts(inputs, wanted, {in, {}}, &outputs_).ok());
+  EXPECT_TRUE(batch.IsRight(outputs_));
+}
+
 TEST_F(DevicePartsTest, ProcessThatIsStartedAnewAndDoesNotReach_FailsTheBatchAlone) {
   Load();
   ClientMemory client(kMemoryBytes);
