@@ -121,6 +121,35 @@ TEST_F(DeviceRunTest, ShortageOfTheServer_FailsItsBatchAlone) {
   EXPECT_EQ(WorkerPid(*instance), pid);
 }
 
+TEST_F(DeviceRunTest, ShortageOfTheServer_FailsALoadAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  {
+    const NoDescriptors none;
+    EXPECT_FALSE(workers_.Load("device_fixture", {}, FixtureLoad("n")).ok());
+    EXPECT_FALSE(model->CreateInstance({"j"}).ok());
+    EXPECT_EQ(*RunRow(*instance, {3}), std::vector<float>{3});
+  }
+  const auto other = MustLoad(workers_, FixtureLoad("n"));
+  EXPECT_EQ(WorkerPid(*MustMake(*other)), pid);
+}
+
+TEST_F(DeviceRunTest, ShortageOfTheServer_FailsAScrapeAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m", {{"uses", "10"}}));  // more than a slab
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  {
+    const NoDescriptors none;
+    AwaitThat([&] {
+      model->device_use();
+      return std::stoi(AboutWorker(*instance, "asked")) > 2;  // it has been told twice
+    });
+  }
+  AwaitThat([&] { return model->device_use().size() == 10; });
+  EXPECT_EQ(WorkerPid(*instance), pid);
+}
+
 // How often a worker has been asked what its model uses, which nobody looks at: once, as an instance
 // was made, and as batches are run.
 TEST(DeviceUseTest, Worker_IsAskedBeforeAnybodyLooks) {
