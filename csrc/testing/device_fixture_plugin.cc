@@ -9,9 +9,10 @@
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
-// "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang",
-// "change" (another signature), "wait" (until it says something else); anything else, or none, is
-// well.
+// "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
+// signature), "throw", "wait" (until it says something else); anything else, or none,
+// is well. Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, and
+// that so many batches ran there. Parameter `instances`, where it is "throw": making one throws.
 //
 // Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky
 // error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
@@ -45,6 +46,7 @@ namespace {
 
 std::atomic<bool> g_is_lost{false};
 std::atomic<int> g_pinned{0};  // pieces of memory that are
+std::atomic<int> g_asked{0};   // how often what is used was asked for
 
 [[noreturn]] void Crash() {
   signal(SIGSEGV, SIG_DFL);  // a sanitizer would make an exit of it
@@ -102,7 +104,7 @@ std::string AboutProcess(const LoadOptions& options) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes it
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   std::string text = StrCat("pid=", getpid(), " visible=", visible == nullptr ? "-" : visible,
-                            " pinned=", g_pinned.load());
+                            " pinned=", g_pinned.load(), " asked=", g_asked.load());
   for (const auto& [name, value] : options.parameters) text += StrCat(" ", name, "=", value);
   return text + " ";
 }
@@ -119,15 +121,17 @@ Status Misbehave(int how, const LoadOptions& options) {
   return how == -9 ? Internal(AboutProcess(options)) : Status::Ok();
 }
 
-// Threading: as BackendInstance. Ownership: borrows the options, which are its model's.
+// Threading: as BackendInstance. Ownership: borrows what is its model's.
 class EchoInstance : public BackendInstance {
  public:
-  explicit EchoInstance(const LoadOptions& options) : options_(options) {}
+  EchoInstance(const LoadOptions& options, std::atomic<uint64_t>& runs)
+      : options_(options), runs_(runs) {}
 
   bool is_available() const override { return !g_is_lost.load(); }
 
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
+    ++runs_;
     if (FirstValue(inputs) == -4) g_is_lost = true;
     if (g_is_lost) return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress");
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
@@ -149,6 +153,7 @@ class EchoInstance : public BackendInstance {
 
  private:
   const LoadOptions& options_;
+  std::atomic<uint64_t>& runs_;
 };
 
 class EchoModel : public BackendModel {
@@ -159,13 +164,24 @@ class EchoModel : public BackendModel {
                    {{"OUTPUT0", DataType::kFp32, {-1, -1}}}} {}
 
   const ModelSignature& signature() const override { return signature_; }
+  std::vector<DeviceUse> device_use() const override {
+    ++g_asked;
+    const auto count = options_.parameters.find("uses");
+    if (count == options_.parameters.end()) return {};
+    DeviceUse use;
+    use.name = std::string(8000, 'x');
+    use.uncaptured_runs = runs_;
+    return {std::stoul(count->second), use};
+  }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    return std::unique_ptr<BackendInstance>(std::make_unique<EchoInstance>(options_));
+    if (options_.parameters.contains("instances")) throw std::runtime_error("deliberate exception");
+    return std::unique_ptr<BackendInstance>(std::make_unique<EchoInstance>(options_, runs_));
   }
 
  private:
   const LoadOptions options_;
   const ModelSignature signature_;
+  std::atomic<uint64_t> runs_ = 0;
 };
 
 // A plan's, but for the trouble. Ownership: borrows the GPU, and the options, which are its model's.
@@ -247,6 +263,7 @@ class DeviceFixture : public Backend {
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "lost") return Unavailable("deliberate loss");
     if (how == "reject") return InvalidArgument("deliberate rejection");
+    if (how == "throw") throw std::runtime_error("deliberate exception");
     if (how == "crash") Crash();
     if (how == "hang") Hang();
     const auto kind = options.parameters.find("kind");

@@ -38,6 +38,7 @@ struct DeviceWorkerOptions {
   LineRelayOptions lines;
   // For a process to close a client's memory: more than it gives a batch of its device.
   int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
+  int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
 };
 
 class WorkerPart;
@@ -66,22 +67,24 @@ class WorkerPart {
   enum class State { kWanted, kMaking, kReady, kFailed, kGone };
 
   // A connection of one life of the process.
-  struct Link : std::enable_shared_from_this<Link> {
+  struct Link {
     Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
         : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
     const std::shared_ptr<WorkerSession> session;
     const PacketSocket socket;
     BatchChannel channel;
+    bool is_asked = false;  // what the model uses, and has not answered; under its run_mu_
   };
 
   const WorkerPartOptions options_;
   DeviceDescription description_;  // constant once it was ready
 
-  Mutex run_mu_;  // one batch, or question, at a time; before the worker's mu_
+  // One batch, or question, at a time; an instance's before its model's, before the worker's mu_.
+  Mutex run_mu_;
   uint64_t batches_ GUARDED_BY(run_mu_) = 0;
   // Of a model.
   std::vector<DeviceUse> uses_ GUARDED_BY(run_mu_);  // as last told
-  std::weak_ptr<Link> asked_ GUARDED_BY(run_mu_);    // where an answer has yet to come
+  std::atomic<int64_t> asked_ns_ = 0;                // when that was asked for last
 
   // Guarded by the worker's mu_.
   uint64_t id_ = 0;
@@ -117,9 +120,9 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
 
   // Whether Run would find it.
   bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
-  // What a model uses of the device, as the worker says now, or said last where it does not at once.
-  // Blocking: for kUseWaitNs at most, and not again until that answer has come.
-  std::vector<DeviceUse> device_use(WorkerPart& part) EXCLUDES(mu_);
+  // What a model uses of the device, as the worker said last; takes what it has said since, and asks
+  // anew. The answer is not waited for: Run asks, too, now and then.
+  std::vector<DeviceUse> device_use(WorkerPart& model) EXCLUDES(mu_);
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
 
@@ -141,7 +144,6 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   using Link = WorkerPart::Link;
   using State = WorkerPart::State;
 
-  static constexpr int64_t kUseWaitNs = 20'000'000;
   static constexpr const char* kDoesNotEnd = "was killed and does not end";
 
   // By an end of the process.
@@ -175,8 +177,9 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
 
   // In device_use.
-  void Ask(Part& part, Link& link) REQUIRES(part.run_mu_);
-  Status TakeUse(Part& part, Link& link, const WorkerPacket& packet) REQUIRES(part.run_mu_);
+  void Ask(Part& model, Link& link) REQUIRES(model.run_mu_);
+  Status TakeUses(Part& model, Link& link) REQUIRES(model.run_mu_);
+  Status TakeUse(Part& model, Link& link, const WorkerPacket& packet) REQUIRES(model.run_mu_);
 
   // In Forget. INVALID_ARGUMENT, DEADLINE_EXCEEDED: why the process is to end; UNAVAILABLE: it does.
   Status AwaitForgotten(const PacketSocket& socket, uint64_t memory) const REQUIRES(forget_mu_);

@@ -1,7 +1,5 @@
 // DeviceWorker, as far as its callers' threads go: parts, batches, clients' memory, and what a model uses.
 
-#include <poll.h>
-
 #include <algorithm>
 #include <exception>
 #include <utility>
@@ -94,57 +92,50 @@ bool DeviceWorker::is_ready(const WorkerPart& part) const {
   return part.state_ == State::kReady;
 }
 
-// In device_use.
+// What a model uses.
 
-std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& part) {
-  MutexLock run(part.run_mu_);
-  const auto link = Current(part);
-  if (link.ok()) Ask(part, **link);
-  for (DeviceUse& use : part.uses_) {  // what a process had went with it
+std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& model) {
+  MutexLock run(model.run_mu_);
+  model.asked_ns_ = NowNs();
+  const auto link = Current(model);
+  if (link.ok()) Ask(model, **link);
+  for (DeviceUse& use : model.uses_) {  // what a process had went with it
     if (!link.ok()) use.memory_bytes = use.graph_bytes = 0;
   }
-  return part.uses_;
+  return model.uses_;
 }
 
-void DeviceWorker::Ask(Part& part, Link& link) {
-  int64_t until_ns = NowNs();  // who was kept waiting before is not again
-  if (part.asked_.lock().get() != &link) {
-    if (!link.socket.TrySend({.kind = WorkerPacketKind::kUse})) return;
-    part.asked_ = link.weak_from_this();
-    until_ns += kUseWaitNs;
+void DeviceWorker::Ask(Part& model, Link& link) {
+  const Status taken = TakeUses(model, link);
+  if (!taken.ok()) {
+    Kill(link.session, StrCat("was killed, for it broke the protocol: ", taken.message()));
+  } else if (!link.is_asked) {
+    link.is_asked = link.socket.TrySend({.kind = WorkerPacketKind::kUse});
   }
-  Status status;
-  for (int packets = 0; status.ok() && !part.asked_.expired(); ++packets) {
-    if (packets > 0 && NowNs() >= until_ns) return;
-    pollfd answer{link.socket.fd(), POLLIN, 0};
-    const int64_t left_ms = std::max<int64_t>((until_ns - NowNs()) / kNsPerMs, 0);
-    if (poll(&answer, 1, static_cast<int>(left_ms)) <= 0) return;
-    WorkerPacket packet;
-    switch (link.socket.Receive(/*wait=*/false, &packet)) {
-      case PacketSocket::Received::kPacket:
-        status = packets < kMostPacketsOfAUse ? TakeUse(part, link, packet)
-                                              : InvalidArgument("it never says what a model uses");
-        break;
-      case PacketSocket::Received::kGarbage:
-        status = InvalidArgument("a packet of another size");
-        break;
-      default:
-        return;
+}
+
+Status DeviceWorker::TakeUses(Part& model, Link& link) {
+  WorkerPacket packet;
+  for (int i = 0; link.is_asked && i < kMostPacketsOfAUse; ++i) {
+    const auto received = link.socket.Receive(/*wait=*/false, &packet);
+    if (received == PacketSocket::Received::kGarbage) {
+      return InvalidArgument("a packet of another size");
     }
+    if (received != PacketSocket::Received::kPacket) return Status::Ok();
+    PENSTOCK_RETURN_IF_ERROR(TakeUse(model, link, packet));
   }
-  if (status.ok()) return;
-  Kill(link.session, StrCat("was killed, for it broke the protocol: ", status.message()));
+  return link.is_asked ? InvalidArgument("it never says what a model uses") : Status::Ok();
 }
 
-Status DeviceWorker::TakeUse(Part& part, Link& link, const WorkerPacket& packet) {
+Status DeviceWorker::TakeUse(Part& model, Link& link, const WorkerPacket& packet) {
   if (packet.kind == WorkerPacketKind::kGrow) return link.channel.AnswerGrow(packet.size);
   if (packet.kind != WorkerPacketKind::kUsed) {
     return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
                                   " where it was asked for what a model uses"));
   }
   PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
-  PENSTOCK_ASSIGN_OR_RETURN(part.uses_, DecodeDeviceUses(body));
-  part.asked_.reset();
+  PENSTOCK_ASSIGN_OR_RETURN(model.uses_, DecodeDeviceUses(body));
+  link.is_asked = false;
   return Status::Ok();
 }
 
@@ -301,7 +292,11 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
     return AwaitEnd(part, *link,
                     StrCat("was killed, for the server ran out of memory for ", label));
   }
-  if (answers.ok()) return std::move((*answers)[0]);
+  if (answers.ok()) {
+    WorkerPart& model = *part.options_.model;
+    if (NowNs() - model.asked_ns_ >= options_.ask_every_ns) device_use(model);
+    return std::move((*answers)[0]);
+  }
   switch (answers.status().code()) {
     case StatusCode::kResourceExhausted:
       return Status(answers.status().code(), StrCat(label, ": ", answers.status().message()));

@@ -178,6 +178,7 @@ TEST_F(DeviceFaultTest, FirstLoads_FailAsTheyDo) {
         .status();
   };
   EXPECT_EQ(load("refuse").ToString(), "RESOURCE_EXHAUSTED: deliberate refusal");
+  EXPECT_EQ(load("throw").ToString(), "INTERNAL: a model's backend threw while loading it");
   EXPECT_EQ(kept->restarts(), 0);
   EXPECT_EQ(load("crash").ToString(),
             "UNAVAILABLE: model 'm' version 1: the worker of GPU 0 was killed by SIGSEGV while it "
@@ -189,6 +190,14 @@ TEST_F(DeviceFaultTest, FirstLoads_FailAsTheyDo) {
   AwaitAvailable(*kept, true);
   EXPECT_EQ(*RunRow(*kept, {3}), std::vector<float>{3});
   EXPECT_TRUE(load("well").ok());
+}
+
+TEST_F(DeviceFaultTest, InstanceWhoseMakingThrows_FailsAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m", {{"instances", "throw"}}));
+  EXPECT_EQ(model->CreateInstance({"i"}).status().ToString(),
+            "INTERNAL: model 'm' version 1 threw while making an instance");
+  const auto other = MustLoad(workers_, FixtureLoad("n"));
+  EXPECT_EQ(*RunRow(*MustMake(*other), {4}), std::vector<float>{4});
 }
 
 TEST_F(DeviceFaultTest, UnknownBackendAndDevice_AreReasons) {

@@ -121,6 +121,65 @@ TEST_F(DeviceRunTest, ShortageOfTheServer_FailsItsBatchAlone) {
   EXPECT_EQ(WorkerPid(*instance), pid);
 }
 
+TEST_F(DeviceRunTest, ShortageOfTheServer_FailsALoadAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  {
+    const NoDescriptors none;
+    EXPECT_FALSE(workers_.Load("device_fixture", {}, FixtureLoad("n")).ok());
+    EXPECT_FALSE(model->CreateInstance({"j"}).ok());
+    EXPECT_EQ(*RunRow(*instance, {3}), std::vector<float>{3});
+  }
+  const auto other = MustLoad(workers_, FixtureLoad("n"));
+  EXPECT_EQ(WorkerPid(*MustMake(*other)), pid);
+}
+
+TEST_F(DeviceRunTest, ShortageOfTheServer_FailsAScrapeAlone) {
+  const auto model = MustLoad(workers_, FixtureLoad("m", {{"uses", "10"}}));  // more than a slab
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);
+  {
+    const NoDescriptors none;
+    AwaitThat([&] {
+      model->device_use();
+      return std::stoi(AboutWorker(*instance, "asked")) > 2;  // it has been told twice
+    });
+  }
+  AwaitThat([&] { return model->device_use().size() == 10; });
+  EXPECT_EQ(WorkerPid(*instance), pid);
+}
+
+// How often a worker has been asked what its model uses, which nobody looks at: once, as an instance
+// was made, and as batches are run.
+TEST(DeviceUseTest, Worker_IsAskedBeforeAnybodyLooks) {
+  for (const auto& [ask_every_ns, times] : {std::pair{kNever, 1}, std::pair{int64_t{0}, 3}}) {
+    DeviceWorkerOptions options = WorkerOfTests();
+    options.ask_every_ns = ask_every_ns;
+    const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+    const auto model = MustLoadIn({worker}, FixtureLoad("m", {{"uses", "1"}}));
+    const auto instance = MustMake(*model);
+    AwaitThat([&, most = times] { return std::stoi(AboutWorker(*instance, "asked")) >= most; });
+  }
+}
+
+TEST_F(DeviceRunTest, StoppedWorker_IsShownAsItWas) {
+  const auto model = MustLoad(workers_, FixtureLoad("m", {{"uses", "1"}}));
+  const auto instance = MustMake(*model);
+  const pid_t pid = WorkerPid(*instance);  // by a batch
+  const auto runs = [&] {
+    const auto uses = model->device_use();
+    return uses.empty() ? 0 : uses[0].uncaptured_runs;
+  };
+  AwaitThat([&] { return runs() == 1; });
+  kill(pid, SIGSTOP);
+  AwaitThat([pid] { return IsStopped(pid); });
+  for (int i = 0; i < 1000; ++i) ASSERT_EQ(runs(), 1);
+  kill(pid, SIGCONT);
+  EXPECT_EQ(*RunRow(*instance, {3}), std::vector<float>{3});
+  AwaitThat([&] { return runs() == 2; });
+}
+
 TEST_F(DeviceRunTest, ModelsOfADevice_ShareAProcessAndRunAtOnce) {
   const ScratchDirectory scratch;
   const auto first = MustLoad(workers_, FixtureLoad("a", {{"file", scratch.File("go")}}));
@@ -168,7 +227,8 @@ TEST_F(DeviceRunTest, PlanOnAFakeGpu_IsServed) {
   EXPECT_EQ(model->signature().inputs.size(), 2);
   EXPECT_TRUE(MustMake(*model)->is_available());
   EXPECT_EQ(model->runs_on(), "GPU 3 (Fake GPU)");
-  const auto uses = model->device_use();
+  std::vector<DeviceUse> uses;
+  AwaitThat([&] { return !(uses = model->device_use()).empty(); });
   ASSERT_EQ(uses.size(), 1);
   EXPECT_EQ(uses[0].id, 3);
   EXPECT_EQ(uses[0].name, "Fake GPU");
