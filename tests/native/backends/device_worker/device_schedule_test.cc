@@ -13,8 +13,8 @@
 namespace penstock {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kSchedules = 100;  // a process takes ten times as long to start
+#if defined(PENSTOCK_ADDRESS_SANITIZER) || defined(__SANITIZE_THREAD__)
+constexpr int kSchedules = 300;  // a process takes ten times as long to start
 #else
 constexpr int kSchedules = 1000;
 #endif
