@@ -1,5 +1,7 @@
 // DeviceWorker, as far as its callers' threads go: parts, batches, clients' memory, and what a model uses.
 
+#include <poll.h>
+
 #include <algorithm>
 #include <exception>
 #include <utility>
