@@ -1,4 +1,5 @@
-// DeviceWorker, as far as its callers' threads go: parts, batches, clients' memory, and what a model uses.
+// DeviceWorker, as far as its callers' threads go: parts, batches, clients' memory, and what a model
+// uses.
 
 #include <poll.h>
 
