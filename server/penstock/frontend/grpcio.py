@@ -144,7 +144,6 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", config.grpc_keepalive_timeout_ms),
         # Else no ping is given up before a minute has passed.
         ("grpc.http2.ping_timeout_ms", config.grpc_keepalive_timeout_ms),
-        # Else no ping is given up before a minute has passed.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.absolute_max_metadata_size", config.max_header_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", config.grpc_min_ping_interval_ms),

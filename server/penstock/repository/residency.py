@@ -335,8 +335,12 @@ class Residency:
 
     def _most_beside(self, name: str) -> int:
         """The same while what serves of the model goes on, and what came with it."""
-        stay = sum(each.size_bytes for each in self._residents.all if self._stays(name, each))
-        return self._most(name) - stay
+        stay = (
+            each.size_bytes
+            for each in self._residents.all
+            if self._stays(name, each) and (each.name == name or not each.is_pinned)
+        )
+        return self._most(name) - sum(stay)
 
     def _stays(self, name: str, resident: Resident) -> bool:
         """Whether a load of the model leaves it: as its own, or as what others got meanwhile."""

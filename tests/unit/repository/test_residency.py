@@ -194,6 +194,27 @@ async def test_loads_on_request_at_the_same_time_do_not_undo_each_other(tmp_path
         assert served(engine) == {refused}
 
 
+async def test_load_beside_one_of_a_pinned_model_waits_for_the_busy(tmp_path: Path) -> None:
+    for name, size in (("busy", 40), ("b", 50)):
+        add_model(tmp_path, name, config=takes(size))
+    add_model(tmp_path, "pinned", config=takes(30, pinned=True))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        await manager.load("busy")
+        engine.counters[engine.serving["busy"][0]] = busy = Looked()
+        opening = engine.hold("open", "pinned")
+        pinned = asyncio.create_task(manager.load("pinned"))
+        await asyncio.to_thread(engine.entered["open", "pinned"].wait)
+        b = asyncio.create_task(manager.load("b"))
+        await asyncio.sleep(0)  # it has been asked for
+        opening.set()
+        await pinned
+        await busy.looked.wait()
+        assert served(engine) == {"busy", "pinned"}
+        engine.counters.clear()
+        await b
+        assert served(engine) == {"b", "pinned"}
+
+
 async def test_load_that_waits_for_room_ends_with_an_unload(tmp_path: Path) -> None:
     async with full(tmp_path) as (manager, engine, busy):
         load = asyncio.create_task(manager.load("b"))
