@@ -6,6 +6,7 @@
 //   -3  Execute never returns               -7  Execute makes `file`.waiting, and waits for `file`
 //   -4  the device is lost                  -8  the process writes nonsense to its sockets
 //                                           -9  Execute fails INTERNAL with what the process is
+//  -11  the process reads nothing more from its connections, and answers
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
@@ -87,6 +88,10 @@ int FirstValue(std::span<const BatchInput> inputs) {
   return static_cast<int>(value);
 }
 
+void CloseConnections() {
+  for (int fd = 4; fd < 64; ++fd) shutdown(fd, SHUT_RD);  // but for the process's own
+}
+
 void SayNonsense(int first_fd, int end_fd) {
   for (int fd = first_fd; fd < end_fd; ++fd) send(fd, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -118,6 +123,7 @@ Status Misbehave(int how, const LoadOptions& options) {
   if (how == -6) return InvalidArgument("deliberate failure");
   if (how == -7) WaitForFile(options.parameters.at("file"));
   if (how == -8) SayNonsense(3, 64);
+  if (how == -11) CloseConnections();
   return how == -9 ? Internal(AboutProcess(options)) : Status::Ok();
 }
 

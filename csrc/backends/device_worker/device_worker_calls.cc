@@ -222,7 +222,7 @@ Result<uint64_t> DeviceWorker::AskReach(const Part& part, const std::shared_ptr<
   const Status sent = link->channel.SendWithBody(
       {.kind = WorkerPacketKind::kReach, .batch = known.id()}, EncodeMemory(memory));
   if (sent.code() == StatusCode::kResourceExhausted) return sent;
-  if (!sent.ok()) return AwaitEnd(part, *link, "was killed, for it takes no question");
+  if (!sent.ok()) return AwaitEnd(part, *link, "");
   const int64_t limit_ns = part.options_.execution_limit_ns;
   if (!link->socket.AwaitPacket(limit_ns == 0 ? kNever : NowNs() + limit_ns)) {
     return AwaitEnd(part, *link,
@@ -282,9 +282,7 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
   whole.input_parts = named.inputs;
   whole.output_parts = named.outputs;
   const Status sent = link->channel.SendRun(whole, ++part.batches_, arena, /*streams=*/false);
-  if (sent.code() == StatusCode::kUnavailable) {
-    return AwaitEnd(part, *link, StrCat("was killed, for ", sent.message()));
-  }
+  if (sent.code() == StatusCode::kUnavailable) return AwaitEnd(part, *link, "");
   PENSTOCK_RETURN_IF_ERROR(sent);
   const std::string& label = part.options_.label;
   const int64_t limit_ns = part.options_.execution_limit_ns;

@@ -109,6 +109,18 @@ TEST_F(DeviceFaultTest, WorkerThatIsKilledOrStopped_ComesBack) {
   EXPECT_EQ(*RunRow(*instance, {5}), std::vector<float>{5});
 }
 
+// As one does that is just ending: how is to be said then, and is not known yet.
+TEST_F(DeviceFaultTest, WorkerThatTakesNoBatch_IsGivenAMomentToEndByItself) {
+  const auto model = MustLoad(workers_, FixtureLoad("m"));
+  const auto instance = MustMake(*model);
+  EXPECT_EQ(*RunRow(*instance, {-11}), std::vector<float>{-11});
+  EXPECT_EQ(RunRow(*instance, {5}).status().ToString(),
+            "UNAVAILABLE: model 'm' version 1: the worker of GPU 0 was killed, for it closed a "
+            "connection while it ran the batch");
+  AwaitAvailable(*instance, true);
+  EXPECT_EQ(*RunRow(*instance, {5}), std::vector<float>{5});
+}
+
 TEST_F(DeviceFaultTest, WhileItsDeviceIsAway_AnotherTakesTheBatch) {
   const ScratchDirectory scratch;
   const auto model = MustLoad(
