@@ -123,6 +123,8 @@ void PacketSocket::SetSendLimit(int64_t limit_ns) const {
 
 void PacketSocket::CloseSending() const { shutdown(fd_.get(), SHUT_WR); }
 
+void PacketSocket::CloseReceiving() const { shutdown(fd_.get(), SHUT_RD); }
+
 void PacketSocket::Close() const { shutdown(fd_.get(), SHUT_RDWR); }
 
 }  // namespace penstock

@@ -40,6 +40,9 @@ class PacketSocket {
   void SetSendLimit(int64_t limit_ns) const;
   // Nothing more will be sent: the other end reads what was, and then the end.
   void CloseSending() const;
+  // Whoever is in Receive or AwaitPacket returns at once, and so will whoever comes; the other end does
+  // not notice before it sends.
+  void CloseReceiving() const;
   // Whoever is in Receive or Send returns at once.
   void Close() const;
 

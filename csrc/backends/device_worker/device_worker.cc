@@ -388,6 +388,8 @@ void DeviceWorker::EndSession(const std::string& how) {
   for (const auto& part : parts_) {
     if (part->state_ != State::kFailed) EndPart(*part, how);
   }
+  // Wakes Forget, whoever holds the other end.
+  if (session_ != nullptr) session_->process().socket().CloseReceiving();
   session_.reset();
   left_.reset();
   last_end_ = how;

@@ -134,9 +134,9 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   // Whether an instance copies from and to that memory itself. It is asked once, and once again by
   // each process that is started after it; never where the memory is on another device.
   bool Reaches(WorkerPart& part, const ExportedMemory& memory) EXCLUDES(mu_);
-  // The memory of that number is no more: returns once the process has closed it. One that does not
-  // within the limit is killed, as one that hangs.
-  void Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory)
+  // The memory of that number is no more: returns once the process has closed it, has ended, or is
+  // left to end by itself. One that does not within the limit is killed, as one that hangs.
+  void Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory) noexcept
       EXCLUDES(forget_mu_, mu_);
 
  private:
@@ -183,6 +183,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
 
   // In Forget. INVALID_ARGUMENT, DEADLINE_EXCEEDED: why the process is to end; UNAVAILABLE: it does.
   Status AwaitForgotten(const PacketSocket& socket, uint64_t memory) const REQUIRES(forget_mu_);
+  // The process has ended, or nothing hurries its end.
+  bool IsOver(const std::shared_ptr<WorkerSession>& process) const EXCLUDES(mu_);
 
   // In Run and Reaches.
   struct NamedParts;

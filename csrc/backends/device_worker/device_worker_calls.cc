@@ -144,19 +144,25 @@ Status DeviceWorker::TakeUse(Part& model, Link& link, const WorkerPacket& packet
 
 // Clients' memory that goes.
 
-void DeviceWorker::Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory) {
+void DeviceWorker::Forget(const std::shared_ptr<WorkerSession>& process, uint64_t memory) noexcept {
   MutexLock forget(forget_mu_);
-  {
-    MutexLock lock(mu_);
-    if (left_ == process) return;  // nothing hurries it
-  }
-  const Status forgotten = AwaitForgotten(process->process().socket(), memory);
-  if (forgotten.ok()) return;
+  if (IsOver(process)) return;
   pollfd end{process->process().pid_fd(), POLLIN, 0};
-  const bool is_ending = forgotten.code() == StatusCode::kUnavailable;
-  if (is_ending && poll(&end, 1, kCloseGraceNs / kNsPerMs) > 0) return;
-  Kill(process, StrCat("was killed, for it ", forgotten.message()));
+  try {
+    const Status forgotten = AwaitForgotten(process->process().socket(), memory);
+    if (forgotten.ok() || IsOver(process)) return;
+    const bool is_ending = forgotten.code() == StatusCode::kUnavailable;
+    if (is_ending && poll(&end, 1, kCloseGraceNs / kNsPerMs) > 0) return;
+    Kill(process, StrCat("was killed, for it ", forgotten.message()));
+  } catch (const std::exception&) {  // there is no memory to say why
+    Kill(process, "was killed");     // nor is any needed for so short a text
+  }
   poll(&end, 1, kEndGraceNs / kNsPerMs);
+}
+
+bool DeviceWorker::IsOver(const std::shared_ptr<WorkerSession>& process) const {
+  MutexLock lock(mu_);
+  return session_ != process || left_ == process;
 }
 
 Status DeviceWorker::AwaitForgotten(const PacketSocket& socket, uint64_t memory) const {
@@ -335,6 +341,7 @@ Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::str
 
 void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
   left_ = session;
+  session->process().socket().CloseReceiving();  // wakes Forget
   last_end_ = kDoesNotEnd;
   for (const auto& each : parts_) {
     if (each->link_ != nullptr) each->link_->socket.Close();  // wakes who waits there

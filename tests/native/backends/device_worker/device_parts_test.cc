@@ -312,6 +312,29 @@ TEST_F(DevicePartsTest, ProcessThatDoesNotForget_IsKilledAsOneThatHangs) {
   EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
 }
 
+TEST_F(DevicePartsTest, ProcessThatIsLeftMeanwhile_IsNotWaitedForToForget) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.launch.end_signal = 0;  // as if the driver held it: to kill it does nothing
+  options.forget_limit_ns = int64_t{3600} * 1'000'000'000;
+  Load(0.1, std::move(options));
+  const pid_t pid = PlanPid(*instance_);
+  ClientMemory client(kMemoryBytes);
+  ASSERT_TRUE(instance_->Reaches(*client.memory));
+  kill(pid, SIGSTOP);
+  AwaitThat([pid] { return IsStopped(pid); });
+  std::thread forgets([&] { client.memory.reset(); });
+  const RowBatch batch(6, 2, kPlanWidth);
+  EXPECT_EQ(batch.Run(*instance_, &outputs_).code(), StatusCode::kUnavailable);
+  forgets.join();
+  EXPECT_EQ(worker_->restarts(), 0);
+  kill(pid, SIGKILL);
+  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
+  const pid_t last = PlanPid(*instance_);
+  instance_.reset();
+  model_.reset();
+  kill(last, SIGKILL);
+}
+
 TEST_F(DevicePartsTest, MemoryThatOutlivesItsWorker_GoesByItself) {
   Load();
   ClientMemory client(kMemoryBytes);
