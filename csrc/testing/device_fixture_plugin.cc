@@ -19,7 +19,8 @@
 // error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
 // `asked_file` gets a line for each client's memory that it is asked whether it reaches; `reach_file`
 // says how that goes: "no", "hang", "crash", "nonsense" (in place of an answer), "mumble" (on the
-// process's own socket, where none was asked); anything else, or none, is well.
+// process's own socket, where none was asked), "lose" (the device is lost as a memory is closed);
+// anything else, or none, is well.
 
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 #include <sys/mman.h>
@@ -209,6 +210,7 @@ class PlanInstance : public BackendInstance {
     if (how == "crash") Crash();
     if (how == "nonsense") SayNonsense(3, 64);
     if (how == "mumble") SayNonsense(3, 4);
+    if (how == "lose") gpu_.FailCall("CloseIpcMemory", 1, gpu::Error::kIllegalAddress);
     return plan_->Reaches(memory);
   }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,

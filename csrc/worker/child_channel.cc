@@ -29,9 +29,7 @@ ChildChannel::~ChildChannel() {
 
 void ChildChannel::SetPin(Pin pin) {
   pin_ = std::move(pin);
-  for (auto& [id, mapping] : slabs_) {
-    if (!mapping.is_for_outputs) mapping.pinned = pin_(mapping.memory);
-  }
+  for (auto& [id, mapping] : slabs_) PinInputs(mapping);
 }
 
 bool ChildChannel::ReceiveOne(WorkerPacket* packet) {
@@ -61,8 +59,14 @@ bool ChildChannel::Map(const WorkerPacket& packet, const OwnedFd& fd) {
   mapping.memory = {static_cast<uint8_t*>(data), packet.size};
   mapping.is_for_outputs = packet.value == 1;
   if (mapping.is_for_outputs) outputs_ = packet.slab;
-  if (pin_ && !mapping.is_for_outputs) mapping.pinned = pin_(mapping.memory);
+  PinInputs(mapping);
   return true;
+}
+
+// A page holds one message, which is read once.
+void ChildChannel::PinInputs(Mapping& mapping) {
+  if (!pin_ || mapping.is_for_outputs || mapping.memory.size() <= Slab::kPageBytes) return;
+  mapping.pinned = pin_(mapping.memory);
 }
 
 void ChildChannel::Unmap(uint32_t slab) {

@@ -34,7 +34,8 @@ class ChildChannel {
   ChildChannel(const ChildChannel&) = delete;
   ChildChannel& operator=(const ChildChannel&) = delete;
 
-  // Called for each slab of inputs that is mapped, also those that are: what it gives lives as long.
+  // Called for each slab of inputs that is mapped, also those that are, but for those of one page, which
+  // hold a message: what it gives lives as long.
   // Outputs are copied to their slabs by the CPU.
   using Pin = std::function<std::shared_ptr<void>(std::span<uint8_t>)>;
   void SetPin(Pin pin);
@@ -69,6 +70,7 @@ class ChildChannel {
   bool ReceiveOne(WorkerPacket* packet);
   bool Map(const WorkerPacket& packet, const OwnedFd& fd);
   void Unmap(uint32_t slab);
+  void PinInputs(Mapping& mapping);
 
   const PacketSocket socket_;
   std::map<uint32_t, Mapping> slabs_;

@@ -49,6 +49,15 @@ class AtEnd {
   const std::function<void()> run_;
 };
 
+// A client's memory, and what is done once it is closed.
+struct KnownMemory {
+  KnownMemory(std::function<void()> closed, const WorkerMemoryHandle& handle)
+      : at_end(std::move(closed)), memory(handle.handle, handle.device, handle.size, nullptr) {}
+
+  const AtEnd at_end;
+  const ExportedMemory memory;  // goes first
+};
+
 void SendFailed(ChildChannel& channel, const Status& status) {
   std::string text(status.message());
   text.resize(std::min(text.size(), kMaxWorkerTextBytes));
@@ -173,7 +182,7 @@ void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) 
   auto made = NoThrow<Result<Model>>("a model's backend", "loading it",
                                      [&] { return Load(channel, packet); });
   if (!made.ok()) {
-    EndIfLost("a load", made.status());
+    EndIfLost("a load", made.status().message());
     return SendFailed(channel, made.status());
   }
   const auto model = std::make_shared<Model>(*std::move(made));
@@ -218,7 +227,7 @@ void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packe
         model->label, ": a model that answers requests one by one runs in no device worker"));
   }
   if (!instance.ok()) {
-    EndIfLost(model->label, instance.status());
+    EndIfLost(model->label, instance.status().message());
     return SendFailed(channel, instance.status());
   }
   {
@@ -248,7 +257,7 @@ void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendI
     const Status status = NoThrow<Status>(model.label, "running a batch", [&] {
       return Execute(channel, *packet, model.model->signature(), instance, &outputs);
     });
-    if (!status.ok()) EndIfLost(model.label, status);
+    if (!status.ok()) EndIfLost(model.label, status.message());
     auto is_sent = status.ok() ? NoThrow<Result<bool>>(
                                      model.label, "sending outputs",
                                      [&] { return SendDone(channel, packet->batch, outputs); })
@@ -314,7 +323,7 @@ bool ChildServer::AnswerReach(ChildChannel& channel, const WorkerPacket& packet,
         return instance.Reaches(*LearnMemory(packet.batch, handle));
       });
   const bool is_yes = is_reached.ok() && *is_reached;
-  if (!is_yes) EndIfLost(model.label, Unavailable("a client's memory does not open"));
+  if (!is_yes) EndIfLost(model.label, "a client's memory does not open");
   return channel.Send(
       {.kind = WorkerPacketKind::kReached, .batch = packet.batch, .value = is_yes ? 1U : 0U});
 }
@@ -323,11 +332,13 @@ ChildServer::Memory ChildServer::LearnMemory(uint64_t id, const WorkerMemoryHand
   MutexLock lock(mu_);
   Memory& memory = memories_[id];
   if (memory != nullptr) return memory;
-  const auto close = [this, id](const ExportedMemory* gone) {
-    delete gone;
-    control_.Send({.kind = WorkerPacketKind::kForgotten, .batch = id});
-  };
-  memory = Memory(new ExportedMemory(handle.handle, handle.device, handle.size, nullptr), close);
+  const auto known = std::make_shared<KnownMemory>(
+      [this, id] {
+        EndIfLost("a client's memory", "it does not close");
+        control_.Send({.kind = WorkerPacketKind::kForgotten, .batch = id});
+      },
+      handle);
+  memory = Memory(known, &known->memory);
   return memory;
 }
 
@@ -351,13 +362,13 @@ void ChildServer::Forget(uint64_t id) {
   if (memory == nullptr) control_.Send({.kind = WorkerPacketKind::kForgotten, .batch = id});
 }
 
-void ChildServer::EndIfLost(const std::string& label, const Status& status) {
+void ChildServer::EndIfLost(std::string_view label, std::string_view why) {
   MutexLock lock(mu_);
   const bool is_lost =
       std::any_of(instances_.begin(), instances_.end(),
                   [](const BackendInstance* each) { return !each->is_available(); });
   if (!is_lost) return;
-  Log(LogLevel::kError, kLogName, StrCat("the device is lost; ", label, ": ", status.message()));
+  Log(LogLevel::kError, kLogName, StrCat("the device is lost; ", label, ": ", why));
   _exit(kDeviceLostExit);  // no destructor of a vendor's library gets to hang
 }
 

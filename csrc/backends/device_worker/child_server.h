@@ -58,7 +58,7 @@ class ChildServer {
   // Whoever has the memory last closes it, and tells the server.
   void Forget(uint64_t id) EXCLUDES(mu_);
   // Where any instance says that its device is lost there is nothing more to be done here.
-  void EndIfLost(const std::string& label, const Status& status) EXCLUDES(mu_);
+  void EndIfLost(std::string_view label, std::string_view why) EXCLUDES(mu_);
 
   const PacketSocket control_{OwnedFd(kWorkerSocketFd)};  // the process's own
   BackendRegistry backends_;                              // own synchronisation

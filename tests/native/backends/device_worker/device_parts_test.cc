@@ -107,6 +107,17 @@ TEST_F(DevicePartsTest, Instance_IsAskedOnceForEachMemory) {
   EXPECT_EQ(Asked(scratch_), 2);
 }
 
+TEST_F(DevicePartsTest, QuestionAboutAMemory_PinsNothing) {
+  Load();
+  RowBatch batch(1, 1, kPlanWidth);
+  batch.x[0] = -9;
+  ClientMemory client(kMemoryBytes);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(std::string(batch.Run(*instance_, &outputs_).message()), HasSubstr(" pinned=1 "));
+    ASSERT_TRUE(instance_->Reaches(*client.memory));
+  }
+}
+
 TEST_F(DevicePartsTest, MemoryThatGoes_IsClosedByThenAndAnotherIsAskedFor) {
   Load();
   const pid_t pid = PlanPid(*instance_);
@@ -294,6 +305,17 @@ TEST_F(DevicePartsTest, NonsenseWhereAMemoryIsForgotten_EndsTheProcess) {
   client.memory.reset();
   EXPECT_FALSE(client.IsOpenIn(pid));
   AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
+}
+
+TEST_F(DevicePartsTest, DeviceThatIsLostAsAMemoryIsClosed_EndsTheProcess) {
+  Load();
+  ClientMemory client(kMemoryBytes);
+  scratch_.Write("reach", "lose");
+  ASSERT_TRUE(instance_->Reaches(*client.memory));
+  client.memory.reset();
+  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
+  const RowBatch batch(6, 2, kPlanWidth);
+  EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
 }
 
 TEST_F(DevicePartsTest, ProcessThatDoesNotForget_IsKilledAsOneThatHangs) {
