@@ -176,7 +176,9 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
 
-  // In device_use.
+  // In device_use and Run.
+  void AskUsesIfDue(Part& model) noexcept EXCLUDES(model.run_mu_, mu_);
+  void AskUses(Part& model) REQUIRES(model.run_mu_) EXCLUDES(mu_);
   void Ask(Part& model, Link& link) REQUIRES(model.run_mu_);
   Status TakeUses(Part& model, Link& link) REQUIRES(model.run_mu_);
   Status TakeUse(Part& model, Link& link, const WorkerPacket& packet) REQUIRES(model.run_mu_);

@@ -99,13 +99,25 @@ bool DeviceWorker::is_ready(const WorkerPart& part) const {
 
 std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& model) {
   MutexLock run(model.run_mu_);
+  AskUses(model);
+  return model.uses_;
+}
+
+// The batch that it is asked after is answered, whatever comes of that.
+void DeviceWorker::AskUsesIfDue(Part& model) noexcept {
+  if (NowNs() - model.asked_ns_ < options_.ask_every_ns) return;
+  try {
+    MutexLock run(model.run_mu_);
+    AskUses(model);
+  } catch (const std::exception&) {  // no memory for the answer: the last one stays until the next
+  }
+}
+
+void DeviceWorker::AskUses(Part& model) {
   model.asked_ns_ = NowNs();
   const auto link = Current(model);
-  if (link.ok()) Ask(model, **link);
-  for (DeviceUse& use : model.uses_) {  // what a process had went with it
-    if (!link.ok()) use.memory_bytes = use.graph_bytes = 0;
-  }
-  return model.uses_;
+  if (link.ok()) return Ask(model, **link);
+  for (DeviceUse& use : model.uses_) use.memory_bytes = use.graph_bytes = 0;  // they went with it
 }
 
 void DeviceWorker::Ask(Part& model, Link& link) {
@@ -136,9 +148,9 @@ Status DeviceWorker::TakeUse(Part& model, Link& link, const WorkerPacket& packet
     return InvalidArgument(StrCat("a packet of kind ", static_cast<uint32_t>(packet.kind),
                                   " where it was asked for what a model uses"));
   }
+  link.is_asked = false;  // also where there is no memory for the answer
   PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
   PENSTOCK_ASSIGN_OR_RETURN(model.uses_, DecodeDeviceUses(body));
-  link.is_asked = false;
   return Status::Ok();
 }
 
@@ -300,8 +312,7 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
                     StrCat("was killed, for the server ran out of memory for ", label));
   }
   if (answers.ok()) {
-    WorkerPart& model = *part.options_.model;
-    if (NowNs() - model.asked_ns_ >= options_.ask_every_ns) device_use(model);
+    AskUsesIfDue(*part.options_.model);
     return std::move((*answers)[0]);
   }
   switch (answers.status().code()) {
