@@ -41,6 +41,7 @@ struct DeviceWorkerOptions {
   int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
 };
 
+class WorkerMemory;
 class WorkerPart;
 
 struct WorkerPartOptions {
@@ -132,7 +133,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   Result<WorkerAnswer> Run(WorkerPart& part, const WorkerBatch& batch, const BatchParts& parts,
                            SlabArena* arena) EXCLUDES(mu_);
   // Whether an instance copies from and to that memory itself. It is asked once, and once again by
-  // each process that is started after it; never where the memory is on another device.
+  // each process that is started after it, until two have ended when they were asked; never where the
+  // memory is on another device.
   bool Reaches(WorkerPart& part, const ExportedMemory& memory) EXCLUDES(mu_);
   // The memory of that number is no more: returns once the process has closed it, has ended, or is
   // left to end by itself. One that does not within the limit is killed, as one that hangs.
@@ -193,6 +195,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   // The memory's number there; 0: the instance does not reach it. It is asked where it was not yet.
   Result<uint64_t> AskReach(const Part& part, const std::shared_ptr<Link>& link,
                             const ExportedMemory& memory) REQUIRES(part.run_mu_);
+  Status EndAsked(const Part& part, const Link& link, const WorkerMemory& memory,
+                  const std::string& kill_how) EXCLUDES(mu_);
   Result<uint64_t> NameMemory(const Part& part, const std::shared_ptr<Link>& link,
                               const ExportedMemory& memory) REQUIRES(part.run_mu_);
   Result<NamedParts> NameParts(const Part& part, const std::shared_ptr<Link>& link,

@@ -240,24 +240,35 @@ Result<uint64_t> DeviceWorker::AskReach(const Part& part, const std::shared_ptr<
   const Status sent = link->channel.SendWithBody(
       {.kind = WorkerPacketKind::kReach, .batch = known.id()}, EncodeMemory(memory));
   if (sent.code() == StatusCode::kResourceExhausted) return sent;
-  if (!sent.ok()) return AwaitEnd(part, *link, "");
+  if (!sent.ok()) return EndAsked(part, *link, known, "");
   const int64_t limit_ns = part.options_.execution_limit_ns;
   if (!link->socket.AwaitPacket(limit_ns == 0 ? kNever : NowNs() + limit_ns)) {
-    return AwaitEnd(part, *link,
+    return EndAsked(part, *link, known,
                     StrCat("was killed, for it took longer than ", Seconds(limit_ns),
                            " s to open a client's memory for ", part.options_.label));
   }
   WorkerPacket packet;
   const auto received = link->socket.Receive(/*wait=*/false, &packet);
-  if (received == PacketSocket::Received::kClosed) return AwaitEnd(part, *link, "");
+  if (received == PacketSocket::Received::kClosed) return EndAsked(part, *link, known, "");
   if (received != PacketSocket::Received::kPacket || packet.kind != WorkerPacketKind::kReached ||
       packet.batch != known.id()) {
-    return AwaitEnd(part, *link,
+    return EndAsked(part, *link, known,
                     "was killed, for it broke the protocol: no answer where it was asked for a "
                     "client's memory");
   }
   known.SetAnswer(link, packet.value != 0);
   return packet.value != 0 ? known.id() : 0;
+}
+
+// One memory does not spend the restarts of all models.
+Status DeviceWorker::EndAsked(const Part& part, const Link& link, const WorkerMemory& memory,
+                              const std::string& kill_how) {
+  if (memory.CountEnd(link.session)) {
+    WriteLog(LogLevel::kError,
+             "a client's memory is not asked for any more, for two processes have ended when they "
+             "were: requests that lie there go through the host's");
+  }
+  return AwaitEnd(part, link, kill_how);
 }
 
 // Asked again where the process is another than said so before.

@@ -8,6 +8,8 @@
 namespace penstock {
 namespace {
 
+constexpr int kMostEnds = 2;  // of processes, by questions about one memory
+
 // By who owns them: an address may be another's later.
 template <typename A, typename B>
 bool IsSame(const std::weak_ptr<A>& a, const std::shared_ptr<B>& b) {
@@ -45,13 +47,23 @@ std::optional<bool> WorkerMemory::AnswerOf(const std::shared_ptr<const void>& co
   for (const Answer& answer : answers_) {
     if (IsSame(answer.connection, connection)) return answer.is_reached;
   }
-  return std::nullopt;
+  return ends_ < kMostEnds ? std::nullopt : std::optional(false);
 }
 
 void WorkerMemory::SetAnswer(const std::shared_ptr<const void>& connection, bool is_reached) const {
   MutexLock lock(mu_);
   std::erase_if(answers_, [](const Answer& each) { return each.connection.expired(); });
   answers_.push_back({connection, is_reached});
+}
+
+bool WorkerMemory::CountEnd(const std::shared_ptr<WorkerSession>& process) const {
+  MutexLock lock(mu_);
+  for (Told& told : told_) {
+    if (!IsSame(told.process, process) || told.has_ended) continue;
+    told.has_ended = true;
+    return ++ends_ == kMostEnds;
+  }
+  return false;
 }
 
 void WorkerMemory::Tell(const std::shared_ptr<DeviceWorker>& worker,

@@ -31,6 +31,9 @@ class WorkerMemory final : public ExportedMemory::Opened {
   std::optional<bool> AnswerOf(const std::shared_ptr<const void>& connection) const EXCLUDES(mu_);
   void SetAnswer(const std::shared_ptr<const void>& connection, bool is_reached) const
       EXCLUDES(mu_);
+  // The process ends, and was asked for the memory. True: it is the second; none is asked any more,
+  // for AnswerOf says no from now on.
+  bool CountEnd(const std::shared_ptr<WorkerSession>& process) const EXCLUDES(mu_);
   // The process is told of the memory from now on.
   void Tell(const std::shared_ptr<DeviceWorker>& worker,
             const std::shared_ptr<WorkerSession>& process) const EXCLUDES(mu_);
@@ -43,6 +46,7 @@ class WorkerMemory final : public ExportedMemory::Opened {
   struct Told {
     std::weak_ptr<DeviceWorker> worker;
     std::weak_ptr<WorkerSession> process;
+    bool has_ended = false;  // while it was asked
   };
 
   const uint64_t id_;
@@ -51,6 +55,7 @@ class WorkerMemory final : public ExportedMemory::Opened {
   // Guarded by mu_. Of those that are gone no more than there are.
   mutable std::vector<Answer> answers_ GUARDED_BY(mu_);
   mutable std::vector<Told> told_ GUARDED_BY(mu_);
+  mutable int ends_ GUARDED_BY(mu_) = 0;  // of processes, while they were asked
 };
 
 }  // namespace penstock

@@ -290,6 +290,26 @@ TEST_P(DeviceReachTroubles, EndTheProcessAndTheMemoryIsNotReached) {
   EXPECT_TRUE(batch.IsRight(outputs_));
 }
 
+TEST_P(DeviceReachTroubles, ByOneMemoryTwice_IsTheEndOfItsQuestions) {
+  Load(GetParam().limit_s);
+  ClientMemory client(kMemoryBytes);
+  scratch_.Write("reach", GetParam().how);
+  for (uint64_t ends = 1; ends <= 2; ++ends) {
+    EXPECT_FALSE(instance_->Reaches(*client.memory));
+    AwaitThat([&] { return worker_->restarts() == ends && instance_->is_available(); });
+  }
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(instance_->Reaches(*client.memory));
+  EXPECT_EQ(Asked(scratch_), 2);
+  scratch_.Write("reach", "well");
+  EXPECT_FALSE(instance_->Reaches(*client.memory));
+  EXPECT_EQ(worker_->restarts(), 2);
+  ClientMemory other(kMemoryBytes);
+  EXPECT_TRUE(instance_->Reaches(*other.memory));
+  const RowBatch batch(6, 2, kPlanWidth);
+  ASSERT_TRUE(Run(batch, &other).ok());
+  EXPECT_TRUE(batch.IsRight(outputs_));
+}
+
 INSTANTIATE_TEST_SUITE_P(Troubles, DeviceReachTroubles,
                          testing::Values(Trouble{"hangs", "hang", 0.2}, Trouble{"crashes", "crash"},
                                          Trouble{"writes_nonsense", "nonsense"}),
