@@ -6,8 +6,8 @@
 //   -3  Execute never returns               -7  Execute makes `file`.waiting, and waits for `file`
 //   -4  the device is lost                  -8  the process writes nonsense to its sockets
 //                                           -9  Execute fails INTERNAL with what the process is
-//  -11  the process reads nothing more from its connections, and answers
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
+//  -11  the process reads nothing more from its connections, and answers
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
 // "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
