@@ -55,6 +55,8 @@ async def answer(asked: Asked, name: str) -> tuple[str, float]:
 
 
 async def deployed(world: World, reference: str, **more: Any) -> Deployment:
+    for each in world.store.desired("prod")[1]:
+        await world.settled(each.target)
     return await world.settled(await asyncio.to_thread(world.deploy, reference, **more))
 
 

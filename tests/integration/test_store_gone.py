@@ -46,8 +46,9 @@ async def test_inference_goes_on_without_the_database_and_deployments_wait(
         world = World(opened, url, tmp_path)
         world.push(1.0)
         world.push(2.0)
-        world.deploy("m@1")
+        first = world.deploy("m@1")
         async with serving(world.config()) as asked:
+            assert (await world.settled(first)).status == "SERVING"
             port = asked.server.metrics_port
             assert await metric(port, "penstock_store_up") == 1
             with caplog.at_level(logging.INFO, "penstock.store"):

@@ -208,6 +208,15 @@ def test_lists_show_pointers_and_environments(store: Store) -> None:
     assert [each.version for each in store.versions("m", limit=1)] == [2]
 
 
+def test_reason_that_no_database_takes_is_told_as_far_as_it_can_be(store: Store) -> None:
+    push(store)
+    asked = store.deploy(ref("m@1"), "prod")
+    store.report(asked.id, "a", DeployStatus.FAILED, reason="no \udcff\0 file")
+    assert store.deployment(asked.id).reason == "no ? file"
+    assert store.deployment(asked.id).reports[0].reason == "no ? file"
+    assert store.log(model="m")[-1].details["reason"] == "no ? file"
+
+
 def test_server_is_heard_of_where_it_serves_and_nowhere_else(store: Store) -> None:
     push(store)
     push(store, content=b"2")

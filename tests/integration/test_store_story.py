@@ -45,8 +45,9 @@ def kinds(world: World, *wanted: str) -> list[tuple[str, int | None]]:
 
 async def test_two_versions_a_golden_request_that_fails_and_a_rollback(world: World) -> None:
     world.push(1.0, golden=1.0)
-    world.deploy("m@1")
+    first = world.deploy("m@1")
     async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
         assert await asked.answer() == ("1", 1.0)
         world.push(2.0, golden=2.0)
         assert (await world.settled(world.deploy("m@2"))).status == "SERVING"
@@ -160,8 +161,9 @@ async def test_interface_that_breaks_clients_is_refused_unless_allowed(small_wor
     world = small_world
     world.push(1.0)
     world.push(identity("FP64"))
-    world.deploy("m@1")
+    first = world.deploy("m@1")
     async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
         failed = await world.settled(world.deploy("m@2"))
         assert failed.status == "FAILED"
         assert failed.reason.startswith(
@@ -180,8 +182,9 @@ async def test_damaged_artifact_is_refused_quarantined_and_told(small_world: Wor
     world = small_world
     world.push(1.0)
     record = world.push(2.0)
-    world.deploy("m@1")
+    first = world.deploy("m@1")
     async with serving(world.config()) as asked:
+        assert (await world.settled(first)).status == "SERVING"
         sha256 = record.files[0].sha256
         blob = directory_of(world.store).root / "blobs" / sha256[:2] / sha256
         blob.chmod(0o644)
@@ -298,6 +301,9 @@ async def test_server_that_cannot_serve_what_others_do_says_so_and_is_not_ready(
         settings = world.config(server_name="b", exit_on_error=False, **small)
         async with serving(settings) as other:
             assert not other.server.app.readiness.is_ready
+            async with asyncio.timeout(60):
+                while len(world.store.deployment(deployment.id).reports) < 2:
+                    await asyncio.to_thread(world.store.deployment, deployment.id)
             found = world.store.deployment(deployment.id)
             assert found.status == "SERVING"
             assert [(status, reason[:21]) for _, status, reason, _, _ in found.reports] == [
@@ -316,8 +322,9 @@ async def test_version_that_another_server_refused_first_is_not_taken_up(
     world = small_world
     world.push(1.0)
     world.push(2.0)
-    world.deploy("m@1")
+    first = world.deploy("m@1")
     async with serving(world.config(server_name="a", store_poll_secs=3600.0)) as asked:
+        assert (await world.settled(first)).status == "SERVING"
         refused = world.deploy("m@2")
         world.store.report(refused.id, "b", DeployStatus.FAILED, reason="no memory")
         await asked.server.app.poller.poll()  # type: ignore[union-attr]

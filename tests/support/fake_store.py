@@ -36,7 +36,9 @@ class FakeStore:
     refusal: StoreError | None = None  # of what is written
     unknown: set[int] = field(default_factory=set)  # deployments that are not there any more
     gate: threading.Event | None = None  # that writing waits for
+    unfit: set[int] = field(default_factory=set)  # deployments whose reports cannot be written
     reports: list[tuple[int, str, str]] = field(default_factory=list)
+    told: SimpleQueue[tuple[int, str, str]] = field(default_factory=SimpleQueue)  # them, too
     heard: SimpleQueue[tuple[str, str]] = field(default_factory=SimpleQueue)
     refused: SimpleQueue[str] = field(default_factory=SimpleQueue)
 
@@ -67,7 +69,10 @@ class FakeStore:
         self._begin_to_write()
         if deployment_id in self.unknown:
             raise UnknownEntryError("no such deployment")
+        if deployment_id in self.unfit:
+            raise UnicodeEncodeError("utf-8", reason, 0, 1, "surrogates not allowed")
         self.reports.append((deployment_id, status.value, reason))
+        self.told.put(self.reports[-1])
 
     def hear(self, environment: str, server: str) -> None:
         self._begin_to_write()

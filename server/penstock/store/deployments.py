@@ -121,7 +121,7 @@ def report(
     connection.execute(select(models.c.id).where(models.c.name == found.model).with_for_update())
     environment_id = _lock(connection, found.environment)
     (found,) = deployments_of(connection, deployment_id=deployment_id)
-    reason = reason.replace("\0", "")  # which PostgreSQL does not take
+    reason = reason.replace("\0", "").encode(errors="replace").decode()  # no database takes all
     values = {
         "status": status.value,
         "reason": reason,

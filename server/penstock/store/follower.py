@@ -52,6 +52,7 @@ class StoreFollower:
     A model's deployments are done one after the other, the newest wins. What cannot be served is
     reported, and what served before serves on. While the store cannot be reached nothing changes;
     reports wait until it can. A model whose bytes cannot be had at start is missing until they can.
+    What fails while the server stops is neither remembered nor reported: the stop fails it.
 
     Threading: confined to the event loop, but for `wake`; the store is asked on a thread of
     its own. Ownership: its tasks and its thread, the reporter; borrows the store and the deployer.
@@ -105,8 +106,8 @@ class StoreFollower:
             raise StartupError(str(error)) from error
         while self._busy:
             await asyncio.gather(*self._busy.values())
-        await self._reporter.tell()
         if self._failures and self._settings.exit_on_error:
+            await self._reporter.tell()
             raise StartupError("; ".join(self._failures.values()))
         await self.poll()  # for what was asked for meanwhile
         if not (self._serving or self._absent or self._failures or self._counts["failed"]):
@@ -179,6 +180,8 @@ class StoreFollower:
         if self._stopping.is_set():
             return
         self._generation = generation
+        wanted = [each for pair in desired for each in (pair.target, pair.fallback)]
+        self._reporter.forget_all_but({each.id for each in wanted if each is not None})
         self._forget_all_but({each.target.model for each in desired})
         for each in desired:
             if each.target.model in self._busy:
@@ -233,7 +236,7 @@ class StoreFollower:
             del self._serving[model]
 
     async def _try(self, target: Deployment, previous: Deployment | None) -> bool | None:
-        """Whether it serves; None: its bytes could not be had, it is to be tried again."""
+        """Whether it serves; None: that is not known yet, it is to be tried again."""
         model = target.model
         serving = self._serving.get(model)
         if serving is not None and (serving.version, serving.digest) == _identity(target):
@@ -248,18 +251,16 @@ class StoreFollower:
             _log.info("deploying %s to environment '%s'", named, target.environment, extra=about)
         try:
             loaded = await self._deployer.deploy(target, previous)
-            self._blocked.pop(model, None)
-        except (StoreUnavailableError, NoRoomError) as error:
-            self._wait(target, error)
-            return None
-        except PenstockError as error:
-            reason = str(error).removeprefix(f"failed to load '{model}', ")
-            self._fail(target, reason)
-            return False
         except Exception as error:
-            _log.exception("deploying %s failed", named, extra=about)
-            self._fail(target, f"unexpected {type(error).__name__}")
+            if self._stopping.is_set():
+                _log.info("deploying %s ends as the server stops: %r", named, error, extra=about)
+                return None
+            if isinstance(error, (StoreUnavailableError, NoRoomError)):
+                self._wait(target, error)
+                return None
+            self._fail(target, error)
             return False
+        self._blocked.pop(model, None)
         self._serving[model] = _Serving(*_identity(target), loaded)
         self._failures.pop(model, None)
         self._absent.discard(model)
@@ -283,7 +284,11 @@ class StoreFollower:
         if is_room:
             self._reporter.report(target, DeployStatus.WAITING, reason=reason)
 
-    def _fail(self, target: Deployment, reason: str) -> None:
+    def _fail(self, target: Deployment, error: Exception) -> None:
+        reason = f"unexpected {type(error).__name__}"
+        is_foreseen = isinstance(error, PenstockError)
+        if is_foreseen:
+            reason = str(error).removeprefix(f"failed to load '{target.model}', ")
         self._blocked.pop(target.model, None)
         self._absent.discard(target.model)
         model, serving = target.model, self._serving.get(target.model)
@@ -293,7 +298,9 @@ class StoreFollower:
             self._failures[model] = f"{named} cannot be served: {reason}"
         goes_on = f"{model}@{serving.version} serves on" if serving else "nothing of it serves"
         about = {"model": model, "version": target.version}
-        _log.error("deploying %s failed, %s: %s", named, goes_on, reason, extra=about)
+        text = "deploying %s failed, %s: %s"
+        shown = None if is_foreseen else error
+        _log.error(text, named, goes_on, reason, extra=about, exc_info=shown)
         self._settle(target, DeployStatus.FAILED, reason=reason)
 
     def _settle(self, target: Deployment, status: DeployStatus, **told: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 from penstock.errors import PenstockError
-from penstock.store.failures import UnknownEntryError
+from penstock.store.failures import StoreUnavailableError, UnknownEntryError
 from penstock.store.followed import FollowedStore
 from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus
 from penstock.threads import Threads, end_tasks
@@ -17,7 +17,7 @@ from penstock.threads import Threads, end_tasks
 __all__ = ["StoreReporter", "is_set_within"]
 
 _FIRST_PAUSE_S = 1.0
-"""Before what failed is tried again; it doubles with every further failure."""
+"""Before what failed is tried again; it doubles each time that it was waited out."""
 
 _log = logging.getLogger("penstock.store")
 
@@ -55,7 +55,8 @@ class StoreReporter:
         self._server = server
         self._hear = partial(store.hear, environment, server)
         self._is_set_within = is_set_within
-        self._reports: dict[int, Callable[[], None]] = {}
+        self._reports: dict[int, Callable[[], None]] = {}  # that the store does not know
+        self._said: dict[int, tuple[str, str, str]] = {}  # of each deployment, whether sent or not
         self._waking = asyncio.Event()
         self._trouble = ""
         self._telling: asyncio.Task[None] | None = None
@@ -80,15 +81,25 @@ class StoreReporter:
         return len(self._reports)
 
     def report(self, target: Deployment, status: DeployStatus, **told: str) -> None:
-        """How a deployment fares; nothing where the store knows."""
-        known = [each for each in target.reports if each[0] == self._server]
+        """How a deployment fares; nothing where that was said last and is not lost.
+
+        What the store knows, as of when the target was read, may be older than what was said.
+        """
+        known = next((each[1:4] for each in target.reports if each.server == self._server), None)
         said = (status.value, told.get("reason", ""), told.get("digest", ""))
-        if target.status == status and known and known[0][1:4] == said:
+        is_kept = known == said or target.id in self._reports
+        if is_kept and self._said.get(target.id, known) == said:
             return
+        self._said[target.id] = said
         self._reports[target.id] = partial(
             self._store.report, target.id, self._server, status, **told
         )
         self.wake()
+
+    def forget_all_but(self, current: Collection[int]) -> None:
+        """Of other deployments there is nothing more to say than what waits to be sent."""
+        kept = {*current, *self._reports}
+        self._said = {number: said for number, said in self._said.items() if number in kept}
 
     async def tell(self) -> bool:
         """One try; whether the store now knows everything. Failures are logged once."""
@@ -106,13 +117,21 @@ class StoreReporter:
         return True
 
     async def _send_reports(self) -> None:
+        failures = []
         for number, report in list(self._reports.items()):
             try:
                 await self._threads.run(report)
             except UnknownEntryError as error:  # a deployment that is not there any more
                 _log.error("deployment %d cannot be reported: %s", number, error)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # of this one; others may be taken
+                failures.append(error)
+                continue
             if self._reports.get(number) is report:
                 del self._reports[number]
+        if failures:
+            raise failures[0]
 
     async def _tell_until_closed(self) -> None:
         pause_s = _FIRST_PAUSE_S
@@ -121,6 +140,7 @@ class StoreReporter:
             if await self.tell():
                 pause_s = _FIRST_PAUSE_S
                 await self._is_set_within(self._waking, HEARD_EVERY_S)
-            else:  # at random: many servers may have lost the same store
-                await self._is_set_within(self._waking, pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, HEARD_EVERY_S)
+                continue
+            part = random.uniform(0.5, 1.0)  # many servers may have lost the same store
+            is_woken = await self._is_set_within(self._waking, pause_s * part)
+            pause_s = _FIRST_PAUSE_S if is_woken else min(2 * pause_s, HEARD_EVERY_S)

@@ -96,8 +96,9 @@ async def test_start_falls_back_to_what_served(world: World) -> None:
     world.deployer.fail[2] = FailedPreconditionError("off")
     world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
     await world.follower.look()
+    world.follower.start()
     assert world.deployer.tried == [(2, 1), (1, None)]
-    assert (2, "FAILED", "off") in world.store.reports
+    assert await asyncio.to_thread(world.store.told.get) == (2, "FAILED", "off")
 
 
 async def test_start_fails_when_what_should_serve_does_not(world: World) -> None:
@@ -186,6 +187,54 @@ async def test_store_that_is_long_in_writing_holds_no_deployment_back(world: Wor
         assert world.follower.stats()["unreported"] == 2
     finally:
         world.store.gate.set()
+
+
+async def test_store_that_is_long_in_writing_holds_no_start_back(world: World) -> None:
+    world.store.gate = threading.Event()
+    world.deployer.fail[1] = NoRoomError("full")
+    world.store.ask(Desired(deployment(1, 1)))
+    try:
+        async with asyncio.timeout(30):
+            await world.follower.look()
+        world.follower.start()
+    finally:
+        world.store.gate.set()
+    assert await asyncio.to_thread(world.store.told.get) == (1, "WAITING", "full")
+    assert world.store.heard.qsize() == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FailedPreconditionError("golden request 'a' failed: shutting down"),
+        NoRoomError("full"),
+        StoreUnavailableError("gone"),
+        ZeroDivisionError(),
+    ],
+)
+async def test_failure_while_the_server_stops_is_none_of_the_deployment(
+    world: World, error: Exception
+) -> None:
+    world.store.ask(Desired(deployment(1, 1)))
+    await world.polls()
+    world.follower.start()
+    world.deployer.gate, world.deployer.fail[2] = asyncio.Event(), error
+    world.store.ask(Desired(deployment(2, 2), deployment(1, 1, "SERVING")))
+    await world.follower.poll()
+    world.follower.stop()
+    world.deployer.gate.set()
+    await asyncio.gather(*world.follower._busy.values())
+    assert world.deployer.tried == [(1, None), (2, 1)]
+    assert world.follower.stats()["is_up"] and world.follower.stats()["unreported"] == 0
+    assert world.follower.stats()["deployments"] == {"done": 1, "failed": 0}
+    assert world.store.reports == [(1, "SERVING", "")]
+
+
+async def test_what_was_said_of_deployments_that_are_over_is_forgotten(world: World) -> None:
+    for number in range(1, 9):
+        world.store.ask(Desired(deployment(number, number), deployment(number - 1, 1)))
+        await world.polls()
+    assert set(world.reporter._said) == {7, 8}
 
 
 async def test_deployment_is_tried_again_when_its_bytes_could_not_be_reached(world: World) -> None:
