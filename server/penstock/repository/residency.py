@@ -335,16 +335,12 @@ class Residency:
 
     def _most_beside(self, name: str) -> int:
         """The same while what serves of the model goes on, and what came with it."""
-        stay = (
-            each.size_bytes
-            for each in self._residents.all
-            if self._stays(name, each) and (each.name == name or not each.is_pinned)
-        )
-        return self._most(name) - sum(stay)
+        stay = sum(each.size_bytes for each in self._residents.all if self._stays(name, each))
+        return self._most(name) - stay
 
     def _stays(self, name: str, resident: Resident) -> bool:
-        """Whether a load of the model leaves it: as its own, or as what others got meanwhile."""
-        is_wished = resident.number >= self._asked.get(name, self.loads)
+        """Whether a load of the model leaves it: its own, or unpinned that others got meanwhile."""
+        is_wished = resident.number >= self._asked.get(name, self.loads) and not resident.is_pinned
         return (resident.name == name or is_wished) and self._serves(resident)
 
     def _refusal(self, name: str, needed: int) -> CoreError:
