@@ -13,8 +13,10 @@
 namespace penstock {
 namespace {
 
-#if defined(PENSTOCK_ADDRESS_SANITIZER) || defined(__SANITIZE_THREAD__)
-constexpr int kSchedules = 300;  // a process takes ten times as long to start
+#if defined(PENSTOCK_ADDRESS_SANITIZER)
+constexpr int kSchedules = 300;  // a process takes several times as long to start
+#elif defined(__SANITIZE_THREAD__)
+constexpr int kSchedules = 100;  // ten times
 #else
 constexpr int kSchedules = 1000;
 #endif
