@@ -1,4 +1,4 @@
-"""Threads: what blocks, off the event loop, and waited for at the end."""
+"""Threads: what blocks, off the event loop, and waited for at the end; tasks and events, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Threads", "end_tasks"]
+__all__ = ["Threads", "end_tasks", "is_set_within"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,3 +49,13 @@ async def end_tasks(*tasks: asyncio.Task[Any] | None) -> None:
     for task in begun:
         task.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event, and says whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

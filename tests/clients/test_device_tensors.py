@@ -6,11 +6,10 @@ on them is POSIX shared memory.
 
 import sys
 from collections.abc import Iterator
-from threading import Barrier, Thread
 
 import numpy as np
 import pytest
-from tests.support.device_tensors import ROW_BYTES, WIDTH, Copies, answer, rows_of
+from tests.support.device_tensors import ROW_BYTES, WIDTH, Copies, answer, rows_of, wrong_answers
 from tests.support.fake_cupy import FakeCupy
 from tests.support.fixture_models import WITH_FAKE_GPUS, write_plan
 from tests.support.server_process import served
@@ -97,32 +96,8 @@ def test_room_that_is_too_small_fails_its_request_and_stays_as_it_was(
     assert (memory.array("UINT8", (2 * ROW_BYTES,), 2048) == 7).all()
 
 
-def test_many_clients_at_once_each_get_their_own(
-    server: Server, client: Client, memory: CudaMemory
-) -> None:
-    """Batches of requests of both kinds: the row's number in the batch is in n."""
-    workers, rounds = 6, 20
-    wrong: list[object] = []
-    barrier = Barrier(workers)
-
-    def work(number: int) -> None:
-        on_gpu = number % 2 == 0
-        x, b = rows_of(1, 100.0 * number), np.full((1, 1), number, np.float32)
-        with Client(server.url) as own:
-            placed = memory.put(x, 128 * number) if on_gpu else x
-            outputs = {"y": memory.room(ROW_BYTES, 1024 + 128 * number) if on_gpu else None}
-            barrier.wait(timeout=60)
-            for _ in range(rounds):
-                result = own.infer("plan", {"x": placed, "b": b}, outputs={**outputs, "n": None})
-                if not (result["y"] == 2 * x + b + np.float32(result["n"][0])).all():
-                    wrong.append((number, result["y"].tolist()))
-
-    threads = [Thread(target=work, args=(number,)) for number in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+def test_many_clients_at_once_each_get_their_own(server: Server, memory: CudaMemory) -> None:
+    assert wrong_answers(server.url, memory) == []
 
 
 def test_unregistered_memory_is_not_found_and_the_model_goes_on(

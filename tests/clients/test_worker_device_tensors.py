@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from threading import Barrier, Event, Thread
+from threading import Event, Thread
 
 import numpy as np
 import psutil
 import pytest
-from tests.support.device_tensors import ROW_BYTES, Copies, answer, rows_of
+from tests.support.device_tensors import ROW_BYTES, Copies, answer, rows_of, run_all, wrong_answers
 from tests.support.fake_cupy import FakeCupy
 from tests.support.fixture_models import WITH_FAKE_GPUS, write_plan
 from tests.support.server_process import Served, served
@@ -133,42 +133,14 @@ def test_unregistered_memory_is_closed_in_the_worker_by_then(
         client.infer("plan", {"x": placed, "b": b})
 
 
-def test_many_clients_at_once_each_get_their_own(
-    server: Server, client: Client, memory: CudaMemory
-) -> None:
-    """Batches of requests of both kinds: the row's number in the batch is in n."""
-    workers, rounds = 6, 20
-    wrong: list[object] = []
-    barrier = Barrier(workers)
-
-    def work(number: int) -> None:
-        on_gpu = number % 2 == 0
-        x, b = rows_of(1, 100.0 * number), np.full((1, 1), number, np.float32)
-        with Client(server.url) as own:
-            placed = memory.put(x, 128 * number) if on_gpu else x
-            outputs = {"y": memory.room(ROW_BYTES, 1024 + 128 * number) if on_gpu else None}
-            barrier.wait(timeout=60)
-            for _ in range(rounds):
-                result = own.infer("plan", {"x": placed, "b": b}, outputs={**outputs, "n": None})
-                if not (result["y"] == 2 * x + b + np.float32(result["n"][0])).all():
-                    wrong.append((number, result["y"].tolist()))
-
-    run_all(Thread(target=work, args=(number,)) for number in range(workers))
-    assert wrong == []
+def test_many_clients_at_once_each_get_their_own(server: Server, memory: CudaMemory) -> None:
+    assert wrong_answers(server.url, memory) == []
 
 
 def until(condition: Callable[[], bool]) -> None:
     give_up = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up
-
-
-def run_all(threads: Iterator[Thread]) -> None:
-    started = list(threads)
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
 
 
 def test_kills_of_the_worker_lose_no_request_and_the_next_one_opens_anew(

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from penstock.errors import AbortedError, CoreError, StartupError
 from penstock.repository.changes import find_changes, find_vanished
 from penstock.repository.snapshot import ModelSnapshot, Snapshot
-from penstock.threads import Threads, end_tasks
+from penstock.threads import Threads, end_tasks, is_set_within
 
 __all__ = ["PolledModels", "RepositoryPoller", "Scanner"]
 
@@ -42,15 +42,6 @@ class Scanner(Protocol):
         """One model; without entries where there is none."""
 
 
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
 class RepositoryPoller:
     """Looks at the repositories again and again, and has stable changes followed.
 
@@ -69,7 +60,7 @@ class RepositoryPoller:
         models: PolledModels,
         scanner: Scanner,
         interval_s: float,
-        is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = _is_set_within,
+        is_set_within: Callable[[asyncio.Event, float], Awaitable[bool]] = is_set_within,
     ) -> None:
         """Does nothing yet.
 

@@ -14,8 +14,8 @@ from penstock.errors import PenstockError, StartupError
 from penstock.store.failures import NoRoomError, StoreError, StoreUnavailableError
 from penstock.store.followed import Deployer, FollowedStore
 from penstock.store.records import Deployment, DeployStatus, Desired
-from penstock.store.reporter import StoreReporter, is_set_within
-from penstock.threads import Threads, end_tasks
+from penstock.store.reporter import StoreReporter
+from penstock.threads import Threads, end_tasks, is_set_within
 
 __all__ = ["Deployer", "FollowedStore", "FollowerSettings", "StoreFollower"]
 

@@ -12,24 +12,14 @@ from penstock.errors import PenstockError
 from penstock.store.failures import StoreUnavailableError, UnknownEntryError
 from penstock.store.followed import FollowedStore
 from penstock.store.records import HEARD_EVERY_S, Deployment, DeployStatus
-from penstock.threads import Threads, end_tasks
+from penstock.threads import Threads, end_tasks, is_set_within
 
-__all__ = ["StoreReporter", "is_set_within"]
+__all__ = ["StoreReporter"]
 
 _FIRST_PAUSE_S = 1.0
 """Before what failed is tried again; it doubles each time that it was waited out."""
 
 _log = logging.getLogger("penstock.store")
-
-
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for an event, and says whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 class StoreReporter:
