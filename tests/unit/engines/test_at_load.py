@@ -243,7 +243,8 @@ def test_close_waits_for_no_start_and_leaves_no_child_of_one(onnx: Path, tmp_pat
     program = "import signal; signal.pause()"
     command = SlowCommand((sys.executable, "-c", program))
     command.asked, command.given = threading.Event(), threading.Event()
-    cache = EngineCache(EngineCacheSettings(tmp_path / "cache", command=command))
+    settings = EngineCacheSettings(tmp_path / "cache", limit_s=30.0, command=command)
+    cache = EngineCache(settings)
     with ThreadPoolExecutor() as threads:
         loading = threads.submit(cache.plan_of, onnx, LABEL, ModelConfig())
         command.asked.wait()
