@@ -7,25 +7,22 @@ logged.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from penstock.codec import ModelConfig
 from penstock.engines.build import FLAVOURS, BuildRequest
+from penstock.engines.building import BuildProcess, started
 from penstock.engines.key import ShapeRange
 from penstock.engines.profiles import default_buckets, parse_range
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
@@ -33,8 +30,6 @@ from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 SHAPE_PREFIX = "shape:"
 """Of parameters that say how far an open input goes: shape:ids = 16:128:512."""
 _PLAN_FILE = "model.plan"
-_MAX_ANSWER_BYTES = 1 << 20
-_TAIL_BYTES = 2000
 
 _log = logging.getLogger("penstock.engines")
 
@@ -46,6 +41,7 @@ class EngineCacheSettings:
     Attributes:
         directory: holds one directory per model, batch sizes and flavour.
         limit_s: a build that takes longer is ended.
+        end_s: how long one that was killed is waited for.
         command: of the child, without its argument; nothing is imported from the directory that
             the server runs in.
         flavour: the Python package that builds.
@@ -55,6 +51,7 @@ class EngineCacheSettings:
     limit_s: float = 3600.0
     command: Sequence[str] = (sys.executable, "-P", "-m", "penstock.engines.child")
     flavour: str = "tensorrt"
+    end_s: float = 10.0
 
 
 class EngineCache:
@@ -68,7 +65,8 @@ class EngineCache:
         self._settings = settings
         self._lock = threading.Lock()
         self._is_closed = False
-        self._building: set[subprocess.Popen[bytes]] = set()
+        self._building: set[BuildProcess] = set()
+        self._held: dict[Path, subprocess.Popen[bytes]] = {}  # killed, not gone; by engine
 
     def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
         """The plan of an ONNX model, which is current when this returns.
@@ -106,8 +104,9 @@ class EngineCache:
         """Ends what is being built, and refuses what comes."""
         with self._lock:
             self._is_closed = True
-            for process in self._building:
-                _kill(process)
+            for child in self._building:
+                child.stop()
+            self._reap()
 
     def _place(
         self, model: Path, buckets: tuple[int, ...], ranges: Mapping[str, ShapeRange]
@@ -119,82 +118,65 @@ class EngineCache:
         return self._settings.directory / hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _build(self, request: BuildRequest) -> None:
-        try:
-            with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as asked:
-                asked.write(_encode_request(request).encode())
-                asked.seek(0)
-                why = self._run(request, words, asked)
-                if why is not None:
-                    _log.warning("%s: what its build said last: %s", request.label, _tail(words))
-                    raise FailedPreconditionError(self._without_paths(why, request))
-        except OSError as error:
-            why = f"{request.label}: its engine cannot be built: {error.strerror}"
-            raise FailedPreconditionError(why) from error
-
-    def _run(self, request: BuildRequest, words: IO[bytes], asked: IO[bytes]) -> str | None:
-        """Why there is no plan; None where there is. No child is left, however this ends."""
-        answers, answer_to = os.pipe()
-        try:
-            try:
-                process = self._start(request, answer_to, words, asked)
-            finally:
-                os.close(answer_to)
-            try:
-                return self._await(process, request, answers)
-            except BaseException:
-                _kill(process)
-                process.wait()
-                raise
-            finally:
-                with self._lock:
-                    self._building.discard(process)
-        finally:
-            os.close(answers)
-
-    def _start(
-        self, request: BuildRequest, answer_to: int, words: IO[bytes], asked: IO[bytes]
-    ) -> subprocess.Popen[bytes]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
-        try:
-            process = subprocess.Popen(
-                [*self._settings.command, str(answer_to)],
-                stdin=asked,
-                stdout=words,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=(answer_to,),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise FailedPreconditionError(
-                f"{request.label}: its engine cannot be built: the process for it does not "
-                f"start: {error.strerror}"
-            ) from error
-        with self._lock:
-            self._building.add(process)
-            if self._is_closed:  # meanwhile: `close` does not wait for a start
-                _kill(process)
-        return process
-
-    def _await(
-        self, process: subprocess.Popen[bytes], request: BuildRequest, answers: int
-    ) -> str | None:
-        """Why there is no plan; None where there is."""
         what = f"{request.label}: its engine cannot be built: "
-        listener = _Listener(answers, lambda said: _log_progress(request.label, said))
-        if not listener.follow(process, self._settings.limit_s):
-            _kill(process)
-            process.wait()
-            return f"{what}it took longer than {self._settings.limit_s:.0f} s"
+        if process := self._held_before(request):
+            raise FailedPreconditionError(
+                f"{what}process {process.pid}, which was to build it before, was killed and has "
+                "not ended: the driver may hold it"
+            )
+        try:
+            with started(self._settings.command, _encode_request(request).encode()) as child:
+                why = self._await(child, request)
+        except OSError as error:
+            raise FailedPreconditionError(f"{what}{error.strerror}") from error
         if self._is_closed:
             raise CancelledError(f"{request.label}: the server is stopping")
-        answer = listener.answer
-        if answer is not None and process.returncode in (0, 1):
-            why = answer.get("error")
-            return None if why is None else what + str(why).removeprefix(f"{request.label}: ")
-        if process.returncode < 0:
-            return f"{what}the process for it was killed by {_signal_name(-process.returncode)}"
-        return f"{what}the process for it ended with code {process.returncode}"
+        if why is not None:
+            _log.warning("%s: what its build said: %s", request.label, child.words)
+            raise FailedPreconditionError(self._without_paths(what + why, request))
+
+    def _await(self, child: BuildProcess, request: BuildRequest) -> str | None:
+        """Why there is no plan; None where there is. The child has ended, or does not end."""
+        with self._lock:
+            self._building.add(child)
+            if self._is_closed:  # meanwhile: `close` does not wait for a start
+                child.stop()
+        try:
+            is_in_time = child.follow(partial(_log_progress, request.label), self._settings.limit_s)
+        finally:
+            with self._lock:
+                self._building.discard(child)
+            is_gone = self._end(child, request)
+        if not is_in_time:
+            why = f"it took longer than {self._settings.limit_s:.0f} s"
+            if is_gone:
+                return why
+            return (
+                f"{why}, and process {child.process.pid}, which was to build it and was killed, "
+                "does not end: the driver may hold it"
+            )
+        return _why_ended(child, request)
+
+    def _end(self, child: BuildProcess, request: BuildRequest) -> bool:
+        """Whether the child is gone; else it is reaped when another build begins, or at close."""
+        if child.end(self._settings.end_s):
+            return True
+        _log.error(
+            "%s: process %d, which was to build its engine, was killed and does not end",
+            *(request.label, child.process.pid),
+        )
+        with self._lock:
+            self._held[request.output] = child.process
+        return False
+
+    def _held_before(self, request: BuildRequest) -> subprocess.Popen[bytes] | None:
+        """A process that was killed and still has the engine's place: nobody else gets its lock."""
+        with self._lock:
+            self._reap()
+            return self._held.get(request.output)
+
+    def _reap(self) -> None:
+        self._held = {o: each for o, each in self._held.items() if each.poll() is None}
 
     def _without_paths(self, text: str, request: BuildRequest) -> str:
         """A client may read it, and has no command line."""
@@ -204,67 +186,14 @@ class EngineCache:
         return text
 
 
-class _Listener:
-    """Takes what a child says of its build, line by line of JSON, until it ends.
-
-    A process that the child leaves behind may keep the pipe open for longer: it is not waited for.
-
-    Threading: one thread's.
-    """
-
-    def __init__(self, descriptor: int, on_progress: Callable[[dict[str, Any]], None]) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._on_progress = on_progress
-        self._rest = b""
-        self.answer: dict[str, Any] | None = None
-        """The last line, where it is an answer."""
-
-    def follow(self, process: subprocess.Popen[bytes], limit_s: float) -> bool:
-        """Until the process has ended; False where it did not in time. Blocking: for as long."""
-        end = time.monotonic() + limit_s
-        ended = os.pidfd_open(process.pid)
-        try:
-            poll = select.poll()
-            poll.register(ended, select.POLLIN)
-            poll.register(self._descriptor, select.POLLIN)
-            while (left := end - time.monotonic()) > 0:
-                ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
-                if self._descriptor in ready and not self._read():
-                    poll.unregister(self._descriptor)
-                if ended in ready:
-                    process.wait()
-                    while self._read():
-                        pass
-                    self._take(self._rest)
-                    return True
-            return False
-        finally:
-            os.close(ended)
-
-    def _read(self) -> bool:
-        """Whether there was something."""
-        try:
-            read = os.read(self._descriptor, _MAX_ANSWER_BYTES)
-        except BlockingIOError:
-            return False
-        *lines, self._rest = (self._rest + read).split(b"\n")
-        self._rest = self._rest[:_MAX_ANSWER_BYTES]
-        for line in lines:
-            self._take(line)
-        return bool(read)
-
-    def _take(self, line: bytes) -> None:
-        try:
-            said = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(said, dict):
-            return
-        if "phase" in said:
-            self._on_progress(said)
-        else:
-            self.answer = said
+def _why_ended(child: BuildProcess, request: BuildRequest) -> str | None:
+    """Why there is no plan of a child that has ended; None where there is."""
+    code = child.process.returncode
+    if child.answer is not None and code in (0, 1):
+        why = child.answer.get("error")
+        return None if why is None else str(why).removeprefix(f"{request.label}: ")
+    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+    return f"the process for it {how}"
 
 
 def _log_progress(label: str, said: Mapping[str, Any]) -> None:
@@ -308,19 +237,6 @@ def _ranges(parameters: Mapping[str, str]) -> list[tuple[str, ShapeRange]]:
                 ]
             ) from error
     return found
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """It and what it started: the group is its own."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _tail(words: IO[bytes]) -> str:
-    size = words.seek(0, os.SEEK_END)
-    words.seek(max(0, size - _TAIL_BYTES))
-    return " ".join(words.read().decode(errors="replace").split())
 
 
 def _signal_name(number: int) -> str:

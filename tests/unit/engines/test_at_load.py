@@ -204,7 +204,7 @@ def test_full_disk_is_named_and_leaves_nothing_open(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     cache = make_cache("")
-    monkeypatch.setattr("penstock.engines.at_load.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("penstock.engines.building.tempfile.TemporaryFile", full)
     before = open_descriptors()
     assert refusal(cache, onnx) == "No space left on device"
     assert open_descriptors() == before
@@ -219,7 +219,7 @@ def test_child_that_cannot_be_followed_is_ended(
         children.append(child)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("penstock.engines.at_load.os.pidfd_open", too_many)
+    monkeypatch.setattr("penstock.engines.building.os.pidfd_open", too_many)
     before = open_descriptors()
     assert refusal(make_cache("signal.alarm(60); signal.pause()"), onnx) == "Too many open files"
     assert open_descriptors() == before
