@@ -256,6 +256,7 @@ class App:
             store=getattr(self.poller, "stats", None),
             instances=self.instances.stats,
             memory=self.models.memory,
+            engines=self.models.engines,
             transport=lambda: {} if self.grpc is None else self.grpc.stats(),
             http=self.http_counters.families,
             unlogged=lambda: 0 if self.access_log is None else self.access_log.dropped,

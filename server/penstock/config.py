@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from penstock import __version__
+from penstock.built_settings import BuiltSettings
 from penstock.errors import ConfigError
 from penstock.http_settings import HttpSettings, MetricsTlsSettings
 from penstock.operation_settings import OperationSettings
@@ -38,7 +39,9 @@ def _limit(default: float, help_text: str, minimum: float = 0, **details: Any) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings, OperationSettings):
+class ServerConfig(
+    StoreSettings, HttpSettings, MetricsTlsSettings, OperationSettings, BuiltSettings
+):
     """How to serve. Construction checks every field; ConfigError holds all faults at once."""
 
     model_repository: tuple[Path, ...] = _setting(
@@ -141,18 +144,6 @@ class ServerConfig(StoreSettings, HttpSettings, MetricsTlsSettings, OperationSet
         unit="s",
         minimum=0,
         maximum=86400,
-        group="Models",
-    )
-
-    python_environments: str = _setting(
-        "",
-        "Directory of Python models' environments; empty = in the user's cache.",
-        group="Models",
-    )
-
-    engine_cache: str = _setting(
-        "",
-        "Directory of TensorRT plans that are built of ONNX; empty = in the user's cache.",
         group="Models",
     )
 

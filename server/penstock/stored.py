@@ -38,10 +38,9 @@ def inspect_model(name: str, repository: Path, config: ServerConfig | None = Non
         loader = ModelLoader(CoreEngine(core), repository_settings(config))
         plan = loader.plan(name, only=1)
         try:
-            opened, completed = loader.open_version(plan, 1)
+            completed = loader.open_version(plan, 1).config
         except FailedPreconditionError as error:  # the environment of its requirements
             return Inspection(plan.config.backend, note=error.message)
-        del opened
         return Inspection(completed.backend, signature_of(completed))
     except ConfigError as error:
         raise RefusedError(*(f"'{name}' would not load: {each}" for each in error.faults)) from None

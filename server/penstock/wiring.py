@@ -112,7 +112,11 @@ def _engine_cache(config: ServerConfig) -> EngineCache:
                 f"got '{builder}'"
             ]
         )
-    return EngineCache(EngineCacheSettings(engine_directory(config), flavour=builder))
+    return EngineCache(
+        EngineCacheSettings(
+            engine_directory(config), flavour=builder, max_bytes=config.engine_cache_bytes
+        )
+    )
 
 
 def repository_settings(config: ServerConfig) -> RepositorySettings:

@@ -88,6 +88,7 @@ MEMORY = {
     "evictions": 1,
     "loads": {"done": 2, "failed": 0},
 }
+ENGINE_CACHE = {"bytes": 5, "removed": 2}
 JOBS = {"rows": 1, "rejected": 2, "running": 3, "queued": 4, "ended": {"DONE": 5}}
 STORE = {
     "is_up": True,
@@ -136,6 +137,7 @@ def full_scrape() -> str:
         store=lambda: STORE,
         instances=lambda: {("m", 1, "added"): 1},
         memory=lambda: MEMORY,
+        engines=lambda: ENGINE_CACHE,
         transport=lambda: TRANSPORT,
         gpus=lambda: read_gpus(NVML, {"GPU-0": 0}),
         http=http_counters().families,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PY_LEVELS = [
     [
         *("errors", "setting", "access_settings", "http_settings", "store_settings", "config"),
-        "operation_settings",
+        *("operation_settings", "built_settings", "folders"),
         *("certificates", "codec", "core", "client_memory", "_messages", "threads"),
     ],
     ["worker"],  # runs in processes of its own: see worker_faults

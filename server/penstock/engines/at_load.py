@@ -24,6 +24,7 @@ from penstock.codec import ModelConfig
 from penstock.engines.build import FLAVOURS, BuildRequest
 from penstock.engines.building import BuildProcess, started
 from penstock.engines.key import ShapeRange
+from penstock.engines.places import EngineInUse, EnginePlaces
 from penstock.engines.profiles import default_buckets, parse_range
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 
@@ -41,6 +42,7 @@ class EngineCacheSettings:
     Attributes:
         directory: holds one directory per model, batch sizes and flavour.
         limit_s: a build that takes longer is ended.
+        max_bytes: of all engines; those that were not used for longest go first; 0 = no bound.
         end_s: how long one that was killed is waited for.
         command: of the child, without its argument; nothing is imported from the directory that
             the server runs in.
@@ -51,6 +53,7 @@ class EngineCacheSettings:
     limit_s: float = 3600.0
     command: Sequence[str] = (sys.executable, "-P", "-m", "penstock.engines.child")
     flavour: str = "tensorrt"
+    max_bytes: int = 0
     end_s: float = 10.0
 
 
@@ -63,13 +66,14 @@ class EngineCache:
 
     def __init__(self, settings: EngineCacheSettings) -> None:
         self._settings = settings
+        self._places = EnginePlaces(settings.directory, settings.max_bytes)
         self._lock = threading.Lock()
         self._is_closed = False
         self._building: set[BuildProcess] = set()
         self._held: dict[Path, subprocess.Popen[bytes]] = {}  # killed, not gone; by engine
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
-        """The plan of an ONNX model, which is current when this returns.
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
+        """The plan of an ONNX model, which is current when this returns, and stays while in use.
 
         Args:
             model: the file.
@@ -86,10 +90,14 @@ class EngineCache:
         ranges = dict(_ranges(config.parameters))
         preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
         buckets = default_buckets(config.max_batch_size or 0, preferred)
-        place = self._place(model, buckets, ranges)
+        try:
+            engine = self._places.use(self._place(model, buckets, ranges), _PLAN_FILE)
+        except OSError as error:
+            why = f"{label}: its engine cannot be built: {error.strerror}"
+            raise FailedPreconditionError(why) from error
         request = BuildRequest(
             model=model,
-            output=place / _PLAN_FILE,
+            output=engine.path,
             label=label,
             flavour=self._settings.flavour,
             buckets=buckets,
@@ -97,8 +105,17 @@ class EngineCache:
             timing_cache=self._settings.directory / "timings",
         )
         _log.info("%s: its engine is looked for, and built if need be", label)
-        self._build(request)
-        return request.output
+        try:
+            self._build(request)
+        except BaseException:
+            engine.let_go()
+            raise
+        self._places.prune()
+        return engine
+
+    def stats(self) -> Mapping[str, int] | None:
+        """As `EnginePlaces.stats`."""
+        return self._places.stats()
 
     def close(self) -> None:
         """Ends what is being built, and refuses what comes."""
@@ -110,12 +127,12 @@ class EngineCache:
 
     def _place(
         self, model: Path, buckets: tuple[int, ...], ranges: Mapping[str, ShapeRange]
-    ) -> Path:
+    ) -> str:
         """One for each thing that is asked for; whether what is there is current is the key's."""
         asked = [str(model.resolve()), buckets, sorted(map(str, ranges.items()))]
         if self._settings.flavour != FLAVOURS[0]:
             asked.append(self._settings.flavour)
-        return self._settings.directory / hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def _build(self, request: BuildRequest) -> None:
         what = f"{request.label}: its engine cannot be built: "

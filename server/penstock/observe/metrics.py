@@ -76,6 +76,7 @@ class Metrics:
         store: Callable[[], Stats] | None = None,
         instances: Callable[[], Mapping[tuple[str, int, str], int]] = dict,
         memory: Callable[[], Stats | None] = lambda: None,
+        engines: Callable[[], Stats | None] = lambda: None,
         transport: Callable[[], Mapping[str, int]] = dict,
         gpus: Callable[[], Iterable[Family]] = tuple,
         peaks: Mapping[str, float] = MappingProxyType({}),
@@ -91,6 +92,7 @@ class Metrics:
         self._store = store
         self._instances = instances
         self._memory = memory
+        self._engines = engines
         self._versions = versions
         self._transport = transport
         self._engine = engine
@@ -120,6 +122,8 @@ class Metrics:
         yield instance_changes(self._instances())
         if (memory := self._memory()) is not None:
             yield from memory_families(memory, engine["wait_hist_us"])
+        if (engines := self._engines()) is not None:
+            yield from _engine_cache_families(engines)
         transport = self._transport()
         yield from _transport_families(transport)
         yield from self._http()
@@ -148,6 +152,15 @@ def _engine_families(stats: Stats) -> Iterator[Family]:
         refused.add({"reason": reason}, count)
     yield refused
     yield _gauge("penstock_inflight_requests", "Accepted, not yet answered", stats["inflight"])
+
+
+def _engine_cache_families(stats: Stats) -> Iterator[Family]:
+    """Of engines that are built of ONNX models, once one was used."""
+    yield _gauge("penstock_engine_cache_bytes", "Bytes of built engines on disk", stats["bytes"])
+    text = "Built engines removed to keep the cache's bound"
+    removed = Family("penstock_engine_cache_removed_total", text, "counter")
+    removed.add({}, stats["removed"])
+    yield removed
 
 
 def _job_families(stats: Stats) -> Iterator[Family]:

@@ -16,6 +16,7 @@ from penstock.codec import (
 from penstock.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from penstock.repository.engine import EngineVersion
 from penstock.repository.own_parameters import peak_operations_per_second
+from penstock.repository.settings import BuiltPlan
 from penstock.repository.states import (
     EVICTED,
     GIVEN_UP,
@@ -50,6 +51,7 @@ class ServedVersion:
         runs_on: where it computes, and
         engine: name and version of what computes it.
         operations: tells what a row costs; None as long as nobody knows.
+        built: the plan that was made of its file, which stays where it is meanwhile.
     """
 
     version: int
@@ -61,6 +63,7 @@ class ServedVersion:
     runs_on: str = ""
     engine: str = ""
     operations: Callable[[], int | None] = lambda: None
+    built: BuiltPlan | None = None
 
 
 @dataclass(slots=True)

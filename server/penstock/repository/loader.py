@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.codec import (
     ModelConfig,
@@ -50,7 +51,7 @@ from penstock.repository.serving import (
     serving_spec,
     tensor_metadata,
 )
-from penstock.repository.settings import RepositorySettings
+from penstock.repository.settings import BuiltPlan, RepositorySettings
 from penstock.repository.validation import config_faults, device_faults
 from penstock.repository.warmup import warmup_request
 
@@ -77,6 +78,20 @@ class LoadPlan:
     source: str
     versions: tuple[int, ...]
     labels: Mapping[str, tuple[str, ...]]
+
+
+class OpenedVersion(NamedTuple):
+    """A version that its backend has opened.
+
+    Attributes:
+        model: what the backend made of it.
+        config: completed from it.
+        built: the plan that it was opened from, where one was made of its file.
+    """
+
+    model: OpenedModel
+    config: ModelConfig
+    built: BuiltPlan | None = None
 
 
 class ModelLoader:
@@ -135,7 +150,7 @@ class ModelLoader:
             _log.warning(text, name, source, version, extra=about)
         return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
-    def open_version(self, plan: LoadPlan, version: int) -> tuple[OpenedModel, ModelConfig]:
+    def open_version(self, plan: LoadPlan, version: int) -> OpenedVersion:
         """Opens the model file of a version and completes the configuration from it.
 
         Raises:
@@ -144,13 +159,14 @@ class ModelLoader:
         """
         config = plan.config
         parameters = backend_parameters(config, self._settings.default_max_batch_size)
+        path, built = self._model_path(plan, version)
         if config.backend in RUN_CODE:
             parameters |= self._environment(plan)
         source = ModelSource(
             backend=config.backend,
             model_name=plan.model.name,
             version=version,
-            path=str(self._model_path(plan, version)),
+            path=str(path),
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
@@ -167,20 +183,21 @@ class ModelLoader:
         completion = complete(config, signature, self._settings.default_max_batch_size)
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
-        return opened, completion.config
+        return OpenedVersion(opened, completion.config, built)
 
-    def _model_path(self, plan: LoadPlan, version: int) -> Path:
+    def _model_path(self, plan: LoadPlan, version: int) -> tuple[Path, BuiltPlan | None]:
         """What the backend opens: the model's file, or the plan that is made of it."""
         filename = plan.config.default_model_filename
         if plan.config.backend == PLANS_OF_ONNX:
             filename = plan_or_onnx(plan.model, version, filename)
         path = model_file(plan.model, version, filename)
         if plan.config.backend != PLANS_OF_ONNX or path.suffix != ".onnx":
-            return path
+            return path, None
         if self._settings.plans is None:
             raise ConfigError([f"version {version} is ONNX, and no engines are built here"])
         label = f"model '{plan.model.name}' version {version}"
-        return self._settings.plans.plan_of(path, label, plan.config)
+        built = self._settings.plans.plan_of(path, label, plan.config)
+        return built.path, built
 
     def close(self) -> None:
         """Ends what loads are having built, and what is being counted."""
@@ -225,7 +242,7 @@ class ModelLoader:
             raise
 
     def _prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
-        opened, config = self.open_version(plan, version)
+        opened, config, built = self.open_version(plan, version)
         spec = serving_spec(
             config, version, plan.labels, background_batch_size=self._settings.background_batch_size
         )
@@ -246,6 +263,7 @@ class ModelLoader:
             opened.runs_on,
             opened.engine,
             self._operations(plan, config, version),
+            built,
         )
 
     def _operations(
@@ -269,7 +287,7 @@ class ModelLoader:
         Returns:
             Where the version would compute.
         """
-        opened, config = self.open_version(plan, version)
+        opened, config, _ = self.open_version(plan, version)
         _warmup_requests(plan, config, version)
         return opened.runs_on
 

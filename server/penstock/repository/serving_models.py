@@ -135,6 +135,11 @@ class ServingModels(ModelCatalog):
         """What is counted of the memory budget; None: there is none."""
         return self.demand.stats()
 
+    def engines(self) -> Mapping[str, int] | None:
+        """What is counted of the cache of engines; None: none was asked for."""
+        plans = self._settings.plans
+        return None if plans is None else plans.stats()
+
     def scalable(self) -> list[ScalableVersion]:
         """The versions that serve and leave the number of their instances open."""
         return [

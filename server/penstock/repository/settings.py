@@ -14,15 +14,26 @@ DEFAULT_MAX_BATCH_SIZE = 64
 """max_batch_size of a model that can batch and whose configuration does not say."""
 
 
+class BuiltPlan(Protocol):
+    """A plan that stays where it is as long as somebody refers to this."""
+
+    @property
+    def path(self) -> Path:
+        """Of its file."""
+
+
 class PlanBuilder(Protocol):
     """Makes plans of ONNX models. Threading: thread-safe."""
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> BuiltPlan:
         """The model's plan. Blocking: for minutes, where it has to be built.
 
         Raises:
             CoreError, ConfigError: there is none; says why.
         """
+
+    def stats(self) -> Mapping[str, int] | None:
+        """`bytes` of plans that are kept, and how many were `removed`; None: none was asked for."""
 
     def close(self) -> None:
         """Ends what is being built, whose callers fail."""

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from penstock.folders import is_at, lock_now, modified_ns, size_of
 from penstock.store.artifacts import Artifacts
 from penstock.store.failures import CorruptError, NoRoomError, StoreUnavailableError
 from penstock.store.files import hash_file, os_failure
@@ -178,7 +179,7 @@ class ArtifactCache:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         with self._mutex:
-            is_current = _is_at(descriptor, self._models / key)
+            is_current = is_at(descriptor, self._models / key)
             if is_current and not self._is_closed:
                 self._in_use[key] = descriptor
                 return True
@@ -188,7 +189,7 @@ class ArtifactCache:
     def _forgotten(self) -> list[Path]:
         """What was cut off, and nobody has gone on with for a week."""
         oldest_ns = time.time_ns() - _KEPT_S * 1_000_000_000
-        return [left for left in self._partial.iterdir() if _modified_ns(left) < oldest_ns]
+        return [left for left in self._partial.iterdir() if modified_ns(left) < oldest_ns]
 
     def _download(self, key: str, record: VersionRecord, artifacts: Artifacts) -> None:
         with self._place_for(key) as target:
@@ -214,7 +215,7 @@ class ArtifactCache:
         target = self._partial / key
         descriptor = _made(target)
         try:
-            if _lock_now(descriptor) and _is_at(descriptor, target):
+            if lock_now(descriptor) and is_at(descriptor, target):
                 yield target
                 return
             aside = self._temporary / secrets.token_hex(16)  # others use or have removed it
@@ -247,13 +248,13 @@ class ArtifactCache:
         Raises:
             NoRoomError: even then there is no room.
         """
-        begun = sum(_size_of(self._partial / key) for key in self._coming)  # in `needed` as well
+        begun = sum(size_of(self._partial / key) for key in self._coming)  # in `needed` as well
         free = shutil.disk_usage(self._root).free + begun
         if not self._max_bytes and needed <= free:
             return
         left = [each for each in self._partial.iterdir() if each.name not in self._coming]
-        entries = sorted([*self._models.iterdir(), *left], key=_modified_ns)
-        sizes = {entry: _size_of(entry) for entry in entries}
+        entries = sorted([*self._models.iterdir(), *left], key=modified_ns)
+        sizes = {entry: size_of(entry) for entry in entries}
         total = sum(sizes.values())
         bound = self._max_bytes or (1 << 62)
         for entry in entries:
@@ -272,7 +273,7 @@ class ArtifactCache:
         except FileNotFoundError:
             return True
         try:
-            if not _lock_now(descriptor) or not _is_at(descriptor, entry):  # another server's
+            if not lock_now(descriptor) or not is_at(descriptor, entry):  # another server's
                 return False
             self._remove(entry, descriptor)
             return True
@@ -286,7 +287,7 @@ class ArtifactCache:
             os.rename(entry, aside)
         except FileNotFoundError:
             return
-        if _is_at(descriptor, aside):
+        if is_at(descriptor, aside):
             shutil.rmtree(aside, ignore_errors=True)
             return
         try:
@@ -323,38 +324,3 @@ def _made(directory: Path) -> int:
             os.mkdir(directory)
         with suppress(FileNotFoundError):
             return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _lock_now(descriptor: int) -> bool:
-    """Whether nobody else has it; then it is locked."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether what is open is what the path leads to."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _modified_ns(entry: Path) -> int:
-    """When it was; 0 where it is not there any more."""
-    try:
-        return os.stat(entry).st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def _size_of(entry: Path) -> int:
-    """Bytes of the files in a directory, which others may be filling, moving or removing."""
-    size_bytes = 0
-    for directory, _, names in os.walk(entry):  # passes over what is not there any more
-        for name in names:
-            with suppress(FileNotFoundError):
-                size_bytes += os.lstat(os.path.join(directory, name)).st_size
-    return size_bytes

@@ -63,11 +63,11 @@ def test_plan_is_built_of_the_configurations_batches_and_found_again(
     config = ModelConfig(
         max_batch_size=8, dynamic_batching=DynamicBatching(preferred_batch_sizes=(2,))
     )
-    plan = cache.plan_of(onnx, LABEL, config)
+    plan = cache.plan_of(onnx, LABEL, config).path
     sidecar = verify_engine(plan)
     assert [each["x"][2] for each in sidecar["recipe"]["profiles"]] == [[1, 4], [2, 4], [8, 4]]
     written = plan.stat()
-    assert cache.plan_of(onnx, LABEL, config) == plan
+    assert cache.plan_of(onnx, LABEL, config).path == plan
     assert plan.stat().st_mtime_ns == written.st_mtime_ns, "it was not built again"
 
 
@@ -104,11 +104,11 @@ def test_other_batches_are_another_plan_and_other_bytes_are_built_again(
     onnx: Path, make_cache: MakeCache
 ) -> None:
     cache = make_cache(FAKE.format(arguments=""))
-    plan = cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8))
-    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=4)) != plan
+    plan = cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8)).path
+    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=4)).path != plan
     key = verify_engine(plan)["key"]
     onnx.write_bytes(b"other onnx")
-    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8)) == plan
+    assert cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8)).path == plan
     assert verify_engine(plan)["key"] != key
 
 
@@ -116,7 +116,7 @@ def test_open_input_takes_its_shapes_from_a_parameter(onnx: Path, make_cache: Ma
     cache = make_cache(FAKE.format(arguments="inputs=[('ids', (-1, -1))]"))
     assert "parameter shape:ids=LEAST:LIKELY:GREATEST" in refusal(cache, onnx)
     config = ModelConfig(max_batch_size=1, parameters={"shape:ids": "16:128:512"})
-    sidecar = verify_engine(cache.plan_of(onnx, LABEL, config))
+    sidecar = verify_engine(cache.plan_of(onnx, LABEL, config).path)
     assert sidecar["recipe"]["profiles"][0]["ids"] == [[1, 16], [1, 128], [1, 512]]
     with pytest.raises(ConfigError, match=r"parameters\['shape:ids'\]: expected LEAST"):
         cache.plan_of(onnx, LABEL, ModelConfig(parameters={"shape:ids": "many"}))
@@ -189,7 +189,7 @@ def test_child_imports_nothing_from_where_the_server_runs(
 def test_each_library_has_plans_of_its_own(onnx: Path, make_cache: MakeCache) -> None:
     says_yes = "os.write(int(sys.argv[1]), b'{}')"
     caches = [make_cache(says_yes, flavour) for flavour in ("tensorrt", "tensorrt_rtx")]
-    one, other = (cache.plan_of(onnx, LABEL, ModelConfig()) for cache in caches)
+    one, other = (cache.plan_of(onnx, LABEL, ModelConfig()).path for cache in caches)
     assert one != other
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text, tensor
 
 from penstock.codec import ModelConfig, read_config_text
+from penstock.engines.places import EngineInUse
 from penstock.errors import ConfigError, InternalError
 from penstock.repository.engine import LevelQueue, ServingSpec
 from penstock.repository.layout import model_file
@@ -292,9 +293,12 @@ class _Plans:
         self.asked: list[tuple[str, str, int | None]] = []
         self.is_closed = False
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> Path:
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
         self.asked.append((model.name, label, config.max_batch_size))
-        return self.plan
+        return EngineInUse(self.plan)
+
+    def stats(self) -> None:
+        """Nothing is counted."""
 
     def close(self) -> None:
         self.is_closed = True
@@ -330,6 +334,16 @@ def test_onnx_for_tensorrt_is_opened_as_the_plan_that_is_made_of_it(
     assert engine.opened[-1].path == str(plan)
     made.close()
     assert plans.is_closed
+
+
+def test_version_that_serves_a_built_plan_has_it_in_use(tmp_path: Path) -> None:
+    _onnx_for_tensorrt(tmp_path, 'backend: "tensorrt"')
+    plan = tmp_path / "m.plan"
+    plan.write_text(signature_text())
+    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), plans=_Plans(plan)))
+    built = made.prepare(made.plan("m"), 1).built
+    assert built is not None
+    assert built.path == plan
 
 
 def test_plan_beside_the_onnx_is_what_is_served(tmp_path: Path) -> None:
