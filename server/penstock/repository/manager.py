@@ -20,6 +20,7 @@ from penstock.errors import (
 from penstock.repository.catalog import ModelRecord
 from penstock.repository.failures import files_refusal
 from penstock.repository.layout import list_models
+from penstock.repository.residents import Wish
 from penstock.repository.serving_models import ServingModels
 
 __all__ = ["ModelManager"]
@@ -89,7 +90,8 @@ class ModelManager(ServingModels):
         self._check_control(repository_name)
         if files:
             raise files_refusal(name, files)
-        load = self._load(name, config_json, asked=self._residency.loads)
+        wish = Wish(self._residency.loads, is_firm=True)
+        load = self._load(name, config_json, wish=wish)
         await asyncio.shield(self._track(load))
 
     async def unload(
@@ -211,12 +213,12 @@ class ModelManager(ServingModels):
         name: str,
         config_json: str | None,
         is_current: Callable[[], bool] = lambda: True,
-        asked: int | None = None,
+        wish: Wish | None = None,
     ) -> None:
         await asyncio.to_thread(self._loader.check_exists, name)  # no state for unknown names
         plan = partial(self._loader.plan, name, config_json)
         prepare = partial(self._prepare, self._loader, is_current)
-        await self._replace(name, plan, prepare, asked=asked)
+        await self._replace(name, plan, prepare, wish=wish)
         self._models[name].has_given_config = config_json is not None
         self.demand.remember(name, self.load_again(name, config_json))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["anonymous_bytes", "trim"]
+__all__ = ["anonymous_bytes", "trim", "trimmed"]
 
 _PROC = Path("/proc")
 _ANONYMOUS = re.compile(r"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
@@ -36,6 +37,12 @@ def trim() -> None:
     function = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if function is not None:
         function(ctypes.c_size_t(0))
+
+
+def trimmed(measure: Callable[[], int]) -> int:
+    """Blocking. What is measured once the allocator has given back what is free."""
+    trim()
+    return measure()
 
 
 def _read(path: Path) -> str:

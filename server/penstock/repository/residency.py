@@ -20,9 +20,10 @@ from penstock.errors import AbortedError, CoreError, ResourceExhaustedError, Una
 from penstock.repository.catalog import ModelRecord, ServedVersion
 from penstock.repository.loader import LoadPlan
 from penstock.repository.measurements import Measurements, size_on_disk
-from penstock.repository.memory import trim
+from penstock.repository.memory import trimmed
 from penstock.repository.own_parameters import is_pinned, memory_bytes
-from penstock.repository.residents import Resident, Residents
+from penstock.repository.residents import Resident, Residents, Wish
+from penstock.threads import is_set_within
 
 __all__ = ["LoadGivenUpError", "LoadOutrunError", "Residency", "ResidentModels"]
 
@@ -101,7 +102,7 @@ class Residency:
         self._strays: list[ServedVersion] = []  # of a load that failed, and not freed yet
         self._loading = asyncio.Lock()
         self._waiting: set[str] = set()  # models whose loads wait for room
-        self._asked: dict[str, int] = {}  # `loads` when a client asked for one that is under way
+        self._wishes: dict[str, Wish] = {}  # of loads that are under way
         self.evictions = 0
         self.loads = 0  # done so far: one that is done later has no smaller number
 
@@ -125,7 +126,7 @@ class Residency:
         plan: LoadPlan,
         prepare: Prepare,
         is_wanted: Callable[[], bool] | None,
-        asked: int | None = None,
+        wish: Wish,
     ) -> list[ServedVersion]:
         """Has `prepare` load versions once there is room for them.
 
@@ -138,7 +139,7 @@ class Residency:
             prepare: gives the versions, started.
             is_wanted: of a load on demand: whether anybody waits for it still; it then respects
                 how long models have been loaded.
-            asked: `loads` when a client asked for it by name; what clients got since does not go.
+            wish: of any other: whether what others got meanwhile may go.
 
         Raises:
             ResourceExhaustedError: there is no room, with bytes.
@@ -150,8 +151,8 @@ class Residency:
         if not self.has_budget:
             return await prepare()
         ends_s = self._clock() + _PATIENCE_S
-        if asked is not None:
-            self._asked[name] = asked
+        if is_wanted is None:
+            self._wishes[name] = wish
         try:
             on_disk = await asyncio.to_thread(size_on_disk, plan)
             while True:
@@ -164,14 +165,24 @@ class Residency:
                         self._waiting.discard(name)
                         return await self._load(name, plan, prepare, on_disk)
                 if needed > self._most_beside(name) or self._clock() >= ends_s:
-                    raise refusal
+                    if not self._insist(name):
+                        raise refusal
+                    continue
                 self._check_may_wait(name, is_wish=is_wanted is None)
                 self._waiting.add(name)
                 # The more look, the less often each: a look goes through all residents.
-                await _pause(_LOOK_S * len(self._waiting))
+                await is_set_within(asyncio.Event(), _LOOK_S * len(self._waiting))
         finally:
             self._waiting.discard(name)
-            self._asked.pop(name, None)
+            self._wishes.pop(name, None)
+
+    def _insist(self, name: str) -> bool:
+        """Has what others got meanwhile go, where there is no other way; False: it may not."""
+        wish = self._wishes.get(name)
+        if wish is None or wish.is_firm:
+            return False
+        self._wishes[name] = Wish(self.loads, is_firm=True)
+        return True
 
     def _check_may_wait(self, name: str, *, is_wish: bool) -> None:
         if self._models.is_closing:
@@ -265,7 +276,7 @@ class Residency:
             self._clock(),
             time.time(),
             list(versions),
-            self.loads if name in self._asked else -1,
+            self.loads if name in self._wishes else -1,
         )
         self.loads += 1
         self._residents.all.append(resident)
@@ -282,12 +293,14 @@ class Residency:
             return self._refusal(name, size)
         if is_measured:
             self._measurements.keep(name, size)
-        refusal = await self._make_room(name, 0, False)
-        return None if refusal is None else self._refusal(name, size)
+        while (refusal := await self._make_room(name, 0, False)) is not None:
+            if not self._insist(name):
+                return self._refusal(name, size)
+        return refusal
 
     async def _level(self) -> int:
         """Bytes in use, and those that were left free meanwhile: what it rises by is one load's."""
-        used = await asyncio.to_thread(_trimmed, self._measure)
+        used = await asyncio.to_thread(trimmed, self._measure)
         return used + self._residents.freed_bytes
 
     async def _make_room(self, name: str, needed: int, is_patient: bool) -> CoreError | None:
@@ -340,7 +353,8 @@ class Residency:
 
     def _stays(self, name: str, resident: Resident) -> bool:
         """Whether a load of the model leaves it: its own, or unpinned that others got meanwhile."""
-        is_wished = resident.number >= self._asked.get(name, self.loads) and not resident.is_pinned
+        wish = self._wishes.get(name)
+        is_wished = wish is not None and resident.number >= wish.since and not resident.is_pinned
         return (resident.name == name or is_wished) and self._serves(resident)
 
     def _refusal(self, name: str, needed: int) -> CoreError:
@@ -384,17 +398,3 @@ def _taken(plan: LoadPlan, growth: int, on_disk: int) -> int:
     """What a load takes: as declared, or as measured."""
     declared = memory_bytes(plan.config)
     return max(growth, on_disk) if declared is None else declared
-
-
-def _trimmed(measure: Callable[[], int]) -> int:
-    trim()
-    return measure()
-
-
-async def _pause(seconds: float) -> None:
-    """Waits for what nobody tells of: a model that has become idle, a caller that has left."""
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.Event().wait()
-    except TimeoutError:
-        return

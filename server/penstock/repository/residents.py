@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 
 from penstock.repository.catalog import ServedVersion
 
-__all__ = ["Resident", "Residents"]
+__all__ = ["Resident", "Residents", "Wish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """That a model is loaded, of a client, an operator, or a directory; requests have none.
+
+    Attributes:
+        since: how many loads were done then: what others wished and got since stays,
+        is_firm: even where it leaves no room; else it goes then, to be loaded on demand again.
+    """
+
+    since: int
+    is_firm: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -22,7 +35,7 @@ class Resident:
         since_s: when it was loaded, monotonic.
         since_unix_s: the same by the calendar.
         versions: that are not freed yet.
-        number: of the load, where a client asked for it; -1: nobody did by name.
+        number: of the load, where it was wished; -1: requests waited for it.
         instances: bytes of those that were added while it served, the latest last.
         instance_bytes: what one more is taken to need.
         leaving_bytes: of those that were removed and are not freed yet.

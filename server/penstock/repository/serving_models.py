@@ -29,6 +29,7 @@ from penstock.repository.loader import LoadPlan, ModelLoader
 from penstock.repository.memory import anonymous_bytes
 from penstock.repository.own_parameters import instance_bounds
 from penstock.repository.residency import LoadGivenUpError, Residency
+from penstock.repository.residents import Wish
 from penstock.repository.settings import RepositorySettings
 from penstock.repository.states import EVICTED, UNLOADED
 from penstock.threads import Threads
@@ -185,13 +186,14 @@ class ServingModels(ModelCatalog):
         make_plan: Callable[[], LoadPlan],
         prepare: Callable[[LoadPlan], Awaitable[list[ServedVersion]]],
         is_wanted: Callable[[], bool] | None = None,
-        asked: int | None = None,
+        wish: Wish | None = None,
     ) -> bool:
         """Serves what `prepare` gives in place of what serves; if it fails nothing changes.
 
         `is_wanted`: of a load on demand, which there is no need of where the model serves: False.
-        `asked`: as `Residency.load`.
+        `wish`: of any other; None: it came now, and is not firm.
         """
+        wish = wish or Wish(self._residency.loads)
         async with self._changing(name, is_wish=is_wanted is None):
             if is_wanted is not None and not self.awaits(name):
                 return False
@@ -204,7 +206,7 @@ class ServingModels(ModelCatalog):
                 record.begin_load(plan.versions)
                 self._publish(name, record)
                 loads = partial(self._begin, name, record, plan, prepare)
-                versions = await self._residency.load(name, plan, loads, is_wanted, asked)
+                versions = await self._residency.load(name, plan, loads, is_wanted, wish)
             except LoadGivenUpError:
                 record.give_up_load()
                 self._publish(name, record)

@@ -1,5 +1,6 @@
 """Versions that are handed over: served after the last gate, or not at all."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -150,6 +151,32 @@ async def test_version_unloaded_for_another_is_loaded_on_demand_and_checked_agai
         await models.withdraw("m")
         assert not engine.on_demand["m"]
         assert models.serving_config("m", 3) is None
+
+
+async def test_deployments_at_the_same_time_leave_each_others_versions_where_there_is_room(
+    tmp_path: Path,
+) -> None:
+    """Room, that is, once the versions before have gone: that is waited for."""
+    engine = FakeEngine()
+    takes = 'parameters { key: "memory_bytes" value { string_value: "60" } }\n'
+    for name in ("m", "n"):
+        for number in ("1", "2"):
+            add_model(tmp_path / number, name, config=takes)
+    async with running(engine, memory_budget_bytes=190, min_residency_s=0.0) as models:
+        for name in ("m", "n"):
+            await models.deploy(name, tmp_path / "1", 1, passes)
+        drains = [engine.hold("close", name) for name in ("m", "n")]
+        deploying = [
+            asyncio.create_task(models.deploy(name, tmp_path / "2", 1, passes))
+            for name in ("m", "n")
+        ]
+        (first,), _ = await asyncio.wait(deploying, return_when=asyncio.FIRST_COMPLETED)
+        assert first.exception() is None
+        for drain in drains:
+            drain.set()
+        await asyncio.gather(*deploying)
+        assert {name for name, versions in engine.serving.items() if versions} == {"m", "n"}
+        assert (models.memory() or {})["evictions"] == 0
 
 
 async def test_version_that_fails_its_check_and_does_not_end_counts_until_it_has(

@@ -1,7 +1,7 @@
 """Models under a memory budget: what is loaded at start, what makes room, what is said of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ from penstock.errors import (
     UnavailableError,
 )
 from penstock.repository.manager import ModelManager
+
+Change = Callable[[ModelManager, str], Coroutine[Any, Any, None]]
+
+
+async def follow(manager: ModelManager, name: str) -> None:
+    """As where its directory has changed."""
+    await manager.follow(name, lambda: True)
 
 
 class Looked(Mapping[str, Any]):
@@ -156,7 +163,10 @@ async def test_load_that_waits_for_room_ends_with_the_server(tmp_path: Path) -> 
         await load
 
 
-async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [ModelManager.load, follow])
+async def test_reloads_that_wait_for_each_others_room_are_both_done(
+    tmp_path: Path, change: Change
+) -> None:
     for name in "ab":
         add_model(tmp_path, name, config=takes(60))
     hand = Watched()
@@ -165,9 +175,9 @@ async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Pa
         for name in "ab":
             await manager.load(name)
             engine.counters[engine.serving[name][0]] = busy[name]
-        a = asyncio.create_task(manager.load("a"))
+        a = asyncio.create_task(change(manager, "a"))
         await busy["b"].looked.wait()
-        b = asyncio.create_task(manager.load("b"))
+        b = asyncio.create_task(change(manager, "b"))
         await busy["a"].looked.wait()
         drain = engine.hold("close", "a")
         engine.counters.clear()
@@ -178,6 +188,25 @@ async def test_reloads_that_wait_for_each_others_room_are_both_done(tmp_path: Pa
         await b
         assert (len(made(engine, "a")), len(made(engine, "b"))) == (2, 2)
         assert served(engine) == {"a", "b"}
+
+
+async def test_directories_that_do_not_fit_beside_each_other_are_both_taken_up(
+    tmp_path: Path,
+) -> None:
+    """Unlike loads on request: nobody would try again, and what goes is loaded on demand."""
+    for name in "ab":
+        add_model(tmp_path, name, config=takes(30))
+    async with serving(tmp_path, 100, control_mode="explicit") as (manager, engine):
+        for name in "ab":
+            await manager.load(name)
+            (tmp_path / name / "config.pbtxt").write_text(takes(60))
+        await asyncio.gather(follow(manager, "a"), follow(manager, "b"))
+        (later,) = served(engine)
+        assert (len(made(engine, "a")), len(made(engine, "b"))) == (2, 2)
+        assert engine.on_demand == {"a": True, "b": True}
+        (earlier,) = {"a", "b"} - {later}
+        await ask(manager, engine, earlier)
+        assert served(engine) == {earlier}
 
 
 async def test_loads_on_request_at_the_same_time_do_not_undo_each_other(tmp_path: Path) -> None:
