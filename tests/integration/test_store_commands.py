@@ -208,9 +208,13 @@ async def test_alias_and_rollback_say_which_environment_follows(place: Path) -> 
         opened.report(asked["id"], "server", DeployStatus.SERVING)
     assert "followed by prod" in await done("alias", "m", "best", "2")
     told = " ".join((await done("rollback", "m", "--in", "prod")).split())
-    requested = "prod will no longer follow best once this serves: "
+    requested = "prod no longer follows best, unless this fails: "
     assert f"{requested}`penstock deploy m@best --to prod` has it follow again" in told
     assert "no environment follows it" in await done("alias", "m", "best", "1")
+    with open_store(str(place / "store")) as opened:
+        (back,) = (each for each in opened.environments_of("m") if each.kind == "rollback")
+        opened.report(back.id, "server", DeployStatus.FAILED, reason="it is off")
+    assert "followed by prod" in await done("alias", "m", "best", "2")
 
 
 async def test_verify_finds_damage_and_says_so_by_its_exit_code(place: Path) -> None:

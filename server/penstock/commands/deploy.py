@@ -86,10 +86,9 @@ def rollback(
     _show(asked, wait_s, as_json)
     alias = aliases.get(environment)  # of the newest there
     if alias and not as_json:
-        is_done = asked.status == "SERVING"
-        follows = "no longer follows" if is_done else "will no longer follow"
+        unless = "" if asked.status == "SERVING" else ", unless this fails"
         typer.echo(
-            f"{environment} {follows} {alias}{'' if is_done else ' once this serves'}: "
+            f"{environment} no longer follows {alias}{unless}: "
             f"`penstock deploy {name}@{alias} --to {environment}` has it follow again"
         )
 
