@@ -84,6 +84,8 @@ async def why_and_audit_know(world: World, asked: Asked) -> None:
     binary = next(a for a in why["answers"] if a["question"].startswith("Was the right binary"))
     assert binary["known"][-1].endswith("loaded exactly these bytes")
     assert binary["known"][-1].startswith("in prod, server ")
+    (server,) = (each for each in why["servers"] if not each["is_silent"])
+    assert (server["environment"], server["status"]) == ("prod", "SERVING")
     address = asked.server.grpc_address
     end = await penstock("audit", address, "--environment", "prod", *store)
     digest = world.store.show(Reference("m", 1)).digest

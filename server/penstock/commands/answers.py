@@ -43,7 +43,7 @@ def why(version: Version, store: StoreUrl = "", as_json: Json = False) -> None:
     """
     reference = parse_reference(version)
     with store_at(store) as opened:
-        from penstock.store.answers import explain
+        from penstock.store.answers import explain, servers_of
         from penstock.store.database import now_ms
         from penstock.store.records import Reference
 
@@ -51,12 +51,14 @@ def why(version: Version, store: StoreUrl = "", as_json: Json = False) -> None:
         exact = Reference(record.model, record.version)
         found = opened.verify(exact)
         record = opened.show(exact)
-        answers = explain(record, _before(opened, record), found.faults, now_ms=now_ms())
+        now = now_ms()
+        answers = explain(record, _before(opened, record), found.faults, now_ms=now)
     if as_json:
         from penstock.commands._render import print_json
 
         facts = {"reference": record.reference, "digest": record.digest, "status": record.status}
-        print_json({**facts, "answers": [asdict(each) for each in answers]})
+        servers = [asdict(each) for each in servers_of(record, now)]
+        print_json({**facts, "answers": [asdict(each) for each in answers], "servers": servers})
     else:
         typer.echo(_page(record, answers))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from penstock.store.records import HEARD_EVERY_S, Link, Report, VersionRecord, VersionStatus
 
-__all__ = ["Answer", "Held", "Verdict", "audit", "explain"]
+__all__ = ["Answer", "Held", "Server", "Verdict", "audit", "explain", "servers_of"]
 
 
 _MISSED = 3
@@ -43,6 +43,23 @@ class Verdict:
     faults: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What is known of a server that serves a version, or should.
+
+    Attributes:
+        heard_ms: when it was last heard of, by the calendar.
+        is_silent: it has missed saying that it is there, and may be gone.
+    """
+
+    environment: str
+    server: str
+    status: str
+    digest: str
+    heard_ms: int
+    is_silent: bool
+
+
 def explain(
     record: VersionRecord,
     previous: VersionRecord | None,
@@ -64,6 +81,23 @@ def explain(
         _features(record, previous),
         _code(record, previous),
         _data(record, previous),
+    ]
+
+
+def servers_of(record: VersionRecord, now_ms: int) -> list[Server]:
+    """Those of every environment where the version serves; `now_ms` is by the calendar."""
+    return [
+        Server(
+            deployment.environment,
+            each.server,
+            each.status,
+            each.digest,
+            each.heard_ms,
+            _silent_s(each, now_ms) > 0,
+        )
+        for deployment in record.deployments
+        if deployment.status == "SERVING"
+        for each in deployment.reports
     ]
 
 
@@ -107,13 +141,19 @@ def _silent(report: Report, now_ms: int) -> str:
     Whether it is gone nobody knows: servers of older versions say it only when they are deployed
     to, and others cannot while they do not reach the store.
     """
-    silent_s = (now_ms - report.heard_ms) // 1000
-    if silent_s < _MISSED * HEARD_EVERY_S:
+    silent_s = _silent_s(report, now_ms)
+    if silent_s == 0:
         return ""
     for unit, length_s in (("day", 86400), ("hour", 3600)):
         if silent_s >= 2 * length_s:
             return f"; last heard of {silent_s // length_s} {unit}s ago"
     return f"; last heard of {silent_s // 60} minutes ago"
+
+
+def _silent_s(report: Report, now_ms: int) -> int:
+    """Since when, where that is too long; else 0."""
+    silent_s = (now_ms - report.heard_ms) // 1000
+    return silent_s if silent_s >= _MISSED * HEARD_EVERY_S else 0
 
 
 def _features(record: VersionRecord, previous: VersionRecord | None) -> Answer:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from penstock.store.answers import Held, audit, explain
+from penstock.store.answers import Held, Server, audit, explain, servers_of
 from penstock.store.graph import as_svg, as_text, draw_lineage
 from penstock.store.manifest import FileEntry
 from penstock.store.records import (
@@ -154,6 +154,11 @@ def test_server_that_says_no_more_is_told_with_when_it_last_did(silent_s: int, a
     assert list(explain(record, None, now_ms=now_ms)[1].known)[2:] == [
         "in prod, server here loaded exactly these bytes",
         f"in prod, server silent could not serve it: no memory; last heard of {ago} ago",
+    ]
+    here, silent = reports
+    assert servers_of(record, now_ms) == [
+        Server("prod", "here", "SERVING", DIGEST, here.heard_ms, is_silent=False),
+        Server("prod", "silent", "FAILED", "", silent.heard_ms, is_silent=True),
     ]
 
 
