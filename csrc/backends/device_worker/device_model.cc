@@ -74,7 +74,7 @@ std::vector<DeviceUse> DeviceModel::device_use() const {
   for (size_t i = 0; i < models_.size(); ++i) {
     DeviceWorker& worker = *models_[i]->worker();
     for (DeviceUse& use : worker.device_use(*models_[i]->part())) {
-      // One that is named by its UUID has no number, and is not to be taken for one that has.
+      // One whose number is not known is not to be taken for one that has it.
       use.id = worker.number().value_or(-1 - static_cast<int64_t>(i));
       uses.push_back(std::move(use));
     }

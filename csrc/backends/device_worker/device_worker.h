@@ -32,7 +32,7 @@ namespace penstock {
 
 struct DeviceWorkerOptions {
   std::string device;             // "GPU 0": for messages and the log
-  std::optional<int64_t> number;  // of the device, as this process counts them; a UUID has none
+  std::optional<int64_t> number;  // of the device, as this process counts them, if that is known
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;

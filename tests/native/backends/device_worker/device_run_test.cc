@@ -56,6 +56,17 @@ TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
   EXPECT_EQ(AboutWorker(*instance, "pinned"), "1");  // for inputs; outputs are copied to theirs
 }
 
+TEST_F(DeviceRunTest, UuidThatTheServerSees_IsTheSameDeviceAsItsNumber) {
+  setenv("CUDA_VISIBLE_DEVICES", "GPU-5a1c,GPU-77", 1);  // NOLINT(concurrency-mt-unsafe)
+  const auto by_uuid = MustLoad(workers_, FixtureLoad("m", {{"uses", "1"}}, {"GPU-77"}));
+  const auto by_number = MustLoad(workers_, FixtureLoad("n", {}, {"1"}));
+  unsetenv("CUDA_VISIBLE_DEVICES");  // NOLINT(concurrency-mt-unsafe)
+  EXPECT_EQ(WorkerPid(*MustMake(*by_uuid)), WorkerPid(*MustMake(*by_number)));
+  std::vector<DeviceUse> uses;
+  AwaitThat([&] { return !(uses = by_uuid->device_use()).empty(); });
+  EXPECT_EQ(uses[0].id, 1);
+}
+
 TEST_F(DeviceRunTest, BackendOptions_ReachTheWorker) {
   const auto model = workers_.Load("device_fixture", {{"name", "Named 2"}}, FixtureLoad("m"));
   ASSERT_TRUE(model.ok()) << model.status().ToString();
