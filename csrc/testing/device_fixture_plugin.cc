@@ -11,9 +11,11 @@
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
 // "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
-// signature), "throw", "wait" (until it says something else); anything else, or none,
-// is well. Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, and
-// that so many batches ran there. Parameter `instances`, where it is "throw": making one throws.
+// signature), "throw", "wait" (until it says something else; makes `load_file`.waiting); anything
+// else, or none, is well.
+// Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, with the
+// process's number as the memory that it holds, and that so many batches ran there.
+// Parameter `instances`, where it is "throw": making one throws.
 //
 // Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky
 // error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
@@ -267,7 +269,10 @@ class DeviceFixture : public Backend {
     std::string how;
     const auto file = options.parameters.find("load_file");
     if (file != options.parameters.end()) how = FirstWord(file->second);
-    if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
+    if (how == "wait") {
+      std::ofstream(file->second + ".waiting").flush();
+      WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
+    }
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "lost") return Unavailable("deliberate loss");
     if (how == "reject") return InvalidArgument("deliberate rejection");

@@ -36,7 +36,7 @@ struct DeviceWorkerOptions {
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;
-  // For a process to close a client's memory: more than it gives a batch of its device.
+  // For a process to close a client's memory, once all is over that it was asked for before.
   int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
   int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
 };
@@ -83,6 +83,7 @@ class WorkerPart {
   // One batch, or question, at a time; an instance's before its model's, before the worker's mu_.
   Mutex run_mu_;
   uint64_t batches_ GUARDED_BY(run_mu_) = 0;
+  std::atomic<int64_t> busy_since_ns_ = kNever;  // when what is under way of it began
   // Of a model.
   std::vector<DeviceUse> uses_ GUARDED_BY(run_mu_);  // as last told
   std::atomic<int64_t> asked_ns_ = 0;                // when that was asked for last

@@ -6,6 +6,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <future>
 #include <thread>
 
 #include "testing/quiet_log.h"
@@ -352,6 +356,54 @@ TEST_F(DevicePartsTest, ProcessThatDoesNotForget_IsKilledAsOneThatHangs) {
   AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
   const RowBatch batch(6, 2, kPlanWidth);
   EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
+}
+
+// As where a driver closes nothing while it is about something else.
+class DeviceForgetsLate : public DevicePartsTest {
+ protected:
+  void SetUp() override {
+    DeviceWorkerOptions options = WorkerOfTests();
+    options.forget_limit_ns = kForgetLimit.count();
+    Load(0, std::move(options));
+  }
+  // `task` is under way in the process once `waiting` is there, until `end`.
+  void ExpectNoHurry(const std::function<void()>& task, const std::string& waiting,
+                     const std::function<void()>& end) {
+    const pid_t pid = PlanPid(*instance_);
+    ClientMemory client(kMemoryBytes);
+    ASSERT_TRUE(instance_->Reaches(*client.memory));
+    std::thread busy(task);
+    AwaitThat([&] { return std::filesystem::exists(waiting); });
+    kill(pid, SIGSTOP);
+    AwaitThat([pid] { return IsStopped(pid); });
+    auto forgets = std::async(std::launch::async, [&] { client.memory.reset(); });
+    EXPECT_EQ(forgets.wait_for(20 * kForgetLimit), std::future_status::timeout);
+    kill(pid, SIGCONT);
+    forgets.get();
+    end();
+    busy.join();
+    EXPECT_FALSE(client.IsOpenIn(pid));
+    EXPECT_EQ(PlanPid(*instance_), pid);
+  }
+
+  static constexpr std::chrono::nanoseconds kForgetLimit = std::chrono::milliseconds(50);
+};
+
+TEST_F(DeviceForgetsLate, WhileItLoads) {
+  scratch_.Write("how", "wait");
+  ExpectNoHurry([this] { MustLoadIn({worker_}, PlanLoad(scratch_, "late")); },
+                scratch_.File("how.waiting"), [this] { scratch_.Write("how", "well"); });
+}
+
+TEST_F(DeviceForgetsLate, WhileItRunsABatch) {
+  const auto other = MustMake(*model_);
+  const auto run = [&other] {
+    RowBatch batch(5, 3, kPlanWidth);
+    batch.x[0] = -7;
+    std::vector<BatchOutput> outputs;
+    EXPECT_TRUE(batch.Run(*other, &outputs).ok());
+  };
+  ExpectNoHurry(run, scratch_.File("go.waiting"), [this] { scratch_.Write("go", ""); });
 }
 
 TEST_F(DevicePartsTest, ProcessThatIsLeftMeanwhile_IsNotWaitedForToForget) {
