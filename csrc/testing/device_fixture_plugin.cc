@@ -180,6 +180,7 @@ class EchoModel : public BackendModel {
     DeviceUse use;
     use.name = std::string(8000, 'x');
     use.uncaptured_runs = runs_;
+    use.memory_bytes = static_cast<uint64_t>(getpid());
     return {std::stoul(count->second), use};
   }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {

@@ -93,7 +93,6 @@ Result<std::unique_ptr<BackendInstance>> DeviceModel::CreateInstance(
                                                       .load_limit_ns = limits_.load_ns,
                                                       .execution_limit_ns = limits_.execution_ns}));
   roster_->Add(instance);
-  model->worker()->device_use(*model->part());  // is known when somebody first looks
   return std::unique_ptr<BackendInstance>(std::make_unique<DeviceInstance>(
       label_, signature_, std::move(instance), roster_, number < models_.size()));
 }

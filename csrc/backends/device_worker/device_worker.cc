@@ -291,6 +291,7 @@ Status DeviceWorker::HandlePacket(const WorkerPacket& packet) {
   if (packet.kind == WorkerPacketKind::kDescribed && is_model) return Describe(packet);
   if (packet.kind == WorkerPacketKind::kReady && !is_model) {
     link_->socket.SetReceiveLimit(making_->options_.execution_limit_ns);
+    TryAskUses(*making_->options_.model);  // is known when somebody first looks
     EndMaking(State::kReady, Status());
     return Status::Ok();
   }

@@ -74,7 +74,7 @@ class WorkerPart {
     const std::shared_ptr<WorkerSession> session;
     const PacketSocket socket;
     BatchChannel channel;
-    bool is_asked = false;  // what the model uses, and has not answered; under its run_mu_
+    bool is_asked = false, has_told = false;  // what the model uses; under its run_mu_
   };
 
   const WorkerPartOptions options_;
@@ -123,7 +123,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   // Whether Run would find it.
   bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
   // What a model uses of the device, as the worker said last; takes what it has said since, and asks
-  // anew. The answer is not waited for: Run asks, too, now and then.
+  // anew. The answer is not waited for: a new instance and Run now and then ask, too.
   std::vector<DeviceUse> device_use(WorkerPart& model) EXCLUDES(mu_);
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
@@ -179,8 +179,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
 
-  // In device_use and Run.
-  void AskUsesIfDue(Part& model) noexcept EXCLUDES(model.run_mu_, mu_);
+  // In device_use and Run, and where an instance is ready.
+  void TryAskUses(Part& model) noexcept EXCLUDES(model.run_mu_, mu_);
   void AskUses(Part& model) REQUIRES(model.run_mu_) EXCLUDES(mu_);
   void Ask(Part& model, Link& link) REQUIRES(model.run_mu_);
   Status TakeUses(Part& model, Link& link) REQUIRES(model.run_mu_);

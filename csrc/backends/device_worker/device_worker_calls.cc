@@ -115,9 +115,8 @@ std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& model) {
   return model.uses_;
 }
 
-// The batch that it is asked after is answered, whatever comes of that.
-void DeviceWorker::AskUsesIfDue(Part& model) noexcept {
-  if (NowNs() - model.asked_ns_ < options_.ask_every_ns) return;
+// What it is asked after goes on, whatever comes of that.
+void DeviceWorker::TryAskUses(Part& model) noexcept {
   try {
     MutexLock run(model.run_mu_);
     AskUses(model);
@@ -128,8 +127,9 @@ void DeviceWorker::AskUsesIfDue(Part& model) noexcept {
 void DeviceWorker::AskUses(Part& model) {
   model.asked_ns_ = NowNs();
   const auto link = Current(model);
-  if (link.ok()) return Ask(model, **link);
-  for (DeviceUse& use : model.uses_) use.memory_bytes = use.graph_bytes = 0;  // they went with it
+  if (link.ok()) Ask(model, **link);
+  if (link.ok() && (*link)->has_told) return;
+  for (DeviceUse& use : model.uses_) use.memory_bytes = use.graph_bytes = 0;  // its process is gone
 }
 
 void DeviceWorker::Ask(Part& model, Link& link) {
@@ -163,6 +163,7 @@ Status DeviceWorker::TakeUse(Part& model, Link& link, const WorkerPacket& packet
   link.is_asked = false;  // also where there is no memory for the answer
   PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
   PENSTOCK_ASSIGN_OR_RETURN(model.uses_, DecodeDeviceUses(body));
+  link.has_told = true;
   return Status::Ok();
 }
 
@@ -348,7 +349,8 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
                     StrCat("was killed, for the server ran out of memory for ", label));
   }
   if (answers.ok()) {
-    AskUsesIfDue(*part.options_.model);
+    Part& model = *part.options_.model;
+    if (NowNs() - model.asked_ns_ >= options_.ask_every_ns) TryAskUses(model);
     return std::move((*answers)[0]);
   }
   switch (answers.status().code()) {

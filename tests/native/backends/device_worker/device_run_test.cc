@@ -174,6 +174,26 @@ TEST(DeviceUseTest, Worker_IsAskedBeforeAnybodyLooks) {
   }
 }
 
+// Its answer is more than a slab, so that the first who looks makes room for it.
+TEST(DeviceUseTest, WorkerThatIsStartedAgain_IsAskedAndTheOldOneIsNotShown) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.ask_every_ns = kNever;
+  const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const auto model = MustLoadIn({worker}, FixtureLoad("m", {{"uses", "10"}}));
+  const auto instance = MustMake(*model);
+  const auto pid = static_cast<uint64_t>(WorkerPid(*instance));
+  const auto held = [&] {
+    const auto uses = model->device_use();
+    return uses.empty() ? 0 : uses[0].memory_bytes;
+  };
+  AwaitThat([&] { return held() == pid; });
+  kill(static_cast<pid_t>(pid), SIGKILL);
+  AwaitThat([&] { return worker->restarts() == 1 && instance->is_available(); });
+  AwaitThat([&] { return AboutWorker(*instance, "asked") == "1"; });  // and nobody has looked
+  EXPECT_NE(held(), pid);
+  AwaitThat([&] { return held() == static_cast<uint64_t>(WorkerPid(*instance)); });
+}
+
 TEST_F(DeviceRunTest, StoppedWorker_IsShownAsItWas) {
   const auto model = MustLoad(workers_, FixtureLoad("m", {{"uses", "1"}}));
   const auto instance = MustMake(*model);
