@@ -8,6 +8,7 @@
 //                                           -9  Execute fails INTERNAL with what the process is
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //  -11  the process reads nothing more from its connections, and answers
+//  -12  of a plan: no copy on the GPU, and nothing else there, ends from now on
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
 // "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
@@ -223,6 +224,7 @@ class PlanInstance : public BackendInstance {
   Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                       const BatchParts& parts, std::vector<BatchOutput>* outputs) override {
     if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
+    if (FirstValue(inputs) == -12) gpu_.HoldStreams();
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
     return plan_->ExecuteParts(inputs, wanted, parts, outputs);
   }
