@@ -7,23 +7,20 @@
 #include <utility>
 
 #include "device_parts.h"
-#include "testing/quiet_log.h"
 #include "testing/scarce_memory.h"
 
 namespace penstock {
 namespace {
 
-TEST(DeviceMemoryTest, ProcessThatDoesNotForget_IsKilledThoughThereIsNoMemoryToSayWhy) {
-  const QuietLog quiet;
-  const ScratchDirectory scratch;
+using DeviceMemoryTest = DevicePartsTest;
+
+TEST_F(DeviceMemoryTest, ProcessThatDoesNotForget_IsKilledThoughThereIsNoMemoryToSayWhy) {
   DeviceWorkerOptions options = WorkerOfTests();
   options.forget_limit_ns = 100'000'000;
-  const auto worker = WorkerOfGpu(0, std::move(options));
-  const auto model = MustLoadIn({worker}, PlanLoad(scratch));
-  const auto instance = MustMake(*model);
-  const pid_t pid = PlanPid(*instance);
-  ClientMemory client(4096);
-  ASSERT_TRUE(instance->Reaches(*client.memory));
+  Load(0, std::move(options));
+  const pid_t pid = PlanPid(*instance_);
+  ClientMemory client(kMemoryBytes);
+  ASSERT_TRUE(instance_->Reaches(*client.memory));
   kill(pid, SIGSTOP);
   AwaitThat([pid] { return IsStopped(pid); });
   {
@@ -31,11 +28,11 @@ TEST(DeviceMemoryTest, ProcessThatDoesNotForget_IsKilledThoughThereIsNoMemoryToS
     client.memory.reset();
   }
   EXPECT_FALSE(client.IsOpenIn(pid));
-  AwaitThat([&] { return worker->restarts() == 1 && instance->is_available(); });
+  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
 }
 
 // The answer of 10 devices has more than 64 KiB, a batch has less.
-TEST(DeviceMemoryTest, AnswerThatThereIsNoMemoryFor_FailsNoBatchAndIsAskedForAgain) {
+TEST(DeviceUseMemoryTest, AnswerThatThereIsNoMemoryFor_FailsNoBatchAndIsAskedForAgain) {
   DeviceWorkerOptions options = WorkerOfTests();
   options.ask_every_ns = 0;
   const auto worker = std::make_shared<DeviceWorker>(std::move(options));
