@@ -17,19 +17,7 @@ void RegionCloser::Close(const SharedRegion* region) noexcept {
     }
   }
   delete region;
-  LeavePlace();
-}
-
-bool RegionCloser::TakePlace(size_t most) {
-  MutexLock lock(mu_);
-  if (open_ >= most) return false;
-  open_ += 1;
-  return true;
-}
-
-void RegionCloser::LeavePlace() noexcept {
-  MutexLock lock(mu_);
-  open_ -= 1;
+  places_->Leave(1);
 }
 
 void RegionCloser::WaitIdle() {
@@ -57,9 +45,9 @@ void RegionCloser::Run() noexcept {
 
 // All that is to be closed, after so many that were; null: nothing is, and nothing will be.
 const SharedRegion* RegionCloser::WaitForWork(size_t closed) {
+  places_->Leave(closed);
   MutexLock lock(mu_);
   closed_ += closed;  // all of those that were given first
-  open_ -= closed;
   if (closed > 0) some_closed_.NotifyAll();
   while (first_ == nullptr && !is_stopping_) changed_.Wait(mu_);
   return std::exchange(first_, nullptr);

@@ -17,6 +17,16 @@ Status NotOfThatKind(RegionKind kind, std::string_view name) {
 
 }  // namespace
 
+SharedMemory::SharedMemory(Options options)
+    : options_(std::move(options)),
+      places_(std::make_shared<RegionPlaces>(options_.max_regions)),
+      system_closer_(MakeCloser("ps-regions")),
+      cuda_closer_(MakeCloser("ps-gpu-regions")) {}
+
+std::shared_ptr<RegionCloser> SharedMemory::MakeCloser(const char* thread) const {
+  return options_.is_allowed ? std::make_shared<RegionCloser>(thread, places_) : nullptr;
+}
+
 SharedMemory::~SharedMemory() {
   Regions left;
   {
@@ -24,7 +34,9 @@ SharedMemory::~SharedMemory() {
     regions_.swap(left);
   }
   left.clear();
-  if (closer_ != nullptr) closer_->Stop();
+  if (!options_.is_allowed) return;
+  system_closer_->Stop();
+  cuda_closer_->Stop();
 }
 
 Status SharedMemory::CheckAllowed() const {
@@ -73,20 +85,21 @@ Status SharedMemory::RegisterOpened(SharedRegionInfo info, const Open& open) {
                kMaxNameBytes, " bytes, got ", info.name.size()));
   }
   const std::string name = info.name;
+  const std::shared_ptr<RegionCloser>& closer = CloserOf(info.kind);
   {
     MutexLock lock(mu_);
     PENSTOCK_RETURN_IF_ERROR(CheckNameLocked(name));
   }
-  if (!closer_->TakePlace(options_.max_regions)) {
+  if (!places_->Take()) {
     return ResourceExhausted(StrCat("failed to register shared memory region '", name,
                                     "': ", options_.max_regions, " are open, which is the limit"));
   }
   auto opened = open(std::move(info));
   if (!opened.ok()) {
-    closer_->LeavePlace();
+    places_->Leave(1);
     return opened.status();
   }
-  std::shared_ptr<const SharedRegion> region = SharedRegion::Share(*std::move(opened), closer_);
+  std::shared_ptr<const SharedRegion> region = SharedRegion::Share(*std::move(opened), closer);
   MutexLock lock(mu_);
   PENSTOCK_RETURN_IF_ERROR(CheckNameLocked(name));  // another may have been quicker
   regions_.emplace(name, std::move(region));
@@ -106,7 +119,7 @@ Status SharedMemory::Unregister(RegionKind kind, std::string_view name) {
     }
   }
   gone.clear();
-  closer_->WaitIdle();  // so that a client finds closed what nobody used
+  CloserOf(kind)->WaitIdle();  // so that a client finds closed what nobody used
   return Status::Ok();
 }
 

@@ -23,8 +23,8 @@ namespace penstock {
 // Threading: thread-safe.
 // Ownership: owns one reference to each region, requests that use it hold others: a region that is
 // unregistered loses its name at once and its file when the last of them is done.
-// Blocking: registering opens a file or a GPU, Unregister waits for what is being closed; never while holding
-// the lock. Dropping a region never blocks: see RegionCloser.
+// Blocking: registering opens a file or a GPU, Unregister waits for what is being closed of its kind;
+// never while holding the lock. Dropping a region never blocks: see RegionCloser.
 class SharedMemory {
  public:
   struct Options {
@@ -35,9 +35,7 @@ class SharedMemory {
   };
   static constexpr size_t kMaxNameBytes = 1024;
 
-  explicit SharedMemory(Options options)
-      : options_(std::move(options)),
-        closer_(options_.is_allowed ? std::make_shared<RegionCloser>() : nullptr) {}
+  explicit SharedMemory(Options options);
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
@@ -64,18 +62,25 @@ class SharedMemory {
 
   const Options& options() const { return options_; }
 
-  RegionCloser& TestOnlyCloser() { return *closer_; }
+  RegionCloser& TestOnlyCloser(RegionKind kind) { return *CloserOf(kind); }
 
  private:
   using Regions = std::map<std::string, std::shared_ptr<const SharedRegion>, std::less<>>;
   using Open = std::function<Result<std::unique_ptr<const SharedRegion>>(SharedRegionInfo)>;
 
+  std::shared_ptr<RegionCloser> MakeCloser(const char* thread) const;
+  const std::shared_ptr<RegionCloser>& CloserOf(RegionKind kind) const {
+    return kind == RegionKind::kCuda ? cuda_closer_ : system_closer_;
+  }
   Status RegisterOpened(SharedRegionInfo info, const Open& open);
   Status CheckNameLocked(const std::string& name) const REQUIRES(mu_);
 
   // Constant after construction.
   const Options options_;
-  const std::shared_ptr<RegionCloser> closer_;  // shared: with each region; null if not allowed
+  const std::shared_ptr<RegionPlaces> places_;  // shared: with the closers
+  // Shared: with each region of their kind. Null if not allowed.
+  const std::shared_ptr<RegionCloser> system_closer_;
+  const std::shared_ptr<RegionCloser> cuda_closer_;
 
   mutable Mutex mu_;
   // Guarded by mu_.

@@ -8,12 +8,15 @@
 //                                           -9  Execute fails INTERNAL with what the process is
 //  -10  OUTPUT0 takes as many bytes as the second value says: nothing, of the system's zero pages
 //  -11  the process reads nothing more from its connections, and answers
+//  -12  of a plan: no copy on the GPU, and nothing else there, ends from now on
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
 // "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
-// signature), "throw", "wait" (until it says something else); anything else, or none,
-// is well. Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, and
-// that so many batches ran there. Parameter `instances`, where it is "throw": making one throws.
+// signature), "throw", "wait" (until it says something else; makes `load_file`.waiting); anything
+// else, or none, is well.
+// Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, with the
+// process's number as the memory that it holds, and that so many batches ran there.
+// Parameter `instances`, where it is "throw": making one throws.
 //
 // Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky
 // error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
@@ -178,6 +181,7 @@ class EchoModel : public BackendModel {
     DeviceUse use;
     use.name = std::string(8000, 'x');
     use.uncaptured_runs = runs_;
+    use.memory_bytes = static_cast<uint64_t>(getpid());
     return {std::stoul(count->second), use};
   }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
@@ -220,6 +224,7 @@ class PlanInstance : public BackendInstance {
   Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                       const BatchParts& parts, std::vector<BatchOutput>* outputs) override {
     if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
+    if (FirstValue(inputs) == -12) gpu_.HoldStreams();
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
     return plan_->ExecuteParts(inputs, wanted, parts, outputs);
   }
@@ -267,7 +272,10 @@ class DeviceFixture : public Backend {
     std::string how;
     const auto file = options.parameters.find("load_file");
     if (file != options.parameters.end()) how = FirstWord(file->second);
-    if (how == "wait") WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
+    if (how == "wait") {
+      std::ofstream(file->second + ".waiting").flush();
+      WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
+    }
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "lost") return Unavailable("deliberate loss");
     if (how == "reject") return InvalidArgument("deliberate rejection");

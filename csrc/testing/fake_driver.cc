@@ -1,6 +1,8 @@
 // libcuda.so.1 for tests of driver_api.h and for servers that tests start: the driver's functions, on
 // two fake GPUs. FAKE_DRIVER in the environment: "none", no device; "error <n>", what cuInit answers.
 // FAKE_DRIVER_COPIES: a file that gets a line for each copy, "HtoD 64": which way, and bytes.
+// FAKE_DRIVER_CLOSES: a named pipe; each close of a client's memory waits for a writer that comes and
+// goes, while the pipe has its name.
 
 #include <cstdint>
 #include <cstdio>
@@ -61,6 +63,14 @@ void NoteCopy(const char* way, size_t size) {
   if (file == nullptr) return;
   std::fprintf(file, "%s %zu\n", way, size);
   std::fclose(file);
+}
+
+void AwaitClose() {
+  static const char* const path = std::getenv("FAKE_DRIVER_CLOSES");
+  std::FILE* pipe = path == nullptr ? nullptr : std::fopen(path, "r");
+  if (pipe == nullptr) return;
+  std::fgetc(pipe);
+  std::fclose(pipe);
 }
 
 penstock::gpu::DeviceProperties Properties(int device) {
@@ -185,6 +195,7 @@ int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, u
   return 0;
 }
 int cuIpcCloseMemHandle(uintptr_t address) {
+  AwaitClose();
   {
     Imports& imports = OpenImports();
     const penstock::MutexLock lock(imports.mu);

@@ -53,8 +53,9 @@ Status BatchChannel::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_ou
                             .slab = slab->id(),
                             .value = is_for_outputs ? 1U : 0U,
                             .size = slab->size()};
+  std::weak_ptr<Slab>& mapped = mapped_[slab->id()];  // before it is sent: that may throw
   if (!socket_.Send(packet, slab->fd())) return Closed();
-  mapped_[slab->id()] = slab;
+  mapped = slab;
   return Status::Ok();
 }
 
@@ -92,16 +93,20 @@ Status BatchChannel::Grow(uint64_t size_bytes) {
   }
   PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(std::bit_ceil(size_bytes)));
   MutexLock lock(mu_);
+  outputs_.reserve(outputs_.size() + 1);  // before it is sent: that may throw
+  PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
   // What is not handed out is too small now.
   std::erase_if(outputs_, [](const auto& each) { return !each->is_held(); });
-  PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));
   outputs_.push_back(std::move(slab));
   return Status::Ok();
 }
 
 Status BatchChannel::AnswerGrow(uint64_t size_bytes) {
-  Status grown = Grow(size_bytes);
-  if (grown.code() != StatusCode::kResourceExhausted) return grown;
+  try {
+    Status grown = Grow(size_bytes);
+    if (grown.code() != StatusCode::kResourceExhausted) return grown;
+  } catch (const std::bad_alloc&) {  // no room either
+  }
   return socket_.Send({.kind = WorkerPacketKind::kNoRoom}) ? Status::Ok() : Closed();
 }
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.core import Core
+from penstock.threads import Threads
 
 __all__ = ["ClientMemory"]
+
+_GPU_THREADS = 4
 
 
 class ClientMemory:
     """The regions of one core, of the system's shared memory and of GPUs.
 
     Every call raises UnimplementedError unless the operator has allowed clients this. What blocks
-    is run off the event loop.
+    is run off the event loop: what a GPU's driver may hold up on threads that nothing else uses.
 
     Threading: confined to the event loop.
-    Ownership: borrows the core.
+    Ownership: borrows the core; owns threads, which end with the process.
     """
 
     def __init__(self, core: Core) -> None:
         self._regions = core.engine.shared_memory
         self._run = core.run
+        self._looking = Threads(1, "gpu-look")
+        self._on_gpus = Threads(_GPU_THREADS, "gpu-memory")
 
     async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Gives a part of the shared memory object `key` a name for requests to use."""
@@ -38,20 +43,20 @@ class ClientMemory:
 
     async def check_cuda_memory(self) -> None:
         """Raises UnavailableError where no memory of a GPU can be registered, and says why."""
-        await self._run(self._regions.check_cuda_usable)
+        await self._looking.run(self._regions.check_cuda_usable)
 
     async def register_cuda_region(
         self, name: str, handle: bytes, device_id: int, byte_size: int
     ) -> None:
         """Gives memory of a GPU, which another process exports as `handle`, a name."""
         register = self._regions.register_cuda
-        await self._run(
+        await self._on_gpus.run(
             register, name=name, handle=handle, device_id=device_id, byte_size=byte_size
         )
 
     async def unregister_cuda_region(self, name: str) -> None:
         """As `unregister_region`, of regions on GPUs."""
-        await self._run(self._regions.unregister_cuda, name)
+        await self._on_gpus.run(self._regions.unregister_cuda, name)
 
     def cuda_regions(self, name: str) -> Sequence[tuple[str, int, int]]:
         """(name, device_id, byte_size) of every region on a GPU, or of the one of the name."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
 import numpy as np
 import pytest
 from tests.support.fixture_models import WITH_FAKE_GPUS
@@ -20,11 +21,14 @@ from tests.support.server_process import Served, served
 from tests.support.triton_clients import FACES, simple_inputs, triton_client
 from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton_http
+from tritonclient.grpc import service_pb2 as wire
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import InferenceServerException
 
 HANDLE_BYTES = 64
 NUMBERS = np.arange(16, dtype=np.int32)
 ALLOW = "--allow-client-shm=true"
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +192,27 @@ def test_without_the_flag_it_is_disabled(tmp_path: Path, has_gpu: bool) -> None:
             ):
                 assert "Client shared memory is disabled." in refusal(call, *args)
             assert "cuda_shared_memory" not in client.get_server_metadata().extensions
+
+
+def test_driver_that_does_not_close_holds_up_nothing_but_memory_of_gpus(tmp_path: Path) -> None:
+    models, closes = tmp_path / "models", tmp_path / "closes"
+    models.mkdir()
+    os.mkfifo(closes)
+    environment = {**WITH_FAKE_GPUS, "FAKE_DRIVER_CLOSES": str(closes)}
+    with (
+        served(models, ALLOW, environment=environment) as server,
+        triton_grpc.InferenceServerClient(server.grpc) as client,
+        grpc.insecure_channel(server.grpc) as channel,
+        device_memory(bytes(8)) as (handle, path),
+    ):
+        stub = GRPCInferenceServiceStub(channel)
+        client.register_cuda_shared_memory("r", handle, 0, 8)
+        unregister = stub.CudaSharedMemoryUnregister
+        pending = [unregister.future(wire.CudaSharedMemoryUnregisterRequest()) for _ in range(40)]
+        with closes.open("w"):  # once the driver is about it, which it then is until the end
+            client.register_system_shared_memory("s", f"/{path.name}", 8, client_timeout=PATIENCE_S)
+            client.unregister_system_shared_memory("s", client_timeout=PATIENCE_S)
+            client.get_server_metadata(client_timeout=PATIENCE_S)
+            assert not any(call.done() for call in pending)
+        for call in pending:
+            call.result(timeout=PATIENCE_S)

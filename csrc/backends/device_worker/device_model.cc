@@ -74,7 +74,7 @@ std::vector<DeviceUse> DeviceModel::device_use() const {
   for (size_t i = 0; i < models_.size(); ++i) {
     DeviceWorker& worker = *models_[i]->worker();
     for (DeviceUse& use : worker.device_use(*models_[i]->part())) {
-      // One that is named by its UUID has no number, and is not to be taken for one that has.
+      // One whose number is not known is not to be taken for one that has it.
       use.id = worker.number().value_or(-1 - static_cast<int64_t>(i));
       uses.push_back(std::move(use));
     }
@@ -93,7 +93,6 @@ Result<std::unique_ptr<BackendInstance>> DeviceModel::CreateInstance(
                                                       .load_limit_ns = limits_.load_ns,
                                                       .execution_limit_ns = limits_.execution_ns}));
   roster_->Add(instance);
-  model->worker()->device_use(*model->part());  // is known when somebody first looks
   return std::unique_ptr<BackendInstance>(std::make_unique<DeviceInstance>(
       label_, signature_, std::move(instance), roster_, number < models_.size()));
 }

@@ -44,31 +44,31 @@ std::vector<std::string_view> Entries(std::string_view list) {
 
 }  // namespace
 
-Result<std::string> VisibleDevice(std::string_view device, const char* visible) {
+Result<SeenDevice> FindDevice(std::string_view device, const char* visible) {
   const auto number = Number(device);
   if (!number && !IsUuid(device)) {
     return InvalidArgument(StrCat("'", device, "' is no device, expected a number or a UUID"));
   }
-  if (visible == nullptr) return std::string(device);
+  if (visible == nullptr) return SeenDevice{std::string(device), number};
   const std::vector<std::string_view> entries = Entries(visible);
   if (number) {
-    if (*number < entries.size()) return std::string(entries[*number]);
+    if (*number < entries.size()) return SeenDevice{std::string(entries[*number]), number};
     return NotFound(StrCat("there is no GPU ", device, ": the server sees ", entries.size(),
                            " (CUDA_VISIBLE_DEVICES)"));
   }
+  const auto is_meant = [&](std::string_view entry) {  // either may be cut short
+    return entry.starts_with(device) || device.starts_with(entry);
+  };
+  const auto found = std::find_if(entries.begin(), entries.end(), is_meant);
+  if (std::count_if(found, entries.end(), is_meant) == 1) {
+    return SeenDevice{std::string(*found), found - entries.begin()};
+  }
   // Which UUID a number stands for only the driver knows.
-  const bool may_see = std::any_of(entries.begin(), entries.end(), [&](std::string_view entry) {
-    return Number(entry) || entry.starts_with(device) || device.starts_with(entry);
-  });
-  if (may_see) return std::string(device);
+  const bool may_see =
+      found != entries.end() || std::any_of(entries.begin(), entries.end(), Number);
+  if (may_see) return SeenDevice{std::string(device), std::nullopt};
   return NotFound(StrCat("there is no GPU '", device, "': the server sees ", entries.size(),
                          " others (CUDA_VISIBLE_DEVICES)"));
-}
-
-std::optional<int64_t> DeviceNumber(std::string_view device) {
-  const auto number = Number(device);
-  if (!number) return std::nullopt;
-  return static_cast<int64_t>(*number);
 }
 
 std::string DeviceLabel(std::string_view device) {

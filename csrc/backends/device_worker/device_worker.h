@@ -32,11 +32,11 @@ namespace penstock {
 
 struct DeviceWorkerOptions {
   std::string device;             // "GPU 0": for messages and the log
-  std::optional<int64_t> number;  // of the device, as this process counts them; a UUID has none
+  std::optional<int64_t> number;  // of the device, as this process counts them, if that is known
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;
-  // For a process to close a client's memory: more than it gives a batch of its device.
+  // For a process to close a client's memory, once all is over that it was asked for before.
   int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
   int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
 };
@@ -74,7 +74,7 @@ class WorkerPart {
     const std::shared_ptr<WorkerSession> session;
     const PacketSocket socket;
     BatchChannel channel;
-    bool is_asked = false;  // what the model uses, and has not answered; under its run_mu_
+    bool is_asked = false, has_told = false;  // what the model uses; under its run_mu_
   };
 
   const WorkerPartOptions options_;
@@ -83,6 +83,7 @@ class WorkerPart {
   // One batch, or question, at a time; an instance's before its model's, before the worker's mu_.
   Mutex run_mu_;
   uint64_t batches_ GUARDED_BY(run_mu_) = 0;
+  std::atomic<int64_t> busy_since_ns_ = kNever;  // when what is under way of it began
   // Of a model.
   std::vector<DeviceUse> uses_ GUARDED_BY(run_mu_);  // as last told
   std::atomic<int64_t> asked_ns_ = 0;                // when that was asked for last
@@ -122,7 +123,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   // Whether Run would find it.
   bool is_ready(const WorkerPart& part) const EXCLUDES(mu_);
   // What a model uses of the device, as the worker said last; takes what it has said since, and asks
-  // anew. The answer is not waited for: Run asks, too, now and then.
+  // anew. The answer is not waited for: a new instance and Run now and then ask, too.
   std::vector<DeviceUse> device_use(WorkerPart& model) EXCLUDES(mu_);
   // How often the process was started again.
   uint64_t restarts() const { return restarts_.load(std::memory_order_relaxed); }
@@ -178,8 +179,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
 
-  // In device_use and Run.
-  void AskUsesIfDue(Part& model) noexcept EXCLUDES(model.run_mu_, mu_);
+  // In device_use and Run, and where an instance is ready.
+  void TryAskUses(Part& model) noexcept EXCLUDES(model.run_mu_, mu_);
   void AskUses(Part& model) REQUIRES(model.run_mu_) EXCLUDES(mu_);
   void Ask(Part& model, Link& link) REQUIRES(model.run_mu_);
   Status TakeUses(Part& model, Link& link) REQUIRES(model.run_mu_);

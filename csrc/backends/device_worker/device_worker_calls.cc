@@ -24,6 +24,18 @@ constexpr int kMostPacketsOfAUse = 16;
 
 int64_t NowNs() { return Clock::System().NowNs(); }
 
+// Says since when something is under way, as long as it is.
+class UnderWay {
+ public:
+  explicit UnderWay(std::atomic<int64_t>& since_ns) : since_ns_(since_ns) { since_ns_ = NowNs(); }
+  ~UnderWay() { since_ns_ = kNever; }
+  UnderWay(const UnderWay&) = delete;
+  UnderWay& operator=(const UnderWay&) = delete;
+
+ private:
+  std::atomic<int64_t>& since_ns_;
+};
+
 }  // namespace
 
 // Parts.
@@ -103,9 +115,8 @@ std::vector<DeviceUse> DeviceWorker::device_use(WorkerPart& model) {
   return model.uses_;
 }
 
-// The batch that it is asked after is answered, whatever comes of that.
-void DeviceWorker::AskUsesIfDue(Part& model) noexcept {
-  if (NowNs() - model.asked_ns_ < options_.ask_every_ns) return;
+// What it is asked after goes on, whatever comes of that.
+void DeviceWorker::TryAskUses(Part& model) noexcept {
   try {
     MutexLock run(model.run_mu_);
     AskUses(model);
@@ -116,8 +127,9 @@ void DeviceWorker::AskUsesIfDue(Part& model) noexcept {
 void DeviceWorker::AskUses(Part& model) {
   model.asked_ns_ = NowNs();
   const auto link = Current(model);
-  if (link.ok()) return Ask(model, **link);
-  for (DeviceUse& use : model.uses_) use.memory_bytes = use.graph_bytes = 0;  // they went with it
+  if (link.ok()) Ask(model, **link);
+  if (link.ok() && (*link)->has_told) return;
+  for (DeviceUse& use : model.uses_) use.memory_bytes = use.graph_bytes = 0;  // its process is gone
 }
 
 void DeviceWorker::Ask(Part& model, Link& link) {
@@ -151,6 +163,7 @@ Status DeviceWorker::TakeUse(Part& model, Link& link, const WorkerPacket& packet
   link.is_asked = false;  // also where there is no memory for the answer
   PENSTOCK_ASSIGN_OR_RETURN(const auto body, link.channel.CopyBody(packet));
   PENSTOCK_ASSIGN_OR_RETURN(model.uses_, DecodeDeviceUses(body));
+  link.has_told = true;
   return Status::Ok();
 }
 
@@ -179,10 +192,21 @@ bool DeviceWorker::IsOver(const std::shared_ptr<WorkerSession>& process) const {
 
 Status DeviceWorker::AwaitForgotten(const PacketSocket& socket, uint64_t memory) const {
   const auto closed = [] { return Unavailable("closed a connection"); };
+  const int64_t asked_ns = NowNs();
   if (!socket.Send({.kind = WorkerPacketKind::kForget, .batch = memory})) return closed();
-  if (!socket.AwaitPacket(NowNs() + options_.forget_limit_ns)) {
-    return DeadlineExceeded(StrCat("took longer than ", Seconds(options_.forget_limit_ns),
-                                   " s to close a client's memory"));
+  // A driver that is about something else closes nothing meanwhile. That has its own limit.
+  const auto is_held_up = [&] {
+    MutexLock lock(mu_);
+    return std::any_of(parts_.begin(), parts_.end(),
+                       [&](const auto& part) { return part->busy_since_ns_ <= asked_ns; });
+  };
+  bool was_held_up = is_held_up();
+  while (!socket.AwaitPacket(NowNs() + options_.forget_limit_ns)) {
+    if (!was_held_up) {
+      return DeadlineExceeded(StrCat("took longer than ", Seconds(options_.forget_limit_ns),
+                                     " s to close a client's memory"));
+    }
+    was_held_up = is_held_up();
   }
   WorkerPacket packet;
   const auto received = socket.Receive(/*wait=*/false, &packet);
@@ -228,6 +252,7 @@ bool DeviceWorker::Reaches(WorkerPart& part, const ExportedMemory& memory) {
   if (!link.ok()) return false;
   if (const auto said = WorkerMemory::Of(memory).AnswerOf(*link)) return *said;
   MutexLock run(part.run_mu_);
+  const UnderWay question(part.busy_since_ns_);
   const auto said = AskReach(part, *link, memory);
   return said.ok() && *said != 0;
 }
@@ -305,6 +330,7 @@ Result<DeviceWorker::NamedParts> DeviceWorker::NameParts(const Part& part,
 Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
                                        const BatchParts& parts, SlabArena* arena) {
   MutexLock run(part.run_mu_);
+  const UnderWay batch_of_it(part.busy_since_ns_);
   PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
   PENSTOCK_ASSIGN_OR_RETURN(const NamedParts named, NameParts(part, link, parts));
   WorkerBatch whole = batch;
@@ -323,7 +349,8 @@ Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batc
                     StrCat("was killed, for the server ran out of memory for ", label));
   }
   if (answers.ok()) {
-    AskUsesIfDue(*part.options_.model);
+    Part& model = *part.options_.model;
+    if (NowNs() - model.asked_ns_ >= options_.ask_every_ns) TryAskUses(model);
     return std::move((*answers)[0]);
   }
   switch (answers.status().code()) {

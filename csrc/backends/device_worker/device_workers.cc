@@ -32,10 +32,10 @@ DeviceLoad LoadOnOne(const std::string& backend, const BackendOptions& backend_o
 
 Result<std::shared_ptr<DeviceWorker>> DeviceWorkers::Find(const std::string& device) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of this process changes its environment
-  PENSTOCK_ASSIGN_OR_RETURN(const std::string visible,
-                            VisibleDevice(device, std::getenv("CUDA_VISIBLE_DEVICES")));
+  PENSTOCK_ASSIGN_OR_RETURN(const SeenDevice seen,
+                            FindDevice(device, std::getenv("CUDA_VISIBLE_DEVICES")));
   MutexLock lock(mu_);
-  std::shared_ptr<DeviceWorker>& worker = workers_[visible];
+  std::shared_ptr<DeviceWorker>& worker = workers_[seen.visible];
   if (worker != nullptr) return worker;
   const auto is_there = [](const std::string& directory) {
     return access((directory + kProgram).c_str(), X_OK) == 0;
@@ -48,11 +48,11 @@ Result<std::shared_ptr<DeviceWorker>> DeviceWorkers::Find(const std::string& dev
   }
   DeviceWorkerOptions options;
   options.device = DeviceLabel(device);
-  options.number = DeviceNumber(device);
+  options.number = seen.number;
   options.launch.arguments = {*found + kProgram};
   options.launch.arguments.insert(options.launch.arguments.end(), directories_.begin(),
                                   directories_.end());
-  options.launch.environment = {StrCat("CUDA_VISIBLE_DEVICES=", visible)};
+  options.launch.environment = {StrCat("CUDA_VISIBLE_DEVICES=", seen.visible)};
   options.launch.end_signal = SIGKILL;
   return worker = std::make_shared<DeviceWorker>(std::move(options));
 }

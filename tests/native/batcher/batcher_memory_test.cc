@@ -3,42 +3,24 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <new>
 
 #include "testing/puppet_batcher.h"
-
-namespace {
-
-thread_local int t_allocations_left = -1;  // -1 = no end to them
-
-}  // namespace
-
-// Not inlined: the compiler would warn of memory that goes from new to free.
-[[gnu::noinline]] void* operator new(size_t size) {
-  if (t_allocations_left == 0) throw std::bad_alloc();
-  if (t_allocations_left > 0) --t_allocations_left;
-  void* data = std::malloc(size == 0 ? 1 : size);
-  if (data == nullptr) throw std::bad_alloc();
-  return data;
-}
-[[gnu::noinline]] void operator delete(void* data) noexcept { std::free(data); }
-[[gnu::noinline]] void operator delete(void* data, size_t /*size*/) noexcept { std::free(data); }
+#include "testing/scarce_memory.h"
 
 namespace penstock {
 namespace {
 
 // Enqueues with no more than `allocations`; false where they did not do.
 bool EnqueueWith(int allocations, PuppetBatcher& puppet, const RequestRef& ref) {
-  t_allocations_left = allocations;
   bool has_memory = true;
   bool is_accepted = false;
   try {
+    const ScarceMemory scarce(allocations);
     is_accepted = puppet.batcher().Enqueue(ref).ok();
   } catch (const std::bad_alloc&) {
     has_memory = false;
   }
-  t_allocations_left = -1;
   EXPECT_EQ(is_accepted, has_memory);
   return has_memory;
 }

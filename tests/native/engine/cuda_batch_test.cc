@@ -141,12 +141,12 @@ TEST_F(CudaBatchTest, UnregisteredWhileRunning_IsWrittenAndThenClosed) {
   const RequestRef ref = harness_.Send(kInAndOut);
   gate.AwaitArrived(1);
   ASSERT_TRUE(memory().Unregister(RegionKind::kCuda, "").ok());
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 0U);
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 0U);
   gate.Open();
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
   EXPECT_EQ(object.Read(8, 8), RawOf<float>({1, 2}));
-  memory().TestOnlyCloser().WaitIdle();
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 1U);
+  memory().TestOnlyCloser(RegionKind::kCuda).WaitIdle();
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 1U);
   ExpectFailed(harness_.Run(kInAndOut), StatusCode::kNotFound,
                "Unable to find shared memory region: 'r'");
 }

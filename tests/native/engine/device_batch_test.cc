@@ -239,12 +239,12 @@ TEST_F(DeviceBatchTest, UnregisteredWhileRunning_IsClosedWhenItsBatchIsOver) {
   harness_.Send(In("r").SharedOutput("OUT", {"r", 4, 4}));
   gate.AwaitArrived(1);
   ASSERT_TRUE(memory().Unregister(RegionKind::kCuda, "").ok());
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 0U);
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 0U);
   gate.Open();
   EXPECT_TRUE(harness_.Await(1)[0].status.ok());
   EXPECT_EQ(object.Read(8), RawOf<float>({7, 7}));
-  memory().TestOnlyCloser().WaitIdle();
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 1U);
+  memory().TestOnlyCloser(RegionKind::kCuda).WaitIdle();
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 1U);
 }
 
 TEST_F(DeviceBatchTest, PartsThatTheBackendKeeps_KeepTheirRegion) {
@@ -265,11 +265,11 @@ TEST_F(DeviceBatchTest, PartsThatTheBackendKeeps_KeepTheirRegion) {
   harness_.engine.Start(*version);
   EXPECT_EQ(harness_.Run(In("r")).status.ToString(), "UNAVAILABLE: GPU 0: it hangs");
   ASSERT_TRUE(memory().Unregister(RegionKind::kCuda, "r").ok());
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 0U);
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 0U);
   EXPECT_EQ(TextOf({kept->data(), 4}), RawOf<float>({7}));
   kept.reset();
-  memory().TestOnlyCloser().WaitIdle();
-  EXPECT_EQ(memory().TestOnlyCloser().TestOnlyClosed(), 1U);
+  memory().TestOnlyCloser(RegionKind::kCuda).WaitIdle();
+  EXPECT_EQ(memory().TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 1U);
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <future>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gpu/ipc_devices.h"
@@ -22,6 +25,35 @@ std::shared_ptr<DeviceRegions> FakeDevices() {
     return std::unique_ptr<gpu::Api>(std::make_unique<FakeGpu>(FakeGpuOptions{.devices = 2}));
   });
 }
+
+// A region on a GPU whose driver does not close it before it is let go.
+class StuckDevice final : public DeviceRegions {
+ public:
+  Status CheckUsable() override { return Status::Ok(); }
+  Result<std::unique_ptr<const SharedRegion>> Open(SharedRegionInfo info,
+                                                   std::string_view /*handle*/) override {
+    return std::unique_ptr<const SharedRegion>(std::make_unique<Region>(std::move(info), *this));
+  }
+  void AwaitClosing() { closing_.get_future().wait(); }
+  void LetGo() { let_go_.set_value(); }
+
+ private:
+  struct Region final : SharedRegion {
+    Region(SharedRegionInfo info, StuckDevice& its_owner)
+        : SharedRegion(std::move(info)), owner(its_owner) {}
+    ~Region() override {
+      owner.closing_.set_value();
+      owner.let_go_.get_future().wait();
+    }
+    Status Read(uint64_t, std::span<uint8_t>) const override { return Status::Ok(); }
+    Status Write(uint64_t, std::span<const uint8_t>) const override { return Status::Ok(); }
+
+    StuckDevice& owner;
+  };
+
+  std::promise<void> closing_;
+  std::promise<void> let_go_;
+};
 
 class CudaRegionsTest : public testing::Test {
  protected:
@@ -111,8 +143,27 @@ TEST_F(CudaRegionsTest, UnregisteredInUse_IsUsableUntilItsUserIsDone) {
   EXPECT_TRUE(used->Read(0, bytes).ok());
   EXPECT_EQ(bytes[9], '9');
   used.reset();
-  memory_.TestOnlyCloser().WaitIdle();
-  EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 1U);
+  memory_.TestOnlyCloser(RegionKind::kCuda).WaitIdle();
+  EXPECT_EQ(memory_.TestOnlyCloser(RegionKind::kCuda).TestOnlyClosed(), 1U);
+}
+
+TEST_F(CudaRegionsTest, DriverThatDoesNotClose_HoldsUpNoSystemRegion) {
+  const auto devices = std::make_shared<StuckDevice>();
+  SharedMemory memory({.is_allowed = true, .max_regions = 2, .devices = devices});
+  ASSERT_TRUE(memory.RegisterCuda(object_.CudaRegion("stuck", 10), object_.IpcHandle()).ok());
+  auto unregistered =
+      std::async(std::launch::async, [&] { return memory.Unregister(kCuda, "stuck"); });
+  devices->AwaitClosing();
+  auto others = std::async(std::launch::async, [&] {
+    EXPECT_TRUE(memory.Register(object_.Region("a", 10)).ok());
+    EXPECT_EQ(memory.Register(object_.Region("b", 10)).code(), StatusCode::kResourceExhausted);
+    EXPECT_TRUE(memory.Unregister(kSystem, "a").ok());
+    EXPECT_TRUE(memory.Unregister(kSystem, "").ok());
+  });
+  EXPECT_EQ(others.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  EXPECT_EQ(unregistered.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  devices->LetGo();
+  EXPECT_TRUE(unregistered.get().ok());
 }
 
 TEST_F(CudaRegionsTest, WithoutAGpu_RegisterIsRefusedAndTheRestHasNothingToDo) {

@@ -97,20 +97,20 @@ TEST_F(SharedMemoryTest, RegionThatIsUnregisteredInUse_CountsUntilItIsClosed) {
   ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "a").ok());
   EXPECT_EQ(memory_.Register(object_.Region("d", 10)).code(), StatusCode::kResourceExhausted);
   used.reset();
-  memory_.TestOnlyCloser().WaitIdle();
+  memory_.TestOnlyCloser(RegionKind::kSystem).WaitIdle();
   EXPECT_TRUE(memory_.Register(object_.Region("d", 10)).ok());
 }
 
 TEST_F(SharedMemoryTest, RegionThatIsBeingClosed_StillCounts) {
-  RegionCloser closer;
-  ASSERT_TRUE(closer.TakePlace(1));
+  const auto places = std::make_shared<RegionPlaces>(1);
+  RegionCloser closer("closer", places);
+  ASSERT_TRUE(places->Take());
   auto region = SharedRegion::Share(*SystemRegion::Open(object_.Region("r", 10)), NoOwner(&closer));
-  EXPECT_FALSE(closer.TakePlace(1));
+  EXPECT_FALSE(places->Take());
   region.reset();
   closer.WaitIdle();
-  EXPECT_TRUE(closer.TakePlace(1));
-  EXPECT_FALSE(closer.TakePlace(1));
-  closer.LeavePlace();
+  EXPECT_TRUE(places->Take());
+  EXPECT_FALSE(places->Take());
 }
 
 TEST_F(SharedMemoryTest, RefusedRegions_HoldNoPlace) {
@@ -238,7 +238,7 @@ TEST_F(SharedMemoryTest, Unregistered_TheNameGoesAtOnceAndTheFileWithItsLastUser
   std::vector<uint8_t> bytes(10);
   EXPECT_TRUE(region->Read(0, bytes).ok());
   region.reset();
-  memory_.TestOnlyCloser().WaitIdle();
+  memory_.TestOnlyCloser(RegionKind::kSystem).WaitIdle();
   EXPECT_EQ(OpenObjects(), before + 1);
   ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "").ok());
   EXPECT_EQ(OpenObjects(), before);
@@ -251,10 +251,10 @@ TEST_F(SharedMemoryTest, LastUser_LeavesTheClosingToAThreadOfItsOwn) {
   ASSERT_TRUE(memory_.Register(object_.Region("r", 10)).ok());
   auto region = *memory_.Find("r");
   ASSERT_TRUE(memory_.Unregister(RegionKind::kSystem, "r").ok());
-  EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 0U);
+  EXPECT_EQ(memory_.TestOnlyCloser(RegionKind::kSystem).TestOnlyClosed(), 0U);
   region.reset();
-  memory_.TestOnlyCloser().WaitIdle();
-  EXPECT_EQ(memory_.TestOnlyCloser().TestOnlyClosed(), 1U);
+  memory_.TestOnlyCloser(RegionKind::kSystem).WaitIdle();
+  EXPECT_EQ(memory_.TestOnlyCloser(RegionKind::kSystem).TestOnlyClosed(), 1U);
 }
 
 TEST_F(SharedMemoryTest, RegionThatOutlivesItsMemory_IsClosedByItsUser) {

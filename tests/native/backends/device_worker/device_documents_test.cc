@@ -103,25 +103,30 @@ struct Named {
   const char* device;
   const char* visible;  // null: not set
   const char* expected;
+  std::optional<int64_t> number;
 };
 
-class VisibleDevices : public testing::TestWithParam<Named> {};
+class SeenDevices : public testing::TestWithParam<Named> {};
 
-TEST_P(VisibleDevices, AreThoseOfTheServer) {
-  const auto visible = VisibleDevice(GetParam().device, GetParam().visible);
-  ASSERT_TRUE(visible.ok()) << visible.status().ToString();
-  EXPECT_EQ(*visible, GetParam().expected);
+TEST_P(SeenDevices, AreThoseOfTheServer) {
+  const auto seen = FindDevice(GetParam().device, GetParam().visible);
+  ASSERT_TRUE(seen.ok()) << seen.status().ToString();
+  EXPECT_EQ(seen->visible, GetParam().expected);
+  EXPECT_EQ(seen->number, GetParam().number);
 }
 
-INSTANTIATE_TEST_SUITE_P(Names, VisibleDevices,
-                         testing::Values(Named{"0", nullptr, "0"}, Named{"3", nullptr, "3"},
-                                         Named{"0", "2,5", "2"}, Named{"1", "2, 5", "5"},
-                                         Named{"1", "GPU-a,GPU-b", "GPU-b"},
-                                         Named{"0", "MIG-5a1c", "MIG-5a1c"},
-                                         Named{"GPU-5a1c", nullptr, "GPU-5a1c"},
-                                         Named{"GPU-5a1c", "2,5", "GPU-5a1c"},
-                                         Named{"GPU-5a1c-77", "GPU-5a1c", "GPU-5a1c-77"},
-                                         Named{"MIG-GPU-5a1c/1/0", nullptr, "MIG-GPU-5a1c/1/0"}));
+INSTANTIATE_TEST_SUITE_P(
+    Names, SeenDevices,
+    testing::Values(Named{"0", nullptr, "0", 0}, Named{"3", nullptr, "3", 3},
+                    Named{"0", "2,5", "2", 0}, Named{"1", "2, 5", "5", 1},
+                    Named{"1", "GPU-a,GPU-b", "GPU-b", 1}, Named{"0", "MIG-5a1c", "MIG-5a1c", 0},
+                    Named{"GPU-b", "GPU-a,GPU-b", "GPU-b", 1},
+                    Named{"GPU-5a1c-77", "3,GPU-5a1c", "GPU-5a1c", 1},
+                    Named{"GPU-5a", "GPU-5a1c", "GPU-5a1c", 0},
+                    Named{"GPU-5a", "GPU-5a1c,GPU-5a2d", "GPU-5a", std::nullopt},
+                    Named{"GPU-5a1c", nullptr, "GPU-5a1c", std::nullopt},
+                    Named{"GPU-5a1c", "2,5", "GPU-5a1c", std::nullopt},
+                    Named{"MIG-GPU-5a1c/1/0", nullptr, "MIG-GPU-5a1c/1/0", std::nullopt}));
 
 struct Refused {
   const char* device;
@@ -132,8 +137,8 @@ struct Refused {
 class RefusedDevices : public testing::TestWithParam<Refused> {};
 
 TEST_P(RefusedDevices, SayWhy) {
-  const auto visible = VisibleDevice(GetParam().device, GetParam().visible);
-  EXPECT_THAT(visible.status().ToString(), HasSubstr(GetParam().why));
+  const auto seen = FindDevice(GetParam().device, GetParam().visible);
+  EXPECT_THAT(seen.status().ToString(), HasSubstr(GetParam().why));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -151,8 +156,6 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(DeviceNameTest, Labels) {
   EXPECT_EQ(DeviceLabel("3"), "GPU 3");
   EXPECT_EQ(DeviceLabel("GPU-5a1c"), "GPU-5a1c");
-  EXPECT_EQ(DeviceNumber("3"), 3);
-  EXPECT_EQ(DeviceNumber("GPU-5a1c"), std::nullopt);
 }
 
 }  // namespace

@@ -68,31 +68,49 @@ INSTANTIATE_TEST_SUITE_P(
                           "was killed, for it broke the protocol: a packet of another size"}),
     [](const auto& info) { return std::string(info.param.name); });
 
+// A batch of a plan, whose x are all that.
+Status RunPlan(BackendInstance& instance, float first) {
+  const std::vector<float> x(16, first), b{2};
+  std::vector<BatchInput> inputs;
+  for (const auto* values : {&x, &b}) {
+    const std::span bytes(reinterpret_cast<const uint8_t*>(values->data()),
+                          values->size() * sizeof(float));
+    const Shape shape{1, static_cast<int64_t>(values->size())};
+    inputs.push_back({inputs.size(), {"", DataType::kFp32, shape, bytes}});
+  }
+  const size_t wanted[] = {0};
+  std::vector<BatchOutput> outputs;
+  return instance.Execute(inputs, wanted, &outputs);
+}
+
 TEST_F(DeviceFaultTest, StickyErrorOfTheGpu_EndsTheWorkerAndThePlanIsServedAgain) {
   const ScratchDirectory scratch;
   LoadOptions options = FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}});
   options.path = scratch.Write("model.plan", "fake-plan");
   const auto model = MustLoad(workers_, options);
   const auto instance = MustMake(*model);
-  const auto run = [&](float first) {
-    const std::vector<float> x(16, first), b{2};
-    std::vector<BatchInput> inputs;
-    for (const auto* values : {&x, &b}) {
-      const std::span bytes(reinterpret_cast<const uint8_t*>(values->data()),
-                            values->size() * sizeof(float));
-      const Shape shape{1, static_cast<int64_t>(values->size())};
-      inputs.push_back({inputs.size(), {"", DataType::kFp32, shape, bytes}});
-    }
-    const size_t wanted[] = {0};
-    std::vector<BatchOutput> outputs;
-    return instance->Execute(inputs, wanted, &outputs);
-  };
-  ASSERT_TRUE(run(1).ok()) << run(1).ToString();
-  const Status lost = run(-4);
+  ASSERT_TRUE(RunPlan(*instance, 1).ok()) << RunPlan(*instance, 1).ToString();
+  const Status lost = RunPlan(*instance, -4);
   EXPECT_EQ(lost.code(), StatusCode::kUnavailable);
   EXPECT_THAT(std::string(lost.message()), HasSubstr("the worker of GPU 0 lost the device"));
   AwaitAvailable(*instance, true);
-  EXPECT_TRUE(run(1).ok());
+  EXPECT_TRUE(RunPlan(*instance, 1).ok());
+}
+
+TEST_F(DeviceFaultTest, CopyThatDoesNotEnd_IsOverWithinTheExecutionLimit) {
+  const ScratchDirectory scratch;
+  LoadOptions options =
+      FixtureLoad("p", {{"kind", "plan"}, {"lanes", "1"}, {"execution_limit_s", "0.3"}});
+  options.path = scratch.Write("model.plan", "fake-plan");
+  const auto model = MustLoad(workers_, options);
+  const auto instance = MustMake(*model);
+  const Status late = RunPlan(*instance, -12);
+  EXPECT_EQ(
+      late.ToString(),
+      "UNAVAILABLE: model 'p' version 1: the worker of GPU 0 was killed, for a batch of model "
+      "'p' version 1 took longer than 0.3 s while it ran the batch");
+  AwaitAvailable(*instance, true);
+  EXPECT_TRUE(RunPlan(*instance, 1).ok());
 }
 
 TEST_F(DeviceFaultTest, WorkerThatIsKilledOrStopped_ComesBack) {

@@ -12,6 +12,7 @@
 
 #include "device_harness.h"
 #include "memory/exported_memory.h"
+#include "testing/quiet_log.h"
 #include "testing/row_batch.h"
 #include "testing/shm_object.h"
 
@@ -110,5 +111,33 @@ inline Status RunParts(BackendInstance& instance, const RowBatch& batch, ClientM
   std::memcpy(read.data(), y.data(), y.size());
   return Status::Ok();
 }
+
+inline constexpr size_t kMemoryBytes = 16 * kPlanRowBytes;
+
+// A plan in the worker of GPU 0, and an instance of it.
+class DevicePartsTest : public testing::Test {
+ protected:
+  void Load(double execution_limit_s = 0, DeviceWorkerOptions options = WorkerOfTests()) {
+    worker_ = WorkerOfGpu(0, std::move(options));
+    model_ = MustLoadIn({worker_}, PlanLoad(scratch_), execution_limit_s);
+    instance_ = MustMake(*model_);
+  }
+  Status Run(const RowBatch& batch, ClientMemory* client, int64_t host_rows = 0,
+             bool is_read = false) {
+    return RunParts(*instance_, batch, client, host_rows, is_read, &outputs_);
+  }
+  void KillAndAwaitAnother() {
+    const uint64_t before = worker_->restarts();
+    kill(PlanPid(*instance_), SIGKILL);
+    AwaitThat([&] { return worker_->restarts() > before && instance_->is_available(); });
+  }
+
+  const QuietLog quiet_;
+  const ScratchDirectory scratch_;
+  std::shared_ptr<DeviceWorker> worker_;
+  std::unique_ptr<DeviceModel> model_;
+  std::unique_ptr<BackendInstance> instance_;
+  std::vector<BatchOutput> outputs_;
+};
 
 }  // namespace penstock

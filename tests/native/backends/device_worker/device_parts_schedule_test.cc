@@ -21,7 +21,6 @@ constexpr int kSchedules = 240;
 #endif
 constexpr int kBatches = 8;
 constexpr int kInstances = 3;
-constexpr size_t kMemoryBytes = 16 * kPlanRowBytes;
 constexpr float kTroubles[] = {-1, -2, -4, -5, -6};  // exit, crash, lose the device, throw, fail
 
 struct Outcomes {

@@ -6,41 +6,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>  // NOLINT(modernize-deprecated-headers): POSIX's, not C++'s
 
+#include <filesystem>
 #include <thread>
-
-#include "testing/quiet_log.h"
 
 namespace penstock {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr size_t kMemoryBytes = 16 * kPlanRowBytes;
-
-class DevicePartsTest : public testing::Test {
- protected:
-  void Load(double execution_limit_s = 0, DeviceWorkerOptions options = WorkerOfTests()) {
-    worker_ = WorkerOfGpu(0, std::move(options));
-    model_ = MustLoadIn({worker_}, PlanLoad(scratch_), execution_limit_s);
-    instance_ = MustMake(*model_);
-  }
-  Status Run(const RowBatch& batch, ClientMemory* client, int64_t host_rows = 0,
-             bool is_read = false) {
-    return RunParts(*instance_, batch, client, host_rows, is_read, &outputs_);
-  }
-  void KillAndAwaitAnother() {
-    const uint64_t before = worker_->restarts();
-    kill(PlanPid(*instance_), SIGKILL);
-    AwaitThat([&] { return worker_->restarts() > before && instance_->is_available(); });
-  }
-
-  const QuietLog quiet_;
-  const ScratchDirectory scratch_;
-  std::shared_ptr<DeviceWorker> worker_;
-  std::unique_ptr<DeviceModel> model_;
-  std::unique_ptr<BackendInstance> instance_;
-  std::vector<BatchOutput> outputs_;
-};
 
 TEST_F(DevicePartsTest, Tensors_AreReadAndWrittenWhereTheyLie) {
   Load();
@@ -314,83 +286,6 @@ INSTANTIATE_TEST_SUITE_P(Troubles, DeviceReachTroubles,
                          testing::Values(Trouble{"hangs", "hang", 0.2}, Trouble{"crashes", "crash"},
                                          Trouble{"writes_nonsense", "nonsense"}),
                          [](const auto& info) { return std::string(info.param.name); });
-
-TEST_F(DevicePartsTest, NonsenseWhereAMemoryIsForgotten_EndsTheProcess) {
-  Load();
-  const pid_t pid = PlanPid(*instance_);
-  ClientMemory client(kMemoryBytes);
-  scratch_.Write("reach", "mumble");
-  ASSERT_TRUE(instance_->Reaches(*client.memory));
-  EXPECT_TRUE(client.IsOpenIn(pid));
-  client.memory.reset();
-  EXPECT_FALSE(client.IsOpenIn(pid));
-  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
-}
-
-TEST_F(DevicePartsTest, DeviceThatIsLostAsAMemoryIsClosed_EndsTheProcess) {
-  Load();
-  ClientMemory client(kMemoryBytes);
-  scratch_.Write("reach", "lose");
-  ASSERT_TRUE(instance_->Reaches(*client.memory));
-  client.memory.reset();
-  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
-  const RowBatch batch(6, 2, kPlanWidth);
-  EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
-}
-
-TEST_F(DevicePartsTest, ProcessThatDoesNotForget_IsKilledAsOneThatHangs) {
-  DeviceWorkerOptions options = WorkerOfTests();
-  options.forget_limit_ns = 200'000'000;
-  Load(0, std::move(options));
-  const pid_t pid = PlanPid(*instance_);
-  ClientMemory client(kMemoryBytes);
-  ASSERT_TRUE(instance_->Reaches(*client.memory));
-  kill(pid, SIGSTOP);
-  AwaitThat([pid] { return IsStopped(pid); });
-  client.memory.reset();
-  EXPECT_FALSE(client.IsOpenIn(pid));
-  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
-  const RowBatch batch(6, 2, kPlanWidth);
-  EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
-}
-
-TEST_F(DevicePartsTest, ProcessThatIsLeftMeanwhile_IsNotWaitedForToForget) {
-  DeviceWorkerOptions options = WorkerOfTests();
-  options.launch.end_signal = 0;  // as if the driver held it: to kill it does nothing
-  options.forget_limit_ns = int64_t{3600} * 1'000'000'000;
-  Load(0.1, std::move(options));
-  const pid_t pid = PlanPid(*instance_);
-  ClientMemory client(kMemoryBytes);
-  ASSERT_TRUE(instance_->Reaches(*client.memory));
-  kill(pid, SIGSTOP);
-  AwaitThat([pid] { return IsStopped(pid); });
-  std::thread forgets([&] { client.memory.reset(); });
-  const RowBatch batch(6, 2, kPlanWidth);
-  EXPECT_EQ(batch.Run(*instance_, &outputs_).code(), StatusCode::kUnavailable);
-  forgets.join();
-  EXPECT_EQ(worker_->restarts(), 0);
-  kill(pid, SIGKILL);
-  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
-  const pid_t last = PlanPid(*instance_);
-  instance_.reset();
-  model_.reset();
-  kill(last, SIGKILL);
-}
-
-TEST_F(DevicePartsTest, MemoryThatOutlivesItsWorker_GoesByItself) {
-  Load();
-  ClientMemory client(kMemoryBytes);
-  ClientMemory other(kMemoryBytes);
-  ASSERT_TRUE(instance_->Reaches(*client.memory));
-  ASSERT_TRUE(instance_->Reaches(*other.memory));
-  const pid_t pid = PlanPid(*instance_);
-  instance_.reset();
-  model_.reset();  // which ends the process
-  AwaitThat([pid] { return kill(pid, 0) != 0; });
-  client.memory.reset();
-  worker_.reset();
-  other.memory.reset();
-}
 
 }  // namespace
 }  // namespace penstock

@@ -56,6 +56,17 @@ TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
   EXPECT_EQ(AboutWorker(*instance, "pinned"), "1");  // for inputs; outputs are copied to theirs
 }
 
+TEST_F(DeviceRunTest, UuidThatTheServerSees_IsTheSameDeviceAsItsNumber) {
+  setenv("CUDA_VISIBLE_DEVICES", "GPU-5a1c,GPU-77", 1);  // NOLINT(concurrency-mt-unsafe)
+  const auto by_uuid = MustLoad(workers_, FixtureLoad("m", {{"uses", "1"}}, {"GPU-77"}));
+  const auto by_number = MustLoad(workers_, FixtureLoad("n", {}, {"1"}));
+  unsetenv("CUDA_VISIBLE_DEVICES");  // NOLINT(concurrency-mt-unsafe)
+  EXPECT_EQ(WorkerPid(*MustMake(*by_uuid)), WorkerPid(*MustMake(*by_number)));
+  std::vector<DeviceUse> uses;
+  AwaitThat([&] { return !(uses = by_uuid->device_use()).empty(); });
+  EXPECT_EQ(uses[0].id, 1);
+}
+
 TEST_F(DeviceRunTest, BackendOptions_ReachTheWorker) {
   const auto model = workers_.Load("device_fixture", {{"name", "Named 2"}}, FixtureLoad("m"));
   ASSERT_TRUE(model.ok()) << model.status().ToString();
@@ -161,6 +172,26 @@ TEST(DeviceUseTest, Worker_IsAskedBeforeAnybodyLooks) {
     const auto instance = MustMake(*model);
     AwaitThat([&, most = times] { return std::stoi(AboutWorker(*instance, "asked")) >= most; });
   }
+}
+
+// Its answer is more than a slab, so that the first who looks makes room for it.
+TEST(DeviceUseTest, WorkerThatIsStartedAgain_IsAskedAndTheOldOneIsNotShown) {
+  DeviceWorkerOptions options = WorkerOfTests();
+  options.ask_every_ns = kNever;
+  const auto worker = std::make_shared<DeviceWorker>(std::move(options));
+  const auto model = MustLoadIn({worker}, FixtureLoad("m", {{"uses", "10"}}));
+  const auto instance = MustMake(*model);
+  const auto pid = static_cast<uint64_t>(WorkerPid(*instance));
+  const auto held = [&] {
+    const auto uses = model->device_use();
+    return uses.empty() ? 0 : uses[0].memory_bytes;
+  };
+  AwaitThat([&] { return held() == pid; });
+  kill(static_cast<pid_t>(pid), SIGKILL);
+  AwaitThat([&] { return worker->restarts() == 1 && instance->is_available(); });
+  AwaitThat([&] { return AboutWorker(*instance, "asked") == "1"; });  // and nobody has looked
+  EXPECT_NE(held(), pid);
+  AwaitThat([&] { return held() == static_cast<uint64_t>(WorkerPid(*instance)); });
 }
 
 TEST_F(DeviceRunTest, StoppedWorker_IsShownAsItWas) {
