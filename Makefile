@@ -11,7 +11,7 @@ STAMPS := build/stamps
 REPORTS := $(abspath build/reports)
 JOBS := $(shell nproc)
 ARGS ?=
-FUZZ_SECONDS ?= 60
+FUZZ_SECONDS ?= 20
 
 # ThreadSanitizer of gcc 12 cannot start under the address randomisation of some newer kernels.
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)
@@ -42,7 +42,7 @@ CMAKE_RELEASE = cmake --preset release -DPENSTOCK_OUTPUT_DIR=$(abspath server/pe
 PYTEST = mkdir -p $(REPORTS) && $(BIN)/python -m pytest --junitxml=$(REPORTS)/$@.xml $(PROCESSES) $(ARGS)
 CTEST = rm -rf $(REPORTS)/$@ && GTEST_OUTPUT=xml:$(REPORTS)/$@/ GTEST_BRIEF=1 $(NO_ASLR) ctest -j $(JOBS) --output-on-failure --no-tests=error $(ARGS)
 
-.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench bench-peers loadgen lint fmt threadsafety tidy lock
+.PHONY: demo test test-all dev build clean unit border integration slow fixture native asan ubsan tsan border-asan fuzz bench bench-peers loadgen lint fmt tidy lock
 
 # ---- the two commands -------------------------------------------------------------------------
 
@@ -52,6 +52,7 @@ demo: build
 test: $(VENV)/locked $(STAMPS)/test-packages
 	@$(BIN)/python .ci/tier.py dev lint unit asan fuzz tsan border integration
 
+test-all: export FUZZ_SECONDS = 60
 test-all: $(VENV)/locked $(STAMPS)/test-packages
 	@$(BIN)/python .ci/tier.py dev lint unit native asan fuzz tsan border integration border-asan ubsan tidy slow
 
@@ -94,8 +95,10 @@ native: build $(STAMPS)/test-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all
 	$(CTEST) --test-dir build/release
 
+# With clang, and so analysed for thread safety: all there is.
+asan: ALSO = all
 asan ubsan tsan: $(VENV)/locked $(STAMPS)/test-packages
-	@cmake --preset $@ >/dev/null && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target tests/native/all
+	@cmake --preset $@ >/dev/null && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target $(ALSO) tests/native/all
 	$(CTEST) --test-dir build/$@
 
 # The border suite with an instrumented core: the package's files, linked, beside asan's products.
@@ -141,7 +144,7 @@ $(LOADGEN)/VERSION.txt: requirements.lock | $(VENV)/locked
 
 # ---- lint -------------------------------------------------------------------------------------
 
-lint: build threadsafety
+lint: build $(STAMPS)/test-packages
 	$(BIN)/ruff check $(PYTHON_TREES) && $(BIN)/ruff format --check $(PYTHON_TREES)
 	$(BIN)/mypy $(TYPED_TREES)
 	$(BIN)/stubtest penstock._core --mypy-config-file pyproject.toml --allowlist tests/border/stubtest_allowlist.txt
@@ -151,12 +154,9 @@ fmt: $(VENV)/locked $(STAMPS)/test-packages
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_TREES) && $(BIN)/ruff format $(PYTHON_TREES)
 	clang-format-14 -i $(CXX_FILES)
 
-threadsafety: $(VENV)/locked $(STAMPS)/test-packages
-	@cmake --preset clang-threadsafety >/dev/null && cmake --build build/clang-threadsafety -j $(JOBS) -- -k 0
-
 # What this machine can build: the side of TensorRT needs its headers.
-tidy: threadsafety $(STAMPS)/tidy-packages
-	sed -n 's|^ *"file": "\(.*/csrc/.*\.cc\)",\{0,1\}$$|\1|p' build/clang-threadsafety/compile_commands.json | sort -u | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/clang-threadsafety
+tidy: build $(STAMPS)/tidy-packages
+	sed -n 's|^ *"file": "\(.*/csrc/.*\.cc\)",\{0,1\}$$|\1|p' build/release/compile_commands.json | sort -u | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet -p build/release
 
 # ---- set-up: stamps make the second run quick -------------------------------------------------
 

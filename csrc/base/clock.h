@@ -9,6 +9,9 @@
 
 namespace penstock {
 
+inline constexpr int64_t kNsPerMs = 1'000'000;
+inline constexpr int64_t kNsPerS = 1'000'000'000;
+
 // "Never": the deadline of a request that has none.
 inline constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 

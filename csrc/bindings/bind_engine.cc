@@ -368,7 +368,7 @@ py::dict EngineStats(const PyEngine& self) {
     refused[py::str(std::string(kRefusalNames[i]))] = admission.refused(static_cast<Refusal>(i));
   }
   dict["refused"] = refused;
-  dict["wait_hist_us"] = ToDict(engine.wait_us());
+  dict["wait_hist_us"] = bindings::ToDict(engine.wait_us());
   return dict;
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "bindings/bind_engine.h"
 #include "bindings/errors.h"
 #include "bindings/gil.h"
@@ -20,7 +21,6 @@ namespace py = pybind11;
 namespace penstock::bindings {
 namespace {
 
-constexpr int64_t kMillisecondNs = 1'000'000;
 constexpr size_t kMaxMessageBytes = UINT32_MAX;  // gRPC's prefix has four bytes for it
 
 // The transport with what it borrows.
@@ -61,12 +61,12 @@ std::unique_ptr<PyTransport> MakeTransport(
   options.access_log = access_log;
   options.compression = compression;
   options.response_compression_level = response_compression_level;
-  options.keepalive_time_ns = keepalive_time_ms * kMillisecondNs;
-  options.keepalive_timeout_ns = keepalive_timeout_ms * kMillisecondNs;
-  options.min_ping_interval_ns = min_ping_interval_ms * kMillisecondNs;
-  options.max_connection_age_ns = max_connection_age_ms * kMillisecondNs;
-  options.max_connection_age_grace_ns = max_connection_age_grace_ms * kMillisecondNs;
-  options.max_connection_idle_ns = max_connection_idle_ms * kMillisecondNs;
+  options.keepalive_time_ns = keepalive_time_ms * kNsPerMs;
+  options.keepalive_timeout_ns = keepalive_timeout_ms * kNsPerMs;
+  options.min_ping_interval_ns = min_ping_interval_ms * kNsPerMs;
+  options.max_connection_age_ns = max_connection_age_ms * kNsPerMs;
+  options.max_connection_age_grace_ns = max_connection_age_grace_ms * kNsPerMs;
+  options.max_connection_idle_ns = max_connection_idle_ms * kNsPerMs;
   return std::make_unique<PyTransport>(engine.attr("access").cast<PyAccess>().engine, options);
 }
 

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstdio>
 
+#include "base/clock.h"
 #include "base/strcat.h"
 
 namespace penstock {
@@ -12,7 +13,6 @@ namespace {
 constexpr std::string_view kAuthorization = "authorization";
 constexpr std::string_view kApiKey = "x-api-key";
 constexpr std::string_view kBearer = "bearer ";
-constexpr int64_t kMillisecondNs = 1'000'000;
 
 std::string Number(double value) {
   std::array<char, 32> text{};
@@ -32,7 +32,7 @@ bool StartsWithBearer(std::string_view value) {
 }
 
 Status OverRate(std::string_view whose, const RateLimit& limit, int64_t wait_ns) {
-  const int64_t wait_ms = (wait_ns + kMillisecondNs - 1) / kMillisecondNs;
+  const int64_t wait_ms = (wait_ns + kNsPerMs - 1) / kNsPerMs;
   return ResourceExhausted(StrCat(whose, " is over its limit of ", Number(limit.per_second),
                                   " calls per second (at most ", Number(std::max(limit.burst, 1.0)),
                                   " at once); try again in ", wait_ms, " ms"))
@@ -128,7 +128,7 @@ std::optional<Refused> AccessControl::RefuseVerification(const Caller& caller) c
   if (IsUnnamed(caller.connection)) return std::nullopt;
   const int64_t wait_ns = bad_tokens_.Wait(caller.connection, kBadTokens, clock_.NowNs());
   if (wait_ns <= 0) return std::nullopt;
-  const int64_t wait_ms = (wait_ns + kMillisecondNs - 1) / kMillisecondNs;
+  const int64_t wait_ms = (wait_ns + kNsPerMs - 1) / kNsPerMs;
   return Refused{Refusal::kUnverified,
                  ResourceExhausted(StrCat("this connection brings too many tokens that are not "
                                           "good; try again in ",

@@ -6,13 +6,13 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/strcat.h"
 
 namespace penstock::gpu {
 namespace {
 
 constexpr int64_t kShortestPauseNs = 20'000;
-constexpr int64_t kNsPerMs = 1'000'000;
 
 }  // namespace
 

@@ -19,8 +19,7 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kMsInNs = 1'000'000;
-constexpr int64_t kFilePollNs = 2 * kMsInNs;
+constexpr int64_t kFilePollNs = 2 * kNsPerMs;
 
 using Keys = std::map<std::string, std::string>;
 
@@ -164,7 +163,7 @@ class FixtureInstance : public BackendInstance {
 
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
-    WaitUntil(Clock::System().NowNs() + script_.execute_delay_ms * kMsInNs);
+    WaitUntil(Clock::System().NowNs() + script_.execute_delay_ms * kNsPerMs);
     if (script_.kind == Kind::kFail || IsRefused(inputs)) return Internal(script_.message);
     if (script_.kind == Kind::kThrow) throw std::runtime_error(script_.message);
     if (script_.kind == Kind::kBlock) PENSTOCK_RETURN_IF_ERROR(WaitForFile());
@@ -182,7 +181,7 @@ class FixtureInstance : public BackendInstance {
   }
 
   Status WaitForFile() const {
-    const int64_t give_up_ns = Clock::System().NowNs() + script_.timeout_ms * kMsInNs;
+    const int64_t give_up_ns = Clock::System().NowNs() + script_.timeout_ms * kNsPerMs;
     while (access(script_.file.c_str(), F_OK) != 0) {
       const int64_t now_ns = Clock::System().NowNs();
       if (now_ns >= give_up_ns)

@@ -15,8 +15,6 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kMsInNs = 1'000'000;
-
 // The values of the input that is `index` in the signature.
 template <typename T>
 std::vector<T> ValuesOf(std::span<const BatchInput> inputs, size_t index) {
@@ -77,7 +75,7 @@ class Repeater : public std::enable_shared_from_this<Repeater> {
 
  private:
   static void AddDelay(Job* job) {
-    if (job->next < job->delays_ms.size()) job->due_ns += job->delays_ms[job->next] * kMsInNs;
+    if (job->next < job->delays_ms.size()) job->due_ns += job->delays_ms[job->next] * kNsPerMs;
   }
 
   void Send(const JobRef& job) {
@@ -163,7 +161,7 @@ class Repeater : public std::enable_shared_from_this<Repeater> {
 };
 
 void WaitMs(int64_t milliseconds) {
-  const int64_t until_ns = Clock::System().NowNs() + milliseconds * kMsInNs;
+  const int64_t until_ns = Clock::System().NowNs() + milliseconds * kNsPerMs;
   Mutex mu;
   CondVar never;
   MutexLock lock(mu);

@@ -3,17 +3,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "transport/connection.h"
 #include "transport/io_thread.h"
 
 namespace penstock {
 namespace {
 
-constexpr int64_t kSecondNs = 1'000'000'000;
-constexpr int64_t kHandshakeNs = 20 * kSecondNs;  // also for the client's preface
+constexpr int64_t kHandshakeNs = 20 * kNsPerS;  // also for the client's preface
 // For so long a large reply may be read from where its batch left it. That is the whole batch's
 // memory, where the rest of the reply is all that the client waits for.
-constexpr int64_t kSlowReaderNs = kSecondNs;
+constexpr int64_t kSlowReaderNs = kNsPerS;
 
 }  // namespace
 

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <limits>
 
+#include "base/clock.h"
+
 namespace penstock {
 namespace {
 
@@ -26,16 +28,15 @@ constexpr std::array<uint8_t, 256> kBase64Values = InverseOf(kBase64Digits);
 
 // Nanoseconds in a unit of grpc-timeout; 0: no such unit.
 int64_t UnitNs(char unit) {
-  constexpr int64_t kSecondNs = 1'000'000'000;
   switch (unit) {
     case 'H':
-      return 3600 * kSecondNs;
+      return 3600 * kNsPerS;
     case 'M':
-      return 60 * kSecondNs;
+      return 60 * kNsPerS;
     case 'S':
-      return kSecondNs;
+      return kNsPerS;
     case 'm':
-      return 1'000'000;
+      return kNsPerMs;
     case 'u':
       return 1'000;
     case 'n':

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/strcat.h"
 #include "transport/infer_call.h"
@@ -17,9 +18,8 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kMillisecondNs = 1'000'000;
-constexpr int64_t kListenerRestNs = 100 * kMillisecondNs;
-constexpr int64_t kLastMomentNs = 1'000 * kMillisecondNs;  // for a turn that is under way
+constexpr int64_t kListenerRestNs = 100 * kNsPerMs;
+constexpr int64_t kLastMomentNs = 1'000 * kNsPerMs;  // for a turn that is under way
 
 int MakeEpoll() {
   const int fd = epoll_create1(EPOLL_CLOEXEC);
@@ -133,8 +133,8 @@ int IoThread::TimeoutMs(int asked_ms) const {
   if (!again_.empty() || !dirty_.empty() || !unflushed_.empty() || !closed_.empty()) return 0;
   if (timer_ns_ == kNever) return asked_ms;
   const int64_t left_ns = std::max<int64_t>(timer_ns_ - engine().clock().NowNs(), 0);
-  const auto left_ms = static_cast<int>(
-      std::min<int64_t>((left_ns + kMillisecondNs - 1) / kMillisecondNs, 3'600'000));
+  const auto left_ms =
+      static_cast<int>(std::min<int64_t>((left_ns + kNsPerMs - 1) / kNsPerMs, 3'600'000));
   return asked_ms < 0 ? left_ms : std::min(asked_ms, left_ms);
 }
 
@@ -424,7 +424,7 @@ void IoThread::WaitForRequests(int64_t deadline_ns) {
   while (open_requests_.load() != 0) {
     now_ns_ = engine().clock().NowNs();
     if (now_ns_ >= deadline_ns) return;
-    const int64_t left_ms = std::min<int64_t>((deadline_ns - now_ns_) / kMillisecondNs + 1, 1000);
+    const int64_t left_ms = std::min<int64_t>((deadline_ns - now_ns_) / kNsPerMs + 1, 1000);
     pollfd outcomes{completions_->fd(), POLLIN, 0};
     poll(&outcomes, 1, static_cast<int>(left_ms));
     TakeOutcomes();

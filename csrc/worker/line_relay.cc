@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/strcat.h"
 #include "base/utf8.h"
 
 namespace penstock {
 namespace {
-
-constexpr double kNsPerS = 1e9;
 
 LogLevel TakeLevel(std::string_view* line) {
   if (line->size() < 3 || (*line)[0] != '<' || (*line)[2] != '>') return LogLevel::kInfo;

@@ -15,7 +15,6 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kNsPerUs = 1000;
-constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kUsPerS = 1'000'000;
 constexpr int64_t kMaxWaitMs = 3'600'000;
 

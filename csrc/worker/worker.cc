@@ -9,6 +9,7 @@
 #include <exception>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/strcat.h"
 #include "worker/worker_limits.h"
@@ -16,7 +17,6 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
 constexpr int64_t kStopGraceNs = 5'000 * kNsPerMs;   // to end by itself
 constexpr int64_t kCloseGraceNs = 1'000 * kNsPerMs;  // from a closed connection to the end

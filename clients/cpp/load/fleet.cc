@@ -10,11 +10,12 @@
 #include <ctime>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace penstock::load {
 namespace {
 
-constexpr int64_t kSecondNs = 1'000'000'000;
-constexpr int64_t kLongestPollNs = 3600 * kSecondNs;
+constexpr int64_t kLongestPollNs = 3600 * kNsPerS;
 
 }  // namespace
 
@@ -97,7 +98,7 @@ void Fleet::Poll(int64_t timeout_ns) {
   Flush();
   if (in_flight_ != before) timeout_ns = 0;  // calls that ended as they were written
   timeout_ns = std::clamp<int64_t>(timeout_ns, 0, kLongestPollNs);
-  const timespec timeout{timeout_ns / kSecondNs, timeout_ns % kSecondNs};
+  const timespec timeout{timeout_ns / kNsPerS, timeout_ns % kNsPerS};
   std::array<epoll_event, 256> events;
   const int count =
       epoll_pwait2(epoll_, events.data(), static_cast<int>(events.size()), &timeout, nullptr);

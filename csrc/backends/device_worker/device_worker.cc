@@ -16,9 +16,7 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kNsPerMs = 1'000'000;
 constexpr int64_t kFloodPauseMs = 10;  // between looks at a log of which lines are left out
-constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
 constexpr int64_t kSendLimitNs = 2'000 * kNsPerMs;
 constexpr int kPacketsAtOnce = 64;
 constexpr int kMostEndsWhileMade = 2;
@@ -26,9 +24,9 @@ constexpr int kMostEndsWhileMade = 2;
 constexpr int64_t kLeaveNs = 800 * kNsPerMs;    // from a kill to when its end is not waited for
 constexpr int64_t kRetryNs = 1'000 * kNsPerMs;  // after a shortage of this process's
 
-int64_t NowNs() { return Clock::System().NowNs(); }
-
-int64_t After(int64_t limit_ns) { return limit_ns == 0 ? kNever : NowNs() + limit_ns; }
+int64_t After(int64_t limit_ns) {
+  return limit_ns == 0 ? kNever : Clock::System().NowNs() + limit_ns;
+}
 
 std::string InOwnWords(const std::string& how) {
   return how == StrCat("exited with code ", kDeviceLostExit) ? "lost the device and ended" : how;

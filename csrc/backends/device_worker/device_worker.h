@@ -148,6 +148,9 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   using State = WorkerPart::State;
 
   static constexpr const char* kDoesNotEnd = "was killed and does not end";
+  static constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;  // from a closed connection to the end
+
+  static int64_t NowNs() { return Clock::System().NowNs(); }
 
   // By an end of the process.
   static bool WasLost(const std::shared_ptr<Part>& part) {

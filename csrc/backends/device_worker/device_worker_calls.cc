@@ -16,18 +16,16 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kNsPerMs = 1'000'000;
-constexpr int64_t kCloseGraceNs = 700 * kNsPerMs;    // from a closed connection to the end
 constexpr int64_t kEndGraceNs = 950 * kNsPerMs;      // to the end of a killed process
 constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
 constexpr int kMostPacketsOfAUse = 16;
 
-int64_t NowNs() { return Clock::System().NowNs(); }
-
 // Says since when something is under way, as long as it is.
 class UnderWay {
  public:
-  explicit UnderWay(std::atomic<int64_t>& since_ns) : since_ns_(since_ns) { since_ns_ = NowNs(); }
+  explicit UnderWay(std::atomic<int64_t>& since_ns) : since_ns_(since_ns) {
+    since_ns_ = Clock::System().NowNs();
+  }
   ~UnderWay() { since_ns_ = kNever; }
   UnderWay(const UnderWay&) = delete;
   UnderWay& operator=(const UnderWay&) = delete;

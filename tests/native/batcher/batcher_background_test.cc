@@ -11,7 +11,7 @@ PuppetSpec Low() { return {.is_background = true}; }
 PuppetSpec Job() { return {.is_background = true, .is_job = true}; }
 
 // Batches of up to 8 rows: 2 rows of background requests may join one of others.
-Batcher::Options Options(uint32_t max_background_rows = 0, int64_t delay_ns = 0) {
+Batcher::Options BackgroundOptions(uint32_t max_background_rows = 0, int64_t delay_ns = 0) {
   Batcher::Options options;
   options.policy.max_batch_size = 8;
   options.policy.max_queue_delay_ns = delay_ns;
@@ -31,7 +31,7 @@ void FinishOne(PuppetBatcher& puppet, Request& request) {
 }
 
 TEST(BatcherBackgroundTest, IdleInstance_RunsItInBatchesOfItsOwn) {
-  PuppetBatcher puppet(Options(/*max_background_rows=*/4));
+  PuppetBatcher puppet(BackgroundOptions(/*max_background_rows=*/4));
   puppet.QueueMany(6, Low());
   const Batch first = puppet.Next();
   EXPECT_EQ(PuppetBatcher::Ids(first), (Ids{0, 1, 2, 3}));
@@ -42,7 +42,7 @@ TEST(BatcherBackgroundTest, IdleInstance_RunsItInBatchesOfItsOwn) {
 }
 
 TEST(BatcherBackgroundTest, OthersWait_TheyGoFirstAndAFewRowsJoinBehindThem) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(3, Low());
   puppet.QueueMany(2);
   const Batch batch = puppet.Next();
@@ -54,7 +54,7 @@ TEST(BatcherBackgroundTest, OthersWait_TheyGoFirstAndAFewRowsJoinBehindThem) {
 }
 
 TEST(BatcherBackgroundTest, BatchOfOthersIsNearlyFull_WhatIsOpenIsFilled) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(3, Low());
   puppet.QueueMany(7);
   const Batch batch = puppet.Next();
@@ -63,7 +63,7 @@ TEST(BatcherBackgroundTest, BatchOfOthersIsNearlyFull_WhatIsOpenIsFilled) {
 }
 
 TEST(BatcherBackgroundTest, OthersComeDuringABackgroundBatch_TheyAreNext) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(100, Low());
   EXPECT_EQ(puppet.Next().rows, 8U);
   puppet.QueueMany(9);  // ids from 100 on
@@ -72,7 +72,7 @@ TEST(BatcherBackgroundTest, OthersComeDuringABackgroundBatch_TheyAreNext) {
 }
 
 TEST(BatcherBackgroundTest, OthersNeverStop_ItWaitsAndIsCounted) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.Queue({.rows = 3, .is_background = true});  // joins nobody
   for (int i = 0; i < 50; ++i) {
     puppet.QueueMany(2);
@@ -87,7 +87,7 @@ TEST(BatcherBackgroundTest, OthersNeverStop_ItWaitsAndIsCounted) {
 }
 
 TEST(BatcherBackgroundTest, InstanceThatLeavesIt_RunsOthersAlone) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(2, Low());
   Batch batch;
   int64_t wait_until_ns = 0;
@@ -100,7 +100,7 @@ TEST(BatcherBackgroundTest, InstanceThatLeavesIt_RunsOthersAlone) {
 }
 
 TEST(BatcherBackgroundTest, OthersStayBehind_NobodyJoinsBeforeTheLastOfThem) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(2, Low());
   puppet.QueueMany(2, {.rows = 5});
   puppet.Queue({.key = {7}});
@@ -111,7 +111,7 @@ TEST(BatcherBackgroundTest, OthersStayBehind_NobodyJoinsBeforeTheLastOfThem) {
 }
 
 TEST(BatcherBackgroundTest, Jobs_JoinNobodyAndAreNotOvertaken) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.Queue(Low());
   puppet.Queue(Job());
   puppet.Queue(Low());
@@ -123,7 +123,7 @@ TEST(BatcherBackgroundTest, Jobs_JoinNobodyAndAreNotOvertaken) {
 }
 
 TEST(BatcherBackgroundTest, ManyRun_NoneIsHandedOutUntilSomeHaveEnded) {
-  Batcher::Options options = Options(/*max_background_rows=*/2);
+  Batcher::Options options = BackgroundOptions(/*max_background_rows=*/2);
   options.max_background_running = 3;
   PuppetBatcher puppet(options);
   puppet.QueueMany(6, Low());
@@ -140,7 +140,7 @@ TEST(BatcherBackgroundTest, ManyRun_NoneIsHandedOutUntilSomeHaveEnded) {
 }
 
 TEST(BatcherBackgroundTest, OtherShapes_JoinNobodyAndStopNobody) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.Queue({.key = {7}, .is_background = true});
   puppet.Queue({.key = {8}});
   EXPECT_EQ(NextIds(puppet), (Ids{1}));
@@ -148,7 +148,7 @@ TEST(BatcherBackgroundTest, OtherShapes_JoinNobodyAndStopNobody) {
 }
 
 TEST(BatcherBackgroundTest, OthersWaitForTheirDelay_ItDoesNotRunMeanwhile) {
-  PuppetBatcher puppet(Options(0, /*delay_ns=*/100));
+  PuppetBatcher puppet(BackgroundOptions(0, /*delay_ns=*/100));
   puppet.Queue(Low());
   puppet.Queue();
   EXPECT_TRUE(puppet.Next().requests.empty());
@@ -158,7 +158,7 @@ TEST(BatcherBackgroundTest, OthersWaitForTheirDelay_ItDoesNotRunMeanwhile) {
 }
 
 TEST(BatcherBackgroundTest, OnlyWholeRequestsJoin) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.Queue({.rows = 3, .is_background = true});
   puppet.QueueMany(2);
   EXPECT_EQ(puppet.Next().rows, 2U);
@@ -166,7 +166,7 @@ TEST(BatcherBackgroundTest, OnlyWholeRequestsJoin) {
 }
 
 TEST(BatcherBackgroundTest, WithoutDynamicBatching_EachRunsAlone) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.policy.combines_requests = false;
   PuppetBatcher puppet(options);
   puppet.QueueMany(2, Low());
@@ -177,7 +177,7 @@ TEST(BatcherBackgroundTest, WithoutDynamicBatching_EachRunsAlone) {
 }
 
 TEST(BatcherBackgroundTest, PriorityDoesNotRaiseIt) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.levels = {QueuePolicy{}, QueuePolicy{}};
   PuppetBatcher puppet(options);
   puppet.Queue({.key = {1}, .priority = 1, .is_background = true});
@@ -186,7 +186,7 @@ TEST(BatcherBackgroundTest, PriorityDoesNotRaiseIt) {
 }
 
 TEST(BatcherBackgroundTest, CancelDeadlineTimeoutAndDrain_CompleteItWhileItIsQueued) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   const RequestRef cancelled = puppet.Queue(Low());
   puppet.Queue({.deadline_ns = FakeClock::kStartNs + 50'000, .is_background = true});
   puppet.Queue({.timeout_us = 60, .is_background = true});
@@ -206,7 +206,7 @@ TEST(BatcherBackgroundTest, CancelDeadlineTimeoutAndDrain_CompleteItWhileItIsQue
 }
 
 TEST(BatcherBackgroundTest, CountersOfOthers_LeaveItOut) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.background.max_queue_size = 3;
   PuppetBatcher puppet(options);
   const RequestRef cancelled = puppet.Queue(Low());
@@ -235,7 +235,7 @@ TEST(BatcherBackgroundTest, CountersOfOthers_LeaveItOut) {
 }
 
 TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNobodyElse) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.background.max_queue_size = 1;
   options.levels[0].max_queue_size = 1;
   PuppetBatcher puppet(options);
@@ -246,7 +246,7 @@ TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNobodyElse) {
 }
 
 TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNoJob) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.background.max_queue_size = 1;
   PuppetBatcher puppet(options);
   puppet.Queue(Low());
@@ -255,7 +255,7 @@ TEST(BatcherBackgroundTest, FullQueueOfIt_RefusesNoJob) {
 }
 
 TEST(BatcherBackgroundTest, DefaultTimeoutOfOthers_IsNotItsOwn) {
-  Batcher::Options options = Options();
+  Batcher::Options options = BackgroundOptions();
   options.levels[0].default_timeout_us = 1;
   PuppetBatcher puppet(options);
   puppet.Queue(Low());
@@ -265,7 +265,7 @@ TEST(BatcherBackgroundTest, DefaultTimeoutOfOthers_IsNotItsOwn) {
 }
 
 TEST(BatcherBackgroundTest, PreservedOrder_IsThatOfTheOthers) {
-  Batcher::Options options = Options(/*max_background_rows=*/4);
+  Batcher::Options options = BackgroundOptions(/*max_background_rows=*/4);
   options.preserves_ordering = true;
   PuppetBatcher puppet(options);
   puppet.QueueMany(5, Low());
@@ -279,7 +279,7 @@ TEST(BatcherBackgroundTest, PreservedOrder_IsThatOfTheOthers) {
 }
 
 TEST(BatcherBackgroundTest, ClosedBatcher_EndsItAndHandsOutWhatOthersHaveQueued) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(BackgroundOptions());
   puppet.QueueMany(2, Low());
   puppet.Queue();
   puppet.batcher().Close(Unavailable("unloaded"));

@@ -7,14 +7,14 @@
 namespace penstock {
 namespace {
 
-Batcher::Options Options() {
+Batcher::Options CancelOptions() {
   Batcher::Options options;
   options.policy.max_batch_size = 4;
   return options;
 }
 
 TEST(BatcherCancelTest, Queued_EndsAtOnceAndIsNeverRun) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(CancelOptions());
   const RequestRef gone = puppet.Queue({.deadline_ns = puppet.clock().NowNs() + 10});
   puppet.Queue();
   puppet.batcher().Cancel(*gone);
@@ -26,7 +26,7 @@ TEST(BatcherCancelTest, Queued_EndsAtOnceAndIsNeverRun) {
 }
 
 TEST(BatcherCancelTest, Running_EndsWithItsBatchAsCancelled) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(CancelOptions());
   const RequestRef gone = puppet.Queue();
   const RequestRef stays = puppet.Queue();
   Batch batch = puppet.Next();
@@ -41,7 +41,7 @@ TEST(BatcherCancelTest, Running_EndsWithItsBatchAsCancelled) {
 }
 
 TEST(BatcherCancelTest, BetweenTheEndAndItsDelivery_ChangesNothing) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(CancelOptions());
   const RequestRef gone = puppet.Queue();
   const RequestRef late = puppet.Queue();
   Batch batch = puppet.Next();
@@ -57,7 +57,7 @@ TEST(BatcherCancelTest, BetweenTheEndAndItsDelivery_ChangesNothing) {
 }
 
 TEST(BatcherCancelTest, TwiceAndAfterTheEnd_ChangesNothing) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(CancelOptions());
   const RequestRef queued = puppet.Queue();
   puppet.batcher().Cancel(*queued);
   puppet.batcher().Cancel(*queued);
@@ -74,7 +74,7 @@ TEST(BatcherCancelTest, TwiceAndAfterTheEnd_ChangesNothing) {
 }
 
 TEST(BatcherCancelTest, BeforeEnqueue_IsRefusedAsCancelled) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(CancelOptions());
   const RequestRef ref = puppet.Make();
   puppet.batcher().Cancel(*ref);
   EXPECT_EQ(puppet.batcher().Enqueue(ref).code(), StatusCode::kCancelled);
@@ -83,7 +83,7 @@ TEST(BatcherCancelTest, BeforeEnqueue_IsRefusedAsCancelled) {
 }
 
 TEST(BatcherCancelTest, CancelledCaller_FreesItsPlaceInTheQueue) {
-  Batcher::Options options = Options();
+  Batcher::Options options = CancelOptions();
   options.levels = {{.max_queue_size = 1}};
   PuppetBatcher puppet(options);
   const RequestRef gone = puppet.Queue();

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kUs = 1000;
 
-Batcher::Options Options(QueuePolicy policy) {
+Batcher::Options ExpiryOptions(QueuePolicy policy) {
   Batcher::Options options;
   options.policy.max_batch_size = 4;
   options.levels = {policy};
@@ -112,7 +112,7 @@ TEST(BatcherExpiryTest, RequestTimeout_OnlyShortensTheModels) {
       {0, true, 0, 0},  {0, true, 7, 7},  {9, true, 0, 9},  {9, true, 7, 7},
       {9, true, 20, 9}, {9, false, 7, 9}, {0, false, 7, 0}, {0, true, INT64_MAX, 0}};
   for (const TimeoutCase& c : cases) {
-    PuppetBatcher puppet(Options(
+    PuppetBatcher puppet(ExpiryOptions(
         {.default_timeout_us = c.default_us, .honours_request_timeout = c.honours_request}));
     puppet.Queue({.timeout_us = c.request_us});
     const int64_t expected =
@@ -123,7 +123,7 @@ TEST(BatcherExpiryTest, RequestTimeout_OnlyShortensTheModels) {
 }
 
 TEST(BatcherExpiryTest, DeadlineBeforeTheTimeout_IsDeadlineExceeded) {
-  PuppetBatcher puppet(Options({.default_timeout_us = 10}));
+  PuppetBatcher puppet(ExpiryOptions({.default_timeout_us = 10}));
   const int64_t now_ns = puppet.clock().NowNs();
   const RequestRef early = puppet.Queue({.deadline_ns = now_ns + 9 * kUs});
   const RequestRef same = puppet.Queue({.deadline_ns = now_ns + 10 * kUs});
@@ -136,7 +136,7 @@ TEST(BatcherExpiryTest, DeadlineBeforeTheTimeout_IsDeadlineExceeded) {
 }
 
 TEST(BatcherExpiryTest, Delay_GoesBehindTheOthersOfItsPriority) {
-  Batcher::Options options = Options({.default_timeout_us = 5, .delays_on_timeout = true});
+  Batcher::Options options = ExpiryOptions({.default_timeout_us = 5, .delays_on_timeout = true});
   options.levels.push_back({});
   PuppetBatcher puppet(options);
   puppet.Queue({.priority = 1});
@@ -149,7 +149,7 @@ TEST(BatcherExpiryTest, Delay_GoesBehindTheOthersOfItsPriority) {
 }
 
 TEST(BatcherExpiryTest, Delayed_EndsByItsDeadlineOnly) {
-  PuppetBatcher puppet(Options({.default_timeout_us = 5, .delays_on_timeout = true}));
+  PuppetBatcher puppet(ExpiryOptions({.default_timeout_us = 5, .delays_on_timeout = true}));
   const int64_t deadline_ns = puppet.clock().NowNs() + 50 * kUs;
   const RequestRef ref = puppet.Queue({.deadline_ns = deadline_ns});
   puppet.clock().Advance(5 * kUs);

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kDelayNs = 100;
 
-Batcher::Options Options(int64_t delay_ns = 0) {
+Batcher::Options FormOptions(int64_t delay_ns = 0) {
   Batcher::Options options;
   options.policy.max_batch_size = 4;
   options.policy.max_queue_delay_ns = delay_ns;
@@ -21,13 +21,13 @@ uint64_t Closed(PuppetBatcher& puppet, CloseReason reason) {
 }
 
 TEST(BatcherFormTest, NothingQueued_NoBatchAndNothingToWaitFor) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(FormOptions());
   EXPECT_TRUE(puppet.Next().requests.empty());
   EXPECT_EQ(puppet.wait_until_ns(), kNever);
 }
 
 TEST(BatcherFormTest, LoneRequestWithoutDelay_RunsAtOnce) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(FormOptions());
   puppet.Queue();
   const Batch batch = puppet.Next();
   EXPECT_EQ(batch.rows, 1U);
@@ -37,7 +37,7 @@ TEST(BatcherFormTest, LoneRequestWithoutDelay_RunsAtOnce) {
 }
 
 TEST(BatcherFormTest, LoneRequestWithDelay_WaitsForIt) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(FormOptions(kDelayNs));
   puppet.Queue();
   EXPECT_TRUE(puppet.Next().requests.empty());
   EXPECT_EQ(puppet.wait_until_ns(), FakeClock::kStartNs + kDelayNs);
@@ -49,7 +49,7 @@ TEST(BatcherFormTest, LoneRequestWithDelay_WaitsForIt) {
 }
 
 TEST(BatcherFormTest, LaterRequests_DoNotExtendTheDelay) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(FormOptions(kDelayNs));
   puppet.Queue();
   puppet.clock().Advance(60);
   puppet.Queue();
@@ -58,7 +58,7 @@ TEST(BatcherFormTest, LaterRequests_DoNotExtendTheDelay) {
 }
 
 TEST(BatcherFormTest, Full_EndsTheDelay) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(FormOptions(kDelayNs));
   puppet.QueueMany(5);
   EXPECT_EQ(puppet.Next().requests.size(), 4U);
   EXPECT_EQ(Closed(puppet, CloseReason::kFull), 1U);
@@ -66,7 +66,7 @@ TEST(BatcherFormTest, Full_EndsTheDelay) {
 }
 
 TEST(BatcherFormTest, Preferred_EndsTheDelay) {
-  Batcher::Options options = Options(kDelayNs);
+  Batcher::Options options = FormOptions(kDelayNs);
   options.policy.preferred_batch_sizes = {2};
   PuppetBatcher puppet(options);
   puppet.QueueMany(3);
@@ -75,7 +75,7 @@ TEST(BatcherFormTest, Preferred_EndsTheDelay) {
 }
 
 TEST(BatcherFormTest, BytesInSharedMemory_CloseTheBatchThatHasNoRoomForMore) {
-  Batcher::Options options = Options(kDelayNs);
+  Batcher::Options options = FormOptions(kDelayNs);
   options.policy.max_shared_bytes = 100;
   PuppetBatcher puppet(options);
   puppet.Queue({.shared_bytes = 40});
@@ -88,7 +88,7 @@ TEST(BatcherFormTest, BytesInSharedMemory_CloseTheBatchThatHasNoRoomForMore) {
 }
 
 TEST(BatcherFormTest, LoneRequestOfManyBytes_IsABatchOfItsOwn) {
-  Batcher::Options options = Options(0);
+  Batcher::Options options = FormOptions(0);
   options.policy.max_shared_bytes = 100;
   PuppetBatcher puppet(options);
   for (const uint64_t bytes : {uint64_t{1} << 40, uint64_t{1}, uint64_t{0}, uint64_t{1} << 40}) {
@@ -100,7 +100,7 @@ TEST(BatcherFormTest, LoneRequestOfManyBytes_IsABatchOfItsOwn) {
 }
 
 TEST(BatcherFormTest, OtherShape_EndsTheDelayOfBoth) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(FormOptions(kDelayNs));
   puppet.Queue({.key = {1}});
   puppet.Queue({.key = {2}});
   EXPECT_EQ(PuppetBatcher::Ids(puppet.Next()), std::vector<int>{0});
@@ -109,7 +109,7 @@ TEST(BatcherFormTest, OtherShape_EndsTheDelayOfBoth) {
 }
 
 TEST(BatcherFormTest, Close_EndsTheDelayAndRefusesMore) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(FormOptions(kDelayNs));
   puppet.Queue();
   puppet.batcher().Close();
   const RequestRef late = puppet.Make();
@@ -134,7 +134,7 @@ TEST(BatcherFormTest, RefusedByAClosedBatcher_IsTakenByTheNextOne) {
 }
 
 TEST(BatcherFormTest, Priority_MoreUrgentFirstThenArrival) {
-  Batcher::Options options = Options();
+  Batcher::Options options = FormOptions();
   options.levels.resize(3);
   options.default_priority = 2;
   PuppetBatcher puppet(options);
@@ -144,7 +144,7 @@ TEST(BatcherFormTest, Priority_MoreUrgentFirstThenArrival) {
 }
 
 TEST(BatcherFormTest, Priority_UrgentShapeGoesFirst) {
-  Batcher::Options options = Options();
+  Batcher::Options options = FormOptions();
   options.levels.resize(2);
   options.default_priority = 2;
   PuppetBatcher puppet(options);
@@ -155,7 +155,7 @@ TEST(BatcherFormTest, Priority_UrgentShapeGoesFirst) {
 }
 
 TEST(BatcherFormTest, MultiRow_IsNeverSplitAndNeverOverMax) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(FormOptions());
   const std::vector<uint32_t> rows = {3, 2, 2, 4, 1, 1, 1, 3};
   for (const uint32_t r : rows) puppet.Queue({.rows = r});
   std::vector<uint32_t> batches;
@@ -172,7 +172,7 @@ TEST(BatcherFormTest, MultiRow_IsNeverSplitAndNeverOverMax) {
 }
 
 TEST(BatcherFormTest, WithoutDynamicBatching_EachRequestIsABatch) {
-  Batcher::Options options = Options(kDelayNs);
+  Batcher::Options options = FormOptions(kDelayNs);
   options.policy.combines_requests = false;
   PuppetBatcher puppet(options);
   puppet.Queue({.rows = 3});
@@ -183,7 +183,7 @@ TEST(BatcherFormTest, WithoutDynamicBatching_EachRequestIsABatch) {
 }
 
 TEST(BatcherFormTest, Finish_DeliversEachItsOutcomeOnceAndWakesAfterwards) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(FormOptions());
   const RequestRef good = puppet.Queue();
   const RequestRef bad = puppet.Queue();
   Batch batch = puppet.Next();
@@ -200,7 +200,7 @@ TEST(BatcherFormTest, Finish_DeliversEachItsOutcomeOnceAndWakesAfterwards) {
 }
 
 TEST(BatcherFormTest, FailQueued_EndsTheQueueButNotTheRunning) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(FormOptions());
   puppet.QueueMany(5);
   Batch running = puppet.Next();
   puppet.batcher().FailQueued(Unavailable("gone"));
@@ -215,7 +215,7 @@ TEST(BatcherFormTest, Destructor_FailsWhatIsQueued) {
   EndLog log;
   {
     FakeClock clock;
-    Batcher::Options options = Options();
+    Batcher::Options options = FormOptions();
     options.clock = &clock;
     Batcher batcher(options);
     ASSERT_TRUE(batcher.Enqueue(RequestRef(new PuppetRequest(7, &log))).ok());

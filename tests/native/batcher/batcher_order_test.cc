@@ -7,7 +7,7 @@
 namespace penstock {
 namespace {
 
-Batcher::Options Options() {
+Batcher::Options OrderOptions() {
   Batcher::Options options;
   options.policy.max_batch_size = 2;
   options.preserves_ordering = true;
@@ -17,7 +17,7 @@ Batcher::Options Options() {
 }
 
 TEST(BatcherOrderTest, LaterBatchThatFinishesFirst_Waits) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.QueueMany(6);
   Batch first = puppet.Next();
   Batch second = puppet.Next();
@@ -30,7 +30,7 @@ TEST(BatcherOrderTest, LaterBatchThatFinishesFirst_Waits) {
 }
 
 TEST(BatcherOrderTest, EachKeepsItsOwnOutcome) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.QueueMany(4);
   Batch first = puppet.Next();
   Batch second = puppet.Next();
@@ -43,7 +43,7 @@ TEST(BatcherOrderTest, EachKeepsItsOwnOutcome) {
 }
 
 TEST(BatcherOrderTest, UrgentOneThatRunsFirst_IsDeliveredInItsTurn) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.Queue({.key = {1}});
   puppet.Queue({.key = {2}, .priority = 1});
   Batch urgent = puppet.Next();
@@ -56,7 +56,7 @@ TEST(BatcherOrderTest, UrgentOneThatRunsFirst_IsDeliveredInItsTurn) {
 }
 
 TEST(BatcherOrderTest, CancelledInTheQueue_EndsAtOnceAndHoldsNobody) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.QueueMany(2);
   const RequestRef gone = puppet.Queue();
   puppet.Queue();
@@ -71,7 +71,7 @@ TEST(BatcherOrderTest, CancelledInTheQueue_EndsAtOnceAndHoldsNobody) {
 }
 
 TEST(BatcherOrderTest, ExpiredHead_ReleasesThoseBehindIt) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.Queue({.key = {1}, .deadline_ns = puppet.clock().NowNs() + 10});
   puppet.Queue({.key = {2}, .priority = 1});
   Batch urgent = puppet.Next();
@@ -83,7 +83,7 @@ TEST(BatcherOrderTest, ExpiredHead_ReleasesThoseBehindIt) {
 }
 
 TEST(BatcherOrderTest, CancelledWhileRunning_KeepsItsTurn) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   const RequestRef gone = puppet.Queue();
   puppet.QueueMany(2);
   Batch first = puppet.Next();
@@ -97,7 +97,7 @@ TEST(BatcherOrderTest, CancelledWhileRunning_KeepsItsTurn) {
 }
 
 TEST(BatcherOrderTest, FailedQueue_ReleasesWhatHasRun) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.Queue({.key = {1}});
   puppet.Queue({.key = {2}, .priority = 1});
   Batch urgent = puppet.Next();
@@ -107,7 +107,7 @@ TEST(BatcherOrderTest, FailedQueue_ReleasesWhatHasRun) {
 }
 
 TEST(BatcherOrderTest, DeliveredLate_IsStillWoken) {
-  PuppetBatcher puppet(Options());
+  PuppetBatcher puppet(OrderOptions());
   puppet.QueueMany(2);
   const RequestRef late = puppet.Queue();
   Batch first = puppet.Next();

@@ -9,7 +9,7 @@ namespace {
 
 // The queue's view of a batcher without time limits is reached through the batcher: a request's
 // level and expiry are set by no one else.
-Batcher::Options Options(uint32_t max_batch_size, std::vector<uint32_t> preferred = {}) {
+Batcher::Options QueueOptions(uint32_t max_batch_size, std::vector<uint32_t> preferred = {}) {
   Batcher::Options options;
   options.policy.max_batch_size = max_batch_size;
   options.policy.preferred_batch_sizes = std::move(preferred);
@@ -17,7 +17,7 @@ Batcher::Options Options(uint32_t max_batch_size, std::vector<uint32_t> preferre
 }
 
 TEST(RequestQueueTest, Take_GivesWholeRequestsInArrivalOrder) {
-  PuppetBatcher puppet(Options(8));
+  PuppetBatcher puppet(QueueOptions(8));
   for (const uint32_t rows : {3U, 2U, 3U, 1U}) puppet.Queue({.rows = rows});
   const Batch batch = puppet.Next();
   EXPECT_EQ(PuppetBatcher::Ids(batch), (std::vector<int>{0, 1, 2}));
@@ -25,7 +25,7 @@ TEST(RequestQueueTest, Take_GivesWholeRequestsInArrivalOrder) {
 }
 
 TEST(RequestQueueTest, RequestThatDoesNotFit_IsNotOvertaken) {
-  PuppetBatcher puppet(Options(8));
+  PuppetBatcher puppet(QueueOptions(8));
   for (const uint32_t rows : {5U, 4U, 1U}) puppet.Queue({.rows = rows});
   const Batch batch = puppet.Next();
   EXPECT_EQ(PuppetBatcher::Ids(batch), (std::vector<int>{0}));
@@ -33,7 +33,7 @@ TEST(RequestQueueTest, RequestThatDoesNotFit_IsNotOvertaken) {
 }
 
 TEST(RequestQueueTest, PreferredWalk_TakesTheLargestThatWholeRequestsMake) {
-  PuppetBatcher puppet(Options(16, {4, 6, 12}));
+  PuppetBatcher puppet(QueueOptions(16, {4, 6, 12}));
   for (const uint32_t rows : {3U, 1U, 3U, 1U}) puppet.Queue({.rows = rows});  // 3 4 7 8
   Batch batch = puppet.Next();
   EXPECT_EQ(batch.rows, 4U);
@@ -45,7 +45,7 @@ TEST(RequestQueueTest, PreferredWalk_TakesTheLargestThatWholeRequestsMake) {
 }
 
 TEST(RequestQueueTest, Key_OnlyItsLikeIsTaken) {
-  PuppetBatcher puppet(Options(8));
+  PuppetBatcher puppet(QueueOptions(8));
   puppet.Queue({.key = {1}});
   puppet.Queue({.key = {2}});
   puppet.Queue({.key = {1}});
@@ -56,7 +56,7 @@ TEST(RequestQueueTest, Key_OnlyItsLikeIsTaken) {
 }
 
 TEST(RequestQueueTest, ManyKeys_AreForgottenAndComeBack) {
-  PuppetBatcher puppet(Options(4));
+  PuppetBatcher puppet(QueueOptions(4));
   for (int round = 0; round < 2; ++round) {
     for (int64_t key = 0; key < 300; ++key) puppet.QueueMany(2, {.key = {key, -key}});
     for (int64_t key = 0; key < 300; ++key) {

@@ -9,13 +9,12 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "engine/admission.h"
 #include "testing/fake_clock.h"
 
 namespace penstock {
 namespace {
-
-constexpr int64_t kSecond = 1'000'000'000;
 
 using Headers = std::vector<CallHeader>;
 
@@ -149,10 +148,10 @@ TEST_F(AccessTest, Token_IsLetInOnceVerifiedAndUntilItsTime) {
   EXPECT_EQ(caller.credential, "t");
   EXPECT_TRUE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_EQ(admission.Admit(&caller, CallGroup::kMetadata, 1).code(), StatusCode::kUnauthenticated);
-  access.Remember(caller, Key("token of 'x'", {CallGroup::kMetadata}), clock_.NowNs() + kSecond);
+  access.Remember(caller, Key("token of 'x'", {CallGroup::kMetadata}), clock_.NowNs() + kNsPerS);
   EXPECT_FALSE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_TRUE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
-  clock_.Advance(kSecond);
+  clock_.Advance(kNsPerS);
   EXPECT_TRUE(access.NeedsVerification(caller, CallGroup::kInference));
   EXPECT_FALSE(admission.Admit(&caller, CallGroup::kMetadata, 1).ok());
 }
@@ -161,7 +160,7 @@ TEST_F(AccessTest, RefusedToken_IsAnsweredWithItsReason) {
   Admission admission({}, WithTokens(), clock_);
   AccessControl& access = admission.access();
   const Caller caller = access.Identify(Headers{{"authorization", "Bearer t"}}, "c");
-  access.Remember(caller, Unavailable("no keys to verify with"), clock_.NowNs() + kSecond);
+  access.Remember(caller, Unavailable("no keys to verify with"), clock_.NowNs() + kNsPerS);
   EXPECT_FALSE(access.NeedsVerification(caller, CallGroup::kInference));
   const Status status = admission.Admit(&caller, CallGroup::kMetadata, 1);
   EXPECT_EQ(status.code(), StatusCode::kUnavailable);
@@ -202,7 +201,7 @@ TEST_F(AccessTest, ConnectionRate_IsPerConnectionAndSaysWhenToComeBack) {
   EXPECT_EQ(admission.refused(Refusal::kConnectionRate), 1U);
   EXPECT_TRUE(Call(admission, {}, CallGroup::kMetadata, 1, "ipv4:127.0.0.1:6").ok());
   EXPECT_TRUE(Call(admission, {}, CallGroup::kHealth).ok());
-  clock_.Advance(kSecond / 4);
+  clock_.Advance(kNsPerS / 4);
   EXPECT_TRUE(Call(admission, {}).ok());
 }
 
@@ -317,7 +316,7 @@ TEST_F(AccessTest, BadTokens_UseUpTheirConnectionsVerifications) {
   EXPECT_EQ(status.retry_after_ms(), 20);
   EXPECT_EQ(admission.refused(Refusal::kUnverified), 1U);
   EXPECT_TRUE(admission.AdmitVerification(bearer("more", "b")).ok());
-  clock_.Advance(20 * kSecond / 1000);
+  clock_.Advance(20 * kNsPerS / 1000);
   EXPECT_TRUE(admission.AdmitVerification(bearer("more", "a")).ok());
 }
 

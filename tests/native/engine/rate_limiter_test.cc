@@ -7,11 +7,12 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
+
 namespace penstock {
 namespace {
 
-constexpr int64_t kSecond = 1'000'000'000;
-constexpr int64_t kStart = 5 * kSecond;
+constexpr int64_t kStart = 5 * kNsPerS;
 
 TEST(RateLimiterTest, NoRate_LimitsNothingAndKeepsNothing) {
   RateLimiter limiter(10);
@@ -23,18 +24,18 @@ TEST(RateLimiterTest, Burst_IsLetInAtOnceAndThenTheRate) {
   RateLimiter limiter(10);
   const RateLimit limit = {.per_second = 10, .burst = 3};
   for (int i = 0; i < 3; ++i) EXPECT_EQ(limiter.Take("a", limit, kStart), 0);
-  EXPECT_EQ(limiter.Take("a", limit, kStart), kSecond / 10);
+  EXPECT_EQ(limiter.Take("a", limit, kStart), kNsPerS / 10);
   // A refusal takes nothing: the wait that was told is enough.
-  EXPECT_EQ(limiter.Take("a", limit, kStart + kSecond / 20), kSecond / 20);
-  EXPECT_EQ(limiter.Take("a", limit, kStart + kSecond / 10), 0);
-  EXPECT_GT(limiter.Take("a", limit, kStart + kSecond / 10), 0);
+  EXPECT_EQ(limiter.Take("a", limit, kStart + kNsPerS / 20), kNsPerS / 20);
+  EXPECT_EQ(limiter.Take("a", limit, kStart + kNsPerS / 10), 0);
+  EXPECT_GT(limiter.Take("a", limit, kStart + kNsPerS / 10), 0);
 }
 
 TEST(RateLimiterTest, QuietTime_FillsTheBucketNoFurtherThanItsBurst) {
   RateLimiter limiter(10);
   const RateLimit limit = {.per_second = 10, .burst = 2};
   ASSERT_EQ(limiter.Take("a", limit, kStart), 0);
-  const int64_t later = kStart + 100 * kSecond;
+  const int64_t later = kStart + 100 * kNsPerS;
   EXPECT_EQ(limiter.Take("a", limit, later), 0);
   EXPECT_EQ(limiter.Take("a", limit, later), 0);
   EXPECT_GT(limiter.Take("a", limit, later), 0);
@@ -45,7 +46,7 @@ TEST(RateLimiterTest, Callers_HaveABucketEach) {
   const RateLimit limit = {.per_second = 1, .burst = 1};
   EXPECT_EQ(limiter.Take("a", limit, kStart), 0);
   EXPECT_EQ(limiter.Take("b", limit, kStart), 0);
-  EXPECT_EQ(limiter.Take("a", limit, kStart), kSecond);
+  EXPECT_EQ(limiter.Take("a", limit, kStart), kNsPerS);
 }
 
 TEST(RateLimiterTest, FullBuckets_GoAsOthersCome) {
@@ -53,7 +54,7 @@ TEST(RateLimiterTest, FullBuckets_GoAsOthersCome) {
   const RateLimit limit = {.per_second = 1, .burst = 1};
   for (int i = 0; i < 100; ++i) ASSERT_EQ(limiter.Take(std::to_string(i), limit, kStart), 0);
   EXPECT_EQ(limiter.size(), 100U);
-  for (int i = 0; i < 100; ++i) limiter.Take("last", limit, kStart + 2 * kSecond);
+  for (int i = 0; i < 100; ++i) limiter.Take("last", limit, kStart + 2 * kNsPerS);
   EXPECT_EQ(limiter.size(), 1U);
 }
 
@@ -101,10 +102,10 @@ TEST(RateLimiterTest, WaitTakesNothing_AndChargeTakesInAnyCase) {
   EXPECT_EQ(limiter.Wait("c", limit, kStart), 0);
   EXPECT_EQ(limiter.size(), 0U);
   for (int i = 0; i < 4; ++i) limiter.Charge("c", limit, kStart);
-  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kSecond);
-  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kSecond);
-  EXPECT_EQ(limiter.Take("c", limit, kStart), 3 * kSecond);
-  EXPECT_EQ(limiter.Wait("c", limit, kStart + 3 * kSecond), 0);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kNsPerS);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart), 3 * kNsPerS);
+  EXPECT_EQ(limiter.Take("c", limit, kStart), 3 * kNsPerS);
+  EXPECT_EQ(limiter.Wait("c", limit, kStart + 3 * kNsPerS), 0);
   EXPECT_EQ(limiter.Wait("d", limit, kStart), 0);
   EXPECT_EQ(limiter.Wait("c", {}, kStart), 0);  // no limit
 }

@@ -16,7 +16,7 @@
 namespace penstock {
 namespace {
 
-VersionSpec FixedSpec() {
+VersionSpec OneElementSpec() {
   VersionSpec spec = IdentitySpec();
   spec.inputs[0].dims = {1};
   return spec;
@@ -72,7 +72,7 @@ class RunHereTest : public ::testing::Test {
 };
 
 TEST_F(RunHereTest, RequestInSharedMemory_IsLeftToTheInstanceAndSoAreThoseWithIt) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   ShmObject object(RawOf<float>({5}));
   ASSERT_TRUE(harness_.engine.shared_memory().Register(object.Region("r", 4)).ok());
@@ -91,7 +91,7 @@ TEST_F(RunHereTest, RequestInSharedMemory_IsLeftToTheInstanceAndSoAreThoseWithIt
 }
 
 TEST_F(RunHereTest, RefusedRequestInSharedMemory_KeepsNobodyFromRunningHere) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   harness_.Send(InferMessage().SharedInput("IN", "FP32", {1, 1}, {.region = "?", .byte_size = 4}));
   EXPECT_EQ(harness_.Await(1)[0].status.code(), StatusCode::kNotFound);
@@ -101,7 +101,7 @@ TEST_F(RunHereTest, RefusedRequestInSharedMemory_KeepsNobodyFromRunningHere) {
 }
 
 TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
   version_->Flush();
@@ -110,7 +110,7 @@ TEST_F(RunHereTest, RunTimeNotKnown_IsLeftToTheInstance) {
 }
 
 TEST_F(RunHereTest, QuickModel_RunsOnTheCallersThreadAsOneBatch) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   for (int i = 0; i < 3; ++i) SendLater();
   EXPECT_TRUE(version_->TryRunHere());
@@ -120,13 +120,13 @@ TEST_F(RunHereTest, QuickModel_RunsOnTheCallersThreadAsOneBatch) {
 }
 
 TEST_F(RunHereTest, NothingQueued_RunsNothing) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   EXPECT_FALSE(version_->TryRunHere());
 }
 
 TEST_F(RunHereTest, SlowModel_IsLeftToTheInstance) {
-  Serve(FixedSpec(), true, 1'000'000);
+  Serve(OneElementSpec(), true, 1'000'000);
   RunOnce();
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
@@ -136,7 +136,7 @@ TEST_F(RunHereTest, SlowModel_IsLeftToTheInstance) {
 
 TEST_F(RunHereTest, SlowModelThatThrows_IsNotTakenForAQuickOne) {
   throws_ = true;
-  Serve(FixedSpec(), true, 1'000'000);
+  Serve(OneElementSpec(), true, 1'000'000);
   EXPECT_EQ(harness_.Run(Message()).status.code(), StatusCode::kInternal);
   clock_.AwaitWaiters(2);  // the instance and the engine's timer
   SendLater();
@@ -146,7 +146,7 @@ TEST_F(RunHereTest, SlowModelThatThrows_IsNotTakenForAQuickOne) {
 }
 
 TEST_F(RunHereTest, OneLongBatch_LeavesThoseBehindItToTheInstance) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   once_ns_ = 1'000'000'000;
   SendLater();
@@ -171,7 +171,7 @@ TEST_F(RunHereTest, OpenShapes_AreLeftToTheInstance) {
 }
 
 TEST_F(RunHereTest, BackendOfOneThread_IsLeftToTheInstance) {
-  Serve(FixedSpec(), false);
+  Serve(OneElementSpec(), false);
   RunOnce();
   SendLater();
   EXPECT_FALSE(version_->TryRunHere());
@@ -180,7 +180,7 @@ TEST_F(RunHereTest, BackendOfOneThread_IsLeftToTheInstance) {
 }
 
 TEST_F(RunHereTest, DelayNotOver_WaitsAsThePolicySays) {
-  VersionSpec spec = FixedSpec();
+  VersionSpec spec = OneElementSpec();
   spec.max_queue_delay_us = 1000;
   Serve(spec);
   SendLater();
@@ -196,7 +196,7 @@ TEST_F(RunHereTest, DelayNotOver_WaitsAsThePolicySays) {
 }
 
 TEST_F(RunHereTest, BackgroundRequest_IsLeftToTheInstanceAndOthersRunHereWithoutIt) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   harness_.SendInBackground(Message(), kNever, Wake::kLater);
   EXPECT_FALSE(version_->TryRunHere());
@@ -210,7 +210,7 @@ TEST_F(RunHereTest, BackgroundRequest_IsLeftToTheInstanceAndOthersRunHereWithout
 }
 
 TEST_F(RunHereTest, TimeOfBackgroundBatches_SaysNothingAboutOthers) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   for (int i = 0; i < 20; ++i) {
     once_ns_ = 1'000'000'000;
@@ -224,7 +224,7 @@ TEST_F(RunHereTest, TimeOfBackgroundBatches_SaysNothingAboutOthers) {
 }
 
 TEST_F(RunHereTest, QuickBatchesThatBackgroundRequestsJoined_EndTheMemoryOfASlowOne) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   once_ns_ = 1'000'000'000;
   RunOnce();
@@ -242,7 +242,7 @@ TEST_F(RunHereTest, QuickBatchesThatBackgroundRequestsJoined_EndTheMemoryOfASlow
 }
 
 TEST_F(RunHereTest, BackgroundRequestInSharedMemory_KeepsNobodyFromRunningHere) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   RunOnce();
   ShmObject object(RawOf<float>({5}));
   ASSERT_TRUE(harness_.engine.shared_memory().Register(object.Region("r", 4)).ok());
@@ -255,7 +255,7 @@ TEST_F(RunHereTest, BackgroundRequestInSharedMemory_KeepsNobodyFromRunningHere) 
 
 TEST_F(RunHereTest, BusyInstance_IsNotRunTwiceAtATime) {
   Gate gate;
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   ASSERT_TRUE(harness_.Run(Message()).status.ok());
   gate_ = &gate;
   harness_.Send(Message());
@@ -267,7 +267,7 @@ TEST_F(RunHereTest, BusyInstance_IsNotRunTwiceAtATime) {
 }
 
 TEST_F(RunHereTest, DrainedVersion_RunsNothing) {
-  Serve(FixedSpec());
+  Serve(OneElementSpec());
   ASSERT_TRUE(harness_.Run(Message()).status.ok());
   ASSERT_TRUE(harness_.engine.Drain(version_, kLongNs));
   EXPECT_FALSE(version_->TryRunHere());
@@ -291,7 +291,7 @@ TEST(RunHereStressTest, SubmittersAndInstance_ShareTheInstance) {
                       }};
   model.runs_on_any_thread = true;
   const auto version =
-      *harness.engine.CreateVersion(std::make_shared<FakeModel>(model), FixedSpec());
+      *harness.engine.CreateVersion(std::make_shared<FakeModel>(model), OneElementSpec());
   harness.engine.Start(version);
   harness.engine.SetServing("m", {version}, {});
   const std::string message = InferMessage().Row({1}).bytes();

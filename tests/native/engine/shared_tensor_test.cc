@@ -16,17 +16,17 @@ namespace {
 
 using Shared = InferMessage::Shared;
 
-struct Case {
+struct WrongClaim {
   std::string name;
   Shared shared;
   StatusCode code;
   std::string text;
 };
 
-void PrintTo(const Case& wrong, std::ostream* out) { *out << wrong.name; }
+void PrintTo(const WrongClaim& wrong, std::ostream* out) { *out << wrong.name; }
 
 // The region "r" has 16 bytes, the input needs 8.
-std::vector<Case> WrongClaims() {
+std::vector<WrongClaim> WrongClaims() {
   const auto kInvalid = StatusCode::kInvalidArgument;
   return {
       {"unknown",
@@ -106,7 +106,7 @@ class SharedTensorTest : public testing::Test {
   RequestRef ref_;
 };
 
-class WrongClaimTest : public SharedTensorTest, public testing::WithParamInterface<Case> {};
+class WrongClaimTest : public SharedTensorTest, public testing::WithParamInterface<WrongClaim> {};
 
 TEST_P(WrongClaimTest, IsRefusedWithItsReason) {
   const Status status =

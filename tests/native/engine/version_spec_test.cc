@@ -15,15 +15,15 @@ namespace {
 
 using testing::HasSubstr;
 
-struct Case {
+struct WrongSpec {
   std::string name;
   std::function<void(VersionSpec*)> change;
   StatusCode code;
   std::string text;
 };
-void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
+void PrintTo(const WrongSpec& c, std::ostream* os) { *os << c.name; }
 
-std::vector<Case> Cases() {
+std::vector<WrongSpec> Cases() {
   constexpr auto kInvalid = StatusCode::kInvalidArgument;
   constexpr auto kFailed = StatusCode::kFailedPrecondition;
   const Shape deep(std::vector<int64_t>(kMaxRank, 1));
@@ -68,7 +68,7 @@ std::vector<Case> Cases() {
   };
 }
 
-class VersionSpecFaultTest : public testing::TestWithParam<Case> {};
+class VersionSpecFaultTest : public testing::TestWithParam<WrongSpec> {};
 
 TEST_P(VersionSpecFaultTest, IsRefusedByName) {
   VersionSpec spec = IdentitySpec();

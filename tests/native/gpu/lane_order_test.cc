@@ -14,8 +14,8 @@ namespace {
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-constexpr int kBatches = 6;
-constexpr int kWaits = 2 * kBatches;  // each for the inputs, each for the outputs
+constexpr int kOrderedBatches = 6;
+constexpr int kWaits = 2 * kOrderedBatches;  // each for the inputs, each for the outputs
 
 // What computes, and where tensors lie.
 enum class Way { kEngine, kGraphs, kRooms, kOtherDevice };
@@ -44,12 +44,12 @@ Result<std::unique_ptr<LaneGroup>> Load(FakeDevice& device, size_t slots, Way wa
 int RunBatches(FakeDevice& device, int wait_to_drop, Way way) {
   Ledger ledger(device);
   std::vector<RoomUse> rooms;  // a copy that nothing waits for goes on when its batch is answered
-  for (int i = 0; i < kBatches; ++i) rooms.push_back(RoomOf(device, way, ledger));
-  auto group = Load(device, kBatches, way);
+  for (int i = 0; i < kOrderedBatches; ++i) rooms.push_back(RoomOf(device, way, ledger));
+  auto group = Load(device, kOrderedBatches, way);
   EXPECT_TRUE(group.ok());
   device.gpu.DropWait(wait_to_drop);
   device.gpu.HoldStreams();
-  for (int i = 0; i < kBatches; ++i) {
+  for (int i = 0; i < kOrderedBatches; ++i) {
     if (way == Way::kEngine || way == Way::kGraphs) {
       ledger.Submit(**group, (*group)->TryAcquire(), 8);
     } else {
@@ -58,7 +58,7 @@ int RunBatches(FakeDevice& device, int wait_to_drop, Way way) {
   }
   device.gpu.ReleaseStreams();
   ledger.AwaitAll();
-  EXPECT_EQ(ledger.succeeded(), kBatches);
+  EXPECT_EQ(ledger.succeeded(), kOrderedBatches);
   return ledger.wrong();
 }
 

@@ -6,13 +6,12 @@
 #include <optional>
 #include <vector>
 
+#include "base/clock.h"
 #include "load/ledger.h"
 #include "testing/fake_clock.h"
 
 namespace penstock::load {
 namespace {
-
-constexpr int64_t kMs = 1'000'000;
 
 // The intended times of the first `count` requests, each sent at once and never answered.
 std::vector<int64_t> Arrive(PacerOptions options, size_t count) {
@@ -66,7 +65,7 @@ TEST(Pacer, PoissonArrivalsAreExponentialAndTheirSeedDecides) {
   double sum = 0;
   double squares = 0;
   for (size_t i = 1; i < count; ++i) {
-    const auto gap_ms = static_cast<double>(times[i] - times[i - 1]) / kMs;
+    const auto gap_ms = static_cast<double>(times[i] - times[i - 1]) / kNsPerMs;
     sum += gap_ms;
     squares += gap_ms * gap_ms;
   }
@@ -83,10 +82,11 @@ TEST(Pacer, PoissonArrivalsAreExponentialAndTheirSeedDecides) {
 TEST(Pacer, ArrivalsDoNotWaitForAnswers) {
   Pacer pacer({.rate = 1'000, .arrivals = Arrivals::kConstant, .max_in_flight = 100}, 0);
   for (size_t sent = 0; sent < 10; ++sent) {
-    EXPECT_EQ(pacer.Next(10 * kMs, sent)->intended_ns, static_cast<int64_t>(sent + 1) * kMs);
+    EXPECT_EQ(pacer.Next(10 * kNsPerMs, sent)->intended_ns,
+              static_cast<int64_t>(sent + 1) * kNsPerMs);
   }
-  EXPECT_FALSE(pacer.Next(10 * kMs, 10));
-  EXPECT_EQ(pacer.NextNs(10 * kMs, 10), 11 * kMs);
+  EXPECT_FALSE(pacer.Next(10 * kNsPerMs, 10));
+  EXPECT_EQ(pacer.NextNs(10 * kNsPerMs, 10), 11 * kNsPerMs);
 }
 
 // A server that answers in 1 ms, but stands still for 100 ms. A client that waits for each answer
@@ -102,25 +102,25 @@ TEST(CoordinatedOmission, AStallIsInTheLatencyOfEveryRequestThatItHeldUp) {
     const int64_t next_ns = pacer.NextNs(clock.NowNs(), 0);
     if (next_ns > clock.NowNs()) clock.AdvanceTo(next_ns);
     const uint64_t token = ledger.Begin(*pacer.Next(clock.NowNs(), 0), clock.NowNs(), 0, "");
-    clock.Advance(i == 500 ? 100 * kMs : kMs / 2);
+    clock.Advance(i == 500 ? 100 * kNsPerMs : kNsPerMs / 2);
     ledger.End(token, clock.NowNs(), Outcome::kOk, "");
   }
   const Report& report = ledger.report();
   // Half a millisecond is made good per request: about 200 of them were late.
-  EXPECT_EQ(report.latency.max(), 100 * kMs);
-  EXPECT_NEAR(static_cast<double>(report.latency.Percentile(90)) / kMs, 50, 5);
-  EXPECT_NEAR(static_cast<double>(report.latency.Percentile(75)) / kMs, 0.5, 0.01);
-  EXPECT_NEAR(static_cast<double>(report.lateness.max()) / kMs, 99, 0.1);
+  EXPECT_EQ(report.latency.max(), 100 * kNsPerMs);
+  EXPECT_NEAR(static_cast<double>(report.latency.Percentile(90)) / kNsPerMs, 50, 5);
+  EXPECT_NEAR(static_cast<double>(report.latency.Percentile(75)) / kNsPerMs, 0.5, 0.01);
+  EXPECT_NEAR(static_cast<double>(report.lateness.max()) / kNsPerMs, 99, 0.1);
 }
 
 TEST(Ledger, ClosedLoopLatencyCountsFromTheSend) {
   Pacer pacer({.max_in_flight = 1, .requests = 2}, 0);
   Ledger ledger(0);
-  for (const int64_t now_ns : {int64_t{0}, 100 * kMs}) {
+  for (const int64_t now_ns : {int64_t{0}, 100 * kNsPerMs}) {
     const uint64_t token = ledger.Begin(*pacer.Next(now_ns, 0), now_ns, 0, "");
-    ledger.End(token, now_ns + kMs, Outcome::kOk, "");
+    ledger.End(token, now_ns + kNsPerMs, Outcome::kOk, "");
   }
-  EXPECT_EQ(ledger.report().latency.max(), kMs);
+  EXPECT_EQ(ledger.report().latency.max(), kNsPerMs);
   EXPECT_EQ(ledger.report().lateness.max(), 0);
 }
 

@@ -23,8 +23,8 @@ load::FleetOptions OptionsFor(const Peer& peer) {
   return options;
 }
 
-struct Bench {
-  Bench(const Peer& peer, size_t samples) : recorder({.samples = samples}) {
+struct CarrierBench {
+  CarrierBench(const Peer& peer, size_t samples) : recorder({.samples = samples}) {
     recorder.SetComplete(told.Listener());
     for (size_t i = 0; i < samples; ++i) requests.push_back("request " + std::to_string(i));
     auto made = Dispatcher::Start(&recorder, {}, [&](Carrier::Sink* sink, int wake_fd) {
@@ -42,7 +42,7 @@ struct Bench {
 
 TEST(GrpcCarrier, BringsEachSamplesAnswer) {
   Peer peer([](std::string_view message) { return Reply{.data = Framed(message)}; });
-  Bench bench(peer, 10);
+  CarrierBench bench(peer, 10);
   for (uint64_t i = 0; i < 1000; ++i) {
     const Query query{i, i % 10};
     bench.dispatcher->Issue({&query, 1});
@@ -57,7 +57,7 @@ TEST(GrpcCarrier, BringsEachSamplesAnswer) {
 
 TEST(GrpcCarrier, AServerThatHangsUpIsLost) {
   Peer peer([](std::string_view) { return Reply{.act = Reply::Act::kHangUp}; });
-  Bench bench(peer, 1);
+  CarrierBench bench(peer, 1);
   const Query query{1, 0};
   bench.dispatcher->Issue({&query, 1});
   while (!bench.recorder.is_lost()) std::this_thread::yield();
@@ -67,7 +67,7 @@ TEST(GrpcCarrier, AServerThatHangsUpIsLost) {
 
 TEST(GrpcCarrier, AServerThatNeverAnswersDoesNotKeepTheDispatcher) {
   Peer peer([](std::string_view) { return Reply{.act = Reply::Act::kNever}; });
-  Bench bench(peer, 1);
+  CarrierBench bench(peer, 1);
   const Query query{1, 0};
   bench.dispatcher->Issue({&query, 1});
   bench.dispatcher.reset();

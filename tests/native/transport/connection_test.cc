@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "base/clock.h"
 #include "testing/fake_clock.h"
 #include "transport_harness.h"
 
@@ -12,8 +13,6 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::Not;
-
-constexpr int64_t kSecondNs = 1'000'000'000;
 
 TEST(Connection, GarbageIsClosedWithoutAnAnswer) {
   TransportHarness harness;
@@ -63,12 +62,12 @@ class TimedConnection : public testing::Test {
 
 TEST_F(TimedConnection, SilentPeerIsPingedAndClosed) {
   TransportHarness harness(
-      {.keepalive_time_ns = 100 * kSecondNs, .keepalive_timeout_ns = 20 * kSecondNs}, WithClock());
+      {.keepalive_time_ns = 100 * kNsPerS, .keepalive_timeout_ns = 20 * kNsPerS}, WithClock());
   Http2Client& answers = harness.Connect();
   harness.Settle();
-  clock_.Advance(101 * kSecondNs);
+  clock_.Advance(101 * kNsPerS);
   harness.Settle();  // the ping, and its answer
-  clock_.Advance(21 * kSecondNs);
+  clock_.Advance(21 * kNsPerS);
   harness.Settle();
   EXPECT_TRUE(answers.Pump());
   answers.Close();
@@ -86,49 +85,49 @@ TEST_F(TimedConnection, PeerThatDoesNotGetAsFarAsItsSettingsIsClosed) {
     ASSERT_EQ(write(slow.fd(), beginning.data(), size), static_cast<ssize_t>(size));
     harness.Settle();
     EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
-    clock_.Advance(21 * kSecondNs);
+    clock_.Advance(21 * kNsPerS);
     harness.Settle();
     EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U) << size;
   }
 }
 
 TEST_F(TimedConnection, IsAskedToLeaveAtItsAge) {
-  TransportHarness harness({.max_connection_age_ns = 100 * kSecondNs}, WithClock());
+  TransportHarness harness({.max_connection_age_ns = 100 * kNsPerS}, WithClock());
   Http2Client& client = harness.Connect();
   harness.Settle();
-  clock_.Advance(80 * kSecondNs);
+  clock_.Advance(80 * kNsPerS);
   harness.Settle();
   EXPECT_THAT(client.goaways, IsEmpty());
-  clock_.Advance(40 * kSecondNs);
+  clock_.Advance(40 * kNsPerS);
   harness.Settle();
-  clock_.Advance(2 * kSecondNs);  // nghttp2's client answers no ping when it has no call left
+  clock_.Advance(2 * kNsPerS);  // nghttp2's client answers no ping when it has no call left
   harness.Until([&] { return !client.Pump(); });
   EXPECT_THAT(client.goaways, ElementsAre(NGHTTP2_NO_ERROR));
 }
 
 // Also where its time is up sooner than that of the handshake, which is what is looked at first.
 TEST_F(TimedConnection, OfFewSecondsOfAgeIsAskedToLeaveAtThem) {
-  TransportHarness harness({.max_connection_age_ns = 2 * kSecondNs}, WithClock());
+  TransportHarness harness({.max_connection_age_ns = 2 * kNsPerS}, WithClock());
   Http2Client& client = harness.Connect();
   client.Call("/a.B/C", "", false);
   harness.Settle();
-  clock_.Advance(3 * kSecondNs);
+  clock_.Advance(3 * kNsPerS);
   harness.Settle();
   EXPECT_THAT(client.goaways, Not(IsEmpty()));
 }
 
 TEST_F(TimedConnection, OfAgeIsClosedWithItsCallsAfterTheGrace) {
   TransportHarness harness(
-      {.max_connection_age_ns = 100 * kSecondNs, .max_connection_age_grace_ns = 30 * kSecondNs},
+      {.max_connection_age_ns = 100 * kNsPerS, .max_connection_age_grace_ns = 30 * kNsPerS},
       WithClock());
   Http2Client& client = harness.Connect();
   client.Call("/a.B/C", "", false);
   harness.Settle();
-  clock_.Advance(112 * kSecondNs);  // ages differ by a tenth
+  clock_.Advance(112 * kNsPerS);  // ages differ by a tenth
   harness.Settle();
   EXPECT_THAT(client.goaways, Not(IsEmpty()));
   EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
-  clock_.Advance(30 * kSecondNs);
+  clock_.Advance(30 * kNsPerS);
   harness.Settle();
   EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
 }
@@ -141,7 +140,7 @@ TEST_F(TimedConnection, WaitsForTheClientToCloseOnceAllIsWritten) {
     harness.Settle();
     harness.io->Drain();
     harness.Settle();
-    clock_.Advance(2 * kSecondNs);
+    clock_.Advance(2 * kNsPerS);
     harness.Until([&] { return !client.Pump(); });
     EXPECT_EQ(harness.shared->counters.open_connections.load(), 1U);
     client.SendRaw("late");
@@ -150,7 +149,7 @@ TEST_F(TimedConnection, WaitsForTheClientToCloseOnceAllIsWritten) {
     if (client_closes) {
       client.Close();
     } else {
-      clock_.Advance(2 * kSecondNs);
+      clock_.Advance(2 * kNsPerS);
     }
     harness.Settle();
     EXPECT_EQ(harness.shared->counters.open_connections.load(), 0U);
@@ -171,24 +170,24 @@ TEST_F(TimedConnection, ListenerThatCannotBeServedRestsForAMoment) {
   });
   harness.Settle();
   EXPECT_EQ(asked, 1);
-  clock_.Advance(kSecondNs);
+  clock_.Advance(kNsPerS);
   harness.Settle();
   EXPECT_GT(asked, 2);
 }
 
 TEST_F(TimedConnection, IsAskedToLeaveWhenItIsIdle) {
-  TransportHarness harness({.max_connection_idle_ns = 10 * kSecondNs}, WithClock());
+  TransportHarness harness({.max_connection_idle_ns = 10 * kNsPerS}, WithClock());
   Http2Client& client = harness.Connect();
   const int32_t id = client.Call("/a.B/C", "", false);
   harness.Settle();
-  clock_.Advance(15 * kSecondNs);
+  clock_.Advance(15 * kNsPerS);
   harness.Settle();
   EXPECT_THAT(client.goaways, IsEmpty()) << "a call is under way";
   client.Reset(id);
   harness.Settle();
-  clock_.Advance(11 * kSecondNs);
+  clock_.Advance(11 * kNsPerS);
   harness.Settle();
-  clock_.Advance(2 * kSecondNs);
+  clock_.Advance(2 * kNsPerS);
   harness.Until([&] { return !client.Pump(); });
 }
 

@@ -10,11 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "worker/worker.h"
 
 namespace penstock {
-
-inline constexpr int64_t kMsInNs = 1'000'000;
 
 inline WorkerOptions PuppetOptions(const std::string& mode) {
   WorkerOptions options;
@@ -54,7 +53,7 @@ inline void AwaitReady(const Worker& worker, bool is_ready) {
     Mutex mu;
     CondVar never;
     MutexLock lock(mu);
-    never.WaitFor(mu, kMsInNs);
+    never.WaitFor(mu, kNsPerMs);
   }
 }
 

@@ -92,12 +92,12 @@ TEST(WorkerLifeTest, EndWhileLoading_SaysTheLastLineUnlessItCrashed) {
 
 TEST(WorkerLifeTest, LoadBeyondItsLimit_IsKilled) {
   auto options = PuppetOptions("never_describes");
-  options.load_limit_ns = 50 * kMsInNs;
+  options.load_limit_ns = 50 * kNsPerMs;
   const auto worker = Worker::Start(std::move(options));
   EXPECT_THAT(std::string(worker.status().message()), HasSubstr("longer than 0.05 s to load"));
 
   options = PuppetOptions("never_ready");
-  options.load_limit_ns = 1000 * kMsInNs;  // it is to get that far on a busy machine, too
+  options.load_limit_ns = 1000 * kNsPerMs;  // it is to get that far on a busy machine, too
   const auto described = Worker::Start(std::move(options));
   ASSERT_TRUE(described.ok()) << described.status().ToString();
   EXPECT_THAT(std::string((*described)->Activate("m_1_0").message()),
@@ -121,7 +121,7 @@ class WorkerTrouble : public testing::TestWithParam<Trouble> {};
 
 TEST_P(WorkerTrouble, InRun_FailsTheBatchAndIsStartedAgain) {
   auto options = PuppetOptions(GetParam().mode);
-  options.execution_limit_ns = 500 * kMsInNs;
+  options.execution_limit_ns = 500 * kNsPerMs;
   const auto worker = ReadyPuppet(std::move(options));
   SlabArena arena;
   const auto got = RunFloats(*worker, &arena, kValues);
@@ -157,7 +157,7 @@ TEST(WorkerLifeTest, SpentBudget_StaysDownAndSaysSoAtOnce) {
 
 TEST(WorkerLifeTest, WhileItWaitsToBeRestarted_BatchesFailAtOnce) {
   auto options = PuppetOptions("exits");
-  options.restarts.first_delay_ns = options.restarts.max_delay_ns = 3600 * 1000 * kMsInNs;
+  options.restarts.first_delay_ns = options.restarts.max_delay_ns = 3600 * 1000 * kNsPerMs;
   const auto worker = ReadyPuppet(std::move(options));
   SlabArena arena;
   EXPECT_FALSE(RunFloats(*worker, &arena, kValues).ok());

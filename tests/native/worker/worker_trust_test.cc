@@ -39,7 +39,7 @@ TEST(WorkerTrustTest, DeathInTheMiddleOfAnAnswer_FailsTheBatch) {
 
 TEST(WorkerTrustTest, PacketsWithoutEnd_DoNotOutlastTheLoadLimit) {
   WorkerOptions options = PuppetOptions("fails_for_ever");
-  options.load_limit_ns = 100 * kMsInNs;
+  options.load_limit_ns = 100 * kNsPerMs;
   const auto worker = Worker::Start(std::move(options));
   EXPECT_EQ(worker.status().code(), StatusCode::kInvalidArgument);
 }

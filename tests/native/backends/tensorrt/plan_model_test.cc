@@ -26,7 +26,7 @@ std::unique_ptr<BackendInstance> Instance(BackendModel& model) {
 }
 
 // Of rows 1, 2 to 4, and 5 to 8.
-FakePlanOptions ThreeProfiles() { return {.profiles = {{1, 1, 1}, {2, 4, 4}, {5, 8, 8}}}; }
+FakePlanOptions ThreeOfRows() { return {.profiles = {{1, 1, 1}, {2, 4, 4}, {5, 8, 8}}}; }
 
 void ExpectRight(BackendInstance& instance, const RowBatch& batch) {
   std::vector<BatchOutput> outputs;
@@ -36,7 +36,7 @@ void ExpectRight(BackendInstance& instance, const RowBatch& batch) {
 }
 
 TEST(PlanModelTest, EveryBatchSize_IsAnsweredInItsProfile) {
-  FakeBackend fake(ThreeProfiles(), {.max_yields = 3});
+  FakeBackend fake(ThreeOfRows(), {.max_yields = 3});
   auto model = fake.Load();
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   const auto instance = Instance(**model);
@@ -46,7 +46,7 @@ TEST(PlanModelTest, EveryBatchSize_IsAnsweredInItsProfile) {
 }
 
 TEST(PlanModelTest, BatchSizesWithGraphs_AreLaunched_AndOthersCounted) {
-  FakeBackend fake(ThreeProfiles());
+  FakeBackend fake(ThreeOfRows());
   auto model = fake.Load({{"graph_batch_sizes", "1,4"}, {"lanes", "1"}});
   ASSERT_TRUE(model.ok());
   gpu::LaneGroup& lanes = AsPlan(**model).replica(0).lanes();
@@ -59,7 +59,7 @@ TEST(PlanModelTest, BatchSizesWithGraphs_AreLaunched_AndOthersCounted) {
 }
 
 TEST(PlanModelTest, WithoutGraphs_EveryRunIsCounted) {
-  FakeBackend fake(ThreeProfiles());
+  FakeBackend fake(ThreeOfRows());
   auto model = fake.Load({{"cuda_graphs", "0"}});
   ASSERT_TRUE(model.ok());
   const auto instance = Instance(**model);
@@ -106,7 +106,7 @@ TEST(PlanModelTest, DeviceUseWithoutGraphs_CountsRunsAndPadding) {
 }
 
 TEST(PlanModelTest, LanesAndInstances_ShareOnePlan) {
-  FakeBackend fake(ThreeProfiles());
+  FakeBackend fake(ThreeOfRows());
   auto model = fake.Load({{"lanes", "4"}});
   ASSERT_TRUE(model.ok());
   EXPECT_EQ(fake.runtime->plans(), 1);
@@ -229,7 +229,7 @@ TEST(PlanModelTest, SharedMemoryOfContexts_IsOneForEachLane) {
 }
 
 TEST(PlanModelTest, Unload_GivesEverythingBack) {
-  FakeBackend fake(ThreeProfiles());
+  FakeBackend fake(ThreeOfRows());
   {
     auto model = fake.Load();
     ASSERT_TRUE(model.ok());
