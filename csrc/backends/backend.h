@@ -43,8 +43,17 @@ struct LoadOptions {
   std::vector<std::string> devices = {};
 };
 
+// Memory of the caller's for a batch's outputs: a piece for each of these sizes, or none where there is
+// no room.
+using OutputRoom = std::function<std::vector<std::span<uint8_t>>(std::span<const size_t> sizes)>;
+
 struct InstanceOptions {
   std::string name;  // "digits_0": for messages and thread names
+  // Where there is one, outputs that lie there need no further copy. An instance may ask it once for a
+  // batch, on the batch's thread, for all wanted outputs in their order (0: without data), and gives
+  // the pieces back as BatchOutput::data, of just those sizes. Whatever writes there is through when the
+  // batch returns, but for a device that is lost (is_available): that may write to the end of the process.
+  OutputRoom output_room = {};
 };
 
 // An input of a batch: which input of the signature it is, and its bytes (batch dimension first).
@@ -201,6 +210,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v4";
+inline constexpr const char* kBackendEntry = "penstock_backend_v5";
 
 }  // namespace penstock

@@ -366,8 +366,12 @@ void Lane::AddTargets(const Slot& slot, const Work& work) {
     const size_t size_bytes = segment.rows * row_bytes;
     if (size_bytes == 0 || size_bytes > segment.room_bytes) continue;
     const auto* begin = static_cast<const uint8_t*>(slot.bindings.outputs[segment.tensor]);
-    AddDeviceCopy({segment.to, begin + segment.first_row * row_bytes, size_bytes}, segment.device,
-                  env_.device);
+    const Copy copy{segment.to, begin + segment.first_row * row_bytes, size_bytes};
+    if (segment.device == kHostMemory) {
+      host_copies_.push_back(copy);
+    } else {
+      AddDeviceCopy(copy, segment.device, env_.device);
+    }
   }
 }
 

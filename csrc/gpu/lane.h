@@ -6,7 +6,7 @@
 //   copy-out stream: wait for computed | copy out | record copied_out  <- completion thread asks
 //
 // "Copy in" is from the slot's pinned memory, and from wherever else a Route says: registered memory of
-// the host's, clients' memory on this device or another. "Copy out" is to pinned memory, and to clients'.
+// the host's, clients' memory on this device or another. "Copy out" is to the same.
 //
 // A slot is used again when copied_out has been seen, behind which all of its batch lies: nothing
 // else needs to wait.

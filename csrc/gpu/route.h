@@ -20,13 +20,13 @@ struct InputSegment {
   int device = kHostMemory;  // whose memory that is
 };
 
-// Rows of an output that are copied to a device's memory.
+// Rows of an output that are copied to where they are wanted.
 struct OutputSegment {
   size_t tensor = 0;  // in the engine's outputs
   uint32_t first_row = 0, rows = 0;
   void* to = nullptr;
   size_t room_bytes = 0;  // rows that come to more are not copied
-  int device = 0;         // whose memory that is
+  int device = 0;         // whose memory that is; or kHostMemory
 };
 
 // Threading: thread-compatible.

@@ -18,8 +18,9 @@
 // process's number as the memory that it holds, and that so many batches ran there.
 // Parameter `instances`, where it is "throw": making one throws.
 //
-// Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, whose -4 is a sticky
-// error of the GPU; the value that says so is then the first one that is in host memory. Its parameters:
+// Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, of the backend's option
+// `width`, whose -4 is a sticky error of the GPU; the value that says so is then the first one that is in
+// host memory. Its parameters:
 // `asked_file` gets a line for each client's memory that it is asked whether it reaches; `reach_file`
 // says how that goes: "no", "hang", "crash", "nonsense" (in place of an answer), "mumble" (on the
 // process's own socket, where none was asked), "lose" (the device is lost as a memory is closed);
@@ -34,11 +35,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "backends/backend.h"
 #include "backends/tensorrt/plan_backend.h"
@@ -50,8 +54,29 @@ namespace penstock {
 namespace {
 
 std::atomic<bool> g_is_lost{false};
-std::atomic<int> g_pinned{0};  // pieces of memory that are
-std::atomic<int> g_asked{0};   // how often what is used was asked for
+std::atomic<int> g_asked{0};      // how often what is used was asked for
+std::atomic<int> g_in_place{0};   // outputs of plans in pinned memory
+std::atomic<int> g_elsewhere{0};  // and not
+
+// What is pinned.
+Mutex g_mu;
+std::map<const uint8_t*, size_t> g_pinned GUARDED_BY(g_mu);
+
+size_t CountPinned() {
+  MutexLock lock(g_mu);
+  return g_pinned.size();
+}
+
+void CountOutputs(const std::vector<BatchOutput>& outputs) {
+  MutexLock lock(g_mu);
+  for (const BatchOutput& output : outputs) {
+    if (output.data.size() == 0) continue;
+    const auto next = g_pinned.upper_bound(output.data.data());
+    const bool is_pinned = next != g_pinned.begin() &&
+                           output.data.data() < std::prev(next)->first + std::prev(next)->second;
+    ++(is_pinned ? g_in_place : g_elsewhere);
+  }
+}
 
 [[noreturn]] void Crash() {
   signal(SIGSEGV, SIG_DFL);  // a sanitizer would make an exit of it
@@ -113,7 +138,8 @@ std::string AboutProcess(const LoadOptions& options) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes it
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   std::string text = StrCat("pid=", getpid(), " visible=", visible == nullptr ? "-" : visible,
-                            " pinned=", g_pinned.load(), " asked=", g_asked.load());
+                            " pinned=", CountPinned(), " asked=", g_asked.load(),
+                            " in_place=", g_in_place.load(), " elsewhere=", g_elsewhere.load());
   for (const auto& [name, value] : options.parameters) text += StrCat(" ", name, "=", value);
   return text + " ";
 }
@@ -226,7 +252,9 @@ class PlanInstance : public BackendInstance {
     if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
     if (FirstValue(inputs) == -12) gpu_.HoldStreams();
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
-    return plan_->ExecuteParts(inputs, wanted, parts, outputs);
+    Status status = plan_->ExecuteParts(inputs, wanted, parts, outputs);
+    CountOutputs(*outputs);
+    return status;
   }
 
  private:
@@ -261,7 +289,9 @@ class DeviceFixture : public Backend {
       : description_(options.contains("name") ? options.at("name") : "Device fixture 1") {
     auto api = std::make_unique<FakeGpu>();
     gpu_ = api.get();
-    auto runtime = std::make_unique<FakePlanRuntime>(*gpu_, FakePlanOptions());
+    FakePlanOptions plan;
+    if (options.contains("width")) plan.width = std::stol(options.at("width"));
+    auto runtime = std::make_unique<FakePlanRuntime>(*gpu_, plan);
     plans_ = std::make_unique<tensorrt::PlanBackend>(
         tensorrt::PlanBackendParts{std::move(api), std::move(runtime)}, Clock::System(), false);
   }
@@ -292,8 +322,12 @@ class DeviceFixture : public Backend {
   }
 
   std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
-    ++g_pinned;
-    return {memory.data(), [](void*) { --g_pinned; }};
+    MutexLock lock(g_mu);
+    g_pinned[memory.data()] = memory.size();
+    return {memory.data(), [registered = plans_->PinHostMemory(memory)](uint8_t* data) {
+              MutexLock end(g_mu);
+              g_pinned.erase(data);
+            }};
   }
 
  private:
@@ -307,6 +341,6 @@ class DeviceFixture : public Backend {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v4(const penstock::BackendOptions& options) {
+penstock_backend_v5(const penstock::BackendOptions& options) {
   return std::unique_ptr<penstock::Backend>(std::make_unique<penstock::DeviceFixture>(options));
 }

@@ -83,13 +83,17 @@ inline void RunSome(BackendInstance& instance, uint64_t seed, int open_width, Ta
 using RunBatches =
     std::function<void(BackendInstance& instance, uint64_t seed, int open_width, Tally& tally)>;
 
-// One to three instances of the model, each on a thread of its own.
+// One to three instances of the model, each on a thread of its own. `make_room`: where an instance's
+// outputs may lie.
 inline void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Tally& tally,
-                         const RunBatches& run = &RunSome) {
+                         const RunBatches& run = &RunSome,
+                         const std::function<OutputRoom()>& make_room = nullptr) {
   std::vector<std::unique_ptr<BackendInstance>> instances;
   std::vector<std::thread> threads;
   for (int i = schedule.Pick(1, 3); i > 0; --i) {
-    auto instance = model.CreateInstance({});
+    InstanceOptions options;
+    if (make_room != nullptr) options.output_room = make_room();
+    auto instance = model.CreateInstance(options);
     if (!instance.ok()) ++tally.odd;
     if (!instance.ok()) break;
     instances.push_back(*std::move(instance));

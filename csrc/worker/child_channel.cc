@@ -29,7 +29,7 @@ ChildChannel::~ChildChannel() {
 
 void ChildChannel::SetPin(Pin pin) {
   pin_ = std::move(pin);
-  for (auto& [id, mapping] : slabs_) PinInputs(mapping);
+  for (auto& [id, mapping] : slabs_) PinMapping(mapping);
 }
 
 bool ChildChannel::ReceiveOne(WorkerPacket* packet) {
@@ -57,15 +57,14 @@ bool ChildChannel::Map(const WorkerPacket& packet, const OwnedFd& fd) {
   Unmap(packet.slab);
   Mapping& mapping = slabs_[packet.slab];
   mapping.memory = {static_cast<uint8_t*>(data), packet.size};
-  mapping.is_for_outputs = packet.value == 1;
-  if (mapping.is_for_outputs) outputs_ = packet.slab;
-  PinInputs(mapping);
+  if (packet.value == 1) outputs_ = packet.slab;
+  PinMapping(mapping);
   return true;
 }
 
 // A page holds one message, which is read once.
-void ChildChannel::PinInputs(Mapping& mapping) {
-  if (!pin_ || mapping.is_for_outputs || mapping.memory.size() <= Slab::kPageBytes) return;
+void ChildChannel::PinMapping(Mapping& mapping) {
+  if (!pin_ || mapping.memory.size() <= Slab::kPageBytes) return;
   mapping.pinned = pin_(mapping.memory);
 }
 

@@ -34,9 +34,8 @@ class ChildChannel {
   ChildChannel(const ChildChannel&) = delete;
   ChildChannel& operator=(const ChildChannel&) = delete;
 
-  // Called for each slab of inputs that is mapped, also those that are, but for those of one page, which
-  // hold a message: what it gives lives as long.
-  // Outputs are copied to their slabs by the CPU.
+  // Called for each slab that is mapped, also those that are, but for those of one page, which hold a
+  // message: what it gives lives as long.
   using Pin = std::function<std::shared_ptr<void>(std::span<uint8_t>)>;
   void SetPin(Pin pin);
 
@@ -62,7 +61,6 @@ class ChildChannel {
  private:
   struct Mapping {
     std::span<uint8_t> memory;
-    bool is_for_outputs = false;
     std::shared_ptr<void> pinned = nullptr;
   };
 
@@ -70,7 +68,7 @@ class ChildChannel {
   bool ReceiveOne(WorkerPacket* packet);
   bool Map(const WorkerPacket& packet, const OwnedFd& fd);
   void Unmap(uint32_t slab);
-  void PinInputs(Mapping& mapping);
+  void PinMapping(Mapping& mapping);
 
   const PacketSocket socket_;
   std::map<uint32_t, Mapping> slabs_;

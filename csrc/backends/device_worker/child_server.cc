@@ -11,11 +11,11 @@
 #include <utility>
 
 #include "backends/device_worker/load_document.h"
+#include "backends/device_worker/slab_outputs.h"
 #include "backends/worker_tensors.h"
 #include "base/log.h"
 #include "base/strcat.h"
 #include "worker/process.h"
-#include "worker/slab.h"
 
 namespace penstock {
 namespace {
@@ -81,18 +81,6 @@ Result<std::vector<BatchInput>> TakeInputs(ChildChannel& channel, const WorkerRu
   return inputs;
 }
 
-// Where each output goes; the end of all of them.
-size_t PlaceOutputs(const std::vector<BatchOutput>& outputs, WorkerResult* result) {
-  size_t end = 0;
-  for (const BatchOutput& output : outputs) {
-    result->outputs.push_back(
-        {static_cast<uint32_t>(output.index), output.dtype, output.shape, end, output.data.size()});
-    end += output.data.size();
-    end = (end + SlabArena::kAlignment - 1) / SlabArena::kAlignment * SlabArena::kAlignment;
-  }
-  return end;
-}
-
 // False: the server does not take it.
 bool SendFailedBatch(ChildChannel& channel, uint64_t batch, const Status& status) {
   WorkerResult result;
@@ -101,32 +89,6 @@ bool SendFailedBatch(ChildChannel& channel, uint64_t batch, const Status& status
   std::string body;
   EncodeResult(result, &body);
   return channel.SendBody({.kind = WorkerPacketKind::kDone, .batch = batch}, body);
-}
-
-// False: the server does not take it. RESOURCE_EXHAUSTED: nothing was sent.
-Result<bool> SendDone(ChildChannel& channel, uint64_t batch,
-                      const std::vector<BatchOutput>& outputs) {
-  WorkerResult result;
-  const size_t end = PlaceOutputs(outputs, &result);
-  std::string body;
-  EncodeResult(result, &body);
-  const size_t size = end + body.size();
-  if (size > kMaxWorkerOutputBytes) {
-    return ResourceExhausted(StrCat("a batch's outputs take ", size, " bytes, expected at most ",
-                                    kMaxWorkerOutputBytes));
-  }
-  const std::span<uint8_t> slab = channel.Reserve(size);
-  if (channel.has_no_room()) {
-    return ResourceExhausted(StrCat("no shared memory of ", size, " bytes for a batch's outputs"));
-  }
-  if (slab.size() < size) return false;
-  for (size_t i = 0; i < result.outputs.size(); ++i) {
-    const auto data = std::as_const(outputs[i].data).span();
-    if (!data.empty()) {
-      std::memcpy(slab.data() + result.outputs[i].offset, data.data(), data.size());
-    }
-  }
-  return channel.SendBody({.kind = WorkerPacketKind::kDone, .batch = batch}, body, end);
 }
 
 bool SendUses(ChildChannel& channel, const BackendModel& model) {
@@ -219,9 +181,13 @@ void ChildServer::ServeInstance(ChildChannel& channel, const WorkerPacket& packe
   if (model == nullptr || !name.ok()) {
     return SendFailed(channel, FailedPrecondition("an instance of a model that is not here"));
   }
-  auto instance = NoThrow<Result<std::unique_ptr<BackendInstance>>>(
-      model->label, "making an instance",
-      [&] { return model->model->CreateInstance({std::string(name->begin(), name->end())}); });
+  auto instance =
+      NoThrow<Result<std::unique_ptr<BackendInstance>>>(model->label, "making an instance", [&] {
+        return model->model->CreateInstance(
+            {std::string(name->begin(), name->end()), [&channel](std::span<const size_t> sizes) {
+               return AllocateOutputs(channel, sizes);
+             }});
+      });
   if (instance.ok() && (*instance)->answers_requests()) {
     instance = Unimplemented(StrCat(
         model->label, ": a model that answers requests one by one runs in no device worker"));
@@ -260,7 +226,7 @@ void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendI
     if (!status.ok()) EndIfLost(model.label, status.message());
     auto is_sent = status.ok() ? NoThrow<Result<bool>>(
                                      model.label, "sending outputs",
-                                     [&] { return SendDone(channel, packet->batch, outputs); })
+                                     [&] { return SendOutputs(channel, packet->batch, outputs); })
                                : Result<bool>(status);
     outputs.clear();
     if (!is_sent.ok()) is_sent = SendFailedBatch(channel, packet->batch, is_sent.status());

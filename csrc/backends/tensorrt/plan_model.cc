@@ -143,9 +143,10 @@ std::vector<DeviceUse> PlanModel::device_use() const {
   return all;
 }
 
-Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const InstanceOptions&) {
+Result<std::unique_ptr<BackendInstance>> PlanModel::CreateInstance(const InstanceOptions& options) {
   const size_t turn = instances_.fetch_add(1) % replicas_.size();
-  return std::unique_ptr<BackendInstance>(std::make_unique<PlanInstance>(*replicas_[turn]));
+  return std::unique_ptr<BackendInstance>(
+      std::make_unique<PlanInstance>(*replicas_[turn], options.output_room));
 }
 
 Status PlanInstance::CheckInput(size_t index, const Input& input) const {
@@ -237,11 +238,40 @@ Status PlanInstance::Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::Slo
   return how;
 }
 
-Status PlanInstance::TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
-                                 std::span<const size_t> wanted,
-                                 std::vector<BatchOutput>* outputs) const {
-  const PlanLayout& layout = replica_.layout();
+bool PlanInstance::IsStaged(size_t output) const {
+  return std::find(route_.unread.begin(), route_.unread.end(), output) == route_.unread.end();
+}
+
+size_t PlanInstance::OutputBytes(const gpu::ShapedBatch& batch, size_t output) const {
+  return replica_.layout().has_open_shapes()
+             ? batch.output_bytes[output]
+             : replica_.engine().outputs()[output].row_bytes * size_t{batch.rows};
+}
+
+void PlanInstance::PlaceOutputs(const gpu::ShapedBatch& batch, std::span<const size_t> wanted) {
+  if (output_room_ == nullptr) return;
+  std::vector<size_t> sizes;
   for (const size_t index : wanted) {
+    sizes.push_back(IsStaged(index) ? OutputBytes(batch, index) : 0);
+  }
+  places_ = output_room_(sizes);
+}
+
+void PlanInstance::RouteToPlaces(const gpu::ShapedBatch& batch, std::span<const size_t> wanted) {
+  for (size_t i = 0; i < places_.size(); ++i) {
+    if (places_[i].empty() || !replica_.IsRegistered(places_[i])) continue;
+    route_.outputs.push_back(
+        {wanted[i], 0, batch.rows, places_[i].data(), places_[i].size(), gpu::kHostMemory});
+    route_.unread.push_back(wanted[i]);
+  }
+}
+
+void PlanInstance::TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
+                               std::span<const size_t> wanted,
+                               std::vector<BatchOutput>* outputs) const {
+  const PlanLayout& layout = replica_.layout();
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const size_t index = wanted[i];
     const TensorSpec& spec = layout.signature().outputs[index];
     BatchOutput& output = outputs->emplace_back();
     output.index = index;
@@ -251,16 +281,15 @@ Status PlanInstance::TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedB
     } else {
       output.shape = layout.has_rows() ? spec.dims.WithoutFirst().WithFirst(batch.rows) : spec.dims;
     }
-    const size_t size_bytes =
-        layout.has_open_shapes()
-            ? batch.output_bytes[index]
-            : replica_.engine().outputs()[index].row_bytes * size_t{batch.rows};
-    const auto& unread = route_.unread;
-    if (std::find(unread.begin(), unread.end(), index) != unread.end()) continue;
-    output.data = HostPool::Shared().Allocate(size_bytes);
+    if (!places_.empty()) {
+      output.data =
+          Buffer(places_[i].data(), places_[i].size(), places_[i].size(), nullptr, nullptr);
+    }
+    if (!IsStaged(index)) continue;
+    const size_t size_bytes = OutputBytes(batch, index);
+    if (places_.empty()) output.data = HostPool::Shared().Allocate(size_bytes);
     if (size_bytes > 0) std::memcpy(output.data.data(), lease.output(index), size_bytes);
   }
-  return Status::Ok();
 }
 
 // The memory is held from here on: by the route, then by the slot, until the device is through.
@@ -333,8 +362,9 @@ Status PlanInstance::AddTargets(std::span<const size_t> wanted, std::span<const 
 Status PlanInstance::ExecuteParts(std::span<const BatchInput> inputs,
                                   std::span<const size_t> wanted, const BatchParts& parts,
                                   std::vector<BatchOutput>* outputs) {
+  Forget();  // what a batch that threw has left
   Status status = RunParts(inputs, wanted, parts, outputs);
-  route_.Clear();
+  Forget();
   return status;
 }
 
@@ -343,12 +373,19 @@ Status PlanInstance::RunParts(std::span<const BatchInput> inputs, std::span<cons
   std::vector<Input> arranged;
   PENSTOCK_ASSIGN_OR_RETURN(gpu::ShapedBatch batch, Arrange(inputs, parts, &arranged));
   PENSTOCK_RETURN_IF_ERROR(TakeDevice());
+  PENSTOCK_RETURN_IF_ERROR(AddTargets(wanted, parts.outputs));
+  const bool has_open_shapes = replica_.layout().has_open_shapes();
+  if (!has_open_shapes) {
+    PlaceOutputs(batch, wanted);  // before there is a lease, which others wait for
+    RouteToPlaces(batch, wanted);
+  }
   PENSTOCK_ASSIGN_OR_RETURN(gpu::SlotLease lease, replica_.lanes().Acquire(kNever));
   PENSTOCK_RETURN_IF_ERROR(Stage(lease, inputs, parts));
-  PENSTOCK_RETURN_IF_ERROR(AddTargets(wanted, parts.outputs));
   gpu::SlotLease back;
   PENSTOCK_RETURN_IF_ERROR(Run(std::move(lease), batch, &back));
-  return TakeOutputs(back, batch, wanted, outputs);
+  if (has_open_shapes) PlaceOutputs(batch, wanted);
+  TakeOutputs(back, batch, wanted, outputs);
+  return Status::Ok();
 }
 
 }  // namespace penstock::tensorrt

@@ -101,7 +101,8 @@ class PlanModel final : public BackendModel {
 // Has one batch in flight; as many instances as there are slots keep a device busy.
 class PlanInstance final : public BackendInstance {
  public:
-  explicit PlanInstance(PlanReplica& replica) : replica_(replica) {}
+  PlanInstance(PlanReplica& replica, OutputRoom output_room)
+      : replica_(replica), output_room_(std::move(output_room)) {}
 
   // False once the device is lost: only another process can use it again.
   bool is_available() const override { return !replica_.device().health().is_faulted(); }
@@ -138,14 +139,27 @@ class PlanInstance final : public BackendInstance {
                  size_t offset_bytes);
   Status AddTargets(std::span<const size_t> wanted, std::span<const OutputPart> parts);
   Result<gpu::DeviceAddress> Hold(const DevicePart& part);
+  // Asks the caller for places for those outputs that are read on the host; the device writes there by
+  // itself where it can, which it must be told before the batch runs.
+  void PlaceOutputs(const gpu::ShapedBatch& batch, std::span<const size_t> wanted);
+  void RouteToPlaces(const gpu::ShapedBatch& batch, std::span<const size_t> wanted);
+  bool IsStaged(size_t output) const;  // in the slot's pinned memory
+  size_t OutputBytes(const gpu::ShapedBatch& batch, size_t output) const;
+  void Forget() {
+    route_.Clear();
+    places_.clear();
+  }
   // For each batch: another instance may have taken another device on this thread since.
   Status TakeDevice();
   Status Run(gpu::SlotLease lease, gpu::ShapedBatch& batch, gpu::SlotLease* back);
-  Status TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
-                     std::span<const size_t> wanted, std::vector<BatchOutput>* outputs) const;
+  void TakeOutputs(const gpu::SlotLease& lease, const gpu::ShapedBatch& batch,
+                   std::span<const size_t> wanted, std::vector<BatchOutput>* outputs) const;
 
   PlanReplica& replica_;
-  gpu::Route route_;  // of the batch that runs
+  const OutputRoom output_room_;
+  // Of the batch that runs.
+  gpu::Route route_;
+  std::vector<std::span<uint8_t>> places_;  // of the wanted outputs; none: there is no room
 };
 
 }  // namespace penstock::tensorrt

@@ -49,12 +49,19 @@ struct FakeDevice {
   FakeGpuEngine engine;
 };
 
-// Memory of another process on a device, as a fake GPU has opened it.
+// Memory of another process on a device, as a fake GPU has opened it; or, of kHostMemory, memory of this
+// process that is registered.
 // Ownership: borrows the GPU.
 class ClientRoom {
  public:
-  // Null where the GPU does not open it. The first device becomes this thread's.
+  // Null where the GPU does not open or register it. The first device becomes this thread's.
   static std::shared_ptr<ClientRoom> TryMake(FakeGpu& gpu, size_t size_bytes, int device) {
+    if (device == kHostMemory) {
+      std::vector<uint8_t> own(size_bytes);
+      void* data = own.data();
+      if (gpu.RegisterHost(data, size_bytes) != Error::kSuccess) return nullptr;
+      return std::make_shared<ClientRoom>(gpu, data, device, std::move(own));
+    }
     const ShmObject object(size_bytes);
     IpcHandle handle{};
     const std::string name = object.IpcHandle();
@@ -67,9 +74,12 @@ class ClientRoom {
     if (opened != Error::kSuccess) return nullptr;
     return std::make_shared<ClientRoom>(gpu, data, device);
   }
-  ClientRoom(FakeGpu& gpu, void* data, int device)
-      : gpu_(gpu), device_(device), data_(static_cast<uint8_t*>(data)) {}
-  ~ClientRoom() { static_cast<void>(gpu_.CloseIpcMemory(data_)); }
+  ClientRoom(FakeGpu& gpu, void* data, int device, std::vector<uint8_t> own = {})
+      : gpu_(gpu), device_(device), data_(static_cast<uint8_t*>(data)), own_(std::move(own)) {}
+  ~ClientRoom() {
+    static_cast<void>(device_ == kHostMemory ? gpu_.UnregisterHost(data_)
+                                             : gpu_.CloseIpcMemory(data_));
+  }
   ClientRoom(const ClientRoom&) = delete;
   ClientRoom& operator=(const ClientRoom&) = delete;
 
@@ -80,6 +90,7 @@ class ClientRoom {
   FakeGpu& gpu_;
   const int device_;
   uint8_t* const data_;
+  const std::vector<uint8_t> own_;  // of registered memory
 };
 
 // Which of a batch's tensors lie in a room, one behind the other: x, b, y, n, each of max rows.

@@ -86,6 +86,16 @@ TEST_F(LaneRouteTest, TensorsInARoom_AreCopiedOnTheDeviceAndNowhereElse) {
   EXPECT_EQ(ledger_.wrong(), 0);
 }
 
+TEST_F(LaneRouteTest, TensorsInRegisteredMemory_AreCopiedOnceEach) {
+  RoomUse use = Room(kHostMemory);
+  use.is_read_on_host = false;
+  EXPECT_EQ(CopiesOf(use), "2 0 0 2");
+  EXPECT_EQ(CopiesOf(Room(kHostMemory)), "2 0 0 4");
+  EXPECT_EQ(ledger_.succeeded(), 2);
+  EXPECT_EQ(ledger_.wrong(), 0);
+  EXPECT_EQ(device_.gpu.pageable_copies(), 0);
+}
+
 TEST_F(LaneRouteTest, SomeRowsInARoom_GoEachItsOwnWay) {
   RoomUse use = Room();
   use.host_rows = 3;

@@ -17,9 +17,10 @@ namespace {
 
 using ::testing::IsEmpty;
 
-// Some of the batch's tensors in a room on one of two devices; null where none can be had.
+// Some of the batch's tensors in a room on one of two devices, or registered; null where none can be had.
 RoomUse PickRoom(GpuSchedule& schedule, FakeDevice& device, const Ledger& ledger, uint32_t rows) {
-  const int number = schedule.Pick(0, 2) == 0 ? 1 : 0;
+  constexpr int kNumbers[] = {0, 0, 1, kHostMemory, kHostMemory};
+  const int number = kNumbers[schedule.Pick(0, 4)];
   return {.room = ClientRoom::TryMake(device.gpu, ledger.RoomBytes(), number),
           .host_rows = static_cast<uint32_t>(schedule.Pick(0, static_cast<int>(rows) - 1)),
           .has_outputs = schedule.Pick(0, 2) > 0,

@@ -85,7 +85,7 @@ TEST_F(DevicePartsTest, QuestionAboutAMemory_PinsNothing) {
   batch.x[0] = -9;
   ClientMemory client(kMemoryBytes);
   for (int i = 0; i < 2; ++i) {
-    EXPECT_THAT(std::string(batch.Run(*instance_, &outputs_).message()), HasSubstr(" pinned=1 "));
+    EXPECT_THAT(std::string(batch.Run(*instance_, &outputs_).message()), HasSubstr(" pinned=2 "));
     ASSERT_TRUE(instance_->Reaches(*client.memory));
   }
 }

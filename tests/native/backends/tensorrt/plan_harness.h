@@ -59,6 +59,32 @@ struct FakeBackend {
   std::unique_ptr<PlanBackend> backend;
 };
 
+// Room for an instance's outputs, one batch after the other, as a device's worker has it in its slab.
+// Lifecycle: goes after the fake GPU, which writes there for as long as it likes once it is lost.
+struct OutputMemory {
+  static constexpr size_t kBytes = 4096;
+
+  OutputRoom AsRoom() {
+    return [this](std::span<const size_t> sizes) {
+      asked.assign(sizes.begin(), sizes.end());
+      std::vector<std::span<uint8_t>> pieces;
+      size_t at = 0;
+      for (const size_t size : sizes) {
+        pieces.push_back(std::span(bytes).subspan(at, size));
+        at += (size + 63) / 64 * 64;
+      }
+      return is_full ? std::vector<std::span<uint8_t>>() : pieces;
+    };
+  }
+  bool Holds(const Buffer& data) const {
+    return data.data() >= bytes.data() && data.data() + data.size() <= bytes.data() + kBytes;
+  }
+
+  std::vector<uint8_t> bytes = std::vector<uint8_t>(kBytes);
+  bool is_full = false;
+  std::vector<size_t> asked;  // last
+};
+
 inline PlanModel& AsPlan(BackendModel& model) { return static_cast<PlanModel&>(model); }
 
 }  // namespace penstock::tensorrt

@@ -101,6 +101,7 @@ void RunSchedule(uint64_t seed) {
   GpuSchedule schedule(seed);
   const GpuFault kind = PickFault(schedule);
   const bool has_open_width = schedule.Pick(0, 2) == 0;
+  std::vector<OutputMemory> rooms(3);  // of the instances; they go last
   FakeBackend fake(PlanOf(schedule, has_open_width),
                    {.seed = seed, .max_yields = schedule.Pick(0, 6), .devices = 2});
   const auto inject = [&](int nth) {
@@ -114,11 +115,20 @@ void RunSchedule(uint64_t seed) {
   ASSERT_TRUE(model.ok() || (at_load && kind != GpuFault::kNone)) << model.status().ToString();
   if (!model.ok()) return;
   if (!at_load) inject(schedule.Pick(1, 120));
+  // Before they have any: each is registered or not, and has room or none.
+  std::vector<std::shared_ptr<void>> pinned;
+  for (OutputMemory& room : rooms) {
+    if (schedule.Pick(0, 3) > 0) pinned.push_back(fake.backend->PinHostMemory(room.bytes));
+    room.is_full = schedule.Pick(0, 4) == 0;
+  }
+  size_t instances = 0;
   Tally tally;
-  RunInstances(**model, schedule, has_open_width ? 8 : 0, tally,
-               [&](BackendInstance& instance, uint64_t sub, int open_width, Tally& its) {
-                 RunSomeParts(instance, *fake.gpu, sub, open_width, its);
-               });
+  RunInstances(
+      **model, schedule, has_open_width ? 8 : 0, tally,
+      [&](BackendInstance& instance, uint64_t sub, int open_width, Tally& its) {
+        RunSomeParts(instance, *fake.gpu, sub, open_width, its);
+      },
+      [&] { return rooms[instances++].AsRoom(); });
   ExpectRight(tally, kind, *fake.gpu);
 }
 
