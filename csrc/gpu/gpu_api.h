@@ -64,7 +64,7 @@ class Api {
   virtual Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) = 0;  // cudaMemGetInfo
   // cudaErrorName: "cudaErrorIllegalAddress"
   virtual std::string_view ErrorName(Error error) const = 0;
-  // cudaGetLastError: this thread's last error, which it forgets unless it is sticky.
+  // cudaGetLastError: of this thread's calls of this runtime alone; forgotten unless it is sticky.
   virtual Error TakeLastError() = 0;
 
   // -- streams

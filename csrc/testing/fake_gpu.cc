@@ -200,7 +200,7 @@ std::string_view FakeGpu::ErrorName(Error error) const {
 }
 
 Error FakeGpu::TakeLastError() {
-  if (Fault() != Error::kSuccess) return Fault();
+  if (IsSticky(t_last_error)) return t_last_error;
   return std::exchange(t_last_error, Error::kSuccess);
 }
 
