@@ -30,7 +30,7 @@ struct DeviceProperties {
   int compute_major = 0, compute_minor = 0;
   int multiprocessors = 0;
   size_t memory_bytes = 0;
-  std::string pci_bus_id = {};  // "0000:1b:00.0": names the NUMA node in sysfs
+  std::string pci_bus_id = {};  // "0000:1b:00.0": sysfs has its CPUs by it
 };
 
 // cudaIpcMemHandle_t: memory on a device that a process exports, as another one opens it.
