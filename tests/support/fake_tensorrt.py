@@ -46,7 +46,9 @@ class FakeTensorRt:
         default_factory=lambda: SimpleNamespace(STRONGLY_TYPED=1)
     )
     BuilderFlag: Any = field(
-        default_factory=lambda: SimpleNamespace(VERSION_COMPATIBLE="VERSION_COMPATIBLE")
+        default_factory=lambda: SimpleNamespace(
+            VERSION_COMPATIBLE="VERSION_COMPATIBLE", EXCLUDE_LEAN_RUNTIME="EXCLUDE_LEAN_RUNTIME"
+        )
     )
     MemoryPoolType: Any = field(default_factory=lambda: SimpleNamespace(WORKSPACE="WORKSPACE"))
     network_flags: int = 0

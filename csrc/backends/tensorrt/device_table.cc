@@ -1,10 +1,12 @@
 #include "backends/tensorrt/device_table.h"
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <utility>
 
 #include "base/strcat.h"
+#include "gpu/near_cpus.h"
 
 namespace penstock::tensorrt {
 namespace {
@@ -66,11 +68,14 @@ Result<int> DeviceTable::OrdinalOf(std::string_view name) {
 Result<DeviceTable::Found> DeviceTable::Get(std::string_view name) {
   PENSTOCK_ASSIGN_OR_RETURN(const int ordinal, OrdinalOf(name));
   MutexLock lock(mu_);
+  const bool is_first = std::none_of(devices_.begin(), devices_.end(),
+                                     [](const auto& each) { return each.second != nullptr; });
   std::unique_ptr<gpu::Device>& device = devices_[ordinal];
   if (device == nullptr) {
     gpu::DeviceOptions options;
     options.completion.device = ordinal;
     PENSTOCK_ASSIGN_OR_RETURN(device, gpu::Device::Open(api_, clock_, options));
+    if (is_first) gpu::BindThreadsNear(device->properties().pci_bus_id, sysfs_);
   }
   PENSTOCK_RETURN_IF_ERROR(
       device->health().Check(api_.SetDevice(ordinal), "take the device for this thread"));

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -25,7 +26,9 @@ std::string UuidText(const std::array<uint8_t, 16>& uuid);
 // Blocking: Get, the first time for a device.
 class DeviceTable {
  public:
-  DeviceTable(gpu::Api& api, Clock& clock) : api_(api), clock_(clock), registered_(api) {}
+  // `sysfs`: where Linux tells which CPUs are near a device.
+  DeviceTable(gpu::Api& api, Clock& clock, std::string sysfs = "/sys")
+      : api_(api), clock_(clock), sysfs_(std::move(sysfs)), registered_(api) {}
 
   gpu::Api& api() { return api_; }
   Clock& clock() { return clock_; }
@@ -33,7 +36,8 @@ class DeviceTable {
   // By its number among those of CUDA_VISIBLE_DEVICES, "0", or by its UUID, whole or as far as only
   // one has it: "GPU-5a1c", or "MIG-..." for a slice. NOT_FOUND naming what there is;
   // INVALID_ARGUMENT where several have it; else as gpu::Device::Open. This thread has the device
-  // as its current one from then on.
+  // as its current one from then on. The process's threads stay near the first one that is opened
+  // (gpu/near_cpus.h): a device's worker has no other.
   struct Found {
     int ordinal = 0;
     gpu::Device* device = nullptr;
@@ -50,6 +54,7 @@ class DeviceTable {
 
   gpu::Api& api_;
   Clock& clock_;
+  const std::string sysfs_;
 
   gpu::RegisteredMemory registered_;  // own synchronisation
 

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <utility>
 
+#include "backends/tensorrt/library_errors.h"
 #include "backends/tensorrt/version.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -18,7 +20,8 @@ namespace {
 using nvinfer1::Dims;
 using nvinfer1::OptProfileSelector;
 
-// The library's words: to the log, and the last error of each thread for who asks.
+// The library's words: to the log, and the last error of each thread for who asks. What is reported
+// to a Recorder need not come here, and what happens before there is one does.
 // Threading: thread-safe.
 class Words final : public nvinfer1::ILogger {
  public:
@@ -33,17 +36,69 @@ class Words final : public nvinfer1::ILogger {
     }
   }
 
-  // What this thread's last call that failed said.
-  static std::string Take() {
-    std::string said = std::exchange(LastError(), {});
-    return said.empty() ? "TensorRT does not say why" : said;
-  }
+  // What this thread's last call that failed said; "" = nothing.
+  static std::string Take() { return std::exchange(LastError(), {}); }
 
  private:
   static std::string& LastError() {
     thread_local std::string last;
     return last;
   }
+};
+
+// The errors of one object of the library's, also those that happen on its own threads.
+// Threading: thread-safe.
+// Ownership: outlives the object.
+class Recorder final : public nvinfer1::IErrorRecorder {
+ public:
+  // The Status of a call that failed: LibraryErrors::Take.
+  Status Fail(std::string_view what, StatusCode code = StatusCode::kInternal) {
+    return errors_.Take(code, what, Words::Take());
+  }
+  // Before a call of an object that one thread uses at a time: so that it fails in its own words.
+  void Begin() {
+    if (errors_.size() > 0) errors_.Clear();
+  }
+
+  int32_t getNbErrors() const noexcept override { return static_cast<int32_t>(errors_.size()); }
+  nvinfer1::ErrorCode getErrorCode(int32_t index) const noexcept override {
+    try {
+      const auto error = errors_.At(static_cast<size_t>(index));
+      if (error) return static_cast<nvinfer1::ErrorCode>(error->code);
+    } catch (...) {
+      // No memory for a copy of it, and the library's frames take no exception.
+    }
+    return nvinfer1::ErrorCode::kUNSPECIFIED_ERROR;
+  }
+  ErrorDesc getErrorDesc(int32_t index) const noexcept override {
+    thread_local std::string asked;  // stays when the error goes
+    try {
+      const auto error = errors_.At(static_cast<size_t>(index));
+      asked = error ? error->words : "";
+      return asked.c_str();
+    } catch (...) {
+      return "";  // likewise
+    }
+  }
+  bool hasOverflowed() const noexcept override { return errors_.has_overflowed(); }
+  void clear() noexcept override { errors_.Clear(); }
+  bool reportError(nvinfer1::ErrorCode code, ErrorDesc words) noexcept override {
+    try {
+      Log(LogLevel::kError, "tensorrt", words);
+      errors_.Add({.code = static_cast<int>(code),
+                   .is_of_memory = code == nvinfer1::ErrorCode::kFAILED_ALLOCATION,
+                   .words = words});
+    } catch (...) {
+      // As with the log's lines.
+    }
+    return true;  // the call that it happens in does not go on
+  }
+  RefCount incRefCount() noexcept override { return ++references_; }
+  RefCount decRefCount() noexcept override { return --references_; }
+
+ private:
+  LibraryErrors errors_;
+  std::atomic<RefCount> references_{0};
 };
 
 Dims ToDims(const Shape& shape) {
@@ -95,33 +150,40 @@ class NvinferContext final : public PlanContext {
  public:
   NvinferContext(std::unique_ptr<nvinfer1::IExecutionContext> context,
                  const std::vector<PlanTensor>& tensors)
-      : context_(std::move(context)), tensors_(tensors) {}
+      : context_(std::move(context)), tensors_(tensors) {
+    context_->setErrorRecorder(&errors_);
+  }
 
   Status SetAddress(size_t tensor, void* data) override {
+    errors_.Begin();
     return Check(context_->setTensorAddress(NameOf(tensor), data), tensor, "is given its memory");
   }
   Status SetInputShape(size_t tensor, const Shape& shape) override {
     if (tensors_[tensor].dims.empty()) return Status::Ok();  // a scalar has no shape to be set
+    errors_.Begin();
     return Check(context_->setInputShape(NameOf(tensor), ToDims(shape)), tensor,
                  StrCat("is given shape ", shape.ToString()));
   }
   Result<Shape> OutputShape(size_t tensor) override {
+    errors_.Begin();
     const Dims dims = context_->getTensorShape(NameOf(tensor));
     PENSTOCK_RETURN_IF_ERROR(Check(dims.nbDims >= 0, tensor, "is asked for its shape"));
     return ToShape(dims);
   }
   Status Enqueue(gpu::Stream stream) override {
+    errors_.Begin();
     if (context_->enqueueV3(reinterpret_cast<cudaStream_t>(stream))) return Status::Ok();
-    return Internal(StrCat("TensorRT does not enqueue: ", Words::Take()));
+    return errors_.Fail("TensorRT does not enqueue");
   }
 
  private:
   const char* NameOf(size_t tensor) const { return tensors_[tensor].name.c_str(); }
-  Status Check(bool is_done, size_t tensor, const std::string& what) const {
+  Status Check(bool is_done, size_t tensor, const std::string& what) {
     if (is_done) return Status::Ok();
-    return Internal(StrCat("'", tensors_[tensor].name, "' ", what, ": ", Words::Take()));
+    return errors_.Fail(StrCat("'", tensors_[tensor].name, "' ", what));
   }
 
+  Recorder errors_;  // goes after the context
   const std::unique_ptr<nvinfer1::IExecutionContext> context_;
   const std::vector<PlanTensor>& tensors_;
 };
@@ -129,6 +191,7 @@ class NvinferContext final : public PlanContext {
 class NvinferPlan final : public Plan {
  public:
   explicit NvinferPlan(std::unique_ptr<nvinfer1::ICudaEngine> engine) : engine_(std::move(engine)) {
+    engine_->setErrorRecorder(&errors_);
     for (int32_t i = 0; i < engine_->getNbIOTensors(); ++i) {
       tensors_.push_back(Describe(engine_->getIOTensorName(i)));
     }
@@ -148,6 +211,7 @@ class NvinferPlan final : public Plan {
  private:
   PlanTensor Describe(const char* name) const;
 
+  Recorder errors_;  // goes after the engine
   const std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::vector<PlanTensor> tensors_;  // constant after construction
 };
@@ -179,12 +243,12 @@ Result<std::unique_ptr<PlanContext>> NvinferPlan::CreateContext(size_t profile,
   std::unique_ptr<nvinfer1::IExecutionContext> context(
       engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
   if (context == nullptr) {
-    return Internal(StrCat("TensorRT makes no context: ", Words::Take()));
+    return errors_.Fail("TensorRT makes no context");
   }
   const auto number = static_cast<int32_t>(profile);
   if (engine_->getNbOptimizationProfiles() > 0 &&
       !context->setOptimizationProfileAsync(number, reinterpret_cast<cudaStream_t>(stream))) {
-    return Internal(StrCat("TensorRT does not take profile ", profile, ": ", Words::Take()));
+    return errors_.Fail(StrCat("TensorRT does not take profile ", profile));
   }
   if (memory.data != nullptr) {
     context->setDeviceMemoryV2(memory.data, static_cast<int64_t>(memory.size_bytes));
@@ -199,17 +263,21 @@ class NvinferRuntime final : public PlanRuntime {
                  const Version& version)
       : words_(std::move(words)),
         runtime_(std::move(runtime)),
-        description_(StrCat("TensorRT ", version.Text())) {}
+        description_(StrCat("TensorRT ", version.Text())) {
+    runtime_->setErrorRecorder(&errors_);
+  }
 
   std::string_view description() const override { return description_; }
   Result<std::unique_ptr<Plan>> Read(std::span<const uint8_t> bytes,
                                      bool allows_host_code) override {
     MutexLock lock(mu_);
+    errors_.Begin();
     runtime_->setEngineHostCodeAllowed(allows_host_code);
     std::unique_ptr<nvinfer1::ICudaEngine> engine(
         runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
     if (engine == nullptr) {
-      return InvalidArgument(StrCat(description_, " does not take the plan: ", Words::Take()));
+      return errors_.Fail(StrCat(description_, " does not take the plan"),
+                          StatusCode::kInvalidArgument);
     }
     return std::unique_ptr<Plan>(std::make_unique<NvinferPlan>(std::move(engine)));
   }
@@ -217,6 +285,7 @@ class NvinferRuntime final : public PlanRuntime {
  private:
   const std::unique_ptr<Words> words_;  // goes after all that was made with it
   Mutex mu_;                            // one plan is read at a time
+  Recorder errors_;                     // goes after the runtime
   const std::unique_ptr<nvinfer1::IRuntime> runtime_;
   const std::string description_;
 };
@@ -257,7 +326,8 @@ Result<std::unique_ptr<PlanRuntime>> OpenNvinfer(const std::string& library) {
   std::unique_ptr<nvinfer1::IRuntime> runtime(
       static_cast<nvinfer1::IRuntime*>(create(words.get(), NV_TENSORRT_VERSION)));
   if (runtime == nullptr) {
-    return FailedPrecondition(StrCat("its runtime does not start: ", Words::Take()));
+    return LibraryErrors().Take(StatusCode::kFailedPrecondition, "its runtime does not start",
+                                Words::Take());
   }
   return std::unique_ptr<PlanRuntime>(
       std::make_unique<NvinferRuntime>(std::move(words), std::move(runtime), version));

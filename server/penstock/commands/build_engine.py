@@ -54,7 +54,10 @@ Shapes = Annotated[
 Workspace = Annotated[int, typer.Option(min=0, metavar="MIB", help="Workspace at most; 0 = any.")]
 Compatible = Annotated[
     bool,
-    typer.Option("--version-compatible", help="Also for the lean runtime and later versions."),
+    typer.Option(
+        "--version-compatible",
+        help="Also for the lean runtime and later versions; without a runtime of its own.",
+    ),
 ]
 TimingCache = Annotated[
     Path | None,

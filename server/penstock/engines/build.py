@@ -191,6 +191,8 @@ def _recipe(
 def _flags(request: BuildRequest) -> Iterator[str]:
     if request.version_compatible:
         yield "VERSION_COMPATIBLE"
+        # Else the plan brings a runtime of its own: code for the host, which our server refuses.
+        yield "EXCLUDE_LEAN_RUNTIME"
 
 
 class _Build:

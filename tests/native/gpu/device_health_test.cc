@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "testing/fake_gpu.h"
@@ -77,6 +78,26 @@ TEST(DeviceHealthTest, EngineThatFails_IsAskedOfTheRuntime) {
   EXPECT_TRUE(owner.health.CheckEngine(Status::Ok(), "run").ok());
   EXPECT_EQ(owner.health.CheckEngine(Internal("no"), "run").code(), StatusCode::kUnavailable);
   EXPECT_TRUE(owner.health.is_faulted());
+}
+
+// As TensorRT's, which has a runtime of its own: ours remembers nothing of it.
+TEST(DeviceHealthTest, LossThatOnlyTheEnginesRuntimeMet_IsFound) {
+  Owner owner;
+  owner.gpu.FailCall("SetDevice", 1, Error::kIllegalAddress);
+  std::thread([&] { EXPECT_EQ(owner.gpu.SetDevice(0), Error::kIllegalAddress); }).join();
+  EXPECT_EQ(owner.gpu.TakeLastError(), Error::kSuccess);
+  const Status status = owner.health.CheckEngine(Internal("no"), "run");
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cudaErrorIllegalAddress"));
+  EXPECT_TRUE(owner.health.is_faulted());
+}
+
+TEST(DeviceHealthTest, EnginesLackOfMemory_IsItsOwnAnswer) {
+  Owner owner;
+  EXPECT_EQ(owner.health.CheckEngine(ResourceExhausted("no room"), "run").message(), "no room");
+  owner.gpu.FailCall("MemoryInfo", 1, Error::kInvalidValue);
+  EXPECT_EQ(owner.health.CheckEngine(ResourceExhausted("no room"), "run").message(), "no room");
+  EXPECT_EQ(owner.gpu.TakeLastError(), Error::kSuccess);
 }
 
 TEST(DeviceHealthTest, EngineThatAskedForAnEvent_FailsInItsOwnWords) {

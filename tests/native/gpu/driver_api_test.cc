@@ -154,7 +154,7 @@ TEST(DriverApiTest, Errors_AreTheDriversWithItsNames) {
   GpuOfDriver().FailCall("CreateEvent", 1, Error::kMemoryAllocation);
   Event event = nullptr;
   EXPECT_EQ((*api)->CreateEvent(&event), Error::kMemoryAllocation);
-  EXPECT_EQ((*api)->TakeLastError(), Error::kSuccess);  // it did not stay
+  EXPECT_EQ((*api)->TakeLastError(), Error::kSuccess);  // a driver remembers none
   EXPECT_EQ((*api)->ErrorName(Error::kMemoryAllocation),
             GpuOfDriver().ErrorName(Error::kMemoryAllocation));
 }

@@ -58,7 +58,17 @@ def test_whatever_it_depends_on_has_it_built_again(
     keys.append(build(replace(request_, buckets=(8,))).key)
     keys.append(build(replace(request_, version_compatible=True, workspace_bytes=1 << 20)).key)
     assert len(set(keys)) == trt.builds == 6
-    assert (trt.flags, trt.workspace_bytes) == (["VERSION_COMPATIBLE"], 1 << 20)
+    assert trt.workspace_bytes == 1 << 20
+
+
+def test_version_compatible_plan_holds_no_code_for_the_host(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    """A lean runtime within the plan would be refused by our own server, which runs none."""
+    build(replace(request_, version_compatible=True))
+    assert trt.flags == ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
+    flags = verify_engine(request_.output)["recipe"]["builder_flags"]
+    assert flags == ["EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"]
 
 
 def test_plan_that_is_not_what_was_built_is_refused_and_built_again(

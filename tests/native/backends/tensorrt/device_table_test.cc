@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "base/strcat.h"
+#include "testing/fake_cpus.h"
 #include "testing/fake_gpu.h"
 
 namespace penstock::tensorrt {
@@ -59,6 +61,23 @@ TEST_F(DeviceTableTest, DeviceThatCannotBeTaken_IsTriedAgainTheNextTime) {
   gpu_.FailCall("SetDevice", 1, gpu::Error::kMemoryAllocation);
   EXPECT_EQ(Refusal("0").code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(Ordinal("0"), 0);
+}
+
+// In a device's worker the first one is the only one.
+TEST_F(DeviceTableTest, ThreadsOfTheProcess_StayNearTheFirstDeviceThatIsOpened) {
+  FakeCpus cpus;
+  const auto all = FakeCpus::OfThisThread();
+  if (all.size() == 1) GTEST_SKIP() << "this machine has one CPU";
+  cpus.Write("fa4e:00:00.0", StrCat(all.back()));
+  cpus.Write("fa4e:01:00.0", StrCat(all.front()));
+  DeviceTable table(gpu_, Clock::System(), cpus.sysfs());
+  gpu_.FailCall("SetDevice", 1, gpu::Error::kMemoryAllocation);
+  EXPECT_FALSE(table.Get("1").ok());
+  EXPECT_EQ(FakeCpus::OfThisThread(), all);
+  ASSERT_TRUE(table.Get("0").ok());
+  EXPECT_THAT(FakeCpus::OfThisThread(), testing::ElementsAre(all.back()));
+  ASSERT_TRUE(table.Get("1").ok());
+  EXPECT_THAT(FakeCpus::OfThisThread(), testing::ElementsAre(all.back()));
 }
 
 }  // namespace
