@@ -11,9 +11,9 @@ namespace {
 // By CUDA's runtime whatever called for the stream: a stream of the driver's is one of the runtime's, and
 // both use a device's primary context.
 Status Launch(gpu::Stream stream, const RowWork& work) {
-  const cudaError_t error = LaunchRowWork(work, reinterpret_cast<cudaStream_t>(stream));
-  if (error == cudaSuccess) return Status::Ok();
-  return Internal(StrCat("the plan's kernel failed: ", cudaGetErrorName(error)));
+  const char* error = LaunchRowWork(work, stream);
+  if (error == nullptr) return Status::Ok();
+  return Internal(StrCat("the plan's kernel failed: ", error));
 }
 
 }  // namespace

@@ -13,13 +13,14 @@ __global__ void __launch_bounds__(kThreads) RowKernel(RowWork work) {
 
 }  // namespace
 
-cudaError_t LaunchRowWork(const RowWork& work, cudaStream_t stream) {
+const char* LaunchRowWork(const RowWork& work, void* stream) {
   const size_t blocks = work.rows * work.width / kThreads + 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks));
   config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, RowKernel, work);
+  config.stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaLaunchKernelEx(&config, RowKernel, work);
+  return error == cudaSuccess ? nullptr : cudaGetErrorName(error);
 }
 
 }  // namespace penstock

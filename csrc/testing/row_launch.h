@@ -2,13 +2,12 @@
 
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include "testing/row_kernel.h"
 
 namespace penstock {
 
-// Enqueues it and answers what the launch did. Nothing is allocated, so that it can be captured.
-cudaError_t LaunchRowWork(const RowWork& work, cudaStream_t stream);
+// Enqueues it on a stream of CUDA's; null, or the name of the launch's error. Nothing is allocated, so that it
+// can be captured. REQUIRES: this thread has a device.
+const char* LaunchRowWork(const RowWork& work, void* stream);
 
 }  // namespace penstock
