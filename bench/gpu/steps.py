@@ -79,9 +79,9 @@ def build(context: Context) -> Found:
     """The core, its tests and gpu_bench, with the toolkit of this machine."""
     succeed(context.run([sys.executable, "proto/generate.py"], _LIMIT_S), "proto/generate.py")
     configured = context.run(configure_command(context.gpu, has_tests=True), _LIMIT_S)
-    targets = ["all", "gpu_bench", "gpu_test", "cuda_test"]
+    targets = ["all", "gpu_bench", "penstock_gpu_fixture", "gpu_test", "cuda_test"]
     if configured.status != 0:  # GoogleTest may not be there
-        targets = targets[:2]
+        targets = targets[:3]
         configured = context.run(configure_command(context.gpu, has_tests=False), _LIMIT_S)
         succeed(configured, "cmake")
         yield "without tests, which want GoogleTest"
@@ -204,6 +204,21 @@ def _serve(scenario: str, target: str) -> Callable[[Context], Found]:
     return work
 
 
+def _end_to_end(part: str) -> Callable[[Context], Found]:
+    """The whole server, with a model of our own kernel."""
+
+    def work(context: Context) -> Found:
+        _program("testing", "gpu", "libpenstock_fixture.so")
+        ran = context.run([sys.executable, "-m", "bench.gpu.end_to_end", part], _LIMIT_S)
+        if ran.status == LEFT_OUT_STATUS:
+            raise LeftOut(last_line(ran.output))
+        yield from parse_rows(ran.output)
+        yield from (line[2:] for line in ran.output.splitlines() if line.startswith("- "))
+        succeed(ran, part)
+
+    return work
+
+
 def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
     """The figures of a run of bench.mlperf."""
     found = parse_mlperf(results)
@@ -223,6 +238,9 @@ STEPS = (
     Step("copies", "ways of a batch to the device; the normalising kernel", _measure("copies")),
     Step("launches", "kernels, graphs and events, as the host pays", _measure("launches")),
     Step("lanes", "batches through lanes, with and without graphs", _measure("lanes")),
+    Step("serve", "the server with our own kernel: where tensors may lie", _end_to_end("serve")),
+    Step("fault", "a kernel that traps under load, and what comes then", _end_to_end("fault")),
+    Step("memory", "a model that asks for more memory than there is", _end_to_end("memory")),
     Step("peak", "large matrix products: what shares of the peak are shares of", peak),
     Step("ceiling", "the CUDA provider alone, per batch size", ceiling),
     Step("offline", "LoadGen Offline, in process", _serve("Offline", "engine")),

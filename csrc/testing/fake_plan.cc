@@ -1,15 +1,13 @@
 #include "testing/fake_plan.h"
 
-#include <algorithm>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
 #include "base/strcat.h"
-#include "testing/row_work.h"
 
 namespace penstock {
 
-using gpu::Error;
 using tensorrt::ContextMemory;
 using tensorrt::PlanTensor;
 using tensorrt::ProfileRange;
@@ -40,22 +38,38 @@ PlanTensor MakeInput(const FakePlanOptions& options, const std::string& name) {
   return tensor;
 }
 
+// What the words of a plan's file make of the options.
+FakePlanOptions WithWords(FakePlanOptions options, std::string_view text) {
+  std::istringstream words{std::string(text)};
+  for (std::string word; words >> word;) {
+    const size_t at = word.find('=');
+    if (at == word.npos) continue;
+    const std::string key = word.substr(0, at);
+    const std::string value = word.substr(at + 1);
+    if (key == "width") options.width = std::stoll(value);
+    if (key == "rows") options.profiles.front().greatest = std::stoll(value);
+    if (key == "trap_at") options.trap_at = std::stof(value);
+    if (key == "context_mb") options.context_bytes = std::stoull(value) << 20;
+  }
+  return options;
+}
+
 }  // namespace
 
 class FakePlan final : public tensorrt::Plan {
  public:
-  explicit FakePlan(FakePlanRuntime& runtime) : runtime_(runtime) {
-    const FakePlanOptions& options = runtime.options_;
-    tensors_ = {MakeInput(options, "x"), MakeInput(options, "b")};
-    tensors_.push_back({.name = "y", .dtype = DataType::kFp32, .dims = Rows(options, -1, -1)});
-    tensors_.push_back(
-        {.name = "n", .dtype = DataType::kUint32, .dims = {options.rows > 0 ? options.rows : -1}});
-    tensors_.insert(tensors_.end(), options.more.begin(), options.more.end());
+  FakePlan(FakePlanRuntime& runtime, FakePlanOptions options)
+      : runtime_(runtime), options_(std::move(options)) {
+    const int64_t rows = options_.rows > 0 ? options_.rows : -1;
+    tensors_ = {MakeInput(options_, "x"), MakeInput(options_, "b")};
+    tensors_.push_back({.name = "y", .dtype = DataType::kFp32, .dims = Rows(options_, -1, -1)});
+    tensors_.push_back({.name = "n", .dtype = DataType::kUint32, .dims = {rows}});
+    tensors_.insert(tensors_.end(), options_.more.begin(), options_.more.end());
   }
 
   const std::vector<PlanTensor>& tensors() const override { return tensors_; }
-  size_t profiles() const override { return runtime_.options_.profiles.size(); }
-  size_t ContextBytes(size_t) const override { return runtime_.options_.context_bytes; }
+  size_t profiles() const override { return options_.profiles.size(); }
+  size_t ContextBytes(size_t) const override { return options_.context_bytes; }
   Result<std::unique_ptr<tensorrt::PlanContext>> CreateContext(size_t profile,
                                                                const ContextMemory& memory,
                                                                gpu::Stream stream) override;
@@ -64,6 +78,7 @@ class FakePlan final : public tensorrt::Plan {
   friend class FakePlanContext;
 
   FakePlanRuntime& runtime_;
+  const FakePlanOptions options_;
   std::vector<PlanTensor> tensors_;
 };
 
@@ -85,7 +100,7 @@ class FakePlanContext final : public tensorrt::PlanContext {
   Status Enqueue(gpu::Stream stream) override;
 
  private:
-  FakeWork Work() const;
+  RowWork Work() const;
 
   FakePlan& plan_;
   const size_t profile_;
@@ -105,20 +120,22 @@ Status FakePlanContext::SetInputShape(size_t tensor, const Shape& shape) {
 }
 
 Result<Shape> FakePlanContext::OutputShape(size_t tensor) {
-  if (tensor == kN && plan_.runtime_.options_.has_unknown_output) return Shape{-1};
+  if (tensor == kN && plan_.options_.has_unknown_output) return Shape{-1};
   if (x_.empty() || b_.empty()) return Internal("the inputs have no shapes yet");
   return tensor == kY ? x_ : Shape{x_[0]};
 }
 
-FakeWork FakePlanContext::Work() const {
-  RowWork work{static_cast<size_t>(x_[0]), static_cast<size_t>(x_[1])};
+RowWork FakePlanContext::Work() const {
+  RowWork work{.rows = static_cast<size_t>(x_[0]), .width = static_cast<size_t>(x_[1])};
   work.x = static_cast<const float*>(addresses_[kX]);
   work.b = static_cast<const float*>(addresses_[kB]);
   work.y = static_cast<float*>(addresses_[kY]);
   work.n = static_cast<uint32_t*>(addresses_[kN]);
   work.scratch = static_cast<uint8_t*>(memory_.data);
   work.scratch_bytes = memory_.size_bytes;
-  return MakeRowWork(work);
+  work.has_trap = plan_.options_.trap_at.has_value();
+  work.trap_at = plan_.options_.trap_at.value_or(0);
+  return work;
 }
 
 Status FakePlanContext::Enqueue(gpu::Stream stream) {
@@ -126,14 +143,12 @@ Status FakePlanContext::Enqueue(gpu::Stream stream) {
   if (runtime.enqueues_to_failure_.load() > 0 && runtime.enqueues_to_failure_.fetch_sub(1) == 1) {
     return Internal("the plan will not");
   }
-  if (memory_.size_bytes < runtime.options_.context_bytes) return Internal("no memory to work in");
+  if (memory_.size_bytes < plan_.options_.context_bytes) return Internal("no memory to work in");
   if (x_.empty() || x_[0] != b_[0]) return Internal("the inputs have no shapes that fit");
   for (void* address : addresses_) {
     if (address == nullptr) return Internal("a tensor has no address");
   }
-  const Error error = runtime.gpu_.Launch(stream, Work());
-  if (error == Error::kSuccess) return Status::Ok();
-  return Internal(StrCat("the plan's kernel failed: ", runtime.gpu_.ErrorName(error)));
+  return runtime.launch_(stream, Work());
 }
 
 Result<std::unique_ptr<tensorrt::PlanContext>> FakePlan::CreateContext(size_t profile,
@@ -152,7 +167,8 @@ Result<std::unique_ptr<tensorrt::Plan>> FakePlanRuntime::Read(std::span<const ui
     return InvalidArgument("FakeRT does not take the plan: it has code for the host");
   }
   ++plans_;
-  return std::unique_ptr<tensorrt::Plan>(std::make_unique<FakePlan>(*this));
+  return std::unique_ptr<tensorrt::Plan>(
+      std::make_unique<FakePlan>(*this, WithWords(options_, text)));
 }
 
 }  // namespace penstock

@@ -1,8 +1,10 @@
 #include "testing/row_work.h"
 
-#include <algorithm>
+#include "base/strcat.h"
 
 namespace penstock {
+
+using gpu::Error;
 
 FakeWork MakeRowWork(const RowWork& work) {
   const size_t elements = work.rows * work.width;
@@ -10,17 +12,16 @@ FakeWork MakeRowWork(const RowWork& work) {
   made.reads = {{work.x, elements * sizeof(float)}, {work.b, work.rows * sizeof(float)}};
   made.writes = {{work.y, elements * sizeof(float)}, {work.n, work.rows * sizeof(uint32_t)}};
   if (work.scratch_bytes > 0) made.writes.push_back({work.scratch, work.scratch_bytes});
-  made.run = [work] {
-    std::fill_n(work.scratch, work.scratch_bytes, static_cast<uint8_t>(work.rows));
-    for (size_t row = 0; row < work.rows; ++row) {
-      work.n[row] = static_cast<uint32_t>(row);
-      for (size_t i = row * work.width; i < (row + 1) * work.width; ++i) {
-        work.y[i] = 2 * work.x[i] + work.b[row] + static_cast<float>(row);
-      }
-    }
-    return gpu::Error::kSuccess;
-  };
+  made.run = [work] { return RunRowWork(work, 0, 1) ? Error::kSuccess : Error::kLaunchFailure; };
   return made;
+}
+
+RowLaunch LaunchOn(FakeGpu& gpu) {
+  return [&gpu](gpu::Stream stream, const RowWork& work) {
+    const Error error = gpu.Launch(stream, MakeRowWork(work));
+    if (error == Error::kSuccess) return Status::Ok();
+    return Internal(StrCat("the plan's kernel failed: ", gpu.ErrorName(error)));
+  };
 }
 
 }  // namespace penstock

@@ -106,7 +106,8 @@ struct RoomUse {
 class Ledger {
  public:
   explicit Ledger(const FakeDevice& device) : Ledger(device.engine) {}
-  explicit Ledger(const FakeGpuEngine& engine)
+  // An engine that computes what FakeGpuEngine does, of at most 8 rows.
+  explicit Ledger(const DeviceEngine& engine)
       : width_(engine.inputs()[0].row_bytes / sizeof(float)) {}
 
   // Submits a batch of `rows` rows, unlike any other.

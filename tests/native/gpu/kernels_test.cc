@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -11,6 +12,7 @@
 
 #include "gpu/kernels/row_math.h"
 #include "reference.h"
+#include "testing/row_kernel.h"
 
 namespace penstock::gpu {
 namespace {
@@ -164,6 +166,34 @@ TEST(NormaliseTest, EverySizeOfAnImage_IsNormalisedWhole) {
       NormaliseAll<Fp16, 1>(2, pixels, offset);
     }
   }
+}
+
+// The kernel of the tests' models: more threads than elements, and fewer.
+TEST(RowWorkTest, ThreadsOfAGrid_ComputeEveryElementAndTrapWhereTheyAreTo) {
+  constexpr size_t kRows = 3, kWidth = 37;
+  std::vector<float> x(kRows * kWidth), b = {0.5F, 1.5F, 2.5F}, y(x.size());
+  std::iota(x.begin(), x.end(), 0.0F);
+  std::vector<uint32_t> n(kRows);
+  std::vector<uint8_t> scratch(100);
+  RowWork work{kRows, kWidth, x.data(), b.data(), y.data(), n.data(), scratch.data(), 100};
+  for (const size_t threads : {1U, 5U, 64U, 1000U}) {
+    std::fill(y.begin(), y.end(), -1.0F);
+    std::fill(n.begin(), n.end(), 7U);
+    std::fill(scratch.begin(), scratch.end(), uint8_t{0});
+    for (size_t t = 0; t < threads; ++t) EXPECT_TRUE(RunRowWork(work, t, threads));
+    for (size_t i = 0; i < y.size(); ++i) {
+      ASSERT_EQ(y[i], 2 * x[i] + b[i / kWidth] + static_cast<float>(i / kWidth)) << threads;
+    }
+    EXPECT_THAT(n, ::testing::ElementsAre(0, 1, 2));
+    EXPECT_THAT(scratch, ::testing::Each(kRows));
+  }
+  work.has_trap = true;
+  work.trap_at = 1;  // no row begins with it
+  EXPECT_TRUE(RunRowWork(work, 0, 1));
+  work.trap_at = 2 * kWidth;
+  size_t trapped = 0;
+  for (size_t t = 0; t < 5; ++t) trapped += RunRowWork(work, t, 5) ? 0 : 1;
+  EXPECT_EQ(trapped, 1U);
 }
 
 }  // namespace

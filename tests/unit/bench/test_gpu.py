@@ -299,7 +299,7 @@ def test_build_without_googletest_has_no_tests(tmp_path: Path) -> None:
     context, asked = context_of(tmp_path, Ran(0, ""), Ran(1, "no GTest"), Ran(0, ""), Ran(0, ""))
     assert list(steps.build(context)) == ["without tests, which want GoogleTest"]
     assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[2]
-    assert asked[3][-2:] == ["all", "gpu_bench"]
+    assert asked[3][-3:] == ["all", "gpu_bench", "penstock_gpu_fixture"]
 
 
 def test_build_that_fails_says_its_last_line(tmp_path: Path) -> None:
