@@ -160,7 +160,7 @@ def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
 
 
 STEPS = (
-    Step("build", "builds for this GPU and this Python", build, 8),
+    Step("build", "builds for this GPU and this Python", build, 30),
     Step("device", "the native tests on the real device", device, 3),
     Step("sanitizer", "those under compute-sanitizer", sanitizer, 4),
     Step("copies", "ways of a batch to the device; the normalising kernel", _measure("copies")),
