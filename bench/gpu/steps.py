@@ -162,7 +162,6 @@ def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
 STEPS = (
     Step("build", "builds for this GPU and this Python", build, 30),
     Step("device", "the native tests on the real device", device, 3),
-    Step("sanitizer", "those under compute-sanitizer", sanitizer, 4),
     Step("copies", "ways of a batch to the device; the normalising kernel", _measure("copies")),
     Step("launches", "kernels, graphs and events, as the host pays", _measure("launches")),
     Step("lanes", "batches through lanes and in a bare loop", _measure("lanes"), 3),
@@ -175,4 +174,6 @@ STEPS = (
         "server", "LoadGen Server at its latency bound, in process", _serve("Server", "engine"), 4
     ),
     Step("grpc", "LoadGen Offline, over gRPC", _serve("Offline", "grpc"), 3),
+    # Last: it has no figures, and may take what the others have left.
+    Step("sanitizer", "the native tests under compute-sanitizer", sanitizer, 4),
 )
