@@ -10,36 +10,39 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu.provider import need_cuda_provider  # noqa: E402
-from gpu.steps import OPERATIONS  # noqa: E402
+from gpu.bars import OPERATIONS, ceiling_table, ceiling_what  # noqa: E402
+from gpu.provider import need_cuda_provider, provider  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THREADS = (1, 2)
 _ROUNDS = 3
+Batch = Callable[[], Any]
 
 
-def rates(run: Any, rows: int, threads: int, seconds: float) -> list[float]:
-    """Rows per second of each round, `run` called on so many threads at a time."""
+def rates(runs: Sequence[Batch], rows: int, seconds: float) -> list[float]:
+    """Rows per second of each round, each of `runs` called again and again on its own thread."""
     found = []
     for _ in range(_ROUNDS):
-        counts = [0] * threads
+        counts = [0] * len(runs)
         end = time.perf_counter() + seconds / _ROUNDS
 
         def loop(
             at: int, until: float = end, counts: list[int] = counts
         ) -> None:  # defaults: of this round
-            while time.perf_counter() < until:
-                run()
+            while not counts[at] or time.perf_counter() < until:
+                runs[at]()
                 counts[at] += 1
 
         began = time.perf_counter()
-        workers = [threading.Thread(target=loop, args=(at,)) for at in range(threads)]
+        workers = [threading.Thread(target=loop, args=(at,)) for at in range(len(runs))]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -48,20 +51,39 @@ def rates(run: Any, rows: int, threads: int, seconds: float) -> list[float]:
     return found
 
 
-def bound(session: Any, workload: Any, rows: int) -> Any:
-    """A run with inputs of `rows` samples on the device, and outputs left there."""
+def mixture(workload: Any) -> list[int]:
+    """For each sample the first one of its shapes: as often as LoadGen asks for them."""
+    firsts: dict[tuple[Any, ...], int] = {}
+    shapes = [
+        tuple(row.shape for row in workload.rows(sample).values())
+        for sample in range(workload.size)
+    ]
+    return [firsts.setdefault(shape, sample) for sample, shape in enumerate(shapes)]
+
+
+def bound(session: Any, workload: Any, rows: int, device: str = "cuda") -> Batch:
+    """Batches of `rows` samples, all of a shape, with inputs and outputs on the device; warm."""
+    order = mixture(workload)
+    bindings = {sample: _binding(session, workload.rows(sample), rows, device) for sample in order}
+    for binding in bindings.values():
+        session.run_with_iobinding(binding)
+    turns = cycle([bindings[sample] for sample in order])
+    return lambda: session.run_with_iobinding(next(turns))
+
+
+def _binding(session: Any, sample: Any, rows: int, device: str) -> Any:
     import numpy as np
     import onnxruntime
 
     binding = session.io_binding()
-    for name, row in workload.rows(0).items():
+    for name, row in sample.items():
         batch = np.ascontiguousarray(np.repeat(row, rows, axis=0))
         binding.bind_ortvalue_input(
-            name, onnxruntime.OrtValue.ortvalue_from_numpy(batch, "cuda", 0)
+            name, onnxruntime.OrtValue.ortvalue_from_numpy(batch, device, 0)
         )
     for output in session.get_outputs():
-        binding.bind_output(output.name, "cuda")
-    return lambda: session.run_with_iobinding(binding)
+        binding.bind_output(output.name, device)
+    return binding
 
 
 def main() -> None:
@@ -76,12 +98,11 @@ def main() -> None:
 
     workload = WORKLOADS[args.model]()
     print(json.dumps(cost(args.model, workload)), flush=True)
-    session = onnxruntime.InferenceSession(workload.onnx, providers=["CUDAExecutionProvider"])
+    session = onnxruntime.InferenceSession(workload.onnx, providers=[provider()])
     for rows in BATCHES:
-        run = for_threads(session, workload, rows)
-        run()
+        runs = [bound(session, workload, rows) for _ in range(max(THREADS))]
         for threads in THREADS:
-            found = rates(run, rows, threads, args.seconds)
+            found = rates(runs[:threads], rows, args.seconds)
             print(json.dumps(line(args.model, rows, threads, found)), flush=True)
 
 
@@ -93,23 +114,11 @@ def cost(model: str, workload: Any) -> dict[str, Any]:
     return {**line(model, 0, 0, [operations]), "what": OPERATIONS, "unit": "operations"}
 
 
-def for_threads(session: Any, workload: Any, rows: int) -> Any:
-    """The same for any thread: each has a binding of its own."""
-    local = threading.local()
-
-    def run() -> None:
-        if not hasattr(local, "run"):
-            local.run = bound(session, workload, rows)
-        local.run()
-
-    return run
-
-
 def line(model: str, rows: int, threads: int, found: list[float]) -> dict[str, Any]:
     """A row of the table."""
     return {
-        "table": f"{model}: the CUDA provider alone",
-        "what": f"batches of {rows}, {threads} at a time",
+        "table": ceiling_table(model),
+        "what": ceiling_what(rows, threads),
         "unit": "samples/s",
         "median": median(found),
         "least": min(found),

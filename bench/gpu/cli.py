@@ -13,12 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpu import table
+from gpu.bars import bars
 from gpu.hardware import Gpu, NoGpuError, find_gpu
-from gpu.running import ROOT, LeftOut, Run, StepError, run
-from gpu.steps import STEPS, Context, Step
+from gpu.running import ROOT, LeftOut, Ran, Run, StepError, run
+from gpu.step import Context, Step
+from gpu.steps import STEPS
 from gpu.table import Outcome, Row
 
 OK, FAILED, NO_GPU, INTERRUPTED = 0, 1, 3, 130
@@ -39,12 +42,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="also what was done before")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run of LoadGen")
     parser.add_argument("--models", default="resnet50,bert", help="of bench.mlperf")
+    parser.add_argument("--budget", type=float, default=3600.0, help="s, that all steps share")
     args = parser.parse_args(arguments)
     args.steps = args.steps.split(",")
     if unknown := [name for name in args.steps if name not in names]:
         parser.error(f"no step '{unknown[0]}': expected some of {', '.join(names)}")
-    if args.seconds <= 0:
-        parser.error("--seconds must be positive")
+    for name in ("seconds", "budget"):
+        if getattr(args, name) <= 0:
+            parser.error(f"--{name} must be positive")
     return args
 
 
@@ -97,6 +102,39 @@ def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
     return Outcome(step.name, state, tuple(rows), tuple(notes), seconds, dict(key))
 
 
+class Budget:
+    """Time that steps share: what one leaves is for those after it.
+
+    Threading: thread-compatible.
+    """
+
+    def __init__(
+        self, seconds: float, steps: Sequence[Step], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begins now; `steps` are those that will ask for their part, in that order."""
+        self._now = now
+        self._end = now() + seconds
+        self._to_come = sum(step.share for step in steps)
+
+    def part_of(self, step: Step) -> float:
+        """Seconds for the next step, by its share of what is left."""
+        left = max(0.0, self._end - self._now()) * step.share / self._to_come
+        self._to_come -= step.share
+        return left
+
+    def bounded(self, runner: Run, seconds: float) -> Run:
+        """Runs programs, all of them together no longer than that from now on."""
+        end = self._now() + seconds
+
+        def bounded(command: Sequence[str], limit_s: float) -> Ran:
+            left = end - self._now()
+            if left <= 0:
+                raise StepError(f"the step's {seconds:.0f} s of the budget are over")
+            return runner(command, min(limit_s, left))
+
+        return bounded
+
+
 def keep(folder: Path, outcome: Outcome) -> None:
     """Writes what a step found, whole or not at all."""
     path = folder / f"{outcome.step}.json"
@@ -122,29 +160,36 @@ def main(
     args.output.mkdir(parents=True, exist_ok=True)
     context = Context(gpu, runner, args.output, args.seconds, args.models.split(","))
     outcomes: list[Outcome] = []
+    budget = Budget(args.budget, [step for step in steps if _has_to_run(step, args, key)])
     try:
         for step in steps:
-            if found := _outcome(step, args, context, key):
+            if found := _outcome(step, args, context, key, budget):
                 outcomes.append(found)
                 context.found[step.name] = found
-                table.write(args.output, key, outcomes)
+                summary = bars(outcomes)
+                table.write(args.output, key, [*outcomes, *([summary] if summary else [])])
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"bench.gpu: {args.output / 'results.md'}")
     return FAILED if any(each.state == "failed" for each in outcomes) else OK
 
 
+def _has_to_run(step: Step, args: argparse.Namespace, key: Mapping[str, str]) -> bool:
+    return step.name in args.steps and (args.again or not kept(args.output, step.name, key))
+
+
 def _outcome(
-    step: Step, args: argparse.Namespace, context: Context, key: Mapping[str, str]
+    step: Step, args: argparse.Namespace, context: Context, key: Mapping[str, str], budget: Budget
 ) -> Outcome | None:
     """Of a step that was asked for, or was done before; None of any other."""
-    before = kept(args.output, step.name, key)
-    if step.name not in args.steps or (before and not args.again):
+    if not _has_to_run(step, args, key):
+        before = kept(args.output, step.name, key)
         if before and step.name in args.steps:
             print(f"{step.name}: done before", flush=True)
         return before
-    print(f"{step.name}: {step.does} ...", flush=True)
-    found = do(step, context, key)
+    part = budget.part_of(step)
+    print(f"{step.name}: {step.does}, {part:.0f} s at most ...", flush=True)
+    found = do(step, replace(context, run=budget.bounded(context.run, part)), key)
     keep(args.output, found)
     reason = f": {found.notes[-1]}" if found.state != "done" and found.notes else ""
     print(f"{step.name}: {found.state} in {found.seconds:.0f} s{reason}", flush=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu.running import ROOT  # noqa: E402
-from gpu.steps import LEFT_OUT_STATUS  # noqa: E402
+from gpu.step import LEFT_OUT_STATUS  # noqa: E402
 from gpu.table import Row  # noqa: E402
 
 PLUGINS = ROOT / "build" / "gpu" / "testing" / "gpu"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 _GTEST_PASSED = re.compile(r"^\[  PASSED  \] (\d+) tests?\.", re.MULTILINE)
 _GTEST_SKIPPED = re.compile(r"^\[  SKIPPED \] (\d+) tests?", re.MULTILINE)
 _GTEST_FAILED = re.compile(r"^\[  FAILED  \] ([\w/]+\.[\w/]+)(?: \(|,|$)", re.MULTILINE)
-_SANITIZER = re.compile(r"=+ (?:ERROR|RACECHECK) SUMMARY: (\d+) (?:errors?|hazards?)")
+_GTEST_REASON = re.compile(r": Skipped\n(\S[^\n]*)")
+_SANITIZER = re.compile(r"=+ ERROR SUMMARY: (\d+) errors?")
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Tests:
         passed: how many did, skipped ones not counted.
         skipped: how many were.
         failed: the names of those that did.
+        why_skipped: what the first one said; "" where none was.
     """
 
     passed: int
     skipped: int
     failed: tuple[str, ...]
+    why_skipped: str = ""
 
 
 def parse_gtest(output: str) -> Tests:
@@ -38,11 +41,14 @@ def parse_gtest(output: str) -> Tests:
         raise ValueError("the tests ended before their summary")
     skipped = _GTEST_SKIPPED.search(output)
     failed = tuple(dict.fromkeys(_GTEST_FAILED.findall(output)))
-    return Tests(int(passed[1]), int(skipped[1]) if skipped else 0, failed)
+    reason = _GTEST_REASON.search(output)
+    return Tests(
+        int(passed[1]), int(skipped[1]) if skipped else 0, failed, reason[1] if reason else ""
+    )
 
 
 def parse_sanitizer(output: str) -> int:
-    """The errors or hazards that compute-sanitizer counted.
+    """The errors that compute-sanitizer counted.
 
     Raises:
         ValueError: It has no summary.

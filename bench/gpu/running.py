@@ -12,6 +12,13 @@ from pathlib import Path
 from gpu.parsing import last_line
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "gpu"
+"""Of the step `build`."""
+SITE = ROOT / "build" / "gpu-site"
+"""Python packages that were brought, for programs of the steps alone."""
+STAGE = ROOT / "build" / "gpu-stage"
+"""What was brought from a machine with packages: `staging`."""
+_IMPORTS = (SITE, ROOT / "server", ROOT / "clients" / "python", ROOT / "clients" / "gateway")
 
 
 class StepError(Exception):
@@ -41,13 +48,17 @@ Run = Callable[[Sequence[str], float], Ran]
 def run(command: Sequence[str], limit_s: float) -> Ran:
     """Runs a command in the repository's root; its children end with it.
 
+    Python finds the tree's packages, installed or not.
+
     Raises:
         StepError: There is no such program, or it took longer than `limit_s`.
     """
+    paths = [*map(str, _IMPORTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -2,93 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from gpu.hardware import Gpu
+from gpu.bars import OPERATIONS, ceiling_table, served_table
+from gpu.building import build
 from gpu.parsing import last_line, parse_gtest, parse_mlperf, parse_sanitizer
-from gpu.running import ROOT, LeftOut, Run, StepError, succeed
-from gpu.table import Outcome, Row, parse_rows
+from gpu.running import BUILD, LeftOut, StepError, succeed
+from gpu.step import LIMIT_S, Context, Found, Step
+from gpu.table import Row, parse_rows
 
-BUILD = ROOT / "build" / "gpu"
-_LIMIT_S = 900.0
-_MODELS = ("resnet50", "bert")
-OPERATIONS = "operations of a sample"
-"""What a row is called that says what a model's sample costs."""
 _PRECISION = "fp32"  # that of bench.mlperf's models
-Found = Iterator[Row | str]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What steps are given.
-
-    Attributes:
-        gpu: to measure.
-        run: how programs are run.
-        output: a folder for what they leave.
-        seconds: of each measurement that has a length.
-        models: of bench.mlperf, to serve.
-        found: what steps before found, on this machine and revision, by name.
-    """
-
-    gpu: Gpu
-    run: Run
-    output: Path
-    seconds: float = 10.0
-    models: Sequence[str] = _MODELS
-    found: dict[str, Outcome] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step.
-
-    Attributes:
-        name: on the command line and in the table.
-        does: what, in a line.
-        work: yields figures and notes.
-    """
-
-    name: str
-    does: str
-    work: Callable[[Context], Found]
-
-
-def configure_command(gpu: Gpu, has_tests: bool, python: str = sys.executable) -> list[str]:
-    """CMake for this machine's GPU and Python, into a folder of its own."""
-    command = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
-    if shutil.which("ninja"):
-        command += ["-G", "Ninja"]
-    return [
-        *command,
-        f"-DPython_EXECUTABLE={python}",
-        f"-DPENSTOCK_OUTPUT_DIR={ROOT / 'server' / 'penstock'}",
-        "-DPENSTOCK_CUDA=ON",
-        f"-DCMAKE_CUDA_ARCHITECTURES={gpu.architecture}",
-        "-DPENSTOCK_BUILD_GPU_BENCH=ON",
-        f"-DPENSTOCK_BUILD_TESTS={'ON' if has_tests else 'OFF'}",
-    ]
-
-
-def build(context: Context) -> Found:
-    """The core, its tests and gpu_bench, with the toolkit of this machine."""
-    succeed(context.run([sys.executable, "proto/generate.py"], _LIMIT_S), "proto/generate.py")
-    configured = context.run(configure_command(context.gpu, has_tests=True), _LIMIT_S)
-    targets = ["all", "gpu_bench", "penstock_gpu_fixture", "gpu_test", "cuda_test"]
-    if configured.status != 0:  # GoogleTest may not be there
-        targets = targets[:3]
-        configured = context.run(configure_command(context.gpu, has_tests=False), _LIMIT_S)
-        succeed(configured, "cmake")
-        yield "without tests, which want GoogleTest"
-    jobs = str(len(os.sched_getaffinity(0)))
-    command = ["cmake", "--build", str(BUILD), "-j", jobs, "--target", *targets]
-    succeed(context.run(command, _LIMIT_S), "the build")
-    yield from (line.strip("- ") for line in configured.output.splitlines() if "-- CUDA " in line)
 
 
 def _program(*parts: str) -> str:
@@ -101,7 +28,7 @@ def _program(*parts: str) -> str:
 def device(context: Context) -> Found:
     """The native tests of csrc/gpu on the real device: the kernels' numbers, lanes, faults, IPC."""
     for name in ("gpu_test", "cuda_test"):
-        ran = context.run([_program("tests", "native", "gpu", name)], _LIMIT_S)
+        ran = context.run([_program("tests", "native", "gpu", name)], LIMIT_S)
         try:
             tests = parse_gtest(ran.output)
         except ValueError as error:
@@ -110,39 +37,63 @@ def device(context: Context) -> Found:
         yield Row.single("tests", f"{name}: skipped", "tests", tests.skipped)
         if tests.failed or ran.status != 0:
             raise StepError(f"{name}: failed: {', '.join(tests.failed) or f'status {ran.status}'}")
+        if tests.skipped > tests.passed:
+            raise StepError(f"{name}: most was skipped: {tests.why_skipped}")
 
 
 def sanitizer(context: Context) -> Found:
-    """The same program under compute-sanitizer: memcheck and racecheck."""
+    """The same program under compute-sanitizer: memcheck and initcheck.
+
+    Racecheck would say nothing: it looks at shared memory, of which our kernels have none.
+    """
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(tool).exists():
         raise LeftOut("compute-sanitizer is not installed")
     program = _program("tests", "native", "gpu", "cuda_test")
-    for check in ("memcheck", "racecheck"):
-        # Not the tests that lose the device on purpose.
-        command = [tool, f"--tool={check}", program, "--gtest_filter=-*Death*"]
-        ran = context.run(command, _LIMIT_S)
-        count = parse_sanitizer(ran.output)
+    failures = []
+    for check, flags in (("memcheck", ["--report-api-errors=no"]), ("initcheck", [])):
+        # Not the tests that lose the device on purpose; others make calls fail on purpose.
+        command = [tool, f"--tool={check}", *flags, program, "--gtest_filter=-*Death*"]
+        ran = context.run(command, LIMIT_S)
+        try:
+            count = parse_sanitizer(ran.output)
+        except ValueError as error:
+            raise StepError(f"{check}: {error}: {last_line(ran.output)}") from None
         yield Row.single("compute-sanitizer", check, "findings", count)
         if count or ran.status != 0:
-            raise StepError(f"{check}: {count} findings, status {ran.status}")
+            failures.append(f"{check}: {count} findings, status {ran.status}")
+    if failures:
+        raise StepError("; ".join(failures))
 
 
 def _measure(part: str) -> Callable[[Context], Found]:
     def work(context: Context) -> Found:
         command = [_program("bench", "gpu", "native", "gpu_bench"), part]
-        yield from parse_rows(succeed(context.run(command, _LIMIT_S), f"gpu_bench {part}"))
+        yield from parse_rows(succeed(context.run(command, LIMIT_S), f"gpu_bench {part}"))
+
+    return work
+
+
+def _own(module: str, *flags: str) -> Callable[[Context], Found]:
+    """A program of bench.gpu's that prints rows."""
+
+    def work(context: Context) -> Found:
+        ran = context.try_run([sys.executable, "-m", f"bench.gpu.{module}", *flags])
+        yield from parse_rows(ran.output)
+        succeed(ran, module)
 
     return work
 
 
 def peak(context: Context) -> Found:
     """What the GPU reaches in large matrix products."""
-    command = [sys.executable, "-m", "bench.gpu.peak", "--seconds", str(min(context.seconds, 2.0))]
-    ran = context.run(command, _LIMIT_S)
-    if ran.status == LEFT_OUT_STATUS:
-        raise LeftOut(last_line(ran.output))
-    yield from parse_rows(succeed(ran, "peak"))
+    yield from _own("peak", "--seconds", str(min(context.seconds, 2.0)))(context)
+
+
+def answers(context: Context) -> Found:
+    """Models on the CUDA provider against the CPU."""
+    for model in context.models:
+        yield from _own("answers", "--model", model)(context)
 
 
 def with_shares(rows: Sequence[Row], context: Context, operations: float | None) -> Sequence[Row]:
@@ -159,7 +110,9 @@ def with_shares(rows: Sequence[Row], context: Context, operations: float | None)
 
 def operations_in(rows: Sequence[Row], model: str) -> float | None:
     """What a sample of the model costs, as `ceiling` counted it."""
-    costs = [row.median for row in rows if row.what == OPERATIONS and row.table.startswith(model)]
+    costs = [
+        row.median for row in rows if row.what == OPERATIONS and row.table == ceiling_table(model)
+    ]
     return costs[0] if costs else None
 
 
@@ -167,16 +120,9 @@ def ceiling(context: Context) -> Found:
     """ONNX Runtime's CUDA provider alone: inputs on the device, batches of 1 to 256."""
     for model in context.models:
         command = [sys.executable, "-m", "bench.gpu.bare_loop", "--model", model]
-        command += ["--seconds", str(min(context.seconds, 2.0))]
-        ran = context.run(command, _LIMIT_S)
-        if ran.status == LEFT_OUT_STATUS:
-            raise LeftOut(last_line(ran.output))
+        ran = context.try_run([*command, "--seconds", str(min(context.seconds, 2.0))])
         rows = parse_rows(succeed(ran, f"bare_loop {model}"))
         yield from with_shares(rows, context, operations_in(rows, model))
-
-
-LEFT_OUT_STATUS = 4
-"""Of bench.gpu's own programs: what they need is not installed."""
 
 
 def _serve(scenario: str, target: str) -> Callable[[Context], Found]:
@@ -188,9 +134,7 @@ def _serve(scenario: str, target: str) -> Callable[[Context], Found]:
             command += ["--duration", str(context.seconds)]
             results = folder / "results.json"
             results.unlink(missing_ok=True)  # an earlier run's are not this one's
-            ran = context.run(command, _LIMIT_S)
-            if ran.status == LEFT_OUT_STATUS:
-                raise LeftOut(last_line(ran.output))
+            ran = context.try_run(command)
             if not results.exists():
                 succeed(ran, f"bench.mlperf {model}")
                 raise StepError(f"bench.mlperf left no results for {model}")
@@ -209,9 +153,7 @@ def _end_to_end(part: str) -> Callable[[Context], Found]:
 
     def work(context: Context) -> Found:
         _program("testing", "gpu", "libpenstock_fixture.so")
-        ran = context.run([sys.executable, "-m", "bench.gpu.end_to_end", part], _LIMIT_S)
-        if ran.status == LEFT_OUT_STATUS:
-            raise LeftOut(last_line(ran.output))
+        ran = context.try_run([sys.executable, "-m", "bench.gpu.end_to_end", part])
         yield from parse_rows(ran.output)
         yield from (line[2:] for line in ran.output.splitlines() if line.startswith("- "))
         succeed(ran, part)
@@ -222,8 +164,7 @@ def _end_to_end(part: str) -> Callable[[Context], Found]:
 def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
     """The figures of a run of bench.mlperf."""
     found = parse_mlperf(results)
-    where = {"engine": "in process", "grpc": "over gRPC"}[target]
-    table = f"served {where}, {scenario}"
+    table = served_table(scenario, target)
     yield Row.single(table, model, "samples/s", found.samples_per_s)
     if found.p99_ms is not None:
         yield Row.single(table, f"{model}, p99", "ms", found.p99_ms)
@@ -232,18 +173,23 @@ def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
 
 
 STEPS = (
-    Step("build", "builds for this GPU and this Python", build),
-    Step("device", "the native tests on the real device", device),
-    Step("sanitizer", "those under compute-sanitizer", sanitizer),
+    Step("build", "builds for this GPU and this Python", build, 30),
+    Step("device", "the native tests on the real device", device, 3),
     Step("copies", "ways of a batch to the device; the normalising kernel", _measure("copies")),
     Step("launches", "kernels, graphs and events, as the host pays", _measure("launches")),
-    Step("lanes", "batches through lanes, with and without graphs", _measure("lanes")),
-    Step("serve", "the server with our own kernel: where tensors may lie", _end_to_end("serve")),
+    Step("lanes", "batches through lanes and in a bare loop", _measure("lanes"), 3),
+    Step("serve", "the server with our own kernel: where tensors may lie", _end_to_end("serve"), 2),
     Step("fault", "a kernel that traps under load, and what comes then", _end_to_end("fault")),
     Step("memory", "a model that asks for more memory than there is", _end_to_end("memory")),
+    Step("client", "GPU memory of clients, of CuPy and torch", _own("client_memory")),
     Step("peak", "large matrix products: what shares of the peak are shares of", peak),
-    Step("ceiling", "the CUDA provider alone, per batch size", ceiling),
-    Step("offline", "LoadGen Offline, in process", _serve("Offline", "engine")),
-    Step("server", "LoadGen Server at its latency bound, in process", _serve("Server", "engine")),
-    Step("grpc", "LoadGen Offline, over gRPC", _serve("Offline", "grpc")),
+    Step("answers", "models on the CUDA provider against the CPU", answers, 2),
+    Step("ceiling", "the CUDA provider alone, per batch size", ceiling, 4),
+    Step("offline", "LoadGen Offline, in process", _serve("Offline", "engine"), 3),
+    Step(
+        "server", "LoadGen Server at its latency bound, in process", _serve("Server", "engine"), 4
+    ),
+    Step("grpc", "LoadGen Offline, over gRPC", _serve("Offline", "grpc"), 3),
+    # Last: it has no figures, and may take what the others have left.
+    Step("sanitizer", "the native tests under compute-sanitizer", sanitizer, 4),
 )

@@ -146,8 +146,12 @@ def _remote(
         yield target
 
 
-def main() -> None:
-    """Runs it, writes the report, exits."""
+def main(adapt: Callable[[Workload], Workload] = lambda workload: workload) -> None:
+    """Runs it, writes the report, exits.
+
+    Args:
+        adapt: what becomes of the workload before.
+    """
     args = parse()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.load_before = machine.load()
@@ -156,7 +160,7 @@ def main() -> None:
         others = os.sched_getaffinity(0) - args.cpus
         text = "the server runs on processors {}, the harness on {}"
         args.notes.append(text.format(shown(args.cpus), shown(others)))
-    workload = WORKLOADS[args.model]()
+    workload = adapt(WORKLOADS[args.model]())
     plan = make_plan(args, workload)
     say = _speaker(plan)
     result = Result(plan)

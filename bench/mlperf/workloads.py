@@ -46,6 +46,7 @@ class Workload:
         window: samples under way in Offline.
         latency_ms: Server's bound at the 99th percentile.
         official_latency: whether that is MLPerf's.
+        config: what config.pbtxt says besides.
         quick_percentile: of QUICK runs in MultiStream and Server: at the 99th they want 662 and 459
             queries, minutes of a slow model.
     """
@@ -62,6 +63,7 @@ class Workload:
     official_latency: bool = False
     least_accuracy: float = 0.99
     quick_percentile: float = 0.99
+    config: str = ""
 
     @property
     def size(self) -> int:
@@ -73,7 +75,7 @@ class Workload:
         folder = root / self.name / "1"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(self.onnx)
-        (folder.parent / "config.pbtxt").write_text(CONFIG % self.max_batch_size)
+        (folder.parent / "config.pbtxt").write_text(CONFIG % self.max_batch_size + self.config)
 
     @cached_property
     def reference(self) -> Array:

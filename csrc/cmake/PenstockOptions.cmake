@@ -24,7 +24,7 @@ endif()
 
 add_library(penstock_options INTERFACE)
 target_include_directories(penstock_options INTERFACE ${PROJECT_SOURCE_DIR}/csrc)
-target_compile_options(penstock_options INTERFACE -Wall -Wextra -Werror)
+target_compile_options(penstock_options INTERFACE -Wall -Wextra $<$<BOOL:${PENSTOCK_WERROR}>:-Werror>)
 target_compile_definitions(penstock_options INTERFACE PENSTOCK_VERSION="${PROJECT_VERSION}")
 target_link_libraries(penstock_options INTERFACE Threads::Threads)
 

@@ -58,6 +58,11 @@ void LeaveToTheProcess(Remains remains) {
 
 }  // namespace
 
+Result<size_t> SlotBytes(const DeviceEngine& engine) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto offsets, Layout(engine));
+  return offsets.back();
+}
+
 Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
                                            int priority) {
   std::unique_ptr<Lane> lane(new Lane(environment));

@@ -47,6 +47,10 @@ struct LaneEnvironment {
   int device = 0;  // as this process numbers them
 };
 
+// What a slot of the engine's takes: of pinned memory, and as much of the device's. INVALID_ARGUMENT
+// where that is more than a size can say.
+Result<size_t> SlotBytes(const DeviceEngine& engine);
+
 // Threading: Submit is thread-safe; Capture, Drop, Measure and Settle belong to who loads the model.
 // Ownership: owns streams, slots and graphs; borrows its environment. On a lost device graphs and
 // the engine's contexts are left to the end of the process.

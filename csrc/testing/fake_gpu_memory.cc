@@ -53,6 +53,7 @@ Error FakeGpu::Allocate(const Block& block, void** data) {
   }
   if (on_device) live_bytes_ += block.size_bytes;
   *data = AllocateFilled(block.size_bytes);
+  checker_.Forget({*data, block.size_bytes});
   blocks_.emplace(reinterpret_cast<uintptr_t>(*data), block);
   return Error::kSuccess;
 }

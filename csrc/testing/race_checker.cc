@@ -51,4 +51,11 @@ void RaceChecker::HostKnows(const Clock& recorded) {
   std::erase_if(open_, [this](const Access& access) { return Includes(host_, access); });
 }
 
+void RaceChecker::Forget(const MemoryRange& range) {
+  const auto begin = reinterpret_cast<uintptr_t>(range.data);
+  std::erase_if(open_, [=](const Access& access) {
+    return access.begin < begin + range.size_bytes && begin < access.end;
+  });
+}
+
 }  // namespace penstock

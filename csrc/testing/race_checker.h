@@ -35,6 +35,8 @@ class RaceChecker {
   // The stream waits for that; the host knows that it has happened.
   void Wait(size_t id, const Clock& recorded) { Join(&streams_[id], recorded); }
   void HostKnows(const Clock& recorded);
+  // The memory is handed out anew: whoever allocates it comes after what was done there before.
+  void Forget(const MemoryRange& range);
 
   // One line for each pair of unordered accesses, first come first.
   const std::vector<std::string>& races() const { return races_; }

@@ -3,13 +3,11 @@
 
 #include <cstring>
 
-#include "gpu/kernels/kernels.h"
 #include "gpu_bench.h"
 
 namespace penstock::gpu {
 namespace {
 
-constexpr int kRounds = 50;
 constexpr size_t kBatchBytes = kImages * kImageBytes;
 
 // A batch in every kind of memory.
@@ -35,7 +33,6 @@ struct Memory {
   static uint8_t* Row(void* data, uint32_t row) {
     return static_cast<uint8_t*>(data) + row * kImageBytes;
   }
-  cudaStream_t native() const { return reinterpret_cast<cudaStream_t>(stream); }
 
   Api& api;
   Stream stream = nullptr;
@@ -51,9 +48,9 @@ std::vector<Copy> RowCopies(Memory& memory, void* from) {
   return copies;
 }
 
-void MeasureToDevice(Memory& memory) {
+void MeasureToDevice(Memory& memory, Kernels& kernels, int rounds) {
   const auto measure = [&](const std::string& what, const std::function<void()>& enqueue) {
-    PrintRate("host to device", what, "GB/s", kBatchBytes / 1e9, Seconds(kRounds, [&] {
+    PrintRate("host to device", what, "GB/s", kBatchBytes / 1e9, Seconds(rounds, [&] {
                 enqueue();
                 CHECK_SUCCESS(memory.api.SynchronizeStream(memory.stream));
               }));
@@ -71,40 +68,38 @@ void MeasureToDevice(Memory& memory) {
     CHECK_SUCCESS(memory.api.CopyBatchAsync(pinned, CopyKind::kHostToDevice, memory.stream));
   });
   measure("32 rows, pinned, gathered by a kernel", [&] {
-    CHECK_CUDA(GatherRows(memory.device, static_cast<const void* const*>(memory.rows), kImages,
-                          kImageBytes, memory.native()));
+    CHECK_SUCCESS(kernels.Gather(memory.device, static_cast<const void* const*>(memory.rows),
+                                 kImages, kImageBytes, memory.stream));
   });
   measure("one piece, pinned", [&] { one_by_one({{memory.device, memory.pinned, kBatchBytes}}); });
 }
 
-void MeasureOnDevice(Memory& memory) {
-  const ImageBatch batch{.images = kImages, .pixels = kImageBytes / 3, .channels = 3};
+void MeasureOnDevice(Memory& memory, Kernels& kernels, int rounds) {
   const auto measure = [&](const char* what, double bytes, const std::function<void()>& enqueue) {
-    PrintRate("on the device", what, "GB/s", bytes / 1e9, Seconds(kRounds, [&] {
+    PrintRate("on the device", what, "GB/s", bytes / 1e9, Seconds(rounds, [&] {
                 for (int i = 0; i < 10; ++i) enqueue();
                 CHECK_SUCCESS(memory.api.SynchronizeStream(memory.stream));
               }));
   };
   measure("uint8 NHWC to fp16 NCHW, normalised", 10.0 * 3 * kBatchBytes, [&] {
-    CHECK_CUDA(NormaliseImages(memory.halves, Element::kFp16,
-                               static_cast<const uint8_t*>(memory.device), batch, {},
-                               memory.native()));
+    CHECK_SUCCESS(kernels.Normalise(memory.halves, memory.device, kImages, memory.stream));
   });
+  const auto copy = [&memory](size_t from_begin, size_t size_bytes) {
+    const Copy each{static_cast<uint8_t*>(memory.halves) + from_begin, memory.device, size_bytes};
+    CHECK_SUCCESS(memory.api.CopyAsync(each, CopyKind::kDeviceToDevice, memory.stream));
+  };
   measure("copy of the same bytes: the ceiling", 10.0 * 3 * kBatchBytes, [&] {
-    CHECK_CUDA(cudaMemcpyAsync(static_cast<uint8_t*>(memory.halves) + kBatchBytes / 2,
-                               memory.device, kBatchBytes, cudaMemcpyDeviceToDevice,
-                               memory.native()));
-    CHECK_CUDA(cudaMemcpyAsync(memory.halves, memory.device, kBatchBytes / 2,
-                               cudaMemcpyDeviceToDevice, memory.native()));
+    copy(kBatchBytes / 2, kBatchBytes);
+    copy(0, kBatchBytes / 2);
   });
 }
 
 }  // namespace
 
-void MeasureCopies(Api& api) {
+void MeasureCopies(Api& api, Kernels& kernels, int rounds) {
   Memory memory(api);
-  MeasureToDevice(memory);
-  MeasureOnDevice(memory);
+  MeasureToDevice(memory, kernels, rounds);
+  MeasureOnDevice(memory, kernels, rounds);
 }
 
 }  // namespace penstock::gpu

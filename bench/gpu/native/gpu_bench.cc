@@ -6,6 +6,7 @@
 #include <memory>
 #include <string_view>
 
+#include "cuda_kernels.h"
 #include "gpu/cuda_api.h"
 
 int main(int argc, char** argv) {
@@ -21,9 +22,12 @@ int main(int argc, char** argv) {
     return 3;
   }
   const std::unique_ptr<gpu::Api> api = *std::move(opened);
+  const auto kernels = gpu::MakeCudaKernels();
   CHECK_SUCCESS(api->SetDevice(0));
-  if (part == "copies") gpu::MeasureCopies(*api);
-  if (part == "launches") gpu::MeasureLaunches(*api);
-  if (part == "lanes") gpu::MeasureLanes(*api);
+  if (part == "copies") gpu::MeasureCopies(*api, *kernels, /*rounds=*/50);
+  if (part == "launches") gpu::MeasureLaunches(*api, *kernels, /*rounds=*/200);
+  if (part == "lanes") {
+    gpu::MeasureLanes(*api, *gpu::MakeNormaliseEngine(), /*rounds=*/5, /*batches=*/1000);
+  }
   return 0;
 }

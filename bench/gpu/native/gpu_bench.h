@@ -1,4 +1,5 @@
-// What the parts of gpu_bench share: a device to measure, and rows of the table to print.
+// What the parts of gpu_bench share: a device to measure, our kernels on it, and rows of the table to
+// print. Nothing here needs CUDA: tests measure a fake GPU.
 
 #pragma once
 
@@ -10,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "base/status.h"
+#include "gpu/device_engine.h"
 #include "gpu/gpu_api.h"
 
 namespace penstock::gpu {
@@ -18,13 +21,29 @@ namespace penstock::gpu {
 inline constexpr size_t kImageBytes = size_t{224} * 224 * 3;
 inline constexpr uint32_t kImages = 32;
 
-inline void Check(Error error, const char* what) {
-  if (error == Error::kSuccess) return;
-  std::fprintf(stderr, "gpu_bench: %s: error %d\n", what, static_cast<int>(error));
+// Our kernels, enqueued on a stream of the Api's.
+class Kernels {
+ public:
+  virtual ~Kernels() = default;
+  // Row i of `to` = what `from[i]` points to, in pinned memory.
+  virtual Error Gather(void* to, const void* const* from, uint32_t rows, size_t row_bytes,
+                       Stream stream) = 0;
+  // Images of kImageBytes to as many of fp16, plane by plane.
+  virtual Error Normalise(void* to, const void* from, uint32_t images, Stream stream) = 0;
+  virtual Error CastToFp16(void* to, const void* from, size_t count, Stream stream) = 0;
+};
+
+// Ends the program where something that is measured does not work: there are no figures then.
+inline void Check(const Status& status, const char* what) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "gpu_bench: %s: %s\n", what, status.ToString().c_str());
   std::exit(1);
 }
+inline void Check(Error error, const char* what) {
+  if (error != Error::kSuccess)
+    Check(Internal("error " + std::to_string(static_cast<int>(error))), what);
+}
 #define CHECK_SUCCESS(call) ::penstock::gpu::Check(call, #call)
-#define CHECK_CUDA(call) ::penstock::gpu::Check(static_cast<::penstock::gpu::Error>(call), #call)
 
 // Seconds that `run` takes, `rounds` times after one that does not count.
 inline std::vector<double> Seconds(int rounds, const std::function<void()>& run) {
@@ -61,8 +80,11 @@ inline void PrintMicroseconds(const char* table, const std::string& what, double
         1e6 * seconds.back() / count);
 }
 
-void MeasureCopies(Api& api);
-void MeasureLaunches(Api& api);
-void MeasureLanes(Api& api);
+// Each measures what it does `rounds` times.
+void MeasureCopies(Api& api, Kernels& kernels, int rounds);
+void MeasureLaunches(Api& api, Kernels& kernels, int rounds);
+// The engine's batches through lanes and in a bare loop, of each size up to its max_rows():
+// `batches` in a round of single rows, fewer of larger ones.
+void MeasureLanes(Api& api, DeviceEngine& engine, int rounds, int batches);
 
 }  // namespace penstock::gpu

@@ -1,66 +1,41 @@
-// Batches through lanes (csrc/gpu), with an engine of our own kernel: images in, normalised out.
+// Batches through lanes (csrc/gpu), and the same in a bare loop, which is what lanes are held against.
 
-#include <atomic>
 #include <memory>
+#include <random>
 #include <utility>
 
+#include "bare_loop.h"
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/strcat.h"
 #include "gpu/device.h"
-#include "gpu/kernels/kernels.h"
 #include "gpu_bench.h"
 
 namespace penstock::gpu {
 namespace {
 
-constexpr uint32_t kMaxRows = 64;
-constexpr size_t kBlockBytes = 2 * kMaxRows * kImageBytes;
-constexpr int kRounds = 5;
+constexpr size_t kMaxLanes = 4;
+constexpr int kFewestBatches = 50;
 
-class NormaliseEngine final : public DeviceEngine {
- public:
-  class Context final : public DeviceContext {
-   public:
-    explicit Context(Bindings bindings) : bindings_(std::move(bindings)) {}
-    Status Enqueue(Stream stream, uint32_t rows) override {
-      const ImageBatch batch{.images = rows, .pixels = kImageBytes / 3, .channels = 3};
-      const cudaError_t error = NormaliseImages(bindings_.outputs[0], Element::kFp16,
-                                                static_cast<const uint8_t*>(bindings_.inputs[0]),
-                                                batch, {}, reinterpret_cast<cudaStream_t>(stream));
-      return error == cudaSuccess ? Status::Ok() : Internal(cudaGetErrorName(error));
-    }
+// What a figure is called: the same of lanes and of the bare loop.
+std::string What(size_t lanes, bool has_graphs, uint32_t rows) {
+  return StrCat(lanes, " lanes, ", has_graphs ? "graphs" : "no graphs", ", batches of ", rows);
+}
 
-   private:
-    const Bindings bindings_;
-  };
+int BatchesOf(uint32_t rows, int batches) {
+  return std::max(batches / static_cast<int>(rows), std::min(kFewestBatches, batches));
+}
 
-  const std::string& name() const override { return name_; }
-  const std::vector<DeviceTensor>& inputs() const override { return inputs_; }
-  const std::vector<DeviceTensor>& outputs() const override { return outputs_; }
-  uint32_t max_rows() const override { return kMaxRows; }
-  bool takes_any_rows() const override { return true; }
-  Result<std::unique_ptr<DeviceContext>> CreateContext(const Bindings& bindings, uint32_t,
-                                                       Stream) override {
-    return std::unique_ptr<DeviceContext>(new Context(bindings));
-  }
-
- private:
-  const std::string name_ = "normalise";
-  const std::vector<DeviceTensor> inputs_ = {{"image", DataType::kUint8, kImageBytes}};
-  const std::vector<DeviceTensor> outputs_ = {{"input", DataType::kFp16, 2 * kImageBytes}};
-};
-
-// Keeps every slot busy until `batches` batches are over.
-void RunBatches(LaneGroup& group, uint32_t rows, int batches) {
+// Keeps every slot busy until all batches are over: one of each number of rows.
+void RunBatches(LaneGroup& group, const std::vector<uint32_t>& rows) {
   Mutex mu;
   CondVar ended;
-  int left = batches;
-  for (int i = 0; i < batches; ++i) {
+  size_t left = rows.size();
+  for (const uint32_t each : rows) {
     auto lease = group.Acquire(kNever);
-    if (!lease.ok()) Check(Error::kUnknown, "Acquire");
-    group.Submit(*std::move(lease), rows, [&](const Status& status, SlotLease) {
-      if (!status.ok()) Check(Error::kUnknown, "a batch");
+    CHECK_SUCCESS(lease.status());
+    group.Submit(*std::move(lease), each, [&](const Status& status, SlotLease) {
+      Check(status, "a batch");
       MutexLock lock(mu);
       if (--left == 0) ended.NotifyAll();
     });
@@ -69,36 +44,69 @@ void RunBatches(LaneGroup& group, uint32_t rows, int batches) {
   while (left > 0) ended.Wait(mu);
 }
 
-void MeasureGroup(Device& device, size_t lanes, bool has_graphs) {
-  NormaliseEngine engine;
-  LaneGroupOptions options{.lanes = lanes, .measure_runs = 0};
-  if (!has_graphs) options.graph_budget_bytes = 0;
+std::unique_ptr<LaneGroup> Load(Device& device, DeviceEngine& engine,
+                                const LaneGroupOptions& options) {
   auto group = LaneGroup::Load(device.resources(), engine, options);
-  if (!group.ok()) {
-    std::fprintf(stderr, "gpu_bench: %s\n", group.status().ToString().c_str());
-    std::exit(1);
+  CHECK_SUCCESS(group.status());
+  return *std::move(group);
+}
+
+struct Amount {
+  int rounds, batches;
+};
+
+void MeasureGroup(Device& device, DeviceEngine& engine, const LaneGroupOptions& options,
+                  const Amount& amount) {
+  const bool has_graphs = options.graph_budget_bytes > 0;
+  const auto group = Load(device, engine, options);
+  BareLoop bare(device.api(), engine, options.lanes * options.slots_per_lane);
+  for (const uint32_t rows : BucketTable::DefaultRows(engine.max_rows())) {
+    const int batches = BatchesOf(rows, amount.batches);
+    const std::string what = What(options.lanes, has_graphs, rows);
+    const double all = static_cast<double>(rows) * batches;
+    bare.Prepare(rows, has_graphs);
+    PrintRate("bare loop: images in and out", what, "images/s", all,
+              Seconds(amount.rounds, [&] { bare.Run(batches); }));
+    const std::vector<uint32_t> each(static_cast<size_t>(batches), rows);
+    PrintRate("lanes: images in and out", what, "images/s", all,
+              Seconds(amount.rounds, [&] { RunBatches(*group, each); }));
   }
-  for (const uint32_t rows : {1U, 8U, kMaxRows}) {
-    const int batches = rows == kMaxRows ? 100 : 1000;
-    const std::string what =
-        StrCat(lanes, " lanes, ", has_graphs ? "graphs" : "no graphs", ", batches of ", rows);
-    PrintRate("lanes: images in and out", what, "images/s", double{1} * rows * batches,
-              Seconds(kRounds, [&] { RunBatches(**group, rows, batches); }));
-  }
+}
+
+// Batches of every size: what padding them up to a graph's size wastes.
+void MeasurePadding(Device& device, DeviceEngine& engine, int batches) {
+  const auto group = Load(device, engine, {});  // measures its graphs, and pads
+  std::mt19937 random(1);
+  std::uniform_int_distribution<uint32_t> any(1, engine.max_rows());
+  std::vector<uint32_t> rows;
+  double asked = 0;
+  for (int i = 0; i < batches; ++i) asked += rows.emplace_back(any(random));
+  RunBatches(*group, rows);
+  const RunCounts counts = group->counts();
+  auto padded = static_cast<double>(counts.uncaptured_padded_rows);
+  for (const uint64_t bucket : counts.padded_rows) padded += static_cast<double>(bucket);
+  const double share = 100 * padded / (asked + padded);
+  Print("lanes: padding", StrCat("rows computed for nobody, batches of 1 to ", engine.max_rows()),
+        "%", share, share, share);
 }
 
 }  // namespace
 
-void MeasureLanes(Api& api) {
-  const DeviceOptions options{.pinned = {{.block_bytes = kBlockBytes, .blocks = 16}}};
-  auto device = Device::Open(api, Clock::System(), options);
-  if (!device.ok()) {
-    std::fprintf(stderr, "gpu_bench: %s\n", device.status().ToString().c_str());
-    std::exit(1);
+void MeasureLanes(Api& api, DeviceEngine& engine, int rounds, int batches) {
+  LaneGroupOptions options{.measure_runs = 0};
+  const auto block_bytes = SlotBytes(engine);
+  CHECK_SUCCESS(block_bytes.status());
+  const size_t graph_budget_bytes = options.graph_budget_bytes;
+  auto device = Device::Open(api, Clock::System(),
+                             {.pinned = {{*block_bytes, kMaxLanes * options.slots_per_lane}}});
+  CHECK_SUCCESS(device.status());
+  for (options.lanes = 1; options.lanes <= kMaxLanes; ++options.lanes) {
+    for (const bool has_graphs : {false, true}) {
+      options.graph_budget_bytes = has_graphs ? graph_budget_bytes : 0;
+      MeasureGroup(**device, engine, options, {rounds, batches});
+    }
   }
-  for (const size_t lanes : {1, 2, 4}) {
-    for (const bool has_graphs : {false, true}) MeasureGroup(**device, lanes, has_graphs);
-  }
+  MeasurePadding(**device, engine, batches);
 }
 
 }  // namespace penstock::gpu

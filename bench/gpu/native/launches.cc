@@ -1,18 +1,16 @@
 // What the host pays: kernels one by one and as a graph, and a look at an event.
 
-#include "gpu/kernels/kernels.h"
 #include "gpu_bench.h"
 
 namespace penstock::gpu {
 namespace {
 
-constexpr int kRounds = 200;
 constexpr int kKernels = 20;
 constexpr size_t kElements = 1024;
 
 }  // namespace
 
-void MeasureLaunches(Api& api) {
+void MeasureLaunches(Api& api, Kernels& kernels, int rounds) {
   Stream stream = nullptr;
   Event event = nullptr;
   void *from = nullptr, *to = nullptr;
@@ -22,27 +20,26 @@ void MeasureLaunches(Api& api) {
   CHECK_SUCCESS(api.AllocateAsync(kElements * 2, stream, &to));
   const auto enqueue = [&] {
     for (int i = 0; i < kKernels; ++i) {
-      CHECK_CUDA(Cast(to, Element::kFp16, from, Element::kFp32, kElements,
-                      reinterpret_cast<cudaStream_t>(stream)));
+      CHECK_SUCCESS(kernels.CastToFp16(to, from, kElements, stream));
     }
   };
   const auto wait = [&] { CHECK_SUCCESS(api.SynchronizeStream(stream)); };
   PrintMicroseconds("20 small kernels", "one by one, until all are over", 1,
-                    Seconds(kRounds, [&] { enqueue(), wait(); }));
+                    Seconds(rounds, [&] { enqueue(), wait(); }));
   Graph graph = nullptr;
   GraphExec exec = nullptr;
   CHECK_SUCCESS(api.BeginCapture(stream));
   enqueue();
   CHECK_SUCCESS(api.EndCapture(stream, &graph));
   CHECK_SUCCESS(api.Instantiate(graph, &exec));
-  PrintMicroseconds("20 small kernels", "a graph, until all are over", 1, Seconds(kRounds, [&] {
+  PrintMicroseconds("20 small kernels", "a graph, until all are over", 1, Seconds(rounds, [&] {
                       CHECK_SUCCESS(api.LaunchGraph(exec, stream));
                       wait();
                     }));
   CHECK_SUCCESS(api.RecordEvent(event, stream));
   wait();
   constexpr int kQueries = 1000;
-  PrintMicroseconds("event", "asked whether it is over", kQueries, Seconds(kRounds, [&] {
+  PrintMicroseconds("event", "asked whether it is over", kQueries, Seconds(rounds, [&] {
                       for (int i = 0; i < kQueries; ++i) CHECK_SUCCESS(api.QueryEvent(event));
                     }));
   CHECK_SUCCESS(api.DestroyGraphExec(exec));

@@ -7,26 +7,11 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/strcat.h"
+#include "gpu/lane.h"
 #include "memory/host_pool.h"
 
 namespace penstock::tensorrt {
 namespace {
-
-// Where a slot's tensors end: each begins aligned, as in the lane's slabs.
-Result<size_t> SlotBytes(const PlanEngine& engine) {
-  size_t total = 0;
-  for (const auto* tensors : {&engine.inputs(), &engine.outputs()}) {
-    for (const gpu::DeviceTensor& tensor : *tensors) {
-      size_t bytes = 0;
-      if (__builtin_mul_overflow(tensor.row_bytes, engine.max_rows(), &bytes) ||
-          __builtin_add_overflow(bytes, gpu::PinnedPool::kAlignment, &bytes) ||
-          __builtin_add_overflow(total, bytes, &total)) {
-        return InvalidArgument(StrCat(engine.name(), ": tensor '", tensor.name, "' is too large"));
-      }
-    }
-  }
-  return total;
-}
 
 Result<size_t> FreeBytes(gpu::Device& device) {
   size_t free_bytes = 0;
@@ -57,7 +42,7 @@ Status PlanReplica::AddLanes(const PlanSettings& settings) {
   options.graph_budget_bytes = settings.graph_budget_bytes;
   if (layout().has_open_shapes()) options.measure_runs = 0;  // as a graph, of one shape
   if (layout().has_open_shapes() || !engine_->can_be_captured()) options.graph_budget_bytes = 0;
-  PENSTOCK_ASSIGN_OR_RETURN(const size_t slot_bytes, SlotBytes(*engine_));
+  PENSTOCK_ASSIGN_OR_RETURN(const size_t slot_bytes, gpu::SlotBytes(*engine_));
   PENSTOCK_ASSIGN_OR_RETURN(
       pool_, gpu::PinnedPool::Create(device_.api(), device_.health(),
                                      {{slot_bytes, options.lanes * options.slots_per_lane}}));

@@ -56,6 +56,19 @@ TEST(LaneTest, ManySubmitters_AnswersAreRight) {
   EXPECT_THAT(device.gpu.races(), IsEmpty());
 }
 
+TEST(LaneTest, SlotBytes_AreWhatASlotTakes) {
+  FakeGpu gpu;
+  FakeGpuEngine engine(gpu, {.max_rows = 64, .width = 1000});
+  const auto slot_bytes = SlotBytes(engine);
+  ASSERT_TRUE(slot_bytes.ok());
+  for (const size_t missing : {size_t{0}, PinnedPool::kAlignment}) {
+    auto device = Device::Open(gpu, Clock::System(), {.pinned = {{*slot_bytes - missing, 2}}});
+    ASSERT_TRUE(device.ok());
+    const auto group = LaneGroup::Load((*device)->resources(), engine, {.lanes = 1});
+    EXPECT_EQ(group.ok(), missing == 0) << group.status().ToString();
+  }
+}
+
 TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {
   FakeDevice device;
   auto group = device.Load({.lanes = 2, .slots_per_lane = 2});

@@ -12,8 +12,8 @@ import pytest
 from gpu import cli, steps, table
 from gpu.hardware import Gpu, NoGpuError, find_gpu
 from gpu.parsing import parse_gtest, parse_mlperf, parse_sanitizer
-from gpu.running import LeftOut, Ran, StepError, run
-from gpu.steps import Context, Step
+from gpu.running import LeftOut, Ran, StepError
+from gpu.step import Context, Step
 from gpu.table import Outcome, Row, markdown, parse_rows
 
 ROOT = Path(__file__).parents[3]
@@ -121,8 +121,6 @@ def test_summary_of_tests_is_read() -> None:
 
 def test_summary_of_compute_sanitizer_is_read() -> None:
     assert parse_sanitizer("========= ERROR SUMMARY: 0 errors\n") == 0
-    hazards = "========= RACECHECK SUMMARY: 2 hazards displayed (2 errors, 0 warnings)\n"
-    assert parse_sanitizer(hazards) == 2
     assert parse_sanitizer("========= ERROR SUMMARY: 1 error\n" * 2) == 2
     with pytest.raises(ValueError, match="ended before its summary"):
         parse_sanitizer("========= COMPUTE-SANITIZER\n")
@@ -268,107 +266,56 @@ def test_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     assert script.worked == ["build", "device", "device", "copies"]
 
 
-@pytest.mark.parametrize("flags", [["--steps", "build,none"], ["--seconds", "0"]])
+@pytest.mark.parametrize(
+    "flags", [["--steps", "build,none"], ["--seconds", "0"], ["--budget", "0"]]
+)
 def test_flags_that_will_not_do_end_with_2(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(flags, look=lambda: H200)
     assert caught.value.code == 2
 
 
-def context_of(tmp_path: Path, *answers: Ran) -> tuple[Context, list[list[str]]]:
-    """A context whose programs answer in turn, and what was run."""
-    left, asked = list(answers), []
+def test_budget_is_shared_and_what_a_step_leaves_is_for_the_others() -> None:
+    now = [0.0]
+
+    def nothing(context: Context) -> Iterator[Row | str]:
+        return iter(())
+
+    large, small, last = (Step(str(share), "", nothing, share) for share in (8, 1, 1))
+    budget = cli.Budget(100.0, [large, small, last], now=lambda: now[0])
+    assert budget.part_of(large) == 80.0
+    now[0] = 20.0
+    assert budget.part_of(small) == 40.0
+    now[0] = 90.0  # it took longer than it had
+    assert budget.part_of(last) == 10.0
+
+
+def test_programs_of_a_step_have_its_part_together() -> None:
+    now, limits = [0.0], []
 
     def runner(command: Sequence[str], limit_s: float) -> Ran:
-        asked.append(list(command))
-        return left.pop(0)
-
-    return Context(H200, runner, tmp_path, models=["bert"]), asked
-
-
-def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
-    told = "-- CUDA 13.0: kernels for 90-real\n-- Build files\n"
-    context, asked = context_of(tmp_path, Ran(0, ""), Ran(0, told), Ran(0, ""))
-    assert list(steps.build(context)) == ["CUDA 13.0: kernels for 90-real"]
-    assert "-DCMAKE_CUDA_ARCHITECTURES=90-real" in asked[1]
-    assert f"-DPython_EXECUTABLE={sys.executable}" in asked[1]
-    assert asked[2][:3] == ["cmake", "--build", str(steps.BUILD)]
-
-
-def test_build_without_googletest_has_no_tests(tmp_path: Path) -> None:
-    context, asked = context_of(tmp_path, Ran(0, ""), Ran(1, "no GTest"), Ran(0, ""), Ran(0, ""))
-    assert list(steps.build(context)) == ["without tests, which want GoogleTest"]
-    assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[2]
-    assert asked[3][-3:] == ["all", "gpu_bench", "penstock_gpu_fixture"]
-
-
-def test_build_that_fails_says_its_last_line(tmp_path: Path) -> None:
-    failed = Ran(1, "-- ok\nCMake Error: no nvcc\n\n")
-    context, _ = context_of(tmp_path, Ran(0, ""), failed, failed)
-    with pytest.raises(StepError, match="cmake ended with status 1: CMake Error: no nvcc"):
-        list(steps.build(context))
-
-
-def test_tests_that_fail_on_the_device_fail_the_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
-    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(1, GTEST))
-    found = steps.device(context)
-    assert next(found) == Row.single("tests", "gpu_test: passed", "tests", 70)
-    with pytest.raises(StepError, match=r"cuda_test: failed: CudaTest.Cast_IsNearest, CudaTest"):
-        list(found)
-
-
-def test_program_that_is_not_built_names_the_step(tmp_path: Path) -> None:
-    context, _ = context_of(tmp_path)
-    with pytest.raises(LeftOut, match="nobody is not built: run the step `build`"):
-        steps._program("nobody")
-    assert context.models == ["bert"]
-
-
-def test_package_that_is_missing_leaves_the_step_out(tmp_path: Path) -> None:
-    told = "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu"
-    for step in (steps.ceiling, steps._serve("Offline", "engine")):
-        context, _ = context_of(tmp_path, Ran(steps.LEFT_OUT_STATUS, f"{told}\n"))
-        with pytest.raises(LeftOut, match="install onnxruntime-gpu"):
-            list(step(context))
-
-
-def test_served_run_is_read_from_its_results(tmp_path: Path) -> None:
-    folder = tmp_path / "bert-offline-grpc"
-    folder.mkdir()
-    asked = []
-
-    def served(command: Sequence[str], limit_s: float) -> Ran:
-        asked.append(list(command))
-        (folder / "results.json").write_text(mlperf())
+        limits.append(limit_s)
+        now[0] += 7.0
         return Ran(0, "")
 
-    context = Context(H200, served, tmp_path, models=["bert"])
-    found = list(steps._serve("Offline", "grpc")(context))
-    assert found == [Row.single("served over gRPC, Offline", "bert", "samples/s", 1234.5)]
-    assert asked[0][1:4] == ["-m", "bench.gpu.served", "--model"]
+    budget = cli.Budget(100.0, [], now=lambda: now[0])
+    bounded = budget.bounded(runner, 10.0)
+    bounded(["a"], 900.0)
+    bounded(["a"], 1.0)
+    assert limits == [10.0, 1.0]
+    with pytest.raises(StepError, match="the step's 10 s of the budget are over"):
+        bounded(["a"], 900.0)
 
 
-def test_results_of_an_earlier_run_are_not_those_of_one_that_left_none(tmp_path: Path) -> None:
-    folder = tmp_path / "bert-offline-grpc"
-    folder.mkdir()
-    (folder / "results.json").write_text(mlperf())
-    context, _ = context_of(tmp_path, Ran(0, ""))
-    with pytest.raises(StepError, match="left no results for bert"):
-        list(steps._serve("Offline", "grpc")(context))
-
-
-def test_program_that_hangs_is_ended_and_told() -> None:
-    script = "print('at work', flush=True)\nimport signal\nsignal.pause()"
-    with pytest.raises(StepError, match="was not through after 1 s: at work"):
-        run([sys.executable, "-c", script], 1.0)
-
-
-def test_program_that_is_not_there_is_told() -> None:
-    with pytest.raises(StepError, match="penstock-none cannot be run: No such file"):
-        run(["penstock-none"], 1.0)
+def test_step_has_its_part_of_the_budget(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Script()
+    script.main(tmp_path, "--steps", "build,copies", "--budget", "30")
+    printed = capsys.readouterr().out
+    assert "build: does, 15 s at most" in printed
+    script.main(tmp_path, "--budget", "30")  # what is done wants none
+    assert "device: does, 30 s at most" in capsys.readouterr().out
 
 
 def test_every_step_has_a_line_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

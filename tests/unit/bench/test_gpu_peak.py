@@ -9,15 +9,16 @@ import numpy as np
 import onnx
 import pytest
 from gpu import bare_loop, peak, steps
+from gpu.bars import OPERATIONS
 from gpu.hardware import Gpu
 from gpu.running import LeftOut, Ran
-from gpu.steps import Context
+from gpu.step import Context
 from gpu.table import Outcome, Row, markdown
 from mlperf.workloads import Workload
 
 H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
 PEAK = Outcome("peak", "done", (Row("peak", "fp32", "operations/s", 1e12, 9e11, 2e12),))
-COST = Row.single("bert: the CUDA provider alone", steps.OPERATIONS, "operations", 2e9)
+COST = Row.single("bert: the CUDA provider alone", OPERATIONS, "operations", 2e9)
 
 
 def context_of(
@@ -43,7 +44,8 @@ def test_peak_is_two_operations_for_each_multiplication() -> None:
     found = peak.rates(lambda: calls.append(1), 0.0, side=100)
     assert len(found) == 3
     assert len(calls) == 4, "the first is not measured"
-    line = peak.line("fp16", [3.0, 1.0, 2.0])
+    line = peak.line("fp16", [3.0, 1.0, 2.0], "CuPy")
+    assert line["table"].endswith(" by CuPy")
     assert (line["median"], line["least"], line["greatest"]) == (2.0, 1.0, 3.0)
     Row(**line)
 
@@ -119,6 +121,6 @@ def test_cost_of_a_sample_is_counted_in_its_graph() -> None:
     rows = np.zeros((3, 16, 16), np.float32)
     inputs = {name: list(rows) for name in "ab"}
     row = bare_loop.cost("toy", Workload(name="toy", onnx=model, inputs=inputs, answer="c"))
-    assert (row["what"], row["median"]) == (steps.OPERATIONS, 2.0 * 16**3)
+    assert (row["what"], row["median"]) == (OPERATIONS, 2.0 * 16**3)
     assert row["table"] == "toy: the CUDA provider alone"
     Row(**row)

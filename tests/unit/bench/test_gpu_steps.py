@@ -1,0 +1,158 @@
+"""bench/gpu: what the steps run, and what they make of what it prints."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from gpu import steps
+from gpu.hardware import Gpu
+from gpu.running import LeftOut, Ran, StepError, run
+from gpu.step import LEFT_OUT_STATUS, Context
+from gpu.table import Row
+
+H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
+GTEST = """\
+[==========] 12 tests from 3 test suites ran. (913 ms total)
+[  PASSED  ] 9 tests.
+[  SKIPPED ] 1 test, listed below:
+[  SKIPPED ] CudaWithoutGpuTest.EveryCall_AnswersWithoutACrash
+[  FAILED  ] 2 tests, listed below:
+[  FAILED  ] CudaTest.Cast_IsNearest
+[  FAILED  ] CudaTest.Gather/1, where GetParam() = 16
+"""
+
+
+def mlperf(**facts: str) -> str:
+    figures = {"result": "VALID", "answers per second": "1,234.5", **facts}
+    return json.dumps({"tables": {"Result": list(figures.items())}})
+
+
+def context_of(tmp_path: Path, *answers: Ran) -> tuple[Context, list[list[str]]]:
+    """A context whose programs answer in turn, and what was run."""
+    left, asked = list(answers), []
+
+    def runner(command: Sequence[str], limit_s: float) -> Ran:
+        asked.append(list(command))
+        return left.pop(0)
+
+    return Context(H200, runner, tmp_path, models=["bert"]), asked
+
+
+def test_tests_that_fail_on_the_device_fail_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(1, GTEST))
+    found = steps.device(context)
+    assert next(found) == Row.single("tests", "gpu_test: passed", "tests", 70)
+    with pytest.raises(StepError, match=r"cuda_test: failed: CudaTest.Cast_IsNearest, CudaTest"):
+        list(found)
+
+
+def test_tests_that_find_no_gpu_fail_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    skipped = "cuda_test.cc:49: Skipped\nUNAVAILABLE: there is no CUDA driver\n\n"
+    skipped += "[  PASSED  ] 1 test.\n[  SKIPPED ] 20 tests, listed below:\n"
+    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(0, skipped))
+    reason = "cuda_test: most was skipped: UNAVAILABLE: there is no CUDA driver$"
+    with pytest.raises(StepError, match=reason):
+        list(steps.device(context))
+
+
+CLEAN = Ran(0, "========= ERROR SUMMARY: 0 errors\n")
+
+
+def under_sanitizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *answers: Ran
+) -> tuple[Context, list[list[str]]]:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    monkeypatch.setattr("shutil.which", lambda name: sys.executable)
+    return context_of(tmp_path, *answers)
+
+
+def test_sanitizer_does_not_count_calls_that_are_meant_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, asked = under_sanitizer(tmp_path, monkeypatch, CLEAN, CLEAN)
+    rows = [row for row in steps.sanitizer(context) if isinstance(row, Row)]
+    assert [(row.what, row.median) for row in rows] == [("memcheck", 0), ("initcheck", 0)]
+    assert asked[0][1:3] == ["--tool=memcheck", "--report-api-errors=no"]
+    assert asked[1][1:3] == ["--tool=initcheck", "cuda_test"]
+
+
+def test_both_checks_are_told_where_one_finds_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Ran(0, "========= ERROR SUMMARY: 2 errors\n")
+    context, _ = under_sanitizer(tmp_path, monkeypatch, found, CLEAN)
+    told = steps.sanitizer(context)
+    assert [next(told), next(told)] == [
+        Row.single("compute-sanitizer", "memcheck", "findings", 2),
+        Row.single("compute-sanitizer", "initcheck", "findings", 0),
+    ]
+    with pytest.raises(StepError, match="^memcheck: 2 findings, status 0$"):
+        next(told)
+
+
+def test_sanitizer_that_does_not_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Ran(1, "========= Error: Device not supported\n")
+    context, _ = under_sanitizer(tmp_path, monkeypatch, failed)
+    with pytest.raises(StepError, match="ended before its summary: =+ Error: Device not supp"):
+        list(steps.sanitizer(context))
+
+
+def test_program_that_is_not_built_names_the_step(tmp_path: Path) -> None:
+    context, _ = context_of(tmp_path)
+    with pytest.raises(LeftOut, match="nobody is not built: run the step `build`"):
+        steps._program("nobody")
+    assert context.models == ["bert"]
+
+
+def test_package_that_is_missing_leaves_the_step_out(tmp_path: Path) -> None:
+    told = "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu"
+    for step in (steps.ceiling, steps._serve("Offline", "engine")):
+        context, _ = context_of(tmp_path, Ran(LEFT_OUT_STATUS, f"{told}\n"))
+        with pytest.raises(LeftOut, match="install onnxruntime-gpu"):
+            list(step(context))
+
+
+def test_served_run_is_read_from_its_results(tmp_path: Path) -> None:
+    folder = tmp_path / "bert-offline-grpc"
+    folder.mkdir()
+    asked = []
+
+    def served(command: Sequence[str], limit_s: float) -> Ran:
+        asked.append(list(command))
+        (folder / "results.json").write_text(mlperf())
+        return Ran(0, "")
+
+    context = Context(H200, served, tmp_path, models=["bert"])
+    found = list(steps._serve("Offline", "grpc")(context))
+    assert found == [Row.single("served over gRPC, Offline", "bert", "samples/s", 1234.5)]
+    assert asked[0][1:4] == ["-m", "bench.gpu.served", "--model"]
+
+
+def test_results_of_an_earlier_run_are_not_those_of_one_that_left_none(tmp_path: Path) -> None:
+    folder = tmp_path / "bert-offline-grpc"
+    folder.mkdir()
+    (folder / "results.json").write_text(mlperf())
+    context, _ = context_of(tmp_path, Ran(0, ""))
+    with pytest.raises(StepError, match="left no results for bert"):
+        list(steps._serve("Offline", "grpc")(context))
+
+
+def test_program_that_hangs_is_ended_and_told() -> None:
+    script = "print('at work', flush=True)\nimport signal\nsignal.pause()"
+    with pytest.raises(StepError, match="was not through after 1 s: at work"):
+        run([sys.executable, "-c", script], 1.0)
+
+
+def test_program_that_is_not_there_is_told() -> None:
+    with pytest.raises(StepError, match="penstock-none cannot be run: No such file"):
+        run(["penstock-none"], 1.0)
