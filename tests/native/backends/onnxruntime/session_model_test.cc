@@ -104,6 +104,18 @@ TEST(SessionModelTest, Lanes_AreASessionEachOnAStreamOfItsOwn) {
   EXPECT_EQ(fake.log.live.load(), 3);
 }
 
+// One lane's arena cannot take what the next needs, nor all lanes together what the next model does.
+TEST(SessionModelTest, Arenas_OfAllLanesAreAShareOfWhatIsFree) {
+  FakeModels fake;
+  ASSERT_TRUE(fake.Load({{"lanes", "3"}}).ok());
+  EXPECT_EQ(fake.told_lanes, 3U);
+  ASSERT_TRUE(fake.Load().ok());
+  EXPECT_EQ(fake.told_lanes, 1U);
+  constexpr size_t kFree = size_t{80} << 30;
+  EXPECT_EQ(ArenaBytes(kFree, 1), size_t{60} << 30);
+  EXPECT_EQ(ArenaBytes(kFree, 3) * 3, ArenaBytes(kFree, 1));
+}
+
 TEST(SessionModelTest, OpenWidths_RunWithinTheirRangeAndNotBeyond) {
   FakeModels fake({.width = -1});
   auto model = fake.Load({{"shape:x", "1:4:8"}});
