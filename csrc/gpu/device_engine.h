@@ -20,6 +20,8 @@ struct DeviceTensor {
   std::string name;
   DataType dtype = DataType::kInvalid;
   size_t row_bytes = 0;  // of each row; where an engine leaves shapes open, at most
+  // An input that contexts read in the host's memory, from Enqueue on: no graph can be made of them.
+  bool stays_on_host = false;
 };
 
 // A batch of an engine that leaves shapes open: what its tensors are this time.
@@ -31,7 +33,8 @@ struct ShapedBatch {
   std::vector<size_t> output_bytes = {};
 };
 
-// Where the tensors of a context lie in device memory, in the engine's order; room for max_rows().
+// Where the tensors of a context lie, in the engine's order, with room for max_rows(): in device
+// memory, or in pinned memory what stays on the host.
 struct Bindings {
   std::vector<void*> inputs, outputs;
 };

@@ -130,6 +130,10 @@ Status Lane::AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets) {
   slot.device = DeviceMemory(env_.api, compute_.get(), data);
   slot.host_bindings = Bind(env_.engine, slot.pinned.data(), offsets);
   slot.bindings = Bind(env_.engine, data, offsets);
+  for (size_t i = 0; i < env_.engine.inputs().size(); ++i) {
+    if (!env_.engine.inputs()[i].stays_on_host) continue;
+    slot.bindings.inputs[i] = slot.host_bindings.inputs[i];
+  }
   for (OwnedEvent* event : {&slot.copied_in, &slot.computed, &slot.copied_out}) {
     PENSTOCK_ASSIGN_OR_RETURN(*event, MakeEvent());
   }
@@ -234,9 +238,13 @@ Status Lane::CheckShapes(const Work& work) const {
 Status Lane::CheckRoute(const Work& work) const {
   const auto& tensors = env_.engine.inputs();
   for (const InputSegment& segment : work.route->inputs) {
-    if (segment.tensor < tensors.size() && segment.from != nullptr) continue;
+    const bool is_there = segment.tensor < tensors.size() && segment.from != nullptr;
+    const bool is_near =
+        is_there && (segment.device == kHostMemory || !tensors[segment.tensor].stays_on_host);
+    if (is_near) continue;
     return Internal(StrCat(env_.engine.name(), ": a batch's bytes are for input ", segment.tensor,
-                           " of ", tensors.size(), ", or nowhere"));
+                           " of ", tensors.size(), ", or ",
+                           is_there ? "not in the host's memory, where it stays" : "nowhere"));
   }
   for (size_t i = 0; i < tensors.size(); ++i) {
     size_t routed_bytes = 0;
@@ -330,7 +338,8 @@ Status Lane::CopyIn(const Slot& slot, const Work& work) {
   if (work.route != nullptr) AddSources(slot, *work.route);
   for (size_t i = 0; i < inputs; ++i) {
     const size_t size_bytes = InputBytes(work, i);
-    if (size_bytes == 0 || (work.route != nullptr && filled_[i] > 0)) continue;
+    if (size_bytes == 0 || env_.engine.inputs()[i].stays_on_host) continue;
+    if (work.route != nullptr && filled_[i] > 0) continue;
     host_copies_.push_back({slot.bindings.inputs[i], slot.host_bindings.inputs[i], size_bytes});
   }
   return IssueCopies(CopyKind::kHostToDevice, copy_in_.get(), "copy the inputs");
@@ -343,7 +352,9 @@ void Lane::AddSources(const Slot& slot, const Route& route) {
     auto* begin = static_cast<uint8_t*>(slot.bindings.inputs[segment.tensor]);
     const Copy copy{begin + filled_[segment.tensor], segment.from, segment.size_bytes};
     filled_[segment.tensor] += segment.size_bytes;
-    if (segment.device == kHostMemory) {
+    if (env_.engine.inputs()[segment.tensor].stays_on_host) {
+      if (copy.to != copy.from) std::memcpy(copy.to, copy.from, copy.size_bytes);
+    } else if (segment.device == kHostMemory) {
       host_copies_.push_back(copy);
     } else {
       AddDeviceCopy(copy, env_.device, segment.device);

@@ -30,7 +30,7 @@ struct Slot {
   Buffer pinned;           // host memory: inputs, then outputs
   DeviceMemory device;     // the same on the device
   Bindings host_bindings;  // where the tensors lie in `pinned`
-  Bindings bindings;       // and in `device`
+  Bindings bindings;       // and where they are computed on: in `device`, or there too
   OwnedEvent copied_in, computed, copied_out;
   std::vector<std::shared_ptr<const void>> held;  // Route::held, while a batch is in flight
 };

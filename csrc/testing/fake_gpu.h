@@ -65,6 +65,7 @@ class FakeGpu final : public gpu::Api {
   int peer_copies() const;
   size_t live_objects() const;  // streams, events, graphs and blocks of memory not given back
   size_t live_bytes() const;    // of device memory, graphs included
+  bool IsOnDevice(const void* data) const;
 
   // A kernel. Enqueued, or captured where the stream is being captured.
   gpu::Error Launch(gpu::Stream stream, FakeWork work);

@@ -37,7 +37,7 @@ FakeGpuEngine::FakeGpuEngine(FakeGpu& gpu, const FakeGpuEngineOptions& options)
     : gpu_(gpu),
       options_(options),
       inputs_({{"x", DataType::kFp32, options.width * sizeof(float)},
-               {"b", DataType::kFp32, sizeof(float)}}),
+               {"b", DataType::kFp32, sizeof(float), options.has_host_input}}),
       outputs_({{"y", DataType::kFp32, options.width * sizeof(float)},
                 {"n", DataType::kUint32, sizeof(uint32_t)}}) {}
 

@@ -17,6 +17,7 @@ struct FakeGpuEngineOptions {
   uint32_t max_rows = 8;
   size_t width = 16;  // floats in a row of x and y; b is one float, n one uint32
   bool takes_any_rows = true;
+  bool has_host_input = false;        // b stays on the host
   size_t context_bytes = 0;           // what a context holds of the device's memory
   uint32_t synchronizes_at_rows = 0;  // it does then what cannot be captured; 0 = never
 };

@@ -77,6 +77,12 @@ std::optional<int> FakeGpu::HolderOf(const void* data, size_t size_bytes) const 
   return is_within ? std::optional<int>(block.device) : std::nullopt;
 }
 
+bool FakeGpu::IsOnDevice(const void* data) const {
+  MutexLock lock(mu_);
+  const std::optional<int> holder = HolderOf(data, 1);
+  return holder.has_value() && *holder != kHost;
+}
+
 bool FakeGpu::Overlaps(const void* data, size_t size_bytes) const {
   const auto begin = reinterpret_cast<uintptr_t>(data);
   return std::any_of(blocks_.begin(), blocks_.end(), [&](const auto& each) {

@@ -32,6 +32,7 @@ SessionSignature MakeSignature(const FakeSessionOptions& options) {
                             {"n", DataType::kUint32, {rows}}};
   made.output_plans = {{{DimOf(rows, 0, 0), DimOf(options.width, 0, 1)}, true},
                        {{DimOf(rows, 1, 0)}, !options.has_unknown_output}};
+  made.on_host = {false, options.host_input == HostInput::kTold};
   return made;
 }
 
@@ -52,30 +53,66 @@ struct Bound {
   Shape shape;
 };
 
+using Values = std::shared_ptr<const std::vector<float>>;
+
 class FakeBinding final : public SessionBinding {
  public:
-  FakeBinding(FakeGpu& gpu, FakeSessionLog& log, gpu::Stream stream, std::atomic<int>& running)
-      : gpu_(gpu), log_(log), stream_(stream), running_(running) {}
+  FakeBinding(FakeGpu& gpu, FakeSessionLog& log, gpu::Stream stream, std::atomic<int>& running,
+              bool has_host_input)
+      : gpu_(gpu), log_(log), stream_(stream), running_(running), has_host_input_(has_host_input) {}
 
-  Status BindInput(size_t input, void* data, const Shape& shape) override {
-    ++log_.binds;
-    inputs_.at(input) = {data, shape};
-    return Status::Ok();
-  }
+  Status BindInput(size_t input, void* data, const Shape& shape) override;
   Status BindOutput(size_t output, void* data, const Shape& shape) override {
-    ++log_.binds;
+    ++log_.output_binds;
     outputs_.at(output) = {data, shape};
     return Status::Ok();
   }
   Status Run() override;
 
  private:
+  static Values Read(const Bound& bound) {
+    const auto* begin = static_cast<const float*>(bound.data);
+    return std::make_shared<std::vector<float>>(begin, begin + bound.shape[0]);
+  }
+  FakeWork MakeWork() const;
+
   FakeGpu& gpu_;
   FakeSessionLog& log_;
   const gpu::Stream stream_;
   std::atomic<int>& running_;
+  const bool has_host_input_;
   std::array<Bound, 2> inputs_, outputs_;
+  Values copied_;  // when it was bound; null: it is read where it lies
 };
+
+Status FakeBinding::BindInput(size_t input, void* data, const Shape& shape) {
+  ++log_.input_binds;
+  inputs_.at(input) = {data, shape};
+  if (input != 1 || !has_host_input_) return Status::Ok();
+  copied_ = nullptr;
+  if (!gpu_.IsOnDevice(data)) return Status::Ok();
+  ++log_.host_copies;
+  const Error error = gpu_.SynchronizeStream(stream_);
+  if (error != Error::kSuccess) return Internal("what was bound cannot be copied");
+  copied_ = Read(inputs_[1]);
+  return Status::Ok();
+}
+
+FakeWork FakeBinding::MakeWork() const {
+  const Shape& x = inputs_[0].shape;
+  RowWork work{static_cast<size_t>(x[0]), static_cast<size_t>(x[1])};
+  work.x = static_cast<const float*>(inputs_[0].data);
+  work.b = static_cast<const float*>(inputs_[1].data);
+  work.y = static_cast<float*>(outputs_[0].data);
+  work.n = static_cast<uint32_t*>(outputs_[1].data);
+  if (!has_host_input_) return MakeRowWork(work);
+  const Values values = copied_ != nullptr ? copied_ : Read(inputs_[1]);
+  work.b = values->data();
+  FakeWork made = MakeRowWork(work);
+  made.reads.pop_back();  // b is nothing of the device's
+  made.run = [values, run = std::move(made.run)] { return run(); };
+  return made;
+}
 
 Status FakeBinding::Run() {
   const RunGuard guard(running_);
@@ -87,12 +124,7 @@ Status FakeBinding::Run() {
   const bool fits = x.rank() == 2 && inputs_[1].shape == Shape{x[0], 1} && outputs_[0].shape == x &&
                     outputs_[1].shape == Shape{x[0]};
   if (!fits) return InvalidArgument("what is bound does not fit the model");
-  RowWork work{static_cast<size_t>(x[0]), static_cast<size_t>(x[1])};
-  work.x = static_cast<const float*>(inputs_[0].data);
-  work.b = static_cast<const float*>(inputs_[1].data);
-  work.y = static_cast<float*>(outputs_[0].data);
-  work.n = static_cast<uint32_t*>(outputs_[1].data);
-  const Error error = gpu_.Launch(stream_, MakeRowWork(work));
+  const Error error = gpu_.Launch(stream_, MakeWork());
   if (error == Error::kSuccess) return Status::Ok();
   return Internal(StrCat("the session's kernel failed: ", gpu_.ErrorName(error)));
 }
@@ -101,7 +133,11 @@ class FakeSession final : public DeviceSession {
  public:
   FakeSession(FakeGpu& gpu, FakeSessionLog& log, const FakeSessionOptions& options,
               gpu::Stream stream)
-      : gpu_(gpu), log_(log), stream_(stream), signature_(MakeSignature(options)) {
+      : gpu_(gpu),
+        log_(log),
+        stream_(stream),
+        signature_(MakeSignature(options)),
+        has_host_input_(options.host_input != HostInput::kNone) {
     ++log_.live;
   }
   ~FakeSession() override { --log_.live; }
@@ -109,7 +145,7 @@ class FakeSession final : public DeviceSession {
   const SessionSignature& signature() const override { return signature_; }
   Result<std::unique_ptr<SessionBinding>> Bind() override {
     return std::unique_ptr<SessionBinding>(
-        std::make_unique<FakeBinding>(gpu_, log_, stream_, running_));
+        std::make_unique<FakeBinding>(gpu_, log_, stream_, running_, has_host_input_));
   }
 
  private:
@@ -117,6 +153,7 @@ class FakeSession final : public DeviceSession {
   FakeSessionLog& log_;
   const gpu::Stream stream_;
   const SessionSignature signature_;
+  const bool has_host_input_;
   std::atomic<int> running_{0};
 };
 

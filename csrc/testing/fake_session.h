@@ -14,11 +14,17 @@
 
 namespace penstock {
 
+// Whether b is read by the host, as what the engine's CPU kernels take: what is bound of it in device
+// memory is copied then and there, what is bound in the host's is read by each run. And whether the
+// signature says so.
+enum class HostInput { kNone, kTold, kUntold };
+
 struct FakeSessionOptions {
   int64_t width = 4;                         // floats in a row of x and y; -1 = open
   int64_t rows = -1;                         // fixed where it is positive
   bool has_unknown_output = false;           // n's shape does not follow from the inputs'
   std::vector<TensorSpec> more_inputs = {};  // besides x and b
+  HostInput host_input = HostInput::kNone;
 };
 
 // What sessions did, and what they are told to do; outlives them.
@@ -29,7 +35,8 @@ struct FakeSessionLog {
 
   std::atomic<int> runs_to_failure{0}, opens_to_failure{0};
   std::atomic<int> opened{0}, live{0};
-  std::atomic<int> binds{0};  // of tensors
+  std::atomic<int> input_binds{0}, output_binds{0};
+  std::atomic<int> host_copies{0};  // of what was bound, from device memory
 };
 
 // Threading: thread-compatible.

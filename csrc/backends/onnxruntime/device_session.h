@@ -24,7 +24,10 @@ class SessionBinding {
  public:
   virtual ~SessionBinding() = default;
 
-  // In the order of the session's signature. What is bound stays until it is bound anew.
+  // In the order of the session's signature. An input that the signature has on the host is given in
+  // the host's memory, which stays as it is until the run is over on the stream; it must be bound for
+  // each run: what the engine does not compute where it lies it copies when it is bound, not when it
+  // runs. An output stays bound.
   virtual Status BindInput(size_t input, void* data, const Shape& shape) = 0;
   virtual Status BindOutput(size_t output, void* data, const Shape& shape) = 0;
   // Enqueues a run on the session's stream. Not OK: part of it may have been enqueued.

@@ -66,7 +66,8 @@ Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& option
   PENSTOCK_ASSIGN_OR_RETURN(GpuModels * models, Models(label));
   return models->Load(
       options, gpu,
-      [&](const tensorrt::DeviceTable::Found& found) -> Result<std::unique_ptr<SessionOpener>> {
+      [&](const tensorrt::DeviceTable::Found& found,
+          size_t lanes) -> Result<std::unique_ptr<SessionOpener>> {
         OrtSessionOptions session{options, settings, gpu, facts};
         if (gpu.keeps_engines) {
           PENSTOCK_ASSIGN_OR_RETURN(
@@ -75,10 +76,11 @@ Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& option
           PENSTOCK_ASSIGN_OR_RETURN(session.engine_directory,
                                     EngineDirectory(options_.engine_cache, label, key));
         }
+        size_t free_bytes = 0;
         size_t total_bytes = 0;
         PENSTOCK_RETURN_IF_ERROR(found.device->health().Check(
-            found.device->api().MemoryInfo(&session.memory_limit_bytes, &total_bytes),
-            "ask for free memory"));
+            found.device->api().MemoryInfo(&free_bytes, &total_bytes), "ask for free memory"));
+        session.memory_limit_bytes = ArenaBytes(free_bytes, lanes);
         return std::unique_ptr<SessionOpener>(
             std::make_unique<OrtSessionOpener>(library_, std::move(session)));
       });

@@ -39,7 +39,7 @@ Result<std::unique_ptr<BackendModel>> GpuModels::Load(const LoadOptions& options
   return tensorrt::PlanModel::Load(
       devices_, label, *plan_settings,
       [&](const tensorrt::DeviceTable::Found& found) -> Result<std::unique_ptr<tensorrt::Plan>> {
-        PENSTOCK_ASSIGN_OR_RETURN(auto opener, make_opener(found));
+        PENSTOCK_ASSIGN_OR_RETURN(auto opener, make_opener(found, plan_settings->lanes));
         return SessionPlan::Create(found, std::move(opener), plan);
       });
 }

@@ -19,8 +19,8 @@ constexpr uint32_t kMostRows = 1 << 20;
 constexpr int64_t kMostElements = int64_t{1} << 40;
 
 // What a value may be. kFlag: 0, 1, true, false; the engine's CUDA provider wants numbers, its
-// TensorRT provider words.
-enum class Form { kFlag, kWordFlag, kNumber, kChoice, kPrecision };
+// TensorRT provider words. kSameStream: 1 or true.
+enum class Form { kFlag, kSameStream, kWordFlag, kNumber, kChoice, kPrecision };
 
 struct Option {
   std::string_view name;
@@ -34,7 +34,7 @@ constexpr std::array<Option, 10> kCudaOptions = {{
     {"arena_extend_strategy", Form::kChoice, "", {"kNextPowerOfTwo", "kSameAsRequested"}},
     {"cudnn_conv_algo_search", Form::kChoice, "", {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}},
     {"gpu_mem_limit", Form::kNumber, ""},
-    {"do_copy_in_default_stream", Form::kFlag, ""},
+    {"do_copy_in_default_stream", Form::kSameStream, ""},
     {"cudnn_conv_use_max_workspace", Form::kFlag, ""},
     {"cudnn_conv1d_pad_to_nc1d", Form::kFlag, ""},
     {"enable_skip_layer_norm_strict_mode", Form::kFlag, ""},
@@ -113,6 +113,15 @@ Result<std::string> ReadFlag(std::string_view name, const std::string& value, bo
   return std::string(is_on ? "1" : "0");
 }
 
+// On streams of their own the engine's copies race with what it computes: its documentation warns of
+// it (its issue 4829), and its arena gives memory out again by the order of one stream.
+Result<std::string> ReadSameStream(std::string_view name, const std::string& value) {
+  PENSTOCK_ASSIGN_OR_RETURN(std::string flag, ReadFlag(name, value, /*as_word=*/false));
+  if (flag == "1") return flag;
+  return Bad(name, value,
+             "1: with 0 the engine's copies race with what it computes, and answers may be wrong");
+}
+
 Result<std::string> ReadChoice(const Option& option, std::string_view name,
                                const std::string& value) {
   std::string known;
@@ -141,6 +150,7 @@ Status ReadOption(const Option& option, std::string_view name, const std::string
   Result<std::string> read = value;
   if (option.form == Form::kChoice) read = ReadChoice(option, name, value);
   if (option.form == Form::kFlag) read = ReadFlag(name, value, /*as_word=*/false);
+  if (option.form == Form::kSameStream) read = ReadSameStream(name, value);
   if (option.form == Form::kWordFlag) read = ReadFlag(name, value, /*as_word=*/true);
   if (option.form == Form::kNumber && !ToNumber<uint64_t>(value))
     read = Bad(name, value, "a number");

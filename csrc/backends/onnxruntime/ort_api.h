@@ -17,6 +17,8 @@ namespace penstock::ort {
 
 // ORT_API_VERSION 18, i.e. ONNX Runtime 1.18: AddExternalInitializersFromFilesInMemory.
 inline constexpr uint32_t kApiVersion = 18;
+// What GPUs need besides, of ONNX Runtime 1.23: PENSTOCK_ORT_GPU_ENTRIES.
+inline constexpr uint32_t kGpuApiVersion = 23;
 
 // The engine's opaque objects.
 struct Allocator;
@@ -127,6 +129,7 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(CreateMemoryInfo, 68, ErrorStatus*, const char*, AllocatorType, int, MemoryType,          \
         MemoryInfo**)                                                                             \
   ENTRY(CreateCpuMemoryInfo, 69, ErrorStatus*, AllocatorType, MemoryType, MemoryInfo**)           \
+  ENTRY(MemoryInfoGetName, 71, ErrorStatus*, const MemoryInfo*, const char**)                     \
   ENTRY(AllocatorFree, 76, ErrorStatus*, Allocator*, void*)                                       \
   ENTRY(GetAllocatorWithDefaultOptions, 78, ErrorStatus*, Allocator**)                            \
   ENTRY(ReleaseEnv, 92, void, Env*)                                                               \
@@ -173,12 +176,15 @@ using LogFunction = void (*)(void* context, LogSeverity severity, const char* ca
   ENTRY(UpdateCUDAProviderOptionsWithValue, 263, ErrorStatus*, CudaOptions*, const char*, void*)  \
   ENTRY(AddExternalInitializersFromFilesInMemory, 279, ErrorStatus*, SessionOptions*,             \
         const char* const*, char* const*, const size_t*, size_t)
+
+#define PENSTOCK_ORT_GPU_ENTRIES(ENTRY)                                                           \
+  ENTRY(SessionGetMemoryInfoForInputs, 380, ErrorStatus*, const Session*, const MemoryInfo**, size_t)
 // clang-format on
 
 // Where each entry stands in the engine's table.
 enum class Slot : size_t {
 #define PENSTOCK_ORT_SLOT(name, slot, ...) k##name = slot,
-  PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_SLOT)
+  PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_SLOT) PENSTOCK_ORT_GPU_ENTRIES(PENSTOCK_ORT_SLOT)
 #undef PENSTOCK_ORT_SLOT
 };
 
@@ -190,13 +196,20 @@ struct Api {
 #define PENSTOCK_ORT_FILL(name, slot, ...) \
   name = reinterpret_cast<decltype(name)>(const_cast<void*>(table[slot]));
     PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_FILL)
-#undef PENSTOCK_ORT_FILL
   }
 
 #define PENSTOCK_ORT_MEMBER(name, slot, result, ...) result (*name)(__VA_ARGS__) noexcept = nullptr;
   PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_MEMBER)
-#undef PENSTOCK_ORT_MEMBER
 };
+
+// The same for what GPUs need besides. REQUIRES: the table is of version kGpuApiVersion.
+struct GpuApi {
+  explicit GpuApi(Api::Table table){PENSTOCK_ORT_GPU_ENTRIES(PENSTOCK_ORT_FILL)}
+
+  PENSTOCK_ORT_GPU_ENTRIES(PENSTOCK_ORT_MEMBER)
+};
+#undef PENSTOCK_ORT_FILL
+#undef PENSTOCK_ORT_MEMBER
 
 // The library's only symbol, `OrtGetApiBase`, returns one of these.
 struct ApiBase {

@@ -20,6 +20,9 @@ constexpr const char* kHowToGet =
     "with "
     "CUDA's toolkit, TensorRT's with its own packages";
 
+// What the engine calls the host's memory.
+constexpr std::string_view kHostMemory = "Cpu";
+
 // What of a list of pairs the C interface wants.
 struct KeyValues {
   explicit KeyValues(const std::map<std::string, std::string>& values) {
@@ -65,15 +68,16 @@ class OrtBinding final : public SessionBinding {
   }
 
   Status BindInput(size_t input, void* data, const Shape& shape) override {
-    return Bind(signature_.signature.inputs[input], data, shape, api_.BindInput);
+    const MemoryInfo* memory = signature_.IsOnHost(input) ? library_.cpu_memory() : memory_;
+    return Bind(signature_.signature.inputs[input], memory, data, shape, api_.BindInput);
   }
   Status BindOutput(size_t output, void* data, const Shape& shape) override {
-    return Bind(signature_.signature.outputs[output], data, shape, api_.BindOutput);
+    return Bind(signature_.signature.outputs[output], memory_, data, shape, api_.BindOutput);
   }
   Status Run() override;
 
  private:
-  Status Bind(const TensorSpec& spec, void* data, const Shape& shape,
+  Status Bind(const TensorSpec& spec, const MemoryInfo* memory, void* data, const Shape& shape,
               decltype(Api::BindInput) bind);
 
   const OrtLibrary& library_;
@@ -87,8 +91,8 @@ class OrtBinding final : public SessionBinding {
 };
 
 // The binding keeps the value's tensor, which borrows the memory.
-Status OrtBinding::Bind(const TensorSpec& spec, void* data, const Shape& shape,
-                        decltype(Api::BindInput) bind) {
+Status OrtBinding::Bind(const TensorSpec& spec, const MemoryInfo* memory, void* data,
+                        const Shape& shape, decltype(Api::BindInput) bind) {
   const std::string what = StrCat(label_, ": '", spec.name, "'");
   const auto count = shape.NumElements();
   size_t size_bytes = 0;
@@ -98,7 +102,7 @@ Status OrtBinding::Bind(const TensorSpec& spec, void* data, const Shape& shape,
   }
   Value* raw = nullptr;
   PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
-      api_.CreateTensorWithDataAsOrtValue(memory_, data, size_bytes, shape.begin(), shape.rank(),
+      api_.CreateTensorWithDataAsOrtValue(memory, data, size_bytes, shape.begin(), shape.rank(),
                                           ToElementType(spec.dtype), &raw),
       what));
   const Owned<Value> value(raw, api_.ReleaseValue);
@@ -164,6 +168,7 @@ Status OrtDeviceSession::Prepare(const ModelFileFacts& facts, int device) {
   memory_.reset(memory);
   PENSTOCK_ASSIGN_OR_RETURN(signature_,
                             ReadSessionSignature(library_, session_.get(), facts, label_));
+  PENSTOCK_ASSIGN_OR_RETURN(signature_.on_host, ReadHostInputs(library_, session_.get(), label_));
   return Status::Ok();
 }
 
@@ -247,6 +252,25 @@ std::string WithoutDirectories(const std::string& message) {
   return kept;
 }
 
+Result<std::vector<bool>> ReadHostInputs(const OrtLibrary& library, const Session* session,
+                                         const std::string& label) {
+  PENSTOCK_ASSIGN_OR_RETURN(const GpuApi gpu, library.gpu_api());
+  size_t count = 0;  // without those that have a default, which are the signature's last
+  PENSTOCK_RETURN_IF_ERROR(
+      library.ToStatus(library.api().SessionGetInputCount(session, &count), label));
+  std::vector<const MemoryInfo*> memories(count);
+  PENSTOCK_RETURN_IF_ERROR(
+      library.ToStatus(gpu.SessionGetMemoryInfoForInputs(session, memories.data(), count), label));
+  std::vector<bool> on_host;
+  for (const MemoryInfo* memory : memories) {
+    const char* name = nullptr;
+    PENSTOCK_RETURN_IF_ERROR(
+        library.ToStatus(library.api().MemoryInfoGetName(memory, &name), label));
+    on_host.push_back(name == kHostMemory);
+  }
+  return on_host;
+}
+
 Status CheckProviders(const OrtLibrary& library, const std::string& label,
                       const GpuSettings& settings) {
   PENSTOCK_ASSIGN_OR_RETURN(const auto found, AvailableProviders(library));
@@ -260,7 +284,9 @@ Status CheckProviders(const OrtLibrary& library, const std::string& label,
         ": install the package onnxruntime-gpu in place of onnxruntime, or name its library by "
         "--backend-config onnxruntime,library=PATH; KIND_CPU runs as it is"));
   }
-  return Status::Ok();
+  const auto gpu = library.gpu_api();
+  return gpu.ok() ? Status::Ok()
+                  : Status(gpu.status().code(), StrCat(label, ": ", gpu.status().message()));
 }
 
 std::map<std::string, std::string> ProviderValues(const ProviderSettings& provider,

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "backends/backend.h"
 #include "backends/onnxruntime/device_session.h"
@@ -19,8 +20,13 @@
 
 namespace penstock::ort {
 
+// By input of the session that has no default: whether the engine reads it in the host's memory, as
+// what its CPU kernels take and shapes that its GPU kernels look at.
+Result<std::vector<bool>> ReadHostInputs(const OrtLibrary& library, const Session* session,
+                                         const std::string& label);
+
 // FAILED_PRECONDITION where the library has not all of the providers: what was asked for, what it
-// has, and how to get them.
+// has, and how to get them; or where it is too old for GPUs.
 Status CheckProviders(const OrtLibrary& library, const std::string& label,
                       const GpuSettings& settings);
 

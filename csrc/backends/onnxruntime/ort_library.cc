@@ -74,7 +74,13 @@ Result<std::string> Resolve(const std::string& library) {
   return library;
 }
 
-Result<std::pair<Api, std::string>> OpenTable(const std::string& path) {
+Status TooOld(const ApiBase& base, uint32_t version, std::string_view what_for) {
+  return FailedPrecondition(StrCat("ONNX Runtime ", base.GetVersionString(),
+                                   " does not offer version ", version, " of its C interface: 1.",
+                                   version, " or later is needed", what_for));
+}
+
+Result<std::pair<const ApiBase*, Api>> OpenBase(const std::string& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc keeps the text per thread
@@ -85,17 +91,18 @@ Result<std::pair<Api, std::string>> OpenTable(const std::string& path) {
     return FailedPrecondition("ONNX Runtime: the library configured for it has no OrtGetApiBase");
   }
   const ApiBase* base = get_base();
-  const std::string version = base->GetVersionString();
   Api::Table table = base->GetApi(kApiVersion);
-  if (table == nullptr) {
-    return FailedPrecondition(StrCat("ONNX Runtime ", version, " does not offer version ",
-                                     kApiVersion, " of its C interface: 1.", kApiVersion,
-                                     " or later is needed"));
-  }
-  return std::pair(Api(table), version);
+  if (table == nullptr) return TooOld(*base, kApiVersion, "");
+  return std::pair(base, Api(table));
 }
 
 }  // namespace
+
+Result<GpuApi> ReadGpuApi(const ApiBase& base) {
+  Api::Table table = base.GetApi(kGpuApiVersion);
+  if (table == nullptr) return TooOld(base, kGpuApiVersion, " for KIND_GPU");
+  return GpuApi(table);
+}
 
 Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
   static Mutex mu;
@@ -117,8 +124,9 @@ Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
 }
 
 Result<OrtLibrary*> OrtLibrary::OpenOnce(const std::string& path, int shared_threads) {
-  PENSTOCK_ASSIGN_OR_RETURN(auto table, OpenTable(path));
-  std::unique_ptr<OrtLibrary> library(new OrtLibrary(table.first, std::move(table.second)));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto opened, OpenBase(path));
+  std::unique_ptr<OrtLibrary> library(
+      new OrtLibrary(opened.first, opened.second, opened.first->GetVersionString()));
   PENSTOCK_RETURN_IF_ERROR(library->Start(shared_threads));
   return library.release();
 }

@@ -10,6 +10,9 @@
 
 namespace penstock::ort {
 
+// OrtLibrary::gpu_api.
+Result<GpuApi> ReadGpuApi(const ApiBase& base);
+
 // One per process, since the engine keeps one environment per process: a log sink and the thread
 // pool that every model without a pool of its own shares.
 //
@@ -29,6 +32,8 @@ class OrtLibrary {
   static Result<const OrtLibrary*> Open(const Options& options);
 
   const Api& api() const { return api_; }
+  // FAILED_PRECONDITION where the engine is older than kGpuApiVersion.
+  Result<GpuApi> gpu_api() const { return ReadGpuApi(*base_); }
   const std::string& version() const { return version_; }
   Env* env() const { return env_; }
   Allocator* allocator() const { return allocator_; }
@@ -41,11 +46,13 @@ class OrtLibrary {
   Status ToStatus(ErrorStatus* error, std::string_view what) const;
 
  private:
-  OrtLibrary(Api api, std::string version) : api_(api), version_(std::move(version)) {}
+  OrtLibrary(const ApiBase* base, Api api, std::string version)
+      : base_(base), api_(api), version_(std::move(version)) {}
   static Result<OrtLibrary*> OpenOnce(const std::string& path, int shared_threads);
   Status Start(int shared_threads);
 
   // Constant after Open.
+  const ApiBase* base_;
   Api api_;
   std::string version_;
   Env* env_ = nullptr;

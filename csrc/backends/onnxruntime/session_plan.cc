@@ -23,27 +23,27 @@ class SessionContext final : public tensorrt::PlanContext {
 
   Status SetAddress(size_t tensor, void* data) override {
     addresses_.at(tensor) = data;
-    is_bound_ = false;
+    has_outputs_bound_ = false;
     return Status::Ok();
   }
   Status SetInputShape(size_t tensor, const Shape& shape) override {
     Shape& set = shapes_.at(plan_.places_.at(tensor));
     if (set == shape) return Status::Ok();
     set = shape;
-    is_bound_ = false;
+    has_outputs_bound_ = false;
     return Status::Ok();
   }
   Result<Shape> OutputShape(size_t tensor) override;
   Status Enqueue(gpu::Stream stream) override;
 
  private:
-  Status BindAll();
+  Status Bind();
 
   const SessionPlan& plan_;
   const std::unique_ptr<SessionBinding> binding_;  // null: it does not run
   std::vector<void*> addresses_;
   std::vector<Shape> shapes_;  // in the order of the signature's inputs
-  bool is_bound_ = false;
+  bool has_outputs_bound_ = false;
 };
 
 Result<Shape> SessionContext::OutputShape(size_t tensor) {
@@ -64,7 +64,7 @@ Result<Shape> SessionContext::OutputShape(size_t tensor) {
   return shape;
 }
 
-Status SessionContext::BindAll() {
+Status SessionContext::Bind() {
   for (size_t i = 0; i < addresses_.size(); ++i) {
     const PlanTensor& tensor = plan_.tensors_[i];
     if (addresses_[i] == nullptr) {
@@ -75,6 +75,7 @@ Status SessionContext::BindAll() {
       PENSTOCK_RETURN_IF_ERROR(binding_->BindInput(place, addresses_[i], shapes_.at(place)));
       continue;
     }
+    if (has_outputs_bound_) continue;
     PENSTOCK_ASSIGN_OR_RETURN(const Shape shape, OutputShape(i));
     PENSTOCK_RETURN_IF_ERROR(binding_->BindOutput(place, addresses_[i], shape));
   }
@@ -85,8 +86,8 @@ Status SessionContext::Enqueue(gpu::Stream) {
   if (binding_ == nullptr) {
     return Internal(StrCat(plan_.options_.label, ": no session computes on this stream"));
   }
-  if (!is_bound_) PENSTOCK_RETURN_IF_ERROR(BindAll());
-  is_bound_ = true;
+  PENSTOCK_RETURN_IF_ERROR(Bind());
+  has_outputs_bound_ = true;
   return binding_->Run();
 }
 
@@ -140,6 +141,7 @@ Status SessionPlan::AddInput(size_t input, const ProfileRange& range) {
                       .dtype = spec.dtype,
                       .is_input = true,
                       .dims = spec.dims,
+                      .stays_on_host = signature_.IsOnHost(input),
                       .profiles = {range}});
   places_.push_back(input);
   return Status::Ok();

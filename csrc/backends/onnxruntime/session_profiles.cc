@@ -9,12 +9,13 @@ namespace {
 
 using tensorrt::ProfileRange;
 
-// "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them.
+// "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them. It takes none for an input of
+// rank 0, not even an empty one, and needs none: nothing of it is open.
 std::string ProfileText(const ModelSignature& signature, const std::vector<ProfileRange>& ranges,
                         Shape ProfileRange::*which) {
   std::string text;
   for (size_t i = 0; i < ranges.size(); ++i) {
-    if (signature.inputs[i].is_optional) continue;
+    if (signature.inputs[i].is_optional || signature.inputs[i].dims.empty()) continue;
     text += StrCat(text.empty() ? "" : ",", signature.inputs[i].name, ":");
     const Shape& shape = ranges[i].*which;
     for (size_t axis = 0; axis < shape.rank(); ++axis) {

@@ -30,6 +30,10 @@ struct OutputPlan {
 struct SessionSignature {
   ModelSignature signature;
   std::vector<OutputPlan> output_plans;  // in the signature's order
+  // Of a session on a GPU, by input: the engine reads it in the host's memory. Empty: none.
+  std::vector<bool> on_host = {};
+
+  bool IsOnHost(size_t input) const { return input < on_host.size() && on_host[input]; }
 };
 
 }  // namespace penstock::ort

@@ -35,6 +35,7 @@ struct PlanTensor {
   Shape dims;                               // -1: open
   bool is_shape = false;                    // its values say what shapes others have
   bool is_on_host = false;                  // the plan wants it in the host's memory
+  bool stays_on_host = false;               // as gpu::DeviceTensor's
   bool is_linear = true;                    // row-major; else a layout of TensorRT's own
   std::vector<ProfileRange> profiles = {};  // inputs: by profile
 };

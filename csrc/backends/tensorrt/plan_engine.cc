@@ -130,8 +130,11 @@ PlanEngine::PlanEngine(gpu::Api& api, gpu::DeviceHealth& health, std::string lab
       label_(std::move(label)),
       plan_(std::move(plan)),
       layout_(std::move(layout)) {
-  for (const TensorSpec& spec : layout_.signature().inputs)
-    inputs_.push_back({spec.name, spec.dtype});
+  for (const size_t input : layout_.inputs()) {
+    const PlanTensor& tensor = plan_->tensors()[input];
+    inputs_.push_back({tensor.name, tensor.dtype, 0, tensor.stays_on_host});
+    has_host_inputs_ = has_host_inputs_ || tensor.stays_on_host;
+  }
   for (const TensorSpec& spec : layout_.signature().outputs) {
     outputs_.push_back({spec.name, spec.dtype});
   }

@@ -49,7 +49,8 @@ class PlanEngine final : public gpu::DeviceEngine {
   const std::vector<gpu::DeviceTensor>& outputs() const override { return outputs_; }
   uint32_t max_rows() const override { return layout_.max_rows(); }
   bool takes_any_rows() const override { return layout_.takes_any_rows(); }
-  bool can_be_captured() const { return plan_->can_be_captured(); }
+  bool can_be_captured() const { return plan_->can_be_captured() && !has_host_inputs_; }
+  bool has_host_inputs() const { return has_host_inputs_; }
   std::string_view plan_engine() const { return plan_->engine(); }
   Result<gpu::Stream> ComputeStream() override;
   // A context for `rows` == max_rows() has every profile, any other the one for its rows.
@@ -83,6 +84,7 @@ class PlanEngine final : public gpu::DeviceEngine {
   const PlanLayout layout_;
   std::vector<gpu::DeviceTensor> inputs_, outputs_;
   size_t scratch_bytes_ = 0;
+  bool has_host_inputs_ = false;
 
   Mutex mu_;
   // Guarded by mu_. Contexts own it.

@@ -112,7 +112,8 @@ class PlanInstance final : public BackendInstance {
   }
   // Memory on this GPU, on others whose memory this process has, and on those that this one sees.
   bool Reaches(const ExportedMemory& memory) override {
-    return is_available() && replica_.device().imports().Find(memory).data != nullptr;
+    return is_available() && !replica_.engine().has_host_inputs() &&
+           replica_.device().imports().Find(memory).data != nullptr;
   }
   Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                       const BatchParts& parts, std::vector<BatchOutput>* outputs) override;

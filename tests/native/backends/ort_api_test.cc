@@ -13,6 +13,7 @@
 #include <string>
 
 #include "backend_under_test.h"
+#include "backends/onnxruntime/ort_device_session.h"
 #include "backends/onnxruntime/ort_library.h"
 #include "onnx_writer.h"
 
@@ -21,6 +22,7 @@
 #define PENSTOCK_ORT_COMPARE(name, slot, ...) \
   static_assert(offsetof(::OrtApi, name) == (slot) * sizeof(void*), "index of " #name);
 PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_COMPARE)
+PENSTOCK_ORT_GPU_ENTRIES(PENSTOCK_ORT_COMPARE)
 static_assert(sizeof(::OrtApiBase) == sizeof(penstock::ort::ApiBase));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 == 16 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL == 9);
@@ -228,9 +230,24 @@ class OrtApiTest : public testing::Test {
     OK(BindInput, binding, "s", values[2]);
     OK(BindOutput, binding, "y", values[1]);
     OK(RunWithBinding, session_, nullptr, binding);
-    CALL(ReleaseIoBinding, binding);
     EXPECT_EQ(std::vector<float>(y, y + 4), (std::vector<float>{11, 22, 31, 42}));
+    // What is bound in the memory where the engine wants it is read there by each run, and an output
+    // stays bound.
+    x[0] = 5;
+    OK(RunWithBinding, session_, nullptr, binding);
+    EXPECT_EQ(std::vector<float>(y, y + 4), (std::vector<float>{6, 22, 31, 42}));
+    CALL(ReleaseIoBinding, binding);
     for (Value* value : values) CALL(ReleaseValue, value);
+  }
+
+  // On a CPU all inputs are in its memory; the one that has a default is none of them.
+  void AskWhereInputsAre() {
+    const auto on_host = ReadHostInputs(Library(), session_, "m");
+    ASSERT_TRUE(on_host.ok()) << on_host.status().ToString();
+    EXPECT_EQ(*on_host, (std::vector<bool>{true, true}));
+    const char* name = nullptr;
+    OK(MemoryInfoGetName, memory_, &name);
+    EXPECT_STREQ(name, "Cpu");
   }
 
   // What is on a GPU is not there; the entries are, and each says so of its own provider.
@@ -309,6 +326,7 @@ TEST_F(OrtApiTest, EveryEntry_DoesWhatItsNameSays) {
   ASSERT_NO_FATAL_FAILURE(ReadTypes());
   ASSERT_NO_FATAL_FAILURE(RunModel());
   ASSERT_NO_FATAL_FAILURE(RunBound());
+  ASSERT_NO_FATAL_FAILURE(AskWhereInputsAre());
   ASSERT_NO_FATAL_FAILURE(AskForGpus());
   ASSERT_NO_FATAL_FAILURE(FailToOpen());
   ASSERT_NO_FATAL_FAILURE(ReleaseAll());
@@ -325,7 +343,18 @@ TEST_F(OrtApiTest, NoTwoEntries_ShareAnIndex) {
   slots.insert(slot);                       \
   ++entries;
   PENSTOCK_ORT_ENTRIES(PENSTOCK_ORT_COUNT)
+  PENSTOCK_ORT_GPU_ENTRIES(PENSTOCK_ORT_COUNT)
   EXPECT_EQ(slots.size(), entries);
+}
+
+TEST(OrtLibraryTest, EngineThatDoesNotSayWhereInputsAre_RunsNoGpus) {
+  const ApiBase old{[](uint32_t) noexcept -> Api::Table { return nullptr; },
+                    []() noexcept { return "1.22.1"; }};
+  const auto api = ReadGpuApi(old);
+  EXPECT_EQ(api.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(api.status().ToString(),
+              testing::HasSubstr("ONNX Runtime 1.22.1 does not offer version 23 of its C "
+                                 "interface: 1.23 or later is needed for KIND_GPU"));
 }
 
 TEST(OrtLibraryTest, SecondOpen_GivesTheSameLibrary) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,6 +42,10 @@ struct Copies {
 
 class LaneRouteTest : public ::testing::Test {
  protected:
+  explicit LaneRouteTest(const FakeGpuEngineOptions& engine = {},
+                         const LaneGroupOptions& options = kOneSlot)
+      : device_({.devices = 2}, engine), group_(device_.Load(options)) {}
+
   // How a batch of 8 rows ends.
   Status Run(uint32_t rows, Route route) {
     Status ended;
@@ -70,10 +75,47 @@ class LaneRouteTest : public ::testing::Test {
     return copies.Take();
   }
 
-  FakeDevice device_{{.devices = 2}};
+  FakeDevice device_;
   Ledger ledger_{device_};
-  Result<std::unique_ptr<LaneGroup>> group_ = device_.Load(kOneSlot);
+  Result<std::unique_ptr<LaneGroup>> group_;
 };
+
+class LaneHostInputTest : public LaneRouteTest {
+ protected:
+  static LaneGroupOptions WithoutGraphs() {
+    LaneGroupOptions options = kOneSlot;
+    options.graph_budget_bytes = 0;
+    return options;
+  }
+  LaneHostInputTest() : LaneRouteTest({.has_host_input = true}, WithoutGraphs()) {}
+};
+
+TEST_F(LaneHostInputTest, Batches_AreRightAndNothingOfItIsCopied) {
+  Copies copies(device_.gpu);
+  for (uint32_t rows = 1; rows <= 8; ++rows) {
+    ledger_.Submit(**group_, *(*group_)->Acquire(kNever), rows);
+    ledger_.AwaitAll();
+    EXPECT_EQ(copies.Take(), "1 0 0 2");
+  }
+  EXPECT_EQ(ledger_.succeeded(), 8);
+  EXPECT_EQ(ledger_.wrong(), 0);
+}
+
+TEST_F(LaneHostInputTest, Routes_BringItFromTheHostAlone) {
+  const RoomUse use = Room();
+  Copies copies(device_.gpu);
+  const Status refused = Run(4, {.inputs = {{1, use.room->data(), 4 * sizeof(float), 0}}});
+  EXPECT_EQ(refused.code(), StatusCode::kInternal);
+  EXPECT_THAT(refused.ToString(), HasSubstr("not in the host's memory, where it stays"));
+  EXPECT_EQ(copies.Take(), "0 0 0 0");
+  const std::vector<float> b(4, 3.0F);  // pageable: the host itself reads it
+  EXPECT_TRUE(Run(4, {.inputs = {{1, b.data(), 4 * sizeof(float)}}}).ok());
+  EXPECT_EQ(copies.Take(), "1 0 0 2");
+  const SlotLease lease = *(*group_)->Acquire(kNever);
+  float read = 0;
+  std::memcpy(&read, lease.input(1), sizeof(read));
+  EXPECT_EQ(read, 3.0F);
+}
 
 TEST_F(LaneRouteTest, TensorsInARoom_AreCopiedOnTheDeviceAndNowhereElse) {
   RoomUse use = Room();

@@ -37,14 +37,17 @@ struct FakeModels {
     options.model_name = "m";
     options.version = 3;
     options.parameters = std::move(parameters);
-    return models->Load(options, settings->value(), [this](const tensorrt::DeviceTable::Found&) {
-      return Result<std::unique_ptr<SessionOpener>>(
-          std::make_unique<FakeSessionOpener>(*gpu, log, session));
-    });
+    return models->Load(options, settings->value(),
+                        [this](const tensorrt::DeviceTable::Found&, size_t lanes) {
+                          told_lanes = lanes;
+                          return Result<std::unique_ptr<SessionOpener>>(
+                              std::make_unique<FakeSessionOpener>(*gpu, log, session));
+                        });
   }
 
   const FakeSessionOptions session;
   FakeSessionLog log;
+  size_t told_lanes = 0;  // before sessions were opened
   FakeGpu* gpu;
   std::unique_ptr<GpuModels> models;
 };

@@ -104,6 +104,18 @@ TEST(SessionModelTest, Lanes_AreASessionEachOnAStreamOfItsOwn) {
   EXPECT_EQ(fake.log.live.load(), 3);
 }
 
+// One lane's arena cannot take what the next needs, nor all lanes together what the next model does.
+TEST(SessionModelTest, Arenas_OfAllLanesAreAShareOfWhatIsFree) {
+  FakeModels fake;
+  ASSERT_TRUE(fake.Load({{"lanes", "3"}}).ok());
+  EXPECT_EQ(fake.told_lanes, 3U);
+  ASSERT_TRUE(fake.Load().ok());
+  EXPECT_EQ(fake.told_lanes, 1U);
+  constexpr size_t kFree = size_t{80} << 30;
+  EXPECT_EQ(ArenaBytes(kFree, 1), size_t{60} << 30);
+  EXPECT_EQ(ArenaBytes(kFree, 3) * 3, ArenaBytes(kFree, 1));
+}
+
 TEST(SessionModelTest, OpenWidths_RunWithinTheirRangeAndNotBeyond) {
   FakeModels fake({.width = -1});
   auto model = fake.Load({{"shape:x", "1:4:8"}});
@@ -138,17 +150,65 @@ TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
   EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
 }
 
-// Batches of one shape that follow one another in a slot find everything bound.
-TEST(SessionModelTest, Tensors_AreBoundAnewForOtherShapesOnly) {
+// What the engine copies of an input it copies when it is bound: bound once, an input would be the
+// first batch's for ever. What outputs are written to stays.
+TEST(SessionModelTest, Inputs_AreBoundForEachRunAndOutputsForOtherShapesOnly) {
   FakeModels fake;
   auto model = fake.Load();
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   for (int i = 0; i < 2; ++i) ExpectRight(**model, RowBatch(1, 3, 4));  // both slots
-  const int before = fake.log.binds.load();
+  const int inputs = fake.log.input_binds.load();
+  const int outputs = fake.log.output_binds.load();
   for (int i = 0; i < 4; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
-  EXPECT_EQ(fake.log.binds.load(), before);
+  EXPECT_EQ(fake.log.input_binds.load(), inputs + 8);
+  EXPECT_EQ(fake.log.output_binds.load(), outputs);
   ExpectRight(**model, RowBatch(1, 4, 4));
-  EXPECT_EQ(fake.log.binds.load(), before + 4);
+  EXPECT_EQ(fake.log.output_binds.load(), outputs + 2);
+}
+
+// Copied in the stream's order, behind what copies the batch in.
+TEST(SessionModelTest, InputThatTheEngineCopiesWhenItIsBound_IsEachBatchsOwn) {
+  FakeModels fake({.host_input = HostInput::kUntold}, {.max_yields = 6});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (int i = 0; i < 6; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
+  EXPECT_GT(fake.log.host_copies.load(), 0);
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+}
+
+TEST(SessionModelTest, InputThatTheHostReads_StaysInItsMemory) {
+  FakeModels fake({.host_input = HostInput::kTold});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  const int copied = fake.gpu->copies(gpu::CopyKind::kHostToDevice);
+  for (int i = 0; i < 6; ++i) ExpectRight(**model, RowBatch(i, 3, 4));
+  EXPECT_EQ(fake.log.host_copies.load(), 0);
+  EXPECT_EQ(fake.gpu->copies(gpu::CopyKind::kHostToDevice) - copied, 6);  // x alone
+  EXPECT_THAT(fake.gpu->races(), IsEmpty());
+}
+
+// Its batches are in the host's memory as a whole: copied from there, or read where they are staged.
+TEST(SessionModelTest, InputThatTheHostReads_IsTakenFromRegisteredMemoryAndNoGpus) {
+  FakeModels fake({.host_input = HostInput::kTold});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  auto instance = *(*model)->CreateInstance({});
+  RowBatch batch(7, 3, 4);
+  const auto x = RowBatch::Bytes(batch.x);
+  const ShmObject object(std::string_view(reinterpret_cast<const char*>(x.data()), x.size()));
+  ExportedMemory::Handle handle{};
+  const std::string name = object.IpcHandle();
+  std::copy(name.begin(), name.end(), handle.begin());
+  EXPECT_FALSE(instance->Reaches(ExportedMemory(handle, 0, x.size(), nullptr)));
+  std::vector<uint8_t> bias(batch.b.size() * sizeof(float));
+  std::memcpy(bias.data(), batch.b.data(), bias.size());
+  const auto pinned = fake.models->PinHostMemory(bias);
+  ASSERT_NE(pinned, nullptr);
+  std::vector<BatchInput> inputs = batch.Inputs();
+  inputs[1].tensor.data = bias;
+  std::vector<BatchOutput> outputs;
+  ASSERT_TRUE(instance->ExecuteParts(inputs, std::vector<size_t>{0, 1}, {}, &outputs).ok());
+  EXPECT_TRUE(batch.IsRight(outputs));
 }
 
 TEST(SessionModelTest, RunThatFails_FailsItsBatchAlone) {

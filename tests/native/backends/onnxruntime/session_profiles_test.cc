@@ -67,15 +67,16 @@ TEST(SessionProfilesTest, Ranges_AreWrittenAsTheProviderReadsThem) {
   ModelSignature signature;
   signature.inputs = {{"ids", DataType::kInt64, {-1, -1}},
                       {"w", DataType::kFp32, {-1}, /*is_optional=*/true},
+                      {"scale", DataType::kFp32, {}},
                       {"x", DataType::kFp32, {-1, 3}}};
   const std::vector<tensorrt::ProfileRange> ranges = {
-      {{1, 1}, {8, 64}, {8, 128}}, {{5}, {5}, {5}}, {{1, 3}, {8, 3}, {8, 3}}};
+      {{1, 1}, {8, 64}, {8, 128}}, {{5}, {5}, {5}}, {}, {{1, 3}, {8, 3}, {8, 3}}};
   EXPECT_THAT(ProfileOptionsOf(signature, ranges),
               ElementsAre(Pair("trt_profile_max_shapes", "ids:8x128,x:8x3"),
                           Pair("trt_profile_min_shapes", "ids:1x1,x:1x3"),
                           Pair("trt_profile_opt_shapes", "ids:8x64,x:8x3")));
   signature.inputs[0].dims = {8, 128};
-  signature.inputs[2].dims = {8, 3};
+  signature.inputs[3].dims = {8, 3};
   EXPECT_THAT(ProfileOptionsOf(signature, ranges), IsEmpty());
 }
 

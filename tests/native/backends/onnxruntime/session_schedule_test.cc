@@ -16,7 +16,8 @@ void RunSchedule(uint64_t seed) {
   GpuSchedule schedule(seed);
   const GpuFault kind = PickFault(schedule);
   const bool has_open_width = schedule.Pick(0, 2) == 0;
-  FakeModels fake({.width = has_open_width ? -1 : 4},
+  const auto host_input = static_cast<HostInput>(schedule.Pick(0, 2));
+  FakeModels fake({.width = has_open_width ? -1 : 4, .host_input = host_input},
                   {.seed = seed, .max_yields = schedule.Pick(0, 6)});
   const auto inject = [&](int nth) {
     InjectFault(*fake.gpu, kind, nth, [&](int run) { fake.log.FailRun(run); });
