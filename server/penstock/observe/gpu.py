@@ -1,8 +1,9 @@
 """GPUs as their driver sees them, under Triton's names: utilisation, memory, power, energy.
 
-Read through NVML by the package nvidia-ml-py, on a thread of its own: a call of it takes
-milliseconds, and on a device that is failing it may not end at all. A scrape shows what was last
-read.
+A slice of a GPU (MIG) is one of them, beside the GPU it is of, by its own UUID; it tells its
+memory, and no utilisation. Read through NVML by the package nvidia-ml-py, on a thread of its own: a
+call of it takes milliseconds, and on a device that is failing it may not end at all. A scrape shows
+what was last read.
 """
 
 from __future__ import annotations
@@ -101,10 +102,12 @@ class GpuMonitor:
         if nvml is None:
             return
         try:
-            devices = dict(_devices(nvml))
-            if devices:
-                _log.info("GPUs: %s", ", ".join(devices))
-            while devices:
+            gpus = dict(_gpus(nvml))
+            if gpus:
+                _log.info("GPUs: %s", ", ".join([*gpus, *dict(_slices(nvml, gpus))]))
+            while gpus:
+                # Slices come and go, and a handle of one that went may be another one's.
+                devices = gpus | dict(_slices(nvml, gpus))
                 self._families = tuple(read_gpus(nvml, devices))
                 if self._stopping.wait(self._interval_s):
                     break
@@ -132,11 +135,33 @@ def _open() -> Any | None:
     return nvml
 
 
-def _devices(nvml: Any) -> Iterator[tuple[str, Any]]:
+def _gpus(nvml: Any) -> Iterator[tuple[str, Any]]:
     for index in range(nvml.nvmlDeviceGetCount()):
         device = nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = nvml.nvmlDeviceGetUUID(device)
-        yield (uuid.decode() if isinstance(uuid, bytes) else uuid), device
+        yield _uuid(nvml, device), device
+
+
+def _slices(nvml: Any, gpus: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for uuid, gpu in gpus.items():
+        for index in range(_most_slices(nvml, uuid, gpu)):
+            try:
+                device = nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)
+                yield _uuid(nvml, device), device
+            except nvml.NVMLError as error:  # there may be fewer than there is room for
+                _log.debug("slice %d of %s: %s", index, uuid, error)
+
+
+def _most_slices(nvml: Any, uuid: str, gpu: Any) -> int:
+    try:
+        return int(nvml.nvmlDeviceGetMaxMigDeviceCount(gpu))
+    except nvml.NVMLError as error:  # a driver or GPU that knows no slices
+        _log.debug("slices of %s: %s", uuid, error)
+        return 0
+
+
+def _uuid(nvml: Any, device: Any) -> str:
+    uuid = nvml.nvmlDeviceGetUUID(device)
+    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
 
 def read_gpus(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
