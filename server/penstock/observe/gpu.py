@@ -1,9 +1,9 @@
-"""GPUs as their driver sees them, under Triton's names: utilisation, memory, power, energy.
+"""GPUs as their driver sees them, under Triton's names and our own.
 
-A slice of a GPU (MIG) is one of them, beside the GPU it is of, by its own UUID; it tells its
-memory, and no utilisation. Read through NVML by the package nvidia-ml-py, on a thread of its own: a
-call of it takes milliseconds, and on a device that is failing it may not end at all. A scrape shows
-what was last read.
+That is utilisation, memory, power and energy. A slice of a GPU (MIG) is one of them, beside the GPU
+it is of, by its own UUID; it tells its memory, and no utilisation. Read through NVML by the package
+nvidia-ml-py, on a thread of its own: a call of it takes milliseconds, and on a device that is
+failing it may not end at all. A scrape shows what was last read.
 """
 
 from __future__ import annotations
@@ -27,40 +27,47 @@ _STOP_LIMIT_S = 1.0
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WATTS = 1e-3  # of NVML's milliwatts, and joules of its millijoules
 
-_Reading = tuple[str, Kind, str, Callable[[Any, Any], float]]
+_Reading = tuple[str, str, Kind, str, Callable[[Any, Any], float]]
+"""Triton's name, ours, what it is, and how it is read."""
 _READINGS: tuple[_Reading, ...] = (
     (
         "nv_gpu_utilization",
+        "penstock_gpu_utilization_ratio",
         "gauge",
         "Share of the time in which the GPU was busy, 0 to 1",
         lambda nvml, device: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100,
     ),
     (
         "nv_gpu_memory_total_bytes",
+        "penstock_gpu_memory_bytes",
         "gauge",
         "Memory of the GPU",
         lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).total,
     ),
     (
         "nv_gpu_memory_used_bytes",
+        "penstock_gpu_memory_used_bytes",
         "gauge",
         "Memory of the GPU that is taken, by whomever",
         lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).used,
     ),
     (
         "nv_gpu_power_usage",
+        "penstock_gpu_power_watts",
         "gauge",
         "Power that the GPU draws, in watts",
         lambda nvml, device: nvml.nvmlDeviceGetPowerUsage(device) * _WATTS,
     ),
     (
         "nv_gpu_power_limit",
+        "penstock_gpu_power_limit_watts",
         "gauge",
         "Power that the GPU may draw, in watts",
         lambda nvml, device: nvml.nvmlDeviceGetPowerManagementLimit(device) * _WATTS,
     ),
     (
         "nv_energy_consumption",
+        "penstock_gpu_energy_joules_total",
         "counter",
         "Energy that the GPU has taken since its driver was loaded, in joules",
         lambda nvml, device: nvml.nvmlDeviceGetTotalEnergyConsumption(device) * _WATTS,
@@ -165,18 +172,21 @@ def _uuid(nvml: Any, device: Any) -> str:
 
 
 def read_gpus(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
-    """A family for each thing that at least one GPU tells; slices of one do not tell all.
+    """Two families for each thing that at least one GPU tells; slices of one do not tell all.
 
     Args:
         nvml: the package pynvml, with NVML started.
         devices: its handles, by UUID.
     """
-    for name, kind, text, reading in _READINGS:
-        family = Family(name, text, kind)
+    for tritons, ours, kind, text, reading in _READINGS:
+        values: dict[str, float] = {}
         for uuid, device in devices.items():
             try:
-                family.add({"gpu_uuid": uuid}, reading(nvml, device))
+                values[uuid] = reading(nvml, device)
             except nvml.NVMLError as error:
-                _log.debug("%s of %s: %s", name, uuid, error)
-        if family.samples:
+                _log.debug("%s of %s: %s", ours, uuid, error)
+        for name in (tritons, ours) if values else ():
+            family = Family(name, text, kind)
+            for uuid, value in values.items():
+                family.add({"gpu_uuid": uuid}, value)
             yield family

@@ -129,14 +129,25 @@ def test_gpus_are_shown_under_tritons_names(nvml: FakeNvml, monitor: GpuMonitor)
     assert 'nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 6' in lines
     assert 'nv_gpu_power_usage{gpu_uuid="GPU-0"} 350.5' in lines
     assert 'nv_gpu_power_limit{gpu_uuid="GPU-0"} 700' in "\n".join(lines)
-    assert not any("nv_energy_consumption" in line for line in lines)  # nobody tells it
+    assert not any("energy" in line for line in lines)  # nobody tells it
+
+
+def test_gpus_are_shown_under_our_names_too(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    lines = render(monitor.families()).decode().splitlines()
+    assert 'penstock_gpu_utilization_ratio{gpu_uuid="GPU-0"} 0.25' in lines
+    assert f'penstock_gpu_memory_bytes{{gpu_uuid="GPU-0"}} {80 << 30}' in lines
+    assert 'penstock_gpu_memory_used_bytes{gpu_uuid="GPU-0"} 5' in lines
+    assert 'penstock_gpu_power_watts{gpu_uuid="GPU-0"} 350.5' in lines
+    assert 'penstock_gpu_power_limit_watts{gpu_uuid="GPU-0"} 700' in lines
 
 
 def test_slices_tell_their_memory_and_nothing_else(nvml: FakeNvml, monitor: GpuMonitor) -> None:
     monitor.start()
     read_twice(nvml)
     lines = render(monitor.families()).decode().splitlines()
-    assert [line for line in lines if "MIG-" in line] == [
+    assert [line for line in lines if line.startswith("nv_") and "MIG-" in line] == [
         f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-0"}} {10 << 30}',
         f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-2"}} {10 << 30}',
         'nv_gpu_memory_used_bytes{gpu_uuid="MIG-0"} 0',
