@@ -84,7 +84,7 @@ DeviceUse PlanReplica::use() const {
   DeviceUse use;
   use.id = ordinal_;
   use.name = properties.name;
-  use.uuid = UuidText(properties.uuid);
+  use.uuid = UuidText(properties);
   use.memory_bytes = memory_bytes_;
   use.graph_bytes = lanes_->graph_bytes();
   use.graph_budget_bytes = lanes_->graph_budget_bytes();

@@ -92,6 +92,13 @@ TEST(PlanModelTest, DeviceUse_IsEachDevicesOwn) {
   EXPECT_GT(use[0].memory_bytes, 0U) << "slots and contexts at least";
 }
 
+TEST(PlanModelTest, DeviceUseOfASlice_HasItsName) {
+  FakeBackend fake({}, {.name = "Fake GPU MIG 1g.10gb"});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->device_use()[0].uuid, "MIG-00000000-0000-0000-0000-000000000000");
+}
+
 TEST(PlanModelTest, DeviceUseWithoutGraphs_CountsRunsAndPadding) {
   FakeBackend fake({.profiles = {{4, 4, 8}}});
   auto model = fake.Load({{"cuda_graphs", "0"}});
