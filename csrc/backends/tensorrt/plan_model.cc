@@ -96,6 +96,7 @@ DeviceUse PlanReplica::use() const {
   }
   use.uncaptured_runs = counts.uncaptured_runs;
   use.uncaptured_padded_rows = counts.uncaptured_padded_rows;
+  use.busy_ns = counts.busy_ns;
   return use;
 }
 
