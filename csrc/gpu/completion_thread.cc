@@ -44,7 +44,7 @@ void CompletionThread::Loop() {
     const int64_t asked_ns = clock_.NowNs();
     if (const Status fault = health_.fault(); !fault.ok()) {
       FailAll(fault);
-    } else if (Poll()) {
+    } else if (Poll(asked_ns)) {
       last_progress_ns_ = clock_.NowNs();
     } else if (!FaultIfHung(asked_ns)) {
       Pause();
@@ -61,10 +61,10 @@ bool CompletionThread::TakeNew() {
   return !watched_.empty();
 }
 
-bool CompletionThread::Poll() {
+bool CompletionThread::Poll(int64_t now_ns) {
   std::vector<Watched> over;
   for (auto it = watched_.begin(); it != watched_.end();) {
-    const Error error = Query(it->in_flight);
+    const Error error = Query(*it, now_ns);
     if (error == Error::kNotReady) {
       ++it;
       continue;
@@ -83,10 +83,15 @@ bool CompletionThread::Poll() {
   return !over.empty();
 }
 
-Error CompletionThread::Query(const InFlight& in_flight) {
-  for (const Event event : in_flight.events) {
+Error CompletionThread::Query(Watched& watched, int64_t now_ns) {
+  const InFlight& in_flight = watched.in_flight;
+  for (size_t& i = watched.events_over; i < in_flight.events.size(); ++i) {
+    const Event event = in_flight.events[i];
     const Error error = event == nullptr ? Error::kSuccess : api_.QueryEvent(event);
+    // Also while it goes on: a long one counts as it runs.
+    if (i == 1 && in_flight.busy != nullptr) in_flight.busy->Add(watched.first_over_ns, now_ns);
     if (error != Error::kSuccess) return error;
+    if (i == 0) watched.first_over_ns = now_ns;
   }
   return Error::kSuccess;
 }

@@ -13,6 +13,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "gpu/busy_time.h"
 #include "gpu/device_health.h"
 #include "gpu/gpu_api.h"
 
@@ -20,8 +21,10 @@ namespace penstock::gpu {
 
 // What is enqueued on the device and how its end is known.
 struct InFlight {
-  std::array<Event, 3> events = {};  // all of them: it is over; null = no event
-  Status status = {};  // what it ends with when it is over; not OK = it failed on its way
+  // All of them: it is over. Each is asked for when those before it are over; null = no event.
+  std::array<Event, 3> events = {};
+  BusyTime* busy = nullptr;  // where it counts from the first event to the second; null = nowhere
+  Status status = {};        // what it ends with when it is over; not OK = it failed on its way
   std::string_view what = "a batch";  // for messages; it outlives this
   // Called once, on the completion thread, with `status`, or with the device's fault.
   std::function<void(const Status&)> done = {};
@@ -57,12 +60,14 @@ class CompletionThread {
   struct Watched {
     InFlight in_flight;
     int64_t since_ns;
+    size_t events_over = 0;     // the first ones
+    int64_t first_over_ns = 0;  // when the first one was found so
   };
 
   void Loop();
   bool TakeNew() EXCLUDES(mu_);  // waits while there is nothing to poll; false: it is the end
-  bool Poll();                   // true: some are done
-  Error Query(const InFlight& in_flight);
+  bool Poll(int64_t now_ns);     // true: some are done
+  Error Query(Watched& watched, int64_t now_ns);
   void FailAll(const Status& fault);
   // What Poll, begun at `asked_ns`, found not to be over: has it taken too long? True: the device
   // is faulted.

@@ -277,7 +277,9 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
   }
   Slot* slot = lease.Release();
   if (work.route != nullptr) slot->held.swap(work.route->held);
-  InFlight in_flight{.events = {slot->copied_out.get()}};
+  InFlight in_flight{
+      .events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()},
+      .busy = &env_.counters.busy()};
   in_flight.done = [this, slot, done = std::move(done)](const Status& status) {
     // Of a lost device nobody knows whether it still reads and writes there.
     if (!slot->held.empty() && !env_.health.is_faulted()) slot->held.clear();
@@ -287,9 +289,6 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
     MutexLock lock(mu_);
     in_flight.status = Enqueue(*slot, work);
     if (!in_flight.status.ok()) MarkEnds(*slot);
-  }
-  if (!in_flight.status.ok()) {
-    in_flight.events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()};
   }
   // The batch may be over at once, its slot back and the lane gone: nothing of it is touched then.
   env_.completion.Watch(std::move(in_flight));

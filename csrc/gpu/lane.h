@@ -3,7 +3,10 @@
 //
 //   copy-in  stream: copy in | record copied_in
 //   compute  stream: wait for copied_in | graph or engine | record computed
-//   copy-out stream: wait for computed | copy out | record copied_out  <- completion thread asks
+//   copy-out stream: wait for computed | copy out | record copied_out
+//
+// The completion thread asks for the three events, in this order. From copied_in to computed the model
+// keeps the device busy (RunCounts::busy_ns): what it waits for then on its stream is the batch before.
 //
 // "Copy in" is from the slot's pinned memory, and from wherever else a Route says: registered memory of
 // the host's, clients' memory on this device or another. "Copy out" is to the same.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gpu/bucket_table.h"
+#include "gpu/busy_time.h"
 
 namespace penstock::gpu {
 
@@ -17,6 +18,8 @@ struct RunCounts {
   std::vector<uint64_t> padded_rows;  // per bucket: computed and thrown away
   uint64_t uncaptured_runs = 0;       // without a graph
   uint64_t uncaptured_padded_rows = 0;
+  uint64_t busy_ns =
+      0;  // at least one batch had its inputs on the device, and was not computed yet
 };
 
 // Threading: thread-safe; no order between one counter and another.
@@ -35,6 +38,8 @@ class RunCounters {
     bucket.padded_rows.fetch_add(plan.rows - rows, std::memory_order_relaxed);
   }
 
+  BusyTime& busy() { return busy_; }  // added to by the device's completion thread
+
   RunCounts Get() const {
     RunCounts counts;
     for (const OneBucket& bucket : buckets_) {
@@ -43,6 +48,7 @@ class RunCounters {
     }
     counts.uncaptured_runs = uncaptured_runs_.load(std::memory_order_relaxed);
     counts.uncaptured_padded_rows = uncaptured_padded_rows_.load(std::memory_order_relaxed);
+    counts.busy_ns = busy_.ns();
     return counts;
   }
 
@@ -54,6 +60,7 @@ class RunCounters {
   // Own synchronisation.
   std::vector<OneBucket> buckets_;
   std::atomic<uint64_t> uncaptured_runs_{0}, uncaptured_padded_rows_{0};
+  BusyTime busy_;
 };
 
 }  // namespace penstock::gpu

@@ -159,7 +159,7 @@ Error FakeGpu::DeviceCount(int* count) {
 
 Error FakeGpu::GetProperties(int device, gpu::DeviceProperties* properties) {
   if (device < 0 || device >= options_.devices) return Answer(Error::kInvalidDevice);
-  *properties = {.name = "Fake GPU", .compute_major = 9, .multiprocessors = 4};
+  *properties = {.name = options_.name, .compute_major = 9, .multiprocessors = 4};
   properties->uuid[15] = static_cast<uint8_t>(device);
   properties->memory_bytes = options_.memory_bytes;
   properties->pci_bus_id = StrCat("fa4e:0", device, ":00.0");  // where no machine has one

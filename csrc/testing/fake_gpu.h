@@ -30,6 +30,7 @@ struct FakeGpuOptions {
   int devices = 1;
   size_t memory_bytes = size_t{256} << 20;
   size_t graph_bytes_per_work = 0;  // what an instantiated graph holds of the device's memory
+  std::string name = "Fake GPU";
 };
 
 // Threading: thread-safe. Its one lock orders the host's threads among each other, which CUDA's

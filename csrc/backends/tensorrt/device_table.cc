@@ -23,13 +23,13 @@ std::optional<int> Number(std::string_view text) {
 
 }  // namespace
 
-std::string UuidText(const std::array<uint8_t, 16>& uuid) {
+std::string UuidText(const gpu::DeviceProperties& device) {
   static constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text(kGpu);
-  for (size_t i = 0; i < uuid.size(); ++i) {
+  std::string text(device.name.find(" MIG ") == std::string::npos ? kGpu : kMig);
+  for (size_t i = 0; i < device.uuid.size(); ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += kDigits[uuid[i] >> 4];
-    text += kDigits[uuid[i] & 15];
+    text += kDigits[device.uuid[i] >> 4];
+    text += kDigits[device.uuid[i] & 15];
   }
   return text;
 }
@@ -44,9 +44,10 @@ Result<int> DeviceTable::OrdinalOf(std::string_view name) {
     if (*number < count) return *number;
     return NotFound(StrCat("there is no GPU ", name, ": this process sees ", count));
   }
-  // The runtime gives a slice's UUID as it gives a whole device's: the same digits.
+  // The digits tell, whatever stands before them.
+  static_assert(kGpu.size() == kMig.size());
   const bool is_uuid = name.starts_with(kGpu) || name.starts_with(kMig);
-  const std::string wanted = StrCat(kGpu, is_uuid ? name.substr(kGpu.size()) : name);
+  const std::string_view digits = is_uuid ? name.substr(kGpu.size()) : name;
   std::optional<int> found;
   std::string known;
   for (int i = 0; i < count; ++i) {
@@ -55,9 +56,9 @@ Result<int> DeviceTable::OrdinalOf(std::string_view name) {
         error != gpu::Error::kSuccess) {
       return Unavailable(StrCat("GPU ", i, " does not say what it is: ", api_.ErrorName(error)));
     }
-    const std::string uuid = UuidText(properties.uuid);
+    const std::string uuid = UuidText(properties);
     known += StrCat(i == 0 ? "" : ", ", uuid);
-    if (!is_uuid || !std::string_view(uuid).starts_with(wanted)) continue;
+    if (!is_uuid || !std::string_view(uuid).substr(kGpu.size()).starts_with(digits)) continue;
     if (found) return InvalidArgument(StrCat("several GPUs have a UUID of '", name, "...'"));
     found = i;
   }

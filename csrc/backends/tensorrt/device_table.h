@@ -18,8 +18,9 @@
 
 namespace penstock::tensorrt {
 
-// "GPU-5a1c...-..." of a device's 16 bytes, as nvidia-smi writes it.
-std::string UuidText(const std::array<uint8_t, 16>& uuid);
+// "GPU-5a1c...-...", or "MIG-..." of a slice, as nvidia-smi writes it: one that the driver names by
+// its kind, "NVIDIA H100 80GB HBM3 MIG 1g.10gb". Of such a device it gives the slice's own 16 bytes.
+std::string UuidText(const gpu::DeviceProperties& device);
 
 // Threading: thread-safe.
 // Ownership: owns the devices; borrows Api and clock. Goes after all models.

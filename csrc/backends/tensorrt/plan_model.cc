@@ -69,7 +69,7 @@ DeviceUse PlanReplica::use() const {
   DeviceUse use;
   use.id = ordinal_;
   use.name = properties.name;
-  use.uuid = UuidText(properties.uuid);
+  use.uuid = UuidText(properties);
   use.memory_bytes = memory_bytes_;
   use.graph_bytes = lanes_->graph_bytes();
   use.graph_budget_bytes = lanes_->graph_budget_bytes();
@@ -81,6 +81,7 @@ DeviceUse PlanReplica::use() const {
   }
   use.uncaptured_runs = counts.uncaptured_runs;
   use.uncaptured_padded_rows = counts.uncaptured_padded_rows;
+  use.busy_ns = counts.busy_ns;
   return use;
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from penstock.codec import VersionStatistics
@@ -10,34 +11,42 @@ from penstock.observe.exposition import Family, Kind
 
 __all__ = ["device_families"]
 
-_PER_DEVICE: Sequence[tuple[str, str, Kind, str]] = (
+_Value = Callable[[Mapping[str, Any]], float]
+
+_PER_DEVICE: Sequence[tuple[str, _Value, Kind, str]] = (
+    (
+        "penstock_model_device_busy_seconds_total",
+        lambda use: use["busy_ns"] / 1e9,
+        "counter",
+        "Time in which the device computed at least one batch of the version, or had it to compute",
+    ),
     (
         "penstock_model_device_memory_bytes",
-        "memory_bytes",
+        itemgetter("memory_bytes"),
         "gauge",
         "By how much the device's free memory shrank when the model was loaded",
     ),
     (
         "penstock_uncaptured_runs_total",
-        "uncaptured_runs",
+        itemgetter("uncaptured_runs"),
         "counter",
         "Batches that ran without a graph",
     ),
     (
         "penstock_uncaptured_padded_rows_total",
-        "uncaptured_padded_rows",
+        itemgetter("uncaptured_padded_rows"),
         "counter",
         "Rows computed and thrown away in batches without a graph",
     ),
     (
         "penstock_graph_memory_bytes",
-        "graph_bytes",
+        itemgetter("graph_bytes"),
         "gauge",
         "Device memory that the model's graphs hold",
     ),
     (
         "penstock_graph_memory_budget_bytes",
-        "graph_budget_bytes",
+        itemgetter("graph_budget_bytes"),
         "gauge",
         "Device memory that the model's graphs may hold",
     ),
@@ -82,10 +91,10 @@ def device_families(
         for each in versions
         for use in each.counters["devices"]
     ]
-    for name, key, kind, text in _PER_DEVICE:
+    for name, value, kind, text in _PER_DEVICE:
         family = Family(name, text, kind)
         for labels, use in used:
-            family.add(labels, use[key])
+            family.add(labels, value(use))
         yield family
     for name, key, text in _PER_GRAPH:
         yield _per_graph(Family(name, text, "counter"), key, used)

@@ -1,8 +1,9 @@
-"""GPUs as their driver sees them, under Triton's names: utilisation, memory, power, energy.
+"""GPUs as their driver sees them, under Triton's names and our own.
 
-Read through NVML by the package nvidia-ml-py, on a thread of its own: a call of it takes
-milliseconds, and on a device that is failing it may not end at all. A scrape shows what was last
-read.
+That is utilisation, memory, power and energy. A slice of a GPU (MIG) is one of them, beside the GPU
+it is of, by its own UUID; it tells its memory, and no utilisation. Read through NVML by the package
+nvidia-ml-py, on a thread of its own: a call of it takes milliseconds, and on a device that is
+failing it may not end at all. A scrape shows what was last read.
 """
 
 from __future__ import annotations
@@ -26,40 +27,47 @@ _STOP_LIMIT_S = 1.0
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WATTS = 1e-3  # of NVML's milliwatts, and joules of its millijoules
 
-_Reading = tuple[str, Kind, str, Callable[[Any, Any], float]]
+_Reading = tuple[str, str, Kind, str, Callable[[Any, Any], float]]
+"""Triton's name, ours, what it is, and how it is read."""
 _READINGS: tuple[_Reading, ...] = (
     (
         "nv_gpu_utilization",
+        "penstock_gpu_utilization_ratio",
         "gauge",
         "Share of the time in which the GPU was busy, 0 to 1",
         lambda nvml, device: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100,
     ),
     (
         "nv_gpu_memory_total_bytes",
+        "penstock_gpu_memory_bytes",
         "gauge",
         "Memory of the GPU",
         lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).total,
     ),
     (
         "nv_gpu_memory_used_bytes",
+        "penstock_gpu_memory_used_bytes",
         "gauge",
         "Memory of the GPU that is taken, by whomever",
         lambda nvml, device: nvml.nvmlDeviceGetMemoryInfo(device).used,
     ),
     (
         "nv_gpu_power_usage",
+        "penstock_gpu_power_watts",
         "gauge",
         "Power that the GPU draws, in watts",
         lambda nvml, device: nvml.nvmlDeviceGetPowerUsage(device) * _WATTS,
     ),
     (
         "nv_gpu_power_limit",
+        "penstock_gpu_power_limit_watts",
         "gauge",
         "Power that the GPU may draw, in watts",
         lambda nvml, device: nvml.nvmlDeviceGetPowerManagementLimit(device) * _WATTS,
     ),
     (
         "nv_energy_consumption",
+        "penstock_gpu_energy_joules_total",
         "counter",
         "Energy that the GPU has taken since its driver was loaded, in joules",
         lambda nvml, device: nvml.nvmlDeviceGetTotalEnergyConsumption(device) * _WATTS,
@@ -101,10 +109,12 @@ class GpuMonitor:
         if nvml is None:
             return
         try:
-            devices = dict(_devices(nvml))
-            if devices:
-                _log.info("GPUs: %s", ", ".join(devices))
-            while devices:
+            gpus = dict(_gpus(nvml))
+            if gpus:
+                _log.info("GPUs: %s", ", ".join([*gpus, *dict(_slices(nvml, gpus))]))
+            while gpus:
+                # Slices come and go, and a handle of one that went may be another one's.
+                devices = gpus | dict(_slices(nvml, gpus))
                 self._families = tuple(read_gpus(nvml, devices))
                 if self._stopping.wait(self._interval_s):
                     break
@@ -132,26 +142,51 @@ def _open() -> Any | None:
     return nvml
 
 
-def _devices(nvml: Any) -> Iterator[tuple[str, Any]]:
+def _gpus(nvml: Any) -> Iterator[tuple[str, Any]]:
     for index in range(nvml.nvmlDeviceGetCount()):
         device = nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = nvml.nvmlDeviceGetUUID(device)
-        yield (uuid.decode() if isinstance(uuid, bytes) else uuid), device
+        yield _uuid(nvml, device), device
+
+
+def _slices(nvml: Any, gpus: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for uuid, gpu in gpus.items():
+        for index in range(_most_slices(nvml, uuid, gpu)):
+            try:
+                device = nvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, index)
+                yield _uuid(nvml, device), device
+            except nvml.NVMLError as error:  # there may be fewer than there is room for
+                _log.debug("slice %d of %s: %s", index, uuid, error)
+
+
+def _most_slices(nvml: Any, uuid: str, gpu: Any) -> int:
+    try:
+        return int(nvml.nvmlDeviceGetMaxMigDeviceCount(gpu))
+    except nvml.NVMLError as error:  # a driver or GPU that knows no slices
+        _log.debug("slices of %s: %s", uuid, error)
+        return 0
+
+
+def _uuid(nvml: Any, device: Any) -> str:
+    uuid = nvml.nvmlDeviceGetUUID(device)
+    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
 
 def read_gpus(nvml: Any, devices: Mapping[str, Any]) -> Iterator[Family]:
-    """A family for each thing that at least one GPU tells; slices of one do not tell all.
+    """Two families for each thing that at least one GPU tells; slices of one do not tell all.
 
     Args:
         nvml: the package pynvml, with NVML started.
         devices: its handles, by UUID.
     """
-    for name, kind, text, reading in _READINGS:
-        family = Family(name, text, kind)
+    for tritons, ours, kind, text, reading in _READINGS:
+        values: dict[str, float] = {}
         for uuid, device in devices.items():
             try:
-                family.add({"gpu_uuid": uuid}, reading(nvml, device))
+                values[uuid] = reading(nvml, device)
             except nvml.NVMLError as error:
-                _log.debug("%s of %s: %s", name, uuid, error)
-        if family.samples:
+                _log.debug("%s of %s: %s", ours, uuid, error)
+        for name in (tritons, ours) if values else ():
+            family = Family(name, text, kind)
+            for uuid, value in values.items():
+                family.add({"gpu_uuid": uuid}, value)
             yield family

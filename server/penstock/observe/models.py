@@ -75,10 +75,10 @@ _SINGLE: Mapping[str, tuple[Value, Kind, str]] = {
         "counter",
         "Workers that a model runs in, which were started again after they had ended",
     ),
-    "penstock_backend_busy_seconds_total": (
+    "penstock_backend_batch_seconds_total": (
         lambda stats: sum(each["compute_infer_ns"] for each in stats["batch_stats"].values()) / 1e9,
         "counter",
-        "Time batches that served somebody were with the backend",
+        "Time that each batch that served somebody was with the backend, all batches together",
     ),
     "penstock_instance_busy_seconds_total": (
         _seconds("busy_ns"),

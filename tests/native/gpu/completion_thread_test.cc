@@ -45,6 +45,28 @@ class Done {
   std::vector<std::string> entries_ GUARDED_BY(mu_);
 };
 
+// What holds a stream until it is opened.
+class Gate {
+ public:
+  FakeWork work() {
+    return {.run = [this] {
+      MutexLock lock(mu_);
+      while (!is_open_) opened_.Wait(mu_);
+      return Error::kSuccess;
+    }};
+  }
+  void Open() {
+    MutexLock lock(mu_);
+    is_open_ = true;
+    opened_.NotifyAll();
+  }
+
+ private:
+  Mutex mu_;
+  CondVar opened_;
+  bool is_open_ GUARDED_BY(mu_) = false;
+};
+
 class CompletionThreadTest : public ::testing::Test {
  protected:
   void Start(Clock& clock, const CompletionOptions& options = {}) {
@@ -79,24 +101,88 @@ TEST_F(CompletionThreadTest, EventsOfAStream_AreDoneInTheirOrder) {
 
 TEST_F(CompletionThreadTest, BatchOfAnotherStream_DoesNotWaitForALongerOneBeforeIt) {
   Start(Clock::System());
-  Mutex mu;
-  CondVar goes_on;
-  bool may_go_on = false;
-  const FakeWork slow{.run = [&] {
-    MutexLock lock(mu);
-    while (!may_go_on) goes_on.Wait(mu);
-    return Error::kSuccess;
-  }};
-  ASSERT_EQ(gpu_.Launch(streams_[0], slow), Error::kSuccess);
+  Gate slow;
+  ASSERT_EQ(gpu_.Launch(streams_[0], slow.work()), Error::kSuccess);
   thread_->Watch({.events = {Record(streams_[0])}, .done = done_.As("long")});
   thread_->Watch({.events = {Record(streams_[1])}, .done = done_.As("short")});
   EXPECT_THAT(done_.Await(1), ElementsAre("short OK"));
-  {
-    MutexLock lock(mu);
-    may_go_on = true;
-    goes_on.NotifyAll();
-  }
+  slow.Open();
   EXPECT_THAT(done_.Await(2), ElementsAre("short OK", "long OK"));
+}
+
+// Two batches that are copied in, computed and copied out, each step on a stream of its own that a
+// gate holds, beside a clock that a test moves.
+class BusyTimeTest : public CompletionThreadTest {
+ protected:
+  enum Step { kIn, kCompute, kOut };
+  static constexpr int kSteps = 3;
+  static constexpr int64_t kMsNs = 1'000'000;
+
+  void SetUp() override {
+    Start(clock_, {.spin_ns = 0, .longest_pause_ns = 0});
+    for (int batch = 0; batch < 2; ++batch) {
+      InFlight in_flight{.busy = &busy_, .done = done_.As("batch")};
+      for (int step = 0; step < kSteps; ++step) {
+        Stream& stream = steps_[batch][step];
+        ASSERT_EQ(gpu_.CreateStream(0, &stream), Error::kSuccess);
+        ASSERT_EQ(gpu_.Launch(stream, gates_[batch][step].work()), Error::kSuccess);
+        in_flight.events[static_cast<size_t>(step)] = Record(stream);
+      }
+      thread_->Watch(std::move(in_flight));
+    }
+  }
+  void TearDown() override {
+    for (const int batch : {0, 1}) {
+      for (const Step step : {kIn, kCompute, kOut}) End(batch, step);
+    }
+    clock_.Advance(kMsNs);
+    done_.Await(2);
+    thread_.reset();
+  }
+  void End(int batch, Step step) {
+    gates_[batch][step].Open();
+    EXPECT_EQ(gpu_.SynchronizeStream(steps_[batch][step]), Error::kSuccess);
+  }
+  // A millisecond later, when everything has been asked for: how many of them were busy.
+  uint64_t BusyMsAMillisecondLater() {
+    clock_.AwaitWaiters(1);
+    clock_.Advance(kMsNs);
+    clock_.AwaitWaitersUntil(clock_.NowNs() + 20'000);
+    return busy_.ns() / kMsNs;
+  }
+
+  BusyTime busy_;
+  Gate gates_[2][kSteps];
+  Stream steps_[2][kSteps] = {};
+};
+
+TEST_F(BusyTimeTest, OverlappingBatches_CountOnceAndCopiesDoNot) {
+  EXPECT_EQ(BusyMsAMillisecondLater(), 0U) << "both are copied in";
+  End(0, kIn);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 0U) << "noticed now";
+  EXPECT_EQ(BusyMsAMillisecondLater(), 1U) << "counted as it runs";
+  End(1, kIn);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 2U);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 3U) << "of both";
+  End(0, kCompute);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 4U);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 5U) << "of the other one";
+  End(1, kCompute);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 6U);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 6U) << "both are copied out";
+}
+
+TEST_F(BusyTimeTest, TimeBetweenBatches_IsNotCounted) {
+  EXPECT_EQ(BusyMsAMillisecondLater(), 0U);
+  End(0, kIn);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 0U);
+  End(0, kCompute);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 1U);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 1U);
+  End(1, kIn);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 1U);
+  End(1, kCompute);
+  EXPECT_EQ(BusyMsAMillisecondLater(), 2U);
 }
 
 TEST_F(CompletionThreadTest, FailedBatch_EndsWithItsStatusWhenAllEventsAreOver) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -67,6 +68,70 @@ TEST(LaneTest, SlotBytes_AreWhatASlotTakes) {
     const auto group = LaneGroup::Load((*device)->resources(), engine, {.lanes = 1});
     EXPECT_EQ(group.ok(), missing == 0) << group.status().ToString();
   }
+}
+
+// FakeGpuEngine on a stream of the test's.
+class EngineOnStream final : public DeviceEngine {
+ public:
+  EngineOnStream(FakeGpuEngine& engine, Stream stream) : engine_(engine), stream_(stream) {}
+  const std::string& name() const override { return engine_.name(); }
+  const std::vector<DeviceTensor>& inputs() const override { return engine_.inputs(); }
+  const std::vector<DeviceTensor>& outputs() const override { return engine_.outputs(); }
+  uint32_t max_rows() const override { return engine_.max_rows(); }
+  bool takes_any_rows() const override { return true; }
+  Result<Stream> ComputeStream() override { return stream_; }
+  Result<std::unique_ptr<DeviceContext>> CreateContext(const Bindings& bindings, uint32_t rows,
+                                                       Stream stream) override {
+    return engine_.CreateContext(bindings, rows, stream);
+  }
+
+ private:
+  FakeGpuEngine& engine_;
+  const Stream stream_;
+};
+
+TEST(LaneTest, DeviceIsBusy_WhileABatchIsComputedAndNotWhileItIsCopied) {
+  FakeClock clock;
+  FakeDevice device({}, {}, clock);
+  Stream stream = nullptr;
+  ASSERT_EQ(device.gpu.CreateStream(0, &stream), Error::kSuccess);
+  EngineOnStream engine(device.engine, stream);
+  auto group = LaneGroup::Load(
+      device.device->resources(), engine,
+      {.lanes = 1, .slots_per_lane = 1, .graph_budget_bytes = 0, .measure_runs = 0});
+  ASSERT_TRUE(group.ok());
+  std::promise<void> copies, computes;
+  device.gpu.DelayNextCopy([wait = copies.get_future().share()] { wait.wait(); });
+  ASSERT_EQ(device.gpu.Launch(stream, {.run =
+                                           [&computes] {
+                                             computes.get_future().wait();
+                                             return Error::kSuccess;
+                                           }}),
+            Error::kSuccess);
+  SlotLease lease = (*group)->TryAcquire();
+  const Event copied_in = lease.slot().copied_in.get();
+  const Event copied_out = lease.slot().copied_out.get();
+  Ledger ledger(device);
+  ledger.Submit(**group, std::move(lease), 8);
+  const auto await = [&device](Event event) {
+    while (device.gpu.QueryEvent(event) != Error::kSuccess) std::this_thread::yield();
+  };
+  const auto busy_a_millisecond_later = [&](int64_t pause_ns) {
+    clock.Advance(kNsPerMs);
+    clock.AwaitWaitersUntil(clock.NowNs() + pause_ns);
+    return (*group)->counts().busy_ns;
+  };
+  EXPECT_EQ(busy_a_millisecond_later(kNsPerMs / 16), 0U) << "it is copied";
+  copies.set_value();
+  await(copied_in);
+  EXPECT_EQ(busy_a_millisecond_later(2 * kNsPerMs / 16), 0U) << "noticed now";
+  EXPECT_EQ(busy_a_millisecond_later(3 * kNsPerMs / 16), 1U * kNsPerMs);
+  computes.set_value();
+  await(copied_out);
+  clock.Advance(kNsPerMs);
+  ledger.AwaitAll();
+  EXPECT_EQ(ledger.wrong(), 0);
+  EXPECT_EQ((*group)->counts().busy_ns, 2U * kNsPerMs);
 }
 
 TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {

@@ -49,6 +49,7 @@ def test_runs_are_told_by_device_and_bucket() -> None:
         f"penstock_graph_memory_bytes{{{one}}} 300",
         f"penstock_graph_memory_budget_bytes{{{one}}} 500",
         f"penstock_model_device_memory_bytes{{{one}}} 700",
+        f"penstock_model_device_busy_seconds_total{{{one}}} 1.25",
     } <= found
 
 

@@ -14,6 +14,7 @@ from penstock.observe.gpu import GpuMonitor
 from penstock.observe.metrics import Metrics
 
 LIMIT_S = 30.0
+Device = int | tuple[int, int]
 ENGINE: dict[str, Any] = {"accepted": 0, "inflight": 0, "completed": {}, "refused": {}}
 
 
@@ -23,7 +24,10 @@ class FakeNvmlError(Exception):
 
 @dataclass
 class FakeNvml:
-    """Two GPUs, the second of which is a slice and does not tell its utilisation."""
+    """Two GPUs; the second knows slices, has room for four, and two, which come and go.
+
+    A handle of a slice is (GPU, place).
+    """
 
     init_error: Exception | None = None
     lost: bool = False
@@ -32,6 +36,7 @@ class FakeNvml:
     was_shut_down: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event | None = None  # a read does not come back before it is set
     used: int = 5
+    slices: dict[int, str | bytes] = field(default_factory=lambda: {0: "MIG-0", 2: b"MIG-2"})
     NVMLError: type[Exception] = FakeNvmlError
 
     def nvmlInit(self) -> None:  # noqa: N802
@@ -49,27 +54,46 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
-    def nvmlDeviceGetUUID(self, device: int) -> str | bytes:  # noqa: N802
-        return "GPU-0" if device == 0 else b"MIG-1"
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: int) -> int:  # noqa: N802
+        if device == 0:
+            raise FakeNvmlError("Not Supported")
+        return 4
 
-    def nvmlDeviceGetUtilizationRates(self, device: int) -> object:  # noqa: N802
-        if device == 1:
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: int, index: int) -> Device:  # noqa: N802
+        assert device == 1
+        if index not in self.slices:
+            raise FakeNvmlError("Not Found")
+        return device, index
+
+    def nvmlDeviceGetUUID(self, device: Device) -> str | bytes:  # noqa: N802
+        if isinstance(device, tuple):
+            return self.slices[device[1]]
+        return "GPU-0" if device == 0 else b"GPU-1"
+
+    def nvmlDeviceGetUtilizationRates(self, device: Device) -> object:  # noqa: N802
+        if device != 0:  # none of a GPU that is cut in slices either
             raise FakeNvmlError("Not Supported")
         return SimpleNamespace(gpu=25)
 
-    def nvmlDeviceGetMemoryInfo(self, device: int) -> object:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, device: Device) -> object:  # noqa: N802
+        if isinstance(device, tuple):
+            return SimpleNamespace(total=10 << 30, used=device[1])
         return SimpleNamespace(total=80 << 30, used=self.used + device)
 
-    def nvmlDeviceGetPowerUsage(self, _: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, device: Device) -> int:  # noqa: N802
+        if isinstance(device, tuple):
+            raise FakeNvmlError("Not Supported")
         return 350_500
 
-    def nvmlDeviceGetPowerManagementLimit(self, _: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerManagementLimit(self, device: Device) -> int:  # noqa: N802
+        if isinstance(device, tuple):
+            raise FakeNvmlError("Not Supported")
         return 700_000
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:  # noqa: N802
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: Device) -> int:  # noqa: N802
         if self.hold is not None:
             self.hold.wait(LIMIT_S)
-        if device == self.count - 1:
+        if device == 0:  # once a round
             self.rounds.release()
         raise FakeNvmlError("Not Supported")
 
@@ -90,6 +114,8 @@ def monitor(nvml: FakeNvml) -> Iterator[GpuMonitor]:
 
 def read_twice(nvml: FakeNvml) -> None:
     """Until what was read before this call is there to be shown."""
+    while nvml.rounds.acquire(blocking=False):
+        pass
     for _ in range(2):
         assert nvml.rounds.acquire(timeout=LIMIT_S)
 
@@ -99,12 +125,45 @@ def test_gpus_are_shown_under_tritons_names(nvml: FakeNvml, monitor: GpuMonitor)
     read_twice(nvml)
     lines = render(monitor.families()).decode().splitlines()
     assert 'nv_gpu_utilization{gpu_uuid="GPU-0"} 0.25' in lines
-    assert not any(line.startswith('nv_gpu_utilization{gpu_uuid="MIG-1"}') for line in lines)
-    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-1"}} {80 << 30}' in lines
-    assert 'nv_gpu_memory_used_bytes{gpu_uuid="MIG-1"} 6' in lines
+    assert f'nv_gpu_memory_total_bytes{{gpu_uuid="GPU-1"}} {80 << 30}' in lines
+    assert 'nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 6' in lines
     assert 'nv_gpu_power_usage{gpu_uuid="GPU-0"} 350.5' in lines
     assert 'nv_gpu_power_limit{gpu_uuid="GPU-0"} 700' in "\n".join(lines)
-    assert not any("nv_energy_consumption" in line for line in lines)  # nobody tells it
+    assert not any("energy" in line for line in lines)  # nobody tells it
+
+
+def test_gpus_are_shown_under_our_names_too(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    lines = render(monitor.families()).decode().splitlines()
+    assert 'penstock_gpu_utilization_ratio{gpu_uuid="GPU-0"} 0.25' in lines
+    assert f'penstock_gpu_memory_bytes{{gpu_uuid="GPU-0"}} {80 << 30}' in lines
+    assert 'penstock_gpu_memory_used_bytes{gpu_uuid="GPU-0"} 5' in lines
+    assert 'penstock_gpu_power_watts{gpu_uuid="GPU-0"} 350.5' in lines
+    assert 'penstock_gpu_power_limit_watts{gpu_uuid="GPU-0"} 700' in lines
+
+
+def test_slices_tell_their_memory_and_nothing_else(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    lines = render(monitor.families()).decode().splitlines()
+    assert [line for line in lines if line.startswith("nv_") and "MIG-" in line] == [
+        f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-0"}} {10 << 30}',
+        f'nv_gpu_memory_total_bytes{{gpu_uuid="MIG-2"}} {10 << 30}',
+        'nv_gpu_memory_used_bytes{gpu_uuid="MIG-0"} 0',
+        'nv_gpu_memory_used_bytes{gpu_uuid="MIG-2"} 2',
+    ]
+
+
+def test_slices_are_looked_for_again(nvml: FakeNvml, monitor: GpuMonitor) -> None:
+    monitor.start()
+    read_twice(nvml)
+    nvml.slices = {3: "MIG-3"}
+    for _ in range(2):
+        read_twice(nvml)
+    text = render(monitor.families())
+    assert b'nv_gpu_memory_used_bytes{gpu_uuid="MIG-3"} 3' in text
+    assert b"MIG-2" not in text
 
 
 def test_metrics_show_what_was_read(nvml: FakeNvml, monitor: GpuMonitor) -> None:

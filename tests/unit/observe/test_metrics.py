@@ -63,7 +63,7 @@ def samples() -> Samples:
         ("penstock_available_instances", 2),
         ("penstock_busy_instances", 1),
         ("penstock_instance_busy_seconds_total", 1.5),
-        ("penstock_backend_busy_seconds_total", 0.75),
+        ("penstock_backend_batch_seconds_total", 0.75),
         ("penstock_background_pending_requests", 6),
         ("penstock_background_running_requests", 4),
         ("penstock_background_oldest_request_age_seconds", 9),

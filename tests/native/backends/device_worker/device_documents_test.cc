@@ -47,6 +47,7 @@ DeviceUse SomeUse() {
   use.graphs = {{4, 5, 6}, {7, 8, 9}};
   use.uncaptured_runs = 10;
   use.uncaptured_padded_rows = 11;
+  use.busy_ns = 12;
   return use;
 }
 
@@ -68,6 +69,7 @@ TEST(DeviceDocumentsTest, DescriptionAndUse_AreReadAsTheyWereWritten) {
   ASSERT_EQ(used->size(), 2);
   EXPECT_EQ(EncodeDeviceUses(*used), EncodeDeviceUses(uses));
   EXPECT_EQ(used->at(0).graphs.at(1).padded_rows, 9);
+  EXPECT_EQ(used->at(0).busy_ns, 12);
 }
 
 TEST(DeviceDocumentsTest, CutShortOrLengthened_IsRefused) {

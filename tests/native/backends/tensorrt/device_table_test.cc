@@ -39,7 +39,12 @@ TEST_F(DeviceTableTest, NumberAndUuid_NameTheSameDevice) {
 }
 
 TEST_F(DeviceTableTest, UuidOfASlice_IsItsDevices) {
-  EXPECT_EQ(Ordinal("MIG-00000000-0000-0000-0000-000000000001"), 1);
+  constexpr const char* kSlice = "MIG-00000000-0000-0000-0000-000000000001";
+  EXPECT_EQ(Ordinal(kSlice), 1);
+  FakeGpu slices{{.devices = 2, .name = "Fake GPU MIG 1g.10gb"}};
+  DeviceTable table{slices, Clock::System()};
+  EXPECT_EQ(table.Get(kSlice)->ordinal, 1);
+  EXPECT_THAT(std::string(table.Get("none").status().message()), HasSubstr(kSlice));
 }
 
 TEST_F(DeviceTableTest, UuidThatSeveralBeginWith_IsRefused) {

@@ -92,6 +92,27 @@ TEST(PlanModelTest, DeviceUse_IsEachDevicesOwn) {
   EXPECT_GT(use[0].memory_bytes, 0U) << "slots and contexts at least";
 }
 
+TEST(PlanModelTest, DeviceUseOfASlice_HasItsName) {
+  FakeBackend fake({}, {.name = "Fake GPU MIG 1g.10gb"});
+  auto model = fake.Load();
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->device_use()[0].uuid, "MIG-00000000-0000-0000-0000-000000000000");
+}
+
+TEST(PlanModelTest, DeviceUse_TellsForHowLongItsDeviceWasBusy) {
+  FakeBackend fake({}, {.max_yields = 20, .devices = 2});
+  auto model = fake.Load({{"device", "0,1"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->device_use()[0].busy_ns, 0U) << "what a load runs is not counted";
+  const auto first = Instance(**model);
+  const int64_t begin_ns = Clock::System().NowNs();
+  // A run that is over before it is first asked for is too short to be counted.
+  while ((*model)->device_use()[0].busy_ns == 0) ExpectRight(*first, RowBatch(1, 8, 16));
+  const auto elapsed_ns = static_cast<uint64_t>(Clock::System().NowNs() - begin_ns);
+  EXPECT_LE((*model)->device_use()[0].busy_ns, elapsed_ns);
+  EXPECT_EQ((*model)->device_use()[1].busy_ns, 0U);
+}
+
 TEST(PlanModelTest, DeviceUseWithoutGraphs_CountsRunsAndPadding) {
   FakeBackend fake({.profiles = {{4, 4, 8}}});
   auto model = fake.Load({{"cuda_graphs", "0"}});
