@@ -3,6 +3,7 @@
 // FAKE_DRIVER_COPIES: a file that gets a line for each copy, "HtoD 64": which way, and bytes.
 // FAKE_DRIVER_CLOSES: a named pipe; each close of a client's memory waits for a writer that comes and
 // goes, while the pipe has its name.
+// As the driver's own, calls that need a context answer so on a thread that has set none.
 
 #include <cstdint>
 #include <cstdio>
@@ -54,7 +55,7 @@ constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
 constexpr uintptr_t kBeforeExport = 16;
 constexpr unsigned kLazyPeerAccess = 1, kPortable = 1;
-constexpr int kInvalidValue = 1;
+constexpr int kInvalidValue = 1, kInvalidContext = 201;
 
 void NoteCopy(const char* way, size_t size) {
   static const char* const path = std::getenv("FAKE_DRIVER_COPIES");
@@ -82,6 +83,16 @@ penstock::gpu::DeviceProperties Properties(int device) {
 // What a context is here: the number of its device, off by one.
 void* ContextOf(int device) { return reinterpret_cast<void*>(static_cast<uintptr_t>(device) + 1); }
 int DeviceOf(void* context) { return static_cast<int>(reinterpret_cast<uintptr_t>(context)) - 1; }
+
+// The context that is this thread's. A thread begins without one.
+thread_local void* t_current = nullptr;
+
+// What the driver answers to calls that need one, as its documentation has them: those that make
+// something, and most that take a stream or an event.
+template <typename Call>
+int InContext(const Call& call) {
+  return t_current == nullptr ? kInvalidContext : ToResult(call());
+}
 
 }  // namespace
 
@@ -140,9 +151,13 @@ int cuDevicePrimaryCtxRetain(void** context, int device) {
   *context = ContextOf(device);
   return 0;
 }
-int cuCtxSetCurrent(void* context) { return ToResult(Gpu().SetDevice(DeviceOf(context))); }
+int cuCtxSetCurrent(void* context) {
+  const Error error = context == nullptr ? Error::kSuccess : Gpu().SetDevice(DeviceOf(context));
+  if (error == Error::kSuccess) t_current = context;
+  return ToResult(error);
+}
 int cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
-  return ToResult(Gpu().MemoryInfo(free_bytes, total_bytes));
+  return InContext([&] { return Gpu().MemoryInfo(free_bytes, total_bytes); });
 }
 int cuGetErrorName(int error, const char** name) {
   static thread_local std::string text;
@@ -152,27 +167,42 @@ int cuGetErrorName(int error, const char** name) {
 }
 int cuStreamCreateWithPriority(Stream* stream, unsigned flags, int priority) {
   if (flags != kNonBlocking) return kInvalidValue;
-  return ToResult(Gpu().CreateStream(priority, stream));
+  return InContext([&] { return Gpu().CreateStream(priority, stream); });
 }
-int cuStreamDestroy_v2(Stream stream) { return ToResult(Gpu().DestroyStream(stream)); }
-int cuStreamSynchronize(Stream stream) { return ToResult(Gpu().SynchronizeStream(stream)); }
+int cuStreamDestroy_v2(Stream stream) {
+  return InContext([&] { return Gpu().DestroyStream(stream); });
+}
+int cuStreamSynchronize(Stream stream) {
+  return InContext([&] { return Gpu().SynchronizeStream(stream); });
+}
 int cuStreamWaitEvent(Stream stream, Event event, unsigned flags) {
-  return flags == 0 ? ToResult(Gpu().StreamWaitEvent(stream, event)) : kInvalidValue;
+  return flags == 0 ? InContext([&] { return Gpu().StreamWaitEvent(stream, event); })
+                    : kInvalidValue;
 }
 int cuEventCreate(Event* event, unsigned flags) {
-  return flags == kNoTiming ? ToResult(Gpu().CreateEvent(event)) : kInvalidValue;
+  return flags == kNoTiming ? InContext([&] { return Gpu().CreateEvent(event); }) : kInvalidValue;
 }
-int cuEventDestroy_v2(Event event) { return ToResult(Gpu().DestroyEvent(event)); }
-int cuEventRecord(Event event, Stream stream) { return ToResult(Gpu().RecordEvent(event, stream)); }
+int cuEventDestroy_v2(Event event) {
+  return InContext([&] { return Gpu().DestroyEvent(event); });
+}
+int cuEventRecord(Event event, Stream stream) {
+  return InContext([&] { return Gpu().RecordEvent(event, stream); });
+}
 int cuEventQuery(Event event) { return ToResult(Gpu().QueryEvent(event)); }
 int cuMemHostAlloc(void** data, size_t size, unsigned flags) {
-  return flags == kPortableMapped ? ToResult(Gpu().AllocatePinned(size, data)) : kInvalidValue;
+  return flags == kPortableMapped ? InContext([&] { return Gpu().AllocatePinned(size, data); })
+                                  : kInvalidValue;
 }
-int cuMemFreeHost(void* data) { return ToResult(Gpu().FreePinned(data)); }
+int cuMemFreeHost(void* data) {
+  return InContext([&] { return Gpu().FreePinned(data); });
+}
 int cuMemHostRegister_v2(void* data, size_t size, unsigned flags) {
-  return flags == kPortable ? ToResult(Gpu().RegisterHost(data, size)) : kInvalidValue;
+  return flags == kPortable ? InContext([&] { return Gpu().RegisterHost(data, size); })
+                            : kInvalidValue;
 }
-int cuMemHostUnregister(void* data) { return ToResult(Gpu().UnregisterHost(data)); }
+int cuMemHostUnregister(void* data) {
+  return InContext([&] { return Gpu().UnregisterHost(data); });
+}
 int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
   void* data = nullptr;
   const Error error = Gpu().AllocateAsync(size, stream, &data);
@@ -184,6 +214,7 @@ int cuMemFreeAsync(uintptr_t address, Stream stream) {
 }
 int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, unsigned flags) {
   if (flags != kLazyPeerAccess) return kInvalidValue;
+  if (t_current == nullptr) return kInvalidContext;
   void* data = nullptr;
   size_t size = 0;
   const Error error = Gpu().OpenIpcMemory(handle, &data, &size);
@@ -201,10 +232,11 @@ int cuIpcCloseMemHandle(uintptr_t address) {
     const penstock::MutexLock lock(imports.mu);
     imports.sizes.erase(address);
   }
-  return ToResult(Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)));
+  return InContext([&] { return Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)); });
 }
 // As if the block began before what was exported.
 int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
+  if (t_current == nullptr) return kInvalidContext;
   Imports& imports = OpenImports();
   const penstock::MutexLock lock(imports.mu);
   const auto found = imports.sizes.find(address);
@@ -223,26 +255,33 @@ int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
   NoteCopy("HtoD", size);
-  return ToResult(
-      Gpu().CopyAsync({reinterpret_cast<void*>(to), from, size}, CopyKind::kHostToDevice, stream));
+  return InContext([&] {
+    return Gpu().CopyAsync({reinterpret_cast<void*>(to), from, size}, CopyKind::kHostToDevice,
+                           stream);
+  });
 }
 int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t size, Stream stream) {
   NoteCopy("DtoH", size);
-  return ToResult(Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size},
-                                  CopyKind::kDeviceToHost, stream));
+  return InContext([&] {
+    return Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size}, CopyKind::kDeviceToHost,
+                           stream);
+  });
 }
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t size, Stream stream) {
   NoteCopy("DtoD", size);
-  return ToResult(
-      Gpu().CopyAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
-                      CopyKind::kDeviceToDevice, stream));
+  return InContext([&] {
+    return Gpu().CopyAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
+                           CopyKind::kDeviceToDevice, stream);
+  });
 }
 int cuMemcpyPeerAsync(uintptr_t to, void* to_context, uintptr_t from, void* from_context,
                       size_t size, Stream stream) {
   NoteCopy("peer", size);
-  return ToResult(
-      Gpu().CopyPeerAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
-                          DeviceOf(to_context), DeviceOf(from_context), stream));
+  return InContext([&] {
+    return Gpu().CopyPeerAsync(
+        {reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
+        DeviceOf(to_context), DeviceOf(from_context), stream);
+  });
 }
 int cuStreamBeginCapture_v2(Stream stream, int mode) {
   return mode == kThreadLocal ? ToResult(Gpu().BeginCapture(stream)) : kInvalidValue;

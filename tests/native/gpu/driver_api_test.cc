@@ -11,6 +11,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "gpu_harness.h"
@@ -64,9 +65,27 @@ TEST(DriverApiTest, Properties_AreTheDevices) {
   EXPECT_GT(version, 0);
 }
 
+// As with the driver itself: what CUDA's runtime does by itself at a thread's first call is for us to do.
+TEST(DriverApiTest, ThreadThatHasTakenNoDevice_IsRefused) {
+  const auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
+  ASSERT_TRUE(api.ok()) << api.status().ToString();
+  ASSERT_EQ((*api)->SetDevice(0), Error::kSuccess);
+  std::thread([&] {
+    constexpr auto kInvalidContext = static_cast<Error>(201);
+    Stream stream = nullptr;
+    size_t bytes = 0;
+    EXPECT_EQ((*api)->CreateStream(0, &stream), kInvalidContext);
+    EXPECT_EQ((*api)->MemoryInfo(&bytes, &bytes), kInvalidContext);
+    ASSERT_EQ((*api)->SetDevice(1), Error::kSuccess);
+    ASSERT_EQ((*api)->CreateStream(0, &stream), Error::kSuccess);
+    EXPECT_EQ((*api)->DestroyStream(stream), Error::kSuccess);
+  }).join();
+}
+
 TEST(DriverApiTest, MemoryOfAnotherProcess_IsOpenedFromWhereItWasExported) {
   const auto api = OpenDriverApi(PENSTOCK_FAKE_DRIVER);
   ASSERT_TRUE(api.ok()) << api.status().ToString();
+  ASSERT_EQ((*api)->SetDevice(0), Error::kSuccess);
   const ShmObject object(std::string_view("0123456789"));
   IpcHandle handle{};
   const std::string name = object.IpcHandle();
@@ -87,6 +106,7 @@ TEST(DriverApiTest, CopiesOnAndBetweenDevices_ArriveAsWhatTheyAre) {
   const int pageable = gpu.pageable_copies();
   const int peers = gpu.peer_copies();
   std::string bytes = "0123456789";
+  ASSERT_EQ((*api)->SetDevice(0), Error::kSuccess);
   ASSERT_EQ((*api)->RegisterHost(bytes.data(), bytes.size()), Error::kSuccess);
   EXPECT_EQ((*api)->RegisterHost(bytes.data(), 1), Error::kHostMemoryAlreadyRegistered);
   Stream streams[2] = {};
