@@ -26,8 +26,8 @@ PACKAGES = (
 ).split()
 """Of Debian: what CMake looks for, and the libraries behind."""
 WHEELS = (
-    "cffi cryptography grpcio grpcio-health-checking grpcio-reflection httptools orjson protobuf "
-    "pybind11 pyjwt starlette uvicorn"
+    "cffi click cryptography grpcio grpcio-health-checking grpcio-reflection h11 httptools orjson "
+    "protobuf pybind11 pyjwt starlette typing-extensions uvicorn"
 ).split()
 """What the server imports and GPU machines lack or have too old; pinned by requirements.lock."""
 _STATIC = re.compile(r"lib(gtest|gmock)(_main)?\.a")
