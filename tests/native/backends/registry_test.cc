@@ -8,6 +8,7 @@
 
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "backend_under_test.h"
 #include "onnx_writer.h"
@@ -68,6 +69,28 @@ TEST(BackendRegistryTest, FileThatIsNoLibrary_FailsThePrecondition) {
   const auto backend = registry.Get("broken");
   ASSERT_FALSE(backend.ok());
   EXPECT_EQ(backend.status().code(), StatusCode::kFailedPrecondition);
+}
+
+// What servers of tests rest on, here and on a GPU.
+TEST(FixturePlugInTest, Plan_RunsAsItsOptionSaysAndHasMemoryPinned) {
+  const TempDir directory;
+  OnnxWriter::WriteFile(directory.Path("model.plan"), "fake-plan");
+  LoadOptions options;
+  options.model_name = "m";
+  options.path = directory.Path("model.plan");
+  options.parameters = {{"plan", "1"}};
+  std::vector<uint8_t> memory(4096);
+  for (const char* const api : {"runtime", "driver"}) {
+    BackendRegistry registry({PENSTOCK_FIXTURE_DIRECTORY});
+    registry.SetOptions("fixture", {{"api", api}});
+    const auto backend = registry.Get("fixture");
+    ASSERT_TRUE(backend.ok()) << backend.status().ToString();
+    const auto model = (*backend)->Load(options);
+    EXPECT_EQ(model.ok(), std::string(api) == "runtime") << model.status().ToString();
+    EXPECT_EQ((*backend)->PinHostMemory(memory) != nullptr, model.ok());
+    if (model.ok()) continue;
+    EXPECT_THAT(model.status().ToString(), HasSubstr("there is no driver of fake GPUs"));
+  }
 }
 
 }  // namespace
