@@ -23,11 +23,11 @@ constexpr int kBatches = 8;
 constexpr int kInstances = 3;
 constexpr float kTroubles[] = {-1, -2, -4, -5, -6};  // exit, crash, lose the device, throw, fail
 
-struct Outcomes {
+struct PartsOutcomes {
   std::atomic<int> right{0}, by_parts{0}, failed{0}, unavailable{0}, wrong{0};
 };
 
-void Count(const Status& status, bool is_right, bool has_trouble, Outcomes* outcomes) {
+void Count(const Status& status, bool is_right, bool has_trouble, PartsOutcomes* outcomes) {
   if (status.ok()) {
     ++(is_right && !has_trouble ? outcomes->right : outcomes->wrong);
   } else if (status.code() == StatusCode::kUnavailable) {
@@ -39,7 +39,7 @@ void Count(const Status& status, bool is_right, bool has_trouble, Outcomes* outc
 
 // Of one instance: a memory of its own, which is another now and then, and one that all of them see.
 void RunBatches(BackendInstance& instance, const ClientMemory& shared, uint32_t seed,
-                Outcomes* outcomes) {
+                PartsOutcomes* outcomes) {
   std::mt19937 random(seed);
   auto client = std::make_unique<ClientMemory>(kMemoryBytes);
   for (int i = 0; i < kBatches; ++i) {
@@ -75,7 +75,7 @@ TEST(DevicePartsScheduleTest, EachBatchEndsOnceAndNoMemoryStaysOpen) {
     if (i < 2) models.push_back(MustLoadIn({worker}, PlanLoad(scratch, StrCat("m", i))));
     instances.push_back(MustMake(*models.back()));
   }
-  Outcomes outcomes;
+  PartsOutcomes outcomes;
   for (uint32_t seed = 0; seed < kSchedules; ++seed) {
     auto shared = std::make_unique<ClientMemory>(kMemoryBytes);
     std::vector<std::thread> threads;

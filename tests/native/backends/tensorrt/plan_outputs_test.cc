@@ -18,13 +18,13 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr int64_t kWidth = 4;
-constexpr size_t kRowBytes = kWidth * sizeof(float);
+constexpr int64_t kPlaceWidth = 4;
+constexpr size_t kPlaceRowBytes = kPlaceWidth * sizeof(float);
 constexpr uint8_t kUntouched = 0xA5;
 
 class PlanOutputsTest : public ::testing::Test {
  protected:
-  void Load(const FakePlanOptions& plan = {.width = kWidth}) {
+  void Load(const FakePlanOptions& plan = {.width = kPlaceWidth}) {
     fake_.emplace(plan, FakeGpuOptions{.max_yields = 20});
     model_ = *fake_->Load({{"lanes", "1"}, {"graph_batch_sizes", "4"}});
     instance_ = *model_->CreateInstance({"m_0", memory_.AsRoom()});
@@ -73,10 +73,10 @@ TEST_F(PlanOutputsTest, RegisteredRoom_IsWrittenByTheDeviceAndTheSlotIsNot) {
   const gpu::LaneGroup& lanes = AsPlan(*model_).replica(0).lanes();
   for (const int64_t rows : {4, 3, 8, 1}) {
     const int before = ToHost();
-    const auto outputs = Run(RowBatch(static_cast<int>(rows), rows, kWidth));
+    const auto outputs = Run(RowBatch(static_cast<int>(rows), rows, kPlaceWidth));
     EXPECT_EQ(ToHost() - before, 2);
     for (const BatchOutput& output : outputs) EXPECT_TRUE(memory_.Holds(output.data));
-    EXPECT_THAT(memory_.asked, ElementsAre(rows * kRowBytes, rows * sizeof(uint32_t)));
+    EXPECT_THAT(memory_.asked, ElementsAre(rows * kPlaceRowBytes, rows * sizeof(uint32_t)));
   }
   EXPECT_GT(lanes.counts().graph_runs[0], 0U);
   for (const auto staged : Staged()) {
@@ -89,7 +89,7 @@ TEST_F(PlanOutputsTest, RegisteredRoom_IsWrittenByTheDeviceAndTheSlotIsNot) {
 
 TEST_F(PlanOutputsTest, RoomOfAnyKind_HasTheSameOutputs) {
   Load();
-  const RowBatch batch(7, 5, kWidth);
+  const RowBatch batch(7, 5, kPlaceWidth);
   memory_.is_full = true;
   const auto without = Run(batch);
   for (const BatchOutput& output : without) EXPECT_FALSE(memory_.Holds(output.data));
@@ -118,23 +118,23 @@ TEST_F(PlanOutputsTest, OpenShapes_AreCopiedToTheRoomOnceTheyAreKnown) {
 TEST_F(PlanOutputsTest, OutputThatNobodyReadsOnTheHost_TakesNoRoom) {
   Load();
   Pin();
-  const RowBatch batch(5, 2, kWidth);
-  ShmObject object(std::string(2 * kRowBytes, '.'));
+  const RowBatch batch(5, 2, kPlaceWidth);
+  ShmObject object(std::string(2 * kPlaceRowBytes, '.'));
   ExportedMemory::Handle handle{};
   const std::string name = object.IpcHandle();
   std::copy(name.begin(), name.end(), handle.begin());
   const auto client = std::make_shared<ExportedMemory>(handle, 0, object.size(), nullptr);
   const std::vector<size_t> wanted = {0, 1};
   for (const bool is_read : {false, true}) {
-    const std::vector<OutputPart> out = {{0, 0, 2, is_read, {client, 0, 2 * kRowBytes}}};
+    const std::vector<OutputPart> out = {{0, 0, 2, is_read, {client, 0, 2 * kPlaceRowBytes}}};
     std::vector<BatchOutput> outputs;
     ASSERT_TRUE(instance_->ExecuteParts(batch.Inputs(), wanted, {{}, out}, &outputs).ok());
-    EXPECT_THAT(memory_.asked, ElementsAre(is_read ? 2 * kRowBytes : 0, 2 * sizeof(uint32_t)));
+    EXPECT_THAT(memory_.asked, ElementsAre(is_read ? 2 * kPlaceRowBytes : 0, 2 * sizeof(uint32_t)));
     EXPECT_EQ(outputs[0].data.size(), memory_.asked[0]);
     EXPECT_TRUE(memory_.Holds(outputs[1].data));
     const auto expected = Run(batch);
     const auto y = expected[0].data.span();
-    EXPECT_EQ(object.Read(2 * kRowBytes),
+    EXPECT_EQ(object.Read(2 * kPlaceRowBytes),
               std::string(reinterpret_cast<const char*>(y.data()), y.size()));
   }
 }
@@ -144,7 +144,7 @@ TEST_F(PlanOutputsTest, FailedBatch_ReturnsWhenTheDeviceIsThroughWithTheRoom) {
   const QuietLog quiet;
   Load();
   Pin();
-  const RowBatch batch(5, 3, kWidth);
+  const RowBatch batch(5, 3, kPlaceWidth);
   for (int i = 0; i < 20; ++i) {
     fake_->gpu->FailCall("RecordEvent", 3, gpu::Error::kInvalidValue);
     std::vector<BatchOutput> outputs;
