@@ -33,6 +33,11 @@ if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(penstock_options INTERFACE -Wthread-safety -Wno-return-type-c-linkage)
 endif()
 
+if(CMAKE_UNITY_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # It takes what a unity build includes for headers, where a class may have no field of an anonymous namespace's type.
+  target_compile_options(penstock_options INTERFACE -Wno-subobject-linkage)
+endif()
+
 # Instrumentation is for the whole build or it is worth nothing, hence not on the interface target.
 if(PENSTOCK_SANITIZE)
   add_compile_options(-fsanitize=${PENSTOCK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
