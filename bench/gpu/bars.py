@@ -65,6 +65,11 @@ def share(table: str, what: str, figure: Row, of: Row) -> Row:
     )
 
 
+def _divides(row: Row) -> bool:
+    """Whether something can be a share of it: a run may have had no right answer."""
+    return row.least > 0
+
+
 def gain(table: str, what: str, after: Row, before: Row) -> Row:
     """By how many percent a rate is greater than another."""
     found = share(table, what, after, before)
@@ -95,7 +100,7 @@ def _model_bars(
                 (table.format(model=model), what.format(model=model, ceiling=ceiling))
                 for table, what in (bar.figure, bar.of)
             ]
-            if any(key not in found for key in keys):
+            if any(key not in found for key in keys) or not _divides(found[keys[1]]):
                 continue
             made = share("bars", "", found[keys[0]], found[keys[1]])
             verdict = "reached" if made.median >= bar.least else "missed"
@@ -107,8 +112,9 @@ def _model_bars(
 
 def _lane_shares(found: Mapping[tuple[str, str], Row]) -> Iterator[Row]:
     for (table, what), row in found.items():
-        if table == _LANES and (_BARE, what) in found:
-            yield share("lanes, of the bare loop", what, row, found[_BARE, what])
+        bare = found.get((_BARE, what))
+        if table == _LANES and bare and _divides(bare):
+            yield share("lanes, of the bare loop", what, row, bare)
 
 
 def _graph_gains(found: Mapping[tuple[str, str], Row]) -> Iterator[Row]:
@@ -119,6 +125,6 @@ def _graph_gains(found: Mapping[tuple[str, str], Row]) -> Iterator[Row]:
                     (table, f"{lanes} lanes, {graphs}, batches of {rows}")
                     for graphs in ("graphs", "no graphs")
                 ]
-                if all(key in found for key in keys):
+                if all(key in found for key in keys) and _divides(found[keys[1]]):
                     what = f"{table.partition(':')[0]}, {lanes} lanes, batches of {rows}"
                     yield gain("gained by graphs", what, found[keys[0]], found[keys[1]])

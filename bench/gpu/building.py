@@ -71,13 +71,17 @@ def configure_failure(ran: Ran) -> str:
 def bring_packages(context: Context, stage: Path = STAGE, site: Path = SITE) -> None:
     """Installs the wheels that were brought, for the programs of the steps alone."""
     wheels = sorted(map(str, (stage / "wheels").glob("*.whl")))
-    if not wheels or site.exists():
+    names = "".join(f"{Path(wheel).name}\n" for wheel in wheels)
+    installed = site / "wheels.txt"
+    if not wheels or (installed.exists() and installed.read_text() == names):
         return
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     new = site.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     ran = context.run([*pip, "--no-compile", "--target", str(new), *wheels], LIMIT_S)
     succeed(ran, "pip")
+    (new / installed.name).write_text(names)
+    shutil.rmtree(site, ignore_errors=True)
     new.rename(site)
 
 

@@ -45,6 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=3600.0, help="s, that all steps share")
     args = parser.parse_args(arguments)
     args.steps = args.steps.split(",")
+    args.output = args.output.resolve()  # programs of the steps run elsewhere
     if unknown := [name for name in args.steps if name not in names]:
         parser.error(f"no step '{unknown[0]}': expected some of {', '.join(names)}")
     for name in ("seconds", "budget"):
@@ -95,7 +96,7 @@ def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
     except LeftOut as reason:
         state = "left out"
         notes.append(str(reason))
-    except (StepError, ValueError) as error:
+    except (StepError, ValueError, OSError) as error:
         state = "failed"
         notes.append(str(error))
     seconds = time.monotonic() - began

@@ -16,13 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu.running import ROOT  # noqa: E402
+from gpu.running import IMPORTS, ROOT  # noqa: E402
 from gpu.step import LEFT_OUT_STATUS  # noqa: E402
 from gpu.table import Row  # noqa: E402
 
 PLUGINS = ROOT / "build" / "gpu" / "testing" / "gpu"
-SOURCES = (ROOT / "server", ROOT / "clients" / "python")
-"""Where the server and its client are, installed or not."""
 
 
 def main() -> int:
@@ -33,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a measurement")
     parser.add_argument("--apis", default="runtime,driver", help="how CUDA is called")
     args = parser.parse_args()
-    sys.path[:0] = [str(folder) for folder in SOURCES]
+    sys.path[:0] = IMPORTS
     try:
         from gpu import row_parts
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from gpu.step import LEFT_OUT_STATUS
@@ -40,7 +41,13 @@ def need_cuda_provider() -> None:
     """Ends the program with LEFT_OUT_STATUS and one line where something is missing."""
     if reason := why_no_cuda_provider():
         leave_out(reason)
+    need_modules("mlperf.workloads")
+
+
+def need_modules(*names: str) -> None:
+    """Imports them; ends the program likewise where what one of them needs is missing."""
     try:
-        import mlperf.workloads  # noqa: F401
+        for name in names:
+            import_module(name)
     except ImportError as error:
         leave_out(f"{error.name} is not installed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +16,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from gpu.rows import (
     ONCE,
+    PATIENCE_S,
     Answer,
     Asker,
     Load,
     Server,
+    Workers,
     WrongError,
     answer_of,
     serving,
@@ -43,8 +44,6 @@ __all__ = ["Settings", "WrongError", "fault", "memory", "serve"]
 Found = Iterator[Row | str]
 _CLIENTS, _ROUNDS = 8, 3
 _TRAP_AT = -4
-_ANSWERED_WITHIN_S = 1.0
-_PATIENCE_S = 120.0
 _NARROW = (1, 16)
 _TERABYTE_MB = 1 << 20
 _METRICS = ("penstock_graph_runs_total", "penstock_uncaptured_runs_total")
@@ -60,6 +59,7 @@ class Settings:
         seconds: of a measurement.
         shape: of x in a request, whose rates are measured.
         environment: of servers, beyond this process's.
+        answered_within_s: a request of a lost device, at most.
     """
 
     plugins: Path
@@ -67,6 +67,7 @@ class Settings:
     seconds: float = 1.0
     shape: tuple[int, int] = (8, 37632)  # rows of 150 KB, as images of ResNet's
     environment: Mapping[str, str] = field(default_factory=dict)
+    answered_within_s: float = 1.0
 
     @contextmanager
     def served(self, api: str, models: Mapping[str, str], *flags: str) -> Iterator[Server]:
@@ -179,32 +180,20 @@ def _counted(server: Server, api: str) -> Found:
 
 
 def _samples(server: Server, metric: str, model: str) -> list[float]:
-    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=_PATIENCE_S) as page:
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=PATIENCE_S) as page:
         lines = page.read().decode().splitlines()
     begin = f'{metric}{{model="{model}"'
     return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(begin)]
 
 
-class Readiness:
+class Readiness(Workers):
     """Watches whether the server takes inference, until the `with` block ends."""
 
     def __init__(self, url: str) -> None:
         """At `url`, from `with` on."""
+        super().__init__([self._watch])
         self.changes: list[tuple[float, bool]] = []
         self._url = url
-        self._over = threading.Event()
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Readiness:
-        """Starts."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ends."""
-        self._over.set()
-        self._thread.join()
 
     def await_change(self, to: bool, after: float) -> float:
         """When it became so, after a time."""
@@ -212,10 +201,9 @@ class Readiness:
         def found() -> float | None:
             return next((at for at, how in self.changes if how is to and at > after), None)
 
-        with self._changed:
-            if not self._changed.wait_for(found, _PATIENCE_S):
-                raise WrongError(f"the server did not become {'' if to else 'un'}ready")
-            when = found()
+        if not self._await(lambda: found() is not None):
+            raise WrongError(f"the server did not become {'' if to else 'un'}ready")
+        when = found()
         assert when is not None
         return when
 
@@ -234,10 +222,10 @@ def fault(settings: Settings) -> Found:
     for api in settings.apis:
         words = {"rows": f"trap_at={_TRAP_AT}"}
         with settings.served(api, words, "--strict-readiness=true") as server:
-            yield from _lose(server, api)
+            yield from _lose(server, api, settings.answered_within_s)
 
 
-def _lose(server: Server, api: str) -> Found:
+def _lose(server: Server, api: str, within_s: float) -> Found:
     makers = [partial(Asker, server.grpc, number, _NARROW) for number in range(_CLIENTS)]
     trap = partial(Asker, server.grpc, _TRAP_AT, _NARROW)
     with Readiness(server.grpc) as readiness, Load(makers) as load:
@@ -248,11 +236,16 @@ def _lose(server: Server, api: str) -> Found:
         unready = readiness.await_change(False, trapped.began)
         ready = readiness.await_change(True, unready)
         load.await_right(20 * _CLIENTS)
-    yield from told_of_loss(api, trapped, load.answers, unready, ready)
+    yield from told_of_loss(api, trapped, load.answers, unready, ready, within_s)
 
 
 def told_of_loss(
-    api: str, trapped: Answer, answers: list[Answer], unready: float, ready: float
+    api: str,
+    trapped: Answer,
+    answers: list[Answer],
+    unready: float,
+    ready: float,
+    within_s: float,
 ) -> Found:
     """How the request that trapped and those beside it were answered, and how long that took."""
     if trapped.kind is not UnavailableError:
@@ -272,7 +265,7 @@ def told_of_loss(
     yield Row.single(table, f"{api}: UNAVAILABLE after, at most", "ms", 1e3 * slowest)
     yield Row.single(table, f"{api}: server not ready after", "ms", 1e3 * (unready - trapped.began))
     yield Row.single(table, f"{api}: server ready again after", "s", ready - trapped.began)
-    if slowest >= _ANSWERED_WITHIN_S:
+    if slowest >= within_s:
         raise WrongError(f"a request was answered {slowest:.1f} s after the trap")
     yield f"{api}: {trapped.outcome}"
 

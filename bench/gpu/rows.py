@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from gpu.running import ROOT
+from gpu.running import IMPORTS
 
 from penstock_client import Client, CudaMemory, PenstockError, RetryPolicy, SharedMemory
 
 MAX_ROWS, BIAS = 32, 0.5
 ONCE = RetryPolicy(max_attempts=1)
 _READY = re.compile(r"is ready: gRPC (\S+), HTTP (\S+), metrics (\S+)")
-_PATIENCE_S = 120.0
+PATIENCE_S = 120.0
 
 
 class WrongError(Exception):
@@ -72,7 +73,7 @@ class Server:
 
     def await_ready(self) -> None:
         """Returns when it is."""
-        if not self._started.wait(_PATIENCE_S) or not self.grpc:
+        if not self._started.wait(PATIENCE_S) or not self.grpc:
             raise WrongError(f"the server is not ready: {' '.join(self.log[-3:]).strip()}")
 
 
@@ -84,8 +85,8 @@ def serving(
     command = [sys.executable, "-m", "penstock", "serve", str(models), "--shutdown-grace-secs=0"]
     command += [f"--{side}-port=0" for side in ("grpc", "http", "metrics")]
     command += [f"--backend-directory={plugins}", *flags]
-    sources = [str(ROOT / "server"), str(ROOT / "clients" / "python"), *sys.path]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), **(environment or {})}
+    paths = os.pathsep.join([*IMPORTS, *sys.path])
+    variables = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
     server = Server()
     with subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True) as process:
         reader = threading.Thread(target=server.read, args=(process.stderr,))
@@ -167,19 +168,19 @@ class Answer:
     kind: type[PenstockError] | None = None
 
 
-class Load:
-    """Requests of many clients, one at a time each, until the `with` block ends.
+class Workers:
+    """Threads that work until the `with` block ends.
 
-    Threading: `answers` grow on the clients' threads, and are whole after the block.
+    What one of them raises ends the others' work, too, and is raised where the block waits for
+    them, at its end at the latest.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Asker]]) -> None:
-        """One client for each of `makers`."""
-        self.answers: list[Answer] = []
+    def __init__(self, works: Sequence[Callable[[], None]]) -> None:
+        """One thread for each of `works`, which return soon after `_over` is set."""
         self._over = threading.Event()
         self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=self._work, args=(each,)) for each in makers]
-        self._right = 0
+        self._failure: BaseException | None = None
+        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in works]
 
     def __enter__(self) -> Self:
         """Starts."""
@@ -187,18 +188,49 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Ends when each client has its answer."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Ends when each of them has."""
         self._over.set()
         for thread in self._threads:
             thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    def _await(self, condition: Callable[[], bool]) -> bool:
+        """Whether it comes true in time, as it can whenever `_changed` is notified."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or condition(), PATIENCE_S)
+            if self._failure is not None:
+                raise self._failure
+            return condition()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # raised by the block
+            with self._changed:
+                self._failure = self._failure or error
+                self._changed.notify_all()
+            self._over.set()
+
+
+class Load(Workers):
+    """Requests of many clients, one at a time each, until the `with` block ends.
+
+    Threading: `answers` grow on the clients' threads, and are whole after the block.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Asker]]) -> None:
+        """One client for each of `makers`."""
+        super().__init__([partial(self._work, make) for make in makers])
+        self.answers: list[Answer] = []
+        self._right = 0
 
     def await_right(self, count: int) -> None:
         """Waits for so many more right answers."""
-        with self._changed:
-            wanted = self._right + count
-            if not self._changed.wait_for(lambda: self._right >= wanted, _PATIENCE_S):
-                raise WrongError(f"no {count} right answers came: {self.answers[-1:]}")
+        wanted = self._right + count
+        if not self._await(lambda: self._right >= wanted):
+            raise WrongError(f"no {count} right answers came: {self.answers[-1:]}")
 
     def go_on(self, seconds: float) -> None:
         """Returns after so long."""

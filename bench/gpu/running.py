@@ -18,7 +18,12 @@ SITE = ROOT / "build" / "gpu-site"
 """Python packages that were brought, for programs of the steps alone."""
 STAGE = ROOT / "build" / "gpu-stage"
 """What was brought from a machine with packages: `staging`."""
-_IMPORTS = (SITE, ROOT / "server", ROOT / "clients" / "python", ROOT / "clients" / "gateway")
+IMPORTS = tuple(
+    map(str, (SITE, ROOT / "server", ROOT / "clients" / "python", ROOT / "clients" / "gateway"))
+)
+"""Where the server, its clients and what they import are, installed or not."""
+TIMED_OUT_STATUS = 124
+"""Of a program that was ended since it took too long."""
 
 
 class StepError(Exception):
@@ -48,12 +53,13 @@ Run = Callable[[Sequence[str], float], Ran]
 def run(command: Sequence[str], limit_s: float) -> Ran:
     """Runs a command in the repository's root; its children end with it.
 
-    Python finds the tree's packages, installed or not.
+    Python finds the tree's packages, installed or not. One that takes longer than `limit_s` is
+    ended: TIMED_OUT_STATUS, with the lines that it had printed and one that says so.
 
     Raises:
-        StepError: There is no such program, or it took longer than `limit_s`.
+        StepError: There is no such program.
     """
-    paths = [*map(str, _IMPORTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [*IMPORTS, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         process = subprocess.Popen(
             command,
@@ -72,9 +78,9 @@ def run(command: Sequence[str], limit_s: float) -> Ran:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        raise StepError(
-            f"{Path(command[0]).name} was not through after {limit_s:.0f} s: {last_line(output)}"
-        ) from None
+        lines = output[: output.rfind("\n") + 1]  # it may have been ended within one
+        told = f"{Path(command[0]).name} was not through after {limit_s:.0f} s: {last_line(lines)}"
+        return Ran(TIMED_OUT_STATUS, f"{lines}{told}\n")
     except BaseException:  # interrupted
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu.provider import need_cuda_provider  # noqa: E402
+from gpu.provider import need_cuda_provider, need_modules  # noqa: E402
 
 if TYPE_CHECKING:
     from mlperf.workloads import Workload
@@ -54,6 +54,7 @@ def on_gpu(workload: Workload) -> Workload:
 def main() -> None:
     """Runs bench.mlperf; its status, or LEFT_OUT_STATUS where a package is missing."""
     need_cuda_provider()
+    need_modules("mlperf.cli")  # wants LoadGen
     from mlperf import cli
 
     cli.main(on_gpu)

@@ -3,7 +3,8 @@
 Run on Debian 12 with what `make test` installs: build/gpu-stage, some 30 MiB, is then brought to
 the other machine beside the tree, where the step `build` finds it. It holds headers and libraries
 (GoogleTest, protozero, nghttp2, OpenSSL, zlib), the protocols' products, and wheels of what the
-server imports, for x86-64, glibc 2.28 and the other machine's Python.
+server imports (NumPy, which is 16 MiB more, has to be there), for x86-64, glibc 2.28 and the other
+machine's Python.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ PACKAGES = (
 ).split()
 """Of Debian: what CMake looks for, and the libraries behind."""
 WHEELS = (
-    "cffi click cryptography grpcio grpcio-health-checking grpcio-reflection h11 httptools orjson "
-    "protobuf pybind11 pyjwt starlette typing-extensions uvicorn"
+    "annotated-doc annotated-types cffi click cryptography grpcio grpcio-health-checking "
+    "grpcio-reflection h11 httptools orjson protobuf pybind11 pydantic pydantic-core pyjwt "
+    "shellingham starlette typer typing-extensions typing-inspection uvicorn uvloop"
 ).split()
-"""What the server imports and GPU machines lack or have too old; pinned by requirements.lock."""
+"""What the server and its client import, but for NumPy; pinned by requirements.lock."""
 _STATIC = re.compile(r"lib(gtest|gmock)(_main)?\.a")
 _TRIPLET = "x86_64-linux-gnu"
 
@@ -116,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gather_wheels(new / "wheels", args.python)
     shutil.rmtree(args.output, ignore_errors=True)
     new.rename(args.output)
-    size = sum(each.stat().st_size for each in args.output.rglob("*") if each.is_file())
+    size = sum(each.lstat().st_size for each in args.output.rglob("*") if not each.is_dir())
     print(f"{args.output}: {size / 2**20:.0f} MiB")
 
 

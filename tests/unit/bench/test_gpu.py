@@ -257,6 +257,33 @@ def test_step_that_is_left_out_is_no_failure_and_tried_again(tmp_path: Path) -> 
     assert script.worked.count("device") == 2
 
 
+def test_files_that_cannot_be_written_fail_the_step_alone(tmp_path: Path) -> None:
+    script = Script(FileExistsError(17, "File exists", "gpu-site"))
+    assert script.main(tmp_path) == cli.FAILED
+    assert results(tmp_path) == {"build": "done", "device": "failed", "copies": "done"}
+
+
+def test_results_may_lie_outside_the_tree_and_programs_are_told_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs: list[Path] = []
+
+    def work(context: Context) -> Iterator[Row | str]:
+        outputs.append(context.output)
+        yield ROW
+
+    monkeypatch.chdir(tmp_path)
+    cli.main(["--output", "out/gpu"], look=lambda: H200, steps=[Step("build", "does", work)])
+    assert outputs == [tmp_path / "out" / "gpu"]
+    assert results(tmp_path / "out" / "gpu") == {"build": "done"}
+
+
+def test_build_has_most_of_a_short_budget_since_all_the_others_want_it() -> None:
+    budget = cli.Budget(540.0, steps.STEPS, now=lambda: 0.0)
+    assert steps.STEPS[0].name == "build"
+    assert budget.part_of(steps.STEPS[0]) > 360
+
+
 def test_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     script = Script(KeyboardInterrupt())
     assert script.main(tmp_path) == cli.INTERRUPTED

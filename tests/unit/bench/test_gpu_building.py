@@ -114,12 +114,13 @@ def test_products_that_were_brought_are_taken_where_no_compiler_is(
     assert not asked
 
 
-def test_wheels_that_were_brought_are_installed_once(
+def test_wheels_that_were_brought_are_installed_once_and_anew_where_others_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     (tmp_path / "wheels").mkdir()
-    (tmp_path / "wheels" / "a-1-py3-none-any.whl").touch()
+    wheel = tmp_path / "wheels" / "a-1-py3-none-any.whl"
+    wheel.touch()
     asked = []
 
     def pip(command: Sequence[str], limit_s: float) -> Ran:
@@ -131,7 +132,11 @@ def test_wheels_that_were_brought_are_installed_once(
         building.bring_packages(Context(H200, pip, tmp_path), tmp_path, tmp_path / "site")
     assert len(asked) == 1
     assert "--no-index" in asked[0]
-    assert (tmp_path / "site").is_dir()
+    (tmp_path / "site" / "of-before").touch()
+    wheel.rename(wheel.with_name("a-2-py3-none-any.whl"))
+    building.bring_packages(Context(H200, pip, tmp_path), tmp_path, tmp_path / "site")
+    assert len(asked) == 2, "others were brought"
+    assert [each.name for each in (tmp_path / "site").iterdir()] == ["wheels.txt"]
 
 
 def test_wheels_that_cannot_be_installed_leave_nothing(
@@ -186,6 +191,27 @@ def test_gathered_links_name_what_lies_beside_them(
     for _ in range(2):
         staging.gather_files(tmp_path / "prefix")
     assert (tmp_path / "prefix" / "lib" / "libx.so").readlink() == Path("libx.so.1")
+
+
+IMPORTED = """
+import sys
+import penstock.app, penstock.commands, penstock_client, penstock_gateway, uvicorn
+from importlib.metadata import packages_distributions
+uvicorn.Config(None).load()
+known = packages_distributions()
+found = {name for each in sys.modules for name in known.get(each.partition(".")[0], [])}
+print(*sorted(name.lower().replace("_", "-") for name in found))
+"""
+ELSEWHERE = {"numpy", "penstock", "penstock-client", "penstock-gateway", "setuptools"}
+OPTIONAL = {"grpcio-tools"}  # grpcio looks for it, and goes on without
+
+
+def test_wheels_are_what_the_server_imports() -> None:
+    done = run([sys.executable, "-c", IMPORTED], 60.0)
+    assert done.status == 0, done.output
+    imported = set(done.output.split())
+    assert "uvloop" in imported
+    assert imported - ELSEWHERE - OPTIONAL <= set(staging.WHEELS)
 
 
 def test_wheels_are_those_of_the_lock() -> None:

@@ -1,16 +1,18 @@
 """bench/gpu's end to end: the steps, and what is held against what was promised."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gpu import row_parts, rows, steps
+from gpu import end_to_end, row_parts, rows, running, steps
 from gpu.hardware import Gpu
 from gpu.rows import Answer, Load, WrongError
-from gpu.running import LeftOut, Ran, StepError
-from gpu.steps import Context
+from gpu.running import IMPORTS, LeftOut, Ran, StepError
+from gpu.step import Context
 from gpu.table import Row
 
 from penstock_client import ResourceExhaustedError, UnavailableError
@@ -72,7 +74,7 @@ def test_answers_that_are_not_right_are_told() -> None:
 
 
 def test_load_that_gets_no_right_answer_says_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(rows, "PATIENCE_S", 0.05)
     with Load([Wrong]) as load, pytest.raises(WrongError, match="no 1 right answers came.*'wrong'"):
         load.await_right(1)
 
@@ -85,6 +87,66 @@ class Wrong(rows.Asker):
 
     def ask(self) -> bool:
         return False
+
+
+class Broken(Wrong):
+    """A client that fails in a way that is no answer."""
+
+    def ask(self) -> bool:
+        raise TypeError("CuPy takes no such thing")
+
+
+def test_client_that_breaks_ends_the_load_where_it_is_waited_for() -> None:
+    with pytest.raises(TypeError, match="takes no such"), Load([Wrong, Broken]) as load:
+        load.await_right(1)
+    assert all(each.outcome == "wrong" for each in load.answers)
+
+
+def test_client_that_breaks_ends_the_load_where_nobody_waits() -> None:
+    with pytest.raises(TypeError, match="takes no such"), Load([Wrong, Broken]) as load:
+        load.go_on(3600.0)
+
+
+def test_another_error_of_the_block_is_not_hidden() -> None:
+    with pytest.raises(WrongError, match="mine"), Load([Broken]) as load:
+        load.go_on(3600.0)
+        raise WrongError("mine")
+
+
+def test_watch_that_breaks_ends_where_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(url: str, **_: Any) -> None:
+        raise TypeError(f"no client of {url}")
+
+    monkeypatch.setattr(row_parts, "Client", broken)
+    with pytest.raises(TypeError, match="no client of here"), row_parts.Readiness("here") as watch:
+        watch.await_change(True, 0)
+
+
+def test_part_that_is_run_by_itself_has_all_that_was_brought(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths: list[list[str]] = []
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["end_to_end", "memory"])
+
+    def part(_: object) -> Iterator[Row | str]:
+        paths.append(list(sys.path))
+        return iter(())
+
+    monkeypatch.setattr(row_parts, "memory", part)
+    assert end_to_end.main() == 0
+    assert paths[0][: len(IMPORTS)] == list(IMPORTS)
+
+    class Serving:
+        def __init__(self, _: object, env: dict[str, str], **__: object) -> None:
+            paths.append(env["PYTHONPATH"].split(os.pathsep))
+            raise FileNotFoundError
+
+    monkeypatch.setattr("subprocess.Popen", Serving)
+    with pytest.raises(FileNotFoundError), rows.serving(tmp_path, tmp_path):
+        pass
+    assert paths[1][: len(IMPORTS)] == list(IMPORTS)
+    assert {str(running.SITE), str(running.ROOT / "clients" / "gateway")} <= set(IMPORTS)
 
 
 class Loader:
@@ -121,11 +183,11 @@ def trapped(seconds: float, kind: type[Exception] = UnavailableError) -> list[An
 
 def test_answers_of_a_lost_device_come_soon_and_are_right_or_unavailable() -> None:
     trap = Answer(1.0, 1.2, "lost", UnavailableError)
-    found = list(row_parts.told_of_loss("runtime", trap, trapped(0.5), 1.25, 2.0))
+    found = list(row_parts.told_of_loss("runtime", trap, trapped(0.5), 1.25, 2.0, 1.0))
     assert [each.median for each in found if isinstance(each, Row)] == [2, 500, 250, 1]
     with pytest.raises(WrongError, match="answered 1.5 s after the trap"):
-        list(row_parts.told_of_loss("runtime", trap, trapped(1.5), 1.3, 2.0))
+        list(row_parts.told_of_loss("runtime", trap, trapped(1.5), 1.3, 2.0, 1.0))
     with pytest.raises(WrongError, match="right or UNAVAILABLE: lost"):
-        list(row_parts.told_of_loss("runtime", trap, trapped(0.5, ValueError), 1.3, 2.0))
+        list(row_parts.told_of_loss("runtime", trap, trapped(0.5, ValueError), 1.3, 2.0, 1.0))
     with pytest.raises(WrongError, match="the request that trapped was answered: right"):
-        list(row_parts.told_of_loss("runtime", Answer(1.0, 1.2, "right"), [], 1.3, 2.0))
+        list(row_parts.told_of_loss("runtime", Answer(1.0, 1.2, "right"), [], 1.3, 2.0, 1.0))

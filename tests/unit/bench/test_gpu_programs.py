@@ -66,6 +66,19 @@ def test_shapes_that_are_fixed_are_not_said() -> None:
     assert served.on_gpu(workload).config == "instance_group { kind: KIND_GPU }\n"
 
 
+def test_served_run_is_left_out_without_loadgen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(provider, "why_no_cuda_provider", lambda: "")
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    for module in ("mlperf.cli", "mlperf.settings"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit) as caught:
+        served.main()
+    assert caught.value.code == LEFT_OUT_STATUS
+    assert capsys.readouterr().out == "mlperf_loadgen is not installed\n"
+
+
 # ---- the ceiling
 
 
@@ -314,6 +327,21 @@ def test_lanes_are_held_against_the_bare_loop_and_graphs_against_none() -> None:
     assert gained.median == pytest.approx(50.0)
     assert gained.least == pytest.approx(100 * 134 / 91 - 100)
     assert ("gained by graphs", "lanes, 2 lanes, batches of 16") not in by_name
+
+
+def test_rate_without_a_right_answer_is_no_divisor() -> None:
+    made = bars(measured(0.0, 80.0, 85.0))
+    assert made is not None
+    assert [row.what.partition(" (")[0] for row in made.rows] == [
+        "bert: Offline in process, of the ceiling",
+        "bert: Offline over gRPC, of the ceiling",
+    ]
+    rows = [
+        rate(table, f"2 lanes, {graphs}, batches of 8", 0.0)
+        for table in ("lanes: images in and out", "bare loop: images in and out")
+        for graphs in ("graphs", "no graphs")
+    ]
+    assert bars([Outcome("lanes", "done", tuple(rows))]) is None
 
 
 def test_nothing_measured_has_no_targets() -> None:

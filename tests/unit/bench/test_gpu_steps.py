@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from gpu import steps
 from gpu.hardware import Gpu
-from gpu.running import LeftOut, Ran, StepError, run
+from gpu.running import TIMED_OUT_STATUS, LeftOut, Ran, StepError, run
 from gpu.step import LEFT_OUT_STATUS, Context
 from gpu.table import Row
 
 H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
+ROW = '{"table": "t", "what": "w", "unit": "us", "median": 2, "least": 1, "greatest": 3}'
 GTEST = """\
 [==========] 12 tests from 3 test suites ran. (913 ms total)
 [  PASSED  ] 9 tests.
@@ -101,9 +102,18 @@ def test_both_checks_are_told_where_one_finds_something(
 def test_sanitizer_that_does_not_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = Ran(1, "========= Error: Device not supported\n")
+    failed = Ran(1, "========= Error: no such tool\n")
     context, _ = under_sanitizer(tmp_path, monkeypatch, failed)
-    with pytest.raises(StepError, match="ended before its summary: =+ Error: Device not supp"):
+    with pytest.raises(StepError, match="ended before its summary: =+ Error: no such tool"):
+        list(steps.sanitizer(context))
+
+
+def test_sanitizer_that_refuses_the_machine_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Ran(1, f"========= Error: Device not supported\n{CLEAN.output}")
+    context, _ = under_sanitizer(tmp_path, monkeypatch, refused)
+    with pytest.raises(LeftOut, match="compute-sanitizer says of this machine: Device not supp"):
         list(steps.sanitizer(context))
 
 
@@ -148,9 +158,23 @@ def test_results_of_an_earlier_run_are_not_those_of_one_that_left_none(tmp_path:
 
 
 def test_program_that_hangs_is_ended_and_told() -> None:
-    script = "print('at work', flush=True)\nimport signal\nsignal.pause()"
-    with pytest.raises(StepError, match="was not through after 1 s: at work"):
-        run([sys.executable, "-c", script], 1.0)
+    script = f"print({ROW!r})\nprint('at work')\nprint('{{half', end='', flush=True)\n"
+    ran = run([sys.executable, "-c", f"{script}import signal\nsignal.pause()"], 2.0)
+    name = Path(sys.executable).name
+    told = f"{name} was not through after 2 s: at work"
+    assert ran == Ran(TIMED_OUT_STATUS, f"{ROW}\nat work\n{told}\n")
+
+
+def test_figures_of_a_program_that_fails_or_is_ended_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    for step in (steps.ceiling, steps._measure("lanes"), steps._own("client_memory")):
+        context, _ = context_of(tmp_path, Ran(TIMED_OUT_STATUS, f"{ROW}\nwas not through\n"))
+        found = step(context)
+        assert next(found) == Row("t", "w", "us", 2, 1, 3)
+        with pytest.raises(StepError, match="with status 124: was not through"):
+            next(found)
 
 
 def test_program_that_is_not_there_is_told() -> None:
