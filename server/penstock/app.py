@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from penstock import __version__
 from penstock.access.door import Door
+from penstock.client_memory import ClientMemory
 from penstock.codec import JOBS_SERVICE_NAME
 from penstock.config import ServerConfig
 from penstock.core import HAS_TRANSPORT, Core, set_logging
@@ -78,6 +79,7 @@ class App:
         self.is_followed = False
         self.lifecycle = Lifecycle()
         self.core = make_core(config)
+        self.client_memory = ClientMemory(self.core)
         self.door = Door(config, self.core.access)
         self.readiness = Readiness(lambda: self.models.all_ready())
         self.models = make_models(config, self.core, self.readiness.announce)
@@ -88,7 +90,7 @@ class App:
         self.gate = Gate(self.core.access, self.door.verifier)
         logs = LogControl(log_settings(config), apply_log_settings)
         self.handlers = make_handlers(
-            config, self.core, self.models, self.readiness, self.gate, logs
+            config, self.core, self.client_memory, self.models, self.readiness, self.gate, logs
         )
         self.access_log = AccessLog() if config.access_log else None
         self.http_counters = HttpCounters()
@@ -211,9 +213,12 @@ class App:
         return all(ended)
 
     async def stop_core(self, timeout_s: float) -> bool:
-        """Sixth rung: the core's threads."""
+        """Sixth rung: the core's threads, and those that are in a GPU's driver."""
         await self.door.stop()
-        return await self.core.close(timeout_s)
+        ended = await asyncio.gather(
+            self.client_memory.close(timeout_s), self.core.close(timeout_s)
+        )
+        return all(ended)
 
     async def stop_http(self) -> None:
         """Last rung: probes and metrics."""

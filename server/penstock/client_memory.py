@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from penstock.core import Core
@@ -19,7 +20,8 @@ class ClientMemory:
     is run off the event loop: what a GPU's driver may hold up on threads that nothing else uses.
 
     Threading: confined to the event loop.
-    Ownership: borrows the core; owns threads, which end with the process.
+    Ownership: borrows the core; owns the threads.
+    Lifecycle: constructed -> (calls)* -> close.
     """
 
     def __init__(self, core: Core) -> None:
@@ -27,6 +29,15 @@ class ClientMemory:
         self._run = core.run
         self._looking = Threads(1, "gpu-look")
         self._on_gpus = Threads(_GPU_THREADS, "gpu-memory")
+
+    async def close(self, timeout_s: float) -> bool:
+        """Calls no GPU's driver any more.
+
+        Returns:
+            Whether it answered all calls in time; if not, the process must not wait for threads.
+        """
+        ended = await asyncio.gather(self._looking.close(timeout_s), self._on_gpus.close(timeout_s))
+        return all(ended)
 
     async def register_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Gives a part of the shared memory object `key` a name for requests to use."""

@@ -21,6 +21,7 @@ __all__ = ["make_handlers"]
 def make_handlers(
     config: ServerConfig,
     core: Core,
+    memory: ClientMemory,
     models: ModelManager,
     readiness: Readiness,
     gate: Gate,
@@ -32,7 +33,7 @@ def make_handlers(
         models,
         readiness,
         logs,
-        SharedMemoryHandlers(ClientMemory(core), is_allowed=config.allow_client_shm),
+        SharedMemoryHandlers(memory, is_allowed=config.allow_client_shm),
         server_name=config.server_name,
         server_version=config.server_version,
     )

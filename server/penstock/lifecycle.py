@@ -160,7 +160,7 @@ class Stoppable(Protocol):
         """Models finish what they have; False if a load or a drain did not end in time."""
 
     async def stop_core(self, timeout_s: float) -> bool:
-        """The core fails what is left and joins its threads; False if one did not end in time."""
+        """The core fails what is left, and threads are joined; False if one did not end in time."""
 
     async def stop_http(self) -> None:
         """Probes and metrics go last."""
@@ -193,7 +193,7 @@ async def stop_in_order(server: Stoppable, *, grace_s: float, timeout_s: float) 
         _log.error("the models did not stop in time; one is still being loaded or drained")
     core_ended = await server.stop_core(max(_JOIN_S, deadline - loop.time()))
     if not core_ended:
-        _log.error("the core did not stop in time; a model still runs")
+        _log.error("the core did not stop in time; a model still runs, or a driver is stuck")
     await server.stop_http()
     return models_ended and core_ended
 

@@ -128,6 +128,6 @@ class _Handover:
 
 
 def _end_by_force() -> NoReturn:
-    """A thread is stuck in a model, and the interpreter would wait for it."""
+    """A thread is stuck in a model or a driver, and the interpreter would wait for it."""
     sys.stderr.flush()
     os._exit(EXIT_FAILURE)

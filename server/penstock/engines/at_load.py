@@ -108,7 +108,7 @@ class EngineCache:
         try:
             self._build(request)
         except BaseException:
-            engine.let_go()
+            self._places.discard(engine)
             raise
         self._places.prune()
         return engine

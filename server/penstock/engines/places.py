@@ -8,7 +8,10 @@
     timings          of builds before; it is not counted
 
 Servers may share them. What nobody uses goes, that which was not used for longest first; what is
-in use stays, even over the bound.
+in use stays, even over the bound. It is kept from removal, not from being built anew: a place is
+named by what was asked for, not by the model's bytes, the device or TensorRT's version, and a load
+for which these are others replaces its plan. Who serves has read theirs, but reads what is there
+by then in a worker that starts again.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ import secrets
 import shutil
 import threading
 import weakref
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from enum import Enum
 from pathlib import Path
 
 from penstock.folders import is_at, lock_now, modified_ns, size_of
@@ -42,18 +46,26 @@ class EngineInUse:
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
         """`path` is its plan's; `descriptor`, which is locked, is closed in the end."""
         self.path = path
-        self._end = None if descriptor is None else weakref.finalize(self, os.close, descriptor)
+        self._end: Callable[[], object] | None = None
+        if descriptor is not None:
+            self._end = weakref.finalize(self, _end_use, path.parent, descriptor)
 
     def let_go(self) -> None:
-        """It may be removed."""
+        """It may be removed, and goes last."""
         if self._end is not None:
             self._end()
+
+
+class _Removal(Enum):
+    DONE = "done"
+    GONE = "gone"  # by another server
+    REFUSED = "refused"  # it is used or built, or not ours to remove
 
 
 class EnginePlaces:
     """Has engines stay while they are used, and others go.
 
-    Threading: thread-safe. Blocking: every method but `stats`; `prune` reads and removes files.
+    Threading: thread-safe. Blocking: every method but `stats`; `prune` and `discard` remove files.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -68,9 +80,13 @@ class EnginePlaces:
         self._pruning = threading.Lock()
         self._bytes: int | None = None  # when they were counted last
         self._removed = 0
+        self._is_refusal_told = False
 
     def use(self, name: str, plan: str) -> EngineInUse:
         """The place of that name, which is made if need be; it goes last.
+
+        Where its `in-use` is not there and this user may not make it, nothing keeps whoever may
+        write there from removing it.
 
         Raises:
             OSError: it cannot be made.
@@ -85,7 +101,7 @@ class EnginePlaces:
             except FileNotFoundError:  # another server removed the place
                 continue
             except OSError as error:
-                if error.errno in _NOT_WRITABLE:  # nothing is removed from here
+                if error.errno in _NOT_WRITABLE:
                     return EngineInUse(place / plan)
                 raise
             engine = EngineInUse(place / plan, descriptor)
@@ -95,6 +111,11 @@ class EnginePlaces:
                     os.utime(place)
                 return engine
             engine.let_go()
+
+    def discard(self, engine: EngineInUse) -> None:
+        """Lets go of an engine that was not built; its place goes if there is nothing in it."""
+        engine.let_go()
+        self._remove(engine.path.parent, only_empty=True)
 
     def prune(self) -> None:
         """Removes what was not used for longest until the rest is within the bound."""
@@ -118,41 +139,52 @@ class EnginePlaces:
         for place, size_bytes in sizes.items():
             if not self._max_bytes or total <= self._max_bytes:
                 break
-            if self._remove(place):
+            removal = self._remove(place)
+            if removal is not _Removal.REFUSED:
                 total -= size_bytes
+            if removal is _Removal.DONE:
                 self._removed += 1
                 _log.info("an engine of %d bytes that was not used for longest goes", size_bytes)
         self._bytes = total
         if self._max_bytes and total > self._max_bytes:
-            text = "engines in use take %d bytes of the cache, more than the %d that it may have"
-            _log.warning(text, total, self._max_bytes)
+            _log.warning(
+                "engines that are in use or not to be removed take %d bytes of the cache, more "
+                "than the %d that it may have",
+                *(total, self._max_bytes),
+            )
 
-    def _remove(self, place: Path) -> bool:
-        """Whether it is gone: nobody uses or builds it, not even a child that cannot be ended."""
-        in_use = _opened(place / _IN_USE, os.O_CREAT)
-        directory = _opened(place, os.O_DIRECTORY)
+    def _remove(self, place: Path, *, only_empty: bool = False) -> _Removal:
+        """Unless somebody uses or builds it, be it a child that cannot be ended."""
+        aside = self._directory / f"{_REMOVED}{secrets.token_hex(16)}"
         try:
-            if in_use is None or directory is None:
-                return not place.exists()
-            if not lock_now(in_use) or not is_at(in_use, place / _IN_USE):
-                return False
-            if not lock_now(directory):
-                return False
-            aside = self._directory / f"{_REMOVED}{secrets.token_hex(16)}"
-            os.rename(place, aside)
-        finally:
-            for descriptor in (in_use, directory):
-                if descriptor is not None:
-                    os.close(descriptor)
+            with ExitStack() as opened:
+                in_use = _open(place / _IN_USE, os.O_CREAT, opened)
+                directory = _open(place, os.O_DIRECTORY, opened)
+                if not lock_now(in_use):
+                    return _Removal.REFUSED
+                if not is_at(in_use, place / _IN_USE):
+                    return _Removal.GONE
+                if not lock_now(directory) or (only_empty and os.listdir(place) != [_IN_USE]):
+                    return _Removal.REFUSED
+                os.rename(place, aside)
+        except FileNotFoundError:
+            return _Removal.GONE
+        except OSError as error:
+            if not self._is_refusal_told:
+                self._is_refusal_told = True
+                _log.warning("an engine cannot be removed from the cache: %s", error.strerror)
+            return _Removal.REFUSED
         shutil.rmtree(aside, ignore_errors=True)
-        return True
+        return _Removal.DONE
 
 
-def _opened(path: Path, flags: int) -> int | None:
-    """None where it is not there, or not ours to remove."""
-    try:
-        return os.open(path, os.O_RDONLY | flags | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, *_NOT_WRITABLE):
-            return None
-        raise
+def _open(path: Path, flags: int, opened: ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | flags | os.O_CLOEXEC)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _end_use(place: Path, descriptor: int) -> None:
+    with suppress(OSError):  # another's directory
+        os.utime(place)
+    os.close(descriptor)  # and with it the lock

@@ -51,7 +51,7 @@ class ServedVersion:
         runs_on: where it computes, and
         engine: name and version of what computes it.
         operations: tells what a row costs; None as long as nobody knows.
-        built: the plan that was made of its file, which stays where it is meanwhile.
+        built: the plan that was made of its file, which is not removed meanwhile.
     """
 
     version: int
@@ -64,6 +64,19 @@ class ServedVersion:
     engine: str = ""
     operations: Callable[[], int | None] = lambda: None
     built: BuiltPlan | None = None
+
+    def close(self, timeout_s: float) -> bool:
+        """As `EngineVersion.close`; what was built for it may go once it is freed."""
+        return self._let_go_if(self.handle.close(timeout_s))
+
+    def reap(self) -> bool:
+        """As `EngineVersion.reap`, and as `close`."""
+        return self._let_go_if(self.handle.reap())
+
+    def _let_go_if(self, is_freed: bool) -> bool:
+        if is_freed and self.built is not None:
+            self.built.let_go()
+        return is_freed
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ class Leftovers:
         for name, version in list(self._left):
             about = {"model": name, "version": version.version}
             try:
-                if not await self._threads.run(version.handle.reap):
+                if not await self._threads.run(version.reap):
                     continue
                 text = "model '%s' version %d: what was left of it has ended"
                 _log.info(text, *about.values(), extra=about)

@@ -355,7 +355,7 @@ class ServingModels(ModelCatalog):
     async def _close(self, name: str, old: ServedVersion) -> None:
         about, timeout_s = {"model": name, "version": old.version}, self._drain_timeout_s
         try:
-            if await self._drain_threads.run(old.handle.close, timeout_s):
+            if await self._drain_threads.run(old.close, timeout_s):
                 self._residency.freed(old)
                 return
             text = "model '%s' version %d: requests were not finished within %g s and failed"

@@ -15,11 +15,17 @@ DEFAULT_MAX_BATCH_SIZE = 64
 
 
 class BuiltPlan(Protocol):
-    """A plan that stays where it is as long as somebody refers to this."""
+    """A plan that is not removed as long as somebody refers to this, and has not let go.
+
+    A load of the same model after its file has changed replaces it.
+    """
 
     @property
     def path(self) -> Path:
         """Of its file."""
+
+    def let_go(self) -> None:
+        """It may be removed. Blocking; does not raise, and may be called again."""
 
 
 class PlanBuilder(Protocol):

@@ -159,6 +159,11 @@ def test_end_of_the_child_is_named(
     assert refusal(make_cache(program), onnx) == expected
 
 
+def test_build_that_fails_leaves_nothing(onnx: Path, make_cache: MakeCache, tmp_path: Path) -> None:
+    refusal(make_cache("sys.exit(3)"), onnx)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_build_that_takes_too_long_is_ended(onnx: Path, make_cache: MakeCache) -> None:
     assert refusal(make_cache("signal.pause()", limit_s=1.0), onnx) == "it took longer than 1 s"
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +23,15 @@ def name_of(what: str) -> str:
 def use(places: EnginePlaces, what: str, size_bytes: int = 100) -> EngineInUse:
     engine = places.use(name_of(what), "model.plan")
     engine.path.write_bytes(b"p" * size_bytes)
-    os.utime(engine.path.parent, ns=(0, ord(what) * 1_000_000_000))  # in the order of their names
     return engine
+
+
+def keep(places: EnginePlaces, what: str) -> Path:
+    """An engine that nobody uses: for longest that whose name is first."""
+    engine = use(places, what)
+    engine.let_go()
+    os.utime(engine.path.parent, ns=(0, ord(what) * 1_000_000_000))
+    return engine.path.parent
 
 
 def left(directory: Path) -> str:
@@ -34,17 +42,81 @@ def test_engines_that_were_not_used_for_longest_go_first(tmp_path: Path) -> None
     places = EnginePlaces(tmp_path, 250)
     assert places.stats() is None
     for each in "bacd":
-        use(places, each)
-    places.use(name_of("a"), "model.plan")  # used again
+        keep(places, each)
+    places.use(name_of("a"), "model.plan").let_go()  # used again
     places.prune()
     assert left(tmp_path) == "ad"
     assert places.stats() == {"bytes": 200, "removed": 2}
 
 
+def test_engine_was_used_until_it_is_let_go(tmp_path: Path) -> None:
+    places = EnginePlaces(tmp_path, 250)
+    serving = use(places, "a")
+    for each in "abcd":  # "a" was loaded first
+        keep(places, each)
+    serving.let_go()
+    places.prune()
+    assert left(tmp_path) == "ad"
+
+
+def test_engine_that_cannot_be_removed_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = EnginePlaces(tmp_path, 250)
+    kept = {each: keep(places, each) for each in "abcd"}
+    rename = os.rename
+
+    def refuse_the_first(source: Path, target: Path) -> None:
+        if source == kept["a"]:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        rename(source, target)
+
+    monkeypatch.setattr("penstock.engines.places.os.rename", refuse_the_first)
+    places.prune()
+    assert left(tmp_path) == "ad"
+    assert places.stats() == {"bytes": 200, "removed": 2}
+    keep(places, "b")
+    places.prune()
+    assert left(tmp_path) == "ad"
+    told = "an engine cannot be removed from the cache: Permission denied"
+    assert caplog.messages.count(told) == 1
+
+
+def test_engine_that_another_server_removed_is_not_counted_as_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = EnginePlaces(tmp_path, 50)
+    for each in "ab":
+        keep(places, each)
+
+    def size_of(place: Path) -> int:
+        if place.name == name_of("a"):
+            shutil.rmtree(place)
+        return 100
+
+    monkeypatch.setattr("penstock.engines.places.size_of", size_of)
+    places.prune()
+    assert left(tmp_path) == ""
+    assert places.stats() == {"bytes": 0, "removed": 1}
+
+
+def test_place_of_an_engine_that_was_not_built_goes_if_it_is_empty_and_unused(
+    tmp_path: Path,
+) -> None:
+    places = EnginePlaces(tmp_path, 50)
+    first, second = (places.use(name_of("a"), "model.plan") for _ in range(2))
+    places.discard(first)
+    assert left(tmp_path) == "a", "it is built by another"
+    places.discard(second)
+    places.discard(use(places, "b"))
+    assert left(tmp_path) == "b", "there was an engine before"
+    assert places.stats() is None, "nothing is counted"
+
+
 def test_without_a_bound_nothing_goes(tmp_path: Path) -> None:
     places = EnginePlaces(tmp_path, 0)
     for each in "abcd":
-        use(places, each)
+        keep(places, each)
     places.prune()
     assert left(tmp_path) == "abcd"
     assert places.stats() == {"bytes": 400, "removed": 0}
@@ -57,7 +129,7 @@ def test_engine_in_use_stays_over_the_bound_until_it_is_let_go(
     engine = use(others, "a")
     mine.prune()
     assert left(tmp_path) == "a"
-    assert "engines in use take 100 bytes of the cache, more than the 50" in caplog.text
+    assert "not to be removed take 100 bytes of the cache, more than the 50" in caplog.text
     del engine
     mine.prune()
     assert left(tmp_path) == ""

@@ -1,0 +1,70 @@
+"""Plans that are made of ONNX models: in use until their version is freed, and no longer."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.budgets import until_unloaded
+from tests.support.fake_engine import FakeEngine, add_model, signature_text
+
+from penstock.codec import ModelConfig
+from penstock.engines.places import EngineInUse, EnginePlaces
+from penstock.repository import ModelManager, RepositorySettings
+
+
+class _Plans:
+    """A PlanBuilder whose plans are there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._places = EnginePlaces(directory, 0)
+
+    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
+        engine = self._places.use("a" * 64, "model.plan")
+        engine.path.write_text(signature_text())
+        return engine
+
+    def stats(self) -> None:
+        """Nothing is counted."""
+
+    def close(self) -> None:
+        """Nothing is being built."""
+
+
+def is_in_use(directory: Path) -> bool:
+    descriptor = os.open(directory / ("a" * 64) / "in-use", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize("drains_in_time", [True, False])
+async def test_plan_of_a_version_that_is_freed_may_go_whoever_refers_to_it(
+    tmp_path: Path, drains_in_time: bool
+) -> None:
+    cache = tmp_path / "cache"
+    add_model(tmp_path / "models", "m", config='backend: "tensorrt" max_batch_size: 8')
+    settings = RepositorySettings(
+        (tmp_path / "models",), control_mode="explicit", plans=_Plans(cache)
+    )
+    engine = FakeEngine()
+    engine.drains_in_time = drains_in_time
+    manager = ModelManager(engine, settings)
+    await manager.start()
+    await manager.load("m")
+    record = manager.record("m")
+    assert record is not None
+    referred = record.serving[1]  # as by a cycle that the collector does not go through
+    assert is_in_use(cache)
+    await manager.unload("m")
+    await until_unloaded(manager, "m")
+    assert is_in_use(cache) is not drains_in_time, "what is not freed has it in use"
+    engine.drains_in_time = True
+    await manager.leftovers.look()
+    assert not is_in_use(cache)
+    del referred
+    assert await manager.close(30)
