@@ -163,6 +163,26 @@ TEST_F(SlabOutputsTest, OutputInAnothersPlace_IsNotSent) {
   EXPECT_TRUE(answers.ok()) << answers.status().ToString();
 }
 
+// The server keeps none that is larger, so it would be pinned for one batch.
+TEST_F(SlabOutputsTest, SlabsThatAreNotKept_AreNotPinned) {
+  constexpr size_t kGreatest = BatchChannel::kGreatestKeptBytes;
+  std::vector<size_t> pinned;
+  worker_.SetPin([&](std::span<uint8_t> memory) {
+    pinned.push_back(memory.size());
+    return std::shared_ptr<void>();
+  });
+  const auto answers = Run([&](ChildChannel& channel, uint64_t batch) {
+    pinned.clear();
+    for (const size_t size : {kGreatest / 2, kGreatest, 2 * kGreatest}) {
+      EXPECT_EQ(AllocateOutputs(channel, std::vector<size_t>{size - 4096}).size(), 1U);
+      EXPECT_EQ(channel.Reserve(1).size(), size);
+    }
+    EXPECT_TRUE(*SendOutputs(channel, batch, {}));
+  });
+  ASSERT_TRUE(answers.ok()) << answers.status().ToString();
+  EXPECT_EQ(pinned, (std::vector<size_t>{kGreatest / 2, kGreatest}));
+}
+
 TEST_F(SlabOutputsTest, WithoutRoom_NothingIsAllocated) {
   const auto answers = Run([&](ChildChannel& channel, uint64_t batch) {
     EXPECT_TRUE(AllocateOutputs(channel, std::vector<size_t>{0, 0}).empty());
