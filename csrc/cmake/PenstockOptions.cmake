@@ -28,6 +28,17 @@ target_compile_options(penstock_options INTERFACE -Wall -Wextra $<$<BOOL:${PENST
 target_compile_definitions(penstock_options INTERFACE PENSTOCK_VERSION="${PROJECT_VERSION}")
 target_link_libraries(penstock_options INTERFACE Threads::Threads)
 
+# Warnings of a target that has CUDA's sources: nvcc takes no `penstock_options`.
+function(penstock_cuda_warnings target)
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>
+    $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+  if(PENSTOCK_WERROR)
+    target_compile_options(${target} PRIVATE
+      $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
+  endif()
+endfunction()
+
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   # A plug-in's entry has a C name, to be found by dlsym, and C++ types: both sides are of one build.
   target_compile_options(penstock_options INTERFACE -Wthread-safety -Wno-return-type-c-linkage)

@@ -16,7 +16,7 @@
 // else, or none, is well.
 // Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, with the
 // process's number as the memory that it holds, and that so many batches ran there.
-// Parameter `instances`, where it is "throw": making one throws.
+// Parameter `instances`: "throw": making one throws; else a file that says, as `load_file`, "wait".
 //
 // Parameter `kind`, where it is "plan": a plan of FakePlanRuntime's on a fake GPU, of the backend's option
 // `width`, whose -4 is a sticky error of the GPU; the value that says so is then the first one that is in
@@ -35,8 +35,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <iterator>
-#include <map>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -55,28 +53,9 @@ namespace {
 
 std::atomic<bool> g_is_lost{false};
 std::atomic<int> g_asked{0};      // how often what is used was asked for
-std::atomic<int> g_in_place{0};   // outputs of plans in pinned memory
-std::atomic<int> g_elsewhere{0};  // and not
-
-// What is pinned.
-Mutex g_mu;
-std::map<const uint8_t*, size_t> g_pinned GUARDED_BY(g_mu);
-
-size_t CountPinned() {
-  MutexLock lock(g_mu);
-  return g_pinned.size();
-}
-
-void CountOutputs(const std::vector<BatchOutput>& outputs) {
-  MutexLock lock(g_mu);
-  for (const BatchOutput& output : outputs) {
-    if (output.data.size() == 0) continue;
-    const auto next = g_pinned.upper_bound(output.data.data());
-    const bool is_pinned = next != g_pinned.begin() &&
-                           output.data.data() < std::prev(next)->first + std::prev(next)->second;
-    ++(is_pinned ? g_in_place : g_elsewhere);
-  }
-}
+std::atomic<int> g_pin_calls{0};  // memory that the process had pinned, or tried to
+std::atomic<int> g_pinned{0};     // what a GPU has registered of it
+std::atomic<int> g_outputs{0};    // of plans, with bytes
 
 [[noreturn]] void Crash() {
   signal(SIGSEGV, SIG_DFL);  // a sanitizer would make an exit of it
@@ -107,6 +86,15 @@ std::string FirstWord(const std::string& file) {
   return word;
 }
 
+// Once the file's first word is another.
+std::string WordThatIsNotWait(const std::string& file) {
+  std::string word = FirstWord(file);
+  if (word != "wait") return word;
+  std::ofstream(file + ".waiting").flush();
+  WaitUntil([&] { return (word = FirstWord(file)) != "wait"; });
+  return word;
+}
+
 int FirstValue(std::span<const BatchInput> inputs) {
   float value = 0;
   for (const BatchInput& input : inputs) {
@@ -134,18 +122,23 @@ Buffer Zeros(size_t size_bytes) {
   return {static_cast<uint8_t*>(data), size_bytes, size_bytes, unmap, nullptr};
 }
 
-std::string AboutProcess(const LoadOptions& options) {
+// `gpu`: of plans. What it wrote to registered memory itself nobody copied.
+std::string AboutProcess(const LoadOptions& options, const FakeGpu* gpu) {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing changes it
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
   std::string text = StrCat("pid=", getpid(), " visible=", visible == nullptr ? "-" : visible,
-                            " pinned=", CountPinned(), " asked=", g_asked.load(),
-                            " in_place=", g_in_place.load(), " elsewhere=", g_elsewhere.load());
+                            " pin_calls=", g_pin_calls.load(), " pinned=", g_pinned.load(),
+                            " asked=", g_asked.load());
+  if (gpu != nullptr) {
+    const int in_place = gpu->copies_to_registered();
+    text += StrCat(" in_place=", in_place, " elsewhere=", g_outputs - in_place);
+  }
   for (const auto& [name, value] : options.parameters) text += StrCat(" ", name, "=", value);
   return text + " ";
 }
 
 // Gets into trouble, if a batch that begins so is to.
-Status Misbehave(int how, const LoadOptions& options) {
+Status Misbehave(int how, const LoadOptions& options, const FakeGpu* gpu = nullptr) {
   if (how == -1) _exit(7);
   if (how == -2) Crash();
   if (how == -3) Hang();
@@ -154,7 +147,7 @@ Status Misbehave(int how, const LoadOptions& options) {
   if (how == -7) WaitForFile(options.parameters.at("file"));
   if (how == -8) SayNonsense(3, 64);
   if (how == -11) CloseConnections();
-  return how == -9 ? Internal(AboutProcess(options)) : Status::Ok();
+  return how == -9 ? Internal(AboutProcess(options, gpu)) : Status::Ok();
 }
 
 // Threading: as BackendInstance. Ownership: borrows what is its model's.
@@ -211,7 +204,11 @@ class EchoModel : public BackendModel {
     return {std::stoul(count->second), use};
   }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
-    if (options_.parameters.contains("instances")) throw std::runtime_error("deliberate exception");
+    const auto how = options_.parameters.find("instances");
+    if (how != options_.parameters.end()) {
+      if (how->second == "throw") throw std::runtime_error("deliberate exception");
+      WordThatIsNotWait(how->second);
+    }
     return std::unique_ptr<BackendInstance>(std::make_unique<EchoInstance>(options_, runs_));
   }
 
@@ -251,9 +248,9 @@ class PlanInstance : public BackendInstance {
                       const BatchParts& parts, std::vector<BatchOutput>* outputs) override {
     if (FirstValue(inputs) == -4) gpu_.FaultWork(1, gpu::Error::kIllegalAddress);
     if (FirstValue(inputs) == -12) gpu_.HoldStreams();
-    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
+    PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_, &gpu_));
     Status status = plan_->ExecuteParts(inputs, wanted, parts, outputs);
-    CountOutputs(*outputs);
+    for (const BatchOutput& output : *outputs) g_outputs += output.data.size() == 0 ? 0 : 1;
     return status;
   }
 
@@ -301,11 +298,7 @@ class DeviceFixture : public Backend {
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options) override {
     std::string how;
     const auto file = options.parameters.find("load_file");
-    if (file != options.parameters.end()) how = FirstWord(file->second);
-    if (how == "wait") {
-      std::ofstream(file->second + ".waiting").flush();
-      WaitUntil([&] { return (how = FirstWord(file->second)) != "wait"; });
-    }
+    if (file != options.parameters.end()) how = WordThatIsNotWait(file->second);
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "lost") return Unavailable("deliberate loss");
     if (how == "reject") return InvalidArgument("deliberate rejection");
@@ -322,12 +315,11 @@ class DeviceFixture : public Backend {
   }
 
   std::shared_ptr<void> PinHostMemory(std::span<uint8_t> memory) override {
-    MutexLock lock(g_mu);
-    g_pinned[memory.data()] = memory.size();
-    return {memory.data(), [registered = plans_->PinHostMemory(memory)](uint8_t* data) {
-              MutexLock end(g_mu);
-              g_pinned.erase(data);
-            }};
+    ++g_pin_calls;
+    auto registered = plans_->PinHostMemory(memory);
+    if (registered == nullptr) return nullptr;
+    ++g_pinned;
+    return {memory.data(), [registered = std::move(registered)](uint8_t*) { --g_pinned; }};
   }
 
  private:

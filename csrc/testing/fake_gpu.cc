@@ -89,6 +89,11 @@ int FakeGpu::copies(gpu::CopyKind kind) const {
   return found == copies_.end() ? 0 : found->second;
 }
 
+int FakeGpu::copies_to_registered() const {
+  MutexLock lock(mu_);
+  return copies_to_registered_;
+}
+
 int FakeGpu::peer_copies() const {
   MutexLock lock(mu_);
   return peer_copies_;
@@ -349,6 +354,8 @@ Error FakeGpu::CheckCopy(const gpu::Copy& copy, gpu::CopyKind kind, gpu::Stream 
   if (!to_host && to != on->device) return Error::kInvalidValue;
   if ((from_host && from != kHost) || (to_host && to != kHost)) ++pageable_copies_;
   ++copies_[kind];
+  const Block* target = to_host ? FindBlock(copy.to, copy.size_bytes) : nullptr;
+  if (target != nullptr && target->kind == Memory::kRegistered) ++copies_to_registered_;
   return Error::kSuccess;
 }
 

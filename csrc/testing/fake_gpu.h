@@ -63,6 +63,7 @@ class FakeGpu final : public gpu::Api {
   int calls() const;                     // calls that FailCall counts
   int pageable_copies() const;           // copies from or to host memory that is not pinned
   int copies(gpu::CopyKind kind) const;  // that were enqueued
+  int copies_to_registered() const;      // from a device to host memory that RegisterHost was given
   int peer_copies() const;
   size_t live_objects() const;  // streams, events, graphs and blocks of memory not given back
   size_t live_bytes() const;    // of device memory, graphs included
@@ -146,6 +147,8 @@ class FakeGpu final : public gpu::Api {
   gpu::Error Allocate(const Block& block, void** data) REQUIRES(mu_);
   gpu::Error Forget(void* data, Memory kind) REQUIRES(mu_);
   static void Free(void* data, const Block& block);
+  // What all of that lies in; null: nothing.
+  const Block* FindBlock(const void* data, size_t size_bytes) const REQUIRES(mu_);
   // The device whose memory all of that is, or kHost; nullopt: none's, and not pinned.
   std::optional<int> HolderOf(const void* data, size_t size_bytes) const REQUIRES(mu_);
   bool Overlaps(const void* data, size_t size_bytes) const REQUIRES(mu_);
@@ -179,6 +182,7 @@ class FakeGpu final : public gpu::Api {
   int calls_ GUARDED_BY(mu_) = 0;
   int pageable_copies_ GUARDED_BY(mu_) = 0;
   std::map<gpu::CopyKind, int> copies_ GUARDED_BY(mu_);
+  int copies_to_registered_ GUARDED_BY(mu_) = 0;
   int peer_copies_ GUARDED_BY(mu_) = 0;
   size_t live_bytes_ GUARDED_BY(mu_) = 0;
   uintptr_t next_handle_ GUARDED_BY(mu_) = 1;

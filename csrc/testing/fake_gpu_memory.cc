@@ -66,15 +66,20 @@ Error FakeGpu::Forget(void* data, Memory kind) {
   return Error::kSuccess;
 }
 
-std::optional<int> FakeGpu::HolderOf(const void* data, size_t size_bytes) const {
+const FakeGpu::Block* FakeGpu::FindBlock(const void* data, size_t size_bytes) const {
   const auto address = reinterpret_cast<uintptr_t>(data);
   auto found = blocks_.upper_bound(address);
-  if (found == blocks_.begin()) return std::nullopt;
+  if (found == blocks_.begin()) return nullptr;
   --found;
   const auto& [begin, block] = *found;
   const size_t offset = address - begin;
   const bool is_within = offset <= block.size_bytes && size_bytes <= block.size_bytes - offset;
-  return is_within ? std::optional<int>(block.device) : std::nullopt;
+  return is_within ? &block : nullptr;
+}
+
+std::optional<int> FakeGpu::HolderOf(const void* data, size_t size_bytes) const {
+  const Block* block = FindBlock(data, size_bytes);
+  return block == nullptr ? std::nullopt : std::optional<int>(block->device);
 }
 
 bool FakeGpu::IsOnDevice(const void* data) const {

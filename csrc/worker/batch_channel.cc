@@ -98,6 +98,7 @@ Status BatchChannel::Grow(uint64_t size_bytes) {
   // What is not handed out is too small now.
   std::erase_if(outputs_, [](const auto& each) { return !each->is_held(); });
   outputs_.push_back(std::move(slab));
+  UnmapUnused();  // what the worker pins of them it lets go; a closed connection shows later
   return Status::Ok();
 }
 

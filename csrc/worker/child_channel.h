@@ -34,8 +34,8 @@ class ChildChannel {
   ChildChannel(const ChildChannel&) = delete;
   ChildChannel& operator=(const ChildChannel&) = delete;
 
-  // Called for each slab that is mapped, also those that are, but for those of one page, which hold a
-  // message: what it gives lives as long.
+  // Called for each slab that is mapped, also those that are: what it gives lives as long. But for
+  // those of one page, which hold a message, and those for outputs that the server does not keep.
   using Pin = std::function<std::shared_ptr<void>(std::span<uint8_t>)>;
   void SetPin(Pin pin);
 
@@ -61,6 +61,7 @@ class ChildChannel {
  private:
   struct Mapping {
     std::span<uint8_t> memory;
+    bool is_for_outputs = false;
     std::shared_ptr<void> pinned = nullptr;
   };
 

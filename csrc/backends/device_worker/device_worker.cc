@@ -215,7 +215,7 @@ bool DeviceWorker::BeginMaking(const std::shared_ptr<WorkerSession>& session) {
   limit_ns_ = kNever;
   making_ = TakeNext();
   if (making_ == nullptr) return false;
-  making_->busy_since_ns_ = NowNs();
+  making_->making_since_ns_ = NowNs();
   const WorkerPartOptions& options = making_->options_;
   limit_ns_ = After(options.load_limit_ns);
   late_how_ = StrCat("was killed, for it took longer than ", Seconds(options.load_limit_ns),
@@ -345,7 +345,7 @@ Status DeviceWorker::Describe(const WorkerPacket& packet) {
 
 void DeviceWorker::EndMaking(State state, const Status& status) {
   std::string lost;  // what was there before, and is no more
-  making_->busy_since_ns_ = kNever;
+  making_->making_since_ns_ = kNever;
   {
     MutexLock lock(mu_);
     if (making_->state_ == State::kMaking) {
@@ -370,7 +370,7 @@ void DeviceWorker::EndPart(Part& part, const std::string& how) {
   const bool was_making = part.state_ == State::kMaking;
   if (part.link_ != nullptr) part.link_->socket.Close();  // wakes Run, whoever holds the other end
   part.link_.reset();
-  part.busy_since_ns_ = kNever;
+  part.making_since_ns_ = kNever;
   if (was_making && part.was_ready_) ++part.ends_while_made_;
   part.state_ = State::kWanted;
   const bool is_blamed =

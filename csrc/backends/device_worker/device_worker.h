@@ -16,14 +16,13 @@
 #include <string>
 #include <vector>
 
-#include "backends/device_worker/load_document.h"
+#include "backends/device_worker/worker_part.h"
 #include "base/clock.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "worker/batch_channel.h"
 #include "worker/line_relay.h"
 #include "worker/restart_budget.h"
 #include "worker/session.h"
@@ -36,73 +35,21 @@ struct DeviceWorkerOptions {
   WorkerLaunch launch;
   RestartOptions restarts;
   LineRelayOptions lines;
-  // For a process to close a client's memory, once all is over that it was asked for before.
+  // For a process to close a client's memory, and to free a part: once all with a limit of its own
+  // is over that it was asked for before.
   int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
+  int64_t free_limit_ns = int64_t{10} * 1'000'000'000;
   int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
 };
 
 class WorkerMemory;
-class WorkerPart;
-
-struct WorkerPartOptions {
-  std::string label;     // "model 'm' version 1": for messages
-  std::string document;  // of a model EncodeDeviceLoad; of an instance its name
-  std::shared_ptr<WorkerPart> model = nullptr;  // of an instance: what it is one of
-  int64_t load_limit_ns = 0;                    // until it is ready; 0 = no limit
-  int64_t execution_limit_ns = 0;               // of one batch; 0 = no limit
-};
-
-// A model or an instance in a device's worker.
-// Ownership: shared by who added it and the worker's thread. Its members are the worker's.
-class WorkerPart {
- public:
-  explicit WorkerPart(WorkerPartOptions options) : options_(std::move(options)) {}
-
-  const WorkerPartOptions& options() const { return options_; }
-  // Of a model, once it was added.
-  const DeviceDescription& description() const { return description_; }
-
- private:
-  friend class DeviceWorker;
-
-  enum class State { kWanted, kMaking, kReady, kFailed, kGone };
-
-  // A connection of one life of the process.
-  struct Link {
-    Link(std::shared_ptr<WorkerSession> its_session, OwnedFd fd)
-        : session(std::move(its_session)), socket(std::move(fd)), channel(socket) {}
-    const std::shared_ptr<WorkerSession> session;
-    const PacketSocket socket;
-    BatchChannel channel;
-    bool is_asked = false, has_told = false;  // what the model uses; under its run_mu_
-  };
-
-  const WorkerPartOptions options_;
-  DeviceDescription description_;  // constant once it was ready
-
-  // One batch, or question, at a time; an instance's before its model's, before the worker's mu_.
-  Mutex run_mu_;
-  uint64_t batches_ GUARDED_BY(run_mu_) = 0;
-  std::atomic<int64_t> busy_since_ns_ = kNever;  // when what is under way of it began
-  // Of a model.
-  std::vector<DeviceUse> uses_ GUARDED_BY(run_mu_);  // as last told
-  std::atomic<int64_t> asked_ns_ = 0;                // when that was asked for last
-
-  // Guarded by the worker's mu_.
-  uint64_t id_ = 0;
-  State state_ = State::kWanted;
-  Status status_;               // why it has failed
-  bool was_ready_ = false;      // it is made again after a restart
-  int ends_while_made_ = 0;     // how often the process ended while it was made again, in a row
-  std::shared_ptr<Link> link_;  // while it is being made or ready
-};
 
 // Threading: thread-safe.
 // Ownership: owns its thread and, through it, the process: the destructor ends both.
 // Lifecycle: Add -> Run... -> Remove of each part.
 // Blocking: Add, while the part is made and those before it, each up to its limit; Run, for as long as
 // the batch computes, up to its limit, and Reaches, where it asks, likewise; Remove, until the worker
-// has freed the part, for seconds at most; the destructor, for the end of a killed process.
+// has freed the part, for seconds at most after what it was at; the destructor, for a killed process.
 class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
  public:
   explicit DeviceWorker(DeviceWorkerOptions options);
@@ -115,8 +62,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
 
   // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
   // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how, or was
-  // killed and does not end. A model
-  // is also what has a worker started again whose restart budget was spent.
+  // killed and does not end. A model also starts a worker again whose restart budget was spent.
   Result<std::shared_ptr<WorkerPart>> Add(WorkerPartOptions options) EXCLUDES(mu_);
   void Remove(const std::shared_ptr<WorkerPart>& part) EXCLUDES(mu_);
 
@@ -190,7 +136,12 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   Status TakeUse(Part& model, Link& link, const WorkerPacket& packet) REQUIRES(model.run_mu_);
 
   // In Forget. INVALID_ARGUMENT, DEADLINE_EXCEEDED: why the process is to end; UNAVAILABLE: it does.
-  Status AwaitForgotten(const PacketSocket& socket, uint64_t memory) const REQUIRES(forget_mu_);
+  Status AwaitForgotten(const std::shared_ptr<WorkerSession>& process, uint64_t memory) const
+      REQUIRES(forget_mu_) EXCLUDES(mu_);
+  // The process may be late with what it was asked for then: something is under way there since
+  // before, which has a limit. A driver that is about something else frees and closes nothing.
+  bool IsHeldUp(const std::shared_ptr<WorkerSession>& process, int64_t asked_ns) const
+      EXCLUDES(mu_);
   // The process has ended, or nothing hurries its end.
   bool IsOver(const std::shared_ptr<WorkerSession>& process) const EXCLUDES(mu_);
 
@@ -208,7 +159,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   Result<std::shared_ptr<Link>> Current(const Part& part) const EXCLUDES(mu_);
   Status AwaitEnd(const Part& part, const Link& link, const std::string& kill_how) EXCLUDES(mu_);
   // False: it did not say in time that it has freed the part.
-  static bool AwaitFreed(const Link& link);
+  bool AwaitFreed(const Link& link) const EXCLUDES(mu_);
   void Kill(const std::shared_ptr<WorkerSession>& session, const std::string& how) EXCLUDES(mu_);
   void KillLocked(const std::shared_ptr<WorkerSession>& session, const std::string& how)
       REQUIRES(mu_);

@@ -16,8 +16,7 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kEndGraceNs = 950 * kNsPerMs;      // to the end of a killed process
-constexpr int64_t kFreeLimitNs = 10'000 * kNsPerMs;  // for a part to be freed
+constexpr int64_t kEndGraceNs = 950 * kNsPerMs;  // to the end of a killed process
 constexpr int kMostPacketsOfAUse = 16;
 
 // Says since when something is under way, as long as it is.
@@ -77,15 +76,29 @@ void DeviceWorker::Remove(const std::shared_ptr<WorkerPart>& part) {
 }
 
 // The worker closes its end once it has freed what it has.
-bool DeviceWorker::AwaitFreed(const Link& link) {
-  const int64_t until_ns = NowNs() + kFreeLimitNs;
+bool DeviceWorker::AwaitFreed(const Link& link) const {
+  const int64_t asked_ns = NowNs();
   link.socket.CloseSending();
   WorkerPacket packet;
-  while (NowNs() < until_ns && link.socket.AwaitPacket(until_ns)) {
-    const auto received = link.socket.Receive(/*wait=*/false, &packet);
-    if (received == PacketSocket::Received::kClosed) return true;
+  for (bool was_held_up = true; was_held_up;) {
+    was_held_up = IsHeldUp(link.session, asked_ns);
+    const int64_t until_ns = NowNs() + options_.free_limit_ns;
+    while (NowNs() < until_ns && link.socket.AwaitPacket(until_ns)) {
+      const auto received = link.socket.Receive(/*wait=*/false, &packet);
+      if (received == PacketSocket::Received::kClosed) return true;
+    }
   }
   return false;
+}
+
+bool DeviceWorker::IsHeldUp(const std::shared_ptr<WorkerSession>& process, int64_t asked_ns) const {
+  MutexLock lock(mu_);
+  if (session_ != process || left_ == process) return false;
+  return std::any_of(parts_.begin(), parts_.end(), [asked_ns](const auto& part) {
+    const WorkerPartOptions& limits = part->options_;
+    return (limits.load_limit_ns != 0 && part->making_since_ns_ <= asked_ns) ||
+           (limits.execution_limit_ns != 0 && part->running_since_ns_ <= asked_ns);
+  });
 }
 
 void DeviceWorker::Kill(const std::shared_ptr<WorkerSession>& session, const std::string& how) {
@@ -172,7 +185,7 @@ void DeviceWorker::Forget(const std::shared_ptr<WorkerSession>& process, uint64_
   if (IsOver(process)) return;
   pollfd end{process->process().pid_fd(), POLLIN, 0};
   try {
-    const Status forgotten = AwaitForgotten(process->process().socket(), memory);
+    const Status forgotten = AwaitForgotten(process, memory);
     if (forgotten.ok() || IsOver(process)) return;
     const bool is_ending = forgotten.code() == StatusCode::kUnavailable;
     if (is_ending && poll(&end, 1, kCloseGraceNs / kNsPerMs) > 0) return;
@@ -188,23 +201,19 @@ bool DeviceWorker::IsOver(const std::shared_ptr<WorkerSession>& process) const {
   return session_ != process || left_ == process;
 }
 
-Status DeviceWorker::AwaitForgotten(const PacketSocket& socket, uint64_t memory) const {
+Status DeviceWorker::AwaitForgotten(const std::shared_ptr<WorkerSession>& process,
+                                    uint64_t memory) const {
   const auto closed = [] { return Unavailable("closed a connection"); };
+  const PacketSocket& socket = process->process().socket();
   const int64_t asked_ns = NowNs();
   if (!socket.Send({.kind = WorkerPacketKind::kForget, .batch = memory})) return closed();
-  // A driver that is about something else closes nothing meanwhile. That has its own limit.
-  const auto is_held_up = [&] {
-    MutexLock lock(mu_);
-    return std::any_of(parts_.begin(), parts_.end(),
-                       [&](const auto& part) { return part->busy_since_ns_ <= asked_ns; });
-  };
-  bool was_held_up = is_held_up();
+  bool was_held_up = IsHeldUp(process, asked_ns);
   while (!socket.AwaitPacket(NowNs() + options_.forget_limit_ns)) {
     if (!was_held_up) {
       return DeadlineExceeded(StrCat("took longer than ", Seconds(options_.forget_limit_ns),
                                      " s to close a client's memory"));
     }
-    was_held_up = is_held_up();
+    was_held_up = IsHeldUp(process, asked_ns);
   }
   WorkerPacket packet;
   const auto received = socket.Receive(/*wait=*/false, &packet);
@@ -250,7 +259,7 @@ bool DeviceWorker::Reaches(WorkerPart& part, const ExportedMemory& memory) {
   if (!link.ok()) return false;
   if (const auto said = WorkerMemory::Of(memory).AnswerOf(*link)) return *said;
   MutexLock run(part.run_mu_);
-  const UnderWay question(part.busy_since_ns_);
+  const UnderWay question(part.running_since_ns_);
   const auto said = AskReach(part, *link, memory);
   return said.ok() && *said != 0;
 }
@@ -328,8 +337,8 @@ Result<DeviceWorker::NamedParts> DeviceWorker::NameParts(const Part& part,
 Result<WorkerAnswer> DeviceWorker::Run(WorkerPart& part, const WorkerBatch& batch,
                                        const BatchParts& parts, SlabArena* arena) {
   MutexLock run(part.run_mu_);
-  const UnderWay batch_of_it(part.busy_since_ns_);
   PENSTOCK_ASSIGN_OR_RETURN(const auto link, Current(part));
+  const UnderWay batch_of_it(part.running_since_ns_);
   PENSTOCK_ASSIGN_OR_RETURN(const NamedParts named, NameParts(part, link, parts));
   WorkerBatch whole = batch;
   whole.input_parts = named.inputs;

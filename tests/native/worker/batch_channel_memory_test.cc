@@ -21,6 +21,7 @@ TEST(BatchChannelMemoryTest, GrowWithoutMemory_IsAnsweredOnceAndWhatThereWasStay
   WorkerPacket first;
   ASSERT_EQ(theirs.Receive(/*wait=*/false, &first), PacketSocket::Received::kPacket);
   WorkerPacket packet;
+  WorkerPacket none;
   int failures = 0;
   for (int allocations = 0; packet.kind != WorkerPacketKind::kMap; ++allocations) {
     {
@@ -28,15 +29,20 @@ TEST(BatchChannelMemoryTest, GrowWithoutMemory_IsAnsweredOnceAndWhatThereWasStay
       ASSERT_TRUE(channel.AnswerGrow(1 << 20).ok());
     }
     ASSERT_EQ(theirs.Receive(/*wait=*/false, &packet), PacketSocket::Received::kPacket);
-    WorkerPacket none;
-    ASSERT_EQ(theirs.Receive(/*wait=*/false, &none), PacketSocket::Received::kNothing);
     if (packet.kind == WorkerPacketKind::kMap) continue;
+    ASSERT_EQ(theirs.Receive(/*wait=*/false, &none), PacketSocket::Received::kNothing);
     ASSERT_EQ(packet.kind, WorkerPacketKind::kNoRoom);
     ASSERT_TRUE(channel.CopyBody({.slab = first.slab, .size = 1}).ok());
     ++failures;
   }
   EXPECT_GT(failures, 0);
   EXPECT_EQ(packet.size, 1 << 20);
+  // What it replaces is not kept mapped, or pinned, until there is another.
+  WorkerPacket unmap;
+  ASSERT_EQ(theirs.Receive(/*wait=*/false, &unmap), PacketSocket::Received::kPacket);
+  EXPECT_EQ(unmap.kind, WorkerPacketKind::kUnmap);
+  EXPECT_EQ(unmap.slab, first.slab);
+  EXPECT_EQ(theirs.Receive(/*wait=*/false, &none), PacketSocket::Received::kNothing);
   EXPECT_TRUE(channel.CopyBody({.slab = packet.slab, .size = 1}).ok());
 }
 

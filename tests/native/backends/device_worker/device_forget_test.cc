@@ -55,52 +55,100 @@ TEST_F(DeviceForgetTest, ProcessThatDoesNotForget_IsKilledAsOneThatHangs) {
   EXPECT_TRUE(batch.Run(*instance_, &outputs_).ok());
 }
 
-// As where a driver closes nothing while it is about something else.
+// As where a driver closes and frees nothing while it is about something else.
 class DeviceForgetsLate : public DevicePartsTest {
  protected:
   void SetUp() override {
     DeviceWorkerOptions options = WorkerOfTests();
-    options.forget_limit_ns = kForgetLimit.count();
-    Load(0, std::move(options));
+    options.forget_limit_ns = kLimit.count();
+    options.free_limit_ns = kLimit.count();
+    Load(kNoHurryS, std::move(options));
   }
-  // `task` is under way in the process once `waiting` is there, until `end`.
+  // `task` is under way in the process once `waiting` is there, until `end`; `ask` meanwhile.
   void ExpectNoHurry(const std::function<void()>& task, const std::string& waiting,
-                     const std::function<void()>& end) {
+                     const std::function<void()>& end, const std::function<void()>& ask) {
     const pid_t pid = PlanPid(*instance_);
-    ClientMemory client(kMemoryBytes);
-    ASSERT_TRUE(instance_->Reaches(*client.memory));
     std::thread busy(task);
     AwaitThat([&] { return std::filesystem::exists(waiting); });
     kill(pid, SIGSTOP);
     AwaitThat([pid] { return IsStopped(pid); });
-    auto forgets = std::async(std::launch::async, [&] { client.memory.reset(); });
-    EXPECT_EQ(forgets.wait_for(20 * kForgetLimit), std::future_status::timeout);
+    auto asked = std::async(std::launch::async, ask);
+    EXPECT_EQ(asked.wait_for(20 * kLimit), std::future_status::timeout);
     kill(pid, SIGCONT);
-    forgets.get();
+    asked.get();
     end();
     busy.join();
-    EXPECT_FALSE(client.IsOpenIn(pid));
     EXPECT_EQ(PlanPid(*instance_), pid);
   }
+  void ExpectNoHurryToForget(const std::function<void()>& task, const std::string& waiting,
+                             const std::function<void()>& end) {
+    const pid_t pid = PlanPid(*instance_);
+    ClientMemory client(kMemoryBytes);
+    ASSERT_TRUE(instance_->Reaches(*client.memory));
+    ExpectNoHurry(task, waiting, end, [&] { client.memory.reset(); });
+    EXPECT_FALSE(client.IsOpenIn(pid));
+  }
+  static Status RunUntilGo(BackendInstance& instance) {
+    RowBatch batch(5, 3, kPlanWidth);
+    batch.x[0] = -7;
+    std::vector<BatchOutput> outputs;
+    return batch.Run(instance, &outputs);
+  }
+  void LoadLate() { MustLoadIn({worker_}, PlanLoad(scratch_, "late"), kNoHurryS, kNoHurryS); }
 
-  static constexpr std::chrono::nanoseconds kForgetLimit = std::chrono::milliseconds(50);
+  static constexpr double kNoHurryS = 600;
+  static constexpr std::chrono::nanoseconds kLimit = std::chrono::milliseconds(50);
 };
 
 TEST_F(DeviceForgetsLate, WhileItLoads) {
   scratch_.Write("how", "wait");
-  ExpectNoHurry([this] { MustLoadIn({worker_}, PlanLoad(scratch_, "late")); },
-                scratch_.File("how.waiting"), [this] { scratch_.Write("how", "well"); });
+  ExpectNoHurryToForget([this] { LoadLate(); }, scratch_.File("how.waiting"),
+                        [this] { scratch_.Write("how", "well"); });
 }
 
 TEST_F(DeviceForgetsLate, WhileItRunsABatch) {
   const auto other = MustMake(*model_);
-  const auto run = [&other] {
-    RowBatch batch(5, 3, kPlanWidth);
-    batch.x[0] = -7;
-    std::vector<BatchOutput> outputs;
-    EXPECT_TRUE(batch.Run(*other, &outputs).ok());
-  };
-  ExpectNoHurry(run, scratch_.File("go.waiting"), [this] { scratch_.Write("go", ""); });
+  ExpectNoHurryToForget([&] { EXPECT_TRUE(RunUntilGo(*other).ok()); }, scratch_.File("go.waiting"),
+                        [this] { scratch_.Write("go", ""); });
+}
+
+// Requests for it fail meanwhile.
+TEST_F(DeviceForgetsLate, WhileItMakesAnInstanceAgain) {
+  const auto model = MustLoadIn(
+      {worker_}, FixtureLoad("slow", {{"instances", scratch_.File("slow")}}), kNoHurryS, kNoHurryS);
+  const auto slow = MustMake(*model);
+  scratch_.Write("slow", "wait");
+  KillAndAwaitAnother();
+  AwaitThat([this] { return std::filesystem::exists(scratch_.File("slow.waiting")); });
+  EXPECT_EQ(RunRow(*slow, {1}).status().code(), StatusCode::kUnavailable);
+  ExpectNoHurryToForget([] {}, scratch_.File("slow.waiting"),
+                        [this] { scratch_.Write("slow", "well"); });
+  AwaitAvailable(*slow, true);
+  EXPECT_EQ(worker_->restarts(), 1);
+}
+
+TEST_F(DeviceForgetsLate, AndFreesLate) {
+  auto other = MustMake(*model_);
+  scratch_.Write("how", "wait");
+  ExpectNoHurry([this] { LoadLate(); }, scratch_.File("how.waiting"),
+                [this] { scratch_.Write("how", "well"); }, [&] { other.reset(); });
+}
+
+// What has no limit would hold it up for ever.
+TEST_F(DeviceForgetsLate, ButNotWhileItRunsABatchWithoutLimit) {
+  const auto model = MustLoadIn({worker_}, PlanLoad(scratch_, "endless"));
+  const auto endless = MustMake(*model);
+  const pid_t pid = PlanPid(*instance_);
+  ClientMemory client(kMemoryBytes);
+  ASSERT_TRUE(instance_->Reaches(*client.memory));
+  std::thread busy([&] { EXPECT_EQ(RunUntilGo(*endless).code(), StatusCode::kUnavailable); });
+  AwaitThat([this] { return std::filesystem::exists(scratch_.File("go.waiting")); });
+  kill(pid, SIGSTOP);
+  AwaitThat([pid] { return IsStopped(pid); });
+  client.memory.reset();
+  EXPECT_FALSE(client.IsOpenIn(pid));
+  busy.join();
+  AwaitThat([&] { return worker_->restarts() == 1 && instance_->is_available(); });
 }
 
 TEST_F(DeviceForgetTest, ProcessThatIsLeftMeanwhile_IsNotWaitedForToForget) {

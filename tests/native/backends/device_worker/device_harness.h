@@ -78,10 +78,11 @@ inline DeviceWorkerOptions WorkerOfTests() {
 
 inline std::unique_ptr<DeviceModel> MustLoadIn(
     const std::vector<std::shared_ptr<DeviceWorker>>& workers, const LoadOptions& options,
-    double execution_limit_s = 0) {
-  auto model = DeviceModel::Load(StrCat("model '", options.model_name, "' version 1"), workers,
-                                 EncodeDeviceLoad({"device_fixture", {}, options}),
-                                 {0, static_cast<int64_t>(execution_limit_s * 1e9)});
+    double execution_limit_s = 0, double load_limit_s = 0) {
+  auto model = DeviceModel::Load(
+      StrCat("model '", options.model_name, "' version 1"), workers,
+      EncodeDeviceLoad({"device_fixture", {}, options}),
+      {static_cast<int64_t>(load_limit_s * 1e9), static_cast<int64_t>(execution_limit_s * 1e9)});
   EXPECT_TRUE(model.ok()) << model.status().ToString();
   return *std::move(model);
 }

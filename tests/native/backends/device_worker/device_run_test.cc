@@ -53,7 +53,7 @@ TEST_F(DeviceRunTest, Worker_SeesOneDeviceAndItsMemoryIsPinned) {
   EXPECT_EQ(AboutWorker(*instance, "device"), "0");
   EXPECT_EQ(AboutWorker(*instance, "own"), "yes");
   EXPECT_THAT(AboutWorker(*instance, "execution_limit_s"), HasSubstr("not said"));
-  EXPECT_EQ(AboutWorker(*instance, "pinned"), "2");  // for inputs, and for outputs
+  EXPECT_EQ(AboutWorker(*instance, "pin_calls"), "2");  // for inputs, and for outputs
 }
 
 TEST_F(DeviceRunTest, UuidThatTheServerSees_IsTheSameDeviceAsItsNumber) {
