@@ -7,6 +7,7 @@ failed, 2 where the flags will not do, 3 on a machine without a GPU, 130 where i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -72,13 +73,14 @@ def machine_of(gpu: Gpu) -> dict[str, str]:
     }
 
 
-def kept(folder: Path, step: str, key: Mapping[str, str]) -> Outcome | None:
-    """What the step found before, on this machine and revision; None where it has to run."""
+def kept(folder: Path, key: Mapping[str, str]) -> dict[str, Outcome]:
+    """What steps did before, on this machine and revision, by name: they need not run again."""
     try:
-        found = Outcome.from_json((folder / f"{step}.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if found.state == "done" and found.key == key else None
+        content = json.loads((folder / table.RESULTS).read_text())
+        found = [Outcome.of(each) for each in content["steps"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {each.step: each for each in found if each.state == "done" and each.key == key}
 
 
 def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
@@ -136,14 +138,6 @@ class Budget:
         return bounded
 
 
-def keep(folder: Path, outcome: Outcome) -> None:
-    """Writes what a step found, whole or not at all."""
-    path = folder / f"{outcome.step}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(outcome.to_json())
-    temporary.replace(path)
-
-
 def main(
     arguments: Sequence[str] | None = None,
     look: Callable[[], Gpu] = find_gpu,
@@ -159,39 +153,30 @@ def main(
         return NO_GPU
     key = {**machine_of(gpu), "LoadGen": f"{args.seconds:g} s each, {args.models}"}
     args.output.mkdir(parents=True, exist_ok=True)
-    context = Context(gpu, runner, args.output, args.seconds, args.models.split(","))
-    outcomes: list[Outcome] = []
-    budget = Budget(args.budget, [step for step in steps if _has_to_run(step, args, key)])
+    before = kept(args.output, key)
+    models = args.models.split(",")
+    context = Context(gpu, runner, args.output, args.seconds, models, found=dict(before))
+    asked = [step for step in steps if step.name in args.steps]
+    budget = Budget(args.budget, [step for step in asked if args.again or step.name not in before])
     try:
-        for step in steps:
-            if found := _outcome(step, args, context, key, budget):
-                outcomes.append(found)
-                context.found[step.name] = found
-                summary = bars(outcomes)
-                table.write(args.output, key, [*outcomes, *([summary] if summary else [])])
+        for step in asked:
+            if step.name in before and not args.again:
+                print(f"{step.name}: done before", flush=True)
+            else:
+                context.found[step.name] = _run(step, context, key, budget)
+            outcomes = [context.found[each.name] for each in steps if each.name in context.found]
+            summary = bars(outcomes)
+            table.write(args.output, key, [*outcomes, *([summary] if summary else [])])
     except KeyboardInterrupt:
         return INTERRUPTED
     print(f"bench.gpu: {args.output / 'results.md'}")
-    return FAILED if any(each.state == "failed" for each in outcomes) else OK
+    return FAILED if any(each.state == "failed" for each in context.found.values()) else OK
 
 
-def _has_to_run(step: Step, args: argparse.Namespace, key: Mapping[str, str]) -> bool:
-    return step.name in args.steps and (args.again or not kept(args.output, step.name, key))
-
-
-def _outcome(
-    step: Step, args: argparse.Namespace, context: Context, key: Mapping[str, str], budget: Budget
-) -> Outcome | None:
-    """Of a step that was asked for, or was done before; None of any other."""
-    if not _has_to_run(step, args, key):
-        before = kept(args.output, step.name, key)
-        if before and step.name in args.steps:
-            print(f"{step.name}: done before", flush=True)
-        return before
+def _run(step: Step, context: Context, key: Mapping[str, str], budget: Budget) -> Outcome:
     part = budget.part_of(step)
     print(f"{step.name}: {step.does}, {part:.0f} s at most ...", flush=True)
     found = do(step, replace(context, run=budget.bounded(context.run, part)), key)
-    keep(args.output, found)
     reason = f": {found.notes[-1]}" if found.state != "done" and found.notes else ""
     print(f"{step.name}: {found.state} in {found.seconds:.0f} s{reason}", flush=True)
     return found

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 STATES = ("done", "failed", "left out")
+RESULTS = "results.json"
+"""All that was found, in the folder of the results."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,17 @@ class Outcome:
     seconds: float = 0.0
     key: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> str:
-        """To be kept."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
     @staticmethod
-    def from_json(text: str) -> Outcome:
-        """What was kept.
+    def of(content: Any) -> Outcome:
+        """What `write` kept, as JSON has it.
 
         Raises:
             ValueError: It is none.
         """
         try:
-            content = json.loads(text)
-            rows = tuple(Row(**row) for row in content.pop("rows"))
-            made = Outcome(**{**content, "rows": rows, "notes": tuple(content["notes"])})
-        except (KeyError, TypeError, AttributeError) as error:
+            parts = {"rows": tuple(Row(**row) for row in content["rows"])}
+            made = Outcome(**{**content, **parts, "notes": tuple(content["notes"])})
+        except (KeyError, TypeError) as error:
             raise ValueError(f"no outcome of a step: {error}") from None
         if made.state not in STATES:
             raise ValueError(f"no outcome of a step: state {made.state!r}")
@@ -129,7 +126,9 @@ def _facts(machine: Mapping[str, str]) -> str:
 
 
 def write(folder: Path, machine: Mapping[str, str], outcomes: list[Outcome]) -> None:
-    """Writes results.json and results.md."""
+    """Writes results.json, whole or not at all, and results.md."""
     content: dict[str, Any] = {"machine": dict(machine), "steps": [asdict(o) for o in outcomes]}
-    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    temporary = folder / f"{RESULTS}.tmp"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(folder / RESULTS)
     (folder / "results.md").write_text(markdown(machine, outcomes))

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +177,19 @@ def test_table_has_the_machine_each_figure_and_what_did_not_run() -> None:
 
 def test_outcome_is_kept_whole() -> None:
     outcome = Outcome("a", "done", (ROW,), ("note",), 1.5, {"GPU": "x"})
-    assert Outcome.from_json(outcome.to_json()) == outcome
-    for broken in ("{}", "[]", outcome.to_json().replace('"done"', '"running"'), "{"):
+    content = json.loads(json.dumps(asdict(outcome)))
+    assert Outcome.of(content) == outcome
+    nothing: list[Any] = [
+        {},
+        [],
+        "",
+        None,
+        {**content, "state": "running"},
+        {**content, "rows": [1]},
+    ]
+    for broken in nothing:
         with pytest.raises(ValueError):
-            Outcome.from_json(broken)
+            Outcome.of(broken)
 
 
 class Script:
@@ -218,8 +228,27 @@ def test_what_was_done_is_not_done_again_unless_asked(tmp_path: Path) -> None:
     assert script.worked == ["build", "device", "copies"]
     assert script.main(tmp_path, "--steps", "copies", "--again") == 0
     assert script.worked[3:] == ["copies"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["results.json", "results.md"]
     assert results(tmp_path) == dict.fromkeys(["build", "device", "copies"], "done")
     assert "| w | 2 (1..3) | us |" in (tmp_path / "results.md").read_text()
+
+
+def test_interruption_at_the_first_step_keeps_what_later_ones_found(tmp_path: Path) -> None:
+    script = Script()
+    script.main(tmp_path, "--steps", "device,copies")
+    script.main(tmp_path, "--steps", "build")
+    assert results(tmp_path) == dict.fromkeys(["build", "device", "copies"], "done")
+    script.second = KeyboardInterrupt()
+    assert script.main(tmp_path, "--again") == cli.INTERRUPTED
+    assert results(tmp_path) == dict.fromkeys(["build", "device", "copies"], "done")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"steps": [{}]}'])
+def test_results_that_are_none_are_measured_anew(text: str, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(text)
+    script = Script()
+    assert script.main(tmp_path) == cli.OK
+    assert script.worked == ["build", "device", "copies"]
 
 
 def test_other_gpu_begins_anew(tmp_path: Path) -> None:

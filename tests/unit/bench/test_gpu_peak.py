@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_table_has_a_column_where_there_are_shares() -> None:
 
 def test_share_is_kept() -> None:
     outcome = Outcome("ceiling", "done", (Row("t", "w", "samples/s", 1.0, 1.0, 1.0, 0.5),))
-    assert Outcome.from_json(outcome.to_json()) == outcome
+    assert Outcome.of(json.loads(json.dumps(asdict(outcome)))) == outcome
 
 
 def test_cost_of_a_sample_is_counted_in_its_graph() -> None:
