@@ -1,7 +1,6 @@
 #include "gpu/completion_thread.h"
 
 #include <algorithm>
-#include <iterator>
 #include <string>
 #include <thread>
 #include <utility>
@@ -32,8 +31,15 @@ CompletionThread::~CompletionThread() {
 }
 
 void CompletionThread::Watch(InFlight in_flight) {
+  Entry entry;
+  entry.push_back({std::move(in_flight)});
+  Watch(std::move(entry));
+}
+
+void CompletionThread::Watch(Entry entry) noexcept {
   MutexLock lock(mu_);
-  new_.push_back({std::move(in_flight), clock_.NowNs()});
+  entry.front().since_ns = clock_.NowNs();
+  new_.splice(new_.end(), entry);
   changed_.NotifyAll();
 }
 
@@ -56,13 +62,12 @@ bool CompletionThread::TakeNew() {
   MutexLock lock(mu_);
   while (watched_.empty() && new_.empty() && !is_ending_) changed_.Wait(mu_);
   if (!new_.empty()) last_progress_ns_ = std::max(last_progress_ns_, new_.back().since_ns);
-  std::move(new_.begin(), new_.end(), std::back_inserter(watched_));
-  new_.clear();
+  watched_.splice(watched_.end(), new_);
   return !watched_.empty();
 }
 
 bool CompletionThread::Poll(int64_t now_ns) {
-  std::vector<Watched> over;
+  std::list<Watched> over;
   for (auto it = watched_.begin(); it != watched_.end();) {
     const Error error = Query(*it, now_ns);
     if (error == Error::kNotReady) {
@@ -76,24 +81,37 @@ bool CompletionThread::Poll(int64_t now_ns) {
       if (!health_.is_faulted()) health_.Fault(failed.message());
       break;
     }
-    over.push_back(std::move(*it));
-    it = watched_.erase(it);
+    over.splice(over.end(), watched_, it++);
   }
   for (const Watched& one : over) one.in_flight.done(one.in_flight.status);
   return !over.empty();
 }
 
 Error CompletionThread::Query(Watched& watched, int64_t now_ns) {
-  const InFlight& in_flight = watched.in_flight;
-  for (size_t& i = watched.events_over; i < in_flight.events.size(); ++i) {
-    const Event event = in_flight.events[i];
+  const Error counted = CountBusy(watched, now_ns);
+  if (counted != Error::kSuccess && counted != Error::kNotReady) return counted;
+  for (const Event event : watched.in_flight.events) {
     const Error error = event == nullptr ? Error::kSuccess : api_.QueryEvent(event);
-    // Also while it goes on: a long one counts as it runs.
-    if (i == 1 && in_flight.busy != nullptr) in_flight.busy->Add(watched.first_over_ns, now_ns);
     if (error != Error::kSuccess) return error;
-    if (i == 0) watched.first_over_ns = now_ns;
   }
   return Error::kSuccess;
+}
+
+Error CompletionThread::CountBusy(Watched& watched, int64_t now_ns) {
+  InFlight::Computing& computing = watched.in_flight.computing;
+  if (computing.busy == nullptr) return Error::kSuccess;
+  if (!watched.is_computing) {
+    const Error error = api_.QueryEvent(computing.begin);
+    if (error == Error::kNotReady) computing.since_ns.reset();
+    if (error != Error::kSuccess) return error;
+    watched.is_computing = true;
+    if (!computing.since_ns) computing.since_ns = now_ns;
+  }
+  const Error error = api_.QueryEvent(computing.end);
+  // Also while it goes on: a long one counts as it runs.
+  computing.busy->Add(*computing.since_ns, now_ns);
+  if (error == Error::kSuccess) computing.busy = nullptr;
+  return error;
 }
 
 void CompletionThread::FailAll(const Status& fault) {

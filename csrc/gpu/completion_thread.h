@@ -4,10 +4,10 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <list>
+#include <optional>
 #include <string_view>
-#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -21,10 +21,18 @@ namespace penstock::gpu {
 
 // What is enqueued on the device and how its end is known.
 struct InFlight {
-  // All of them: it is over. Each is asked for when those before it are over; null = no event.
-  std::array<Event, 3> events = {};
-  BusyTime* busy = nullptr;  // where it counts from the first event to the second; null = nowhere
-  Status status = {};        // what it ends with when it is over; not OK = it failed on its way
+  // What of it counts as busy.
+  struct Computing {
+    BusyTime* busy = nullptr;              // where; null = nowhere
+    Event begin = nullptr, end = nullptr;  // between these; they decide nothing else
+    // Since when, where `begin` is over when it is first asked for; nullopt, as where it is not: since
+    // it was found to be.
+    std::optional<int64_t> since_ns = std::nullopt;
+  };
+
+  std::array<Event, 3> events = {};  // all of them: it is over; null = no event
+  Computing computing = {};
+  Status status = {};  // what it ends with when it is over; not OK = it failed on its way
   std::string_view what = "a batch";  // for messages; it outlives this
   // Called once, on the completion thread, with `status`, or with the device's fault.
   std::function<void(const Status&)> done = {};
@@ -53,21 +61,24 @@ class CompletionThread {
   CompletionThread(const CompletionThread&) = delete;
   CompletionThread& operator=(const CompletionThread&) = delete;
 
+  struct Watched {
+    InFlight in_flight = {};
+    int64_t since_ns = 0;       // Watch was called
+    bool is_computing = false;  // `begin` is over
+  };
+  using Entry = std::list<Watched>;  // of one
+
   // Everything watched is done exactly once, whatever happens. `done` must not throw.
   void Watch(InFlight in_flight) EXCLUDES(mu_);
+  // The same with memory taken before: what is on the device by then must be watched.
+  void Watch(Entry entry) noexcept EXCLUDES(mu_);
 
  private:
-  struct Watched {
-    InFlight in_flight;
-    int64_t since_ns;
-    size_t events_over = 0;     // the first ones
-    int64_t first_over_ns = 0;  // when the first one was found so
-  };
-
   void Loop();
   bool TakeNew() EXCLUDES(mu_);  // waits while there is nothing to poll; false: it is the end
   bool Poll(int64_t now_ns);     // true: some are done
   Error Query(Watched& watched, int64_t now_ns);
+  Error CountBusy(Watched& watched, int64_t now_ns);
   void FailAll(const Status& fault);
   // What Poll, begun at `asked_ns`, found not to be over: has it taken too long? True: the device
   // is faulted.
@@ -83,11 +94,11 @@ class CompletionThread {
   Mutex mu_;
   CondVar changed_;
   // Guarded by mu_.
-  std::vector<Watched> new_ GUARDED_BY(mu_);
+  std::list<Watched> new_ GUARDED_BY(mu_);
   bool is_ending_ GUARDED_BY(mu_) = false;
 
   // Only on the completion thread.
-  std::deque<Watched> watched_;
+  std::list<Watched> watched_;
   int64_t last_progress_ns_ = 0;
 
   Thread thread_;  // last: it uses the rest

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -62,6 +63,11 @@ Result<size_t> SlotBytes(const DeviceEngine& engine) {
   PENSTOCK_ASSIGN_OR_RETURN(const auto offsets, Layout(engine));
   return offsets.back();
 }
+
+Lane::Lane(const LaneEnvironment& environment)
+    : env_(environment),
+      no_memory_(ResourceExhausted(
+          StrCat(environment.engine.name(), ": the host has no memory to enqueue a batch"))) {}
 
 Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
                                            int priority) {
@@ -275,31 +281,43 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
     done(refused, std::move(lease));
     return;
   }
-  Slot* slot = lease.Release();
-  if (work.route != nullptr) slot->held.swap(work.route->held);
-  InFlight in_flight{
-      .events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()},
-      .busy = &env_.counters.busy()};
+  Slot* const slot = &lease.slot();
+  // Whatever takes memory comes before the slot is let go of: from there on it is the batch's.
+  CompletionThread::Entry entry(1);
+  InFlight& in_flight = entry.front().in_flight;
   in_flight.done = [this, slot, done = std::move(done)](const Status& status) {
     // Of a lost device nobody knows whether it still reads and writes there.
     if (!slot->held.empty() && !env_.health.is_faulted()) slot->held.clear();
     done(status, SlotLease(env_.free, slot));
   };
+  lease.Release();
+  if (work.route != nullptr) slot->held.swap(work.route->held);
+  in_flight.events = {slot->copied_out.get()};
+  in_flight.computing = {&env_.counters.busy(), slot->copied_in.get(), slot->computed.get()};
   {
     MutexLock lock(mu_);
-    in_flight.status = Enqueue(*slot, work);
+    try {
+      in_flight.status = Enqueue(*slot, work, &in_flight.computing.since_ns);
+    } catch (const std::bad_alloc&) {
+      in_flight.status = no_memory_;
+    }
     if (!in_flight.status.ok()) MarkEnds(*slot);
   }
+  if (!in_flight.status.ok()) {
+    in_flight.events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()};
+  }
   // The batch may be over at once, its slot back and the lane gone: nothing of it is touched then.
-  env_.completion.Watch(std::move(in_flight));
+  env_.completion.Watch(std::move(entry));
 }
 
-Status Lane::Enqueue(Slot& slot, const Work& work) {
+Status Lane::Enqueue(Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns) {
   PENSTOCK_RETURN_IF_ERROR(CopyIn(slot, work));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event"));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(compute_.get(), slot.copied_in.get()), "wait for an input"));
+  // A launch-bound engine computes while it is still enqueuing.
+  *computing_since_ns = env_.clock.NowNs();
   PENSTOCK_RETURN_IF_ERROR(Compute(slot, work));
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event"));

@@ -5,8 +5,9 @@
 //   compute  stream: wait for copied_in | graph or engine | record computed
 //   copy-out stream: wait for computed | copy out | record copied_out
 //
-// The completion thread asks for the three events, in this order. From copied_in to computed the model
-// keeps the device busy (RunCounts::busy_ns): what it waits for then on its stream is the batch before.
+// The completion thread asks for the last event: the batch is over. From copied_in to computed, which it
+// asks for as well, the model keeps the device busy (RunCounts::busy_ns): what it waits for then on its
+// stream is the batch before. Inputs that are there when the engine has enqueued count from before that.
 //
 // "Copy in" is from the slot's pinned memory, and from wherever else a Route says: registered memory of
 // the host's, clients' memory on this device or another. "Copy out" is to the same.
@@ -19,8 +20,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "gpu/bucket_table.h"
@@ -47,6 +50,7 @@ struct LaneEnvironment {
   GraphBudget& graph_budget;
   const BucketTable& table;  // changed while the model is loaded only
   RunCounters& counters;
+  Clock& clock;
   int device = 0;  // as this process numbers them
 };
 
@@ -86,7 +90,8 @@ class Lane {
 
   // Runs the first `rows` rows of the slot's inputs. `done` is called exactly once: on the
   // completion thread, or here where nothing was enqueued. `route` is read until Submit returns; what
-  // it holds is the slot's from then on. REQUIRES: the slot is this lane's.
+  // it holds is the slot's from then on. No memory: RESOURCE_EXHAUSTED, or bad_alloc where nothing was
+  // enqueued, the slot is back and `done` not called. REQUIRES: the slot is this lane's.
   void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr) EXCLUDES(mu_);
   // The same for a batch of an engine that leaves shapes open, always without a graph. `batch` lives
   // until Submit has returned and `done` been called; what its outputs are is there by then.
@@ -94,7 +99,7 @@ class Lane {
       EXCLUDES(mu_);
 
  private:
-  explicit Lane(const LaneEnvironment& environment) : env_(environment) {}
+  explicit Lane(const LaneEnvironment& environment);
 
   Status CreateStreams(int priority);
   Status AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets);
@@ -119,7 +124,8 @@ class Lane {
   Status CheckShapes(const Work& work) const;
   Status CheckRoute(const Work& work) const;
   void Start(SlotLease lease, const Work& work, BatchDone done) EXCLUDES(mu_);
-  Status Enqueue(Slot& slot, const Work& work) REQUIRES(mu_);
+  Status Enqueue(Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns)
+      REQUIRES(mu_);
   Status Compute(Slot& slot, const Work& work) REQUIRES(mu_);
   Status CopyIn(const Slot& slot, const Work& work) REQUIRES(mu_);
   Status CopyOut(const Slot& slot, const Work& work) REQUIRES(mu_);
@@ -136,6 +142,7 @@ class Lane {
 
   // Constant after construction.
   const LaneEnvironment env_;
+  const Status no_memory_;  // made while there is some
   OwnedStream copy_in_, compute_, copy_out_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::unique_ptr<GraphCache> graphs_;

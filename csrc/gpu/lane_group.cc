@@ -53,9 +53,9 @@ LaneGroup::~LaneGroup() {
 }
 
 Status LaneGroup::AddLanes(const LaneGroupOptions& options) {
-  const LaneEnvironment environment{device_.api,  device_.health, engine_, device_.completion,
-                                    device_.pool, free_,          budget_, table_,
-                                    counters_,    device_.device};
+  const LaneEnvironment environment{device_.api,  device_.health, engine_,       device_.completion,
+                                    device_.pool, free_,          budget_,       table_,
+                                    counters_,    device_.clock,  device_.device};
   for (size_t i = 0; i < options.lanes; ++i) {
     PENSTOCK_ASSIGN_OR_RETURN(auto lane,
                               Lane::Create(environment, options.slots_per_lane, options.priority));

@@ -56,6 +56,20 @@ bool BindThread(pid_t thread, const cpu_set_t& near) {
   return sched_setaffinity(thread, sizeof(both), &both) == 0;
 }
 
+// The number of threads that were not bound before.
+size_t BindAll(const cpu_set_t& near) {
+  size_t bound = 0;
+  std::error_code error;
+  std::filesystem::directory_iterator task("/proc/self/task", error);
+  for (; !error && task != std::filesystem::directory_iterator(); task.increment(error)) {
+    const std::string name = task->path().filename().string();
+    std::string_view digits = name;
+    const auto thread = TakeNumber(digits);
+    if (thread && BindThread(*thread, near)) ++bound;
+  }
+  return bound;
+}
+
 }  // namespace
 
 std::optional<std::vector<int>> ParseCpuList(std::string_view text) {
@@ -75,13 +89,8 @@ bool BindThreadsNear(const std::string& pci_bus_id, const std::string& sysfs) {
   const auto near = CpusNear(pci_bus_id, sysfs);
   if (!near) return false;
   size_t bound = 0;
-  std::error_code error;
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task", error)) {
-    std::string name = task.path().filename().string();
-    std::string_view digits = name;
-    const auto thread = TakeNumber(digits);
-    if (thread && BindThread(*thread, *near)) ++bound;
-  }
+  // Again while there are new ones: a thread that was not bound yet may have started another meanwhile.
+  while (const size_t more = BindAll(*near)) bound += more;
   if (bound == 0) return false;
   Log(LogLevel::kInfo, "gpu",
       StrCat(bound, " threads stay on the CPUs near the GPU at ", pci_bus_id,

@@ -41,6 +41,16 @@ FakeGpuEngine::FakeGpuEngine(FakeGpu& gpu, const FakeGpuEngineOptions& options)
       outputs_({{"y", DataType::kFp32, options.width * sizeof(float)},
                 {"n", DataType::kUint32, sizeof(uint32_t)}}) {}
 
+void FakeGpuEngine::CallAtNextEnqueue(std::function<void()> call) {
+  MutexLock lock(mu_);
+  call_ = std::move(call);
+}
+
+std::function<void()> FakeGpuEngine::TakeCall() {
+  MutexLock lock(mu_);
+  return std::exchange(call_, nullptr);
+}
+
 Result<std::unique_ptr<gpu::DeviceContext>> FakeGpuEngine::CreateContext(
     const gpu::Bindings& bindings, uint32_t rows, gpu::Stream stream) {
   gpu::DeviceMemory memory;
@@ -96,6 +106,7 @@ Status FakeGpuContext::Enqueue(gpu::Stream stream, uint32_t rows) {
   if (rows > max_rows_) {
     return InvalidArgument(StrCat("a context of ", max_rows_, " rows was given ", rows));
   }
+  if (const auto call = engine_.TakeCall()) call();
   std::atomic<int>& left = engine_.enqueues_to_failure_;
   if (left.load() > 0 && left.fetch_sub(1) == 1) return Internal("the engine will not");
   if (rows == engine_.options_.synchronizes_at_rows) {

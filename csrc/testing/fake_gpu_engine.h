@@ -4,10 +4,12 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "gpu/device_engine.h"
 #include "testing/fake_gpu.h"
 
@@ -39,11 +41,15 @@ class FakeGpuEngine final : public gpu::DeviceEngine {
 
   // Enqueue fails at its nth call from now on (1 = the next), in its own words.
   void FailEnqueue(int nth) { enqueues_to_failure_.store(nth); }
+  // The next Enqueue calls this first.
+  void CallAtNextEnqueue(std::function<void()> call);
   int contexts() const { return contexts_.load(); }            // made so far
   int live_contexts() const { return live_contexts_.load(); }  // and not destroyed
 
  private:
   friend class FakeGpuContext;
+
+  std::function<void()> TakeCall() EXCLUDES(mu_);
 
   FakeGpu& gpu_;
   const FakeGpuEngineOptions options_;
@@ -51,6 +57,10 @@ class FakeGpuEngine final : public gpu::DeviceEngine {
   const std::vector<gpu::DeviceTensor> inputs_, outputs_;
   std::atomic<int> enqueues_to_failure_{0};
   std::atomic<int> contexts_{0}, live_contexts_{0};
+
+  Mutex mu_;
+  // Guarded by mu_.
+  std::function<void()> call_ GUARDED_BY(mu_);
 };
 
 }  // namespace penstock

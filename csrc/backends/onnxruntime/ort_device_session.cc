@@ -93,20 +93,21 @@ class OrtBinding final : public SessionBinding {
 // The binding keeps the value's tensor, which borrows the memory.
 Status OrtBinding::Bind(const TensorSpec& spec, const MemoryInfo* memory, void* data,
                         const Shape& shape, decltype(Api::BindInput) bind) {
-  const std::string what = StrCat(label_, ": '", spec.name, "'");
+  const auto what = [&] { return StrCat(label_, ": '", spec.name, "'"); };
   const auto count = shape.NumElements();
   size_t size_bytes = 0;
   if (!count ||
       __builtin_mul_overflow(static_cast<size_t>(*count), DataTypeSize(spec.dtype), &size_bytes)) {
-    return Internal(StrCat(what, " of shape ", shape.ToString(), " is too large"));
+    return Internal(StrCat(what(), " of shape ", shape.ToString(), " is too large"));
   }
   Value* raw = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
-      api_.CreateTensorWithDataAsOrtValue(memory, data, size_bytes, shape.begin(), shape.rank(),
-                                          ToElementType(spec.dtype), &raw),
-      what));
+  if (ErrorStatus* error = api_.CreateTensorWithDataAsOrtValue(
+          memory, data, size_bytes, shape.begin(), shape.rank(), ToElementType(spec.dtype), &raw)) {
+    return library_.ToStatus(error, what());
+  }
   const Owned<Value> value(raw, api_.ReleaseValue);
-  return library_.ToStatus(bind(binding_.get(), spec.name.c_str(), raw), what);
+  ErrorStatus* error = bind(binding_.get(), spec.name.c_str(), raw);
+  return error == nullptr ? Status::Ok() : library_.ToStatus(error, what());
 }
 
 Status OrtBinding::Run() {

@@ -24,7 +24,9 @@ class OrtLibrary {
     // The shared object, or a directory that holds one `libonnxruntime.so*`; empty: the loader's
     // search.
     std::string library;
-    int shared_threads = 0;  // of the shared pool; 0 = one for each CPU this process may use
+    // Of the shared pool; 0 = one for each CPU of the machine, also where the process may use fewer: a
+    // worker's pool is there before it binds itself to the CPUs near its device.
+    int shared_threads = 0;
   };
 
   // Opens and starts the engine, once; a second call must ask for the same thing. A failure is not

@@ -38,6 +38,7 @@ class Words final : public nvinfer1::ILogger {
 
   // What this thread's last call that failed said; "" = nothing.
   static std::string Take() { return std::exchange(LastError(), {}); }
+  static void Forget() { LastError().clear(); }
 
  private:
   static std::string& LastError() {
@@ -58,6 +59,7 @@ class Recorder final : public nvinfer1::IErrorRecorder {
   // Before a call of an object that one thread uses at a time: so that it fails in its own words.
   void Begin() {
     if (errors_.size() > 0) errors_.Clear();
+    Words::Forget();
   }
 
   int32_t getNbErrors() const noexcept override { return static_cast<int32_t>(errors_.size()); }
@@ -240,6 +242,7 @@ PlanTensor NvinferPlan::Describe(const char* name) const {
 Result<std::unique_ptr<PlanContext>> NvinferPlan::CreateContext(size_t profile,
                                                                 const ContextMemory& memory,
                                                                 gpu::Stream stream) {
+  errors_.Begin();
   std::unique_ptr<nvinfer1::IExecutionContext> context(
       engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
   if (context == nullptr) {

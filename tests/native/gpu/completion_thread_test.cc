@@ -121,14 +121,18 @@ class BusyTimeTest : public CompletionThreadTest {
   void SetUp() override {
     Start(clock_, {.spin_ns = 0, .longest_pause_ns = 0});
     for (int batch = 0; batch < 2; ++batch) {
-      InFlight in_flight{.busy = &busy_, .done = done_.As("batch")};
+      Event events[kSteps] = {};
       for (int step = 0; step < kSteps; ++step) {
         Stream& stream = steps_[batch][step];
         ASSERT_EQ(gpu_.CreateStream(0, &stream), Error::kSuccess);
         ASSERT_EQ(gpu_.Launch(stream, gates_[batch][step].work()), Error::kSuccess);
-        in_flight.events[static_cast<size_t>(step)] = Record(stream);
+        events[step] = Record(stream);
       }
-      thread_->Watch(std::move(in_flight));
+      // Since when is for inputs that are there at once, which these are not.
+      thread_->Watch(
+          {.events = {events[kOut]},
+           .computing = {&busy_, events[kIn], events[kCompute], clock_.NowNs() - kNsPerMs},
+           .done = done_.As("batch")});
     }
   }
   void TearDown() override {

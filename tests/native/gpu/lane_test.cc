@@ -134,6 +134,25 @@ TEST(LaneTest, DeviceIsBusy_WhileABatchIsComputedAndNotWhileItIsCopied) {
   EXPECT_EQ((*group)->counts().busy_ns, 2U * kNsPerMs);
 }
 
+// As an engine does that launches its kernels one by one: the first ones run by then.
+TEST(LaneTest, DeviceIsBusy_WhileTheEngineEnqueuesWhatItComputes) {
+  FakeClock clock;
+  FakeDevice device({}, {}, clock);
+  auto group =
+      device.Load({.lanes = 1, .slots_per_lane = 1, .graph_budget_bytes = 0, .measure_runs = 0});
+  ASSERT_TRUE(group.ok());
+  SlotLease lease = (*group)->TryAcquire();
+  device.engine.CallAtNextEnqueue([&, copied_in = lease.slot().copied_in.get()] {
+    while (device.gpu.QueryEvent(copied_in) != Error::kSuccess) std::this_thread::yield();
+    clock.Advance(3 * kNsPerMs);
+  });
+  Ledger ledger(device);
+  ledger.Submit(**group, std::move(lease), 8);
+  ledger.AwaitAll();
+  EXPECT_EQ(ledger.succeeded(), 1);
+  EXPECT_EQ((*group)->counts().busy_ns, 3U * kNsPerMs);
+}
+
 TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {
   FakeDevice device;
   auto group = device.Load({.lanes = 2, .slots_per_lane = 2});

@@ -106,7 +106,7 @@ TEST(PlanModelTest, DeviceUse_TellsForHowLongItsDeviceWasBusy) {
   EXPECT_EQ((*model)->device_use()[0].busy_ns, 0U) << "what a load runs is not counted";
   const auto first = Instance(**model);
   const int64_t begin_ns = Clock::System().NowNs();
-  // A run that is over before it is first asked for is too short to be counted.
+  // A run that is found to be over when its inputs are found to be there is too short to be counted.
   while ((*model)->device_use()[0].busy_ns == 0) ExpectRight(*first, RowBatch(1, 8, 16));
   const auto elapsed_ns = static_cast<uint64_t>(Clock::System().NowNs() - begin_ns);
   EXPECT_LE((*model)->device_use()[0].busy_ns, elapsed_ns);
