@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gpu.provider import need_cuda_provider, provider  # noqa: E402
+from gpu.provider import need_cuda_provider, need_gpu, provider  # noqa: E402
 from gpu.served import TF32_TOLERANCE  # noqa: E402
 
 CASES = (("use_tf32=0", "0", 1e-3), ("use_tf32=1", "1", TF32_TOLERANCE))
@@ -62,6 +62,7 @@ def main() -> None:
         session = onnxruntime.InferenceSession(
             workload.onnx, providers=[provider(use_tf32=tf32), "CPUExecutionProvider"]
         )
+        need_gpu(session)
         found = greatest_difference(workload, session, range(min(_SAMPLES, workload.size)))
         print(json.dumps(line(args.model, what, tolerance, found)), flush=True)
         if found > tolerance:

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu.bars import OPERATIONS, ceiling_table, ceiling_what  # noqa: E402
-from gpu.provider import need_cuda_provider, provider  # noqa: E402
+from gpu.provider import need_cuda_provider, need_gpu, provider  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THREADS = (1, 2)
@@ -99,6 +99,7 @@ def main() -> None:
     workload = WORKLOADS[args.model]()
     print(json.dumps(cost(args.model, workload)), flush=True)
     session = onnxruntime.InferenceSession(workload.onnx, providers=[provider()])
+    need_gpu(session)
     for rows in BATCHES:
         runs = [bound(session, workload, rows) for _ in range(max(THREADS))]
         for threads in THREADS:

@@ -31,6 +31,12 @@ def why_no_cuda_provider() -> str:
     return ""
 
 
+def need_gpu(session: Any) -> None:
+    """Ends the program where the session fell back to the CPU, which ONNX Runtime only logs."""
+    if "CUDAExecutionProvider" not in session.get_providers():
+        sys.exit("ONNX Runtime could not load its CUDA provider: its log says why")
+
+
 def leave_out(reason: str) -> None:
     """Ends the program: what it needs is not here."""
     print(reason)

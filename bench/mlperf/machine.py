@@ -6,8 +6,10 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import penstock
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,10 +30,20 @@ def describe(load_before: float) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "load before the run": f"{load_before:.2f}",
         "Python": platform.python_version(),
-        "penstock": f"{version('penstock')} ({revision()})",
-        "ONNX Runtime": version("onnxruntime"),
-        "LoadGen": version("mlcommons-loadgen"),
+        "penstock": f"{penstock.__version__} ({revision()})",
+        "ONNX Runtime": first_version("onnxruntime-gpu", "onnxruntime"),
+        "LoadGen": first_version("mlcommons-loadgen"),
     }
+
+
+def first_version(*distributions: str) -> str:
+    """Of the first of them that is installed: one package can come by several names."""
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
 
 
 def revision() -> str:

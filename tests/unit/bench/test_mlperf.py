@@ -7,6 +7,7 @@ import sys
 import time
 from array import array
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlperf.accounting import Peak, count_operations, machines_for, operations_o
 from mlperf.accuracy import accuracy
 from mlperf.cli import main, parse
 from mlperf.folder import PARTIAL, clear
+from mlperf.machine import describe
 from mlperf.minilm import MiniLm, nearest, sentences
 from mlperf.networks import BertShape, bert
 from mlperf.placement import kept_off, parse_cpus
@@ -39,6 +41,8 @@ from mlperf.times import from_arrays
 from mlperf.workloads import Workload
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import service_pb2
+
+import penstock
 
 INVALID = """\
 Result is : INVALID
@@ -103,6 +107,21 @@ def test_load_is_the_one_that_was_read_before_the_run(
     with pytest.raises(SystemExit):
         main()
     assert "1.25" in (tmp_path / "report.html").read_text()
+
+
+def test_versions_are_told_where_packages_are_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(name: str) -> str:
+        if name == "onnxruntime-gpu":
+            return "1.31.1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("mlperf.machine.version", version)
+    described = describe(0.0)
+    assert described["penstock"].startswith(penstock.__version__)
+    assert described["ONNX Runtime"] == "1.31.1"
+    assert described["LoadGen"] == "unknown"
 
 
 def test_operations_of_an_unknown_shape_are_refused_by_name() -> None:
