@@ -4,7 +4,9 @@ On the CPU, in a Python worker, and on fake GPUs (`csrc/testing/fixture_plugin.c
 graphs and counters are those of real ones.
 """
 
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import grpc
@@ -77,6 +79,19 @@ async def test_without_graphs_every_batch_is_counted(tmp_path: Path) -> None:
     ]
     assert sum(found) == 3
     assert not [name for name in seen if "bucket=" in name]
+
+
+async def test_duty_cycle_is_of_the_device_and_at_most_the_whole_time(tmp_path: Path) -> None:
+    configuration = write_plan(tmp_path) / "config.pbtxt"
+    configuration.write_text(configuration.read_text() + "instance_group { count: 4 }")
+    busy = f'penstock_model_device_busy_seconds_total{{model="plan",version="1",gpu_uuid="{GPU}0"}}'
+    config = server_config(tmp_path)
+    begin = time.monotonic()
+    async with run_server(config) as server, AsyncClient(server.grpc_address) as client:
+        # A batch that is over before it is first asked for is too short to be counted.
+        while not (seen := await samples(server))[busy]:
+            await asyncio.gather(*(run(client, 8) for _ in range(16)))
+    assert seen[busy] <= time.monotonic() - begin
 
 
 async def test_clients_learn_the_devices_and_what_they_hold(tmp_path: Path) -> None:
