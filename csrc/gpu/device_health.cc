@@ -30,7 +30,7 @@ Status DeviceHealth::CheckEngine(const Status& answer, std::string_view what) {
   // that stays is what a harmless call answers, too; any other says nothing about the engine.
   size_t free_bytes = 0;
   size_t total_bytes = 0;
-  const Status now = Check(api_.MemoryInfo(&free_bytes, &total_bytes), what);
+  Status now = Check(api_.MemoryInfo(&free_bytes, &total_bytes), what);
   if (now.code() == StatusCode::kUnavailable) return now;
   const Error last = api_.TakeLastError();
   if (last != Error::kNotReady) PENSTOCK_RETURN_IF_ERROR(Check(last, what));

@@ -381,8 +381,7 @@ Result<std::shared_ptr<WorkerSession>> Worker::Current() const {
 
 Status Worker::Send(WorkerSession& session, const WorkerBatch& batch, SlabArena* arena) {
   // A decoupled model writes one response after the other, whenever it likes.
-  const Status status =
-      session.channel().SendRun(batch, ++batches_, arena, signature_.is_decoupled);
+  Status status = session.channel().SendRun(batch, ++batches_, arena, signature_.is_decoupled);
   if (status.code() != StatusCode::kUnavailable) return status;
   return AwaitEnd(session, StrCat("was killed, for ", status.message()));
 }

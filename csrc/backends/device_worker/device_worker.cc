@@ -332,8 +332,9 @@ Status DeviceWorker::Describe(const WorkerPacket& packet) {
     MutexLock lock(mu_);
     is_again = making_->was_ready_;
   }
+  const bool is_as_before = !is_again || description == making_->description_;
   if (!is_again) making_->description_ = std::move(description);  // read once Add has returned
-  if (!is_again || description == making_->description_) {
+  if (is_as_before) {
     EndMaking(State::kReady, Status());
   } else {
     EndMaking(State::kFailed,
