@@ -16,19 +16,10 @@ from gpu.parsing import parse_gtest, parse_mlperf, parse_sanitizer
 from gpu.running import LeftOut, Ran, StepError
 from gpu.step import Context, Step
 from gpu.table import Outcome, Row, markdown, parse_rows
+from tests.support.gpu_samples import GTEST, H200
 
 ROOT = Path(__file__).parents[3]
-H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
 ROW = Row("t", "w", "us", 2.0, 1.0, 3.0)
-GTEST = """\
-[==========] 12 tests from 3 test suites ran. (913 ms total)
-[  PASSED  ] 9 tests.
-[  SKIPPED ] 1 test, listed below:
-[  SKIPPED ] CudaWithoutGpuTest.EveryCall_AnswersWithoutACrash
-[  FAILED  ] 2 tests, listed below:
-[  FAILED  ] CudaTest.Cast_IsNearest
-[  FAILED  ] CudaTest.Gather/1, where GetParam() = 16
-"""
 
 
 class FakeCuda:

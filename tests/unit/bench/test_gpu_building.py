@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from gpu import building, running, staging
-from gpu.hardware import Gpu
 from gpu.running import Ran, StepError, run
 from gpu.step import Context
+from tests.support.gpu_samples import H200
 
-H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
 CMAKE_FAILED = """\
 -- ok
 CMake Error at csrc/protocol/CMakeLists.txt:2 (find_path):

@@ -11,13 +11,12 @@ import onnx
 import pytest
 from gpu import bare_loop, peak, steps
 from gpu.bars import OPERATIONS
-from gpu.hardware import Gpu
 from gpu.running import LeftOut, Ran
 from gpu.step import Context
 from gpu.table import Outcome, Row, markdown
 from mlperf.workloads import Workload
+from tests.support.gpu_samples import H200
 
-H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
 PEAK = Outcome("peak", "done", (Row("peak", "fp32", "operations/s", 1e12, 9e11, 2e12),))
 COST = Row.single("bert: the CUDA provider alone", OPERATIONS, "operations", 2e9)
 

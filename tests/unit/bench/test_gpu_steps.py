@@ -7,22 +7,12 @@ from pathlib import Path
 
 import pytest
 from gpu import steps
-from gpu.hardware import Gpu
 from gpu.running import TIMED_OUT_STATUS, LeftOut, Ran, StepError, run
 from gpu.step import LEFT_OUT_STATUS, Context
 from gpu.table import Row
+from tests.support.gpu_samples import GTEST, H200
 
-H200 = Gpu("NVIDIA H200", "9.0", 132, 139 << 30, "13.0")
 ROW = '{"table": "t", "what": "w", "unit": "us", "median": 2, "least": 1, "greatest": 3}'
-GTEST = """\
-[==========] 12 tests from 3 test suites ran. (913 ms total)
-[  PASSED  ] 9 tests.
-[  SKIPPED ] 1 test, listed below:
-[  SKIPPED ] CudaWithoutGpuTest.EveryCall_AnswersWithoutACrash
-[  FAILED  ] 2 tests, listed below:
-[  FAILED  ] CudaTest.Cast_IsNearest
-[  FAILED  ] CudaTest.Gather/1, where GetParam() = 16
-"""
 
 
 def mlperf(**facts: str) -> str:
