@@ -95,7 +95,7 @@ native: build $(STAMPS)/test-packages
 	@$(CMAKE_RELEASE) -DPENSTOCK_BUILD_TESTS=ON && cmake --build build/release -j $(JOBS) --target tests/native/all
 	$(CTEST) --test-dir build/release
 
-# With clang, and so analysed for thread safety: all there is.
+# With clang, and so analysed for thread safety: all that has locks.
 asan: ALSO = all
 asan ubsan tsan: $(VENV)/locked $(STAMPS)/test-packages
 	@cmake --preset $@ >/dev/null && $(NO_ASLR) cmake --build build/$@ -j $(JOBS) --target $(ALSO) tests/native/all
@@ -104,7 +104,7 @@ asan ubsan tsan: $(VENV)/locked $(STAMPS)/test-packages
 # The border suite with an instrumented core: the package's files, linked, beside asan's products.
 OVERLAY = $(abspath build/asan/overlay)
 border-asan: fixture
-	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
+	@cmake --preset asan >/dev/null && cmake --build build/asan -j $(JOBS) --target all _core && rm -rf $(OVERLAY) && mkdir -p $(OVERLAY)
 	@cp -rs $(abspath server/penstock) $(OVERLAY) && cp -rsf $(abspath build/asan/penstock)/. $(OVERLAY)/penstock
 	export PYTHONPATH=$(OVERLAY) ASAN_OPTIONS=$(ASAN_OPTIONS):detect_leaks=0 LD_PRELOAD="$$(clang++-14 -print-file-name=libclang_rt.asan-x86_64.so) $$(g++ -print-file-name=libstdc++.so)"; $(PYTEST) tests/border
 
@@ -154,9 +154,10 @@ fmt: $(VENV)/locked $(STAMPS)/test-packages
 	$(BIN)/ruff check --fix-only --quiet $(PYTHON_TREES) && $(BIN)/ruff format $(PYTHON_TREES)
 	clang-format-14 -i $(CXX_FILES)
 
-# What this machine can build: the side of TensorRT needs its headers.
-tidy: build $(STAMPS)/tidy-packages
-	sed -n 's|^ *"file": "\(.*/csrc/.*\.cc\)",\{0,1\}$$|\1|p' build/release/compile_commands.json | sort -u | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet --extra-arg=-Wno-return-type-c-linkage -p build/release
+# What this machine can build, file by file: the side of TensorRT needs its headers.
+tidy: build $(STAMPS)/test-packages $(STAMPS)/tidy-packages
+	@cmake --preset dev >/dev/null
+	sed -n 's|^ *"file": "\(.*/csrc/.*\.cc\)",\{0,1\}$$|\1|p' build/dev/compile_commands.json | sort -u | xargs -P $(JOBS) -n 1 clang-tidy-14 --quiet --extra-arg=-Wno-return-type-c-linkage -p build/dev
 
 # ---- set-up: stamps make the second run quick -------------------------------------------------
 

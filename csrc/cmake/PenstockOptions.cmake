@@ -10,7 +10,7 @@ set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(PENSTOCK_SANITIZE)
   set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")  # compiles in half the time
-  set(CMAKE_UNITY_BUILD ON)  # and that in half again; the product is built file by file, which shows missing #includes
+  set(CMAKE_UNITY_BUILD_BATCH_SIZE 32)  # a folder at once: and that in half again
 else()
   set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
 endif()

@@ -12,7 +12,7 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kDelayNs = 1000;
+constexpr int64_t kWaitNs = 1000;
 
 Batcher::Options Options(int64_t delay_ns) {
   Batcher::Options options;
@@ -90,29 +90,29 @@ TEST(BatcherWaitTest, Flush_OfMoreThanABatchWakesAsManyAsAreNeeded) {
 }
 
 TEST(BatcherWaitTest, Delay_IsWaitedForOnTheClock) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(Options(kWaitNs));
   Worker worker(puppet);
   puppet.clock().AwaitWaiters(1);
   puppet.QueueMany(2);
-  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kDelayNs);
-  puppet.clock().Advance(kDelayNs);
+  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kWaitNs);
+  puppet.clock().Advance(kWaitNs);
   EXPECT_EQ(worker.AwaitBatches(1), std::vector<size_t>{2});
   puppet.batcher().Close();
 }
 
 TEST(BatcherWaitTest, FullBatch_EndsTheWaitForTheDelay) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(Options(kWaitNs));
   Worker worker(puppet);
   puppet.clock().AwaitWaiters(1);
   puppet.Queue();
-  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kDelayNs);
+  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kWaitNs);
   puppet.QueueMany(3);
   EXPECT_EQ(worker.AwaitBatches(1), std::vector<size_t>{4});
   puppet.batcher().Close();
 }
 
 TEST(BatcherWaitTest, Close_WakesEveryInstance) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(Options(kWaitNs));
   Worker first(puppet);
   Worker second(puppet);
   puppet.clock().AwaitWaiters(2);
@@ -122,7 +122,7 @@ TEST(BatcherWaitTest, Close_WakesEveryInstance) {
 }
 
 TEST(BatcherWaitTest, Close_HandsOutWhatIsQueuedFirst) {
-  PuppetBatcher puppet(Options(kDelayNs));
+  PuppetBatcher puppet(Options(kWaitNs));
   Worker worker(puppet);
   puppet.clock().AwaitWaiters(1);
   puppet.Queue();
@@ -134,14 +134,14 @@ TEST(BatcherWaitTest, Close_HandsOutWhatIsQueuedFirst) {
 
 // Two rows are preferred; 1 + 2 make none, but 2 do once the first has expired.
 TEST(BatcherWaitTest, Expiry_WakesAnInstanceWhenItCompletesABatch) {
-  Batcher::Options options = Options(kDelayNs);
+  Batcher::Options options = Options(kWaitNs);
   options.policy.preferred_batch_sizes = {2};
   PuppetBatcher puppet(options);
   Worker worker(puppet);
   puppet.clock().AwaitWaiters(1);
   puppet.Queue({.deadline_ns = FakeClock::kStartNs + 10});
   puppet.Queue({.rows = 2});
-  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kDelayNs);
+  puppet.clock().AwaitWaitersUntil(FakeClock::kStartNs + kWaitNs);
   puppet.clock().Advance(10);
   puppet.batcher().ExpireDue();
   EXPECT_EQ(worker.AwaitBatches(1), std::vector<size_t>{1});

@@ -17,7 +17,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr LaneGroupOptions kOneSlot{.lanes = 1, .slots_per_lane = 1, .measure_runs = 0};
+constexpr LaneGroupOptions kOneRouteSlot{.lanes = 1, .slots_per_lane = 1, .measure_runs = 0};
 constexpr size_t kWidth = 16;
 constexpr size_t kRowBytes = kWidth * sizeof(float);
 
@@ -43,7 +43,7 @@ struct Copies {
 class LaneRouteTest : public ::testing::Test {
  protected:
   explicit LaneRouteTest(const FakeGpuEngineOptions& engine = {},
-                         const LaneGroupOptions& options = kOneSlot)
+                         const LaneGroupOptions& options = kOneRouteSlot)
       : device_({.devices = 2}, engine), group_(device_.Load(options)) {}
 
   // How a batch of 8 rows ends.
@@ -83,7 +83,7 @@ class LaneRouteTest : public ::testing::Test {
 class LaneHostInputTest : public LaneRouteTest {
  protected:
   static LaneGroupOptions WithoutGraphs() {
-    LaneGroupOptions options = kOneSlot;
+    LaneGroupOptions options = kOneRouteSlot;
     options.graph_budget_bytes = 0;
     return options;
   }
@@ -242,7 +242,7 @@ TEST(LaneRouteFaultTest, WhatBatchesOfALostDeviceHold_IsNeverLetGo) {
   auto device = std::make_unique<FakeDevice>();
   {
     Ledger ledger(*device);
-    auto group = device->Load(kOneSlot);
+    auto group = device->Load(kOneRouteSlot);
     ASSERT_TRUE(group.ok());
     RoomUse use{.room = ClientRoom::TryMake(device->gpu, ledger.RoomBytes(), 0),
                 .has_outputs = false};

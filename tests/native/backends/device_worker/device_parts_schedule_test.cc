@@ -15,12 +15,12 @@ namespace penstock {
 namespace {
 
 #if defined(__SANITIZE_THREAD__)
-constexpr int kSchedules = 80;  // a process takes ten times as long to start
+constexpr int kPartsSchedules = 80;  // a process takes ten times as long to start
 #else
-constexpr int kSchedules = 240;
+constexpr int kPartsSchedules = 240;
 #endif
-constexpr int kBatches = 8;
-constexpr int kInstances = 3;
+constexpr int kPartsBatches = 8;
+constexpr int kPartsInstances = 3;
 constexpr float kTroubles[] = {-1, -2, -4, -5, -6};  // exit, crash, lose the device, throw, fail
 
 struct PartsOutcomes {
@@ -42,7 +42,7 @@ void RunBatches(BackendInstance& instance, const ClientMemory& shared, uint32_t 
                 PartsOutcomes* outcomes) {
   std::mt19937 random(seed);
   auto client = std::make_unique<ClientMemory>(kMemoryBytes);
-  for (int i = 0; i < kBatches; ++i) {
+  for (int i = 0; i < kPartsBatches; ++i) {
     if (random() % 3 == 0) client = std::make_unique<ClientMemory>(kMemoryBytes);
     if (random() % 4 == 0) instance.Reaches(*shared.memory);
     RowBatch batch(static_cast<int>(random() % 1000), 1 + random() % 8, kPlanWidth);
@@ -71,17 +71,17 @@ TEST(DevicePartsScheduleTest, EachBatchEndsOnceAndNoMemoryStaysOpen) {
   const auto worker = WorkerOfGpu(0, std::move(options));
   std::vector<std::unique_ptr<DeviceModel>> models;
   std::vector<std::unique_ptr<BackendInstance>> instances;
-  for (int i = 0; i < kInstances; ++i) {
+  for (int i = 0; i < kPartsInstances; ++i) {
     if (i < 2) models.push_back(MustLoadIn({worker}, PlanLoad(scratch, StrCat("m", i))));
     instances.push_back(MustMake(*models.back()));
   }
   PartsOutcomes outcomes;
-  for (uint32_t seed = 0; seed < kSchedules; ++seed) {
+  for (uint32_t seed = 0; seed < kPartsSchedules; ++seed) {
     auto shared = std::make_unique<ClientMemory>(kMemoryBytes);
     std::vector<std::thread> threads;
-    for (uint32_t i = 0; i < kInstances; ++i) {
+    for (uint32_t i = 0; i < kPartsInstances; ++i) {
       threads.emplace_back(
-          [&, i] { RunBatches(*instances[i], *shared, seed * kInstances + i, &outcomes); });
+          [&, i] { RunBatches(*instances[i], *shared, seed * kPartsInstances + i, &outcomes); });
     }
     for (std::thread& thread : threads) thread.join();
     shared.reset();
@@ -93,9 +93,9 @@ TEST(DevicePartsScheduleTest, EachBatchEndsOnceAndNoMemoryStaysOpen) {
   }
   EXPECT_EQ(outcomes.wrong, 0);
   EXPECT_EQ(outcomes.right + outcomes.failed + outcomes.unavailable,
-            kSchedules * kInstances * kBatches);
-  EXPECT_GT(outcomes.right, kSchedules);
-  EXPECT_GT(outcomes.by_parts, kSchedules);
+            kPartsSchedules * kPartsInstances * kPartsBatches);
+  EXPECT_GT(outcomes.right, kPartsSchedules);
+  EXPECT_GT(outcomes.by_parts, kPartsSchedules);
   EXPECT_GT(outcomes.failed, 0);
   EXPECT_GT(outcomes.unavailable, 0);
   EXPECT_GT(worker->restarts(), 10);

@@ -24,11 +24,11 @@ constexpr int kBatches = 6;
 constexpr int kInstances = 3;
 constexpr float kExits = -1, kCrashes = -2, kLosesDevice = -4, kThrows = -5, kFails = -6;
 
-struct Outcomes {
+struct BatchOutcomes {
   std::atomic<int> right{0}, failed{0}, unavailable{0}, wrong{0};
 };
 
-void Count(float value, const Result<std::vector<float>>& got, Outcomes* outcomes) {
+void Count(float value, const Result<std::vector<float>>& got, BatchOutcomes* outcomes) {
   if (got.ok()) {
     ++(value > 0 && *got == std::vector<float>{value} ? outcomes->right : outcomes->wrong);
   } else if (got.status().code() == StatusCode::kUnavailable) {
@@ -39,7 +39,7 @@ void Count(float value, const Result<std::vector<float>>& got, Outcomes* outcome
 }
 
 // Of one instance: mostly answers, now and then trouble.
-void RunBatches(BackendInstance& instance, uint32_t seed, Outcomes* outcomes) {
+void RunBatches(BackendInstance& instance, uint32_t seed, BatchOutcomes* outcomes) {
   std::mt19937 random(seed);
   for (int i = 0; i < kBatches; ++i) {
     constexpr float kTroubles[] = {kExits, kCrashes, kLosesDevice, kThrows, kFails};
@@ -60,7 +60,7 @@ TEST(DeviceScheduleTest, EachBatchEndsOnce_RightlyOrWithAReason) {
     if (i < 2) models.push_back(MustLoadIn({worker}, FixtureLoad(StrCat("m", i))));
     instances.push_back(MustMake(*models.back()));
   }
-  Outcomes outcomes;
+  BatchOutcomes outcomes;
   for (uint32_t seed = 0; seed < kSchedules; ++seed) {
     std::vector<std::thread> threads;
     for (uint32_t i = 0; i < kInstances; ++i) {
