@@ -13,13 +13,7 @@
 namespace penstock {
 namespace {
 
-#if defined(PENSTOCK_ADDRESS_SANITIZER)
-constexpr int kSchedules = 300;  // a process takes several times as long to start
-#elif defined(__SANITIZE_THREAD__)
-constexpr int kSchedules = 100;  // ten times
-#else
 constexpr int kSchedules = 1000;
-#endif
 constexpr int kBatches = 6;
 constexpr int kInstances = 3;
 constexpr float kExits = -1, kCrashes = -2, kLosesDevice = -4, kThrows = -5, kFails = -6;
@@ -61,7 +55,7 @@ TEST(DeviceScheduleTest, EachBatchEndsOnce_RightlyOrWithAReason) {
     instances.push_back(MustMake(*models.back()));
   }
   BatchOutcomes outcomes;
-  for (uint32_t seed = 0; seed < kSchedules; ++seed) {
+  for (int seed = 0; seed < kSchedules; ++seed) {
     std::vector<std::thread> threads;
     for (uint32_t i = 0; i < kInstances; ++i) {
       threads.emplace_back([&, i] { RunBatches(*instances[i], seed * kInstances + i, &outcomes); });
