@@ -15,18 +15,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TRANSPORTS = ("native", "grpcio") if HAS_TRANSPORT else ("grpcio",)
 ON_THE_WIRE = {"integration", "clients", "chaos", "regressions"}
 """Folders of tests that start servers."""
+BY_OURS_ALONE = {"integration", "chaos"}
+"""Those that try the transport that is there without ours only when they are told to."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--transport",
-        choices=TRANSPORTS,
-        help="what carries gRPC in tests on the wire; all of them unless given",
+        choices=(*TRANSPORTS, "all"),
+        help="what carries gRPC in tests on the wire; unless given all of them in the folders"
+        " clients and regressions, in the others the first that there is",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests on the wire run over every transport, but for those marked `any_transport`."""
+    """Tests on the wire run over each transport, but for those marked `any_transport`."""
     folder = Path(metafunc.definition.path).relative_to(Path(__file__).parent).parts[0]
     marker = metafunc.definition.get_closest_marker("any_transport")
     if folder not in ON_THE_WIRE or marker is not None:
@@ -36,8 +39,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = [
         name
         for name in TRANSPORTS
-        if chosen in (None, name) and (only is None or name in only.args)
+        if chosen in (None, "all", name) and (only is None or name in only.args)
     ]
+    if chosen is None and folder in BY_OURS_ALONE:
+        names = names[:1]
     metafunc.parametrize("transport", names, indirect=True, scope="session")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from penstock.commands import _demo_model
 
-pytestmark = pytest.mark.any_transport
+pytestmark = [pytest.mark.any_transport, pytest.mark.slow]
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().partition("## Batch prediction\n")[2].partition("\n## ")[0]

@@ -109,6 +109,7 @@ def test_dag_tries_again_what_may_pass_and_nothing_else(
         assert airflow.raised == [raised] * 4
 
 
+@pytest.mark.slow
 def test_workflow_labels_every_row(digits: Digits) -> None:
     spec = yaml.safe_load(WORKFLOW)["spec"]
     templates = {each["name"]: each for each in spec["templates"]}
@@ -132,6 +133,7 @@ def test_workflow_labels_every_row(digits: Digits) -> None:
     digits.check()
 
 
+@pytest.mark.slow
 def test_component_labels_by_a_version_of_the_store(digits: Digits, tmp_path: Path) -> None:
     component = yaml.safe_load(COMPONENT)
     store = str(tmp_path / "store")

@@ -16,7 +16,7 @@ from tests.support.store_world import World, serving
 from penstock.store.records import Reference
 from penstock.store.store import open_store
 
-pytestmark = pytest.mark.any_transport
+pytestmark = [pytest.mark.any_transport, pytest.mark.lengthy]
 
 ROWS = 3000
 

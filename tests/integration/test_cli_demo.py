@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.cli import finished, penstock, started
 
-pytestmark = pytest.mark.any_transport
+pytestmark = [pytest.mark.any_transport, pytest.mark.lengthy]
 
 
 def told_of_audit(out: str) -> None:
@@ -42,7 +42,11 @@ async def test_demo_is_right_about_every_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="int"),
+        pytest.param(signal.SIGTERM, 143, id="term", marks=pytest.mark.slow),
+    ],
 )
 async def test_demo_that_is_stopped_leaves_no_server(number: signal.Signals, code: int) -> None:
     async with started("demo", "--seconds=600") as process:
@@ -60,6 +64,7 @@ async def test_demo_that_is_stopped_leaves_no_server(number: signal.Signals, cod
         await asyncio.open_connection("127.0.0.1", int(port[1]))
 
 
+@pytest.mark.slow
 async def test_demo_leaves_a_version_in_the_store_that_is_named(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     end = await penstock("demo", "--seconds", "0.5", "--store", store)

@@ -13,7 +13,7 @@ from tests.support.fixture_models import write_blocked, write_identity, write_si
 from tests.support.http import ask
 from tests.support.run_server import serve_process
 
-pytestmark = pytest.mark.any_transport
+pytestmark = [pytest.mark.any_transport, pytest.mark.lengthy]
 
 
 @pytest.fixture

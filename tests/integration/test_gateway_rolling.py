@@ -131,6 +131,7 @@ async def restart_in_turn(repository: Path, addresses: list[str], seconds: float
     return load
 
 
+@pytest.mark.lengthy
 async def test_rolling_restart_of_three_replicas_fails_no_request(
     tmp_path: Path, transport: str
 ) -> None:

@@ -14,7 +14,7 @@ from tests.support.models.python_files import add_python_model
 from penstock.store.records import DeployStatus
 from penstock.store.store import open_store
 
-pytestmark = pytest.mark.any_transport
+pytestmark = [pytest.mark.any_transport, pytest.mark.lengthy]
 
 DIGEST = "sha256:0123456789abcdef"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.cli import penstock, started
 from tests.support.models.onnx_files import add_constant, write_model
 
-pytestmark = [pytest.mark.any_transport, pytest.mark.lengthy]
+pytestmark = [pytest.mark.any_transport, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
