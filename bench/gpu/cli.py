@@ -26,6 +26,8 @@ from gpu.steps import STEPS
 from gpu.table import Outcome, Row
 
 OK, FAILED, NO_GPU, INTERRUPTED = 0, 1, 3, 130
+_INTERRUPTED = "interrupted"
+"""The last note of a step that was."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -101,6 +103,9 @@ def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
     except (StepError, ValueError, OSError) as error:
         state = "failed"
         notes.append(str(error))
+    except KeyboardInterrupt:
+        state = "failed"
+        notes.append(_INTERRUPTED)
     seconds = time.monotonic() - began
     return Outcome(step.name, state, tuple(rows), tuple(notes), seconds, dict(key))
 
@@ -162,12 +167,17 @@ def main(
         for step in asked:
             if step.name in before and not args.again:
                 print(f"{step.name}: done before", flush=True)
-            else:
-                context.found[step.name] = _run(step, context, key, budget)
+                continue
+            found = _run(step, context, key, budget)
+            is_interrupted = _INTERRUPTED in found.notes
+            if not (is_interrupted and step.name in before):
+                context.found[step.name] = found
             outcomes = [context.found[each.name] for each in steps if each.name in context.found]
             summary = bars(outcomes)
             table.write(args.output, key, [*outcomes, *([summary] if summary else [])])
-    except KeyboardInterrupt:
+            if is_interrupted:
+                return INTERRUPTED
+    except KeyboardInterrupt:  # between two
         return INTERRUPTED
     print(f"bench.gpu: {args.output / 'results.md'}")
     return FAILED if any(each.state == "failed" for each in context.found.values()) else OK

@@ -307,7 +307,10 @@ def test_build_has_most_of_a_short_budget_since_all_the_others_want_it() -> None
 def test_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     script = Script(KeyboardInterrupt())
     assert script.main(tmp_path) == cli.INTERRUPTED
-    assert results(tmp_path) == {"build": "done"}
+    assert results(tmp_path) == {"build": "done", "device": "failed"}
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["steps"][1]["rows"] == content["steps"][0]["rows"]
+    assert content["steps"][1]["notes"] == ["interrupted"]
     script.second = None
     assert script.main(tmp_path) == cli.OK
     assert script.worked == ["build", "device", "device", "copies"]
