@@ -46,7 +46,12 @@ _CLIENTS, _ROUNDS = 8, 3
 _TRAP_AT = -4
 _NARROW = (1, 16)
 _TERABYTE_MB = 1 << 20
-_METRICS = ("penstock_graph_runs_total", "penstock_uncaptured_runs_total")
+_METRICS = {
+    "penstock_graph_runs_total": "batches",
+    "penstock_uncaptured_runs_total": "batches",
+    "penstock_model_device_busy_seconds_total": "s",
+}
+_OF_GPUS = "penstock_gpu_"  # as the driver tells them: utilisation, memory, power, energy
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def serve(settings: Settings) -> Found:
             except SharedMemoryError as error:
                 yield f"{api}: tensors in the GPU's memory are left out: {error}"
             yield from _counted(server, api)
+            yield from _told_by_driver(server, api)
             if any("cannot be registered" in line for line in server.log):
                 raise WrongError(f"{api}: the slabs could not be registered as pinned memory")
 
@@ -173,17 +179,29 @@ def _torch(server: Server, shape: tuple[int, int]) -> Found:
 
 
 def _counted(server: Server, api: str) -> Found:
-    """Batches with and without a graph."""
-    for name in _METRICS:
-        count = sum(_samples(server, name, "rows"))
-        yield Row.single("served, our kernel", f"{api}: {name}", "batches", count)
+    """Batches with and without a graph, and how long the device was at them."""
+    for name, unit in _METRICS.items():
+        count = sum(_samples(server, f'{name}{{model="rows"').values())
+        yield Row.single("served, our kernel", f"{api}: {name}", unit, count)
 
 
-def _samples(server: Server, metric: str, model: str) -> list[float]:
+def _told_by_driver(server: Server, api: str) -> Found:
+    """What the server's metrics have of the GPUs; why they have nothing, where its log says so."""
+    told = _samples(server, _OF_GPUS)
+    for sample, value in told.items():
+        yield Row.single("GPUs in the metrics", f"{api}: {sample}", "", value)
+    for key in (key for key in told if "memory_used_bytes" in key):
+        if not 0 < told[key] <= told[key.replace("memory_used_bytes", "memory_bytes")]:
+            raise WrongError(f"{api}: {key} is {told[key]}, of which there is not as much")
+    yield from (line.strip() for line in server.log if "GPUs are not" in line)
+
+
+def _samples(server: Server, begin: str) -> dict[str, float]:
+    """The metrics' samples that begin so."""
     with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=PATIENCE_S) as page:
         lines = page.read().decode().splitlines()
-    begin = f'{metric}{{model="{model}"'
-    return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(begin)]
+    found = (line.rpartition(" ") for line in lines if line.startswith(begin))
+    return {sample: float(value) for sample, _, value in found}
 
 
 class Readiness(Workers):

@@ -59,23 +59,41 @@ def fake_torch() -> Any:
     )
 
 
+PYNVML = """
+from types import SimpleNamespace
+class NVMLError(Exception): pass
+def fail(*_): raise NVMLError("Not Supported")
+nvmlInit = nvmlShutdown = lambda: None
+nvmlDeviceGetCount = lambda: 1
+nvmlDeviceGetHandleByIndex = lambda index: index
+nvmlDeviceGetUUID = lambda device: "GPU-0"
+nvmlDeviceGetMemoryInfo = lambda device: SimpleNamespace(total=80, used=5)
+nvmlDeviceGetMaxMigDeviceCount = nvmlDeviceGetUtilizationRates = nvmlDeviceGetPowerUsage = fail
+nvmlDeviceGetPowerManagementLimit = nvmlDeviceGetTotalEnergyConsumption = fail
+"""
+
+
 def test_requests_are_answered_rightly_wherever_tensors_lie(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
     monkeypatch.setitem(sys.modules, "torch", fake_torch())
+    (tmp_path / "pynvml.py").write_text(PYNVML)
+    monkeypatch.syspath_prepend(tmp_path)
     found = list(row_parts.serve(SETTINGS))
     assert "torch fake: a tensor on the GPU was answered rightly, there" in found
     rates = figures(found)
     for where in ("messages", "system shared memory", "the GPU's memory"):
         assert rates[f"driver: 4 rows of 1,024 bytes in {where}"] > 0
     assert rates["driver: penstock_graph_runs_total"] > 0
+    assert rates["driver: penstock_model_device_busy_seconds_total"] > 0
+    assert rates['driver: penstock_gpu_memory_used_bytes{gpu_uuid="GPU-0"}'] == 5
 
 
 def test_without_cupy_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     found = list(row_parts.serve(SETTINGS))
-    assert len(figures(found)) == 4
+    assert len(figures(found)) == 5
     (note,) = (each for each in found if isinstance(each, str))
     assert note.startswith(
         "driver: tensors in the GPU's memory are left out: memory of a GPU needs"
