@@ -80,12 +80,11 @@ border: fixture
 	$(PYTEST) -m "not slow" tests/border
 
 # In more processes than there are cores: most of these tests wait. (ARGS="-n 0 --pdb": in one, to look inside.)
-integration: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
+integration grpcio: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
 integration: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" $(wildcard tests/integration tests/clients tests/chaos tests/regressions)
 
 # What `integration` tries by our transport alone, by that which is there without it.
-grpcio: PROCESSES = -n $$((2 * $(JOBS))) --dist loadgroup --no-loadscope-reorder
 grpcio: fixture $(STAMPS)/test-packages
 	$(PYTEST) -m "not slow" --transport all -k grpcio $(wildcard tests/integration tests/chaos)
 

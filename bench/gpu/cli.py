@@ -26,8 +26,6 @@ from gpu.steps import STEPS
 from gpu.table import Outcome, Row
 
 OK, FAILED, NO_GPU, INTERRUPTED = 0, 1, 3, 130
-_INTERRUPTED = "interrupted"
-"""The last note of a step that was."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -104,8 +102,7 @@ def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
         state = "failed"
         notes.append(str(error))
     except KeyboardInterrupt:
-        state = "failed"
-        notes.append(_INTERRUPTED)
+        state = "interrupted"
     seconds = time.monotonic() - began
     return Outcome(step.name, state, tuple(rows), tuple(notes), seconds, dict(key))
 
@@ -169,7 +166,7 @@ def main(
                 print(f"{step.name}: done before", flush=True)
                 continue
             found = _run(step, context, key, budget)
-            is_interrupted = _INTERRUPTED in found.notes
+            is_interrupted = found.state == "interrupted"
             if not (is_interrupted and step.name in before):
                 context.found[step.name] = found
             outcomes = [context.found[each.name] for each in steps if each.name in context.found]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-STATES = ("done", "failed", "left out")
+STATES = ("done", "failed", "left out", "interrupted")
 RESULTS = "results.json"
 """All that was found, in the folder of the results."""
 

@@ -197,7 +197,7 @@ def check_log(lines: list[str]) -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("seconds", [10, pytest.param(240, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [20, pytest.param(240, marks=pytest.mark.slow)])
 async def test_server_survives_chaos(tmp_path: Path, seconds: int) -> None:
     seed = int(os.environ.get("PENSTOCK_CHAOS_SEED", random.randrange(1 << 32)))
     print(f"PENSTOCK_CHAOS_SEED={seed}")

@@ -272,7 +272,7 @@ TEST(DeviceOutputsTest, RandomSchedules_SpoilAndStageNoOutput) {
   std::vector<std::unique_ptr<BackendInstance>> instances;
   for (int i = 0; i < 3; ++i) instances.push_back(MustMake(**model));
   Outcomes outcomes;
-  constexpr int kSchedules = 16;
+  constexpr int kSchedules = 40;
   for (int seed = 0; seed < kSchedules; ++seed) {
     std::vector<std::thread> threads;
     for (uint32_t i = 0; i < 3; ++i) {
@@ -282,7 +282,7 @@ TEST(DeviceOutputsTest, RandomSchedules_SpoilAndStageNoOutput) {
     for (const auto& instance : instances) AwaitAvailable(*instance, true);
   }
   EXPECT_EQ(outcomes.wrong, 0);
-  EXPECT_GT(outcomes.right, 3 * kSchedules);
+  EXPECT_GT(outcomes.right, 100);
   EXPECT_GT(outcomes.failed, 0);
   EXPECT_GT(outcomes.unavailable, 0);
   EXPECT_THAT(AboutPlan(*instances[0]), HasSubstr("elsewhere=0 "));
