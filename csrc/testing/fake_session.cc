@@ -1,6 +1,8 @@
 #include "testing/fake_session.h"
 
 #include <array>
+#include <map>
+#include <thread>
 #include <utility>
 
 #include "base/strcat.h"
@@ -48,6 +50,29 @@ class RunGuard {
   const bool is_alone_;
 };
 
+// What a session's bindings share.
+struct FakeSessionState {
+  // What a run has staged is kept to the end of one that waits.
+  Error Keep(FakeGpu& gpu, ort::RunEnd end);
+
+  FakeSessionLog& log;
+  const gpu::Stream stream;
+  std::atomic<int> running{0};
+  std::map<std::thread::id, int> kept = {};  // of the one that runs
+};
+
+Error FakeSessionState::Keep(FakeGpu& gpu, ort::RunEnd end) {
+  int& own = kept[std::this_thread::get_id()];
+  ++own;
+  for (int most = log.most_kept; most < own;) {
+    if (log.most_kept.compare_exchange_weak(most, own)) break;
+  }
+  if (end == ort::RunEnd::kEnqueued) return Error::kSuccess;
+  ++log.waits;
+  own = 0;
+  return gpu.SynchronizeStream(stream);
+}
+
 struct Bound {
   void* data = nullptr;
   Shape shape;
@@ -57,9 +82,13 @@ using Values = std::shared_ptr<const std::vector<float>>;
 
 class FakeBinding final : public SessionBinding {
  public:
-  FakeBinding(FakeGpu& gpu, FakeSessionLog& log, gpu::Stream stream, std::atomic<int>& running,
-              bool has_host_input)
-      : gpu_(gpu), log_(log), stream_(stream), running_(running), has_host_input_(has_host_input) {}
+  FakeBinding(FakeGpu& gpu, ort::RunTurns& turns, FakeSessionState& state, bool has_host_input)
+      : SessionBinding(turns),
+        gpu_(gpu),
+        log_(state.log),
+        state_(state),
+        stream_(state.stream),
+        has_host_input_(has_host_input) {}
 
   Status BindInput(size_t input, void* data, const Shape& shape) override;
   Status BindOutput(size_t output, void* data, const Shape& shape) override {
@@ -67,9 +96,9 @@ class FakeBinding final : public SessionBinding {
     outputs_.at(output) = {data, shape};
     return Status::Ok();
   }
-  Status Run() override;
 
  private:
+  Status RunOnce(ort::RunEnd end) override;
   static Values Read(const Bound& bound) {
     const auto* begin = static_cast<const float*>(bound.data);
     return std::make_shared<std::vector<float>>(begin, begin + bound.shape[0]);
@@ -78,8 +107,8 @@ class FakeBinding final : public SessionBinding {
 
   FakeGpu& gpu_;
   FakeSessionLog& log_;
+  FakeSessionState& state_;
   const gpu::Stream stream_;
-  std::atomic<int>& running_;
   const bool has_host_input_;
   std::array<Bound, 2> inputs_, outputs_;
   Values copied_;  // when it was bound; null: it is read where it lies
@@ -114,8 +143,8 @@ FakeWork FakeBinding::MakeWork() const {
   return made;
 }
 
-Status FakeBinding::Run() {
-  const RunGuard guard(running_);
+Status FakeBinding::RunOnce(ort::RunEnd end) {
+  const RunGuard guard(state_.running);
   if (!guard.is_alone()) return InvalidArgument("two runs of a session at once");
   if (log_.runs_to_failure.load() > 0 && log_.runs_to_failure.fetch_sub(1) == 1) {
     return Internal("the session will not");
@@ -124,7 +153,9 @@ Status FakeBinding::Run() {
   const bool fits = x.rank() == 2 && inputs_[1].shape == Shape{x[0], 1} && outputs_[0].shape == x &&
                     outputs_[1].shape == Shape{x[0]};
   if (!fits) return InvalidArgument("what is bound does not fit the model");
-  const Error error = gpu_.Launch(stream_, MakeWork());
+  if (log_.on_run) log_.on_run(x);
+  Error error = gpu_.Launch(stream_, MakeWork());
+  if (error == Error::kSuccess) error = state_.Keep(gpu_, end);
   if (error == Error::kSuccess) return Status::Ok();
   return Internal(StrCat("the session's kernel failed: ", gpu_.ErrorName(error)));
 }
@@ -134,27 +165,24 @@ class FakeSession final : public DeviceSession {
   FakeSession(FakeGpu& gpu, FakeSessionLog& log, const FakeSessionOptions& options,
               gpu::Stream stream)
       : gpu_(gpu),
-        log_(log),
-        stream_(stream),
+        state_{log, stream},
         signature_(MakeSignature(options)),
         has_host_input_(options.host_input != HostInput::kNone) {
-    ++log_.live;
+    ++log.live;
   }
-  ~FakeSession() override { --log_.live; }
+  ~FakeSession() override { --state_.log.live; }
 
   const SessionSignature& signature() const override { return signature_; }
   Result<std::unique_ptr<SessionBinding>> Bind() override {
     return std::unique_ptr<SessionBinding>(
-        std::make_unique<FakeBinding>(gpu_, log_, stream_, running_, has_host_input_));
+        std::make_unique<FakeBinding>(gpu_, turns(), state_, has_host_input_));
   }
 
  private:
   FakeGpu& gpu_;
-  FakeSessionLog& log_;
-  const gpu::Stream stream_;
+  FakeSessionState state_;
   const SessionSignature signature_;
   const bool has_host_input_;
-  std::atomic<int> running_{0};
 };
 
 }  // namespace

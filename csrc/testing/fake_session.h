@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -37,6 +38,13 @@ struct FakeSessionLog {
   std::atomic<int> opened{0}, live{0};
   std::atomic<int> input_binds{0}, output_binds{0};
   std::atomic<int> host_copies{0};  // of what was bound, from device memory
+
+  // Runs whose staging memory is kept, as the engine keeps it from 1.30 on: by session and thread.
+  std::atomic<int> most_kept{0};  // of one thread's and one session's, at any time
+  std::atomic<int> waits{0};      // runs that waited for their end
+
+  // Told of x's shape by each run, on its thread. Set before sessions run.
+  std::function<void(const Shape& x)> on_run = nullptr;
 };
 
 // Threading: thread-compatible.

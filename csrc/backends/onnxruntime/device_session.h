@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "backends/onnxruntime/run_turns.h"
 #include "backends/onnxruntime/session_signature.h"
 #include "base/status.h"
 #include "gpu/gpu_api.h"
@@ -22,6 +23,7 @@ namespace penstock::ort {
 // Ownership: goes before its session; borrows the memory.
 class SessionBinding {
  public:
+  explicit SessionBinding(RunTurns& turns) : turns_(turns) {}
   virtual ~SessionBinding() = default;
 
   // In the order of the session's signature. An input that the signature has on the host is given in
@@ -31,8 +33,14 @@ class SessionBinding {
   virtual Status BindInput(size_t input, void* data, const Shape& shape) = 0;
   virtual Status BindOutput(size_t output, void* data, const Shape& shape) = 0;
   // Enqueues a run on the session's stream. Not OK: part of it may have been enqueued.
-  // Blocking: for what a model computes on the host, in between.
-  virtual Status Run() = 0;
+  // Blocking: for what a model computes on the host, in between; and now and then until the device is
+  // through with it (RunTurns).
+  Status Run() { return RunOnce(turns_.Next()); }
+
+ private:
+  virtual Status RunOnce(RunEnd end) = 0;
+
+  RunTurns& turns_;  // the session's
 };
 
 // A model's file, opened on one device; all that it computes there it does on one stream.
@@ -44,6 +52,12 @@ class DeviceSession {
 
   virtual const SessionSignature& signature() const = 0;
   virtual Result<std::unique_ptr<SessionBinding>> Bind() = 0;
+
+ protected:
+  RunTurns& turns() { return turns_; }
+
+ private:
+  RunTurns turns_;
 };
 
 // Opens a model's file, once for each stream.

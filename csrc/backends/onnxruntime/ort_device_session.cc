@@ -46,12 +46,25 @@ Result<std::vector<std::string>> AvailableProviders(const OrtLibrary& library) {
   return found;
 }
 
+// What runs of a session are given, by how they end.
+struct EndOptions {
+  explicit EndOptions(const Api& api)
+      : enqueued(nullptr, api.ReleaseRunOptions), over(nullptr, api.ReleaseRunOptions) {}
+  const RunOptions* Of(RunEnd end) const {
+    return end == RunEnd::kOver ? over.get() : enqueued.get();
+  }
+
+  Owned<RunOptions> enqueued, over;
+};
+
 // Threading: thread-compatible. Ownership: borrows the session, which outlives it.
 class OrtBinding final : public SessionBinding {
  public:
-  OrtBinding(const OrtLibrary& library, const std::string& label, const SessionSignature& signature,
-             Session* session, const RunOptions* run_options, const MemoryInfo* memory)
-      : library_(library),
+  OrtBinding(const OrtLibrary& library, RunTurns& turns, const std::string& label,
+             const SessionSignature& signature, Session* session, const EndOptions& run_options,
+             const MemoryInfo* memory)
+      : SessionBinding(turns),
+        library_(library),
         api_(library.api()),
         label_(label),
         signature_(signature),
@@ -74,9 +87,9 @@ class OrtBinding final : public SessionBinding {
   Status BindOutput(size_t output, void* data, const Shape& shape) override {
     return Bind(signature_.signature.outputs[output], memory_, data, shape, api_.BindOutput);
   }
-  Status Run() override;
 
  private:
+  Status RunOnce(RunEnd end) override;
   Status Bind(const TensorSpec& spec, const MemoryInfo* memory, void* data, const Shape& shape,
               decltype(Api::BindInput) bind);
 
@@ -85,7 +98,7 @@ class OrtBinding final : public SessionBinding {
   const std::string& label_;
   const SessionSignature& signature_;
   Session* const session_;
-  const RunOptions* const run_options_;
+  const EndOptions& run_options_;
   const MemoryInfo* const memory_;
   Owned<IoBinding> binding_;
 };
@@ -110,8 +123,8 @@ Status OrtBinding::Bind(const TensorSpec& spec, const MemoryInfo* memory, void* 
   return error == nullptr ? Status::Ok() : library_.ToStatus(error, what());
 }
 
-Status OrtBinding::Run() {
-  ErrorStatus* error = api_.RunWithBinding(session_, run_options_, binding_.get());
+Status OrtBinding::RunOnce(RunEnd end) {
+  ErrorStatus* error = api_.RunWithBinding(session_, run_options_.Of(end), binding_.get());
   if (error == nullptr) return Status::Ok();
   const std::string message = library_.TakeMessage(error);
   // The arena's words for having reached its limit, and the runtime's for having no memory left.
@@ -129,15 +142,15 @@ class OrtDeviceSession final : public DeviceSession {
       : library_(library),
         label_(std::move(label)),
         session_(std::move(session)),
-        run_options_(nullptr, library.api().ReleaseRunOptions),
+        run_options_(library.api()),
         memory_(nullptr, library.api().ReleaseMemoryInfo) {}
 
   Status Prepare(const ModelFileFacts& facts, int device);
 
   const SessionSignature& signature() const override { return signature_; }
   Result<std::unique_ptr<SessionBinding>> Bind() override {
-    auto binding = std::make_unique<OrtBinding>(library_, label_, signature_, session_.get(),
-                                                run_options_.get(), memory_.get());
+    auto binding = std::make_unique<OrtBinding>(library_, turns(), label_, signature_,
+                                                session_.get(), run_options_, memory_.get());
     PENSTOCK_RETURN_IF_ERROR(binding->Create());
     return std::unique_ptr<SessionBinding>(std::move(binding));
   }
@@ -146,21 +159,17 @@ class OrtDeviceSession final : public DeviceSession {
   const OrtLibrary& library_;
   const std::string label_;
   const std::shared_ptr<Session> session_;
-  Owned<RunOptions> run_options_;
+  EndOptions run_options_;
   Owned<MemoryInfo> memory_;
   SessionSignature signature_;
 };
 
 Status OrtDeviceSession::Prepare(const ModelFileFacts& facts, int device) {
   const Api& api = library_.api();
-  RunOptions* options = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api.CreateRunOptions(&options), label_));
-  run_options_.reset(options);
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
-      api.RunOptionsSetRunLogSeverityLevel(options, LogSeverity::kFatal), label_));
-  // A run returns when it is enqueued: the lane's events say when it is over.
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(
-      api.AddRunConfigEntry(options, "disable_synchronize_execution_providers", "1"), label_));
+  PENSTOCK_ASSIGN_OR_RETURN(run_options_.enqueued,
+                            MakeRunOptions(library_, api, RunEnd::kEnqueued, label_));
+  PENSTOCK_ASSIGN_OR_RETURN(run_options_.over,
+                            MakeRunOptions(library_, api, RunEnd::kOver, label_));
   MemoryInfo* memory = nullptr;
   PENSTOCK_RETURN_IF_ERROR(
       library_.ToStatus(api.CreateMemoryInfo(kDeviceMemory, AllocatorType::kDevice, device,
@@ -239,6 +248,20 @@ class ProviderAppender {
 };
 
 }  // namespace
+
+Result<Owned<RunOptions>> MakeRunOptions(const OrtLibrary& library, const Api& api, RunEnd end,
+                                         const std::string& label) {
+  RunOptions* raw = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(api.CreateRunOptions(&raw), label));
+  Owned<RunOptions> options(raw, api.ReleaseRunOptions);
+  PENSTOCK_RETURN_IF_ERROR(
+      library.ToStatus(api.RunOptionsSetRunLogSeverityLevel(raw, LogSeverity::kFatal), label));
+  if (end == RunEnd::kOver) return options;
+  // A run returns when it is enqueued: the lane's events say when it is over.
+  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(
+      api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"), label));
+  return options;
+}
 
 std::string WithoutDirectories(const std::string& message) {
   std::string kept;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "backend_under_test.h"
 #include "backends/onnxruntime/cuda_libraries.h"
@@ -18,7 +19,9 @@ namespace {
 
 using testing::AllOf;
 using testing::Contains;
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::Key;
 using testing::Not;
 using testing::Pair;
@@ -37,6 +40,25 @@ TEST(OrtProviderTest, LibraryWithoutTheProvider_SaysWhatItHasAndHowToGetOne) {
               AllOf(HasSubstr("model 'm' version 1: KIND_GPU needs CUDAExecutionProvider"),
                     HasSubstr(library.version()), HasSubstr("CPUExecutionProvider"),
                     HasSubstr("onnxruntime-gpu")));
+}
+
+std::vector<std::string> told_of_run;
+
+// A run that is given no word of it waits for its end, which is when the engine gives back what it has
+// staged.
+TEST(OrtProviderTest, RunsThatAreEnqueued_AloneAreToldNotToWait) {
+  const OrtLibrary& library = **OrtLibrary::Open({PENSTOCK_ONNXRUNTIME_LIBRARY, 0});
+  Api api = library.api();
+  api.AddRunConfigEntry = [](RunOptions*, const char* name,
+                             const char* value) noexcept -> ErrorStatus* {
+    told_of_run.push_back(std::string(name) + "=" + value);
+    return nullptr;
+  };
+  told_of_run.clear();
+  EXPECT_TRUE(MakeRunOptions(library, api, RunEnd::kOver, "m").ok());
+  EXPECT_THAT(told_of_run, IsEmpty());
+  EXPECT_TRUE(MakeRunOptions(library, api, RunEnd::kEnqueued, "m").ok());
+  EXPECT_THAT(told_of_run, ElementsAre("disable_synchronize_execution_providers=1"));
 }
 
 TEST(OrtProviderTest, Values_HaveTheDeviceAndABoundForTheArena) {
