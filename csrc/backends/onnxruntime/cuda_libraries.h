@@ -7,14 +7,16 @@
 
 namespace penstock::ort {
 
-// Opens, never to close them, those of CUDA's libraries that a provider of the engine is linked with
-// or opens by name, in the order of what needs what, from the first of `directories` that has each.
-// A provider finds them then, where the loader by itself would not look. What is missing is left to
-// the loader, and what does not open is logged: the provider says which it lacks.
+// Opens, never to close them, LibrariesToOpen of the directories. A provider finds them then, where
+// the loader by itself would not look: by the name that it is linked with, which has the major
+// version. Names of one library are not each other's, so that wheels of two versions of CUDA may lie
+// side by side. What is missing is left to the loader, and what does not open is logged: the provider
+// says which it lacks.
 void OpenCudaLibraries(const std::vector<std::string>& directories);
 
-// The file that is opened for a library: "libcudart.so" of "libcudart.so.13"; "" where the directory
-// has none.
-std::string FindLibrary(const std::string& directory, const std::string& stem);
+// The files of those of CUDA's libraries that a provider of the engine is linked with or opens by
+// name, in the order of what needs what. Of each library and each of its major versions the one in the
+// first directory that has it.
+std::vector<std::string> LibrariesToOpen(const std::vector<std::string>& directories);
 
 }  // namespace penstock::ort

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -90,14 +91,43 @@ TEST(OrtProviderTest, Messages_KeepNamesOfFilesWithoutTheirPlaces) {
   EXPECT_EQ(WithoutDirectories("no path"), "no path");
 }
 
-TEST(OrtProviderTest, Library_IsTheOneOfThatStem) {
+// A file for each name, and where it lies.
+std::string Write(const TempDir& directory, std::initializer_list<const char*> names) {
+  for (const char* name : names) std::ofstream(directory.Path(name)) << "x";
+  return directory.path();
+}
+
+TEST(OrtProviderTest, Library_IsTheFileOfThatStem) {
   const TempDir directory;
-  for (const char* name : {"libcublas.so.13", "libcublasLt.so.13", "libcublas.so.13.0.1"}) {
-    std::ofstream(directory.Path(name)) << "x";
-  }
-  EXPECT_EQ(FindLibrary(std::filesystem::path(directory.Path("x")).parent_path(), "libcublas.so"),
-            directory.Path("libcublas.so.13.0.1"));
-  EXPECT_EQ(FindLibrary("/nowhere", "libcublas.so"), "");
+  const std::string path =
+      Write(directory, {"libcublas.so", "libcublas.so.13", "libcublas.so.13.0.1", "libother.so.1",
+                        "libcublasLt.so.13"});
+  EXPECT_THAT(
+      LibrariesToOpen({"/nowhere", path}),
+      ElementsAre(directory.Path("libcublasLt.so.13"), directory.Path("libcublas.so.13.0.1")));
+}
+
+// Which is right only the provider knows, by the names that it is linked with.
+TEST(OrtProviderTest, LibrariesOfTwoVersions_AreOpenedBothAndOfEachTheFirst) {
+  const TempDir one;
+  const TempDir two;
+  const TempDir three;
+  const std::vector<std::string> directories = {Write(one, {"libcublas.so.12"}),
+                                                Write(two, {"libcublas.so.13", "libcublas.so"}),
+                                                Write(three, {"libcublas.so.12", "libcudart.so"})};
+  EXPECT_THAT(LibrariesToOpen(directories),
+              ElementsAre(three.Path("libcudart.so"), one.Path("libcublas.so.12"),
+                          two.Path("libcublas.so.13")));
+}
+
+TEST(OrtProviderTest, TensorrtsParserAndPlugins_AreOpenedBehindIt) {
+  const TempDir directory;
+  const std::string path =
+      Write(directory, {"libnvonnxparser.so.10", "libnvinfer_plugin.so.10", "libnvinfer.so.10",
+                        "libnvinfer_builder_resource.so.10.1.0"});
+  EXPECT_THAT(LibrariesToOpen({path}), ElementsAre(directory.Path("libnvinfer.so.10"),
+                                                   directory.Path("libnvinfer_plugin.so.10"),
+                                                   directory.Path("libnvonnxparser.so.10")));
 }
 
 // An engine of another model, of other shapes or of another device is another engine.
