@@ -70,8 +70,8 @@ async def test_gpu_without_what_it_needs_is_refused_with_what_is_missing(tmp_pat
         ),
         (
             GPU + TENSORRT % ("precision_mode", "FP8"),
-            "parameter 'tensorrt.precision_mode' of the onnxruntime backend: expected FP32, FP16 "
-            "or INT8, got 'FP8'",
+            "parameter 'tensorrt.precision_mode' of the onnxruntime backend: expected FP32, FP16, "
+            "BF16 or INT8, got 'FP8'",
         ),
         (
             GPU + TENSORRT % ("trt_engine_cache_path", "/tmp"),

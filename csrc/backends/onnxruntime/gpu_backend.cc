@@ -58,9 +58,9 @@ Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& option
                                                        const GpuSettings& gpu) {
   const std::string label = ModelLabel(options);
   PENSTOCK_RETURN_IF_ERROR(CheckProviders(library_, label, gpu));
-  if (gpu.keeps_engines && options_.engine_cache.empty()) {
-    return FailedPrecondition(StrCat(
-        label, ": trt_engine_cache_enable needs the server's --engine-cache, which is not set"));
+  if (gpu.needs_cache() && options_.engine_cache.empty()) {
+    return FailedPrecondition(StrCat(label, ": ", gpu.keeps_engines ? kKeepEngines : kKeepTimings,
+                                     " needs the server's --engine-cache, which is not set"));
   }
   PENSTOCK_ASSIGN_OR_RETURN(const ModelFileFacts facts, InspectModelFile(options));
   PENSTOCK_ASSIGN_OR_RETURN(GpuModels * models, Models(label));
@@ -69,7 +69,7 @@ Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& option
       [&](const tensorrt::DeviceTable::Found& found,
           size_t lanes) -> Result<std::unique_ptr<SessionOpener>> {
         OrtSessionOptions session{options, settings, gpu, facts};
-        if (gpu.keeps_engines) {
+        if (gpu.needs_cache()) {
           PENSTOCK_ASSIGN_OR_RETURN(
               const std::string key,
               EngineKey(library_.version(), options, facts, gpu, found.device->properties()));

@@ -14,46 +14,58 @@ namespace {
 constexpr std::string_view kKind = "device_kind", kRows = "max_batch_size";
 constexpr std::string_view kAccelerators = "accelerators", kShape = "shape:";
 constexpr std::string_view kCuda = "cuda.", kTensorrt = "tensorrt.";
-constexpr std::string_view kKeepEngines = "trt_engine_cache_enable";
+constexpr std::string_view kShrinkage = "memory.enable_memory_arena_shrinkage";
 constexpr uint32_t kMostRows = 1 << 20;
 constexpr int64_t kMostElements = int64_t{1} << 40;
 
 // What a value may be. kFlag: 0, 1, true, false; the engine's CUDA provider wants numbers, its
-// TensorRT provider words. kSameStream: 1 or true.
-enum class Form { kFlag, kSameStream, kWordFlag, kNumber, kChoice, kPrecision };
+// TensorRT provider words. kOn: 1 or true. kCountOrAll: a number, or -1. kSources: "+NAME,-NAME".
+enum class Form { kFlag, kOn, kWordFlag, kNumber, kCountOrAll, kChoice, kPrecision, kSources };
 
 struct Option {
   std::string_view name;
   Form form;
   std::string_view engines_name;  // empty: the same
   std::array<std::string_view, 3> choices = {};
+  std::string_view why_on = {};  // kOn: what is against 0
 };
 
+// On streams of their own the engine's copies race with what it computes: its documentation warns of
+// it (its issue 4829), and its arena gives memory out again by the order of one stream.
+constexpr std::string_view kCopiesRace =
+    "with 0 the engine's copies race with what it computes, and answers may be wrong";
+constexpr std::string_view kOneStream =
+    "the server gives each session one stream, and the engine computes on no other";
+
 // Triton's older parameters write a choice as its number.
-constexpr std::array<Option, 10> kCudaOptions = {{
+constexpr std::array<Option, 12> kCudaOptions = {{
     {"arena_extend_strategy", Form::kChoice, "", {"kNextPowerOfTwo", "kSameAsRequested"}},
     {"cudnn_conv_algo_search", Form::kChoice, "", {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}},
     {"gpu_mem_limit", Form::kNumber, ""},
-    {"do_copy_in_default_stream", Form::kSameStream, ""},
+    {"do_copy_in_default_stream", Form::kOn, "", {}, kCopiesRace},
     {"cudnn_conv_use_max_workspace", Form::kFlag, ""},
     {"cudnn_conv1d_pad_to_nc1d", Form::kFlag, ""},
     {"enable_skip_layer_norm_strict_mode", Form::kFlag, ""},
     {"fuse_conv_bias", Form::kFlag, ""},
     {"prefer_nhwc", Form::kFlag, ""},
+    {"sdpa_kernel", Form::kNumber, ""},
+    {"use_ep_level_unified_stream", Form::kOn, "", {}, kOneStream},
     {"use_tf32", Form::kFlag, ""},
 }};
 constexpr size_t kOlderOptions = 4;  // the first ones, which `parameters` may have by themselves
 
-constexpr std::array<Option, 16> kTensorrtOptions = {{
+constexpr std::array<Option, 20> kTensorrtOptions = {{
     {"precision_mode", Form::kPrecision, ""},
     {"max_workspace_size_bytes", Form::kNumber, "trt_max_workspace_size"},
     {"trt_max_workspace_size", Form::kNumber, ""},
     {"trt_max_partition_iterations", Form::kNumber, ""},
     {"trt_min_subgraph_size", Form::kNumber, ""},
     {"trt_fp16_enable", Form::kWordFlag, ""},
+    {"trt_bf16_enable", Form::kWordFlag, ""},
     {"trt_int8_enable", Form::kWordFlag, ""},
     {kKeepEngines, Form::kWordFlag, ""},
-    {"trt_timing_cache_enable", Form::kWordFlag, ""},
+    {kKeepTimings, Form::kWordFlag, ""},
+    {"trt_force_timing_cache", Form::kWordFlag, ""},
     {"trt_force_sequential_engine_build", Form::kWordFlag, ""},
     {"trt_context_memory_sharing_enable", Form::kWordFlag, ""},
     {"trt_layer_norm_fp32_fallback", Form::kWordFlag, ""},
@@ -61,6 +73,8 @@ constexpr std::array<Option, 16> kTensorrtOptions = {{
     {"trt_sparsity_enable", Form::kWordFlag, ""},
     {"trt_detailed_build_log", Form::kWordFlag, ""},
     {"trt_builder_optimization_level", Form::kNumber, ""},
+    {"trt_auxiliary_streams", Form::kCountOrAll, ""},
+    {"trt_tactic_sources", Form::kSources, ""},
 }};
 
 struct Refusal {
@@ -113,13 +127,31 @@ Result<std::string> ReadFlag(std::string_view name, const std::string& value, bo
   return std::string(is_on ? "1" : "0");
 }
 
-// On streams of their own the engine's copies race with what it computes: its documentation warns of
-// it (its issue 4829), and its arena gives memory out again by the order of one stream.
-Result<std::string> ReadSameStream(std::string_view name, const std::string& value) {
+Result<std::string> ReadOn(const Option& option, std::string_view name, const std::string& value) {
   PENSTOCK_ASSIGN_OR_RETURN(std::string flag, ReadFlag(name, value, /*as_word=*/false));
   if (flag == "1") return flag;
+  return Bad(name, value, StrCat("1: ", option.why_on));
+}
+
+Result<std::string> ReadCountOrAll(std::string_view name, const std::string& value) {
+  const auto count = ToNumber<int32_t>(value);
+  if (!count || *count < -1) return Bad(name, value, "a number, or -1: as TensorRT sees fit");
+  return value;
+}
+
+// What the engine passes over with a warning, or takes for another source, is refused.
+Result<std::string> ReadSources(std::string_view name, const std::string& value) {
+  static constexpr std::array<std::string_view, 5> kSources = {
+      "CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"};
+  const std::vector<std::string> parts = Split(value, ',');
+  const bool is_list = std::all_of(parts.begin(), parts.end(), [](const std::string& part) {
+    return (part.starts_with('+') || part.starts_with('-')) &&
+           std::find(kSources.begin(), kSources.end(), part.substr(1)) != kSources.end();
+  });
+  if (is_list && !parts.empty() && !value.ends_with(',')) return value;
   return Bad(name, value,
-             "1: with 0 the engine's copies race with what it computes, and answers may be wrong");
+             "+NAME or -NAME, with commas, of CUBLAS, CUBLAS_LT, CUDNN, EDGE_MASK_CONVOLUTIONS and "
+             "JIT_CONVOLUTIONS");
 }
 
 Result<std::string> ReadChoice(const Option& option, std::string_view name,
@@ -135,10 +167,11 @@ Result<std::string> ReadChoice(const Option& option, std::string_view name,
 }
 
 Status ReadPrecision(std::string_view name, const std::string& value, ProviderSettings* to) {
-  if (value != "FP32" && value != "FP16" && value != "INT8") {
-    return Bad(name, value, "FP32, FP16 or INT8");
+  if (value != "FP32" && value != "FP16" && value != "BF16" && value != "INT8") {
+    return Bad(name, value, "FP32, FP16, BF16 or INT8");
   }
   if (value == "FP16") to->values["trt_fp16_enable"] = "True";
+  if (value == "BF16") to->values["trt_bf16_enable"] = "True";
   if (value == "INT8") to->values["trt_int8_enable"] = "True";
   return Status::Ok();
 }
@@ -150,7 +183,9 @@ Status ReadOption(const Option& option, std::string_view name, const std::string
   Result<std::string> read = value;
   if (option.form == Form::kChoice) read = ReadChoice(option, name, value);
   if (option.form == Form::kFlag) read = ReadFlag(name, value, /*as_word=*/false);
-  if (option.form == Form::kSameStream) read = ReadSameStream(name, value);
+  if (option.form == Form::kOn) read = ReadOn(option, name, value);
+  if (option.form == Form::kCountOrAll) read = ReadCountOrAll(name, value);
+  if (option.form == Form::kSources) read = ReadSources(name, value);
   if (option.form == Form::kWordFlag) read = ReadFlag(name, value, /*as_word=*/true);
   if (option.form == Form::kNumber && !ToNumber<uint64_t>(value))
     read = Bad(name, value, "a number");
@@ -221,15 +256,19 @@ Status ReadRange(const std::string& name, const std::string& value, GpuSettings*
 class Reader {
  public:
   Status Read(const std::string& name, const std::string& value);
-  // INVALID_ARGUMENT where something is set of TensorRT's provider and the model does not ask for it.
+  // INVALID_ARGUMENT where something is set of TensorRT's provider and the model does not ask for it,
+  // or something that its provider makes void.
   Result<GpuSettings> Finish();
 
  private:
   Status ReadAccelerators(const std::string& value);
+  Status CheckTogether() const;
 
   GpuSettings settings_;
   bool has_tensorrt_ = false;
-  std::string of_tensorrt_;  // a parameter of that provider, in full; empty: none was there
+  // Parameters in full; empty: none was there.
+  std::string of_tensorrt_;  // that provider's
+  std::string of_arena_;     // the arena's of the CUDA provider
   ProviderSettings cuda_{Provider::kCuda, {}}, tensorrt_{Provider::kTensorrt, {}};
 };
 
@@ -240,6 +279,13 @@ Status Reader::Read(const std::string& name, const std::string& value) {
                                   "' of the onnxruntime backend is not supported: what the engine ",
                                   "enqueues cannot be captured by others"));
   }
+  if (name == kShrinkage) {
+    return InvalidArgument(StrCat("parameter '", name,
+                                  "' of the onnxruntime backend is for KIND_CPU: what the engine ",
+                                  "holds of a GPU's memory is not shrunk"));
+  }
+  const std::string bare = name.starts_with(kCuda) ? name.substr(kCuda.size()) : name;
+  if (bare == "gpu_mem_limit" || bare == "arena_extend_strategy") of_arena_ = name;
   if (name == kAccelerators) return ReadAccelerators(value);
   if (name == kRows) {
     const auto rows = ToNumber<uint32_t>(value);
@@ -269,18 +315,35 @@ Status Reader::ReadAccelerators(const std::string& value) {
   return Status::Ok();
 }
 
-Result<GpuSettings> Reader::Finish() {
+// A session's memory on a device is that of the provider that comes first there.
+Status Reader::CheckTogether() const {
   if (!of_tensorrt_.empty() && !has_tensorrt_) {
     return InvalidArgument(StrCat("parameter '", of_tensorrt_,
                                   "' of the onnxruntime backend needs gpu_execution_accelerator "
                                   "'tensorrt', which the model does not ask for"));
   }
-  // Its own default tries every algorithm at each new shape, which would be within requests.
+  if (of_arena_.empty() || !has_tensorrt_) return Status::Ok();
+  return InvalidArgument(StrCat("parameter '", of_arena_,
+                                "' of the onnxruntime backend has no effect with "
+                                "gpu_execution_accelerator 'tensorrt': the engine's memory is then "
+                                "that of TensorRT's provider, which has no such setting"));
+}
+
+Result<GpuSettings> Reader::Finish() {
+  PENSTOCK_RETURN_IF_ERROR(CheckTogether());
+  // Its own default, EXHAUSTIVE, is cuDNN's heuristic B where the engine is built for cuDNN 9, and
+  // tries every algorithm where it is built for cuDNN 8: either takes longer than HEURISTIC (there
+  // heuristic A), at each new shape, which would be within requests. DEFAULT is what cuDNN falls back
+  // to, and may be very slow.
   cuda_.values.try_emplace("cudnn_conv_algo_search", "HEURISTIC");
   // Doubling would take up to twice as much of a device that models share.
   cuda_.values.try_emplace("arena_extend_strategy", "kSameAsRequested");
-  const auto keeps = tensorrt_.values.find(std::string(kKeepEngines));
-  settings_.keeps_engines = keeps != tensorrt_.values.end() && keeps->second == "True";
+  const auto is_on = [&](std::string_view name) {
+    const auto found = tensorrt_.values.find(std::string(name));
+    return found != tensorrt_.values.end() && found->second == "True";
+  };
+  settings_.keeps_engines = is_on(kKeepEngines);
+  settings_.keeps_timings = is_on(kKeepTimings);
   if (has_tensorrt_) settings_.providers.push_back(std::move(tensorrt_));
   settings_.providers.push_back(std::move(cuda_));
   return std::move(settings_);

@@ -16,6 +16,10 @@ namespace penstock::ort {
 // What of the engine computes on a GPU: its execution providers.
 enum class Provider { kCuda, kTensorrt };
 
+// The settings of TensorRT's provider that need the server's cache.
+inline constexpr std::string_view kKeepEngines = "trt_engine_cache_enable";
+inline constexpr std::string_view kKeepTimings = "trt_timing_cache_enable";
+
 // As the engine lists it: "CUDAExecutionProvider".
 std::string_view ProviderName(Provider provider);
 
@@ -27,8 +31,11 @@ struct ProviderSettings {
 struct GpuSettings {
   // In the order that they are offered a model's operators; CUDA is always there, and the last.
   std::vector<ProviderSettings> providers;
-  bool keeps_engines = false;  // TensorRT's, in the server's cache
+  // TensorRT's, in the server's cache: what it builds, and what it measures while it does.
+  bool keeps_engines = false, keeps_timings = false;
   RangeSettings ranges;
+
+  bool needs_cache() const { return keeps_engines || keeps_timings; }
 };
 
 // Whether a parameter is for GPUs only.

@@ -323,10 +323,9 @@ std::map<std::string, std::string> ProviderValues(const ProviderSettings& provid
     }
     return values;
   }
-  if (options.gpu.keeps_engines) {
-    values["trt_engine_cache_path"] = options.engine_directory;
-    values["trt_timing_cache_path"] = options.engine_directory;
-  }
+  // Without a path they are read from and written to whatever directory the process is in.
+  if (options.gpu.keeps_engines) values["trt_engine_cache_path"] = options.engine_directory;
+  if (options.gpu.needs_cache()) values["trt_timing_cache_path"] = options.engine_directory;
   return values;
 }
 

@@ -44,7 +44,7 @@ struct OrtSessionOptions {
   Settings settings;
   GpuSettings gpu;
   ModelFileFacts facts;
-  // Where TensorRT's engines of this model are kept, if they are.
+  // Where what TensorRT's provider builds and measures for this model is kept, if it is.
   std::string engine_directory = {};
   size_t memory_limit_bytes = 0;  // of the engine's arena, where the model says none; 0: none
 };

@@ -91,6 +91,16 @@ TEST(OrtProviderTest, Messages_KeepNamesOfFilesWithoutTheirPlaces) {
   EXPECT_EQ(WithoutDirectories("no path"), "no path");
 }
 
+// Without it they lie wherever the process was started.
+TEST(OrtProviderTest, Timings_AreKeptBesideEnginesThatAreNot) {
+  OrtSessionOptions options;
+  options.engine_directory = "/cache/key";
+  options.gpu = Read({{"accelerators", "tensorrt"}, {"tensorrt.trt_timing_cache_enable", "1"}});
+  EXPECT_THAT(ProviderValues(options.gpu.providers[0], options, 0),
+              AllOf(Contains(Pair("trt_timing_cache_path", "/cache/key")),
+                    Not(Contains(Key("trt_engine_cache_path")))));
+}
+
 // A file for each name, and where it lies.
 std::string Write(const TempDir& directory, std::initializer_list<const char*> names) {
   for (const char* name : names) std::ofstream(directory.Path(name)) << "x";

@@ -69,6 +69,40 @@ TEST(GpuSettingsTest, Tensorrt_GoesBeforeCuda) {
   EXPECT_TRUE(settings.keeps_engines);
 }
 
+TEST(GpuSettingsTest, ProvidersSettings_AreInTheirForms) {
+  const GpuSettings settings = Read({{"accelerators", "tensorrt"},
+                                     {"tensorrt.precision_mode", "BF16"},
+                                     {"tensorrt.trt_auxiliary_streams", "-1"},
+                                     {"tensorrt.trt_tactic_sources", "-CUBLAS,+JIT_CONVOLUTIONS"},
+                                     {"tensorrt.trt_timing_cache_enable", "true"},
+                                     {"tensorrt.trt_force_timing_cache", "1"},
+                                     {"cuda.sdpa_kernel", "16"},
+                                     {"cuda.use_ep_level_unified_stream", "1"}});
+  EXPECT_THAT(settings.providers[0].values,
+              AllOf(Contains(Pair("trt_bf16_enable", "True")),
+                    Contains(Pair("trt_auxiliary_streams", "-1")),
+                    Contains(Pair("trt_tactic_sources", "-CUBLAS,+JIT_CONVOLUTIONS")),
+                    Contains(Pair("trt_force_timing_cache", "True"))));
+  EXPECT_THAT(settings.providers[1].values,
+              AllOf(Contains(Pair("sdpa_kernel", "16")),
+                    Contains(Pair("use_ep_level_unified_stream", "1"))));
+  EXPECT_TRUE(settings.keeps_timings);
+  EXPECT_TRUE(settings.needs_cache());
+  EXPECT_FALSE(settings.keeps_engines);
+  EXPECT_FALSE(Read({{"accelerators", "tensorrt"}}).needs_cache());
+}
+
+// A session's memory is TensorRT's provider's there, which is bounded by neither.
+TEST(GpuSettingsTest, ArenaOfCudaBesideTensorrt_IsRefusedByName) {
+  for (const char* name : {"gpu_mem_limit", "cuda.gpu_mem_limit", "arena_extend_strategy"}) {
+    EXPECT_THAT(WhyRefused({{"accelerators", "tensorrt"}, {name, "1"}}),
+                AllOf(HasSubstr(std::string("parameter '") + name + "'"),
+                      HasSubstr("has no effect with gpu_execution_accelerator 'tensorrt'")));
+    EXPECT_EQ(WhyRefused({{"accelerators", "cuda"}, {name, "1"}}), "");
+  }
+  EXPECT_EQ(WhyRefused({{"accelerators", "tensorrt"}, {"other.gpu_mem_limit", "1"}}), "");
+}
+
 TEST(GpuSettingsTest, OlderParameters_WriteChoicesAsNumbers) {
   const GpuSettings settings = Read({{"cudnn_conv_algo_search", "0"},
                                      {"arena_extend_strategy", "0"},
@@ -118,7 +152,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadParameter{"cuda.device_id", "1", "instance_group.gpus"},
         BadParameter{"cuda.enable_cuda_graph", "1", "belong to the thread that captured them"},
         BadParameter{"cuda.gpu_external_alloc", "1", "supported are arena_extend_strategy"},
-        BadParameter{"tensorrt.precision_mode", "FP8", "FP32, FP16 or INT8"},
+        BadParameter{"cuda.use_ep_level_unified_stream", "0", "expected 1: the server gives each"},
+        BadParameter{"cuda.sdpa_kernel", "flash", "a number, got 'flash'"},
+        BadParameter{"tensorrt.precision_mode", "FP8", "FP32, FP16, BF16 or INT8"},
+        BadParameter{"tensorrt.trt_auxiliary_streams", "-2", "a number, or -1"},
+        BadParameter{"tensorrt.trt_tactic_sources", "CUDNN", "+NAME or -NAME"},
+        BadParameter{"tensorrt.trt_tactic_sources", "+CUDNN,", "+NAME or -NAME"},
+        BadParameter{"tensorrt.trt_tactic_sources", "+CUDNN2", "+NAME or -NAME"},
+        BadParameter{"tensorrt.trt_tactic_sources", "", "+NAME or -NAME"},
+        BadParameter{"memory.enable_memory_arena_shrinkage", "cpu:0", "is for KIND_CPU"},
         BadParameter{"tensorrt.trt_cuda_graph_enable", "1", "of one batch's size and memory"},
         BadParameter{"tensorrt.trt_engine_cache_path", "/tmp", "--engine-cache"},
         BadParameter{"tensorrt.trt_extra_plugin_lib_paths", "x.so", "loads no libraries"},
