@@ -26,7 +26,7 @@ OutputDim DimOf(int64_t size, size_t input, size_t axis) {
 SessionSignature MakeSignature(const FakeSessionOptions& options) {
   const int64_t rows = options.rows > 0 ? options.rows : -1;
   SessionSignature made;
-  made.signature.inputs = {{"x", DataType::kFp32, {rows, options.width}},
+  made.signature.inputs = {{options.x, DataType::kFp32, {rows, options.width}},
                            {"b", DataType::kFp32, {rows, 1}}};
   made.signature.inputs.insert(made.signature.inputs.end(), options.more_inputs.begin(),
                                options.more_inputs.end());
@@ -147,7 +147,7 @@ Status FakeBinding::RunOnce(ort::RunEnd end) {
   const RunGuard guard(state_.running);
   if (!guard.is_alone()) return InvalidArgument("two runs of a session at once");
   if (log_.runs_to_failure.load() > 0 && log_.runs_to_failure.fetch_sub(1) == 1) {
-    return Internal("the session will not");
+    return Internal(log_.failure);
   }
   const Shape& x = inputs_[0].shape;
   const bool fits = x.rank() == 2 && inputs_[1].shape == Shape{x[0], 1} && outputs_[0].shape == x &&

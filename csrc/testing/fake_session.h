@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,7 @@ namespace penstock {
 enum class HostInput { kNone, kTold, kUntold };
 
 struct FakeSessionOptions {
+  std::string x = "x";                       // its name
   int64_t width = 4;                         // floats in a row of x and y; -1 = open
   int64_t rows = -1;                         // fixed where it is positive
   bool has_unknown_output = false;           // n's shape does not follow from the inputs'
@@ -31,9 +33,13 @@ struct FakeSessionOptions {
 // What sessions did, and what they are told to do; outlives them.
 struct FakeSessionLog {
   // A run fails at its nth call from now on (1 = the next), in the engine's words; as does an open.
-  void FailRun(int nth) { runs_to_failure.store(nth); }
+  void FailRun(int nth, std::string words = "the session will not") {
+    failure = std::move(words);
+    runs_to_failure.store(nth);
+  }
   void FailOpen(int nth) { opens_to_failure.store(nth); }
 
+  std::string failure;  // of the run that fails
   std::atomic<int> runs_to_failure{0}, opens_to_failure{0};
   std::atomic<int> opened{0}, live{0};
   std::atomic<int> input_binds{0}, output_binds{0};

@@ -82,7 +82,7 @@ Result<std::unique_ptr<BackendModel>> GpuBackend::Load(const LoadOptions& option
             found.device->api().MemoryInfo(&free_bytes, &total_bytes), "ask for free memory"));
         session.memory_limit_bytes = ArenaBytes(free_bytes, lanes);
         return std::unique_ptr<SessionOpener>(
-            std::make_unique<OrtSessionOpener>(library_, std::move(session)));
+            std::make_unique<OrtSessionOpener>(library_, *found.device, std::move(session)));
       });
 }
 

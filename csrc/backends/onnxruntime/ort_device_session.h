@@ -19,6 +19,7 @@
 #include "backends/onnxruntime/session_profiles.h"
 #include "backends/onnxruntime/settings.h"
 #include "base/status.h"
+#include "gpu/device.h"
 
 namespace penstock::ort {
 
@@ -55,20 +56,23 @@ std::map<std::string, std::string> ProviderValues(const ProviderSettings& provid
                                                   const OrtSessionOptions& options, int device);
 
 // Threading: thread-compatible.
-// Ownership: borrows the library, which is never destroyed.
+// Ownership: borrows the library, which is never destroyed, and the device, which outlives it.
 class OrtSessionOpener final : public SessionOpener {
  public:
-  OrtSessionOpener(const OrtLibrary& library, OrtSessionOptions options)
+  OrtSessionOpener(const OrtLibrary& library, gpu::Device& device, OrtSessionOptions options)
       : library_(library),
         options_(std::move(options)),
-        profiled_(ModelLabel(options_.load), options_.gpu.ranges,
+        profiled_(device,
+                  {ModelLabel(options_.load), options_.gpu.ranges,
+                   options_.gpu.keeps_engines ? options_.engine_directory : ""},
                   [this](int device, gpu::Stream stream, const ProfileOptions* profiles) {
                     return OpenOne(device, stream, profiles);
                   }) {}
   OrtSessionOpener(const OrtSessionOpener&) = delete;
   OrtSessionOpener& operator=(const OrtSessionOpener&) = delete;
 
-  // Errors as MakeSession's; FAILED_PRECONDITION where a provider's libraries do not open.
+  // Errors as MakeSession's and ProfiledSessions'; FAILED_PRECONDITION where a provider's libraries
+  // do not open.
   Result<std::unique_ptr<DeviceSession>> Open(int device, gpu::Stream stream) override;
 
  private:

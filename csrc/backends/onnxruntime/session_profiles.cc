@@ -1,13 +1,42 @@
 #include "backends/onnxruntime/session_profiles.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
 
+#include "backends/onnxruntime/session_warm_up.h"
+#include "base/log.h"
 #include "base/strcat.h"
 
 namespace penstock::ort {
 namespace {
 
+namespace fs = std::filesystem;
+
 using tensorrt::ProfileRange;
+
+bool Says(const Status& status, std::string_view words) {
+  return status.message().find(words) != std::string::npos;
+}
+
+// The provider's words for profiles that leave out an input of a part of the model.
+bool WantsOtherProfiles(const Status& status) {
+  return Says(status, "provide shape profiles for the TRT subgraph's input");
+}
+
+// Its words for an engine that it has kept and cannot read: while it opens, and in the first run.
+bool CannotReadEngine(const Status& status) {
+  return Says(status, "could not deserialize engine from cache") ||
+         Says(status, "TensorRT EP Failed to Build Engine");
+}
+
+// Files, and whatever else is there; the directory stays.
+void Empty(const std::string& directory) {
+  std::error_code error;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(directory, error)) found.push_back(entry.path());
+  for (const fs::path& each : found) fs::remove_all(each, error);
+}
 
 // "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them. It takes none for an input of
 // rank 0, not even an empty one, and needs none: nothing of it is open.
@@ -25,31 +54,77 @@ std::string ProfileText(const ModelSignature& signature, const std::vector<Profi
   return text;
 }
 
-bool IsOpen(const ModelSignature& signature) {
+bool CanBeSaid(const TensorSpec& spec) {
+  return spec.is_optional || spec.name.find_first_of(":,") == std::string::npos;
+}
+
+}  // namespace
+
+bool HasOpenInput(const ModelSignature& signature) {
   return std::any_of(signature.inputs.begin(), signature.inputs.end(), [](const TensorSpec& spec) {
     return !spec.is_optional &&
            std::any_of(spec.dims.begin(), spec.dims.end(), [](int64_t dim) { return dim < 0; });
   });
 }
 
-}  // namespace
-
 ProfileOptions ProfileOptionsOf(const ModelSignature& signature,
                                 const std::vector<ProfileRange>& ranges) {
-  if (!IsOpen(signature)) return {};
+  const auto& inputs = signature.inputs;
+  if (!HasOpenInput(signature) || !std::all_of(inputs.begin(), inputs.end(), CanBeSaid)) return {};
   return {{"trt_profile_min_shapes", ProfileText(signature, ranges, &ProfileRange::least)},
           {"trt_profile_opt_shapes", ProfileText(signature, ranges, &ProfileRange::likely)},
           {"trt_profile_max_shapes", ProfileText(signature, ranges, &ProfileRange::greatest)}};
 }
 
-Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::Stream stream) {
-  if (!profiles_) {
-    PENSTOCK_ASSIGN_OR_RETURN(const auto plain, open_one_(device, stream, nullptr));
-    const ModelSignature& signature = plain->signature().signature;
-    PENSTOCK_ASSIGN_OR_RETURN(const auto ranges, InputRanges(label_, signature, ranges_));
-    profiles_ = ProfileOptionsOf(signature, ranges);
+Status ProfiledSessions::LearnInputs(int device, gpu::Stream stream) {
+  PENSTOCK_ASSIGN_OR_RETURN(const auto plain, open_one_(device, stream, nullptr));
+  const ModelSignature& signature = plain->signature().signature;
+  Inputs inputs;
+  PENSTOCK_ASSIGN_OR_RETURN(inputs.ranges, InputRanges(options_.label, signature, options_.ranges));
+  inputs.profiles = ProfileOptionsOf(signature, inputs.ranges);
+  inputs.are_open = HasOpenInput(signature);
+  inputs_ = std::move(inputs);
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenProfiled(int device,
+                                                                      gpu::Stream stream) {
+  auto opened = open_one_(device, stream, &inputs_->profiles);
+  if (opened.ok() || inputs_->profiles.empty() || !WantsOtherProfiles(opened.status())) {
+    return opened;
   }
-  return open_one_(device, stream, &*profiles_);
+  Log(LogLevel::kInfo, "onnxruntime",
+      StrCat(
+          options_.label,
+          ": TensorRT's provider takes a part of the model, and what shapes that has is known to "
+          "it alone: it is told of none, and builds for those that it is run with now: ",
+          opened.status().message()));
+  inputs_->profiles.clear();
+  return open_one_(device, stream, &inputs_->profiles);
+}
+
+Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int device,
+                                                                       gpu::Stream stream) {
+  PENSTOCK_ASSIGN_OR_RETURN(auto session, OpenProfiled(device, stream));
+  if (inputs_->are_open && inputs_->profiles.empty()) {
+    PENSTOCK_RETURN_IF_ERROR(WarmUp(options_.label, device_, stream, *session, inputs_->ranges));
+  }
+  return session;
+}
+
+Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::Stream stream) {
+  if (!inputs_) PENSTOCK_RETURN_IF_ERROR(LearnInputs(device, stream));
+  auto opened = OpenAndWarmUp(device, stream);
+  const bool may_empty = !options_.engine_directory.empty() && !has_emptied_;
+  if (opened.ok() || !may_empty || !CannotReadEngine(opened.status())) return opened;
+  has_emptied_ = true;
+  Log(LogLevel::kWarning, "onnxruntime",
+      StrCat(options_.label,
+             ": an engine that TensorRT's provider has kept does not open; what is kept of the "
+             "model is removed, and built again: ",
+             opened.status().message()));
+  Empty(options_.engine_directory);
+  return OpenAndWarmUp(device, stream);
 }
 
 }  // namespace penstock::ort
