@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gpu.bars import OPERATIONS, ceiling_table, ceiling_what  # noqa: E402
 from gpu.provider import need_cuda_provider, need_gpu, provider  # noqa: E402
+from gpu.served import LANES  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-THREADS = (1, 2)
+THREADS = (1, LANES)
 _ROUNDS = 3
 Batch = Callable[[], Any]
 

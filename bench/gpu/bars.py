@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from gpu.served import BATCHES
+from gpu.served import BATCHES, LANES
 from gpu.table import Outcome, Row
 
 OPERATIONS = "operations of a sample"
 """What a row is called that says what a model's sample costs."""
 _LANES, _BARE = "lanes: images in and out", "bare loop: images in and out"
 _GRAPH_ROWS = (1, 2, 4, 8)
-_THREADS = 2  # as many as the server has lanes
 
 
 def ceiling_table(model: str) -> str:
@@ -95,7 +94,7 @@ def _model_bars(
 ) -> Iterator[Row]:
     for bar in _BARS:
         for model in bar.models:
-            ceiling = ceiling_what(BATCHES[model], _THREADS)
+            ceiling = ceiling_what(BATCHES[model], LANES)
             keys = [
                 (table.format(model=model), what.format(model=model, ceiling=ceiling))
                 for table, what in (bar.figure, bar.of)

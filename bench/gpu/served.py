@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 BATCHES = {"resnet50": 128, "bert": 64}
 """Rows of a batch, as a GPU wants them; `ceiling` measures those, too."""
-_WINDOWS = 4  # batches under way: two lanes of two slots
+LANES = 2
+"""Of a model: as many as the bare loop has threads, so that both have as much to overlap."""
+_UNDER_WAY = 2 * LANES  # batches: a lane has two slots, and the server an instance for each
 TF32_TOLERANCE = 2e-2
 """Of what the provider computes in TF32, its default, against the CPU: 10 bits of mantissa."""
 
@@ -35,18 +37,28 @@ def ranges_of(workload: Workload) -> dict[str, str]:
     return ranges
 
 
+def window_of(workload: Workload, batch: int) -> int:
+    """Samples that are under way in Offline, so that whichever batch begins next is full.
+
+    For each batch under way one more; and three more where lengths differ: those of one length
+    share no batch with those of another, so they wait for theirs to be many.
+    """
+    return _UNDER_WAY * batch * (4 if ranges_of(workload) else 2)
+
+
 def on_gpu(workload: Workload) -> Workload:
     """The same on a GPU: its configuration, its batches, and TF32's tolerance."""
+    parameters = {"lanes": str(LANES)}
+    parameters |= {f"shape:{name}": shapes for name, shapes in ranges_of(workload).items()}
     lines = ["instance_group { kind: KIND_GPU }"]
-    for name, shapes in ranges_of(workload).items():
-        value = f'value {{ string_value: "{shapes}" }}'
-        lines.append(f'parameters {{ key: "shape:{name}" {value} }}')
+    for name, value in parameters.items():
+        lines.append(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}')
     batch = BATCHES.get(workload.name, workload.max_batch_size)
     return replace(
         workload,
         config="".join(f"{line}\n" for line in lines),
         max_batch_size=batch,
-        window=_WINDOWS * batch,
+        window=window_of(workload, batch),
         tolerance=TF32_TOLERANCE,
     )
 

@@ -56,14 +56,26 @@ def test_configuration_of_a_model_on_a_gpu_says_how_far_its_shapes_go(
     assert parameters["device_kind"] == "gpu"
     assert parameters["shape:input_ids"] == "128:384:384"
     assert parameters["max_batch_size"] == str(served.BATCHES["bert"]) == "64"
-    assert (workload.window, workload.tolerance) == (4 * 64, served.TF32_TOLERANCE)
+    assert parameters["lanes"] == str(served.LANES) == "2"
+    assert workload.tolerance == served.TF32_TOLERANCE
+
+
+def test_batches_stay_full_while_all_slots_of_all_lanes_are_under_way() -> None:
+    """Of lengths that differ a simulation of the batcher wants 16 batches of samples."""
+    slots, batch = 2 * served.LANES, 64
+    workload = toy()
+    assert served.window_of(workload, batch) == 4 * slots * batch == 1024
+    workload.inputs = {"a": np.zeros((4, 16), np.float32)}
+    assert served.window_of(workload, batch) == 2 * slots * batch
+    assert served.on_gpu(workload).window == 2 * slots * workload.max_batch_size
 
 
 def test_shapes_that_are_fixed_are_not_said() -> None:
     workload = toy()
     assert served.ranges_of(workload) == {"a": "2x16:3x16:3x16"}
     workload.inputs = {"a": np.zeros((4, 16), np.float32)}
-    assert served.on_gpu(workload).config == "instance_group { kind: KIND_GPU }\n"
+    lanes = 'parameters { key: "lanes" value { string_value: "2" } }'
+    assert served.on_gpu(workload).config == f"instance_group {{ kind: KIND_GPU }}\n{lanes}\n"
 
 
 def test_served_run_is_left_out_without_loadgen(
@@ -279,7 +291,7 @@ def rate(table: str, what: str, median: float, spread: float = 0.0) -> Row:
 
 
 def measured(offline: float, server: float, grpc: float, note: str = "") -> list[Outcome]:
-    at_batch = ceiling_what(served.BATCHES["bert"], 2)
+    at_batch = ceiling_what(served.BATCHES["bert"], served.LANES)
     return [
         Outcome("ceiling", "done", (rate(ceiling_table("bert"), at_batch, 100.0, 10.0),)),
         Outcome("offline", "done", (rate(served_table("Offline", "engine"), "bert", offline),)),
