@@ -197,6 +197,7 @@ def measure(plan: Plan, target: Target, say: Callable[[str], None]) -> Result:
     if plan.scenario == "Server" and plan.rate > plan.most_rate():
         most = plan.most_rate()
         raise Aborted(f"the queries of {plan.rate:,.0f}/s do not fit into memory, {most:,.0f}/s do")
+    plan.workload.prepare(say)
     found = calibrate(plan, target)
     if plan.sut == "native" and plan.mode == "performance":
         seconds = 2.0 if plan.duration_s > 60 else 0.3

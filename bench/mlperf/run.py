@@ -94,6 +94,7 @@ def run(plan: Plan, target: Target, progress: Callable[[str], None]) -> Result:
         KeyboardInterrupt: likewise.
     """
     partial = mark_partial(plan.output)
+    plan.workload.prepare(progress)
     sut = make_sut(plan, target)
     result = Result(plan)
     began_ns = time.monotonic_ns()
