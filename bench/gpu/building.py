@@ -1,4 +1,4 @@
-"""The step `build`: the core, its tests and gpu_bench, of what is here or was brought."""
+"""The step `build`: core, tests, gpu_bench, LoadGen's side; of what is here or was brought."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpu.hardware import Gpu
-from gpu.running import BUILD, ROOT, SITE, STAGE, Ran, StepError, succeed
+from gpu.parsing import last_line
+from gpu.running import BUILD, LOADGEN, ROOT, SITE, STAGE, Ran, StepError, succeed
 from gpu.step import LIMIT_S, Context, Found
 
 _NVCC = Path("/usr/local/cuda/bin/nvcc")
@@ -28,6 +30,8 @@ def configure_command(
         command += [f"-DCMAKE_CUDA_COMPILER={_NVCC}"]
     if (stage / "usr").is_dir():
         command += [f"-DCMAKE_PREFIX_PATH={stage / 'usr'}"]
+    if sources := loadgen_sources():
+        command += [f"-DPENSTOCK_LOADGEN_DIR={sources}"]
     return [
         *command,
         f"-DPython_EXECUTABLE={python}",
@@ -38,6 +42,11 @@ def configure_command(
         "-DPENSTOCK_WERROR=OFF",  # it is another machine's compiler
         f"-DPENSTOCK_BUILD_TESTS={'ON' if has_tests else 'OFF'}",
     ]
+
+
+def loadgen_sources(places: Iterable[Path] = LOADGEN) -> Path | None:
+    """Where LoadGen's sources are."""
+    return next((each for each in places if (each / "VERSION.txt").exists()), None)
 
 
 def build(context: Context) -> Found:
@@ -53,11 +62,27 @@ def build(context: Context) -> Found:
         if configured.status != 0:
             raise StepError(f"cmake: {configure_failure(configured)}")
         yield f"without tests: {reason}"
-    jobs = str(len(os.sched_getaffinity(0)))
-    command = ["cmake", "--build", str(BUILD), "-j", jobs, "--target", *targets]
-    succeed(context.run(command, LIMIT_S), "the build")
+    succeed(context.run(build_command(*targets), LIMIT_S), "the build")
     told = re.compile(r"-- (.*(?:CUDA|left out|without the Python module).*)")
     yield from (found[1] for found in map(told.match, configured.output.splitlines()) if found)
+    yield from build_native_sut(context)
+
+
+def build_command(*targets: str) -> list[str]:
+    """CMake, with all processors."""
+    jobs = str(len(os.sched_getaffinity(0)))
+    return ["cmake", "--build", str(BUILD), "-j", jobs, "--target", *targets]
+
+
+def build_native_sut(context: Context) -> Found:
+    """The C++ side of LoadGen; where that cannot be built, bench.mlperf's Python serves."""
+    instead = "the system under test is Python, whose own limit served rates then meet"
+    if loadgen_sources() is None:
+        yield f"LoadGen's sources are not here: {instead}"
+        return
+    ran = context.run(build_command("_penstock_loadgen"), LIMIT_S)
+    if ran.status != 0:
+        yield f"LoadGen's native side was not built ({last_line(ran.output)}): {instead}"
 
 
 def configure_failure(ran: Ran) -> str:

@@ -18,6 +18,8 @@ SITE = ROOT / "build" / "gpu-site"
 """Python packages that were brought, for programs of the steps alone."""
 STAGE = ROOT / "build" / "gpu-stage"
 """What was brought from a machine with packages: `staging`."""
+LOADGEN = (STAGE / "loadgen", ROOT / "build" / "loadgen")
+"""LoadGen's unpacked sources: brought, or of `make loadgen`."""
 IMPORTS = tuple(
     map(str, (SITE, ROOT / "server", ROOT / "clients" / "python", ROOT / "clients" / "gateway"))
 )

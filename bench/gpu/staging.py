@@ -1,10 +1,10 @@
 """Gathers what a machine with a GPU and without packages needs to build and run bench.gpu.
 
-Run on Debian 12 with what `make test` installs: build/gpu-stage, some 30 MiB, is then brought to
+Run on Debian 12 with what `make test` installs: build/gpu-stage, some 33 MiB, is then brought to
 the other machine beside the tree, where the step `build` finds it. It holds headers and libraries
-(GoogleTest, protozero, nghttp2, OpenSSL, zlib), the protocols' products, and wheels of what the
-server imports (NumPy, which is 16 MiB more, has to be there), for x86-64, glibc 2.28 and the other
-machine's Python.
+(GoogleTest, protozero, nghttp2, OpenSSL, zlib), the protocols' products, LoadGen's sources, and
+wheels of what the server and bench.mlperf import, for x86-64, glibc 2.28 and the other machine's
+Python. Large ones have to be there: NumPy, onnx with ml-dtypes, and onnxruntime-gpu.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,10 +29,14 @@ PACKAGES = (
 """Of Debian: what CMake looks for, and the libraries behind."""
 WHEELS = (
     "annotated-doc annotated-types cffi click cryptography grpcio grpcio-health-checking "
-    "grpcio-reflection h11 httptools orjson protobuf pybind11 pydantic pydantic-core pyjwt "
-    "shellingham starlette typer typing-extensions typing-inspection uvicorn uvloop"
+    "grpcio-reflection h11 httptools mlcommons-loadgen orjson packaging protobuf pybind11 pydantic "
+    "pydantic-core pyjwt python-rapidjson shellingham starlette tritonclient typer "
+    "typing-extensions typing-inspection uvicorn uvloop"
 ).split()
-"""What the server and its client import, but for NumPy; pinned by requirements.lock."""
+"""What the server, its client and bench.mlperf import, but for what is large; all pinned by
+requirements.lock."""
+LOADGEN = "mlcommons-loadgen"
+"""Of which the sources come, too: bench.mlperf's native side is built with them."""
 _STATIC = re.compile(r"lib(gtest|gmock)(_main)?\.a")
 _TRIPLET = "x86_64-linux-gnu"
 
@@ -105,6 +110,29 @@ def gather_wheels(folder: Path, python: str) -> None:
     )
 
 
+def gather_loadgen(folder: Path) -> None:
+    """Downloads LoadGen's source distribution and unpacks it, as `make loadgen` does."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        wanted = home / "requirements.txt"
+        wanted.write_text(requirements((ROOT / "requirements.lock").read_text(), [LOADGEN]))
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+            + ["--no-deps", "--no-build-isolation", "--no-binary=:all:", f"--dest={home}"]
+            + ["--require-hashes", "-r", str(wanted)],
+            check=True,
+        )
+        (archive,) = home.glob("*.tar.gz")
+        unpack(archive, folder)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """What lies in the one folder of a source distribution."""
+    folder.mkdir(parents=True)
+    command = ["tar", "xzf", str(archive), "-C", str(folder), "--strip-components=1"]
+    subprocess.run(command, check=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Gathers all of it anew."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.staging", description=__doc__)
@@ -116,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gather_files(new / "usr")
     gather_products(new / "products")
     gather_wheels(new / "wheels", args.python)
+    gather_loadgen(new / "loadgen")
     shutil.rmtree(args.output, ignore_errors=True)
     new.rename(args.output)
     size = sum(each.lstat().st_size for each in args.output.rglob("*") if not each.is_dir())

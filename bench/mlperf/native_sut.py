@@ -1,10 +1,16 @@
-"""The system under test in C++ (bench/mlperf/native), where `make loadgen` has built it."""
+"""The system under test in C++ (bench/mlperf/native), where it was built with the core.
+
+That is by `make loadgen`, or by the step `build` of bench.gpu with LoadGen's sources.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import sysconfig
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +20,37 @@ from mlperf.targets import NETWORK, NativeSettings, Target
 from mlperf.times import Times
 
 _NAME = "_penstock_loadgen"
-_FOLDER = Path(__file__).resolve().parents[2] / "build/release/bench/mlperf/native"
+_BUILD = Path(__file__).resolve().parents[2] / "build"
+_FOLDERS = tuple(_BUILD / name / "bench/mlperf/native" for name in ("release", "gpu"))
 
 
 def load_module() -> Any:
-    """The native module; None where it has not been built.
-
-    Raises:
-        ImportError: it is of another build than the core.
-    """
-    found = next(_FOLDER.glob(f"{_NAME}.*.so"), None)
-    if found is None:
+    """The native module of the core's own build; None where that has none."""
+    spec = importlib.util.find_spec("penstock._core")
+    if spec is None or spec.origin is None:
         return None
-    spec = importlib.util.spec_from_file_location(_NAME, found)
+    found = built_with(Path(spec.origin).with_name("libpenstock.so"))
+    return None if found is None else _load(found)
+
+
+def built_with(library: Path, folders: Iterable[Path] = _FOLDERS) -> Path | None:
+    """The module that was linked with this very library, by its hash, for this Python.
+
+    One of another build has other types, and may read the core's memory as what it is not.
+    """
+    if not library.exists():
+        return None
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    for folder in folders:
+        module = folder / f"{_NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
+        told = folder / f"{module.name}.core"
+        if module.exists() and told.exists() and told.read_text().startswith(digest):
+            return module
+    return None
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(_NAME, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -44,7 +68,10 @@ class NativeSut:
         settings = NativeSettings(plan.window, plan.held_to, plan.mode == "accuracy")
         made = target.native(module, settings) if module is not None else None
         if made is None:
-            raise RuntimeError(f"no native system under test for {plan.target}: make loadgen")
+            raise RuntimeError(
+                f"no native system under test for {plan.target} that is of the core's build: "
+                "make loadgen"
+            )
         self._sut = made
         self._plan = plan
         self._target = target

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ CMake Error at csrc/protocol/CMakeLists.txt:2 (find_path):
 """
 
 
+IN_PYTHON = "the system under test is Python, whose own limit served rates then meet"
+
+
 def context_of(tmp_path: Path, *answers: Ran) -> tuple[Context, list[list[str]]]:
     """A context whose programs answer in turn, and what was run."""
     left, asked = list(answers), []
@@ -34,6 +38,7 @@ def context_of(tmp_path: Path, *answers: Ran) -> tuple[Context, list[list[str]]]
 @pytest.fixture(autouse=True)
 def nothing_brought(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "bring_packages", lambda context: None)
+    monkeypatch.setattr(building, "loadgen_sources", lambda: None)
 
 
 def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
@@ -42,6 +47,7 @@ def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
     assert list(building.build(context)) == [
         "CUDA 13.0: kernels for 90-real",
         "The native transport is left out: x",
+        f"LoadGen's sources are not here: {IN_PYTHON}",
     ]
     assert "-DCMAKE_CUDA_ARCHITECTURES=90-real" in asked[1]
     assert "-DPENSTOCK_WERROR=OFF" in asked[1], "another compiler has other warnings"
@@ -52,10 +58,46 @@ def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
 def test_build_without_googletest_has_no_tests(tmp_path: Path) -> None:
     no_gtest = Ran(1, CMAKE_FAILED.replace("PROTOZERO_INCLUDE_DIR", "GTest"))
     context, asked = context_of(tmp_path, Ran(0, ""), no_gtest, Ran(0, ""), Ran(0, ""))
-    (note,) = building.build(context)
+    note, _ = building.build(context)
     assert str(note).startswith("without tests: Could not find GTest")
     assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[2]
     assert asked[3][-3:] == ["all", "gpu_bench", "penstock_gpu_fixture"]
+
+
+def test_native_side_of_loadgen_is_built_where_its_sources_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "loadgen_sources", lambda: tmp_path / "loadgen")
+    context, asked = context_of(tmp_path, *[Ran(0, "")] * 4)
+    assert list(building.build(context)) == []
+    assert f"-DPENSTOCK_LOADGEN_DIR={tmp_path / 'loadgen'}" in asked[1]
+    assert asked[3][-2:] == ["--target", "_penstock_loadgen"]
+
+
+def test_native_side_that_cannot_be_built_fails_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "loadgen_sources", lambda: tmp_path)
+    told = Ran(1, "ninja: error: unknown target '_penstock_loadgen'\n")
+    context, _ = context_of(tmp_path, *[Ran(0, "")] * 3, told)
+    reason = "ninja: error: unknown target '_penstock_loadgen'"
+    assert list(building.build(context)) == [
+        f"LoadGen's native side was not built ({reason}): {IN_PYTHON}"
+    ]
+
+
+def test_loadgens_sources_are_those_that_were_brought_or_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    places = [tmp_path / "stage", tmp_path / "make"]
+    for place in places:
+        place.mkdir()
+    assert building.loadgen_sources(places) is None
+    for place in reversed(places):
+        (place / "VERSION.txt").touch()
+        assert building.loadgen_sources(places) == place
+    assert running.LOADGEN[0] == running.STAGE / "loadgen", "where staging puts them"
 
 
 @pytest.mark.parametrize(
@@ -192,25 +234,47 @@ def test_gathered_links_name_what_lies_beside_them(
     assert (tmp_path / "prefix" / "lib" / "libx.so").readlink() == Path("libx.so.1")
 
 
-IMPORTED = """
-import sys
+def test_source_distribution_is_unpacked_without_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "x-1").mkdir()
+    (tmp_path / "x-1" / "VERSION.txt").write_text("1")
+    with tarfile.open(tmp_path / "x-1.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "x-1", "x-1")
+    staging.unpack(tmp_path / "x-1.tar.gz", tmp_path / "new" / "loadgen")
+    assert (tmp_path / "new" / "loadgen" / "VERSION.txt").read_text() == "1"
+
+
+SERVER = """
 import penstock.app, penstock.commands, penstock_client, penstock_gateway, uvicorn
-from importlib.metadata import packages_distributions
 uvicorn.Config(None).load()
+"""
+SERVED = """
+sys.path.insert(0, "bench")
+import onnxruntime
+from mlperf import cli
+from gpu import answers, bare_loop, served
+"""
+TOLD = """
+from importlib.metadata import packages_distributions
 known = packages_distributions()
 found = {name for each in sys.modules for name in known.get(each.partition(".")[0], [])}
 print(*sorted(name.lower().replace("_", "-") for name in found))
 """
 ELSEWHERE = {"numpy", "penstock", "penstock-client", "penstock-gateway", "setuptools"}
+LARGE = {"ml-dtypes", "onnx", "onnxruntime"}  # which have to be there for served models
 OPTIONAL = {"grpcio-tools"}  # grpcio looks for it, and goes on without
 
 
-def test_wheels_are_what_the_server_imports() -> None:
-    done = run([sys.executable, "-c", IMPORTED], 60.0)
+@pytest.mark.parametrize(
+    ("program", "one", "there"),
+    [(SERVER, "uvloop", ELSEWHERE), (SERVED, "tritonclient", ELSEWHERE | LARGE)],
+    ids=["server", "served models"],
+)
+def test_wheels_are_what_is_imported(program: str, one: str, there: set[str]) -> None:
+    done = run([sys.executable, "-c", f"import sys\n{program}{TOLD}"], 60.0)
     assert done.status == 0, done.output
     imported = set(done.output.split())
-    assert "uvloop" in imported
-    assert imported - ELSEWHERE - OPTIONAL <= set(staging.WHEELS)
+    assert one in imported
+    assert imported - there - OPTIONAL <= set(staging.WHEELS)
 
 
 def test_wheels_are_those_of_the_lock() -> None:
