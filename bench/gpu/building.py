@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpu.hardware import Gpu
-from gpu.parsing import last_line
+from gpu.parsing import last_line, notes_in
 from gpu.running import BUILD, LOADGEN, ROOT, SITE, STAGE, Ran, StepError, succeed
 from gpu.step import LIMIT_S, Context, Found
 
@@ -53,6 +53,7 @@ def build(context: Context) -> Found:
     """The core, its tests and gpu_bench, with the toolkit of this machine."""
     bring_packages(context)
     bring_protocols(context)
+    yield from notes_in(context.run([sys.executable, "-m", "bench.gpu.needs"], LIMIT_S).output)
     configured = context.run(configure_command(context.gpu, has_tests=True), LIMIT_S)
     targets = ["all", "gpu_bench", "penstock_gpu_fixture", "gpu_test", "cuda_test"]
     if configured.status != 0:  # GoogleTest may not be there

@@ -94,6 +94,7 @@ def do(step: Step, context: Context, key: Mapping[str, str]) -> Outcome:
             if isinstance(found, Row):
                 rows.append(found)
             else:
+                print(f"{step.name}: {found}", flush=True)
                 notes.append(found)
     except LeftOut as reason:
         state = "left out"

@@ -90,6 +90,11 @@ def parse_mlperf(text: str) -> LoadRun:
         raise ValueError(f"no results of bench.mlperf: {error}") from None
 
 
+def notes_in(output: str) -> list[str]:
+    """What one of bench.gpu's own programs says besides its figures: lines that begin with "- "."""
+    return [line[2:] for line in output.splitlines() if line.startswith("- ")]
+
+
 def last_line(output: str) -> str:
     """The last line with anything in it: what a program that failed said."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]

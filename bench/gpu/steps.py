@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpu.bars import OPERATIONS, ceiling_table, served_table
 from gpu.building import build
-from gpu.parsing import last_line, parse_gtest, parse_mlperf, parse_sanitizer
+from gpu.parsing import last_line, notes_in, parse_gtest, parse_mlperf, parse_sanitizer
 from gpu.running import BUILD, LeftOut, StepError, succeed
 from gpu.step import LIMIT_S, Context, Found, Step
 from gpu.table import Row, parse_rows
@@ -163,7 +163,7 @@ def _end_to_end(part: str) -> Callable[[Context], Found]:
         _program("testing", "gpu", "libpenstock_fixture.so")
         ran = context.try_run([sys.executable, "-m", "bench.gpu.end_to_end", part])
         yield from parse_rows(ran.output)
-        yield from (line[2:] for line in ran.output.splitlines() if line.startswith("- "))
+        yield from notes_in(ran.output)
         succeed(ran, part)
 
     return work

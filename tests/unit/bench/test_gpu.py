@@ -356,6 +356,19 @@ def test_programs_of_a_step_have_its_part_together() -> None:
         bounded(["a"], 900.0)
 
 
+def test_note_is_shown_as_soon_as_it_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[str] = []
+
+    def work(context: Context) -> Iterator[Row | str]:
+        yield "CuPy is not installed"
+        shown.append(capsys.readouterr().out)
+
+    cli.main(["--output", str(tmp_path)], look=lambda: H200, steps=[Step("build", "", work)])
+    assert shown[0].endswith("build: CuPy is not installed\n")
+
+
 def test_step_has_its_part_of_the_budget(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from gpu import building, running, staging
+from gpu import building, needs, running, staging, steps
 from gpu.running import Ran, StepError, run
 from gpu.step import Context
 from tests.support.gpu_samples import H200
@@ -21,6 +21,7 @@ CMake Error at csrc/protocol/CMakeLists.txt:2 (find_path):
 """
 
 
+BEFORE = (Ran(0, ""), Ran(0, ""))  # protocols are made, and packages are looked for
 IN_PYTHON = "the system under test is Python, whose own limit served rates then meet"
 
 
@@ -43,35 +44,37 @@ def nothing_brought(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_build_is_for_this_gpu_and_this_python(tmp_path: Path) -> None:
     told = "-- CUDA 13.0: kernels for 90-real\n-- The native transport is left out: x\n-- Build\n"
-    context, asked = context_of(tmp_path, Ran(0, ""), Ran(0, told), Ran(0, ""))
+    lacking = Ran(0, "- CuPy is not installed; client will be left out\nnoise\n")
+    context, asked = context_of(tmp_path, Ran(0, ""), lacking, Ran(0, told), Ran(0, ""))
     assert list(building.build(context)) == [
+        "CuPy is not installed; client will be left out",
         "CUDA 13.0: kernels for 90-real",
         "The native transport is left out: x",
         f"LoadGen's sources are not here: {IN_PYTHON}",
     ]
-    assert "-DCMAKE_CUDA_ARCHITECTURES=90-real" in asked[1]
-    assert "-DPENSTOCK_WERROR=OFF" in asked[1], "another compiler has other warnings"
-    assert f"-DPython_EXECUTABLE={sys.executable}" in asked[1]
-    assert asked[2][:3] == ["cmake", "--build", str(running.BUILD)]
+    assert "-DCMAKE_CUDA_ARCHITECTURES=90-real" in asked[2]
+    assert "-DPENSTOCK_WERROR=OFF" in asked[2], "another compiler has other warnings"
+    assert f"-DPython_EXECUTABLE={sys.executable}" in asked[2]
+    assert asked[3][:3] == ["cmake", "--build", str(running.BUILD)]
 
 
 def test_build_without_googletest_has_no_tests(tmp_path: Path) -> None:
     no_gtest = Ran(1, CMAKE_FAILED.replace("PROTOZERO_INCLUDE_DIR", "GTest"))
-    context, asked = context_of(tmp_path, Ran(0, ""), no_gtest, Ran(0, ""), Ran(0, ""))
+    context, asked = context_of(tmp_path, *BEFORE, no_gtest, Ran(0, ""), Ran(0, ""))
     note, _ = building.build(context)
     assert str(note).startswith("without tests: Could not find GTest")
-    assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[2]
-    assert asked[3][-3:] == ["all", "gpu_bench", "penstock_gpu_fixture"]
+    assert "-DPENSTOCK_BUILD_TESTS=OFF" in asked[3]
+    assert asked[4][-3:] == ["all", "gpu_bench", "penstock_gpu_fixture"]
 
 
 def test_native_side_of_loadgen_is_built_where_its_sources_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(building, "loadgen_sources", lambda: tmp_path / "loadgen")
-    context, asked = context_of(tmp_path, *[Ran(0, "")] * 4)
+    context, asked = context_of(tmp_path, *BEFORE, *[Ran(0, "")] * 3)
     assert list(building.build(context)) == []
-    assert f"-DPENSTOCK_LOADGEN_DIR={tmp_path / 'loadgen'}" in asked[1]
-    assert asked[3][-2:] == ["--target", "_penstock_loadgen"]
+    assert f"-DPENSTOCK_LOADGEN_DIR={tmp_path / 'loadgen'}" in asked[2]
+    assert asked[4][-2:] == ["--target", "_penstock_loadgen"]
 
 
 def test_native_side_that_cannot_be_built_fails_nothing_else(
@@ -79,7 +82,7 @@ def test_native_side_that_cannot_be_built_fails_nothing_else(
 ) -> None:
     monkeypatch.setattr(building, "loadgen_sources", lambda: tmp_path)
     told = Ran(1, "ninja: error: unknown target '_penstock_loadgen'\n")
-    context, _ = context_of(tmp_path, *[Ran(0, "")] * 3, told)
+    context, _ = context_of(tmp_path, *BEFORE, *[Ran(0, "")] * 2, told)
     reason = "ninja: error: unknown target '_penstock_loadgen'"
     assert list(building.build(context)) == [
         f"LoadGen's native side was not built ({reason}): {IN_PYTHON}"
@@ -109,7 +112,7 @@ def test_loadgens_sources_are_those_that_were_brought_or_unpacked(
 )
 def test_build_that_fails_says_why(output: str, reason: str, tmp_path: Path) -> None:
     failed = Ran(1, output)
-    context, _ = context_of(tmp_path, Ran(0, ""), failed, failed)
+    context, _ = context_of(tmp_path, *BEFORE, failed, failed)
     with pytest.raises(StepError, match=reason):
         list(building.build(context))
 
@@ -133,6 +136,26 @@ def test_what_was_brought_is_where_cmake_looks(tmp_path: Path) -> None:
     (tmp_path / "usr").mkdir()
     command = building.configure_command(H200, True, stage=tmp_path)
     assert f"-DCMAKE_PREFIX_PATH={tmp_path / 'usr'}" in command
+
+
+def test_packages_that_are_missing_are_told_with_what_they_cost() -> None:
+    assert {"tritonclient", "torch"} <= {name for name, *_ in needs.PACKAGES}
+    assert list(needs.missing(lambda name: True, lambda: "")) == []
+    reason = "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu"
+    told = list(needs.missing(lambda name: name not in ("mlperf_loadgen", "cupy"), lambda: reason))
+    assert told == [
+        f"{reason}; answers, ceiling, offline, grpc and server will be left out",
+        "LoadGen (mlcommons-loadgen) is not installed; offline, grpc and server will be left out",
+        "CuPy is not installed; client will be left out, and of serve the tensors in the GPU's "
+        "memory",
+    ]
+    assert needs.is_there("numpy") and not needs.is_there("penstock_nobody")
+
+
+def test_steps_that_are_said_to_be_left_out_are_steps() -> None:
+    told = " ".join(needs.missing(lambda name: False, lambda: "nothing"))
+    named = {step.name for step in steps.STEPS if f" {step.name}" in told}
+    assert named >= {"answers", "ceiling", "offline", "grpc", "server", "client", "serve"}
 
 
 def without_grpc_tools(name: str) -> None:
