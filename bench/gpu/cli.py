@@ -14,13 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from gpu import table
 from gpu.bars import bars
 from gpu.hardware import Gpu, NoGpuError, find_gpu
-from gpu.running import ROOT, LeftOut, Ran, Run, StepError, run
+from gpu.running import ROOT, LeftOut, Run, StepError, run
 from gpu.step import Context, Step
 from gpu.steps import STEPS
 from gpu.table import Outcome, Row
@@ -42,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "gpu-results")
     parser.add_argument("--again", action="store_true", help="also what was done before")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run of LoadGen")
-    parser.add_argument("--models", default="resnet50,bert", help="of bench.mlperf")
+    parser.add_argument("--models", default="bert,resnet50", help="of bench.mlperf, in this order")
     parser.add_argument("--budget", type=float, default=3600.0, help="s, that all steps share")
     args = parser.parse_args(arguments)
     args.steps = args.steps.split(",")
@@ -128,18 +127,6 @@ class Budget:
         self._to_come -= step.share
         return left
 
-    def bounded(self, runner: Run, seconds: float) -> Run:
-        """Runs programs, all of them together no longer than that from now on."""
-        end = self._now() + seconds
-
-        def bounded(command: Sequence[str], limit_s: float) -> Ran:
-            left = end - self._now()
-            if left <= 0:
-                raise StepError(f"the step's {seconds:.0f} s of the budget are over")
-            return runner(command, min(limit_s, left))
-
-        return bounded
-
 
 def main(
     arguments: Sequence[str] | None = None,
@@ -184,7 +171,7 @@ def main(
 def _run(step: Step, context: Context, key: Mapping[str, str], budget: Budget) -> Outcome:
     part = budget.part_of(step)
     print(f"{step.name}: {step.does}, {part:.0f} s at most ...", flush=True)
-    found = do(step, replace(context, run=budget.bounded(context.run, part)), key)
+    found = do(step, context.within(part), key)
     reason = f": {found.notes[-1]}" if found.state != "done" and found.notes else ""
     print(f"{step.name}: {found.state} in {found.seconds:.0f} s{reason}", flush=True)
     return found

@@ -67,11 +67,15 @@ class LoadRun:
         verdict: "VALID", "INVALID", or why there is none.
         samples_per_s: that were answered rightly.
         p99_ms: latency; None in Offline.
+        sut: what stood between LoadGen and the target: "C++" or "Python"; "" where it is not said.
+        batch_rows: rows of a batch, the mean; None where the server told of none.
     """
 
     verdict: str
     samples_per_s: float
     p99_ms: float | None
+    sut: str = ""
+    batch_rows: float | None = None
 
 
 def parse_mlperf(text: str) -> LoadRun:
@@ -85,7 +89,14 @@ def parse_mlperf(text: str) -> LoadRun:
         facts = dict(content["tables"]["Result"])
         rate = float(facts["answers per second"].replace(",", ""))
         latency = facts.get("latency p99 (LoadGen)", "").removesuffix(" ms").replace(",", "")
-        return LoadRun(str(facts["result"]), rate, float(latency) if latency else None)
+        rows = facts.get("rows of a batch, mean", "")
+        return LoadRun(
+            str(facts["result"]),
+            rate,
+            float(latency) if latency else None,
+            facts.get("system under test (SUT)", "").partition(",")[0],
+            float(rows) if rows else None,
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no results of bench.mlperf: {error}") from None
 

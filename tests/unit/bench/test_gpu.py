@@ -13,9 +13,10 @@ import pytest
 from gpu import cli, steps, table
 from gpu.hardware import Gpu, NoGpuError, find_gpu
 from gpu.parsing import parse_gtest, parse_mlperf, parse_sanitizer
-from gpu.running import LeftOut, Ran, StepError
+from gpu.running import LeftOut, StepError
 from gpu.step import Context, Step
 from gpu.table import Outcome, Row, markdown, parse_rows
+from mlperf.report import SUT_KINDS
 from tests.support.gpu_samples import GTEST, H200
 
 ROOT = Path(__file__).parents[3]
@@ -127,6 +128,9 @@ def test_results_of_loadgen_are_read() -> None:
     found = parse_mlperf(mlperf())
     assert (found.verdict, found.samples_per_s, found.p99_ms) == ("VALID", 1234.5, None)
     assert parse_mlperf(mlperf(**{"latency p99 (LoadGen)": "1,012.250 ms"})).p99_ms == 1012.25
+    more = {"system under test (SUT)": "C++, named x, y", "rows of a batch, mean": "63.25"}
+    found = parse_mlperf(mlperf(**more))
+    assert (found.sut, found.batch_rows) == ("C++", 63.25)
     for broken in ("{}", "[]", '{"tables": {"Result": [["result", "VALID"]]}}', "not JSON"):
         with pytest.raises(ValueError):
             parse_mlperf(broken)
@@ -135,8 +139,15 @@ def test_results_of_loadgen_are_read() -> None:
 def test_results_that_bench_mlperf_writes_have_what_is_read() -> None:
     """The names of its figures are its own: a change there must show here."""
     source = (ROOT / "bench" / "mlperf" / "report.py").read_text()
-    for name in ('("result", ', '("answers per second", ', 'f"latency p{float(percent):g} (Load'):
+    for name in (
+        '("result", ',
+        '("answers per second", ',
+        'f"latency p{float(percent):g} (Load',
+        '("rows of a batch, mean", ',
+        '("system under test (SUT)", f"{SUT_KINDS[plan.sut]}, ',
+    ):
         assert name in source
+    assert set(steps._SUTS) == set(SUT_KINDS.values())
 
 
 def test_run_that_is_not_valid_says_so() -> None:
@@ -145,8 +156,20 @@ def test_run_that_is_not_valid_says_so() -> None:
     assert found == [
         Row.single("served in process, Server", "bert", "samples/s", 1234.5),
         Row.single("served in process, Server", "bert, p99", "ms", 9.0),
-        "bert: INVALID",
+        "bert is not VALID: INVALID",
     ]
+
+
+def test_served_run_says_by_which_system_and_in_which_batches() -> None:
+    more = {"system under test (SUT)": "C++, named x", "rows of a batch, mean": "63.25"}
+    assert list(steps.served_rows("bert", "Offline", "engine", mlperf(**more)))[1:] == [
+        Row.single("served in process, Offline", "bert, mean batch", "rows", 63.25),
+        "the system under test of bert was native (C++)",
+    ]
+    *_, note = steps.served_rows(
+        "bert", "Offline", "engine", mlperf(**{"system under test (SUT)": "Python, named x"})
+    )
+    assert str(note).startswith("the system under test of bert was Python, whose own limit")
 
 
 def test_table_has_the_machine_each_figure_and_what_did_not_run() -> None:
@@ -298,12 +321,6 @@ def test_results_may_lie_outside_the_tree_and_programs_are_told_where(
     assert results(tmp_path / "out" / "gpu") == {"build": "done"}
 
 
-def test_build_has_most_of_a_short_budget_since_all_the_others_want_it() -> None:
-    budget = cli.Budget(540.0, steps.STEPS, now=lambda: 0.0)
-    assert steps.STEPS[0].name == "build"
-    assert budget.part_of(steps.STEPS[0]) > 360
-
-
 def test_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     script = Script(KeyboardInterrupt())
     assert script.main(tmp_path) == cli.INTERRUPTED
@@ -322,38 +339,6 @@ def test_flags_that_will_not_do_end_with_2(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(flags, look=lambda: H200)
     assert caught.value.code == 2
-
-
-def test_budget_is_shared_and_what_a_step_leaves_is_for_the_others() -> None:
-    now = [0.0]
-
-    def nothing(context: Context) -> Iterator[Row | str]:
-        return iter(())
-
-    large, small, last = (Step(str(share), "", nothing, share) for share in (8, 1, 1))
-    budget = cli.Budget(100.0, [large, small, last], now=lambda: now[0])
-    assert budget.part_of(large) == 80.0
-    now[0] = 20.0
-    assert budget.part_of(small) == 40.0
-    now[0] = 90.0  # it took longer than it had
-    assert budget.part_of(last) == 10.0
-
-
-def test_programs_of_a_step_have_its_part_together() -> None:
-    now, limits = [0.0], []
-
-    def runner(command: Sequence[str], limit_s: float) -> Ran:
-        limits.append(limit_s)
-        now[0] += 7.0
-        return Ran(0, "")
-
-    budget = cli.Budget(100.0, [], now=lambda: now[0])
-    bounded = budget.bounded(runner, 10.0)
-    bounded(["a"], 900.0)
-    bounded(["a"], 1.0)
-    assert limits == [10.0, 1.0]
-    with pytest.raises(StepError, match="the step's 10 s of the budget are over"):
-        bounded(["a"], 900.0)
 
 
 def test_note_is_shown_as_soon_as_it_is_found(

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from gpu import answers, bare_loop, client_memory, peak, provider, served
-from gpu.bars import bars, ceiling_table, ceiling_what, served_table
+from gpu.bars import bars, ceiling_table, ceiling_what, not_valid, served_table
 from gpu.step import LEFT_OUT_STATUS
 from gpu.table import Outcome, Row
 from mlperf import networks
@@ -106,6 +106,17 @@ def test_ceiling_runs_every_shape_as_often_as_it_is_asked_for() -> None:
     workload = toy()
     workload.inputs["a"].append(workload.rows(0)["a"])  # type: ignore[union-attr]
     assert bare_loop.mixture(workload) == [0, 1, 0, 1, 0]
+
+
+def test_ceiling_begins_with_the_batches_of_the_targets() -> None:
+    """So that a step that is cut has them."""
+    for model, batch in served.BATCHES.items():
+        first, *others = bare_loop.sizes_of(model, 3.0)
+        assert first == (batch, 3.0)
+        assert sorted([batch, *(size for size, _ in others)]) == sorted(bare_loop.SIZES)
+        assert {seconds for _, seconds in others} == {1.0}
+    assert [size for size, _ in bare_loop.sizes_of("toy", 3.0)] == list(bare_loop.SIZES)
+    assert served.LANES in bare_loop.THREADS, "which the targets are of"
 
 
 class Session:
@@ -318,9 +329,16 @@ def test_figures_are_held_against_their_targets_with_their_spread() -> None:
 
 
 def test_run_that_is_not_valid_reaches_no_target() -> None:
-    made = bars(measured(98.0, 97.0, 85.0, note="bert: INVALID"))
+    made = bars(measured(98.0, 97.0, 85.0, note=not_valid("bert", "INVALID")))
     assert made is not None
     assert made.rows[1].what.endswith("(at least 85: of runs that are not VALID)")
+
+
+def test_other_notes_of_a_run_are_no_reason_against_it() -> None:
+    for note in ("the system under test of bert was native (C++)", "of bert 87.0/s were asked"):
+        made = bars(measured(98.0, 97.0, 85.0, note=note))
+        assert made is not None
+        assert made.rows[1].what.endswith("(at least 85: reached)")
 
 
 def test_lanes_are_held_against_the_bare_loop_and_graphs_against_none() -> None:

@@ -35,10 +35,11 @@ def test_tests_that_fail_on_the_device_fail_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
-    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(1, GTEST))
+    context, asked = context_of(tmp_path, Ran(0, "[  PASSED  ] 29 tests.\n"), Ran(1, GTEST))
     found = steps.device(context)
-    assert next(found) == Row.single("tests", "gpu_test: passed", "tests", 70)
-    with pytest.raises(StepError, match=r"cuda_test: failed: CudaTest.Cast_IsNearest, CudaTest"):
+    assert next(found) == Row.single("tests", "cuda_test: passed", "tests", 29)
+    assert asked == [["cuda_test"]], "what needs a device has the first of the time"
+    with pytest.raises(StepError, match=r"gpu_test: failed: CudaTest.Cast_IsNearest, CudaTest"):
         list(found)
 
 
@@ -48,9 +49,17 @@ def test_tests_that_find_no_gpu_fail_the_step(
     monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
     skipped = "cuda_test.cc:49: Skipped\nUNAVAILABLE: there is no CUDA driver\n\n"
     skipped += "[  PASSED  ] 1 test.\n[  SKIPPED ] 20 tests, listed below:\n"
-    context, _ = context_of(tmp_path, Ran(0, "[  PASSED  ] 70 tests.\n"), Ran(0, skipped))
+    context, _ = context_of(tmp_path, Ran(0, skipped))
     reason = "cuda_test: most was skipped: UNAVAILABLE: there is no CUDA driver$"
     with pytest.raises(StepError, match=reason):
+        list(steps.device(context))
+
+
+def test_tests_that_hang_name_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_program", lambda *parts: parts[-1])
+    told = "[ RUN      ] A.B\ncuda_test was not through after 16 s: [ RUN      ] A.B\n"
+    context, _ = context_of(tmp_path, Ran(TIMED_OUT_STATUS, told))
+    with pytest.raises(StepError, match=r"\(status 124\): .* after 16 s: \[ RUN      \] A.B$"):
         list(steps.device(context))
 
 
@@ -143,7 +152,7 @@ def test_results_of_an_earlier_run_are_not_those_of_one_that_left_none(tmp_path:
     folder.mkdir()
     (folder / "results.json").write_text(mlperf())
     context, _ = context_of(tmp_path, Ran(0, ""))
-    with pytest.raises(StepError, match="left no results for bert"):
+    with pytest.raises(StepError, match="bert: bench.mlperf left no results"):
         list(steps._serve("Offline", "grpc")(context))
 
 
