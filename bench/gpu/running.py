@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,21 +61,15 @@ def run(command: Sequence[str], limit_s: float) -> Ran:
     Raises:
         StepError: There is no such program.
     """
-    paths = [*IMPORTS, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Not while it is being started: it would be nobody's to end yet.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StepError(f"{command[0]} cannot be run: {error.strerror}") from None
+        process = _start(command, held)
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        raise
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
@@ -86,8 +80,29 @@ def run(command: Sequence[str], limit_s: float) -> Ran:
     except BaseException:  # interrupted
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if process.stdout:
+            process.stdout.close()
         raise
     return Ran(process.returncode, output)
+
+
+def _start(command: Sequence[str], blocked: Iterable[int]) -> subprocess.Popen[str]:
+    """Starts it in a session of its own, with these signals blocked and no others."""
+    paths = [*IMPORTS, *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, blocked),
+        )
+    except OSError as error:
+        raise StepError(f"{command[0]} cannot be run: {error.strerror}") from None
 
 
 def succeed(ran: Ran, what: str) -> str:

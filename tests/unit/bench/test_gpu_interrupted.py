@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from gpu import row_parts
+from gpu import row_parts, running
 from gpu.rows import Server, WrongError
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +46,32 @@ def test_sigterm_keeps_what_the_step_has_found_and_leaves_no_program(tmp_path: P
     (step,) = json.loads((tmp_path / "results.json").read_text())["steps"]
     assert (step["step"], step["state"]) == ("copies", "interrupted")
     assert [row["what"] for row in step["rows"]] == ["w"]
+
+
+def test_interruption_while_a_program_is_started_leaves_none(tmp_path: Path) -> None:
+    """The signal comes in the middle of subprocess.Popen, when there is a process already."""
+    real, pids = subprocess.Popen, []
+
+    class Interrupted(real):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            pids.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("subprocess.Popen", Interrupted)
+        running.run(["sleep", "600"], 600.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_program_is_started_with_the_signals_that_it_had() -> None:
+    script = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert running.run([sys.executable, "-c", script], 60.0).output == f"{before}\n"
+    with pytest.raises(running.StepError):
+        running.run(["penstock-none"], 1.0)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 @pytest.mark.parametrize("used", [0, 81])
