@@ -66,7 +66,7 @@ class LoadRun:
     Attributes:
         verdict: "VALID", "INVALID", or why there is none.
         samples_per_s: that were answered rightly.
-        p99_ms: latency; None in Offline.
+        p99_ms: latency; in Offline, where all are asked for at once, of no meaning.
         sut: what stood between LoadGen and the target: "C++" or "Python"; "" where it is not said.
         batch_rows: rows of a batch, the mean; None where the server told of none.
     """

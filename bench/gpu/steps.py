@@ -215,7 +215,7 @@ def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
     found = parse_mlperf(results)
     table = served_table(scenario, target)
     yield Row.single(table, model, "samples/s", found.samples_per_s)
-    if found.p99_ms is not None:
+    if scenario == "Server" and found.p99_ms is not None:
         yield Row.single(table, f"{model}, p99", "ms", found.p99_ms)
     if found.batch_rows is not None:
         yield Row.single(table, f"{model}, mean batch", "rows", found.batch_rows)

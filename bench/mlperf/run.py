@@ -21,6 +21,7 @@ PATIENCE_S = 60.0
 _PERIOD_S = 0.1
 _MARGIN = 1.25
 _HELD_SHARE = 1.05  # of what is expected; LoadGen makes 1.1 times that
+_PROBED_WINDOWS = 3  # of samples under way: the last ones, of small batches, count for little then
 _MOST_TICKS = 100  # in a run's least duration: asking for counters must not be part of the load
 
 
@@ -287,8 +288,10 @@ def probe(plan: Plan, found: Calibration, target: Target, seconds: float = 0.3) 
         plan: of the run to come.
         found: what to expect.
         target: what is asked.
-        seconds: at least.
+        seconds: at least; longer where so many samples are under way that a run of it would be
+            the beginning and the end, and the run to come would be over too soon.
     """
+    seconds = max(seconds, _PROBED_WINDOWS * plan.workload.window / found.samples_per_s)
     scenario = "Offline" if plan.scenario == "Server" else plan.scenario
     output = plan.output / "calibration"
     short = replace(

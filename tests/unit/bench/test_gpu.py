@@ -162,6 +162,7 @@ def test_run_that_is_not_valid_says_so() -> None:
 
 def test_served_run_says_by_which_system_and_in_which_batches() -> None:
     more = {"system under test (SUT)": "C++, named x", "rows of a batch, mean": "63.25"}
+    more["latency p99 (LoadGen)"] = "9,000.0 ms"  # which says nothing in Offline
     assert list(steps.served_rows("bert", "Offline", "engine", mlperf(**more)))[1:] == [
         Row.single("served in process, Offline", "bert, mean batch", "rows", 63.25),
         "the system under test of bert was native (C++)",

@@ -30,6 +30,7 @@ from mlperf.run import (
     _Watch,
     expecting,
     loadgen_reasons,
+    probe,
     read_summary,
 )
 from mlperf.search import Bracket, is_met
@@ -196,6 +197,23 @@ def test_offline_is_held_back_where_its_samples_do_not_fit(
     assert f"HELD BACK to {held.held_to:,.0f} samples/s" in held.label
     short = expecting(planned("Offline", sut="native", duration_s=1.0), found)
     assert short.held_to == 0.0 and short.rate > 300_000
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1_000.0, 3.072), (100_000.0, 0.3)])
+def test_probe_is_longer_than_what_is_under_way_takes(
+    rate: float, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it knows only a run's beginning and end, and the run itself ends too soon."""
+    probed: list[Plan] = []
+
+    def run_long_enough(plan: Plan, *_: object) -> Result:
+        probed.append(plan)
+        return Result(plan)
+
+    monkeypatch.setattr("mlperf.run.run_long_enough", run_long_enough)
+    wanted = replace(planned("Offline", sut="native"), workload=replace(toy(None), window=1024))
+    probe(wanted, Calibration(rate, rate, 0.001), NullTarget(toy(None)))
+    assert probed[0].duration_s == pytest.approx(seconds)
 
 
 def test_length_that_is_not_mlperfs_is_in_the_label() -> None:
