@@ -69,6 +69,7 @@ class LoadRun:
         p99_ms: latency; in Offline, where all are asked for at once, of no meaning.
         sut: what stood between LoadGen and the target: "C++" or "Python"; "" where it is not said.
         batch_rows: rows of a batch, the mean; None where the server told of none.
+        reasons: why it is not VALID.
     """
 
     verdict: str
@@ -76,6 +77,7 @@ class LoadRun:
     p99_ms: float | None
     sut: str = ""
     batch_rows: float | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def parse_mlperf(text: str) -> LoadRun:
@@ -86,7 +88,8 @@ def parse_mlperf(text: str) -> LoadRun:
     """
     try:
         content = json.loads(text)
-        facts = dict(content["tables"]["Result"])
+        table = content["tables"]["Result"]
+        facts = dict(table)
         rate = float(facts["answers per second"].replace(",", ""))
         latency = facts.get("latency p99 (LoadGen)", "").removesuffix(" ms").replace(",", "")
         rows = facts.get("rows of a batch, mean", "")
@@ -96,6 +99,7 @@ def parse_mlperf(text: str) -> LoadRun:
             float(latency) if latency else None,
             facts.get("system under test (SUT)", "").partition(",")[0],
             float(rows) if rows else None,
+            tuple(str(value) for name, value in table if name == "why not"),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no results of bench.mlperf: {error}") from None

@@ -222,7 +222,7 @@ def served_rows(model: str, scenario: str, target: str, results: str) -> Found:
     if found.sut:
         yield f"the system under test of {model} was {_SUTS.get(found.sut, found.sut)}"
     if found.verdict != "VALID":
-        yield not_valid(model, found.verdict)
+        yield not_valid(model, "; ".join([found.verdict, *found.reasons]))
 
 
 STEPS = (

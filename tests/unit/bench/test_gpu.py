@@ -141,6 +141,7 @@ def test_results_that_bench_mlperf_writes_have_what_is_read() -> None:
     source = (ROOT / "bench" / "mlperf" / "report.py").read_text()
     for name in (
         '("result", ',
+        '("why not", reason)',
         '("answers per second", ',
         'f"latency p{float(percent):g} (Load',
         '("rows of a batch, mean", ',
@@ -151,12 +152,15 @@ def test_results_that_bench_mlperf_writes_have_what_is_read() -> None:
 
 
 def test_run_that_is_not_valid_says_so() -> None:
-    text = mlperf(result="INVALID", **{"latency p99 (LoadGen)": "9.000 ms"})
-    found = list(steps.served_rows("bert", "Server", "engine", text))
+    content = json.loads(mlperf(result="INVALID", **{"latency p99 (LoadGen)": "9.000 ms"}))
+    for reason in ("LoadGen: Early stopping satisfied: NO", "2 samples failed: wrong answer"):
+        content["tables"]["Result"].append(["why not", reason])
+    found = list(steps.served_rows("bert", "Server", "engine", json.dumps(content)))
     assert found == [
         Row.single("served in process, Server", "bert", "samples/s", 1234.5),
         Row.single("served in process, Server", "bert, p99", "ms", 9.0),
-        "bert is not VALID: INVALID",
+        "bert is not VALID: INVALID; LoadGen: Early stopping satisfied: NO; "
+        "2 samples failed: wrong answer",
     ]
 
 

@@ -79,8 +79,8 @@ def test_without_a_count_there_is_no_share(tmp_path: Path) -> None:
 
 
 def test_served_rates_take_the_count_of_the_ceiling(tmp_path: Path) -> None:
-    results = {"Result": {"answers per second": "50.0", "result": "VALID"}}
-    results["Result"]["latency p99 (LoadGen)"] = "8.0 ms"
+    facts = {"answers per second": "50.0", "result": "VALID", "latency p99 (LoadGen)": "8.0 ms"}
+    results = {"Result": list(facts.items())}
 
     def served(command: Sequence[str], limit_s: float) -> Ran:
         folder = Path(command[command.index("--output") + 1])
