@@ -91,7 +91,7 @@ class Workload:
         """Computes the reference, once and before a run: it takes seconds, on the CPUs."""
         if "reference" in self.__dict__:
             return
-        say(f"computing the {self.size:,} answers that are right, without the target")
+        say(f"computing what is right for {self.size:,} samples, without the target")
         began = time.perf_counter()
         _ = self.reference  # which is kept
         say(f"computed in {time.perf_counter() - began:.1f} s")

@@ -106,7 +106,7 @@ def test_reference_is_there_before_the_run_begins(sut: str, native: None, tmp_pa
     assert result.failed == 0 < result.times.count
     assert told[:2] == ["reference", "asked"]
     assert told.count("reference") == 1
-    assert said[0] == "computing the 2 answers that are right, without the target"
+    assert said[0] == "computing what is right for 2 samples, without the target"
     wanted.workload.prepare(said.append)
     assert told.count("reference") == 1, "it is computed once"
 
@@ -119,7 +119,7 @@ def test_command_tells_that_it_computes_the_reference_and_then_asks(
     monkeypatch.setattr("mlperf.cli.overhead_us", lambda plan: 0.0)
     result: Result = measure(plan(Slow(told), sut, tmp_path), FakeTarget(told), told.append)
     assert result.failed == 0 < result.times.count
-    assert told[0].startswith("computing the 2 answers")
+    assert told[0].startswith("computing what is right for 2 samples")
     assert told[1] == "reference"
     assert told[2].startswith("computed in ")
     assert told[3] == "asked"
