@@ -73,7 +73,10 @@ class DeviceEngine {
   // The stream that a new lane's contexts compute on, where the engine is bound to streams of its own:
   // another one for each call, which is the engine's until it goes. Null: the lane makes one.
   virtual Result<Stream> ComputeStream() { return Stream{nullptr}; }
-  // A context that will run up to `rows` rows. `stream`: where it may enqueue its preparation.
+  // A context's rows where batches of any size come, up to max_rows().
+  static constexpr uint32_t kAnyRows = 0;
+  // A context that will run `rows` rows and no others, as a graph does, or kAnyRows. `stream`: where it
+  // may enqueue its preparation.
   virtual Result<std::unique_ptr<DeviceContext>> CreateContext(const Bindings& bindings,
                                                                uint32_t rows, Stream stream) = 0;
 };

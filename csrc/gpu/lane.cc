@@ -146,7 +146,7 @@ Status Lane::AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets) {
   PENSTOCK_RETURN_IF_ERROR(ClearInputs(slot, slab_bytes));
   PENSTOCK_ASSIGN_OR_RETURN(
       auto context,
-      env_.engine.CreateContext(slot.bindings, env_.engine.max_rows(), compute_.get()));
+      env_.engine.CreateContext(slot.bindings, DeviceEngine::kAnyRows, compute_.get()));
   contexts_.push_back(std::move(context));
   return Check(env_.api.SynchronizeStream(compute_.get()), "prepare a lane");
 }

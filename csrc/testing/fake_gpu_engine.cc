@@ -63,7 +63,7 @@ Result<std::unique_ptr<gpu::DeviceContext>> FakeGpuEngine::CreateContext(
   }
   ++contexts_;
   return std::unique_ptr<gpu::DeviceContext>(
-      new FakeGpuContext(*this, bindings, rows, std::move(memory)));
+      new FakeGpuContext(*this, bindings, rows == kAnyRows ? max_rows() : rows, std::move(memory)));
 }
 
 // y = 2x + the row's number, n = the row's number

@@ -263,7 +263,7 @@ Result<std::unique_ptr<gpu::DeviceContext>> PlanEngine::CreateContext(const gpu:
   auto contexts = std::make_unique<PlanContexts>(*this, std::move(scratch));
   const std::optional<size_t> only = layout_.ProfileOfRows(rows);
   for (size_t p = 0; p < plan_->profiles(); ++p) {
-    if (rows != max_rows() && p != only) continue;
+    if (rows != kAnyRows && p != only) continue;
     PENSTOCK_RETURN_IF_ERROR(
         health_.CheckEngine(contexts->Add(p, bindings, stream), StrCat("prepare ", label_)));
   }

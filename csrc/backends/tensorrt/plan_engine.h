@@ -53,7 +53,7 @@ class PlanEngine final : public gpu::DeviceEngine {
   bool has_host_inputs() const { return has_host_inputs_; }
   std::string_view plan_engine() const { return plan_->engine(); }
   Result<gpu::Stream> ComputeStream() override;
-  // A context for `rows` == max_rows() has every profile, any other the one for its rows.
+  // A context for kAnyRows has every profile, any other the one for its rows.
   Result<std::unique_ptr<gpu::DeviceContext>> CreateContext(const gpu::Bindings& bindings,
                                                             uint32_t rows,
                                                             gpu::Stream stream) override;

@@ -249,6 +249,14 @@ TEST(PlanModelTest, SharedMemoryOfContexts_IsOneForEachLane) {
   EXPECT_LT(fake.gpu->live_bytes(), 4 * kContextBytes);
 }
 
+TEST(PlanModelTest, Graphs_HaveAContextOfTheirOwnProfileAlone) {
+  FakeBackend fake(ThreeOfRows());
+  auto model = fake.Load({{"graph_batch_sizes", "1,4,8"}, {"lanes", "1"}});
+  ASSERT_TRUE(model.ok());
+  const auto slots = static_cast<int>(AsPlan(**model).replica(0).lanes().slots());
+  EXPECT_EQ(fake.runtime->live_contexts(), slots * 3 + slots * 3) << "of profiles, of graphs";
+}
+
 TEST(PlanModelTest, Unload_GivesEverythingBack) {
   FakeBackend fake(ThreeOfRows());
   {
