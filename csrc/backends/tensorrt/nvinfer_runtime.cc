@@ -212,11 +212,21 @@ class NvinferPlan final : public Plan {
 
  private:
   PlanTensor Describe(const char* name) const;
+  bool IsLinear(const char* name) const;
 
   Recorder errors_;  // goes after the engine
   const std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::vector<PlanTensor> tensors_;  // constant after construction
 };
+
+// Each profile has a layout of its own for it.
+bool NvinferPlan::IsLinear(const char* name) const {
+  bool is_linear = true;
+  for (int32_t p = 0; p < static_cast<int32_t>(profiles()); ++p) {
+    is_linear = is_linear && engine_->getTensorFormat(name, p) == nvinfer1::TensorFormat::kLINEAR;
+  }
+  return is_linear;
+}
 
 PlanTensor NvinferPlan::Describe(const char* name) const {
   const TypeName type = ToType(engine_->getTensorDataType(name));
@@ -228,7 +238,11 @@ PlanTensor NvinferPlan::Describe(const char* name) const {
   tensor.dims = ToShape(engine_->getTensorShape(name));
   tensor.is_shape = engine_->isShapeInferenceIO(name);
   tensor.is_on_host = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kHOST;
-  tensor.is_linear = engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+  tensor.is_linear = IsLinear(name);
+#if NV_TENSORRT_VERSION >= 101500  // older headers have no word for it
+  const char* aliased = engine_->getAliasedInputTensor(name);
+  tensor.aliased_input = aliased == nullptr ? "" : aliased;
+#endif
   for (int32_t p = 0; tensor.is_input && p < engine_->getNbOptimizationProfiles(); ++p) {
     const auto of = [&](OptProfileSelector which) {
       return ToShape(engine_->getProfileShape(name, p, which));
@@ -248,6 +262,7 @@ Result<std::unique_ptr<PlanContext>> NvinferPlan::CreateContext(size_t profile,
   if (context == nullptr) {
     return errors_.Fail("TensorRT makes no context");
   }
+  // Several contexts may have one profile at a time: kPROFILE_SHARING_0806 is always on since 10.0.
   const auto number = static_cast<int32_t>(profile);
   if (engine_->getNbOptimizationProfiles() > 0 &&
       !context->setOptimizationProfileAsync(number, reinterpret_cast<cudaStream_t>(stream))) {

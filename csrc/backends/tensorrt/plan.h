@@ -36,7 +36,8 @@ struct PlanTensor {
   bool is_shape = false;                    // its values say what shapes others have
   bool is_on_host = false;                  // the plan wants it in the host's memory
   bool stays_on_host = false;               // as gpu::DeviceTensor's
-  bool is_linear = true;                    // row-major; else a layout of TensorRT's own
+  bool is_linear = true;                    // row-major, in every profile; else TensorRT's own
+  std::string aliased_input = {};           // outputs: that whose memory it has to be; "" = none
   std::vector<ProfileRange> profiles = {};  // inputs: by profile
 };
 

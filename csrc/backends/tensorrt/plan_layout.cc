@@ -83,6 +83,10 @@ Status PlanLayout::CheckTensor(const PlanTensor& tensor) const {
     return Unimplemented(
         StrCat(what, "is read by the host (a shape tensor), which is not supported"));
   }
+  if (!tensor.aliased_input.empty()) {
+    return Unimplemented(StrCat(what, "has to lie in the memory of input '", tensor.aliased_input,
+                                "' (as KVCacheUpdate's does), which is not supported"));
+  }
   if (!tensor.is_linear) {
     return Unimplemented(StrCat(what,
                                 "has a layout of TensorRT's own, expected rows of elements "

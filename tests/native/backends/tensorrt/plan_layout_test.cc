@@ -137,6 +137,10 @@ TEST(PlanLayoutTest, TensorThatRequestsCannotHave_IsRefusedByName) {
   tensors.back() = Output("q", {-1, 2});
   tensors.back().is_linear = false;
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented), HasSubstr("'q' has a layout"));
+  tensors.back() = Output("q", {-1, 2});
+  tensors.back().aliased_input = "x";
+  EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
+              HasSubstr("output 'q' has to lie in the memory of input 'x'"));
   tensors = ThreeProfiles();
   tensors[0].is_shape = true;
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
