@@ -61,17 +61,30 @@ def package_with(adapters: list[Path], place: Path) -> Path:
     return place
 
 
-def test_adapters_are_compiled_and_opened_with_the_lean_library(tmp_path: Path) -> None:
-    """As far as there is no GPU: CUDA's runtime takes no fake driver for one."""
+@pytest.fixture
+def adapters(tmp_path: Path) -> list[Path]:
+    """Of this build: one for each set of headers, those of 10.0 left out."""
     roots = os.environ.get("TensorRT_ROOT", "")  # noqa: SIM112
     if not roots:
         pytest.skip("TensorRT's headers are in no package, and TensorRT_ROOT does not name them")
+    too_old = tmp_path / "too_old"
+    (too_old / "include").mkdir(parents=True)
+    (too_old / "include" / "NvInferRuntime.h").touch()
+    version = "#define NV_TENSORRT_MAJOR 10\n#define NV_TENSORRT_MINOR 0\n"
+    (too_old / "include" / "NvInferVersion.h").write_text(version)
     backends = BUILD / "penstock" / "backends"
     for built_before in backends.glob(ADAPTERS):
         built_before.unlink()
-    build_with_cuda("penstock_tensorrt", tensorrt_roots=roots)
-    adapters = list(backends.glob(ADAPTERS))
-    assert len(adapters) == len(roots.split(":"))
+    build_with_cuda("penstock_tensorrt", tensorrt_roots=f"{roots}:{too_old}")
+    built = list(backends.glob(ADAPTERS))
+    assert len(built) == len(roots.split(":"))
+    return built
+
+
+def test_adapters_are_compiled_and_opened_with_the_lean_library(
+    adapters: list[Path], tmp_path: Path
+) -> None:
+    """As far as there is no GPU: CUDA's runtime takes no fake driver for one."""
     for each in adapters:
         symbols = subprocess.check_output(["nm", "-D", "--defined-only", each], text=True)
         assert "penstock_tensorrt_engine_v1" in symbols.split(), each
