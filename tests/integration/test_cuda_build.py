@@ -81,6 +81,26 @@ def adapters(tmp_path: Path) -> list[Path]:
     return built
 
 
+def test_adapters_run_on_libraries_of_their_headers_and_say_why_the_lean_one_does_not_start(
+    adapters: list[Path], no_driver: dict[str, str]
+) -> None:
+    """Its runtime without CUDA is a pointer that any call crashes with."""
+    roots = os.environ["TensorRT_ROOT"]  # noqa: SIM112
+    build_with_cuda(*(f"{each.stem}_test" for each in adapters), tensorrt_roots=roots)
+    wheel = engine_wheel("tensorrt_lean_cu13_libs==11.1.0.106")
+    lean = str(wheel / "tensorrt_lean_libs" / "libnvinfer_lean.so.11")
+    for each in adapters:
+        is_of_major = "_11_" in each.name
+        environment = {**no_driver, **({"PENSTOCK_TEST_LEAN": lean} if is_of_major else {})}
+        program = BUILD / "tests" / "native" / "backends" / f"{each.stem}_test"
+        ended = subprocess.run(
+            [program], env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        has_run = "[       OK ] NvinferRuntimeTest.LeanRuntimeWithoutCuda" in ended.stdout
+        assert has_run == is_of_major, ended.stdout
+
+
 def test_adapters_are_compiled_and_opened_with_the_lean_library(
     adapters: list[Path], tmp_path: Path
 ) -> None:

@@ -11,18 +11,31 @@
 #include "base/clock.h"
 #include "base/strcat.h"
 #include "gpu/cuda_api.h"
+#include "gpu/device_health.h"
 
 namespace penstock::tensorrt {
 namespace {
 
-// CUDA's own answer comes before TensorRT's first call, as in the probe.
+// A context on the first device, which TensorRT's runtime makes otherwise: on a device that is full, or
+// another process's alone, it logs a number and answers a pointer to nothing.
+Status TakeFirstDevice(gpu::Api& api) {
+  gpu::DeviceHealth health(api, "GPU 0", nullptr);
+  Status taken = health.Check(api.SetDevice(0), "take the device");
+  if (taken.ok() || taken.code() == StatusCode::kResourceExhausted) return taken;
+  return FailedPrecondition(std::string(taken.message()));
+}
+
+// CUDA's own answers come before TensorRT's first call, as in the probe.
 Result<std::unique_ptr<Backend>> Start(const BackendOptions& options) {
   const auto library = options.find("library");
   if (library == options.end()) return FailedPrecondition("it was not told its library");
   const auto host_code = options.find("host_code");
   auto api = gpu::OpenCudaApi();
   if (!api.ok()) return FailedPrecondition(std::string(api.status().message()));
-  PENSTOCK_ASSIGN_OR_RETURN(auto runtime, OpenNvinfer(library->second));
+  PENSTOCK_RETURN_IF_ERROR(TakeFirstDevice(**api));
+  const auto place = options.find("place");
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto runtime, OpenNvinfer(library->second, place == options.end() ? "" : place->second));
   return std::unique_ptr<Backend>(std::make_unique<PlanBackend>(
       PlanBackendParts{*std::move(api), std::move(runtime)}, Clock::System(),
       host_code != options.end() && host_code->second == "1"));

@@ -47,7 +47,7 @@ std::string FileName(const HeaderVersion& adapter) {
 }
 
 Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLibrary& found,
-                                             bool allows_host_code) {
+                                             const SearchOptions& search) {
   void* module = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (module == nullptr) {
     Log(LogLevel::kError, "tensorrt", dlerror());  // NOLINT(concurrency-mt-unsafe): per thread
@@ -61,7 +61,8 @@ Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLi
   }
   return entry({{"library", found.path},
                 {"version", found.version.Text()},
-                {"host_code", allows_host_code ? "1" : "0"}});
+                {"place", PlaceOf(search, found.path)},
+                {"host_code", search.allows_host_code ? "1" : "0"}});
 }
 
 Result<std::unique_ptr<Backend>> Start(const SearchOptions& search) {
@@ -81,7 +82,7 @@ Result<std::unique_ptr<Backend>> Start(const SearchOptions& search) {
                                      " was found, but this build of Penstock has no adapter: it "
                                      "was built without TensorRT's headers (TensorRT_ROOT)"));
   }
-  return OpenAdapter(directory / FileName(*adapter), found, search.allows_host_code);
+  return OpenAdapter(directory / FileName(*adapter), found, search);
 }
 
 }  // namespace

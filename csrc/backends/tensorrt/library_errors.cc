@@ -2,22 +2,65 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <utility>
 
 #include "base/strcat.h"
 
 namespace penstock::tensorrt {
+namespace {
 
-// TensorRT's and CUDA's: "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory (Requested size
-// was 1024 bytes.)", "Requested amount of GPU memory (1024 bytes) could not be allocated."
-bool TellsOfMemory(std::string_view words) {
-  constexpr std::array<std::string_view, 5> kSigns = {
-      "out of memory", "OutOfMemory", "could not be allocated", "cudaErrorMemoryAllocation",
-      "std::bad_alloc"};
-  return std::any_of(kSigns.begin(), kSigns.end(), [&](std::string_view sign) {
+bool HasOneOf(std::span<const std::string_view> signs, std::string_view words) {
+  return std::any_of(signs.begin(), signs.end(), [&](std::string_view sign) {
     return words.find(sign) != std::string_view::npos;
   });
 }
+
+// "Version tag does not match. Note: Current Version: 239, Serialized Engine Version: 237",
+// "The engine plan file is not compatible with this version of TensorRT, expecting library version
+// 11.1.0 got 10.16.0", "Trying to load an engine created with incompatible serialization version",
+// "Failed due to an old deserialization call on a newer plan file"
+bool TellsOfVersion(std::string_view words) {
+  constexpr std::array<std::string_view, 5> kSigns = {
+      "Version tag does not match", "kSERIALIZATION_VERSION",
+      "not compatible with this version of TensorRT", "incompatible serialization version",
+      "on a newer plan file"};
+  return HasOneOf(kSigns, words);
+}
+
+std::string& FirstOfThread() {
+  thread_local std::string first;
+  return first;
+}
+
+}  // namespace
+
+// TensorRT's and CUDA's: "Cuda Runtime (out of memory)", "Error Code 2: OutOfMemory (Requested size
+// was 1024 bytes.)", "Requested amount of GPU memory (1024 bytes) could not be allocated.", "CUDA
+// initialization failure with error: 2 In checkCudaInstallation"
+bool TellsOfMemory(std::string_view words) {
+  constexpr std::array<std::string_view, 6> kSigns = {
+      "out of memory",          "OutOfMemory",
+      "could not be allocated", "cudaErrorMemoryAllocation",
+      "std::bad_alloc",         "CUDA initialization failure with error: 2 "};
+  return HasOneOf(kSigns, words);
+}
+
+Status WithLibrary(const Status& refused, std::string_view library) {
+  if (!TellsOfVersion(refused.message())) return refused;
+  return {refused.code(), StrCat(refused.message(),
+                                 "; another version of TensorRT built the plan than the one that "
+                                 "is to run it, ",
+                                 library)};
+}
+
+void FirstLogged::Add(std::string_view words) {
+  if (FirstOfThread().empty()) FirstOfThread() = words.empty() ? "an error without words" : words;
+}
+
+std::string FirstLogged::Take() { return std::exchange(FirstOfThread(), {}); }
+
+void FirstLogged::Forget() { FirstOfThread().clear(); }
 
 void LibraryErrors::Add(Reported error) {
   if (error.words.size() > kMaxWords) error.words.resize(kMaxWords);

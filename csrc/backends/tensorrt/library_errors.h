@@ -1,5 +1,5 @@
 // LibraryErrors: what a library reports of its errors, on whatever thread of its own they happen,
-// and what they come to for the call that failed.
+// and what they come to for the call that failed. FirstLogged: what it has no recorder for.
 
 #pragma once
 
@@ -17,6 +17,20 @@ namespace penstock::tensorrt {
 
 // Whether a library's words say that memory was short, on the device or on the host.
 bool TellsOfMemory(std::string_view words);
+
+// A plan that was refused: where that is for the version of TensorRT that built it, with `library`,
+// which does not run it: "11.1.0.106, the one of pip's packages".
+Status WithLibrary(const Status& refused, std::string_view library);
+
+// The first error that a library has logged on this thread since Forget: the cause. What it logs
+// after it, "Cuda Runtime (In catchCudaError at ...)", is what the cause led to.
+// Threading: each thread has its own.
+class FirstLogged {
+ public:
+  static void Add(std::string_view words);
+  static std::string Take();  // "" = there was none
+  static void Forget();
+};
 
 // Threading: thread-safe.
 class LibraryErrors {

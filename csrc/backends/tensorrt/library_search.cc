@@ -1,5 +1,6 @@
 #include "backends/tensorrt/library_search.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -61,6 +62,21 @@ Result<std::vector<std::string>> LibraryCandidates(const SearchOptions& options)
 
 bool IsLean(const std::string& candidate) {
   return fs::path(candidate).filename().string().find("_lean") != std::string::npos;
+}
+
+std::string PlaceOf(const SearchOptions& options, const std::string& candidate) {
+  if (!options.library.empty()) return "the one configured";
+  const fs::path path(candidate);
+  if (!path.has_parent_path()) return "the one that the loader finds";
+  const bool is_pips = std::any_of(
+      options.directories.begin(), options.directories.end(),
+      [&](const std::string& directory) { return fs::path(directory) / path.filename() == path; });
+  return is_pips ? "the one of pip's packages" : "the one of $TensorRT_ROOT";
+}
+
+std::string PluginLibrary(const std::string& candidate, int major) {
+  const char* stem = IsLean(candidate) ? "libnvinfer_vc_plugin.so." : "libnvinfer_plugin.so.";
+  return (fs::path(candidate).parent_path() / StrCat(stem, major)).string();
 }
 
 }  // namespace penstock::tensorrt

@@ -28,4 +28,11 @@ Result<std::vector<std::string>> LibraryCandidates(const SearchOptions& options)
 // Whether a candidate is the lean runtime, by its name.
 bool IsLean(const std::string& candidate);
 
+// Which of those places a candidate is of, in words that name no path: "the one of pip's packages".
+std::string PlaceOf(const SearchOptions& options, const std::string& candidate);
+
+// The library of TensorRT's own plug-ins that belongs to a candidate: beside it, or, where the loader
+// has to find that, found likewise. It need not be there.
+std::string PluginLibrary(const std::string& candidate, int major);
+
 }  // namespace penstock::tensorrt

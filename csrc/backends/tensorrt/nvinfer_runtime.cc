@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "backends/tensorrt/library_errors.h"
+#include "backends/tensorrt/library_search.h"
 #include "backends/tensorrt/version.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -20,30 +21,26 @@ namespace {
 using nvinfer1::Dims;
 using nvinfer1::OptProfileSelector;
 
-// The library's words: to the log, and the last error of each thread for who asks. What is reported
-// to a Recorder need not come here, and what happens before there is one does.
+// The library's words: to the log, and errors for who asks (FirstLogged). What is reported to a
+// Recorder need not come here, and what happens before there is one does.
 // Threading: thread-safe.
+// Lifecycle: one, to the end of the process: the library keeps the first logger that it is given.
 class Words final : public nvinfer1::ILogger {
  public:
+  static Words& Get() {
+    static auto& words = *new Words;
+    return words;
+  }
+
   void log(Severity severity, nvinfer1::AsciiChar const* text) noexcept override {
     if (severity >= Severity::kINFO) return;
     try {
       const bool is_error = severity != Severity::kWARNING;
       Log(is_error ? LogLevel::kError : LogLevel::kWarning, "tensorrt", text);
-      if (is_error) LastError() = text;
+      if (is_error) FirstLogged::Add(text);
     } catch (...) {
       // No memory for the line, and the library's frames take no exception.
     }
-  }
-
-  // What this thread's last call that failed said; "" = nothing.
-  static std::string Take() { return std::exchange(LastError(), {}); }
-  static void Forget() { LastError().clear(); }
-
- private:
-  static std::string& LastError() {
-    thread_local std::string last;
-    return last;
   }
 };
 
@@ -54,12 +51,12 @@ class Recorder final : public nvinfer1::IErrorRecorder {
  public:
   // The Status of a call that failed: LibraryErrors::Take.
   Status Fail(std::string_view what, StatusCode code = StatusCode::kInternal) {
-    return errors_.Take(code, what, Words::Take());
+    return errors_.Take(code, what, FirstLogged::Take());
   }
   // Before a call of an object that one thread uses at a time: so that it fails in its own words.
   void Begin() {
     if (errors_.size() > 0) errors_.Clear();
-    Words::Forget();
+    FirstLogged::Forget();
   }
 
   int32_t getNbErrors() const noexcept override { return static_cast<int32_t>(errors_.size()); }
@@ -277,11 +274,12 @@ Result<std::unique_ptr<PlanContext>> NvinferPlan::CreateContext(size_t profile,
 
 class NvinferRuntime final : public PlanRuntime {
  public:
-  NvinferRuntime(std::unique_ptr<Words> words, std::unique_ptr<nvinfer1::IRuntime> runtime,
-                 const Version& version)
-      : words_(std::move(words)),
-        runtime_(std::move(runtime)),
-        description_(StrCat("TensorRT ", version.Text())) {
+  // `library`: the version of it that runs here, and where it is from.
+  NvinferRuntime(std::unique_ptr<nvinfer1::IRuntime> runtime, const Version& version,
+                 std::string library)
+      : runtime_(std::move(runtime)),
+        description_(StrCat("TensorRT ", version.Text())),
+        library_(std::move(library)) {
     runtime_->setErrorRecorder(&errors_);
   }
 
@@ -294,18 +292,18 @@ class NvinferRuntime final : public PlanRuntime {
     std::unique_ptr<nvinfer1::ICudaEngine> engine(
         runtime_->deserializeCudaEngine(bytes.data(), bytes.size()));
     if (engine == nullptr) {
-      return errors_.Fail(StrCat(description_, " does not take the plan"),
-                          StatusCode::kInvalidArgument);
+      return WithLibrary(errors_.Fail(StrCat(description_, " does not take the plan"),
+                                      StatusCode::kInvalidArgument),
+                         library_);
     }
     return std::unique_ptr<Plan>(std::make_unique<NvinferPlan>(std::move(engine)));
   }
 
  private:
-  const std::unique_ptr<Words> words_;  // goes after all that was made with it
-  Mutex mu_;                            // one plan is read at a time
-  Recorder errors_;                     // goes after the runtime
+  Mutex mu_;         // one plan is read at a time
+  Recorder errors_;  // goes after the runtime
   const std::unique_ptr<nvinfer1::IRuntime> runtime_;
-  const std::string description_;
+  const std::string description_, library_;
 };
 
 // Asked again where it is to be used: what the probe opened was another process's.
@@ -328,27 +326,67 @@ Result<Version> AskVersion(void* library) {
   return version;
 }
 
+// Where CUDA does not start, the library logs why and answers a pointer that is not null and that any
+// call crashes with, the destructor's too: it is left alone.
+Result<std::unique_ptr<nvinfer1::IRuntime>> StartRuntime(void* library) {
+  auto* create =
+      reinterpret_cast<void* (*)(void*, int32_t)>(dlsym(library, "createInferRuntime_INTERNAL"));
+  if (create == nullptr) return FailedPrecondition("its library makes no runtime");
+  FirstLogged::Forget();
+  void* runtime = create(&Words::Get(), NV_TENSORRT_VERSION);
+  const std::string logged = FirstLogged::Take();
+  if (runtime == nullptr || !logged.empty()) {
+    return LibraryErrors().Take(StatusCode::kFailedPrecondition, "its runtime does not start",
+                                logged);
+  }
+  return std::unique_ptr<nvinfer1::IRuntime>(static_cast<nvinfer1::IRuntime*>(runtime));
+}
+
+// The full library's plug-ins register themselves, the lean one's are the registry's to load.
+bool RegisterFrom(const std::string& plugins, void* opened, void* library, bool is_lean) {
+  if (is_lean) {
+    auto* registry =
+        reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(library, "getPluginRegistry"));
+    return registry != nullptr && registry()->loadLibrary(plugins.c_str()) != nullptr;
+  }
+  auto* start =
+      reinterpret_cast<bool (*)(void*, const char*)>(dlsym(opened, "initLibNvInferPlugins"));
+  return start != nullptr && start(&Words::Get(), "");
+}
+
+// Plans with NMS, ROIAlign and others that are no layers are read where their plug-ins are known.
+void RegisterPlugins(const std::string& path, void* library, int major) {
+  const std::string plugins = PluginLibrary(path, major);
+  void* opened = dlopen(plugins.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (opened == nullptr) {
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): per thread
+    Log(LogLevel::kInfo, "tensorrt", StrCat("runs without TensorRT's plug-ins: ", dlerror()));
+  } else if (!RegisterFrom(plugins, opened, library, IsLean(path))) {
+    Log(LogLevel::kWarning, "tensorrt",
+        "TensorRT's plug-ins are there, but do not register: plans that need them are refused");
+  }
+}
+
 }  // namespace
 
-Result<std::unique_ptr<PlanRuntime>> OpenNvinfer(const std::string& library) {
+Result<std::unique_ptr<PlanRuntime>> OpenNvinfer(const std::string& library,
+                                                 const std::string& place) {
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     Log(LogLevel::kError, "tensorrt", dlerror());  // NOLINT(concurrency-mt-unsafe): per thread
     return FailedPrecondition("its library cannot be opened; the server's log says why");
   }
   PENSTOCK_ASSIGN_OR_RETURN(const Version version, AskVersion(handle));
-  auto* create =
-      reinterpret_cast<void* (*)(void*, int32_t)>(dlsym(handle, "createInferRuntime_INTERNAL"));
-  if (create == nullptr) return FailedPrecondition("its library makes no runtime");
-  auto words = std::make_unique<Words>();
-  std::unique_ptr<nvinfer1::IRuntime> runtime(
-      static_cast<nvinfer1::IRuntime*>(create(words.get(), NV_TENSORRT_VERSION)));
-  if (runtime == nullptr) {
-    return LibraryErrors().Take(StatusCode::kFailedPrecondition, "its runtime does not start",
-                                Words::Take());
-  }
+  PENSTOCK_ASSIGN_OR_RETURN(auto runtime, StartRuntime(handle));
+  static const bool has_registered = [&] {  // what is registered twice is an error
+    RegisterPlugins(library, handle, version.major);
+    return true;
+  }();
+  static_cast<void>(has_registered);
+  const std::string found = StrCat(IsLean(library) ? "the lean runtime " : "", version.Text(),
+                                   place.empty() ? "" : ", ", place);
   return std::unique_ptr<PlanRuntime>(
-      std::make_unique<NvinferRuntime>(std::move(words), std::move(runtime), version));
+      std::make_unique<NvinferRuntime>(std::move(runtime), version, found));
 }
 
 }  // namespace penstock::tensorrt

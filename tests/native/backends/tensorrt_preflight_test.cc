@@ -251,6 +251,24 @@ TEST_F(TensorRtSearchTest, RootThenPackagesThenTheLoader) {
   EXPECT_TRUE(IsLean(package));
 }
 
+TEST_F(TensorRtSearchTest, Places_AreNamedByKind) {
+  const SearchOptions options{.library = {}, .root = "/opt/trt", .directories = {"/pip/", "/two"}};
+  EXPECT_EQ(PlaceOf(options, "/opt/trt/lib/libnvinfer.so.11"), "the one of $TensorRT_ROOT");
+  EXPECT_EQ(PlaceOf(options, "/pip/libnvinfer.so.11"), "the one of pip's packages");
+  EXPECT_EQ(PlaceOf(options, "/two/libnvinfer_lean.so.11"), "the one of pip's packages");
+  EXPECT_EQ(PlaceOf(options, "libnvinfer.so.11"), "the one that the loader finds");
+  EXPECT_EQ(PlaceOf({.library = "/mine", .root = "/mine", .directories = {"/mine"}},
+                    "/mine/libnvinfer.so.11"),
+            "the one configured");
+}
+
+TEST_F(TensorRtSearchTest, PlugIns_AreThoseBesideTheLibrary) {
+  EXPECT_EQ(PluginLibrary("/opt/trt/lib/libnvinfer.so.10.16.0", 10),
+            "/opt/trt/lib/libnvinfer_plugin.so.10");
+  EXPECT_EQ(PluginLibrary("/pip/libnvinfer_lean.so.11", 11), "/pip/libnvinfer_vc_plugin.so.11");
+  EXPECT_EQ(PluginLibrary("libnvinfer.so.11", 11), "libnvinfer_plugin.so.11");
+}
+
 TEST_F(TensorRtSearchTest, Adapters_AreReadFromTheirNames) {
   for (const char* name : {"penstock_tensorrt_engine_10_16.so", "penstock_tensorrt_engine_11_1.so",
                            "penstock_tensorrt_engine_11_1.so.bak", "penstock_openvino_engine.so"}) {

@@ -47,12 +47,46 @@ TEST(LibraryErrorsTest, WordsOfMemory_AreTensorRtsAndCudas) {
        {"1: [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
         "Error Code 2: OutOfMemory (Requested size was 1024 bytes.)",
         "Requested amount of GPU memory (1024 bytes) could not be allocated.",
+        "CUDA initialization failure with error: 2 In checkCudaInstallation at runtime.cpp:840",
         "cudaErrorMemoryAllocation"}) {
     EXPECT_TRUE(TellsOfMemory(words)) << words;
   }
-  for (const char* words : {"", "an illegal memory access was encountered", "invalid argument"}) {
+  for (const char* words : {"", "an illegal memory access was encountered", "invalid argument",
+                            "CUDA initialization failure with error: 201 In"}) {
     EXPECT_FALSE(TellsOfMemory(words)) << words;
   }
+}
+
+TEST(LibraryErrorsTest, RefusalForTheVersion_SaysWhichLibraryRuns) {
+  const std::string library = "the lean runtime 11.1.0.106, the one of pip's packages";
+  for (const char* words :
+       {"Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed.Version tag does "
+        "not match. Note: Current Version: 239, Serialized Engine Version: 237",
+        "The engine plan file is not compatible with this version of TensorRT, expecting library "
+        "version 11.1.0 got 10.16.0, please rebuild.",
+        "Trying to load an engine created with incompatible serialization version (",
+        "Failed due to an old deserialization call on a newer plan file."}) {
+    const Status told = WithLibrary({kOther, words}, library);
+    EXPECT_EQ(told.code(), kOther);
+    EXPECT_EQ(told.message(),
+              words + ("; another version of TensorRT built the plan than the one that "
+                       "is to run it, " +
+                       library));
+  }
+  const Status other{kOther, "The engine plan file is generated on an incompatible device"};
+  EXPECT_EQ(WithLibrary(other, library).message(), other.message());
+}
+
+TEST(LibraryErrorsTest, FirstThatIsLogged_IsTheCauseAndItsThreadsOwn) {
+  FirstLogged::Add("of a call before");
+  FirstLogged::Forget();
+  FirstLogged::Add("the cause");
+  FirstLogged::Add("what it led to");
+  std::thread([] { EXPECT_EQ(FirstLogged::Take(), ""); }).join();
+  EXPECT_EQ(FirstLogged::Take(), "the cause");
+  EXPECT_EQ(FirstLogged::Take(), "");
+  FirstLogged::Add("");
+  EXPECT_NE(FirstLogged::Take(), "") << "there was an error all the same";
 }
 
 TEST(LibraryErrorsTest, WhatACallBeforeReported_IsCleared) {
