@@ -32,11 +32,15 @@ class FakeTensorRt:
     inputs: Sequence[tuple[str, tuple[int, ...]]] = (("x", (-1, 4)),)
     plan: bytes | None = b"plan"
     parse_error: tuple[str, str, str] | None = None  # description, node, operator
-    error: str = ""  # logged before a build fails
+    errors: Sequence[str] = ()  # logged before a build fails
+    start_errors: Sequence[str] = ()  # logged before a builder is made
+    start_fault: Exception | None = None  # raised in place of a builder
+    has_plugins: bool = True
     accepts_profiles: bool = True
     accepts_timings: bool = True
     __version__: str = "11.1.0.106"
     builds: int = 0
+    calls: list[str] = field(default_factory=list)  # of the module's functions and classes
     profiles: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     timings: list[bytes] = field(default_factory=list)
@@ -54,12 +58,28 @@ class FakeTensorRt:
     network_flags: int = 0
     workspace_bytes: int = 0
 
+    def __post_init__(self) -> None:
+        self.init_libnvinfer_plugins: Any = self._register
+
     def Builder(self, logger: Any) -> _Builder:  # noqa: N802
+        self.calls.append("Builder")
+        for each in self.start_errors:
+            logger.log(Severity.ERROR, each)
+        if self.start_fault is not None:
+            raise self.start_fault
         return _Builder(self, logger)
 
     def OnnxParser(self, network: Any, logger: Any) -> _Parser:  # noqa: N802
         del network, logger
+        self.calls.append("OnnxParser")
         return _Parser(self)
+
+    def _register(self, logger: Any, namespace: str) -> bool:
+        assert namespace == ""
+        self.calls.append("init_libnvinfer_plugins")
+        if not self.has_plugins:
+            logger.log(Severity.ERROR, "there is no library of plug-ins")
+        return self.has_plugins
 
 
 class _Parser:
@@ -91,7 +111,7 @@ class _Builder:
         return SimpleNamespace(num_inputs=len(inputs), get_input=inputs.__getitem__)
 
     def create_builder_config(self) -> _Config:
-        return _Config(self._fake)
+        return _Config(self._fake, self._logger)
 
     def create_optimization_profile(self) -> _Profile:
         return _Profile()
@@ -106,8 +126,8 @@ class _Builder:
         monitor.phase_finish("Timing")
         monitor.step_complete("Building engine", 0)
         monitor.phase_finish("Building engine")
-        if self._fake.plan is None and self._fake.error:
-            self._logger.log(Severity.ERROR, self._fake.error)
+        for each in self._fake.errors if self._fake.plan is None else ():
+            self._logger.log(Severity.ERROR, each)
         return self._fake.plan
 
 
@@ -122,8 +142,9 @@ class _Profile:
 class _Config:
     progress_monitor: Any = None
 
-    def __init__(self, fake: FakeTensorRt) -> None:
+    def __init__(self, fake: FakeTensorRt, logger: Any) -> None:
         self._fake = fake
+        self._logger = logger
 
     def add_optimization_profile(self, profile: _Profile) -> int:
         self._fake.profiles.append(profile.shapes)
@@ -142,7 +163,10 @@ class _Config:
     def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
         assert not ignore_mismatch
         self._fake.timings.append(cache)
-        return self._fake.accepts_timings or not cache
+        if self._fake.accepts_timings or not cache:
+            return True
+        self._logger.log(Severity.ERROR, "the cache is of another device")
+        return False
 
     def get_timing_cache(self) -> Any:
         return SimpleNamespace(serialize=lambda: b"timings")

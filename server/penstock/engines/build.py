@@ -204,9 +204,11 @@ class _Build:
         self._on_progress = on_progress
         self._errors: list[str] = []
         self._logger = _make_logger(trt, self._errors)
-        self._builder = trt.Builder(self._logger)
-        self._network = self._builder.create_network(_network_flags(trt))
-        self._parser = trt.OnnxParser(self._network, self._logger)
+        self._builder = self._made(lambda: trt.Builder(self._logger))
+        self._network = self._made(lambda: self._builder.create_network(_network_flags(trt)))
+        _register_plugins(trt, self._logger)
+        self._parser = self._made(lambda: trt.OnnxParser(self._network, self._logger))
+        self._errors.clear()
         if not self._parser.parse_from_file(str(request.model)):
             raise EngineError(f"{request.label}: {self._parse_fault()}")
 
@@ -228,38 +230,66 @@ class _Build:
         config.progress_monitor = _make_monitor(trt, self._on_progress)
         if request.timing_cache is not None and request.flavour == "tensorrt":
             _use_timing_cache(config, request.timing_cache)
+        self._errors.clear()  # a cache of timings that is not taken is no reason
         plan = self._builder.build_serialized_network(self._network, config)
         if plan is None:
-            raise EngineError(f"{request.label}: TensorRT builds no engine: {self._last_error()}")
+            raise EngineError(f"{request.label}: TensorRT builds no engine: {self._first_error()}")
         if request.timing_cache is not None and request.flavour == "tensorrt":
             _keep_timing_cache(config, request.timing_cache)
         return memoryview(plan)
 
     def _add_profile(self, config: Any, number: int, shapes: Mapping[str, ShapeRange]) -> None:
+        self._errors.clear()
         profile = self._builder.create_optimization_profile()
         for name, each in shapes.items():
             profile.set_shape(name, each.least, each.likely, each.greatest)
         if config.add_optimization_profile(profile) < 0:
             raise EngineError(
-                f"{self._request.label}: TensorRT refuses profile {number}: {self._last_error()}"
+                f"{self._request.label}: TensorRT refuses profile {number}: {self._first_error()}"
             )
 
     def _parse_fault(self) -> str:
         parser = self._parser
         if parser.num_errors == 0:
-            return f"the file cannot be read as ONNX: {self._last_error()}"
+            return f"the file cannot be read as ONNX: {self._first_error()}"
         error = parser.get_error(0)
         operator, name = error.node_operator(), error.node_name()
         return f"node '{name}' ({operator}) is not supported: {error.desc()}"
 
-    def _last_error(self) -> str:
-        return self._errors[-1] if self._errors else "it does not say why"
+    def _made(self, make: Callable[[], Any]) -> Any:
+        """What TensorRT makes; where that is null, its package raises TypeError or hands out None.
+
+        Where no device can be used TensorRT may log that, hand out what is not null, and crash at
+        its first use. TensorRT-RTX, which needs none, may say so and go on.
+        """
+        self._errors.clear()
+        try:
+            made = make()
+        except TypeError as error:
+            if "nullptr" not in str(error):
+                raise
+            made = None
+        if made is None or (self._errors and self._request.flavour == "tensorrt"):
+            why = f"TensorRT does not start: {self._first_error()}"
+            raise EngineError(f"{self._request.label}: {why}")
+        return made
+
+    def _first_error(self) -> str:
+        """Since they were cleared: what follows the first says, as a rule, only that it failed."""
+        return self._errors[0] if self._errors else "it does not say why"
 
 
 def _network_flags(trt: Any) -> int:
     """Precision is the model's own: where there is a choice, the network is strongly typed."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
+
+
+def _register_plugins(trt: Any, logger: Any) -> None:
+    """TensorRT's own, which some operators of ONNX, as RoiAlign, are parsed to."""
+    register = getattr(trt, "init_libnvinfer_plugins", None)
+    if register is not None and not register(logger, ""):
+        _log.warning("TensorRT's own plug-ins cannot be registered: models may need them")
 
 
 def _make_logger(trt: Any, errors: list[str]) -> Any:

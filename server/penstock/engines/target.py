@@ -17,11 +17,19 @@ _TEXT_BYTES = 256
 
 
 def find_target(device: int = 0) -> Target:
-    """The device of that number.
+    """The device of that number. No context is made on it, and no memory of it taken.
 
     Raises:
-        EngineError: there is no driver, or no such device.
+        EngineError: there is no driver that can be asked, or no such device.
     """
+    try:
+        return _ask(device)
+    except AttributeError as error:  # of ctypes, whose text may have a path
+        lacking = str(error).rpartition(" ")[2]
+        raise EngineError(f"the NVIDIA driver lacks {lacking}: it cannot be asked") from error
+
+
+def _ask(device: int) -> Target:
     cuda = _open("libcuda.so.1", "there is no CUDA driver on this machine")
     _check(cuda.cuInit(0), "the CUDA driver does not start, or finds no device")
     handle = ctypes.c_int()

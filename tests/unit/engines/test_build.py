@@ -101,11 +101,11 @@ def test_plan_without_a_sidecar_is_refused(
 
 def test_failed_build_leaves_what_was_there(trt: FakeTensorRt, request_: BuildRequest) -> None:
     before = build(request_)
-    trt.plan, trt.error = None, "no kernel\n  for node 'conv1'"
-    with pytest.raises(
-        EngineError, match="model 'm' version 1: TensorRT builds no engine: no kern"
-    ):
+    trt.plan, trt.errors = None, ("no kernel\n  for node 'conv1'", "the engine is null")
+    with pytest.raises(EngineError) as caught:
         build(replace(request_, buckets=(4,)))
+    why = "TensorRT builds no engine: no kernel for node 'conv1'"
+    assert str(caught.value) == f"model 'm' version 1: {why}", "the first: it is the cause"
     assert verify_engine(request_.output)["key"] == before.key
     names = sorted(path.name for path in request_.output.parent.iterdir())
     assert names == ["model.plan", "model.plan.json"]
@@ -154,6 +154,10 @@ def test_timings_of_another_device_are_begun_anew(
     trt.accepts_timings = False
     build(replace(request_, timing_cache=cache))
     assert trt.timings == [b"another device's", b""]
+    cache.write_bytes(b"another device's")
+    trt.plan, trt.errors = None, ("no kernel",)
+    with pytest.raises(EngineError, match="builds no engine: no kernel"):
+        build(replace(request_, timing_cache=cache, buckets=(4,)))
 
 
 def test_progress_is_told_of_the_outermost_phase(trt: FakeTensorRt, request_: BuildRequest) -> None:

@@ -1,0 +1,86 @@
+"""What a build refuses before TensorRT is started, when it is started, and how that fails."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+from tests.support.fake_tensorrt import FakeTensorRt
+
+from penstock.engines import (
+    BuildRequest,
+    Built,
+    EngineError,
+    Target,
+    build_engine,
+)
+from penstock.errors import ConfigError
+
+LABEL = "model 'm' version 1"
+H200 = Target((9, 0), 132, "NVIDIA H200", driver_major=580)
+NULL = TypeError("pybind11::init(): factory function returned nullptr")
+
+
+def build(request: BuildRequest, device: Target = H200) -> Built:
+    return build_engine(request, target=lambda _: device)
+
+
+def refusal(request: BuildRequest) -> str:
+    with pytest.raises((EngineError, ConfigError)) as raised:
+        build(request)
+    assert not request.output.exists()
+    return str(raised.value)
+
+
+def test_plug_ins_are_registered_before_there_is_a_parser(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    build(request_)
+    assert trt.calls == ["Builder", "init_libnvinfer_plugins", "OnnxParser"]
+
+
+def test_package_without_plug_ins_builds(trt: FakeTensorRt, request_: BuildRequest) -> None:
+    del trt.init_libnvinfer_plugins
+    build(request_)
+    assert trt.calls == ["Builder", "OnnxParser"]
+
+
+def test_plug_ins_that_are_not_there_are_told_and_end_nothing(
+    trt: FakeTensorRt, request_: BuildRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    trt.has_plugins = False
+    build(request_)
+    assert "TensorRT's own plug-ins cannot be registered: models may need them" in caplog.messages
+
+
+def test_builder_that_is_not_made_is_refused_by_its_first_words(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    trt.start_errors = ("CUDA initialization failure with error: 35", "it failed")
+    trt.start_fault = NULL
+    expected = f"{LABEL}: TensorRT does not start: CUDA initialization failure with error: 35"
+    assert refusal(request_) == expected
+
+
+def test_builder_that_is_made_without_a_device_is_not_used(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    """What it hands out then is not null, and crashes when it is used."""
+    trt.start_errors = ("CUDA initialization failure with error: 2",)
+    assert "TensorRT does not start: CUDA initialization failure" in refusal(request_)
+    assert trt.network_flags == 0, "no network was asked for"
+
+
+def test_rtx_needs_no_device_whatever_it_logs(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtx = FakeTensorRt(start_errors=("there is no device",))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    assert build(replace(request_, flavour="tensorrt_rtx")).size_bytes == 4
+
+
+def test_fault_in_how_the_package_is_called_is_no_refusal(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    trt.start_fault = TypeError("incompatible constructor arguments")
+    with pytest.raises(TypeError, match="incompatible"):
+        build(request_)
