@@ -56,7 +56,8 @@ Compatible = Annotated[
     bool,
     typer.Option(
         "--version-compatible",
-        help="Also for the lean runtime and later versions; without a runtime of its own.",
+        help="Also for later versions, by a runtime within the plan: code for the host, which "
+        "servers take with --backend-config tensorrt,host_code=1 only.",
     ),
 ]
 TimingCache = Annotated[

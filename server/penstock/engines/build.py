@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class BuildRequest:
     buckets: tuple[int, ...] = ()  # batch sizes, ascending; () = the model does not batch
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)  # see make_profiles
     workspace_bytes: int = 0  # 0: what the library takes by itself
-    version_compatible: bool = False  # run by the lean runtime, and by later versions
+    version_compatible: bool = False  # by what it brings along: code for the host
     timing_cache: Path | None = None
     device: int = 0
 
@@ -86,6 +87,11 @@ def build_engine(
         raise EngineError(
             f"{request.label}: engines are built for device 0, not {request.device}: run this with "
             f"CUDA_VISIBLE_DEVICES={request.device} in the environment, and without a device"
+        )
+    if request.version_compatible and request.flavour != "tensorrt":
+        raise EngineError(
+            f"{request.label}: no engine of {request.flavour} is version-compatible: it runs with "
+            "the very version that built it"
         )
     trt = load_package(request.flavour)
     # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
@@ -190,9 +196,9 @@ def _recipe(
 
 def _flags(request: BuildRequest) -> Iterator[str]:
     if request.version_compatible:
+        # With a runtime in the plan, by which later versions run it. Without (EXCLUDE_LEAN_RUNTIME)
+        # who runs it has to open that of the building version first, which our server does not.
         yield "VERSION_COMPATIBLE"
-        # Else the plan brings a runtime of its own: code for the host, which our server refuses.
-        yield "EXCLUDE_LEAN_RUNTIME"
 
 
 class _Build:
@@ -220,6 +226,8 @@ class _Build:
     def run(self, profiles: Sequence[Mapping[str, ShapeRange]]) -> memoryview:
         """The plan's bytes."""
         trt, request = self._trt, self._request
+        if request.version_compatible:
+            _open_lean_runtime()
         config = self._builder.create_builder_config()
         for flag in _flags(request):
             config.set_flag(getattr(trt.BuilderFlag, flag))
@@ -290,6 +298,12 @@ def _register_plugins(trt: Any, logger: Any) -> None:
     register = getattr(trt, "init_libnvinfer_plugins", None)
     if register is not None and not register(logger, ""):
         _log.warning("TensorRT's own plug-ins cannot be registered: models may need them")
+
+
+def _open_lean_runtime() -> None:
+    """Has the builder find it by its name where it is pip's; else the builder looks, and says."""
+    with suppress(ImportError):
+        importlib.import_module("tensorrt_lean_libs")
 
 
 def _make_logger(trt: Any, errors: list[str]) -> Any:

@@ -61,14 +61,13 @@ def test_whatever_it_depends_on_has_it_built_again(
     assert trt.workspace_bytes == 1 << 20
 
 
-def test_version_compatible_plan_holds_no_code_for_the_host(
+def test_version_compatible_plan_holds_the_runtime_that_it_needs(
     trt: FakeTensorRt, request_: BuildRequest
 ) -> None:
-    """A lean runtime within the plan would be refused by our own server, which runs none."""
+    """Without it who runs the plan would have to open that of the building version."""
     build(replace(request_, version_compatible=True))
-    assert trt.flags == ["VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"]
-    flags = verify_engine(request_.output)["recipe"]["builder_flags"]
-    assert flags == ["EXCLUDE_LEAN_RUNTIME", "VERSION_COMPATIBLE"]
+    assert trt.flags == ["VERSION_COMPATIBLE"]
+    assert verify_engine(request_.output)["recipe"]["builder_flags"] == trt.flags
 
 
 def test_plan_that_is_not_what_was_built_is_refused_and_built_again(

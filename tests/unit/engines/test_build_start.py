@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.support.fake_tensorrt import FakeTensorRt
@@ -29,6 +30,16 @@ def refusal(request: BuildRequest) -> str:
         build(request)
     assert not request.output.exists()
     return str(raised.value)
+
+
+def test_engines_of_rtx_are_never_version_compatible(
+    request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtx = FakeTensorRt()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
+    why = refusal(replace(request_, flavour="tensorrt_rtx", version_compatible=True))
+    assert why.startswith(f"{LABEL}: no engine of tensorrt_rtx is version-compatible")
+    assert rtx.calls == []
 
 
 def test_plug_ins_are_registered_before_there_is_a_parser(
@@ -84,3 +95,15 @@ def test_fault_in_how_the_package_is_called_is_no_refusal(
     trt.start_fault = TypeError("incompatible constructor arguments")
     with pytest.raises(TypeError, match="incompatible"):
         build(request_)
+
+
+def test_lean_runtime_of_its_package_is_opened_for_a_plan_that_holds_it(
+    trt: FakeTensorRt, request_: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt_lean_libs", raising=False)
+    (tmp_path / "tensorrt_lean_libs.py").write_text("")
+    build(request_)
+    assert "tensorrt_lean_libs" not in sys.modules
+    build(replace(request_, version_compatible=True))
+    assert sys.modules.pop("tensorrt_lean_libs") is not None
