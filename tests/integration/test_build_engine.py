@@ -31,6 +31,7 @@ async def test_plan_is_built_of_a_repositorys_model_and_found_again(tmp_path: Pa
     assert [sorted(each) for each in sidecar["recipe"]["profiles"]] == [["INPUT0", "INPUT1"]] * 3
     again = await penstock(*command)
     assert "is current" in again.out
+    assert "Building engine" not in again.err
     assert sidecar["key"] in again.out
 
 

@@ -25,7 +25,7 @@ from penstock.engines.build import FLAVOURS, BuildRequest
 from penstock.engines.building import BuildProcess, started
 from penstock.engines.key import ShapeRange
 from penstock.engines.places import EngineInUse, EnginePlaces
-from penstock.engines.profiles import default_buckets, parse_range
+from penstock.engines.profiles import default_buckets, parse_shapes
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 
 SHAPE_PREFIX = "shape:"
@@ -245,14 +245,10 @@ def _ranges(parameters: Mapping[str, str]) -> list[tuple[str, ShapeRange]]:
     found = []
     for name, value in named:
         try:
-            found.append(parse_range(f"{name}={value}"))
+            found.append((name, parse_shapes(value)))
         except ConfigError as error:
-            raise ConfigError(
-                [
-                    f"parameters['{SHAPE_PREFIX}{name}']: expected LEAST:LIKELY:GREATEST, as "
-                    f"1x8:4x8:8x8, got '{value}'"
-                ]
-            ) from error
+            what = f"parameters['{SHAPE_PREFIX}{name}']"
+            raise ConfigError([f"{what}: {error.faults[0]}"]) from error
     return found
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.engines.kept import (
     EngineError,
-    is_current,
+    find_asked,
+    find_current,
+    keep_asked,
     keep_operations,
     only_builder,
     operations_in,
@@ -71,9 +73,12 @@ def build_engine(
     request: BuildRequest,
     on_progress: Progress = lambda *_: None,
     target: Callable[[int], Target] = find_target,
-    count: Count = lambda *_: None,
+    count: Count | None = None,
 ) -> Built:
     """Builds the engine, or finds that the one at the output is the one that would be built.
+
+    What is current and was built for an equal request is found without TensorRT's builder, which
+    takes a context on the device, and without reading the network.
 
     Blocking: minutes. `count`: what a row costs is kept with the engine, and asked
     where it is not kept with one that is current.
@@ -83,6 +88,7 @@ def build_engine(
             what TensorRT takes; it fails; the result cannot be written.
         ConfigError: the shapes do not fit the model's inputs.
     """
+    output = request.output
     if request.device != 0:  # TensorRT builds for the current device, which is the first
         raise EngineError(
             f"{request.label}: engines are built for device 0, not {request.device}: run this with "
@@ -96,21 +102,27 @@ def build_engine(
     trt = load_package(request.flavour)
     # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
     device = target(request.device) if request.flavour == "tensorrt" else None
-    build = _Build(trt, request, on_progress)
-    profiles = _profiles(request, build.inputs())
-    recipe = _recipe(trt, request, device, profiles)
-    with only_builder(request.output.parent):
-        was_there = is_current(request.output, recipe)
-        if not was_there:
-            write_engine(request.output, build.run(profiles), recipe)
-        sidecar = verify_engine(request.output)
-        operations = operations_in(sidecar)
-        if operations is None:
-            operations = count(request.model, _row_dims(build.inputs(), profiles, request.buckets))
-            if operations is not None:
-                keep_operations(request.output, sidecar, operations)
-    size = request.output.stat().st_size
-    return Built(request.output, recipe.key(), was_there, size, operations)
+    recipe = _recipe(trt, request, device)
+    with _labelled(request):
+        asked = recipe.asked_key(request.buckets, request.ranges)
+    with only_builder(output.parent):
+        sidecar = find_asked(output, asked)
+        if sidecar is not None and (count is None or operations_in(sidecar) is not None):
+            return _built(output, sidecar, was_there=True)
+        build = _Build(trt, request, on_progress)
+        inputs = build.inputs()
+        with _labelled(request):
+            profiles = make_profiles(inputs, request.buckets, request.ranges)
+            recipe = replace(recipe, profiles=profiles)
+            recipe.key()  # what is wrong with it is said before it is built
+        current = find_current(output, recipe)
+        if current is None:
+            write_engine(output, build.run(profiles), recipe, asked)
+        sidecar = verify_engine(output) if current is None else keep_asked(output, current, asked)
+        if count is not None and operations_in(sidecar) is None:
+            dims = _row_dims(inputs, profiles, request.buckets)
+            sidecar = keep_operations(output, sidecar, count(request.model, dims))
+        return _built(output, sidecar, was_there=current is not None)
 
 
 def load_package(flavour: str) -> Any:
@@ -145,11 +157,16 @@ def external_files(model: Path) -> dict[str, Path]:
     return {name: path for name, path in names if name.encode() in content}
 
 
-def _profiles(
-    request: BuildRequest, inputs: Sequence[NetworkInput]
-) -> tuple[dict[str, ShapeRange], ...]:
+def _built(plan: Path, sidecar: Mapping[str, Any], *, was_there: bool) -> Built:
+    size = plan.stat().st_size
+    return Built(plan, str(sidecar["key"]), was_there, size, operations_in(sidecar))
+
+
+@contextmanager
+def _labelled(request: BuildRequest) -> Iterator[None]:
+    """Has each fault say which model it is of."""
     try:
-        return make_profiles(inputs, request.buckets, request.ranges)
+        yield
     except ConfigError as error:
         raise ConfigError([f"{request.label}: {fault}" for fault in error.faults]) from error
 
@@ -176,19 +193,19 @@ def _row_dims(
     }
 
 
-def _recipe(
-    trt: Any,
-    request: BuildRequest,
-    device: Target | None,
-    profiles: tuple[Mapping[str, ShapeRange], ...],
-) -> EngineRecipe:
-    files = external_files(request.model)
+def _recipe(trt: Any, request: BuildRequest, device: Target | None) -> EngineRecipe:
+    """All but the profiles, which the network's inputs have a say in."""
+    try:
+        model = file_sha256(request.model)
+        files = external_files(request.model)
+        external = {name: file_sha256(path) for name, path in files.items()}
+    except OSError as error:
+        raise EngineError(f"{request.label}: a file cannot be read: {error.strerror}") from error
     return EngineRecipe(
-        model_sha256=file_sha256(request.model),
+        model_sha256=model,
         library=Library(request.flavour, trt.__version__),
         target=device,
-        external_sha256={name: file_sha256(path) for name, path in files.items()},
-        profiles=profiles,
+        external_sha256=external,
         builder_flags=frozenset(_flags(request)),
         workspace_bytes=request.workspace_bytes,
     )

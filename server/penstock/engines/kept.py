@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from penstock.errors import PenstockError
 SUFFIX = ".json"
 """Of the sidecar, behind the plan's name."""
 _MAX_SIDECAR_BYTES = 4 << 20
+_KEY = "key"
+_ASKED = "asked"
 _OPERATIONS = "operations_per_inference"
 
 _log = logging.getLogger("penstock.engines")
@@ -32,13 +34,16 @@ class EngineError(PenstockError):
     """An engine cannot be built, kept or used; says which and why."""
 
 
-def write_engine(plan: Path, content: bytes | memoryview, recipe: EngineRecipe) -> str:
+def write_engine(
+    plan: Path, content: bytes | memoryview, recipe: EngineRecipe, asked: str | None = None
+) -> str:
     """Writes a plan and its sidecar; whoever reads meanwhile finds the old pair or a fault.
 
     Args:
         plan: where it goes.
         content: its bytes.
         recipe: what it was made of.
+        asked: the `asked_key` of the request that it was made for, if it is known.
 
     Returns:
         The plan's digest.
@@ -51,23 +56,23 @@ def write_engine(plan: Path, content: bytes | memoryview, recipe: EngineRecipe) 
             scratch.write_bytes(content)
             digest = file_sha256(scratch)
             with _whole_file(sidecar_of(plan)) as sidecar:
-                sidecar.write_text(_sidecar_text(recipe, digest))
+                sidecar.write_text(_sidecar_text(recipe, digest, asked))
     except OSError as error:
         raise EngineError(f"engine '{plan}' cannot be written: {error.strerror}") from error
     return digest
 
 
-def is_current(plan: Path, recipe: EngineRecipe) -> bool:
-    """Whether the plan is there, whole, and of exactly this recipe."""
-    sidecar = _read_sidecar(plan)
-    if sidecar is None or sidecar.get("key") != recipe.key():
-        return False
-    try:
-        verify_engine(plan)
-    except EngineError as error:
-        _log.warning("%s: it is built again", error)
-        return False
-    return True
+def find_current(plan: Path, recipe: EngineRecipe) -> dict[str, Any] | None:
+    """The sidecar of a plan that is there, whole, and of exactly this recipe; None: it is not."""
+    return _find_whole(plan, _KEY, recipe.key())
+
+
+def find_asked(plan: Path, asked: str) -> dict[str, Any] | None:
+    """The sidecar of a plan that is there, whole, and what this `asked_key` was answered with.
+
+    None says nothing: the plan may be current all the same.
+    """
+    return _find_whole(plan, _ASKED, asked)
 
 
 def verify_engine(plan: Path) -> dict[str, Any]:
@@ -94,21 +99,44 @@ def verify_engine(plan: Path) -> dict[str, Any]:
     return sidecar
 
 
-def keep_operations(plan: Path, sidecar: dict[str, Any], operations: int) -> None:
+def keep_asked(plan: Path, sidecar: dict[str, Any], asked: str) -> dict[str, Any]:
+    """Has `find_asked` find it the next time, where the place can be written to.
+
+    Returns:
+        The sidecar, as it is then.
+    """
+    if sidecar.get(_ASKED) == asked:
+        return sidecar
+    more = {**sidecar, _ASKED: asked}
+    try:
+        write_file(sidecar_of(plan), _json_text(more).encode())
+    except EngineError:  # another's directory, which we may only read
+        return sidecar
+    return more
+
+
+def keep_operations(plan: Path, sidecar: dict[str, Any], operations: int | None) -> dict[str, Any]:
     """Keeps what a row costs, for who serves the plan without its model.
 
     Args:
         plan: that was verified.
         sidecar: what that gave.
-        operations: of a row.
+        operations: of a row; None: nobody knows, and nothing is kept.
+
+    Returns:
+        The sidecar, as it is then.
 
     Raises:
         EngineError: the place cannot be written to.
     """
-    write_file(sidecar_of(plan), _json_text({**sidecar, _OPERATIONS: operations}).encode())
+    if operations is None:
+        return sidecar
+    more = {**sidecar, _OPERATIONS: operations}
+    write_file(sidecar_of(plan), _json_text(more).encode())
+    return more
 
 
-def operations_in(sidecar: dict[str, Any]) -> int | None:
+def operations_in(sidecar: Mapping[str, Any]) -> int | None:
     """What a row costs, as a sidecar says; None: it does not."""
     operations = sidecar.get(_OPERATIONS)
     return operations if isinstance(operations, int) else None
@@ -163,13 +191,24 @@ def sidecar_of(plan: Path) -> Path:
     return plan.with_name(plan.name + SUFFIX)
 
 
-def _sidecar_text(recipe: EngineRecipe, digest: str) -> str:
-    content = {"key": recipe.key(), "recipe": json.loads(recipe.canonical()), "sha256": digest}
-    return _json_text(content)
+def _sidecar_text(recipe: EngineRecipe, digest: str, asked: str | None) -> str:
+    content = {_KEY: recipe.key(), "recipe": json.loads(recipe.canonical()), "sha256": digest}
+    return _json_text(content if asked is None else {**content, _ASKED: asked})
 
 
 def _json_text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _find_whole(plan: Path, field: str, value: str) -> dict[str, Any] | None:
+    sidecar = _read_sidecar(plan)
+    if sidecar is None or sidecar.get(field) != value:
+        return None
+    try:
+        return verify_engine(plan)
+    except EngineError as error:
+        _log.warning("%s: it is built again", error)
+        return None
 
 
 def _read_sidecar(plan: Path) -> dict[str, Any] | None:

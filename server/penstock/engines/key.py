@@ -20,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,14 @@ from penstock.errors import ConfigError
 
 # Raised whenever the meaning of a field changes: what was built before is then built again.
 KEY_VERSION = 1
+# Raised whenever other profiles are made of the same request: `profiles.make_profiles`.
+ASKED_VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Engines are only good for the very build of the library: 11.1 would not be enough.
-_FULL_VERSION = re.compile(r"\d+\.\d+\.\d+(\.\d+)?")
+# Engines are only good for the very build of the library: 11.1 would not be enough. Some packages
+# have a number of their own ("10.14.1.48.post1", "10.6.0.post1"), which says nothing of the library
+# in it, and is in the key all the same: to build once more is better than to leave a cause out.
+_FULL_VERSION = re.compile(r"\d+\.\d+\.\d+(\.\d+)?(\.post\d+)?")
 
 
 def file_sha256(path: Path) -> str:
@@ -109,9 +113,34 @@ class EngineRecipe:
             raise ConfigError(faults)
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
+    def asked_key(self, buckets: Sequence[int], ranges: Mapping[str, ShapeRange]) -> str:
+        """The SHA-256 of what is asked for, in hexadecimal: it needs no network to be read.
+
+        Of the same file and library the same request makes the same profiles; so engines of equal
+        `asked_key` have equal keys, where not the other way round.
+
+        Args:
+            buckets: that profiles are made of, in place of the recipe's own.
+            ranges: likewise.
+
+        Raises:
+            ConfigError: as `key`, or a range is not in order.
+        """
+        bare = replace(self, profiles=())
+        faults = [f for n in ranges for f in _order_faults(f"shape of input '{n}'", ranges[n])]
+        if faults := [*bare.faults(), *faults]:
+            raise ConfigError(faults)
+        asked = {
+            "asked_version": ASKED_VERSION,
+            "recipe": bare.key(),
+            "buckets": list(buckets),
+            "ranges": _shapes(ranges),
+        }
+        return hashlib.sha256(_canonical(asked).encode()).hexdigest()
+
     def canonical(self) -> str:
         """The recipe as JSON that is the same wherever it is made: what `key` digests."""
-        return json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _canonical(self._as_dict())
 
     def _as_dict(self) -> dict[str, Any]:
         """Every field, with sets in order. Mappings are ordered by `canonical`."""
@@ -129,10 +158,7 @@ class EngineRecipe:
                 target.driver_major,
             ],
             "precision": self.precision,
-            "profiles": [
-                {name: [r.least, r.likely, r.greatest] for name, r in profile.items()}
-                for profile in self.profiles
-            ],
+            "profiles": [_shapes(profile) for profile in self.profiles],
             "builder_flags": sorted(self.builder_flags),
             "workspace_bytes": self.workspace_bytes,
             "plugins_sha256": sorted(self.plugins_sha256),
@@ -158,13 +184,25 @@ class EngineRecipe:
     def _profile_faults(self) -> Iterator[str]:
         for i, profile in enumerate(self.profiles):
             for name, shapes in profile.items():
-                if not shapes.is_ordered():
-                    yield (
-                        f"profile {i}, input '{name}': expected least <= likely <= greatest "
-                        f"in each dimension, got {shapes.least}, {shapes.likely}, {shapes.greatest}"
-                    )
+                yield from _order_faults(f"profile {i}, input '{name}'", shapes)
             if i > 0 and profile.keys() != self.profiles[0].keys():
                 yield (
                     f"profile {i}: expected the inputs of profile 0, {sorted(self.profiles[0])}, "
                     f"got {sorted(profile)}"
                 )
+
+
+def _order_faults(what: str, shapes: ShapeRange) -> Iterator[str]:
+    if not shapes.is_ordered():
+        yield (
+            f"{what}: expected least <= likely <= greatest in each dimension, "
+            f"got {shapes.least}, {shapes.likely}, {shapes.greatest}"
+        )
+
+
+def _shapes(shapes: Mapping[str, ShapeRange]) -> dict[str, list[tuple[int, ...]]]:
+    return {name: [each.least, each.likely, each.greatest] for name, each in shapes.items()}
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

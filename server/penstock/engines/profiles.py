@@ -51,19 +51,31 @@ def parse_range(text: str) -> tuple[str, ShapeRange]:
     One shape alone stands for all three.
 
     Raises:
-        ConfigError: it is not written so.
+        ConfigError: it is not written so, or the shapes do not follow on one another.
     """
     name, equals, shapes = text.partition("=")
-    parts = shapes.split(":")
+    if not name or not equals:
+        raise ConfigError(
+            [f"shape: expected NAME=LEAST:LIKELY:GREATEST, as x=1x8:4x8:8x8, got '{text}'"]
+        )
     try:
-        parsed = [tuple(int(size) for size in part.split("x")) for part in parts]
+        return name, parse_shapes(shapes)
+    except ConfigError as error:
+        raise ConfigError([f"shape of input '{name}': {error.faults[0]}"]) from error
+
+
+def parse_shapes(text: str) -> ShapeRange:
+    """The shapes of "1x16:4x128:8x512", as `parse_range`."""
+    try:
+        parsed = [tuple(int(size) for size in part.split("x")) for part in text.split(":")]
     except ValueError:
         parsed = []
-    if not name or not equals or len(parsed) not in (1, 3):
-        raise ConfigError(
-            [f"shape: expected NAME=LEAST:LIKELY:GREATEST, as x=1x8:4x8, got '{text}'"]
-        )
-    return name, ShapeRange(parsed[0], parsed[len(parsed) // 2], parsed[-1])
+    if len(parsed) not in (1, 3):
+        raise ConfigError([f"expected LEAST:LIKELY:GREATEST, as 1x8:4x8:8x8, got '{text}'"])
+    shapes = ShapeRange(parsed[0], parsed[len(parsed) // 2], parsed[-1])
+    if not shapes.is_ordered():
+        raise ConfigError([f"expected least <= likely <= greatest in each dimension, got '{text}'"])
+    return shapes
 
 
 def make_profiles(

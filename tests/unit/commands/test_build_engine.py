@@ -81,6 +81,7 @@ def test_what_a_row_costs_is_kept_with_the_plan(trt: FakeTensorRt, tmp_path: Pat
         (["m", "--buckets", "0,8"], "--buckets: expected numbers from 1 up to 32, as 1,8,32"),
         (["m", "--buckets", "64"], "expected numbers from 1 up to 32"),
         (["m", "--shape", "y=1"], "model 'm' version 2: shape of input 'y': the model has no such"),
+        (["m", "--shape", "x=4:2:8"], "shape of input 'x': expected least <= likely <= greatest"),
         (["m", "--version-compatible"], "no engine of tensorrt_rtx is version-compatible"),
         (["nowhere"], "expected an ONNX file or a model's directory"),
         (["m/2/model.onnx"], "--output: expected where the plan of"),

@@ -120,6 +120,8 @@ def test_open_input_takes_its_shapes_from_a_parameter(onnx: Path, make_cache: Ma
     assert sidecar["recipe"]["profiles"][0]["ids"] == [[1, 16], [1, 128], [1, 512]]
     with pytest.raises(ConfigError, match=r"parameters\['shape:ids'\]: expected LEAST"):
         cache.plan_of(onnx, LABEL, ModelConfig(parameters={"shape:ids": "many"}))
+    with pytest.raises(ConfigError, match=r"\['shape:ids'\]: expected least <= likely <= great"):
+        cache.plan_of(onnx, LABEL, ModelConfig(parameters={"shape:ids": "16:8:512"}))
 
 
 def test_package_that_is_not_installed_is_named(onnx: Path, make_cache: MakeCache) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ OTHERS = [
     replace(RECIPE, model_sha256=B),
     replace(RECIPE, library=Library("tensorrt_rtx", "11.1.0.106")),
     replace(RECIPE, library=Library("tensorrt", "11.1.0.107")),
+    replace(RECIPE, library=Library("tensorrt", "11.1.0.106.post1")),
     replace(RECIPE, target=None),
     replace(RECIPE, target=Target((9, 1), 132, "NVIDIA H200", 580)),
     replace(RECIPE, target=Target((9, 0), 16, "NVIDIA H200", 580)),
@@ -68,6 +70,39 @@ def test_every_field_is_in_the_key_and_tried_here() -> None:
     assert tried == names
 
 
+def asked(**changes: Any) -> str:
+    """The key of a request; `buckets`, `ranges` and fields of the recipe may be others."""
+    buckets = changes.pop("buckets", (1, 8))
+    ranges = changes.pop("ranges", {"x": BATCHES})
+    return replace(RECIPE, **changes).asked_key(buckets, ranges)
+
+
+def test_key_of_a_request_stays_from_release_to_release() -> None:
+    # Who changes this on purpose raises KEY_VERSION or ASKED_VERSION.
+    assert asked() == "e259051d786ea5cc8ddde443e35c23b30f014c97327d920d8fbea90c74142a65"
+
+
+def test_key_of_a_request_changes_with_all_but_the_profiles() -> None:
+    others = [each for each in OTHERS if each.profiles == RECIPE.profiles]
+    keys = {each.asked_key((1, 8), {"x": BATCHES}) for each in [RECIPE, *others]}
+    keys |= {asked(buckets=(8,)), asked(ranges={}), asked(ranges={"y": BATCHES})}
+    assert len(keys) == 1 + len(others) + 3
+    assert RECIPE.key() not in keys
+    assert asked(profiles=()) == asked()
+
+
+def test_request_that_cannot_be_has_no_key() -> None:
+    with pytest.raises(ConfigError, match="expected it in full"):
+        asked(library=Library("tensorrt", "11.1"))
+    with pytest.raises(ConfigError, match="shape of input 'x': expected least <= likely"):
+        asked(ranges={"x": ShapeRange((2,), (1,), (3,))})
+
+
+@pytest.mark.parametrize("version", ["10.14.1.48.post1", "10.6.0.post1", "10.6.0", "11.1.0.106"])
+def test_version_is_one_that_packages_have(version: str) -> None:
+    assert replace(RECIPE, library=Library("tensorrt", version)).faults() == []
+
+
 def test_order_of_sets_and_mappings_does_not_matter() -> None:
     same = replace(
         RECIPE,
@@ -92,6 +127,8 @@ def test_order_of_profiles_matters() -> None:
         (replace(RECIPE, external_sha256={"w": "a"}), "external data 'w': expected 64"),
         (replace(RECIPE, plugins_sha256=frozenset({""})), "plug-in 0: expected 64"),
         (replace(RECIPE, library=Library("tensorrt", "11.1")), "expected it in full"),
+        (replace(RECIPE, library=Library("tensorrt", "11.1.post1")), "expected it in full"),
+        (replace(RECIPE, library=Library("tensorrt", "11.1.0.1.post")), "expected it in full"),
         (replace(RECIPE, workspace_bytes=-1), "got -1"),
         (replace(RECIPE, profiles=({"x": ShapeRange((2,), (1,), (3,))},)), "profile 0, input 'x'"),
         (replace(RECIPE, profiles=({"x": ShapeRange((1,), (1,), (1, 2))},)), "(1,), (1,), (1, 2)"),

@@ -34,6 +34,7 @@ def test_count_of_one_row_is_kept(trt: FakeTensorRt, request_: BuildRequest) -> 
     assert count.asked == [("model.onnx", {"x": (1, 4)})]
     build(request_, count)
     assert len(count.asked) == 1, "the engine is current, and so is its count"
+    assert trt.calls.count("Builder") == 1
 
 
 def test_current_plan_without_a_count_gets_one(trt: FakeTensorRt, request_: BuildRequest) -> None:

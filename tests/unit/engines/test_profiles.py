@@ -87,5 +87,15 @@ def test_range_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["x", "=1", "x=", "x=1:2", "x=ax2", "x=1:2:3:4"])
 def test_range_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected NAME=LEAST:LIKELY:GREATEST"):
+    with pytest.raises(ConfigError, match="LEAST:LIKELY:GREATEST, as "):
         parse_range(text)
+
+
+@pytest.mark.parametrize("text", ["16:8:512", "1:128:64", "1x8:4x8x8:8x8", "1x8:4:8x8", "-1"])
+def test_range_whose_shapes_do_not_follow_on_one_another_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_range(f"ids={text}")
+    assert caught.value.faults[0] == (
+        "shape of input 'ids': expected least <= likely <= greatest in each dimension, "
+        f"got '{text}'"
+    )
