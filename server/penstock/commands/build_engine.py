@@ -14,9 +14,11 @@ from penstock.codec import ModelConfig, read_config_text
 from penstock.commands._failure import CommandError
 from penstock.engines import (
     FLAVOURS,
+    VISIBLE_DEVICES,
     BuildRequest,
     build_engine,
     default_buckets,
+    find_visible,
     parse_range,
 )
 from penstock.operations import OperationCounter
@@ -65,7 +67,8 @@ TimingCache = Annotated[
     typer.Option(metavar="FILE", help="Timings of builds before; written with those of this one."),
 ]
 Device = Annotated[
-    int, typer.Option(min=0, metavar="N", help="0; for others set CUDA_VISIBLE_DEVICES=N.")
+    str | None,
+    typer.Option(metavar="N", help="Number or UUID of the GPU to build for; else the first."),
 ]
 
 
@@ -84,7 +87,7 @@ def build(
     workspace: Workspace = 0,
     version_compatible: Compatible = False,
     timing_cache: TimingCache = None,
-    device: Device = 0,
+    device: Device = None,
 ) -> None:
     """Compile an ONNX model into a TensorRT plan, ahead of time.
 
@@ -92,6 +95,8 @@ def build(
     plan at the output was made of the same model, library, device and shapes.
     """
     onnx, plan, label, config = _find(model, output)
+    if device is not None:  # before the first call of CUDA, which then sees this one alone
+        os.environ[VISIBLE_DEVICES] = find_visible(device, os.environ.get(VISIBLE_DEVICES))
     largest = config.max_batch_size or 0 if max_batch_size is None else max_batch_size
     preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
     built = build_engine(
@@ -105,7 +110,6 @@ def build(
             workspace_bytes=workspace << 20,
             version_compatible=version_compatible,
             timing_cache=timing_cache,
-            device=device,
         ),
         _Progress().show,
         count=lambda path, inputs: _operations(label, path, inputs),

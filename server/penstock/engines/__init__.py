@@ -5,9 +5,11 @@ from penstock.engines.build import FLAVOURS, BuildRequest, Built, build_engine
 from penstock.engines.kept import EngineError, operations_of, verify_engine
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
 from penstock.engines.profiles import default_buckets, parse_range
+from penstock.engines.visible import VISIBLE_DEVICES, find_visible
 
 __all__ = [
     "FLAVOURS",
+    "VISIBLE_DEVICES",
     "BuildRequest",
     "Built",
     "EngineCache",
@@ -20,6 +22,7 @@ __all__ = [
     "build_engine",
     "default_buckets",
     "file_sha256",
+    "find_visible",
     "operations_of",
     "parse_range",
     "verify_engine",

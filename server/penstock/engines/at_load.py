@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -23,14 +24,17 @@ from typing import Any
 from penstock.codec import ModelConfig
 from penstock.engines.build import FLAVOURS, BuildRequest
 from penstock.engines.building import BuildProcess, started
+from penstock.engines.kept import EngineError
 from penstock.engines.key import ShapeRange
 from penstock.engines.places import EngineInUse, EnginePlaces
 from penstock.engines.profiles import default_buckets, parse_shapes
+from penstock.engines.visible import VISIBLE_DEVICES, find_visible
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 
 SHAPE_PREFIX = "shape:"
 """Of parameters that say how far an open input goes: shape:ids = 16:128:512."""
 _PLAN_FILE = "model.plan"
+_FIRST_DEVICE = "0"
 
 _log = logging.getLogger("penstock.engines")
 
@@ -72,13 +76,16 @@ class EngineCache:
         self._building: set[BuildProcess] = set()
         self._held: dict[Path, subprocess.Popen[bytes]] = {}  # killed, not gone; by engine
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
+    def plan_of(
+        self, model: Path, label: str, config: ModelConfig, device: str = _FIRST_DEVICE
+    ) -> EngineInUse:
         """The plan of an ONNX model, which is current when this returns, and stays while in use.
 
         Args:
             model: the file.
             label: what messages call it.
             config: its batch sizes decide the profiles; parameters `shape:NAME` the open inputs.
+            device: that it is built for: a number among those that the server sees, or a UUID.
 
         Raises:
             ConfigError: a shape is not written as it should be.
@@ -91,9 +98,12 @@ class EngineCache:
         preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
         buckets = default_buckets(config.max_batch_size or 0, preferred)
         try:
-            engine = self._places.use(self._place(model, buckets, ranges), _PLAN_FILE)
-        except OSError as error:
-            why = f"{label}: its engine cannot be built: {error.strerror}"
+            environment = self._environment(device)
+            place = self._place(model, buckets, ranges, device)
+            engine = self._places.use(place, _PLAN_FILE)
+        except (OSError, EngineError) as error:
+            fault = error.strerror if isinstance(error, OSError) else error
+            why = f"{label}: its engine cannot be built: {fault}"
             raise FailedPreconditionError(why) from error
         request = BuildRequest(
             model=model,
@@ -106,7 +116,7 @@ class EngineCache:
         )
         _log.info("%s: its engine is looked for, and built if need be", label)
         try:
-            self._build(request)
+            self._build(request, environment)
         except BaseException:
             self._places.discard(engine)
             raise
@@ -125,16 +135,35 @@ class EngineCache:
                 child.stop()
             self._reap()
 
+    def _environment(self, device: str) -> dict[str, str]:
+        """Of a child: it builds for the first device that it sees. RTX builds for no device."""
+        if not self._is_for_device():
+            return {}
+        return {VISIBLE_DEVICES: find_visible(device, os.environ.get(VISIBLE_DEVICES))}
+
+    def _is_for_device(self) -> bool:
+        return self._settings.flavour == FLAVOURS[0]
+
     def _place(
-        self, model: Path, buckets: tuple[int, ...], ranges: Mapping[str, ShapeRange]
+        self,
+        model: Path,
+        buckets: tuple[int, ...],
+        ranges: Mapping[str, ShapeRange],
+        device: str,
     ) -> str:
-        """One for each thing that is asked for; whether what is there is current is the key's."""
+        """One for each thing that is asked for; whether what is there is current is the key's.
+
+        A device is what the model calls it: servers that share the cache, each with one device of
+        the same kind, have one plan for all.
+        """
         asked = [str(model.resolve()), buckets, sorted(map(str, ranges.items()))]
-        if self._settings.flavour != FLAVOURS[0]:
+        if not self._is_for_device():
             asked.append(self._settings.flavour)
+        elif device != _FIRST_DEVICE:
+            asked.append(f"device {device}")
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
-    def _build(self, request: BuildRequest) -> None:
+    def _build(self, request: BuildRequest, environment: Mapping[str, str]) -> None:
         what = f"{request.label}: its engine cannot be built: "
         if process := self._held_before(request):
             raise FailedPreconditionError(
@@ -142,7 +171,8 @@ class EngineCache:
                 "not ended: the driver may hold it"
             )
         try:
-            with started(self._settings.command, _encode_request(request).encode()) as child:
+            encoded = _encode_request(request).encode()
+            with started(self._settings.command, encoded, environment) as child:
                 why = self._await(child, request)
         except OSError as error:
             raise FailedPreconditionError(f"{what}{error.strerror}") from error

@@ -49,7 +49,6 @@ class BuildRequest:
     workspace_bytes: int = 0  # 0: what the library takes by itself
     version_compatible: bool = False  # by what it brings along: code for the host
     timing_cache: Path | None = None
-    device: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,14 @@ Count = Callable[[Path, Mapping[str, tuple[int, ...]]], int | None]
 def build_engine(
     request: BuildRequest,
     on_progress: Progress = lambda *_: None,
-    target: Callable[[int], Target] = find_target,
+    target: Callable[[], Target] = find_target,
     count: Count | None = None,
 ) -> Built:
     """Builds the engine, or finds that the one at the output is the one that would be built.
 
-    What is current and was built for an equal request is found without TensorRT's builder, which
-    takes a context on the device, and without reading the network.
+    It is built for the first device that this process sees. What is current and was built for an
+    equal request is found without TensorRT's builder, which takes a context on the device, and
+    without reading the network.
 
     Blocking: minutes. `count`: what a row costs is kept with the engine, and asked
     where it is not kept with one that is current.
@@ -89,11 +89,6 @@ def build_engine(
         ConfigError: the shapes do not fit the model's inputs.
     """
     output = request.output
-    if request.device != 0:  # TensorRT builds for the current device, which is the first
-        raise EngineError(
-            f"{request.label}: engines are built for device 0, not {request.device}: run this with "
-            f"CUDA_VISIBLE_DEVICES={request.device} in the environment, and without a device"
-        )
     if request.version_compatible and request.flavour != "tensorrt":
         raise EngineError(
             f"{request.label}: no engine of {request.flavour} is version-compatible: it runs with "
@@ -101,8 +96,7 @@ def build_engine(
         )
     trt = load_package(request.flavour)
     # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
-    device = target(request.device) if request.flavour == "tensorrt" else None
-    recipe = _recipe(trt, request, device)
+    recipe = _recipe(trt, request, target() if request.flavour == "tensorrt" else None)
     with _labelled(request):
         asked = recipe.asked_key(request.buckets, request.ranges)
     with only_builder(output.parent):

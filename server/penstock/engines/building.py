@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from typing import Any
@@ -151,12 +151,15 @@ class Excerpt:
 
 
 @contextmanager
-def started(command: Sequence[str], request: bytes) -> Iterator[BuildProcess]:
+def started(
+    command: Sequence[str], request: bytes, environment: Mapping[str, str]
+) -> Iterator[BuildProcess]:
     """A child that was given the request; it has to be ended before this does.
 
     Args:
         command: its own, without its argument.
         request: its standard input.
+        environment: what it has besides this process's own, less the server's settings.
 
     Raises:
         OSError: it does not start, or there is no room for its request.
@@ -176,13 +179,14 @@ def started(command: Sequence[str], request: bytes) -> Iterator[BuildProcess]:
         asked = opened.enter_context(tempfile.TemporaryFile())
         asked.write(request)
         asked.seek(0)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         try:
             process = subprocess.Popen(
                 [*command, str(answer_to)],
                 stdin=asked,
                 stdout=print_to,
                 stderr=subprocess.STDOUT,
-                env={k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")},
+                env={**inherited, **environment},
                 pass_fds=(answer_to,),
                 start_new_session=True,
             )

@@ -7,11 +7,11 @@
     .removed-N/      what is being removed
     timings          of builds before; it is not counted
 
-Servers may share them. What nobody uses goes, that which was not used for longest first; what is
-in use stays, even over the bound. It is kept from removal, not from being built anew: a place is
-named by what was asked for, not by the model's bytes, the device or TensorRT's version, and a load
-for which these are others replaces its plan. Who serves has read theirs, but reads what is there
-by then in a worker that starts again.
+Servers may share them. What nobody uses goes, that which was not used for longest first; what is in
+use stays, even over the bound. It is kept from removal, not from being built anew: a place is named
+by what was asked for, not by the model's bytes, the kind of device or TensorRT's version, and a
+load for which these are others replaces its plan. Who serves has read theirs, but reads what is
+there by then in a worker that starts again.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -159,7 +159,8 @@ class ModelLoader:
         """
         config = plan.config
         parameters = backend_parameters(config, self._settings.default_max_batch_size)
-        path, built = self._model_path(plan, version)
+        devices = devices_of(config, parameters)
+        path, built = self._model_path(plan, version, devices)
         if config.backend in RUN_CODE:
             parameters |= self._environment(plan)
         source = ModelSource(
@@ -170,7 +171,7 @@ class ModelLoader:
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
-            devices=devices_of(config, parameters),
+            devices=devices,
         )
         opened = self._engine.open_model(source)
         signature = Signature(
@@ -185,8 +186,13 @@ class ModelLoader:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
         return OpenedVersion(opened, completion.config, built)
 
-    def _model_path(self, plan: LoadPlan, version: int) -> tuple[Path, BuiltPlan | None]:
-        """What the backend opens: the model's file, or the plan that is made of it."""
+    def _model_path(
+        self, plan: LoadPlan, version: int, devices: Sequence[str]
+    ) -> tuple[Path, BuiltPlan | None]:
+        """What the backend opens: the model's file, or the plan that is made of it.
+
+        A plan is made for the first of the devices: the others have to be of its kind.
+        """
         filename = plan.config.default_model_filename
         if plan.config.backend == PLANS_OF_ONNX:
             filename = plan_or_onnx(plan.model, version, filename)
@@ -196,7 +202,7 @@ class ModelLoader:
         if self._settings.plans is None:
             raise ConfigError([f"version {version} is ONNX, and no engines are built here"])
         label = f"model '{plan.model.name}' version {version}"
-        built = self._settings.plans.plan_of(path, label, plan.config)
+        built = self._settings.plans.plan_of(path, label, plan.config, devices[0])
         return built.path, built
 
     def close(self) -> None:

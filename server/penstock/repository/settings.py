@@ -31,8 +31,14 @@ class BuiltPlan(Protocol):
 class PlanBuilder(Protocol):
     """Makes plans of ONNX models. Threading: thread-safe."""
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> BuiltPlan:
+    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> BuiltPlan:
         """The model's plan. Blocking: for minutes, where it has to be built.
+
+        Args:
+            model: its file.
+            label: what messages call it.
+            config: as written.
+            device: the GPU that it is built for, as a number or a UUID.
 
         Raises:
             CoreError, ConfigError: there is none; says why.

@@ -1,6 +1,7 @@
 """`penstock build-engine`: what is built of what, and how it refuses."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.support.models import onnx_files
 from typer.testing import CliRunner, Result
 
 from penstock.commands._cli import app
-from penstock.engines import verify_engine
+from penstock.engines import VISIBLE_DEVICES, verify_engine
 
 
 @pytest.fixture
@@ -82,6 +83,8 @@ def test_what_a_row_costs_is_kept_with_the_plan(trt: FakeTensorRt, tmp_path: Pat
         (["m", "--buckets", "64"], "expected numbers from 1 up to 32"),
         (["m", "--shape", "y=1"], "model 'm' version 2: shape of input 'y': the model has no such"),
         (["m", "--shape", "x=4:2:8"], "shape of input 'x': expected least <= likely <= greatest"),
+        (["m", "--device", "first"], "'first' is no device, expected a number or a UUID"),
+        (["m", "--device", "2"], "there is no GPU 2: 2 are seen (CUDA_VISIBLE_DEVICES)"),
         (["m", "--version-compatible"], "no engine of tensorrt_rtx is version-compatible"),
         (["nowhere"], "expected an ONNX file or a model's directory"),
         (["m/2/model.onnx"], "--output: expected where the plan of"),
@@ -100,10 +103,22 @@ def test_what_cannot_be_built_is_refused(
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_file" / "1").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VISIBLE_DEVICES, "4,5")
     result = run(*arguments)
     assert result.exit_code == 1
     assert fault in result.output
     assert trt.builds == 0
+
+
+def test_device_is_the_only_one_that_is_seen(
+    trt: FakeTensorRt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE_DEVICES, "4,GPU-b")
+    model = write_model(tmp_path / "m", "max_batch_size: 8")
+    assert run(model).exit_code == 0
+    assert os.environ[VISIBLE_DEVICES] == "4,GPU-b", "the first of them"
+    assert run(model, "--device", "1").exit_code == 0
+    assert os.environ[VISIBLE_DEVICES] == "GPU-b"
 
 
 def test_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

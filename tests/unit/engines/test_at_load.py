@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock.codec import DynamicBatching, ModelConfig
-from penstock.engines import EngineCache, EngineCacheSettings, verify_engine
+from penstock.engines import VISIBLE_DEVICES, EngineCache, EngineCacheSettings, verify_engine
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -49,9 +49,11 @@ def make_cache(tmp_path: Path) -> MakeCache:
     return make
 
 
-def refusal(cache: EngineCache, onnx: Path, config: ModelConfig | None = None) -> str:
+def refusal(
+    cache: EngineCache, onnx: Path, config: ModelConfig | None = None, device: str = "0"
+) -> str:
     with pytest.raises(FailedPreconditionError) as raised:
-        cache.plan_of(onnx, LABEL, config or ModelConfig(max_batch_size=8))
+        cache.plan_of(onnx, LABEL, config or ModelConfig(max_batch_size=8), device)
     assert str(onnx.parents[3]) not in str(raised.value), "no paths: clients read it"
     return str(raised.value).removeprefix(f"{LABEL}: its engine cannot be built: ")
 
@@ -182,6 +184,63 @@ def test_child_is_not_told_the_servers_settings(
     monkeypatch.setenv("PENSTOCK_SECRET", "s3cret")
     program = "sys.exit(5 if 'PENSTOCK_SECRET' in os.environ else 6)"
     assert refusal(make_cache(program), onnx) == "the process for it ended with code 6"
+
+
+SEES = """
+from penstock.engines.visible import VISIBLE_DEVICES
+os.write(int(sys.argv[1]), b'{"error": "sees %s"}' % os.environ.get(VISIBLE_DEVICES, "").encode())
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "seen"),
+    [
+        (None, "0", "0"),
+        (None, "2", "2"),
+        ("4,GPU-b", "1", "GPU-b"),
+        ("GPU-b", "GPU-b", "GPU-b"),
+        (None, "MIG-5a1c", "MIG-5a1c"),
+    ],
+)
+def test_child_sees_the_device_that_the_model_runs_on(
+    onnx: Path,
+    make_cache: MakeCache,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    seen: str,
+) -> None:
+    monkeypatch.delenv(VISIBLE_DEVICES, raising=False)
+    if visible is not None:
+        monkeypatch.setenv(VISIBLE_DEVICES, visible)
+    assert refusal(make_cache(SEES, "tensorrt"), onnx, device=device) == f"sees {seen}"
+
+
+def test_device_that_the_server_does_not_see_is_named(
+    onnx: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(VISIBLE_DEVICES, "4")
+    why = refusal(make_cache(SEES, "tensorrt"), onnx, device="1")
+    assert why == "there is no GPU 1: 1 are seen (CUDA_VISIBLE_DEVICES)"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_each_device_has_plans_of_its_own(onnx: Path, make_cache: MakeCache) -> None:
+    cache = make_cache("os.write(int(sys.argv[1]), b'{}')", "tensorrt")
+    plans = [cache.plan_of(onnx, LABEL, ModelConfig(), each).path for each in ("0", "1", "GPU-b")]
+    assert len(set(plans)) == 3
+    assert cache.plan_of(onnx, LABEL, ModelConfig()).path == plans[0], "the first where none is"
+
+
+def test_rtx_builds_for_every_device_and_without_one(
+    onnx: Path, make_cache: MakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE_DEVICES, "")
+    assert refusal(make_cache(SEES), onnx, device="1") == "sees "
+    cache = make_cache("os.write(int(sys.argv[1]), b'{}')")
+    plans = {cache.plan_of(onnx, LABEL, ModelConfig(), each).path for each in ("0", "1")}
+    assert len(plans) == 1
 
 
 def test_child_imports_nothing_from_where_the_server_runs(

@@ -26,7 +26,7 @@ NULL = TypeError("pybind11::init(): factory function returned nullptr")
 
 
 def build(request: BuildRequest, device: Target = H200) -> Built:
-    return build_engine(request, target=lambda _: device)
+    return build_engine(request, target=lambda: device)
 
 
 def refusal(request: BuildRequest) -> str:

@@ -25,7 +25,7 @@ class Count:
 
 
 def build(request: BuildRequest, count: Count) -> Path:
-    return build_engine(request, target=lambda _: H200, count=count).plan
+    return build_engine(request, target=lambda: H200, count=count).plan
 
 
 def test_count_of_one_row_is_kept(trt: FakeTensorRt, request_: BuildRequest) -> None:
@@ -41,11 +41,11 @@ def test_current_plan_without_a_count_gets_one(trt: FakeTensorRt, request_: Buil
     plan = build(request_, Count(None))
     sidecar = plan.with_name("model.plan.json")
     before = json.loads(sidecar.read_text())
-    built = build_engine(request_, target=lambda _: H200, count=Count(80))
+    built = build_engine(request_, target=lambda: H200, count=Count(80))
     assert (built.was_there, built.operations, trt.builds) == (True, 80, 1)
     assert operations_of(plan) == 80
     assert json.loads(sidecar.read_text()) == {**before, "operations_per_inference": 80}
-    kept = build_engine(request_, target=lambda _: H200)
+    kept = build_engine(request_, target=lambda: H200)
     assert (kept.operations, operations_of(plan)) == (80, 80), "who cannot count keeps it"
 
 

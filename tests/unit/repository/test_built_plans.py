@@ -19,7 +19,7 @@ class _Plans:
     def __init__(self, directory: Path) -> None:
         self._places = EnginePlaces(directory, 0)
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
+    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> EngineInUse:
         engine = self._places.use("a" * 64, "model.plan")
         engine.path.write_text(signature_text())
         return engine

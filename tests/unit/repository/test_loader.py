@@ -290,11 +290,11 @@ class _Plans:
 
     def __init__(self, plan: Path) -> None:
         self.plan = plan
-        self.asked: list[tuple[str, str, int | None]] = []
+        self.asked: list[tuple[str, str, int | None, str]] = []
         self.is_closed = False
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig) -> EngineInUse:
-        self.asked.append((model.name, label, config.max_batch_size))
+    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> EngineInUse:
+        self.asked.append((model.name, label, config.max_batch_size, device))
         return EngineInUse(self.plan)
 
     def stats(self) -> None:
@@ -312,25 +312,31 @@ def _onnx_for_tensorrt(tmp_path: Path, config: str) -> None:
     (version / "model.onnx").write_bytes(b"onnx")
 
 
+DEVICE_BY_UUID = """backend: "tensorrt"
+    parameters { key: "device" value { string_value: "MIG-5a" } }"""
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("config", "device"),
     [
-        'platform: "tensorrt_plan" max_batch_size: 8',
-        'backend: "tensorrt" max_batch_size: 8',
-        'backend: "tensorrt" max_batch_size: 8 default_model_filename: "model.onnx"',
+        ('platform: "tensorrt_plan"', "0"),
+        ('backend: "tensorrt"', "0"),
+        ('backend: "tensorrt" default_model_filename: "model.onnx"', "0"),
+        ('backend: "tensorrt" instance_group [{ gpus: [3, 2] }]', "2"),
+        (DEVICE_BY_UUID, "MIG-5a"),
     ],
 )
-def test_onnx_for_tensorrt_is_opened_as_the_plan_that_is_made_of_it(
-    tmp_path: Path, config: str
+def test_onnx_for_tensorrt_is_opened_as_the_plan_that_is_made_of_it_for_its_device(
+    tmp_path: Path, config: str, device: str
 ) -> None:
-    _onnx_for_tensorrt(tmp_path, config)
+    _onnx_for_tensorrt(tmp_path, f"{config} max_batch_size: 8")
     plan = tmp_path / "m.plan"
     plan.write_text(signature_text())
     plans = _Plans(plan)
     engine = FakeEngine()
     made = ModelLoader(engine, RepositorySettings((tmp_path,), plans=plans))
     made.open_version(made.plan("m"), 1)
-    assert plans.asked == [("model.onnx", "model 'm' version 1", 8)]
+    assert plans.asked == [("model.onnx", "model 'm' version 1", 8, device)]
     assert engine.opened[-1].path == str(plan)
     made.close()
     assert plans.is_closed
