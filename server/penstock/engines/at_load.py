@@ -24,7 +24,7 @@ from typing import Any
 from penstock.codec import ModelConfig
 from penstock.engines.build import FLAVOURS, BuildRequest
 from penstock.engines.building import BuildProcess, started
-from penstock.engines.kept import EngineError
+from penstock.engines.kept import EngineError, library_of
 from penstock.engines.key import ShapeRange
 from penstock.engines.places import EngineInUse, EnginePlaces
 from penstock.engines.profiles import default_buckets, parse_shapes
@@ -122,6 +122,13 @@ class EngineCache:
             raise
         self._places.prune()
         return engine
+
+    def maker_of(self, plan: Path) -> str | None:
+        """What built a plan, kept here or not, and its version; None: nothing beside it says so.
+
+        Blocking: reads the plan.
+        """
+        return library_of(plan)
 
     def stats(self) -> Mapping[str, int] | None:
         """As `EnginePlaces.stats`."""

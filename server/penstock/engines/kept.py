@@ -26,6 +26,7 @@ _MAX_SIDECAR_BYTES = 4 << 20
 _KEY = "key"
 _ASKED = "asked"
 _OPERATIONS = "operations_per_inference"
+_LIBRARIES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
 _log = logging.getLogger("penstock.engines")
 
@@ -152,6 +153,21 @@ def operations_of(plan: Path) -> int | None:
     except EngineError as error:
         _log.info("%s: nothing is known of its operations", error)
         return None
+
+
+def library_of(plan: Path) -> str | None:
+    """What built a plan, and its version: "TensorRT 11.1.0.106"; None: nothing says so.
+
+    Blocking: as `operations_of`.
+    """
+    try:
+        recipe = verify_engine(plan).get("recipe")
+    except EngineError:
+        return None
+    match recipe:
+        case {"library": [str(flavour), str(version)]}:
+            return f"{_LIBRARIES.get(flavour, flavour)} {version}"
+    return None
 
 
 @contextmanager

@@ -173,7 +173,7 @@ class ModelLoader:
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
             devices=devices,
         )
-        opened = self._engine.open_model(source)
+        opened = self._open(source)
         signature = Signature(
             tuple(opened.inputs),
             tuple(opened.outputs),
@@ -185,6 +185,18 @@ class ModelLoader:
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
         return OpenedVersion(opened, completion.config, built)
+
+    def _open(self, source: ModelSource) -> OpenedModel:
+        """A plan that is refused says what built it: most are refused for another version's."""
+        try:
+            return self._engine.open_model(source)
+        except CoreError as error:
+            plans = self._settings.plans if source.backend == PLANS_OF_ONNX else None
+            maker = None if plans is None else plans.maker_of(Path(source.path))
+            if maker is None:
+                raise
+            message = f"{error.message}; the plan was built by {maker}"
+            raise type(error)(message, error.retry_after_ms) from error
 
     def _model_path(
         self, plan: LoadPlan, version: int, devices: Sequence[str]

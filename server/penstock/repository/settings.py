@@ -44,6 +44,9 @@ class PlanBuilder(Protocol):
             CoreError, ConfigError: there is none; says why.
         """
 
+    def maker_of(self, plan: Path) -> str | None:
+        """What built a plan, and its version; None: nobody knows. Blocking: reads the plan."""
+
     def stats(self) -> Mapping[str, int] | None:
         """`bytes` of plans that are kept, and how many were `removed`; None: none was asked for."""
 

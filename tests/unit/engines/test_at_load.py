@@ -243,6 +243,13 @@ def test_rtx_builds_for_every_device_and_without_one(
     assert len(plans) == 1
 
 
+def test_what_built_a_plan_is_told(onnx: Path, make_cache: MakeCache, tmp_path: Path) -> None:
+    cache = make_cache(FAKE.format(arguments=""))
+    plan = cache.plan_of(onnx, LABEL, ModelConfig(max_batch_size=8)).path
+    assert cache.maker_of(plan) == "TensorRT-RTX 11.1.0.106"
+    assert cache.maker_of(onnx) is None
+
+
 def test_child_imports_nothing_from_where_the_server_runs(
     onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

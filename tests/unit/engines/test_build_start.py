@@ -18,6 +18,7 @@ from penstock.engines import (
     build_engine,
     verify_engine,
 )
+from penstock.engines import kept as kept_module
 from penstock.errors import ConfigError
 
 LABEL = "model 'm' version 1"
@@ -195,3 +196,15 @@ def test_lean_runtime_of_its_package_is_opened_for_a_plan_that_holds_it(
     assert "tensorrt_lean_libs" not in sys.modules
     build(replace(request_, version_compatible=True))
     assert sys.modules.pop("tensorrt_lean_libs") is not None
+
+
+def test_library_of_a_plan_is_what_its_sidecar_says(
+    trt: FakeTensorRt, request_: BuildRequest
+) -> None:
+    build(request_)
+    assert kept_module.library_of(request_.output) == "TensorRT 11.1.0.106"
+    sidecar = kept_module.sidecar_of(request_.output)
+    sidecar.write_text(sidecar.read_text().replace('"library"', '"else"'))
+    assert kept_module.library_of(request_.output) is None
+    request_.output.write_bytes(b"another's")
+    assert kept_module.library_of(request_.output) is None

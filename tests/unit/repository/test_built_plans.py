@@ -10,7 +10,9 @@ from tests.support.fake_engine import FakeEngine, add_model, signature_text
 
 from penstock.codec import ModelConfig
 from penstock.engines.places import EngineInUse, EnginePlaces
+from penstock.errors import InvalidArgumentError
 from penstock.repository import ModelManager, RepositorySettings
+from penstock.repository.loader import ModelLoader
 
 
 class _Plans:
@@ -23,6 +25,9 @@ class _Plans:
         engine = self._places.use("a" * 64, "model.plan")
         engine.path.write_text(signature_text())
         return engine
+
+    def maker_of(self, plan: Path) -> str | None:
+        return "TensorRT 11.4.0.106" if plan.suffix == ".plan" else None
 
     def stats(self) -> None:
         """Nothing is counted."""
@@ -40,6 +45,32 @@ def is_in_use(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])
+def test_plan_that_is_refused_says_what_built_it(tmp_path: Path, is_built: bool) -> None:
+    add_model(tmp_path / "models", "m", config='backend: "tensorrt" max_batch_size: 8')
+    if not is_built:
+        (tmp_path / "models" / "m" / "1" / "model.plan").write_text(signature_text())
+    settings = RepositorySettings((tmp_path / "models",), plans=_Plans(tmp_path / "cache"))
+    engine = FakeEngine()
+    engine.fail["open", "m"] = InvalidArgumentError("TensorRT 11.1.0.106 does not take the plan")
+    loader = ModelLoader(engine, settings)
+    with pytest.raises(InvalidArgumentError) as raised:
+        loader.open_version(loader.plan("m"), 1)
+    assert raised.value.message == (
+        "TensorRT 11.1.0.106 does not take the plan; the plan was built by TensorRT 11.4.0.106"
+    )
+
+
+def test_refusal_of_what_is_no_plan_is_left_as_it_is(tmp_path: Path) -> None:
+    add_model(tmp_path / "models", "m", config='backend: "onnxruntime"')
+    settings = RepositorySettings((tmp_path / "models",), plans=_Plans(tmp_path / "cache"))
+    engine = FakeEngine()
+    engine.fail["open", "m"] = InvalidArgumentError("no such operator")
+    loader = ModelLoader(engine, settings)
+    with pytest.raises(InvalidArgumentError, match=r"^no such operator$"):
+        loader.open_version(loader.plan("m"), 1)
 
 
 @pytest.mark.parametrize("drains_in_time", [True, False])
