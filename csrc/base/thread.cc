@@ -1,6 +1,7 @@
 #include "base/thread.h"
 
 #include <pthread.h>
+#include <sys/prctl.h>
 
 #include <utility>
 
@@ -9,6 +10,7 @@ namespace penstock {
 Thread::Thread(std::string name, std::function<void()> body)
     : thread_([name = std::move(name), body = std::move(body)]() noexcept {
         pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
+        prctl(PR_SET_TIMERSLACK, 1UL);
         body();
       }) {}
 

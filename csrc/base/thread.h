@@ -14,8 +14,9 @@ namespace penstock {
 class Thread {
  public:
   Thread() = default;
-  // Starts `body` on a new thread called `name` (the kernel keeps 15 characters). The body must not
-  // throw: every thread's entry function is noexcept and does its own catch-all.
+  // Starts `body` on a new thread called `name` (the kernel keeps 15 characters), whose timed waits end
+  // when they are due: by default Linux is up to 50 us late, which is as long as many of them last. The
+  // body must not throw: every thread's entry function is noexcept and does its own catch-all.
   Thread(std::string name, std::function<void()> body);
   ~Thread() { Join(); }
   Thread(Thread&&) = default;
