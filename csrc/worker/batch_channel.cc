@@ -49,10 +49,11 @@ Status BatchChannel::Map(const std::shared_ptr<Slab>& slab) {
 
 Status BatchChannel::MapLocked(const std::shared_ptr<Slab>& slab, bool is_for_outputs) {
   if (!UnmapUnused()) return Closed();
-  const WorkerPacket packet{.kind = WorkerPacketKind::kMap,
-                            .slab = slab->id(),
-                            .value = is_for_outputs ? 1U : 0U,
-                            .size = slab->size()};
+  const WorkerPacket packet{
+      .kind = WorkerPacketKind::kMap,
+      .slab = slab->id(),
+      .value = (is_for_outputs ? kMapForOutputs : 0U) | (slab->is_lasting() ? 0U : kMapForOneBatch),
+      .size = slab->size()};
   std::weak_ptr<Slab>& mapped = mapped_[slab->id()];  // before it is sent: that may throw
   if (!socket_.Send(packet, slab->fd())) return Closed();
   mapped = slab;
@@ -91,7 +92,9 @@ Status BatchChannel::Grow(uint64_t size_bytes) {
     return InvalidArgument(
         StrCat("outputs of ", size_bytes, " bytes, at most ", kMaxWorkerOutputBytes, " are taken"));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(std::bit_ceil(size_bytes)));
+  const size_t rounded_bytes = std::bit_ceil(size_bytes);
+  PENSTOCK_ASSIGN_OR_RETURN(
+      auto slab, Slab::Create(rounded_bytes, /*is_lasting=*/rounded_bytes <= kGreatestKeptBytes));
   MutexLock lock(mu_);
   outputs_.reserve(outputs_.size() + 1);  // before it is sent: that may throw
   PENSTOCK_RETURN_IF_ERROR(MapLocked(slab, /*is_for_outputs=*/true));

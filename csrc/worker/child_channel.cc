@@ -10,7 +10,6 @@
 #include <cstring>
 #include <utility>
 
-#include "worker/batch_channel.h"
 #include "worker/process.h"
 #include "worker/slab.h"
 
@@ -58,17 +57,15 @@ bool ChildChannel::Map(const WorkerPacket& packet, const OwnedFd& fd) {
   Unmap(packet.slab);
   Mapping& mapping = slabs_[packet.slab];
   mapping.memory = {static_cast<uint8_t*>(data), packet.size};
-  mapping.is_for_outputs = packet.value == 1;
-  if (mapping.is_for_outputs) outputs_ = packet.slab;
+  mapping.is_for_one_batch = (packet.value & kMapForOneBatch) != 0;
+  if ((packet.value & kMapForOutputs) != 0) outputs_ = packet.slab;
   PinMapping(mapping);
   return true;
 }
 
 // A page holds one message, which is read once. What serves one batch is not worth it either.
 void ChildChannel::PinMapping(Mapping& mapping) {
-  const size_t size = mapping.memory.size();
-  if (!pin_ || size <= Slab::kPageBytes) return;
-  if (mapping.is_for_outputs && size > BatchChannel::kGreatestKeptBytes) return;
+  if (!pin_ || mapping.memory.size() <= Slab::kPageBytes || mapping.is_for_one_batch) return;
   mapping.pinned = pin_(mapping.memory);
 }
 

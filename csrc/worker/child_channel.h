@@ -35,7 +35,7 @@ class ChildChannel {
   ChildChannel& operator=(const ChildChannel&) = delete;
 
   // Called for each slab that is mapped, also those that are: what it gives lives as long. But for
-  // those of one page, which hold a message, and those for outputs that the server does not keep.
+  // those of one page, which hold a message, and those that serve one batch.
   using Pin = std::function<std::shared_ptr<void>(std::span<uint8_t>)>;
   void SetPin(Pin pin);
 
@@ -61,7 +61,7 @@ class ChildChannel {
  private:
   struct Mapping {
     std::span<uint8_t> memory;
-    bool is_for_outputs = false;
+    bool is_for_one_batch = false;
     std::shared_ptr<void> pinned = nullptr;
   };
 

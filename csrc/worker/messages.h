@@ -7,8 +7,8 @@
 //   (the body of a packet is the `size` bytes at `offset` of `slab`)
 //
 //   server -> worker
-//     MAP       slab of `size` bytes, its descriptor attached; value 1: write outputs there
-//               from now on
+//     MAP       slab of `size` bytes, its descriptor attached; value & 1: write outputs there
+//               from now on; value & 2: it serves one batch
 //     UNMAP     slab: not used any more
 //     START     body = the instance's name; the worker makes its model ready, or, on a connection of
 //               its own, an instance of the model `batch`
@@ -228,6 +228,7 @@ void EncodeResult(const WorkerResult& result, std::string* body);
 // Bounds of what is read from a worker.
 inline constexpr size_t kMaxWorkerTensors = 4096;
 // What all outputs of a batch may take, with the body that tells of them: more than a response can.
+inline constexpr uint32_t kMapForOutputs = 1, kMapForOneBatch = 2;  // values of MAP
 inline constexpr size_t kMaxWorkerOutputBytes = size_t{4} << 30;
 inline constexpr size_t kMaxWorkerTextBytes = 16 << 10;  // what is longer is cut
 

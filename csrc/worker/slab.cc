@@ -31,7 +31,7 @@ Status NoMemory(size_t size_bytes, int error) {
 
 }  // namespace
 
-Result<std::shared_ptr<Slab>> Slab::Create(size_t size_bytes) {
+Result<std::shared_ptr<Slab>> Slab::Create(size_t size_bytes, bool is_lasting) {
   if (size_bytes > kGreatestSlabBytes) return NoMemory(size_bytes, EFBIG);
   size_bytes = RoundUp(std::max(size_bytes, kPageBytes), kPageBytes);
   OwnedFd fd(memfd_create("penstock-slab", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -42,7 +42,8 @@ Result<std::shared_ptr<Slab>> Slab::Create(size_t size_bytes) {
   void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (data == MAP_FAILED) return NoMemory(size_bytes, errno);
   // Not make_shared: the constructor is private.
-  return std::shared_ptr<Slab>(new Slab(std::move(fd), static_cast<uint8_t*>(data), size_bytes));
+  return std::shared_ptr<Slab>(
+      new Slab(std::move(fd), static_cast<uint8_t*>(data), size_bytes, is_lasting));
 }
 
 Result<OwnedFd> Slab::CreateDocument(std::string_view contents) {
@@ -59,8 +60,12 @@ Result<OwnedFd> Slab::CreateDocument(std::string_view contents) {
   return fd;
 }
 
-Slab::Slab(OwnedFd fd, uint8_t* data, size_t size_bytes)
-    : id_(NextId()), fd_(std::move(fd)), data_(data), size_bytes_(size_bytes) {}
+Slab::Slab(OwnedFd fd, uint8_t* data, size_t size_bytes, bool is_lasting)
+    : id_(NextId()),
+      fd_(std::move(fd)),
+      data_(data),
+      size_bytes_(size_bytes),
+      is_lasting_(is_lasting) {}
 
 Slab::~Slab() { munmap(data_, size_bytes_); }
 
@@ -76,9 +81,12 @@ std::optional<size_t> Slab::OffsetOf(std::span<const uint8_t> data) const {
 Result<std::span<uint8_t>> SlabArena::Allocate(size_t size_bytes) {
   const size_t taken = RoundUp(size_bytes, kAlignment);
   if (slabs_.empty() || taken > slabs_.back()->size() - used_bytes_) {
-    // As large as all of the batch so far: the next one of its size then fits into one slab.
-    const size_t size = std::bit_ceil(std::max(batch_bytes_ + taken, kFirstSlabBytes));
-    PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(size));
+    // As large as all of the batch so far: the next one of its size then fits into one slab. Rounded
+    // up by a quarter at most: a device's worker pins all of it.
+    const size_t least = std::max(batch_bytes_ + taken, kFirstSlabBytes);
+    const size_t size = RoundUp(least, std::bit_floor(least) / 4);
+    const bool will_stay = size <= kGreatestKeptBytes || smaller_left_ > 0;
+    PENSTOCK_ASSIGN_OR_RETURN(auto slab, Slab::Create(size, will_stay));
     if (batch_bytes_ == 0) slabs_.clear();
     slabs_.push_back(std::move(slab));
     used_bytes_ = 0;
@@ -97,8 +105,14 @@ std::optional<SlabPlace> SlabArena::Find(std::span<const uint8_t> data) const {
 }
 
 void SlabArena::Reset() {
+  if (batch_bytes_ > kGreatestKeptBytes) {
+    smaller_left_ = std::min(smaller_left_ + kForAHugeBatch, kMostSmaller);
+  } else if (batch_bytes_ > 0) {
+    smaller_left_ = std::max(smaller_left_ - 1, 0);
+  }
   if (slabs_.size() > 1) slabs_.erase(slabs_.begin(), slabs_.end() - 1);  // the greatest stays
-  if (!slabs_.empty() && slabs_.back()->size() > kGreatestKeptBytes) slabs_.clear();
+  const bool is_huge = !slabs_.empty() && slabs_.back()->size() > kGreatestKeptBytes;
+  if (is_huge && smaller_left_ <= kForAHugeBatch) slabs_.clear();
   used_bytes_ = batch_bytes_ = 0;
 }
 

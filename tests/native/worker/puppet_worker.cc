@@ -50,7 +50,7 @@ bool Receive(WorkerPacket* packet) {
   void* data = mmap(nullptr, packet->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
   g_slabs[packet->slab] = {static_cast<uint8_t*>(data), packet->size};
-  if (packet->value == 1) g_outputs = packet->slab;
+  if ((packet->value & penstock::kMapForOutputs) != 0) g_outputs = packet->slab;
   return true;
 }
 

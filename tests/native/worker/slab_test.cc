@@ -58,12 +58,40 @@ TEST(SlabArenaTest, BatchThatOutgrowsItsSlab_FitsIntoOneNextTime) {
   EXPECT_EQ(arena.Find(*again)->slab, arena.Find(*more)->slab);
 }
 
+// The slab of a batch of that size.
+std::shared_ptr<Slab> RunBatch(SlabArena& arena, size_t size_bytes) {
+  const auto data = arena.Allocate(size_bytes);
+  EXPECT_TRUE(data.ok());
+  auto slab = arena.Find(*data)->slab;
+  arena.Reset();
+  return slab;
+}
+
+TEST(SlabArenaTest, SlabOfALargeBatch_IsAQuarterLargerAtMost) {
+  SlabArena arena;
+  EXPECT_EQ(RunBatch(arena, 9 << 20)->size(), 10U << 20);
+  EXPECT_EQ(RunBatch(arena, 14 << 20)->size(), 14U << 20);
+  EXPECT_EQ(RunBatch(arena, SlabArena::kGreatestKeptBytes)->size(), SlabArena::kGreatestKeptBytes);
+}
+
 TEST(SlabArenaTest, HugeSlab_GoesWithItsBatch) {
   SlabArena arena;
-  ASSERT_TRUE(arena.Allocate(SlabArena::kGreatestKeptBytes + 1).ok());
-  arena.Reset();
-  const auto next = arena.Allocate(1);
-  EXPECT_EQ(arena.Find(*next)->slab->size(), SlabArena::kFirstSlabBytes);
+  EXPECT_FALSE(RunBatch(arena, SlabArena::kGreatestKeptBytes + 1)->is_lasting());
+  EXPECT_EQ(RunBatch(arena, 1)->size(), SlabArena::kFirstSlabBytes);
+}
+
+TEST(SlabArenaTest, HugeSlab_StaysWhereSuchBatchesAreUsual) {
+  SlabArena arena;
+  constexpr size_t kHuge = SlabArena::kGreatestKeptBytes + 1;
+  RunBatch(arena, kHuge);
+  const auto second = RunBatch(arena, kHuge);
+  EXPECT_TRUE(second->is_lasting());
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 7; ++i) EXPECT_EQ(RunBatch(arena, 1), second) << round << " " << i;
+    EXPECT_EQ(RunBatch(arena, kHuge), second) << round;
+  }
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(RunBatch(arena, 1), second) << i;
+  EXPECT_EQ(RunBatch(arena, 1)->size(), SlabArena::kFirstSlabBytes);
 }
 
 }  // namespace
