@@ -109,12 +109,16 @@ def _peak(version: VersionStatistics, peaks: Mapping[str, float]) -> float | Non
         return version.peak
     if version.runs_on == _CPU:
         return peaks.get(_CPU)
-    rates = [
-        next((peaks[key] for key in (use["uuid"], use["name"], use["kind"]) if key in peaks), None)
-        for use in version.counters["devices"]
-    ]
+    rates = [_peak_of(use, peaks) for use in version.counters["devices"]]
     known = [rate for rate in rates if rate is not None]
     return sum(known) if known and len(known) == len(rates) else None
+
+
+def _peak_of(use: Mapping[str, Any], peaks: Mapping[str, float]) -> float | None:
+    keys = [use["uuid"], use["name"]]
+    if not use["uuid"].startswith("MIG-"):  # a slice does not reach what its GPU does
+        keys.append(use["kind"])
+    return next((peaks[key] for key in keys if key in peaks), None)
 
 
 def _per_graph(

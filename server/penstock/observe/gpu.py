@@ -144,8 +144,11 @@ def _open() -> Any | None:
 
 def _gpus(nvml: Any) -> Iterator[tuple[str, Any]]:
     for index in range(nvml.nvmlDeviceGetCount()):
-        device = nvml.nvmlDeviceGetHandleByIndex(index)
-        yield _uuid(nvml, device), device
+        try:
+            device = nvml.nvmlDeviceGetHandleByIndex(index)
+            yield _uuid(nvml, device), device
+        except nvml.NVMLError as error:  # one that failed, or is not this process's, is counted too
+            _log.warning("GPU %d is not in the metrics: %s", index, error)
 
 
 def _slices(nvml: Any, gpus: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from penstock.codec import InstanceGroup, ModelConfig
@@ -31,6 +31,10 @@ ON_GPUS = frozenset({"tensorrt"})
 
 ALSO_ON_GPUS = frozenset({"onnxruntime"})
 """Backends whose models run on CPUs, or on GPUs where their instance groups say so."""
+
+LANES_ON_GPU = {"onnxruntime": 1, "tensorrt": 2}
+"""Lanes of a model on a GPU where its parameter `lanes` says nothing: the backends' defaults."""
+_SLOTS_OF_A_LANE = 2  # one batch is copied while another computes
 
 PLANS_OF_ONNX = "tensorrt"
 """The backend that ONNX files are compiled for, where they are given to it."""
@@ -127,3 +131,15 @@ def kind_of(group: InstanceGroup, backend: str) -> str:
         return group.kind
     on_gpu = backend in ON_GPUS or bool(group.gpus)
     return "KIND_GPU" if on_gpu else "KIND_CPU"
+
+
+def slots_on_gpu(backend: str, parameters: Mapping[str, str]) -> int:
+    """How many batches of a model may be under way on a GPU; 1 for backends of others.
+
+    `lanes` that is no number from 1 to 4 is the backend's to refuse.
+    """
+    if backend not in LANES_ON_GPU:
+        return 1
+    written = parameters.get("lanes", "")
+    lanes = int(written) if written in {"1", "2", "3", "4"} else LANES_ON_GPU[backend]
+    return _SLOTS_OF_A_LANE * lanes

@@ -10,17 +10,20 @@ Pure functions. What is written is checked, never changed; what is not written i
 * dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
   model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
   means that every request is its own batch;
-* model_transaction_policy: decoupled, where a model that is code is.
+* model_transaction_policy: decoupled, where a model that is code is;
+* instance_group.count: 1; on a GPU as many as batches may be under way there, since an instance has
+  one of them, but for models whose number of instances has bounds: those begin with 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
-from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of
+from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of, slots_on_gpu
 from penstock.repository.engine import FileTensor
+from penstock.repository.own_parameters import has_instance_bounds
 from penstock.repository.policy import DEFAULT_POLICY
 
 
@@ -53,12 +56,19 @@ def with_names(config: ModelConfig, model_name: str, backend: str) -> ModelConfi
         platform=platform_of(backend),
         version_policy=config.version_policy or DEFAULT_POLICY,
         default_model_filename=config.default_model_filename or DEFAULT_FILENAMES.get(backend, ""),
-        instance_groups=tuple(_complete_group(group, backend) for group in groups),
+        instance_groups=tuple(
+            _complete_group(group, backend, config.parameters) for group in groups
+        ),
     )
 
 
-def _complete_group(group: InstanceGroup, backend: str) -> InstanceGroup:
-    return replace(group, count=max(group.count, 1), kind=kind_of(group, backend))
+def _complete_group(
+    group: InstanceGroup, backend: str, parameters: Mapping[str, str]
+) -> InstanceGroup:
+    kind = kind_of(group, backend)
+    has_slots = kind == "KIND_GPU" and not has_instance_bounds(parameters)
+    default = slots_on_gpu(backend, parameters) if has_slots else 1
+    return replace(group, count=group.count or default, kind=kind)
 
 
 def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int) -> Completion:

@@ -19,6 +19,7 @@ from penstock.codec import ModelConfig
 __all__ = [
     "MAX_INSTANCES",
     "InstanceBounds",
+    "has_instance_bounds",
     "instance_bounds",
     "is_pinned",
     "memory_bytes",
@@ -47,12 +48,17 @@ class InstanceBounds:
     most: int
 
 
+def has_instance_bounds(parameters: Mapping[str, str]) -> bool:
+    """Whether `instance_bounds` finds some."""
+    return bool({_MIN, _MAX} & parameters.keys())
+
+
 def instance_bounds(config: ModelConfig) -> InstanceBounds | None:
     """None: as many as the configuration says, for good. REQUIRES: a configuration without faults.
 
     The bound that is not written is the number that the configuration says, or 1 for the least.
     """
-    if not {_MIN, _MAX} & config.parameters.keys():
+    if not has_instance_bounds(config.parameters):
         return None
     count = _count(config)
     least = int(config.parameters.get(_MIN, 1))

@@ -32,6 +32,7 @@ class FakeNvml:
     init_error: Exception | None = None
     lost: bool = False
     count: int = 2
+    failed: frozenset[int] = frozenset()
     rounds: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     was_shut_down: threading.Event = field(default_factory=threading.Event)
     hold: threading.Event | None = None  # a read does not come back before it is set
@@ -52,6 +53,8 @@ class FakeNvml:
         return self.count
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index in self.failed:
+            raise FakeNvmlError("Unknown Error")
         return index
 
     def nvmlDeviceGetMaxMigDeviceCount(self, device: int) -> int:  # noqa: N802
@@ -130,6 +133,18 @@ def test_gpus_are_shown_under_tritons_names(nvml: FakeNvml, monitor: GpuMonitor)
     assert 'nv_gpu_power_usage{gpu_uuid="GPU-0"} 350.5' in lines
     assert 'nv_gpu_power_limit{gpu_uuid="GPU-0"} 700' in "\n".join(lines)
     assert not any("energy" in line for line in lines)  # nobody tells it
+
+
+def test_gpu_that_does_not_open_leaves_the_others(
+    nvml: FakeNvml, monitor: GpuMonitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    nvml.failed = frozenset({1})
+    monitor.start()
+    read_twice(nvml)
+    lines = render(monitor.families()).decode()
+    assert 'penstock_gpu_utilization_ratio{gpu_uuid="GPU-0"} 0.25' in lines
+    assert "GPU-1" not in lines
+    assert "GPU 1 is not in the metrics: Unknown Error" in caplog.text
 
 
 def test_gpus_are_shown_under_our_names_too(nvml: FakeNvml, monitor: GpuMonitor) -> None:

@@ -39,6 +39,31 @@ def test_absent_configuration_of_a_model_that_can_batch() -> None:
     assert (group.name, group.count, group.kind) == ("m", 1, "KIND_CPU")
 
 
+LANES_OF_4 = 'parameters { key: "lanes" value { string_value: "4" } }'
+BOUNDED = 'parameters { key: "instances_max" value { string_value: "3" } }'
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "count"),
+    [
+        ("instance_group { kind: KIND_GPU }", "onnxruntime", 2),
+        ("instance_group { gpus: [0, 1] }", "onnxruntime", 2),
+        ("", "tensorrt", 4),
+        ("instance_group { count: 1 }", "tensorrt", 1),
+        (LANES_OF_4, "tensorrt", 8),
+        (LANES_OF_4.replace('"4"', '"many"'), "tensorrt", 4),
+        (BOUNDED, "tensorrt", 1),
+        ("instance_group { kind: KIND_CPU }" + LANES_OF_4, "onnxruntime", 1),
+        ("instance_group { kind: KIND_GPU }", "fixture", 1),
+    ],
+)
+def test_instances_are_as_many_as_batches_may_be_under_way_on_a_gpu(
+    text: str, backend: str, count: int
+) -> None:
+    config = with_names(read_config_text(text, "config.pbtxt").config, "m", backend)
+    assert [group.count for group in config.instance_groups] == [count]
+
+
 @pytest.mark.parametrize("signature", [FIXED, SCALAR])
 def test_absent_configuration_of_a_model_that_cannot_batch(signature: Signature) -> None:
     result = completed("", signature)
