@@ -124,7 +124,6 @@ class CudaApi final : public Api {
   Error FreeAsync(void* data, Stream stream) override {
     return ToError(cudaFreeAsync(data, Native(stream)));
   }
-  Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
 
   Error OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) override;
   Error CloseIpcMemory(void* data) override { return ToError(cudaIpcCloseMemHandle(data)); }
@@ -187,15 +186,6 @@ Error CudaApi::QueryEvent(Event event) {
   // It would be what the next launch on this thread seems to have answered.
   if (error == cudaErrorNotReady) static_cast<void>(cudaGetLastError());
   return ToError(error);
-}
-
-Error CudaApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
-  cudaMemPool_t pool = nullptr;
-  if (const cudaError_t error = cudaDeviceGetDefaultMemPool(&pool, device); error != cudaSuccess) {
-    return ToError(error);
-  }
-  uint64_t threshold = size_bytes;
-  return ToError(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
 }
 
 Error CudaApi::OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) {

@@ -1,7 +1,5 @@
 #include "gpu/device.h"
 
-#include <cstdint>
-
 #include "base/strcat.h"
 
 namespace penstock::gpu {
@@ -23,8 +21,6 @@ Status Device::Start(const DeviceOptions& options) {
   PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal_), "take the device"));
   PENSTOCK_RETURN_IF_ERROR(
       health_.Check(api_.GetProperties(ordinal_, &properties_), "ask what the device is"));
-  PENSTOCK_RETURN_IF_ERROR(
-      health_.Check(api_.SetPoolReleaseThreshold(ordinal_, SIZE_MAX), "set up the device's pool"));
   if (!options.pinned.empty()) {
     PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, options.pinned));
   }

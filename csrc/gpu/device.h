@@ -31,9 +31,8 @@ struct DeviceOptions {
 // Lifecycle: outlives its LaneGroups; the destructor waits for what is in flight.
 class Device {
  public:
-  // Takes the device and all of its pinned memory, and has the device's pool keep what it is given
-  // back: memory is taken at load, not while batches run. UNAVAILABLE or INTERNAL where the device
-  // cannot be used, RESOURCE_EXHAUSTED where there is not so much pinned memory.
+  // Takes the device and all of its pinned memory. UNAVAILABLE or INTERNAL where the device cannot be
+  // used, RESOURCE_EXHAUSTED where there is not so much pinned memory.
   static Result<std::unique_ptr<Device>> Open(Api& api, Clock& clock, const DeviceOptions& options);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

@@ -17,7 +17,9 @@ Status DeviceHealth::Check(Error error, std::string_view what) {
   assert(error != Error::kNotReady);
   std::string message = StrCat(device_, ": cannot ", what, ": ", api_.ErrorName(error), " (",
                                static_cast<int>(error), ")");
-  if (IsSticky(error)) return EnterFault(std::move(message));
+  if (IsSticky(error) || (error == Error::kUnknown && IsLost())) {
+    return EnterFault(std::move(message));
+  }
   // The runtime remembers it for this thread, and would answer a later kernel launch with it.
   static_cast<void>(api_.TakeLastError());
   if (error == Error::kMemoryAllocation) return ResourceExhausted(std::move(message));
@@ -35,6 +37,13 @@ Status DeviceHealth::CheckEngine(const Status& answer, std::string_view what) {
   const Error last = api_.TakeLastError();
   if (last != Error::kNotReady) PENSTOCK_RETURN_IF_ERROR(Check(last, what));
   return answer;
+}
+
+bool DeviceHealth::IsLost() {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  const Error error = api_.MemoryInfo(&free_bytes, &total_bytes);
+  return IsSticky(error) || error == Error::kUnknown;
 }
 
 void DeviceHealth::Fault(std::string_view why) {

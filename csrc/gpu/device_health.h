@@ -7,6 +7,7 @@
 // | of memory                     | RESOURCE_EXHAUSTED        | stays      |
 // | any other that is not sticky  | INTERNAL, that batch only | stays      |
 // | sticky (gpu_error.h)          | UNAVAILABLE               | kFaulted   |
+// | cudaErrorUnknown              | as one or the other: a harmless call tells   |
 //
 // On a faulted device everything in flight ends UNAVAILABLE and nothing new is taken; its owner is
 // told once and ends the process, which is started again.
@@ -47,6 +48,7 @@ class DeviceHealth {
 
  private:
   Status EnterFault(std::string message);
+  bool IsLost();  // a harmless call says so: an error that stays is the answer to any
 
   // Constant after construction.
   Api& api_;

@@ -16,14 +16,13 @@ namespace {
 using Result32 = int;  // CUresult: the runtime's numbers
 using DeviceNumber = int;
 using Context = void*;
-using Pool = void*;
 using Address = uintptr_t;
 
 // Of its enumerations, what is used here.
 constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76;
 constexpr unsigned kStreamNonBlocking = 1, kEventDisableTiming = 2;
 constexpr unsigned kHostPortable = 1, kHostMapped = 2, kRegisterPortable = 1;
-constexpr int kCaptureThreadLocal = 1, kPoolReleaseThreshold = 4;
+constexpr int kCaptureThreadLocal = 1;
 constexpr unsigned kIpcLazyPeerAccess = 1;
 constexpr int kTextBytes = 256;
 
@@ -60,8 +59,6 @@ constexpr int kTextBytes = 256;
   CALL(IpcOpenMemHandle, "cuIpcOpenMemHandle_v2", Address*, IpcHandle, unsigned)      \
   CALL(IpcCloseMemHandle, "cuIpcCloseMemHandle", Address)                             \
   CALL(MemGetAddressRange, "cuMemGetAddressRange_v2", Address*, size_t*, Address)     \
-  CALL(DeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", Pool*, DeviceNumber)     \
-  CALL(MemPoolSetAttribute, "cuMemPoolSetAttribute", Pool, int, void*)                \
   CALL(MemcpyToDevice, "cuMemcpyHtoDAsync_v2", Address, const void*, size_t, Stream)  \
   CALL(MemcpyToHost, "cuMemcpyDtoHAsync_v2", void*, Address, size_t, Stream)          \
   CALL(MemcpyOnDevice, "cuMemcpyDtoDAsync_v2", Address, Address, size_t, Stream)      \
@@ -142,7 +139,6 @@ class DriverApi final : public Api {
   Error FreeAsync(void* data, Stream stream) override {
     return ToError(calls_.MemFreeAsync(AddressOf(data), stream));
   }
-  Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
 
   Error OpenIpcMemory(const IpcHandle& handle, void** data, size_t* size_bytes) override;
   Error CloseIpcMemory(void* data) override {
@@ -234,19 +230,6 @@ Error DriverApi::AllocateAsync(size_t size_bytes, Stream stream, void** data) {
   // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver's address is the runtime's pointer
   if (answer == 0) *data = reinterpret_cast<void*>(address);
   return ToError(answer);
-}
-
-Error DriverApi::SetPoolReleaseThreshold(int device, size_t size_bytes) {
-  DeviceNumber number = 0;
-  if (const Result32 answer = calls_.DeviceGet(&number, device); answer != 0) {
-    return ToError(answer);
-  }
-  Pool pool = nullptr;
-  if (const Result32 answer = calls_.DeviceGetDefaultMemPool(&pool, number); answer != 0) {
-    return ToError(answer);
-  }
-  uint64_t threshold = size_bytes;
-  return ToError(calls_.MemPoolSetAttribute(pool, kPoolReleaseThreshold, &threshold));
 }
 
 // The handle goes by value, as the driver's structure of as many bytes does.

@@ -91,9 +91,8 @@ class Api {
 
   // -- device memory, from the device's default pool
   virtual Error AllocateAsync(size_t size_bytes, Stream stream, void** data) = 0;
+  // The pool keeps it until a stream is next waited for (SynchronizeStream).
   virtual Error FreeAsync(void* data, Stream stream) = 0;
-  // cudaMemPoolAttrReleaseThreshold: what the pool keeps instead of giving it back.
-  virtual Error SetPoolReleaseThreshold(int device, size_t size_bytes) = 0;
 
   // -- memory of other processes
   // cudaIpcOpenMemHandle, on this thread's device, and cuMemGetAddressRange: `data` is what the

@@ -40,7 +40,8 @@ enum class [[nodiscard]] Error : int{
 };
 
 // True for an error that stays: the process's context is lost, every later call answers the same,
-// and only another process can use the device again.
+// and only another process can use the device again. kUnknown may be one, and may not: drivers answer
+// it where host memory cannot be registered, for one.
 constexpr bool IsSticky(Error error) {
   switch (error) {
     case Error::kEccUncorrectable:
@@ -59,7 +60,6 @@ constexpr bool IsSticky(Error error) {
     case Error::kTensorMemoryLeak:
     case Error::kMpsClientTerminated:
     case Error::kExternalDevice:
-    case Error::kUnknown:
       return true;
     default:
       return false;

@@ -11,6 +11,10 @@ Status GraphCache::Capture(const Slot& slot, size_t bucket, uint32_t rows, Strea
     return ResourceExhausted(StrCat(engine_.name(), ": graphs already hold ", budget_.used_bytes,
                                     " bytes, expected at most ", budget_.limit_bytes));
   }
+  // The pool gives back what was freed before, of a bucket that was dropped, say: used again it would
+  // count as nothing.
+  PENSTOCK_RETURN_IF_ERROR(
+      health_.Check(api_.SynchronizeStream(stream), StrCat("prepare a graph of ", engine_.name())));
   PENSTOCK_ASSIGN_OR_RETURN(const size_t free_before, FreeBytes());
   Entry entry;
   PENSTOCK_ASSIGN_OR_RETURN(entry.context, engine_.CreateContext(slot.bindings, rows, stream));

@@ -86,17 +86,27 @@ Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, s
 // a lost device nobody knows what it still reads and writes, and to ask might take for ever; so
 // might the destructors of graphs and engines, which wait for what they still run.
 Lane::~Lane() {
-  for (const OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
-    if (stream->get() == nullptr || env_.health.is_faulted()) continue;
-    static_cast<void>(Check(env_.api.SynchronizeStream(stream->get()), "end a lane"));
+  AwaitStreams();
+  if (!env_.health.is_faulted()) {
+    contexts_.clear();
+    graphs_.reset();
+    slots_.clear();
+    AwaitStreams();  // the device's pool gives back what was freed: others have the device, too
+    return;
   }
-  if (!env_.health.is_faulted()) return;
   Remains remains{std::move(graphs_), std::move(contexts_), {}};
   for (auto& slot : slots_) {
     slot->device.Abandon();
     remains.held.push_back(std::move(slot->held));
   }
   LeaveToTheProcess(std::move(remains));
+}
+
+void Lane::AwaitStreams() {
+  for (const OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
+    if (stream->get() == nullptr || env_.health.is_faulted()) continue;
+    static_cast<void>(Check(env_.api.SynchronizeStream(stream->get()), "end a lane"));
+  }
 }
 
 Status Lane::Check(Error error, std::string_view what) {

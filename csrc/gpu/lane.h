@@ -101,6 +101,7 @@ class Lane {
  private:
   explicit Lane(const LaneEnvironment& environment);
 
+  void AwaitStreams();
   Status CreateStreams(int priority);
   Status AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets);
   Status ClearInputs(Slot& slot, size_t slab_bytes);

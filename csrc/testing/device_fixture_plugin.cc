@@ -11,8 +11,8 @@
 //  -12  of a plan: no copy on the GPU, and nothing else there, ends from now on
 //
 // Parameter `load_file`: a file that says how the next load goes: "refuse" (RESOURCE_EXHAUSTED),
-// "lost" (UNAVAILABLE), "reject" (INVALID_ARGUMENT), "crash", "hang", "change" (another
-// signature), "throw", "wait" (until it says something else; makes `load_file`.waiting); anything
+// "lost" (UNAVAILABLE), "trap" (the device is lost), "reject" (INVALID_ARGUMENT), "crash", "hang",
+// "change" (another signature), "throw", "wait" (until it says something else; makes `load_file`.waiting); anything
 // else, or none, is well.
 // Parameter `uses`: of how many devices a model tells that it uses them, in 8000 bytes each, with the
 // process's number as the memory that it holds, and that so many batches ran there.
@@ -95,6 +95,8 @@ std::string WordThatIsNotWait(const std::string& file) {
   return word;
 }
 
+Status Lost() { return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress"); }
+
 int FirstValue(std::span<const BatchInput> inputs) {
   float value = 0;
   for (const BatchInput& input : inputs) {
@@ -162,7 +164,7 @@ class EchoInstance : public BackendInstance {
                  std::vector<BatchOutput>* outputs) override {
     ++runs_;
     if (FirstValue(inputs) == -4) g_is_lost = true;
-    if (g_is_lost) return Unavailable("GPU 0 is lost: cudaErrorIllegalAddress");
+    if (g_is_lost) return Lost();
     PENSTOCK_RETURN_IF_ERROR(Misbehave(FirstValue(inputs), options_));
     const TensorView& input = inputs[0].tensor;
     if (FirstValue(inputs) == -10) {
@@ -204,6 +206,7 @@ class EchoModel : public BackendModel {
     return {std::stoul(count->second), use};
   }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions&) override {
+    if (g_is_lost) return Lost();
     const auto how = options_.parameters.find("instances");
     if (how != options_.parameters.end()) {
       if (how->second == "throw") throw std::runtime_error("deliberate exception");
@@ -301,6 +304,8 @@ class DeviceFixture : public Backend {
     if (file != options.parameters.end()) how = WordThatIsNotWait(file->second);
     if (how == "refuse") return ResourceExhausted("deliberate refusal");
     if (how == "lost") return Unavailable("deliberate loss");
+    if (how == "trap") g_is_lost = true;
+    if (g_is_lost) return Lost();
     if (how == "reject") return InvalidArgument("deliberate rejection");
     if (how == "throw") throw std::runtime_error("deliberate exception");
     if (how == "crash") Crash();

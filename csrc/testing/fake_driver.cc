@@ -52,7 +52,7 @@ int ToResult(Error error) { return static_cast<int>(error); }
 
 // CUDA's constants, as the driver's header has them.
 constexpr unsigned kNonBlocking = 1, kNoTiming = 2, kPortableMapped = 3;
-constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1, kThreshold = 4;
+constexpr int kMultiprocessors = 16, kMajor = 75, kMinor = 76, kThreadLocal = 1;
 constexpr uintptr_t kBeforeExport = 16;
 constexpr unsigned kLazyPeerAccess = 1, kPortable = 1;
 constexpr int kInvalidValue = 1, kInvalidContext = 201;
@@ -244,14 +244,6 @@ int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
   *base = address - kBeforeExport;
   *size = found->second + kBeforeExport;
   return 0;
-}
-int cuDeviceGetDefaultMemPool(void** pool, int device) {
-  *pool = ContextOf(device);
-  return 0;
-}
-int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
-  if (attribute != kThreshold) return kInvalidValue;
-  return ToResult(Gpu().SetPoolReleaseThreshold(DeviceOf(pool), *static_cast<uint64_t*>(value)));
 }
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
   NoteCopy("HtoD", size);

@@ -256,6 +256,7 @@ Error FakeGpu::AwaitRecord(FakeRecord& record) {
   record.Wait();
   MutexLock lock(mu_);
   checker_.HostKnows(record.clock);
+  live_bytes_ -= std::exchange(pooled_bytes_, 0);
   return Answer(Fault());
 }
 

@@ -94,7 +94,6 @@ class FakeGpu final : public gpu::Api {
   gpu::Error UnregisterHost(void* data) override;
   gpu::Error AllocateAsync(size_t size_bytes, gpu::Stream stream, void** data) override;
   gpu::Error FreeAsync(void* data, gpu::Stream stream) override;
-  gpu::Error SetPoolReleaseThreshold(int device, size_t size_bytes) override;
   // A handle is the key of an object of POSIX shared memory, then zeros: such an object is the
   // device memory of another process.
   gpu::Error OpenIpcMemory(const gpu::IpcHandle& handle, void** data, size_t* size_bytes) override;
@@ -184,7 +183,8 @@ class FakeGpu final : public gpu::Api {
   std::map<gpu::CopyKind, int> copies_ GUARDED_BY(mu_);
   int copies_to_registered_ GUARDED_BY(mu_) = 0;
   int peer_copies_ GUARDED_BY(mu_) = 0;
-  size_t live_bytes_ GUARDED_BY(mu_) = 0;
+  size_t live_bytes_ GUARDED_BY(mu_) = 0;    // the pool's included
+  size_t pooled_bytes_ GUARDED_BY(mu_) = 0;  // freed, and kept until a stream is waited for
   uintptr_t next_handle_ GUARDED_BY(mu_) = 1;
 };
 

@@ -48,10 +48,14 @@ void* MapObject(const std::string& key, size_t* size_bytes) {
 Error FakeGpu::Allocate(const Block& block, void** data) {
   if (block.size_bytes == 0) return Answer(Error::kInvalidValue);
   const bool on_device = block.kind == Memory::kDevice;
-  if (on_device && block.size_bytes > options_.memory_bytes - live_bytes_) {
+  if (on_device && block.size_bytes > options_.memory_bytes - live_bytes_ + pooled_bytes_) {
     return Answer(Error::kMemoryAllocation);
   }
-  if (on_device) live_bytes_ += block.size_bytes;
+  if (on_device) {
+    const size_t again_bytes = std::min(pooled_bytes_, block.size_bytes);
+    pooled_bytes_ -= again_bytes;
+    live_bytes_ += block.size_bytes - again_bytes;
+  }
   *data = AllocateFilled(block.size_bytes);
   checker_.Forget({*data, block.size_bytes});
   blocks_.emplace(reinterpret_cast<uintptr_t>(*data), block);
@@ -184,16 +188,11 @@ Error FakeGpu::FreeAsync(void* data, gpu::Stream stream) {
   const auto block = blocks_.find(reinterpret_cast<uintptr_t>(data));
   const size_t size_bytes = block == blocks_.end() ? 0 : block->second.size_bytes;
   if (const Error gone = Forget(data, Memory::kDevice); gone != Error::kSuccess) return gone;
+  live_bytes_ += size_bytes;
+  pooled_bytes_ += size_bytes;
   checker_.Enqueue(found->id, {}, {{data, size_bytes}});
   found->stream->PushRelease([data] { std::free(data); });
   return error;
-}
-
-Error FakeGpu::SetPoolReleaseThreshold(int device, size_t /*size_bytes*/) {
-  MutexLock lock(mu_);
-  if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
-  const bool is_there = device >= 0 && device < options_.devices;
-  return Answer(is_there ? Error::kSuccess : Error::kInvalidDevice);
 }
 
 }  // namespace penstock

@@ -306,21 +306,20 @@ Status DeviceWorker::HandleFailed(const WorkerPacket& packet) {
   const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
   const Status status(code, std::string(text.substr(0, kMaxWorkerTextBytes)));
   bool is_again = false;
+  bool serves = false;
   {
     MutexLock lock(mu_);
     is_again = making_->was_ready_;
+    serves = std::any_of(parts_.begin(), parts_.end(), Serves);
   }
-  // A device that recovers: another process may have better luck. One that has no memory for a model
-  // any more is left to the others.
-  if (!is_again || code != StatusCode::kUnavailable) {
-    EndMaking(State::kFailed, status);
-    return Status::Ok();
-  }
+  // A device that recovers, or that this load has lost: another process may have better luck. One that
+  // serves would say that it is lost. A model that there is no memory for is left to the others.
+  const bool is_lost = code == StatusCode::kUnavailable && (is_again || !serves);
   const std::string how = StrCat("was killed, for it could not load ", making_->options_.label,
-                                 " again: ", status.message());
+                                 is_again ? " again: " : ": ", status.message());
   const auto session = link_->session;
-  EndMaking(State::kWanted, status);
-  Kill(session, how);
+  EndMaking(is_lost && is_again ? State::kWanted : State::kFailed, status);
+  if (is_lost) Kill(session, how);
   return Status::Ok();
 }
 

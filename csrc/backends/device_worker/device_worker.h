@@ -103,6 +103,11 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
     return part->was_ready_ && part->state_ == State::kWanted;
   }
 
+  // An instance that runs batches.
+  static bool Serves(const std::shared_ptr<Part>& part) {
+    return part->options_.model != nullptr && part->state_ == State::kReady;
+  }
+
   // On the thread.
   void Watch() noexcept;
   bool AwaitWork() EXCLUDES(mu_);

@@ -62,6 +62,16 @@ TEST(DeviceHealthTest, StickyError_FaultsTheDeviceAndTellsItsOwnerOnce) {
   EXPECT_THAT(std::string(owner.health.fault().message()), HasSubstr("cudaErrorIllegalAddress"));
 }
 
+TEST(DeviceHealthTest, UnknownError_LosesTheDeviceWhereItStays) {
+  Owner owner;
+  EXPECT_EQ(owner.health.Check(Error::kUnknown, "register host memory").code(),
+            StatusCode::kInternal);
+  EXPECT_FALSE(owner.health.is_faulted());
+  owner.gpu.FailCall("MemoryInfo", 1, Error::kUnknown);
+  EXPECT_EQ(owner.health.Check(Error::kUnknown, "run").code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(owner.health.is_faulted());
+}
+
 TEST(DeviceHealthTest, Fault_IsUnavailableWithItsReason) {
   Owner owner;
   owner.health.Fault("no answer");
@@ -110,10 +120,10 @@ TEST(DeviceHealthTest, EngineThatAskedForAnEvent_FailsInItsOwnWords) {
 
 TEST(GpuErrorTest, StickyErrors_AreThoseThatLoseTheContext) {
   for (const int code :
-       {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911, 999}) {
+       {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911}) {
     EXPECT_TRUE(IsSticky(static_cast<Error>(code))) << code;
   }
-  for (const int code : {0, 1, 2, 35, 46, 100, 101, 400, 600, 701, 708, 713, 720, 900, 901}) {
+  for (const int code : {0, 1, 2, 35, 46, 100, 101, 400, 600, 701, 708, 713, 720, 900, 901, 999}) {
     EXPECT_FALSE(IsSticky(static_cast<Error>(code))) << code;
   }
 }

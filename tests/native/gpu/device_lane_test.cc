@@ -31,15 +31,6 @@ class DeviceLaneTest : public RowDeviceTest {
     EXPECT_EQ(ledger.succeeded(), count);
     EXPECT_EQ(ledger.wrong(), 0);
   }
-  // The device's pool gives back what is freed, from before as well: what graphs hold is then what the
-  // device has less.
-  void KeepNothing() {
-    Stream stream = nullptr;
-    ASSERT_EQ(api().SetPoolReleaseThreshold(0, 0), Error::kSuccess);
-    ASSERT_EQ(api().CreateStream(0, &stream), Error::kSuccess);
-    ASSERT_EQ(api().SynchronizeStream(stream), Error::kSuccess);
-    ASSERT_EQ(api().DestroyStream(stream), Error::kSuccess);
-  }
   static uint64_t GraphRuns(const LaneGroup& group) {
     uint64_t graph_runs = 0;
     for (const uint64_t runs : group.counts().graph_runs) graph_runs += runs;
@@ -68,7 +59,6 @@ TEST_P(DeviceLaneTest, WithoutGraphs_AnswersAreRight) {
 // Four graphs, each with a context of 40 MiB.
 TEST_P(DeviceLaneTest, GraphBudgetThatRunsOut_IsKeptToAndTheRestRunsWithoutGraphs) {
   const QuietLog quiet;
-  KeepNothing();
   engine_.context_bytes = size_t{40} << 20;
   constexpr size_t kBudget = size_t{100} << 20;
   auto group = Load({.lanes = 1, .slots_per_lane = 1, .graph_budget_bytes = kBudget});

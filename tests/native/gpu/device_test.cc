@@ -36,7 +36,7 @@ TEST(DeviceTest, DeviceThatIsNotThere_IsNamed) {
 }
 
 TEST(DeviceTest, AnyCallThatFails_FailsOpenAndGivesBackWhatWasTaken) {
-  for (int nth = 1; nth <= 3; ++nth) {  // SetDevice, SetPoolReleaseThreshold, AllocatePinned
+  for (int nth = 1; nth <= 2; ++nth) {  // SetDevice, AllocatePinned
     FakeGpu gpu;
     gpu.FailCall("", nth, Error::kMemoryAllocation);
     const auto device = Device::Open(gpu, Clock::System(), kOptions);

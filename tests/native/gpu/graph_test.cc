@@ -156,9 +156,9 @@ TEST(GraphTest, DeviceThatIsLostWhileCapturing_FailsTheLoad) {
 
 TEST(GraphTest, WorkThatAFailedCaptureLeft_IsOverBeforeTheFirstBatch) {
   const QuietLog quiet;
-  // Two for the slot, then two for each bucket: the last one's, with and without its graph, behind
-  // which nothing else waits.
-  for (const int nth : {2 + 7, 2 + 8}) {
+  // Two for the slot, then three for each bucket, of which one before it has done anything: the last
+  // one's, with and without its graph, behind which nothing else waits.
+  for (const int nth : {2 + 11, 2 + 12}) {
     FakeDevice device;
     device.gpu.FailCall("SynchronizeStream", nth, Error::kInvalidValue);
     auto group = device.Load({.lanes = 1, .slots_per_lane = 1, .measure_runs = 0});

@@ -222,6 +222,17 @@ TEST_F(DeviceFaultTest, FirstLoads_FailAsTheyDo) {
   EXPECT_TRUE(load("well").ok());
 }
 
+// What is loaded already serves nothing yet, so that nobody else would say that the device is lost.
+TEST_F(DeviceFaultTest, FirstLoadThatLosesTheDevice_FailsAlone) {
+  const ScratchDirectory scratch;
+  const auto model = MustLoad(workers_, FixtureLoad("n"));
+  const auto load = FixtureLoad("m", {{"load_file", scratch.Write("how", "trap")}});
+  EXPECT_EQ(workers_.Load("device_fixture", {}, load).status().ToString(),
+            "UNAVAILABLE: GPU 0 is lost: cudaErrorIllegalAddress");
+  const auto instance = MustMake(*model);
+  EXPECT_EQ(*RunRow(*instance, {4}), std::vector<float>{4});
+}
+
 TEST_F(DeviceFaultTest, InstanceWhoseMakingThrows_FailsAlone) {
   const auto model = MustLoad(workers_, FixtureLoad("m", {{"instances", "throw"}}));
   EXPECT_EQ(model->CreateInstance({"i"}).status().ToString(),

@@ -4,9 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <string>
 
 #include "base/strcat.h"
+#include "testing/fake_clock.h"
 #include "testing/fake_cpus.h"
 #include "testing/fake_gpu.h"
 
@@ -66,6 +68,33 @@ TEST_F(DeviceTableTest, DeviceThatCannotBeTaken_IsTriedAgainTheNextTime) {
   gpu_.FailCall("SetDevice", 1, gpu::Error::kMemoryAllocation);
   EXPECT_EQ(Refusal("0").code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(Ordinal("0"), 0);
+}
+
+// How long it may take is its model's to say (execution_limit_s), and its worker is killed then.
+TEST_F(DeviceTableTest, BatchThatTakesLong_IsWaitedFor) {
+  FakeClock clock;
+  DeviceTable table{gpu_, clock};
+  const auto found = table.Get("0");
+  ASSERT_TRUE(found.ok());
+  gpu::Stream stream = nullptr;
+  gpu::Event event = nullptr;
+  ASSERT_EQ(gpu_.CreateStream(0, &stream), gpu::Error::kSuccess);
+  ASSERT_EQ(gpu_.CreateEvent(&event), gpu::Error::kSuccess);
+  gpu_.HoldStreams();
+  ASSERT_EQ(gpu_.RecordEvent(event, stream), gpu::Error::kSuccess);
+  std::promise<Status> over;
+  found->device->completion().Watch(
+      {.events = {event}, .done = [&](const Status& status) { over.set_value(status); }});
+  constexpr int64_t kAYearNs = int64_t{365} * 24 * 3600 * 1'000'000'000;
+  clock.Advance(kAYearNs);
+  clock.AwaitWaitersUntil(FakeClock::kStartNs + kAYearNs + 500'000);  // asked, and pauses
+  gpu_.ReleaseStreams();
+  EXPECT_EQ(gpu_.SynchronizeStream(stream), gpu::Error::kSuccess);
+  clock.Advance(1'000'000'000);
+  EXPECT_TRUE(over.get_future().get().ok());
+  EXPECT_FALSE(found->device->health().is_faulted());
+  EXPECT_EQ(gpu_.DestroyEvent(event), gpu::Error::kSuccess);
+  EXPECT_EQ(gpu_.DestroyStream(stream), gpu::Error::kSuccess);
 }
 
 // In a device's worker the first one is the only one.
