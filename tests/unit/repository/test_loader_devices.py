@@ -121,7 +121,8 @@ def test_onnxruntime_runs_on_a_gpu_only_where_it_is_told(
 
 
 def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:
-    config = 'backend: "tensorrt" instance_group [{ count: 2 gpus: [1, 0] }, { count: 1 gpus: [1] }]'
+    groups = "[{ count: 2 gpus: [1, 0] }, { count: 1 gpus: [1] }]"
+    config = f'backend: "tensorrt" instance_group {groups}'
     _plan_of_tensorrt(tmp_path, config)
     engine = FakeEngine()
     made = loader(engine, tmp_path)
