@@ -7,6 +7,12 @@
 #include "base/strcat.h"
 
 namespace penstock::gpu {
+namespace {
+
+// A change that costs less than this part of a run, 5 %, may be the clock's noise.
+constexpr int64_t kNoiseDivisor = 20;
+
+}  // namespace
 
 std::vector<uint32_t> BucketTable::DefaultRows(uint32_t max_rows) {
   assert(max_rows > 0);
@@ -63,6 +69,19 @@ std::optional<int64_t> BucketTable::EagerNs(uint32_t rows) const {
   const double share = static_cast<double>(rows - below.rows) / (above.rows - below.rows);
   const auto rise = static_cast<double>(*above.eager_ns - *below.eager_ns);
   return *below.eager_ns + static_cast<int64_t>(share * rise);
+}
+
+int64_t BucketTable::ChangeNs(uint32_t rows) const {
+  const Bucket& bucket = buckets_[NextBucket(rows)];
+  if (!bucket.first_ns || !bucket.eager_ns) return 0;
+  return std::max<int64_t>(0, *bucket.first_ns - *bucket.eager_ns);
+}
+
+bool BucketTable::ChangesCost() const {
+  const auto costs = std::count_if(buckets_.begin(), buckets_.end(), [](const Bucket& b) {
+    return b.first_ns && b.eager_ns && *b.first_ns - *b.eager_ns > *b.eager_ns / kNoiseDivisor;
+  });
+  return costs > 0 && static_cast<size_t>(costs) * 2 >= buckets_.size();
 }
 
 }  // namespace penstock::gpu

@@ -16,6 +16,7 @@ struct Bucket {
   // Measured when the model was loaded; nullopt = not measured.
   std::optional<int64_t> graph_ns = std::nullopt;  // a launch of the graph
   std::optional<int64_t> eager_ns = std::nullopt;  // the same rows without one
+  std::optional<int64_t> first_ns = std::nullopt;  // and when the run before had other rows
 };
 
 // How to run a batch.
@@ -43,12 +44,20 @@ class BucketTable {
   // REQUIRES: 0 < rows <= the last bucket's.
   RunPlan Choose(uint32_t rows) const;
 
+  // The rest with the same requirement. The bucket's rows that a batch fits in.
+  uint32_t RowsOfBucket(uint32_t rows) const { return buckets_[NextBucket(rows)].rows; }
+  // Without a graph: between two measured buckets on the line that joins them.
+  std::optional<int64_t> EagerNs(uint32_t rows) const;
+  // What a run with these rows takes longer when the one before had others; 0 where that was not
+  // measured.
+  int64_t ChangeNs(uint32_t rows) const;
+  // Whether it is more than what measuring is wrong by, at half of the sizes or more.
+  bool ChangesCost() const;
+
  private:
   BucketTable(std::vector<Bucket> buckets, bool takes_any_rows);
 
   size_t NextBucket(uint32_t rows) const;
-  // Without a graph: between two measured buckets on the line that joins them.
-  std::optional<int64_t> EagerNs(uint32_t rows) const;
 
   std::vector<Bucket> buckets_;
   bool takes_any_rows_;

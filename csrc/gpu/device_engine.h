@@ -70,6 +70,11 @@ class DeviceEngine {
   virtual uint32_t max_rows() const = 0;
   // False: it runs the batch sizes that graphs are made for, and no others.
   virtual bool takes_any_rows() const = 0;
+  // True: its contexts on one stream together remember what they prepared for the rows of their last
+  // run only, so that it is measured what other rows cost, and batches may be run with rows behind
+  // them, which do its answers no harm (SteadyRows). Of one that takes any rows, and leaves no shape
+  // open.
+  virtual bool row_changes_cost() const { return false; }
   // The stream that a new lane's contexts compute on, where the engine is bound to streams of its own:
   // another one for each call, which is the engine's until it goes. Null: the lane makes one.
   virtual Result<Stream> ComputeStream() { return Stream{nullptr}; }

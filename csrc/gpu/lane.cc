@@ -67,7 +67,9 @@ Result<size_t> SlotBytes(const DeviceEngine& engine) {
 Lane::Lane(const LaneEnvironment& environment)
     : env_(environment),
       no_memory_(ResourceExhausted(
-          StrCat(environment.engine.name(), ": the host has no memory to enqueue a batch"))) {}
+          StrCat(environment.engine.name(), ": the host has no memory to enqueue a batch"))) {
+  if (env_.engine.row_changes_cost()) steady_rows_.emplace(env_.table);
+}
 
 Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
                                            int priority) {
@@ -344,10 +346,24 @@ Status Lane::Compute(Slot& slot, const Work& work) {
     env_.counters.Add(work.rows, RunPlan{work.rows});
     return Status::Ok();
   }
-  const RunPlan plan = env_.table.Choose(work.rows);
-  PENSTOCK_RETURN_IF_ERROR(Run(slot, plan));
+  const RunPlan plan = Plan(work.rows);
+  const Status ran = Run(slot, plan);
+  if (!ran.ok()) {
+    if (steady_rows_) steady_rows_->Forget();
+    return ran;
+  }
   env_.counters.Add(work.rows, plan);
   return Status::Ok();
+}
+
+// Only the batch's own rows are copied in and out: behind them lies what ClearInputs says.
+RunPlan Lane::Plan(uint32_t rows) {
+  RunPlan plan = env_.table.Choose(rows);
+  if (!steady_rows_ || plan.bucket || !env_.table.ChangesCost()) return plan;
+  const uint32_t before = steady_rows_->size();
+  plan.rows = steady_rows_->Choose(rows);
+  if (plan.rows != before) env_.counters.AddRowChange();
+  return plan;
 }
 
 Status Lane::Run(const Slot& slot, const RunPlan& plan) {

@@ -36,6 +36,7 @@
 #include "gpu/route.h"
 #include "gpu/run_counters.h"
 #include "gpu/slot.h"
+#include "gpu/steady_rows.h"
 
 namespace penstock::gpu {
 
@@ -128,6 +129,7 @@ class Lane {
   Status Enqueue(Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns)
       REQUIRES(mu_);
   Status Compute(Slot& slot, const Work& work) REQUIRES(mu_);
+  RunPlan Plan(uint32_t rows) REQUIRES(mu_);
   Status CopyIn(const Slot& slot, const Work& work) REQUIRES(mu_);
   Status CopyOut(const Slot& slot, const Work& work) REQUIRES(mu_);
   void AddSources(const Slot& slot, const Route& route) REQUIRES(mu_);
@@ -150,7 +152,9 @@ class Lane {
   std::vector<std::unique_ptr<DeviceContext>> contexts_;  // for each slot, to run without a graph
 
   Mutex mu_;  // what a batch is made of is enqueued as one
-  // Guarded by mu_. A batch's copies in one direction; kept for their capacity.
+  // Guarded by mu_.
+  std::optional<SteadyRows> steady_rows_ GUARDED_BY(mu_);  // of an engine that pays for others
+  // A batch's copies in one direction; kept for their capacity.
   std::vector<Copy> host_copies_ GUARDED_BY(mu_);    // from or to the host
   std::vector<Copy> device_copies_ GUARDED_BY(mu_);  // on this device
   std::vector<PeerCopy> peer_copies_ GUARDED_BY(mu_);

@@ -74,6 +74,7 @@ class LaneGroup {
   Status CaptureAll();
   Status CaptureBucket(size_t bucket);
   Status MeasureAll(size_t runs);
+  Status MeasureChanges();
   Status Open(size_t slots_per_lane);
 
   const DeviceResources device_;

@@ -18,6 +18,7 @@ struct RunCounts {
   std::vector<uint64_t> padded_rows;  // per bucket: computed and thrown away
   uint64_t uncaptured_runs = 0;       // without a graph
   uint64_t uncaptured_padded_rows = 0;
+  uint64_t row_changes = 0;  // of an engine that pays for them: runs with other rows than the last
   uint64_t busy_ns =
       0;  // at least one batch had its inputs on the device, and was not computed yet
 };
@@ -38,6 +39,8 @@ class RunCounters {
     bucket.padded_rows.fetch_add(plan.rows - rows, std::memory_order_relaxed);
   }
 
+  void AddRowChange() { row_changes_.fetch_add(1, std::memory_order_relaxed); }
+
   BusyTime& busy() { return busy_; }  // added to by the device's completion thread
 
   RunCounts Get() const {
@@ -48,6 +51,7 @@ class RunCounters {
     }
     counts.uncaptured_runs = uncaptured_runs_.load(std::memory_order_relaxed);
     counts.uncaptured_padded_rows = uncaptured_padded_rows_.load(std::memory_order_relaxed);
+    counts.row_changes = row_changes_.load(std::memory_order_relaxed);
     counts.busy_ns = busy_.ns();
     return counts;
   }
@@ -59,7 +63,7 @@ class RunCounters {
 
   // Own synchronisation.
   std::vector<OneBucket> buckets_;
-  std::atomic<uint64_t> uncaptured_runs_{0}, uncaptured_padded_rows_{0};
+  std::atomic<uint64_t> uncaptured_runs_{0}, uncaptured_padded_rows_{0}, row_changes_{0};
   BusyTime busy_;
 };
 

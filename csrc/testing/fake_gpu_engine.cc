@@ -51,6 +51,17 @@ std::function<void()> FakeGpuEngine::TakeCall() {
   return std::exchange(call_, nullptr);
 }
 
+void FakeGpuEngine::TakeTime(gpu::Stream stream, uint32_t rows) {
+  bool is_change = false;
+  {
+    MutexLock lock(mu_);
+    is_change = std::exchange(last_rows_[stream], rows) != rows;
+  }
+  row_changes_ += is_change ? 1 : 0;
+  if (options_.clock == nullptr) return;
+  options_.clock->Advance(rows * options_.row_ns + (is_change ? options_.change_ns : 0));
+}
+
 Result<std::unique_ptr<gpu::DeviceContext>> FakeGpuEngine::CreateContext(
     const gpu::Bindings& bindings, uint32_t rows, gpu::Stream stream) {
   gpu::DeviceMemory memory;
@@ -112,6 +123,7 @@ Status FakeGpuContext::Enqueue(gpu::Stream stream, uint32_t rows) {
   if (rows == engine_.options_.synchronizes_at_rows) {
     static_cast<void>(engine_.gpu_.SynchronizeStream(stream));
   }
+  engine_.TakeTime(stream, rows);
   for (const bool is_first : {true, false}) {
     const Error error = engine_.gpu_.Launch(stream, is_first ? Scale(rows) : AddBias(rows));
     if (error != Error::kSuccess) {

@@ -88,5 +88,27 @@ TEST(BucketTableTest, EngineOfFixedSizes_AlwaysPads) {
   EXPECT_EQ(table.Choose(8), (RunPlan{8, 1}));
 }
 
+TEST(BucketTableTest, Changes_CostWhatTheFirstRunTakesLonger) {
+  BucketTable table = MakeMeasured(100, 400, 200);
+  EXPECT_EQ(table.ChangeNs(4), 0) << "not measured";
+  table.bucket(1).first_ns = 700;
+  table.bucket(2).first_ns = 900;
+  EXPECT_EQ(table.ChangeNs(4), 300);
+  EXPECT_EQ(table.ChangeNs(3), 300);
+  EXPECT_EQ(table.ChangeNs(8), 0) << "it was quicker";
+}
+
+TEST(BucketTableTest, ChangesCost_IsMoreThanNoiseAtHalfOfTheSizes) {
+  BucketTable table = Make({1, 2, 4, 8});
+  EXPECT_FALSE(table.ChangesCost());
+  for (size_t i = 0; i < 4; ++i) table.bucket(i).eager_ns = table.bucket(i).first_ns = 1000;
+  EXPECT_FALSE(table.ChangesCost());
+  table.bucket(0).first_ns = 9000;
+  table.bucket(3).first_ns = 1050;
+  EXPECT_FALSE(table.ChangesCost()) << "5 % may be noise, and one size chance";
+  table.bucket(3).first_ns = 1051;
+  EXPECT_TRUE(table.ChangesCost());
+}
+
 }  // namespace
 }  // namespace penstock::gpu

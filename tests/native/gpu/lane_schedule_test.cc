@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "gpu_harness.h"
+#include "testing/fake_clock.h"
 #include "testing/gpu_schedule_checks.h"
 
 namespace penstock::gpu {
@@ -60,8 +61,17 @@ void CheckAnswers(FakeDevice& device, Ledger& ledger, GpuFault kind) {
 void RunSchedule(uint64_t seed) {
   GpuSchedule schedule(seed);
   const GpuFault kind = PickFault(schedule);
+  const bool takes_any_rows = schedule.Pick(0, 1) == 1;
+  const bool pays = takes_any_rows && schedule.Pick(0, 1) == 1;  // for other rows than the last
+  FakeClock clock;
   FakeDevice device({.seed = seed, .max_yields = schedule.Pick(0, 6), .devices = 2},
-                    {.width = 4, .takes_any_rows = schedule.Pick(0, 1) == 1});
+                    {.width = 4,
+                     .takes_any_rows = takes_any_rows,
+                     .row_changes_cost = pays,
+                     .clock = &clock,
+                     .row_ns = 1000,
+                     .change_ns = 4000},
+                    pays ? static_cast<Clock&>(clock) : Clock::System());
   const LaneGroupOptions options{.lanes = static_cast<size_t>(schedule.Pick(1, 2)),
                                  .slots_per_lane = static_cast<size_t>(schedule.Pick(1, 3)),
                                  .bucket_rows = {2, 8},
