@@ -28,6 +28,8 @@ struct DeviceUse {
   std::vector<GraphUse> graphs;     // ascending by rows
   uint64_t uncaptured_runs = 0;     // batches without a graph
   uint64_t uncaptured_padded_rows = 0;
+  // Of an engine that pays for it: batches that it ran with another number of rows than the one before.
+  uint64_t row_changes = 0;
   uint64_t busy_ns = 0;  // in which at least one batch of the model was being computed there
 };
 

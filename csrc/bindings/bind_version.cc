@@ -111,6 +111,7 @@ py::dict ToDict(const DeviceUse& use) {
   dict["graphs"] = graphs;
   dict["uncaptured_runs"] = use.uncaptured_runs;
   dict["uncaptured_padded_rows"] = use.uncaptured_padded_rows;
+  dict["row_changes"] = use.row_changes;
   dict["busy_ns"] = use.busy_ns;
   return dict;
 }

@@ -72,6 +72,7 @@ STATS: dict[str, Any] = {
             ],
             "uncaptured_runs": 3,
             "uncaptured_padded_rows": 2,
+            "row_changes": 1,
             "busy_ns": 1_250_000_000,
         }
     ],

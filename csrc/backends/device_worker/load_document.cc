@@ -51,7 +51,8 @@ bool ReadUse(BodyReader* reader, DeviceUse* use) {
          ReadSaid(reader, &use->uuid) && reader->Read(&use->memory_bytes) &&
          reader->Read(&use->graph_bytes) && reader->Read(&use->graph_budget_bytes) &&
          reader->Read(&use->uncaptured_runs) && reader->Read(&use->uncaptured_padded_rows) &&
-         reader->Read(&use->busy_ns) && ReadGraphs(reader, &use->graphs);
+         reader->Read(&use->row_changes) && reader->Read(&use->busy_ns) &&
+         ReadGraphs(reader, &use->graphs);
 }
 
 }  // namespace
@@ -109,8 +110,9 @@ std::string EncodeDeviceUses(std::span<const DeviceUse> uses) {
     PutNumber(use.id, &body);
     PutText(use.name, &body);
     PutText(use.uuid, &body);
-    for (const uint64_t number : {use.memory_bytes, use.graph_bytes, use.graph_budget_bytes,
-                                  use.uncaptured_runs, use.uncaptured_padded_rows, use.busy_ns}) {
+    for (const uint64_t number :
+         {use.memory_bytes, use.graph_bytes, use.graph_budget_bytes, use.uncaptured_runs,
+          use.uncaptured_padded_rows, use.row_changes, use.busy_ns}) {
       PutNumber(number, &body);
     }
     PutNumber(static_cast<uint32_t>(use.graphs.size()), &body);

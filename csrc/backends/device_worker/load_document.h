@@ -21,7 +21,8 @@ inline constexpr int kDeviceLostExit = 86;
 //   described = engine text, runs_on text, signature (worker/messages.h)
 //   used      = count u32, use*
 //   use       = kind text, id i64, name text, uuid text, memory u64, graph memory u64, its budget u64,
-//               uncaptured runs u64, uncaptured padded rows u64, graphs u32, graph*
+//               uncaptured runs u64, uncaptured padded rows u64, row changes u64, busy u64, graphs u32,
+//               graph*
 //   graph     = rows u32, runs u64, padded rows u64
 //   text      = size u32, bytes
 //   map       = count u32, (key text, value text)*

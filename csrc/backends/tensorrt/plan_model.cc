@@ -81,6 +81,7 @@ DeviceUse PlanReplica::use() const {
   }
   use.uncaptured_runs = counts.uncaptured_runs;
   use.uncaptured_padded_rows = counts.uncaptured_padded_rows;
+  use.row_changes = counts.row_changes;
   use.busy_ns = counts.busy_ns;
   return use;
 }

@@ -39,6 +39,12 @@ _PER_DEVICE: Sequence[tuple[str, _Value, Kind, str]] = (
         "Rows computed and thrown away in batches without a graph",
     ),
     (
+        "penstock_row_changes_total",
+        itemgetter("row_changes"),
+        "counter",
+        "Batches that changed how many rows the engine runs, of an engine that pays for it",
+    ),
+    (
         "penstock_graph_memory_bytes",
         itemgetter("graph_bytes"),
         "gauge",

@@ -46,6 +46,7 @@ def test_runs_are_told_by_device_and_bucket() -> None:
         f"penstock_uncaptured_runs_total{{{one}}} 3",
         f"penstock_uncaptured_runs_total{{{other}}} 9",
         f"penstock_uncaptured_padded_rows_total{{{one}}} 2",
+        f"penstock_row_changes_total{{{one}}} 1",
         f"penstock_graph_memory_bytes{{{one}}} 300",
         f"penstock_graph_memory_budget_bytes{{{one}}} 500",
         f"penstock_model_device_memory_bytes{{{one}}} 700",

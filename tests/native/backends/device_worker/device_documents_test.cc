@@ -48,6 +48,7 @@ DeviceUse SomeUse() {
   use.uncaptured_runs = 10;
   use.uncaptured_padded_rows = 11;
   use.busy_ns = 12;
+  use.row_changes = 13;
   return use;
 }
 
@@ -70,6 +71,7 @@ TEST(DeviceDocumentsTest, DescriptionAndUse_AreReadAsTheyWereWritten) {
   EXPECT_EQ(EncodeDeviceUses(*used), EncodeDeviceUses(uses));
   EXPECT_EQ(used->at(0).graphs.at(1).padded_rows, 9);
   EXPECT_EQ(used->at(0).busy_ns, 12);
+  EXPECT_EQ(used->at(0).row_changes, 13);
 }
 
 TEST(DeviceDocumentsTest, CutShortOrLengthened_IsRefused) {
