@@ -57,7 +57,9 @@ struct FakeSessionState {
 
   FakeSessionLog& log;
   const gpu::Stream stream;
+  FakeClock* const clock;
   std::atomic<int> running{0};
+  std::atomic<int64_t> last_rows{0};
   std::map<std::thread::id, int> kept = {};  // of the one that runs
 };
 
@@ -104,6 +106,7 @@ class FakeBinding final : public SessionBinding {
     return std::make_shared<std::vector<float>>(begin, begin + bound.shape[0]);
   }
   FakeWork MakeWork() const;
+  void TakeTime();
 
   FakeGpu& gpu_;
   FakeSessionLog& log_;
@@ -143,6 +146,13 @@ FakeWork FakeBinding::MakeWork() const {
   return made;
 }
 
+void FakeBinding::TakeTime() {
+  const int64_t rows = inputs_[0].shape[0];
+  const bool is_change = state_.last_rows.exchange(rows) != rows;
+  if (is_change) ++log_.row_changes;
+  if (state_.clock != nullptr) state_.clock->Advance((rows + (is_change ? 20 : 0)) * 1000);
+}
+
 Status FakeBinding::RunOnce(ort::RunEnd end) {
   const RunGuard guard(state_.running);
   if (!guard.is_alone()) return InvalidArgument("two runs of a session at once");
@@ -153,6 +163,7 @@ Status FakeBinding::RunOnce(ort::RunEnd end) {
   const bool fits = x.rank() == 2 && inputs_[1].shape == Shape{x[0], 1} && outputs_[0].shape == x &&
                     outputs_[1].shape == Shape{x[0]};
   if (!fits) return InvalidArgument("what is bound does not fit the model");
+  TakeTime();
   if (log_.on_run) log_.on_run(x);
   Error error = gpu_.Launch(stream_, MakeWork());
   if (error == Error::kSuccess) error = state_.Keep(gpu_, end);
@@ -165,7 +176,7 @@ class FakeSession final : public DeviceSession {
   FakeSession(FakeGpu& gpu, FakeSessionLog& log, const FakeSessionOptions& options,
               gpu::Stream stream)
       : gpu_(gpu),
-        state_{log, stream},
+        state_{log, stream, options.clock},
         signature_(MakeSignature(options)),
         has_host_input_(options.host_input != HostInput::kNone) {
     ++log.live;

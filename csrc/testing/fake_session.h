@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "backends/onnxruntime/device_session.h"
+#include "testing/fake_clock.h"
 #include "testing/fake_gpu.h"
 
 namespace penstock {
@@ -28,6 +29,9 @@ struct FakeSessionOptions {
   bool has_unknown_output = false;           // n's shape does not follow from the inputs'
   std::vector<TensorSpec> more_inputs = {};  // besides x and b
   HostInput host_input = HostInput::kNone;
+  // That runs move, where it is there: by 1 us for each row, and by 20 where the session's run before
+  // had another number of rows, as what the engine prepares for the shape of its last run only.
+  FakeClock* clock = nullptr;
 };
 
 // What sessions did, and what they are told to do; outlives them.
@@ -44,6 +48,7 @@ struct FakeSessionLog {
   std::atomic<int> opened{0}, live{0};
   std::atomic<int> input_binds{0}, output_binds{0};
   std::atomic<int> host_copies{0};  // of what was bound, from device memory
+  std::atomic<int> row_changes{0};  // runs with other rows than the session's run before
 
   // Runs whose staging memory is kept, as the engine keeps it from 1.30 on: by session and thread.
   std::atomic<int> most_kept{0};  // of one thread's and one session's, at any time

@@ -23,6 +23,12 @@ std::string EngineOf(const GpuSettings& settings) {
   return names;
 }
 
+// The CUDA provider's convolutions keep a plan of cuDNN's for one shape, the last. TensorRT's
+// provider has its own for all shapes of its profile.
+bool RowChangesCost(const GpuSettings& settings) {
+  return settings.shares_batches && settings.providers.front().provider == Provider::kCuda;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<BackendModel>> GpuModels::Load(const LoadOptions& options,
@@ -35,7 +41,8 @@ Result<std::unique_ptr<BackendModel>> GpuModels::Load(const LoadOptions& options
     return Status(plan_settings.status().code(),
                   StrCat(label, ": ", plan_settings.status().message()));
   }
-  const SessionPlanOptions plan{label, EngineOf(settings), settings.ranges};
+  const SessionPlanOptions plan{label, EngineOf(settings), settings.ranges,
+                                RowChangesCost(settings)};
   return tensorrt::PlanModel::Load(
       devices_, label, *plan_settings,
       [&](const tensorrt::DeviceTable::Found& found) -> Result<std::unique_ptr<tensorrt::Plan>> {

@@ -11,7 +11,8 @@
 namespace penstock::ort {
 namespace {
 
-constexpr std::string_view kKind = "device_kind", kRows = "max_batch_size";
+constexpr std::string_view kKind = "device_kind", kRows = "max_batch_size",
+                           kShares = "dynamic_batching";
 constexpr std::string_view kAccelerators = "accelerators", kShape = "shape:";
 constexpr std::string_view kCuda = "cuda.", kTensorrt = "tensorrt.";
 constexpr std::string_view kShrinkage = "memory.enable_memory_arena_shrinkage";
@@ -291,6 +292,10 @@ Status Reader::Read(const std::string& name, const std::string& value) {
     const auto rows = ToNumber<uint32_t>(value);
     if (!rows || *rows > kMostRows) return Bad(name, value, StrCat("0 to ", kMostRows));
     settings_.ranges.max_rows = *rows;
+    return Status::Ok();
+  }
+  if (name == kShares) {
+    settings_.shares_batches = value == "1";
     return Status::Ok();
   }
   if (name.starts_with(kShape)) return ReadRange(name, value, &settings_);

@@ -34,6 +34,8 @@ struct GpuSettings {
   // TensorRT's, in the server's cache: what it builds, and what it measures while it does.
   bool keeps_engines = false, keeps_timings = false;
   RangeSettings ranges;
+  // Requests may: what else is in one does a row no harm.
+  bool shares_batches = false;
 
   bool needs_cache() const { return keeps_engines || keeps_timings; }
 };
@@ -47,6 +49,7 @@ bool IsGpuParameter(std::string_view name);
 // |-------------------------|-------------------------------------------------------------------|
 // | `device_kind`           | `gpu`; without it the model runs on the CPU                       |
 // | `max_batch_size`        | the most rows                                                     |
+// | `dynamic_batching`      | 1: requests may share a batch                                     |
 // | `accelerators`          | gpu_execution_accelerator's names, in order, with commas          |
 // | `cuda.NAME`, `tensorrt.NAME` | an accelerator's own parameters                              |
 // | `shape:NAME`            | LEAST:LIKELY:GREATEST of an open input, as 1x8:4x8:8x8; or one    |

@@ -22,6 +22,7 @@ struct SessionPlanOptions {
   std::string label;        // "model 'bert' version 1", the start of messages
   std::string engine = {};  // what computes, for messages: "CUDAExecutionProvider"
   RangeSettings ranges = {};
+  bool row_changes_cost = false;  // as gpu::DeviceEngine's
 };
 
 // One session, with weights of its own, for each lane: the engine binds a session to one stream for
@@ -46,6 +47,7 @@ class SessionPlan final : public tensorrt::Plan {
   // The engine releases staging memory by functions of the host, which a graph would call at each
   // launch.
   bool can_be_captured() const override { return false; }
+  bool row_changes_cost() const override { return options_.row_changes_cost; }
   std::string_view engine() const override { return options_.engine; }
   Result<gpu::Stream> ComputeStream() override EXCLUDES(mu_);
   // Where `stream` is none of ComputeStream's it knows its shapes, and does not run.

@@ -76,6 +76,8 @@ class Plan {
   virtual std::string_view engine() const { return ""; }
   // Whether what its contexts enqueue may be captured into a graph.
   virtual bool can_be_captured() const { return true; }
+  // As gpu::DeviceEngine's, as far as the plan knows.
+  virtual bool row_changes_cost() const { return false; }
   // As gpu::DeviceEngine's.
   virtual Result<gpu::Stream> ComputeStream() { return gpu::Stream{nullptr}; }
   // A context that works in `memory`, which no other one may while it runs. `stream`: where its

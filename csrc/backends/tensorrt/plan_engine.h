@@ -49,6 +49,12 @@ class PlanEngine final : public gpu::DeviceEngine {
   const std::vector<gpu::DeviceTensor>& outputs() const override { return outputs_; }
   uint32_t max_rows() const override { return layout_.max_rows(); }
   bool takes_any_rows() const override { return layout_.takes_any_rows(); }
+  // What reads an input on the host may mind what lies behind a batch: a division of integers by zero
+  // ends the process there.
+  bool row_changes_cost() const override {
+    return plan_->row_changes_cost() && layout_.has_rows() && layout_.takes_any_rows() &&
+           !layout_.has_open_shapes() && !has_host_inputs_;
+  }
   bool can_be_captured() const { return plan_->can_be_captured() && !has_host_inputs_; }
   bool has_host_inputs() const { return has_host_inputs_; }
   std::string_view plan_engine() const { return plan_->engine(); }

@@ -73,6 +73,7 @@ def backend_parameters(
         parameters["max_batch_size"] = str(default_max_batch_size if rows is None else rows)
     if on_gpu and config.backend in ALSO_ON_GPUS:
         parameters["device_kind"] = "gpu"
+        parameters["dynamic_batching"] = str(int(_shares_batches(config)))
         parameters |= _accelerator_parameters(config)
     if config.backend == "openvino" and parameters.get(_RESHAPE, "").lower() == "yes":
         batch = (-1,) if config.max_batch_size else ()
@@ -100,6 +101,16 @@ def _is_on_gpu(config: ModelConfig) -> bool:
     return config.backend in ON_GPUS or any(
         group.kind == "KIND_GPU" for group in config.instance_groups
     )
+
+
+def _shares_batches(config: ModelConfig) -> bool:
+    """Whether requests may share a batch, as far as that is known without the model file.
+
+    Dims that are listed without a max_batch_size may be the file's in full, which do not batch.
+    """
+    if config.max_batch_size is None:
+        return not any(tensor.dims for tensor in config.inputs + config.outputs)
+    return config.max_batch_size > 0 and config.dynamic_batching is not None
 
 
 def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:

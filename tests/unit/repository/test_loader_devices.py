@@ -95,6 +95,7 @@ def test_gpu_of_onnxruntime_reaches_the_backend_with_rows_and_accelerators(tmp_p
         "device_kind": "gpu",
         "device": "1",
         "max_batch_size": "8",
+        "dynamic_batching": "0",
         "accelerators": "tensorrt,cuda",
         "tensorrt.precision_mode": "FP16",
         "cuda.use_tf32": "0",
@@ -109,15 +110,43 @@ def test_gpu_of_onnxruntime_reaches_the_backend_with_rows_and_accelerators(tmp_p
         ("instance_group { kind: KIND_CPU }", {}),
         (
             "instance_group { gpus: [0] }",
-            {"device_kind": "gpu", "device": "0", "max_batch_size": "64"},
+            {
+                "device_kind": "gpu",
+                "device": "0",
+                "max_batch_size": "64",
+                "dynamic_batching": "1",
+            },
         ),
-        ("instance_group { kind: KIND_GPU }", {"device_kind": "gpu", "max_batch_size": "64"}),
+        (
+            "instance_group { kind: KIND_GPU }",
+            {"device_kind": "gpu", "max_batch_size": "64", "dynamic_batching": "1"},
+        ),
     ],
 )
 def test_onnxruntime_runs_on_a_gpu_only_where_it_is_told(
     tmp_path: Path, group: str, parameters: dict[str, str]
 ) -> None:
     assert _opened_parameters(tmp_path, f'backend: "onnxruntime" {group}') == parameters
+
+
+@pytest.mark.parametrize(
+    ("config", "shares"),
+    [
+        ("", "1"),
+        ("max_batch_size: 8", "0"),
+        ("max_batch_size: 8 dynamic_batching {}", "1"),
+        ("max_batch_size: 0", "0"),
+        # The file's shapes in full, for all that is known before it is read: these do not batch.
+        ('input { name: "x" dims: [-1, 4] }', "0"),
+        ('max_batch_size: 8 dynamic_batching {} input { name: "x" dims: 4 }', "1"),
+    ],
+)
+def test_gpu_of_onnxruntime_is_told_whether_requests_share_batches(
+    tmp_path: Path, config: str, shares: str
+) -> None:
+    group = "instance_group { kind: KIND_GPU }"
+    parameters = _opened_parameters(tmp_path, f'backend: "onnxruntime" {group} {config}')
+    assert parameters["dynamic_batching"] == shares
 
 
 def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Path) -> None:

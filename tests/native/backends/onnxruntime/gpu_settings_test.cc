@@ -36,6 +36,12 @@ TEST(GpuSettingsTest, WithoutAKind_ItIsNotOnAGpu) {
   EXPECT_FALSE(settings->has_value());
 }
 
+TEST(GpuSettingsTest, RequestsShareBatches_WhereTheServerSaysSo) {
+  EXPECT_TRUE(Read({{"dynamic_batching", "1"}}).shares_batches);
+  EXPECT_FALSE(Read({{"dynamic_batching", "0"}}).shares_batches);
+  EXPECT_FALSE(Read({}).shares_batches);
+}
+
 TEST(GpuSettingsTest, WhatIsForGpus_NeedsTheKind) {
   for (const char* name : {"gpu_mem_limit", "cuda.use_tf32", "tensorrt.trt_fp16_enable"}) {
     const auto settings = ReadGpuSettings({{name, "1"}});

@@ -24,7 +24,8 @@ struct FakeModels {
       : session(session) {
     auto api = std::make_unique<FakeGpu>(gpu_options);
     gpu = api.get();
-    models = std::make_unique<GpuModels>(std::move(api), Clock::System());
+    models = std::make_unique<GpuModels>(
+        std::move(api), session.clock != nullptr ? *session.clock : Clock::System());
   }
 
   // With `device_kind` and `max_batch_size` 8 where they are not given.
