@@ -139,6 +139,14 @@ def test_batches_of_the_ceiling_are_warm_and_take_turns(monkeypatch: pytest.Monk
     assert session.ran[2:] == [(1, 2, 16), (1, 3, 16), (1, 2, 16)]
 
 
+def test_batches_of_two_sizes_take_turns() -> None:
+    ran: list[int] = []
+    run = bare_loop.in_turn(lambda: ran.append(8), lambda: ran.append(4))
+    for _ in range(3):
+        run()
+    assert ran == [8, 4, 8]
+
+
 def test_batches_of_the_ceiling_are_bound_to_a_device() -> None:
     workload = toy()
     workload.inputs = {"a": np.ones((1, 16, 16), np.float32), "b": np.ones((1, 16, 16), np.float32)}
