@@ -347,7 +347,7 @@ Status Lane::Compute(Slot& slot, const Work& work) {
     return Status::Ok();
   }
   const RunPlan plan = Plan(work.rows);
-  const Status ran = Run(slot, plan);
+  Status ran = Run(slot, plan);
   if (!ran.ok()) {
     if (steady_rows_) steady_rows_->Forget();
     return ran;

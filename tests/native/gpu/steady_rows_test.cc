@@ -34,6 +34,7 @@ BucketTable MakeCosting(const Costs& costs) {
 
 std::vector<uint32_t> SizesOf(SteadyRows& steady, const std::vector<uint32_t>& batches) {
   std::vector<uint32_t> sizes;
+  sizes.reserve(batches.size());
   for (const uint32_t rows : batches) sizes.push_back(steady.Choose(rows));
   return sizes;
 }
