@@ -24,7 +24,8 @@ class OperationSettings:
     peak_operations: tuple[str, ...] = setting(
         (),
         "DEVICE=RATE: operations per second that a device was measured to reach, as CPU=9e10 or"
-        " GPU=6e14; DEVICE is CPU, GPU, or a GPU's name or UUID; may be repeated.",
+        " GPU=6e14; DEVICE is CPU, GPU, or a GPU's name or UUID (of a slice always one of these"
+        " two); may be repeated.",
         separator=";",
         group="Models",
     )
