@@ -53,7 +53,10 @@ def build(context: Context) -> Found:
     """The core, its tests and gpu_bench, with the toolkit of this machine."""
     bring_packages(context)
     bring_protocols(context)
-    yield from notes_in(context.run([sys.executable, "-m", "bench.gpu.needs"], LIMIT_S).output)
+    needs = context.run([sys.executable, "-m", "bench.gpu.needs"], LIMIT_S)
+    yield from notes_in(needs.output)
+    if needs.status != 0:
+        yield f"which packages are missing is not known: {last_line(needs.output)}"
     configured = context.run(configure_command(context.gpu, has_tests=True), LIMIT_S)
     targets = ["all", "gpu_bench", "penstock_gpu_fixture", "gpu_test", "cuda_test"]
     if configured.status != 0:  # GoogleTest may not be there

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,16 +56,22 @@ Run = Callable[[Sequence[str], float], Ran]
 def run(command: Sequence[str], limit_s: float) -> Ran:
     """Runs a command in the repository's root; its children end with it.
 
-    Python finds the tree's packages, installed or not. One that takes longer than `limit_s` is
+    Python finds the tree's packages, installed or not. Its temporary files, which one that is ended
+    cannot remove, are in a folder that goes with it. One that takes longer than `limit_s` is
     ended: TIMED_OUT_STATUS, with the lines that it had printed and one that says so.
 
     Raises:
         StepError: There is no such program.
     """
+    with tempfile.TemporaryDirectory(prefix="bench-gpu-", ignore_cleanup_errors=True) as scratch:
+        return _run(command, limit_s, scratch)
+
+
+def _run(command: Sequence[str], limit_s: float, scratch: str) -> Ran:
     # Not while it is being started: it would be nobody's to end yet.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        process = _start(command, held)
+        process = _start(command, held, scratch)
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         raise
@@ -86,14 +93,14 @@ def run(command: Sequence[str], limit_s: float) -> Ran:
     return Ran(process.returncode, output)
 
 
-def _start(command: Sequence[str], blocked: Iterable[int]) -> subprocess.Popen[str]:
+def _start(command: Sequence[str], blocked: Iterable[int], scratch: str) -> subprocess.Popen[str]:
     """Starts it in a session of its own, with these signals blocked and no others."""
     paths = [*IMPORTS, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": scratch},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -86,13 +86,19 @@ class Context:
 
         Raises:
             StepError: One failed; the others have had their turn.
+            LeftOut: What one needs is missing, and none had failed before.
         """
         failures = []
         for at, model in enumerate(self.models):
             part = self.within(self.left_s() / (len(self.models) - at))
             try:
                 yield from work(model, part)
-            except (StepError, ValueError) as error:
+            except LeftOut as missing:
+                if not failures:
+                    raise
+                failures.append(f"{model}: {missing}")
+                break
+            except (StepError, ValueError, OSError) as error:
                 failures.append(f"{model}: {error}")
         if failures:
             raise StepError("; ".join(failures))

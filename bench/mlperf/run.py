@@ -291,13 +291,11 @@ def probe(plan: Plan, found: Calibration, target: Target, seconds: float = 0.3) 
         seconds: at least; longer where so many samples are under way that a run of it would be
             the beginning and the end, and the run to come would be over too soon.
     """
-    seconds = max(seconds, _PROBED_WINDOWS * plan.workload.window / found.samples_per_s)
     scenario = "Offline" if plan.scenario == "Server" else plan.scenario
     output = plan.output / "calibration"
-    short = replace(
-        plan, scenario=scenario, rate=0.0, duration_s=seconds, is_valid=False, output=output
-    )
-    short = replace(expecting(short, found), held_to=0.0)
+    short = replace(plan, scenario=scenario, rate=0.0, is_valid=False, output=output)
+    seconds = max(seconds, _PROBED_WINDOWS * short.window / found.samples_per_s)
+    short = replace(expecting(replace(short, duration_s=seconds), found), held_to=0.0)
     result = run_long_enough(short, target, lambda _: None)
     rate = max(1.0, result.samples_per_s)
     return Calibration(rate, rate, max(1e-7, result.times.mean_us / 1e6))

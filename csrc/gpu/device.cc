@@ -1,5 +1,7 @@
 #include "gpu/device.h"
 
+#include <string_view>
+
 #include "base/strcat.h"
 
 namespace penstock::gpu {
@@ -16,6 +18,15 @@ Device::Device(Api& api, Clock& clock, const DeviceOptions& options)
       ordinal_(options.completion.device),
       health_(api, StrCat("GPU ", ordinal_), options.on_fault),
       imports_(api, health_, ordinal_) {}
+
+bool Device::Answers() {
+  constexpr std::string_view kWhat = "ask whether it is there";
+  if (health_.is_faulted() || !health_.Check(api_.SetDevice(ordinal_), kWhat).ok()) return false;
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  static_cast<void>(health_.Check(api_.MemoryInfo(&free_bytes, &total_bytes), kWhat));
+  return !health_.is_faulted();
+}
 
 Status Device::Start(const DeviceOptions& options) {
   PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal_), "take the device"));

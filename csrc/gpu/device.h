@@ -41,6 +41,8 @@ class Device {
   DeviceHealth& health() { return health_; }
   PinnedPool& pool() { return *pool_; }  // REQUIRES: it has one
   CompletionThread& completion() { return *completion_; }
+  // Whether it is not lost, by a harmless call, as this thread's current device.
+  bool Answers();
   IpcImports& imports() { return imports_; }
   int ordinal() const { return ordinal_; }
   Api& api() { return api_; }

@@ -45,8 +45,8 @@ class DeviceContext {
  public:
   virtual ~DeviceContext() = default;
 
-  // Enqueues the computation of the first `rows` rows. Waits for nothing and allocates nothing, so
-  // that it can be captured into a graph; what it enqueues depends on `rows` alone. Not OK: part of
+  // Enqueues the computation of the first `rows` rows. Waits for nothing and allocates nothing
+  // where it can be captured into a graph; what it enqueues depends on `rows` alone. Not OK: part of
   // it may have been enqueued.
   virtual Status Enqueue(Stream stream, uint32_t rows) = 0;
 

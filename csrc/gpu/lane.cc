@@ -311,6 +311,7 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
     try {
       in_flight.status = Enqueue(*slot, work, &in_flight.computing.since_ns);
     } catch (const std::bad_alloc&) {
+      if (steady_rows_) steady_rows_->Forget();
       in_flight.status = no_memory_;
     }
     if (!in_flight.status.ok()) MarkEnds(*slot);
@@ -346,6 +347,7 @@ Status Lane::Compute(Slot& slot, const Work& work) {
     env_.counters.Add(work.rows, RunPlan{work.rows});
     return Status::Ok();
   }
+  const uint32_t before = steady_rows_ ? steady_rows_->size() : 0;
   const RunPlan plan = Plan(work.rows);
   Status ran = Run(slot, plan);
   if (!ran.ok()) {
@@ -353,6 +355,7 @@ Status Lane::Compute(Slot& slot, const Work& work) {
     return ran;
   }
   env_.counters.Add(work.rows, plan);
+  if (steady_rows_ && steady_rows_->size() != before) env_.counters.AddRowChange();
   return Status::Ok();
 }
 
@@ -360,9 +363,7 @@ Status Lane::Compute(Slot& slot, const Work& work) {
 RunPlan Lane::Plan(uint32_t rows) {
   RunPlan plan = env_.table.Choose(rows);
   if (!steady_rows_ || plan.bucket || !env_.table.ChangesCost()) return plan;
-  const uint32_t before = steady_rows_->size();
   plan.rows = steady_rows_->Choose(rows);
-  if (plan.rows != before) env_.counters.AddRowChange();
   return plan;
 }
 

@@ -64,8 +64,8 @@ Result<size_t> SlotBytes(const DeviceEngine& engine);
 // the engine's contexts are left to the end of the process.
 // Lifecycle: Create -> Capture*, Drop*, Measure* -> Settle -> Submit*; destroyed when all slots are
 // back.
-// Blocking: Submit never, but for its lock while another one enqueues; the destructor, until the
-// streams are through.
+// Blocking: Submit, for its lock while another one enqueues, and where the engine waits in a run
+// (ONNX Runtime's in one of 61); the destructor, until the streams are through.
 class Lane {
  public:
   // Takes its memory: on the device, and from the pinned pool, which must have blocks for all

@@ -225,10 +225,11 @@ Result<WorkerMemoryHandle> DecodeMemory(std::span<const uint8_t> body);
 // The body of DONE for a batch.
 void EncodeResult(const WorkerResult& result, std::string* body);
 
+inline constexpr uint32_t kMapForOutputs = 1, kMapForOneBatch = 2;  // of MAP's value
+
 // Bounds of what is read from a worker.
 inline constexpr size_t kMaxWorkerTensors = 4096;
 // What all outputs of a batch may take, with the body that tells of them: more than a response can.
-inline constexpr uint32_t kMapForOutputs = 1, kMapForOneBatch = 2;  // values of MAP
 inline constexpr size_t kMaxWorkerOutputBytes = size_t{4} << 30;
 inline constexpr size_t kMaxWorkerTextBytes = 16 << 10;  // what is longer is cut
 

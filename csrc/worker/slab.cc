@@ -105,14 +105,14 @@ std::optional<SlabPlace> SlabArena::Find(std::span<const uint8_t> data) const {
 }
 
 void SlabArena::Reset() {
-  if (batch_bytes_ > kGreatestKeptBytes) {
+  const size_t kept_bytes = slabs_.empty() ? 0 : slabs_.back()->size();
+  if (batch_bytes_ > std::max(kGreatestKeptBytes, kept_bytes / 2)) {
     smaller_left_ = std::min(smaller_left_ + kForAHugeBatch, kMostSmaller);
   } else if (batch_bytes_ > 0) {
     smaller_left_ = std::max(smaller_left_ - 1, 0);
   }
   if (slabs_.size() > 1) slabs_.erase(slabs_.begin(), slabs_.end() - 1);  // the greatest stays
-  const bool is_huge = !slabs_.empty() && slabs_.back()->size() > kGreatestKeptBytes;
-  if (is_huge && smaller_left_ <= kForAHugeBatch) slabs_.clear();
+  if (kept_bytes > kGreatestKeptBytes && smaller_left_ <= kForAHugeBatch) slabs_.clear();
   used_bytes_ = batch_bytes_ = 0;
 }
 

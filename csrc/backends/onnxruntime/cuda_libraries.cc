@@ -32,13 +32,13 @@ std::string MajorOf(const std::string& name, std::string_view stem) {
 std::map<std::string, std::string> FindIn(const std::string& directory, std::string_view stem) {
   std::map<std::string, std::string> found;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    const std::string name = entry.path().filename().string();
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const std::string name = it->path().filename().string();
     const bool is_it =
         name.starts_with(stem) && (name.size() == stem.size() || name[stem.size()] == '.');
     if (!is_it) continue;
     std::string& path = found[MajorOf(name, stem)];
-    path = std::max(path, entry.path().string());
+    path = std::max(path, it->path().string());
   }
   return found;
 }

@@ -30,12 +30,37 @@ bool CannotReadEngine(const Status& status) {
          Says(status, "TensorRT EP Failed to Build Engine");
 }
 
-// Files, and whatever else is there; the directory stays.
-void Empty(const std::string& directory) {
+// Files, and whatever else is there.
+std::vector<fs::path> WhatIsIn(const std::string& directory) {
   std::error_code error;
   std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(directory, error)) found.push_back(entry.path());
-  for (const fs::path& each : found) fs::remove_all(each, error);
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    found.push_back(it->path());
+  }
+  return found;
+}
+
+void Empty(const std::string& directory) {
+  std::error_code error;
+  for (const fs::path& each : WhatIsIn(directory)) fs::remove_all(each, error);
+}
+
+uintmax_t BytesIn(const std::string& directory) {
+  uintmax_t total_bytes = 0;
+  for (const fs::path& each : WhatIsIn(directory)) {
+    std::error_code error;
+    const uintmax_t size_bytes = fs::file_size(each, error);
+    if (!error) total_bytes += size_bytes;
+  }
+  return total_bytes;
+}
+
+// Of a lost device: its destructor may block.
+void LeaveToTheProcess(std::unique_ptr<DeviceSession> session) {
+  static auto& mu = *new Mutex;
+  static auto& all = *new std::vector<std::unique_ptr<DeviceSession>>;
+  MutexLock lock(mu);
+  all.push_back(std::move(session));
 }
 
 // "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them. It takes none for an input of
@@ -106,10 +131,36 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenProfiled(int device
 Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int device,
                                                                        gpu::Stream stream) {
   PENSTOCK_ASSIGN_OR_RETURN(auto session, OpenProfiled(device, stream));
-  if (inputs_->are_open && inputs_->profiles.empty()) {
-    PENSTOCK_RETURN_IF_ERROR(WarmUp(options_.label, device_, stream, *session, inputs_->ranges));
+  if (!inputs_->are_open || !inputs_->profiles.empty()) return session;
+  const Status warmed = WarmUp(options_.label, device_, stream, *session, inputs_->ranges);
+  if (warmed.ok()) return session;
+  if (device_.health().is_faulted()) {
+    LeaveToTheProcess(std::move(session));
+    return warmed;
   }
+  if (warmed.code() == StatusCode::kResourceExhausted || CannotReadEngine(warmed)) return warmed;
+  Log(LogLevel::kWarning, "onnxruntime",
+      StrCat(
+          options_.label,
+          ": it does not run on zeros, so that TensorRT's provider builds its engines within the "
+          "first requests: ",
+          warmed.message()));
   return session;
+}
+
+// The provider says the same where the device has no room for an engine, or is lost.
+Status ProfiledSessions::CheckKept(const Status& opened) {
+  const Status seen = device_.health().CheckEngine(opened, StrCat("open ", options_.label));
+  if (seen.code() == StatusCode::kUnavailable) return seen;
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  PENSTOCK_RETURN_IF_ERROR(device_.health().Check(
+      device_.api().MemoryInfo(&free_bytes, &total_bytes), StrCat("open ", options_.label)));
+  const uintmax_t kept_bytes = BytesIn(options_.engine_directory);
+  if (kept_bytes <= free_bytes) return Status::Ok();
+  return ResourceExhausted(StrCat(options_.label, ": the engines that are kept of it have ",
+                                  kept_bytes, " bytes, and the device has ", free_bytes,
+                                  " left: ", opened.message()));
 }
 
 Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::Stream stream) {
@@ -117,6 +168,7 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::S
   auto opened = OpenAndWarmUp(device, stream);
   const bool may_empty = !options_.engine_directory.empty() && !has_emptied_;
   if (opened.ok() || !may_empty || !CannotReadEngine(opened.status())) return opened;
+  PENSTOCK_RETURN_IF_ERROR(CheckKept(opened.status()));
   has_emptied_ = true;
   Log(LogLevel::kWarning, "onnxruntime",
       StrCat(options_.label,

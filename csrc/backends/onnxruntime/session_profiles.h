@@ -41,10 +41,12 @@ struct ProfiledOptions {
 //
 // A provider that takes a part of the model only wants shapes of that part's inputs, whose names
 // nobody else knows: then, and where names cannot be said, it is told of none, and each session is run
-// at both ends of its shapes (WarmUp), so that it has built what it needs before requests come.
+// at both ends of its shapes (WarmUp), so that it has built what it needs before requests come; one
+// that does not run on zeros builds within the first requests.
 //
 // An engine that is kept and does not open (its file was cut short) fails every session that looks for
-// it: what is kept of the model is removed then, once, and built again.
+// it: what is kept of the model is removed then, once, and built again, unless the device is lost or
+// has less memory left than what is kept takes.
 //
 // Threading: thread-compatible.
 // Ownership: borrows the device, which outlives it.
@@ -71,6 +73,8 @@ class ProfiledSessions final : public SessionOpener {
   Status LearnInputs(int device, gpu::Stream stream);
   Result<std::unique_ptr<DeviceSession>> OpenProfiled(int device, gpu::Stream stream);
   Result<std::unique_ptr<DeviceSession>> OpenAndWarmUp(int device, gpu::Stream stream);
+  // OK: what is kept may be to blame for `opened`.
+  Status CheckKept(const Status& opened);
 
   gpu::Device& device_;
   const ProfiledOptions options_;

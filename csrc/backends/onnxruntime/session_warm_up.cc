@@ -18,6 +18,9 @@ bool CanRun(const SessionSignature& signature) {
   const auto is_text = [](const TensorSpec& spec) { return spec.dtype == DataType::kBytes; };
   const auto& inputs = signature.signature.inputs;
   const auto& outputs = signature.signature.outputs;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (signature.IsOnHost(i)) return false;
+  }
   return std::none_of(inputs.begin(), inputs.end(), is_text) &&
          std::none_of(outputs.begin(), outputs.end(), is_text) &&
          std::all_of(signature.output_plans.begin(), signature.output_plans.end(),

@@ -104,15 +104,16 @@ class PlanInstance final : public BackendInstance {
   PlanInstance(PlanReplica& replica, OutputRoom output_room)
       : replica_(replica), output_room_(std::move(output_room)) {}
 
-  // False once the device is lost: only another process can use it again.
-  bool is_available() const override { return !replica_.device().health().is_faulted(); }
+  // False once the device is lost: only another process can use it again. It is asked, since another
+  // backend of this process may have met that.
+  bool is_available() const override { return replica_.device().Answers(); }
   Status Execute(std::span<const BatchInput> inputs, std::span<const size_t> wanted,
                  std::vector<BatchOutput>* outputs) override {
     return ExecuteParts(inputs, wanted, {}, outputs);
   }
   // Memory on this GPU, on others whose memory this process has, and on those that this one sees.
   bool Reaches(const ExportedMemory& memory) override {
-    return is_available() && !replica_.engine().has_host_inputs() &&
+    return !replica_.device().health().is_faulted() && !replica_.engine().has_host_inputs() &&
            replica_.device().imports().Find(memory).data != nullptr;
   }
   Status ExecuteParts(std::span<const BatchInput> inputs, std::span<const size_t> wanted,

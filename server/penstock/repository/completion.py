@@ -67,7 +67,9 @@ def _complete_group(
 ) -> InstanceGroup:
     kind = kind_of(group, backend)
     has_slots = kind == "KIND_GPU" and not has_instance_bounds(parameters)
-    default = slots_on_gpu(backend, parameters) if has_slots else 1
+    # An instance group's `gpus` have `count` instances each.
+    devices = 1 if group.gpus else len(parameters.get("device", "").split(","))
+    default = devices * slots_on_gpu(backend, parameters) if has_slots else 1
     return replace(group, count=group.count or default, kind=kind)
 
 

@@ -17,7 +17,7 @@ from penstock.codec import (
     read_config_json,
     read_config_text,
 )
-from penstock.errors import ConfigError, CoreError, core_error
+from penstock.errors import ConfigError, CoreError, InvalidArgumentError, core_error
 from penstock.repository.backends import (
     INTERPRETER,
     PLANS_OF_ONNX,
@@ -187,10 +187,10 @@ class ModelLoader:
         return OpenedVersion(opened, completion.config, built)
 
     def _open(self, source: ModelSource) -> OpenedModel:
-        """A plan that is refused says what built it: most are refused for another version's."""
+        """A plan that is not taken says what built it: most are those of another version."""
         try:
             return self._engine.open_model(source)
-        except CoreError as error:
+        except InvalidArgumentError as error:
             plans = self._settings.plans if source.backend == PLANS_OF_ONNX else None
             maker = None if plans is None else plans.maker_of(Path(source.path))
             if maker is None:

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "testing/fake_gpu.h"
+#include "testing/quiet_log.h"
 
 namespace penstock::gpu {
 namespace {
@@ -57,6 +58,18 @@ TEST(DeviceTest, LostDevice_TellsItsOwnerAndKeepsItsPinnedMemory) {
   }
   EXPECT_EQ(told, "UNAVAILABLE: GPU 0: it is on fire");
   EXPECT_EQ(gpu.live_objects(), 1U) << "the device may still write there";
+}
+
+// As another backend of the process may have, which has a Device of its own.
+TEST(DeviceTest, LossThatSomebodyElseMet_IsFoundWhenItIsAsked) {
+  const QuietLog quiet;
+  FakeGpu gpu;
+  const auto device = Device::Open(gpu, Clock::System(), {});
+  ASSERT_TRUE(device.ok());
+  EXPECT_TRUE((*device)->Answers());
+  gpu.FailCall("MemoryInfo", 1, Error::kIllegalAddress);
+  EXPECT_FALSE((*device)->Answers());
+  EXPECT_TRUE((*device)->health().is_faulted());
 }
 
 }  // namespace

@@ -94,5 +94,15 @@ TEST(SlabArenaTest, HugeSlab_StaysWhereSuchBatchesAreUsual) {
   EXPECT_EQ(RunBatch(arena, 1)->size(), SlabArena::kFirstSlabBytes);
 }
 
+TEST(SlabArenaTest, SlabOfAGiantBatch_DoesNotStayForThoseThatAreHuge) {
+  SlabArena arena;
+  constexpr size_t kHuge = SlabArena::kGreatestKeptBytes + 1;
+  RunBatch(arena, kHuge);
+  RunBatch(arena, kHuge);
+  const auto giant = RunBatch(arena, 4 * kHuge);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(RunBatch(arena, kHuge), giant) << i;
+  EXPECT_LT(RunBatch(arena, kHuge)->size(), 2 * kHuge);
+}
+
 }  // namespace
 }  // namespace penstock

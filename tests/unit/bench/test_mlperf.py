@@ -211,9 +211,14 @@ def test_probe_is_longer_than_what_is_under_way_takes(
         return Result(plan)
 
     monkeypatch.setattr("mlperf.run.run_long_enough", run_long_enough)
-    wanted = replace(planned("Offline", sut="native"), workload=replace(toy(None), window=1024))
-    probe(wanted, Calibration(rate, rate, 0.001), NullTarget(toy(None)))
-    assert probed[0].duration_s == pytest.approx(seconds)
+    workload = replace(toy(None), window=1024)
+    found = Calibration(rate, rate, 0.001)
+    for scenario in ("Offline", "SingleStream"):
+        wanted = replace(planned(scenario, sut="native"), workload=workload)
+        probe(wanted, found, NullTarget(toy(None)))
+    offline, one_by_one = (plan.duration_s for plan in probed)
+    assert offline == pytest.approx(seconds)
+    assert one_by_one == pytest.approx(0.3), "one is under way there, whatever the window"
 
 
 def test_length_that_is_not_mlperfs_is_in_the_label() -> None:

@@ -40,6 +40,7 @@ def test_absent_configuration_of_a_model_that_can_batch() -> None:
 
 
 LANES_OF_4 = 'parameters { key: "lanes" value { string_value: "4" } }'
+TWO_DEVICES = 'parameters { key: "device" value { string_value: "GPU-1,GPU-2" } }'
 BOUNDED = 'parameters { key: "instances_max" value { string_value: "3" } }'
 
 
@@ -51,6 +52,8 @@ BOUNDED = 'parameters { key: "instances_max" value { string_value: "3" } }'
         ("", "tensorrt", 4),
         ("instance_group { count: 1 }", "tensorrt", 1),
         (LANES_OF_4, "tensorrt", 8),
+        (TWO_DEVICES, "tensorrt", 8),
+        (TWO_DEVICES + "instance_group { gpus: [0, 1] }", "tensorrt", 4),
         (LANES_OF_4.replace('"4"', '"many"'), "tensorrt", 4),
         (BOUNDED, "tensorrt", 1),
         ("instance_group { kind: KIND_CPU }" + LANES_OF_4, "onnxruntime", 1),

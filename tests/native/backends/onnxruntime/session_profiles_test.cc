@@ -45,7 +45,10 @@ struct Sessions {
     EXPECT_EQ(gpu.CreateStream(0, &stream), gpu::Error::kSuccess);
     log.on_run = [this](const Shape& x) { ran.push_back(x.ToString()); };
   }
-  ~Sessions() { EXPECT_EQ(gpu.DestroyStream(stream), gpu::Error::kSuccess); }
+  ~Sessions() {
+    const gpu::Error gone = gpu.DestroyStream(stream);
+    EXPECT_TRUE(gone == gpu::Error::kSuccess || gpu::IsSticky(gone));
+  }
   Sessions(const Sessions&) = delete;
   Sessions& operator=(const Sessions&) = delete;
 
@@ -165,26 +168,34 @@ TEST(SessionProfilesTest, NamesThatCannotBeSaid_AreNot) {
   EXPECT_THAT(sessions.ran, SizeIs(6));
 }
 
-TEST(SessionProfilesTest, InputThatTheHostReads_IsRunAtBothEndsInItsMemory) {
+// Zeros may be what its kernel on the CPU divides by.
+TEST(SessionProfilesTest, ModelWithAnInputThatTheHostReads_IsNotRunOnZeros) {
   const QuietLog quiet;
   Sessions sessions({.width = 4, .host_input = HostInput::kTold}, {.max_rows = 8});
   sessions.refuses_profiles = true;
   OpenThree(sessions);
-  EXPECT_EQ(sessions.log.host_copies.load(), 0);
-  EXPECT_THAT(sessions.gpu.races(), IsEmpty());
+  EXPECT_THAT(sessions.ran, IsEmpty());
 }
 
-TEST(SessionProfilesTest, RunAtAnEndThatFails_IsTheLoadsReason) {
+TEST(SessionProfilesTest, ModelThatDoesNotRunOnZeros_IsServedAllTheSame) {
   const QuietLog quiet;
   Sessions sessions({.width = 4}, {.max_rows = 8});
   sessions.refuses_profiles = true;
   sessions.log.FailRun(2);
-  EXPECT_THAT(sessions.profiled.Open(0, sessions.stream).status().ToString(),
-              HasSubstr("the session will not"));
-  EXPECT_EQ(sessions.log.live.load(), 0);
+  EXPECT_TRUE(sessions.profiled.Open(0, sessions.stream).ok());
+  EXPECT_THAT(sessions.ran, ElementsAre("[8,4]"));
 }
 
-// Whichever call of the driver's fails: the load has a reason, and nothing of the runs is left.
+TEST(SessionProfilesTest, SessionThatLosesTheDevice_IsLeftToTheProcess) {
+  const QuietLog quiet;
+  Sessions sessions({.width = 4}, {.max_rows = 8});
+  sessions.refuses_profiles = true;
+  sessions.gpu.FaultWork(1, gpu::Error::kIllegalAddress);
+  EXPECT_EQ(sessions.profiled.Open(0, sessions.stream).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(sessions.log.live.load(), 1) << "what it has on the device may not be asked for";
+}
+
+// Whichever call of the driver's fails: nothing of the runs is left.
 TEST(SessionProfilesTest, RunsAtBothEnds_GiveBackWhatTheyTookWhateverFails) {
   const QuietLog quiet;
   int failed = 0;
@@ -197,12 +208,12 @@ TEST(SessionProfilesTest, RunsAtBothEnds_GiveBackWhatTheyTookWhateverFails) {
     failed += opened.ok() ? 0 : 1;
     sessions.gpu.FailCall("", 0, gpu::Error::kSuccess);
     if (opened.ok()) opened->reset();
-    EXPECT_EQ(sessions.log.live.load(), 0) << nth;
     if (sessions.device->health().is_faulted()) continue;  // nobody knows what is over
+    EXPECT_EQ(sessions.log.live.load(), 0) << nth;
     // A call that gives something back may be the one.
     EXPECT_LE(sessions.gpu.live_objects(), before + 1) << nth;
   }
-  EXPECT_GT(failed, 10);
+  EXPECT_GT(failed, 0) << "the ends of runs that are not known";
 }
 
 class KeptEnginesTest : public ::testing::Test {
@@ -244,6 +255,25 @@ TEST_F(KeptEnginesTest, ThatDoNotOpenAfterwards_AreTheLoadsReason) {
   EXPECT_EQ(sessions.told.size(), 3U);  // none, and twice
   EXPECT_FALSE(sessions.profiled.Open(0, sessions.stream).ok());
   EXPECT_EQ(sessions.told.size(), 4U);  // once for all
+}
+
+// The provider says the same of an engine that the device has no room for.
+TEST_F(KeptEnginesTest, ThatTheDeviceHasNoRoomFor_Stay) {
+  std::filesystem::resize_file(directory_ / "a.engine", size_t{1} << 40);  // a hole
+  Sessions sessions({.width = 4}, {.max_rows = 8}, directory_);
+  sessions.cut_short = directory_ / "a.engine";
+  const Status status = sessions.profiled.Open(0, sessions.stream).status();
+  EXPECT_EQ(status.code(), StatusCode::kResourceExhausted) << status.ToString();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("could not deserialize"));
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "a.engine"));
+}
+
+TEST_F(KeptEnginesTest, OfALostDevice_Stay) {
+  Sessions sessions({.width = 4}, {.max_rows = 8}, directory_);
+  sessions.cut_short = directory_ / "a.engine";
+  sessions.gpu.FailCall("MemoryInfo", 1, gpu::Error::kIllegalAddress);
+  EXPECT_EQ(sessions.profiled.Open(0, sessions.stream).status().code(), StatusCode::kUnavailable);
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "a.engine"));
 }
 
 TEST_F(KeptEnginesTest, ThatOpen_Stay) {
