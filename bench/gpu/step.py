@@ -88,7 +88,7 @@ class Context:
             StepError: One failed; the others have had their turn.
             LeftOut: What one needs is missing, and none had failed before.
         """
-        failures = []
+        failures: list[str] = []
         for at, model in enumerate(self.models):
             part = self.within(self.left_s() / (len(self.models) - at))
             try:
