@@ -11,6 +11,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ _BUILD = Path(__file__).resolve().parents[2] / "build"
 _FOLDERS = tuple(_BUILD / name / "bench/mlperf/native" for name in ("release", "gpu"))
 
 
+@cache
 def load_module() -> Any:
-    """The native module of the core's own build; None where that has none."""
+    """The native module of the core's own build; None where that has none.
+
+    Looked for once: the core is read for it, and each probe of a search has a system of its own.
+    """
     spec = importlib.util.find_spec("penstock._core")
     if spec is None or spec.origin is None:
         return None
