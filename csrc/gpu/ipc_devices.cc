@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/leave_to_process.h"
 #include "base/strcat.h"
 #include "gpu/device_health.h"
 #include "gpu/gpu_handles.h"
@@ -33,14 +34,6 @@ struct Copier {
   OwnedStream stream;
   OwnedEvent copied;
 };
-
-// Of a lost device, which may still read and write there.
-void LeaveToTheProcess(std::unique_ptr<Copier> copier) {
-  static auto& mu = *new Mutex;
-  static auto& all = *new std::vector<std::unique_ptr<Copier>>;
-  MutexLock lock(mu);
-  all.push_back(std::move(copier));
-}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "base/leave_to_process.h"
 #include "base/strcat.h"
 
 namespace penstock::gpu {
@@ -48,14 +49,6 @@ struct Remains {
   std::vector<std::unique_ptr<DeviceContext>> contexts;
   std::vector<std::vector<std::shared_ptr<const void>>> held;  // by slot
 };
-
-// Keeps what must not be destroyed until the process ends.
-void LeaveToTheProcess(Remains remains) {
-  static auto& mu = *new Mutex;
-  static auto& all = *new std::vector<Remains>;
-  MutexLock lock(mu);
-  all.push_back(std::move(remains));
-}
 
 }  // namespace
 
@@ -362,7 +355,7 @@ Status Lane::Compute(Slot& slot, const Work& work) {
 // Only the batch's own rows are copied in and out: behind them lies what ClearInputs says.
 RunPlan Lane::Plan(uint32_t rows) {
   RunPlan plan = env_.table.Choose(rows);
-  if (!steady_rows_ || plan.bucket || !env_.table.ChangesCost()) return plan;
+  if (!steady_rows_ || plan.bucket) return plan;
   plan.rows = steady_rows_->Choose(rows);
   return plan;
 }

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "backends/onnxruntime/session_warm_up.h"
+#include "base/leave_to_process.h"
 #include "base/log.h"
 #include "base/strcat.h"
 
@@ -53,14 +54,6 @@ uintmax_t BytesIn(const std::string& directory) {
     if (!error) total_bytes += size_bytes;
   }
   return total_bytes;
-}
-
-// Of a lost device: its destructor may block.
-void LeaveToTheProcess(std::unique_ptr<DeviceSession> session) {
-  static auto& mu = *new Mutex;
-  static auto& all = *new std::vector<std::unique_ptr<DeviceSession>>;
-  MutexLock lock(mu);
-  all.push_back(std::move(session));
 }
 
 // "x:1x8,ids:1x16": inputs' shapes as TensorRT's provider reads them. It takes none for an input of
@@ -135,7 +128,7 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int devic
   const Status warmed = WarmUp(options_.label, device_, stream, *session, inputs_->ranges);
   if (warmed.ok()) return session;
   if (device_.health().is_faulted()) {
-    LeaveToTheProcess(std::move(session));
+    LeaveToTheProcess(std::move(session));  // its destructor may block
     return warmed;
   }
   if (warmed.code() == StatusCode::kResourceExhausted || CannotReadEngine(warmed)) return warmed;

@@ -3,19 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/leave_to_process.h"
 #include "base/strcat.h"
 
 namespace penstock::tensorrt {
-namespace {
-
-void LeaveToTheProcess(std::unique_ptr<Plan> plan) {
-  static auto& mu = *new Mutex;
-  static auto& all = *new std::vector<std::unique_ptr<Plan>>;
-  MutexLock lock(mu);
-  all.push_back(std::move(plan));
-}
-
-}  // namespace
 
 // Threading: thread-compatible.
 // Ownership: borrows the engine, which outlives it.
