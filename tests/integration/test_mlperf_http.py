@@ -2,34 +2,21 @@
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
 from mlperf.http_target import HttpTarget
 from mlperf.targets import Completion
 from mlperf.workloads import Workload
+from tests.support.loopback_server import loopback_server
 
 pytestmark = pytest.mark.any_transport
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def toy() -> Workload:
     return Workload("toy", b"", {"x": np.zeros((4, 2), np.float32)}, "y")
-
-
-@asynccontextmanager
-async def listening(handle: Handle) -> AsyncIterator[asyncio.Server]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError):  # the client has closed
-            await handle(reader, writer)
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server
 
 
 async def request(reader: asyncio.StreamReader) -> None:
@@ -68,7 +55,7 @@ async def test_connection_that_was_closed_when_idle_is_opened_again() -> None:
         await writer.wait_closed()
         closed.set()
 
-    async with listening(one_request_a_connection) as server:
+    async with loopback_server(one_request_a_connection) as server:
         target, done = await opened(server)
         for tag in range(3):
             answer = await asked(target, done, tag)
@@ -88,7 +75,7 @@ async def test_request_that_met_a_closing_connection_is_sent_once_more_only() ->
         await request(reader)
         requests += 1
 
-    async with listening(close_without_answer) as server:
+    async with loopback_server(close_without_answer) as server:
         target, done = await opened(server)
         answer = await asked(target, done, 7)
         assert (answer.tag, answer.is_lost) == (7, True)
@@ -102,7 +89,7 @@ async def test_target_that_takes_no_connection_has_gone() -> None:
         await request(reader)
         server.close()
 
-    async with listening(die) as server:
+    async with loopback_server(die) as server:
         target, done = await opened(server)
         answer = await asked(target, done, 1)
         assert answer.is_lost

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.loopback_server import loopback_server
+
 _GAUGES = ("pending", "running", "instances")
 _NAMES = {
     "success": "nv_inference_request_success",
@@ -38,29 +40,20 @@ class FakeReplica:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.asked += 1
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            if self.fault == "silent":
-                await reader.read()  # until the one who asked gives up
-                return
-            body = self.text().encode()
-            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            writer.write(self.fault if isinstance(self.fault, bytes) else head + body)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        if self.fault == "silent":
+            await reader.read()  # until the one who asked gives up
+            return
+        body = self.text().encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        writer.write(self.fault if isinstance(self.fault, bytes) else head + body)
+        await writer.drain()
 
 
 @asynccontextmanager
 async def fake_replica(**models: dict[str, float]) -> AsyncIterator[FakeReplica]:
     """A replica on a free port; keyword arguments are models and their counters."""
     replica = FakeReplica(dict(models))
-    server = await asyncio.start_server(replica.answer, "127.0.0.1", 0)
-    replica.port = server.sockets[0].getsockname()[1]
-    try:
+    async with loopback_server(replica.answer) as server:
+        replica.port = server.sockets[0].getsockname()[1]
         yield replica
-    finally:
-        server.close()
-        await server.wait_closed()

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.support.loopback_server import loopback_server
+
 
 @dataclass(frozen=True)
 class Message:
@@ -42,17 +44,12 @@ class Receiver:
                 f"HTTP/1.1 {status} X\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n".encode()
             )
             await writer.drain()
-        writer.close()
 
 
 @asynccontextmanager
 async def receiver(*statuses: int) -> AsyncIterator[Receiver]:
     """A receiver on a free port."""
     there = Receiver(list(statuses))
-    server = await asyncio.start_server(there.answer, "127.0.0.1", 0)
-    there.port = server.sockets[0].getsockname()[1]
-    try:
+    async with loopback_server(there.answer) as server:
+        there.port = server.sockets[0].getsockname()[1]
         yield there
-    finally:
-        server.close()
-        await server.wait_closed()

@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from tests.support.loopback_server import loopback_server
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "penstock"
@@ -78,12 +79,7 @@ async def key_server(*issuers: Issuer) -> AsyncIterator[KeyServer]:
         await state.may_answer.wait()
         writer.write(state.answer)
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    async with server:
-        try:
-            yield state
-        finally:
-            state.may_answer.set()
+    async with loopback_server(answer) as server:
+        state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+        yield state
