@@ -11,7 +11,7 @@ STAMPS := build/stamps
 REPORTS := $(abspath build/reports)
 JOBS := $(shell nproc)
 ARGS ?=
-FUZZ_SECONDS ?= 12
+FUZZ_SECONDS ?= 6
 
 # ThreadSanitizer of gcc 12 cannot start under the address randomisation of some newer kernels.
 NO_ASLR := $(shell setarch -R true 2>/dev/null && echo setarch -R)

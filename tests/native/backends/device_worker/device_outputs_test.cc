@@ -272,7 +272,7 @@ TEST(DeviceOutputsTest, RandomSchedules_SpoilAndStageNoOutput) {
   std::vector<std::unique_ptr<BackendInstance>> instances;
   for (int i = 0; i < 3; ++i) instances.push_back(MustMake(**model));
   Outcomes outcomes;
-  constexpr int kSchedules = 40;
+  constexpr int kSchedules = 20;
   for (int seed = 0; seed < kSchedules; ++seed) {
     std::vector<std::thread> threads;
     for (uint32_t i = 0; i < 3; ++i) {

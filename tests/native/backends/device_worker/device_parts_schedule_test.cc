@@ -14,7 +14,7 @@
 namespace penstock {
 namespace {
 
-constexpr int kPartsSchedules = 240;
+constexpr int kPartsSchedules = 120;
 constexpr int kPartsBatches = 8;
 constexpr int kPartsInstances = 3;
 constexpr float kTroubles[] = {-1, -2, -4, -5, -6};  // exit, crash, lose the device, throw, fail
