@@ -299,41 +299,53 @@ void Lane::Start(SlotLease lease, const Work& work, BatchDone done) {
   if (work.route != nullptr) slot->held.swap(work.route->held);
   in_flight.events = {slot->copied_out.get()};
   in_flight.computing = {&env_.counters.busy(), slot->copied_in.get(), slot->computed.get()};
-  {
-    MutexLock lock(mu_);
-    try {
-      in_flight.status = Enqueue(*slot, work, &in_flight.computing.since_ns);
-    } catch (const std::bad_alloc&) {
-      if (steady_rows_) steady_rows_->Forget();
-      in_flight.status = no_memory_;
+  try {
+    in_flight.status = CopyIn(*slot, work);
+    if (in_flight.status.ok()) {
+      in_flight.status = Compute(*slot, work, &in_flight.computing.since_ns);
     }
-    if (!in_flight.status.ok()) MarkEnds(*slot);
+    if (in_flight.status.ok()) in_flight.status = CopyOut(*slot, work);
+  } catch (const std::bad_alloc&) {
+    ForgetRows();
+    in_flight.status = no_memory_;
   }
   if (!in_flight.status.ok()) {
+    MarkEnds(*slot);
     in_flight.events = {slot->copied_in.get(), slot->computed.get(), slot->copied_out.get()};
   }
   // The batch may be over at once, its slot back and the lane gone: nothing of it is touched then.
   env_.completion.Watch(std::move(entry));
 }
 
-Status Lane::Enqueue(Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns) {
-  PENSTOCK_RETURN_IF_ERROR(CopyIn(slot, work));
-  PENSTOCK_RETURN_IF_ERROR(
-      Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event"));
+Status Lane::CopyIn(const Slot& slot, const Work& work) {
+  MutexLock lock(copies_mu_);
+  AddInputs(slot, work);
+  PENSTOCK_RETURN_IF_ERROR(IssueCopies(CopyKind::kHostToDevice, copy_in_.get(), "copy the inputs"));
+  return Check(env_.api.RecordEvent(slot.copied_in.get(), copy_in_.get()), "record an event");
+}
+
+Status Lane::Compute(const Slot& slot, const Work& work,
+                     std::optional<int64_t>* computing_since_ns) {
+  MutexLock lock(engine_mu_);
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(compute_.get(), slot.copied_in.get()), "wait for an input"));
   // A launch-bound engine computes while it is still enqueuing.
   *computing_since_ns = env_.clock.NowNs();
-  PENSTOCK_RETURN_IF_ERROR(Compute(slot, work));
-  PENSTOCK_RETURN_IF_ERROR(
-      Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event"));
+  PENSTOCK_RETURN_IF_ERROR(RunEngine(slot, work));
+  return Check(env_.api.RecordEvent(slot.computed.get(), compute_.get()), "record an event");
+}
+
+Status Lane::CopyOut(const Slot& slot, const Work& work) {
+  MutexLock lock(copies_mu_);
+  AddOutputs(slot, work);
   PENSTOCK_RETURN_IF_ERROR(
       Check(env_.api.StreamWaitEvent(copy_out_.get(), slot.computed.get()), "wait for an output"));
-  PENSTOCK_RETURN_IF_ERROR(CopyOut(slot, work));
+  PENSTOCK_RETURN_IF_ERROR(
+      IssueCopies(CopyKind::kDeviceToHost, copy_out_.get(), "copy the outputs"));
   return Check(env_.api.RecordEvent(slot.copied_out.get(), copy_out_.get()), "record an event");
 }
 
-Status Lane::Compute(Slot& slot, const Work& work) {
+Status Lane::RunEngine(const Slot& slot, const Work& work) {
   if (work.shaped != nullptr) {
     PENSTOCK_RETURN_IF_ERROR(env_.health.CheckEngine(
         contexts_[slot.index]->EnqueueShaped(compute_.get(), *work.shaped), "enqueue a batch"));
@@ -350,6 +362,12 @@ Status Lane::Compute(Slot& slot, const Work& work) {
   env_.counters.Add(work.rows, plan);
   if (steady_rows_ && steady_rows_->size() != before) env_.counters.AddRowChange();
   return Status::Ok();
+}
+
+// After a run of which nobody knows how far it came.
+void Lane::ForgetRows() {
+  MutexLock lock(engine_mu_);
+  if (steady_rows_) steady_rows_->Forget();
 }
 
 // Only the batch's own rows are copied in and out: behind them lies what ClearInputs says.
@@ -369,7 +387,7 @@ Status Lane::Run(const Slot& slot, const RunPlan& plan) {
   return env_.health.CheckEngine(context.Enqueue(compute_.get(), plan.rows), "enqueue a batch");
 }
 
-Status Lane::CopyIn(const Slot& slot, const Work& work) {
+void Lane::AddInputs(const Slot& slot, const Work& work) {
   ClearCopies();
   const size_t inputs = env_.engine.inputs().size();
   if (work.route != nullptr) AddSources(slot, *work.route);
@@ -379,7 +397,6 @@ Status Lane::CopyIn(const Slot& slot, const Work& work) {
     if (work.route != nullptr && filled_[i] > 0) continue;
     host_copies_.push_back({slot.bindings.inputs[i], slot.host_bindings.inputs[i], size_bytes});
   }
-  return IssueCopies(CopyKind::kHostToDevice, copy_in_.get(), "copy the inputs");
 }
 
 void Lane::AddSources(const Slot& slot, const Route& route) {
@@ -399,7 +416,7 @@ void Lane::AddSources(const Slot& slot, const Route& route) {
   }
 }
 
-Status Lane::CopyOut(const Slot& slot, const Work& work) {
+void Lane::AddOutputs(const Slot& slot, const Work& work) {
   ClearCopies();
   for (size_t i = 0; i < env_.engine.outputs().size(); ++i) {
     const size_t size_bytes = OutputBytes(work, i);
@@ -410,7 +427,6 @@ Status Lane::CopyOut(const Slot& slot, const Work& work) {
     host_copies_.push_back({slot.host_bindings.outputs[i], slot.bindings.outputs[i], size_bytes});
   }
   if (work.route != nullptr) AddTargets(slot, work);
-  return IssueCopies(CopyKind::kDeviceToHost, copy_out_.get(), "copy the outputs");
 }
 
 void Lane::AddTargets(const Slot& slot, const Work& work) {

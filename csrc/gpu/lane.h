@@ -64,8 +64,9 @@ Result<size_t> SlotBytes(const DeviceEngine& engine);
 // the engine's contexts are left to the end of the process.
 // Lifecycle: Create -> Capture*, Drop*, Measure* -> Settle -> Submit*; destroyed when all slots are
 // back.
-// Blocking: Submit, for its lock while another one enqueues, and where the engine waits in a run
-// (ONNX Runtime's in one of 61); the destructor, until the streams are through.
+// Blocking: Submit, while another batch of the lane is enqueued: its copies for copies, its engine for
+// engines, so that a batch is copied in while an engine launches kernel by kernel; and where the engine
+// waits in a run (ONNX Runtime's in one of 61); the destructor, until the streams are through.
 class Lane {
  public:
   // Takes its memory: on the device, and from the pinned pool, which must have blocks for all
@@ -93,11 +94,10 @@ class Lane {
   // completion thread, or here where nothing was enqueued. `route` is read until Submit returns; what
   // it holds is the slot's from then on. No memory: RESOURCE_EXHAUSTED, or bad_alloc where nothing was
   // enqueued, the slot is back and `done` not called. REQUIRES: the slot is this lane's.
-  void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr) EXCLUDES(mu_);
+  void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr);
   // The same for a batch of an engine that leaves shapes open, always without a graph. `batch` lives
   // until Submit has returned and `done` been called; what its outputs are is there by then.
-  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route = nullptr)
-      EXCLUDES(mu_);
+  void SubmitShaped(SlotLease lease, ShapedBatch& batch, BatchDone done, Route* route = nullptr);
 
  private:
   explicit Lane(const LaneEnvironment& environment);
@@ -125,22 +125,25 @@ class Lane {
   Status CheckBatch(const Work& work) const;
   Status CheckShapes(const Work& work) const;
   Status CheckRoute(const Work& work) const;
-  void Start(SlotLease lease, const Work& work, BatchDone done) EXCLUDES(mu_);
-  Status Enqueue(Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns)
-      REQUIRES(mu_);
-  Status Compute(Slot& slot, const Work& work) REQUIRES(mu_);
-  RunPlan Plan(uint32_t rows) REQUIRES(mu_);
-  Status CopyIn(const Slot& slot, const Work& work) REQUIRES(mu_);
-  Status CopyOut(const Slot& slot, const Work& work) REQUIRES(mu_);
-  void AddSources(const Slot& slot, const Route& route) REQUIRES(mu_);
-  void AddTargets(const Slot& slot, const Work& work) REQUIRES(mu_);
-  void AddDeviceCopy(const Copy& copy, int to_device, int from_device) REQUIRES(mu_);
-  void ClearCopies() REQUIRES(mu_);
-  Status IssueCopies(CopyKind host_kind, Stream stream, std::string_view what) REQUIRES(mu_);
+  void Start(SlotLease lease, const Work& work, BatchDone done);
+  Status CopyIn(const Slot& slot, const Work& work) EXCLUDES(copies_mu_);
+  Status Compute(const Slot& slot, const Work& work, std::optional<int64_t>* computing_since_ns)
+      EXCLUDES(engine_mu_);
+  Status CopyOut(const Slot& slot, const Work& work) EXCLUDES(copies_mu_);
+  Status RunEngine(const Slot& slot, const Work& work) REQUIRES(engine_mu_);
+  RunPlan Plan(uint32_t rows) REQUIRES(engine_mu_);
+  void ForgetRows() EXCLUDES(engine_mu_);
+  void AddInputs(const Slot& slot, const Work& work) REQUIRES(copies_mu_);
+  void AddOutputs(const Slot& slot, const Work& work) REQUIRES(copies_mu_);
+  void AddSources(const Slot& slot, const Route& route) REQUIRES(copies_mu_);
+  void AddTargets(const Slot& slot, const Work& work) REQUIRES(copies_mu_);
+  void AddDeviceCopy(const Copy& copy, int to_device, int from_device) REQUIRES(copies_mu_);
+  void ClearCopies() REQUIRES(copies_mu_);
+  Status IssueCopies(CopyKind host_kind, Stream stream, std::string_view what) REQUIRES(copies_mu_);
   Status Issue(const std::vector<Copy>& copies, CopyKind kind, Stream stream,
                std::string_view what);
   Status Run(const Slot& slot, const RunPlan& plan);
-  void MarkEnds(const Slot& slot) REQUIRES(mu_);
+  void MarkEnds(const Slot& slot);
   Status Check(Error error, std::string_view what);
 
   // Constant after construction.
@@ -151,14 +154,18 @@ class Lane {
   std::unique_ptr<GraphCache> graphs_;
   std::vector<std::unique_ptr<DeviceContext>> contexts_;  // for each slot, to run without a graph
 
-  Mutex mu_;  // what a batch is made of is enqueued as one
-  // Guarded by mu_.
-  std::optional<SteadyRows> steady_rows_ GUARDED_BY(mu_);  // of an engine that pays for others
-  // A batch's copies in one direction; kept for their capacity.
-  std::vector<Copy> host_copies_ GUARDED_BY(mu_);    // from or to the host
-  std::vector<Copy> device_copies_ GUARDED_BY(mu_);  // on this device
-  std::vector<PeerCopy> peer_copies_ GUARDED_BY(mu_);
-  std::vector<size_t> filled_ GUARDED_BY(mu_);  // bytes of each input that a route brings
+  // What a stream is given of a batch it is given as one; no thread has both.
+  Mutex engine_mu_;
+  // Guarded by engine_mu_.
+  std::optional<SteadyRows> steady_rows_
+      GUARDED_BY(engine_mu_);  // of an engine that pays for others
+
+  Mutex copies_mu_;
+  // Guarded by copies_mu_. A batch's copies in one direction; kept for their capacity.
+  std::vector<Copy> host_copies_ GUARDED_BY(copies_mu_);    // from or to the host
+  std::vector<Copy> device_copies_ GUARDED_BY(copies_mu_);  // on this device
+  std::vector<PeerCopy> peer_copies_ GUARDED_BY(copies_mu_);
+  std::vector<size_t> filled_ GUARDED_BY(copies_mu_);  // bytes of each input that a route brings
 };
 
 }  // namespace penstock::gpu

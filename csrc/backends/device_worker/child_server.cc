@@ -223,7 +223,7 @@ void ChildServer::RunBatches(ChildChannel& channel, const Model& model, BackendI
     const Status status = NoThrow<Status>(model.label, "running a batch", [&] {
       return Execute(channel, *packet, model.model->signature(), instance, &outputs);
     });
-    if (!status.ok()) EndIfLost(model.label, status.message());
+    if (!status.ok() && !instance.is_available()) EndLost(model.label, status.message());
     auto is_sent = status.ok() ? NoThrow<Result<bool>>(
                                      model.label, "sending outputs",
                                      [&] { return SendOutputs(channel, packet->batch, outputs); })
@@ -289,7 +289,7 @@ bool ChildServer::AnswerReach(ChildChannel& channel, const WorkerPacket& packet,
         return instance.Reaches(*LearnMemory(packet.batch, handle));
       });
   const bool is_yes = is_reached.ok() && *is_reached;
-  if (!is_yes) EndIfLost(model.label, "a client's memory does not open");
+  if (!is_yes && !instance.is_available()) EndLost(model.label, "a client's memory does not open");
   return channel.Send(
       {.kind = WorkerPacketKind::kReached, .batch = packet.batch, .value = is_yes ? 1U : 0U});
 }
@@ -333,7 +333,10 @@ void ChildServer::EndIfLost(std::string_view label, std::string_view why) {
   const bool is_lost =
       std::any_of(instances_.begin(), instances_.end(),
                   [](const BackendInstance* each) { return !each->is_available(); });
-  if (!is_lost) return;
+  if (is_lost) EndLost(label, why);
+}
+
+void ChildServer::EndLost(std::string_view label, std::string_view why) {
   Log(LogLevel::kError, kLogName, StrCat("the device is lost; ", label, ": ", why));
   _exit(kDeviceLostExit);  // no destructor of a vendor's library gets to hang
 }

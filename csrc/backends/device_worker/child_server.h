@@ -57,8 +57,10 @@ class ChildServer {
   Result<Memory> FindMemory(uint64_t id) EXCLUDES(mu_);
   // Whoever has the memory last closes it, and tells the server.
   void Forget(uint64_t id) EXCLUDES(mu_);
-  // Where any instance says that its device is lost there is nothing more to be done here.
+  // Where an instance says that its device is lost there is nothing more to be done here. For what is
+  // no instance's: it asks all of them, which may ask the device.
   void EndIfLost(std::string_view label, std::string_view why) EXCLUDES(mu_);
+  [[noreturn]] static void EndLost(std::string_view label, std::string_view why);
 
   const PacketSocket control_{OwnedFd(kWorkerSocketFd)};  // the process's own
   BackendRegistry backends_;                              // own synchronisation

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <thread>
@@ -151,6 +152,31 @@ TEST(LaneTest, DeviceIsBusy_WhileTheEngineEnqueuesWhatItComputes) {
   ledger.AwaitAll();
   EXPECT_EQ(ledger.succeeded(), 1);
   EXPECT_EQ((*group)->counts().busy_ns, 3U * kNsPerMs);
+}
+
+// An engine may launch kernel by kernel for as long as a batch computes.
+TEST(LaneTest, CopyIn_DoesNotWaitForAnEngineThatEnqueues) {
+  FakeDevice device;
+  auto group =
+      device.Load({.lanes = 1, .slots_per_lane = 2, .graph_budget_bytes = 0, .measure_runs = 0});
+  ASSERT_TRUE(group.ok());
+  Ledger ledger(device);
+  std::promise<void> copied;
+  std::thread other;
+  bool was_copied = false;
+  device.engine.CallAtNextEnqueue([&] {
+    device.gpu.DelayNextCopy([&] { copied.set_value(); });
+    other = std::thread([&] { ledger.Submit(**group, (*group)->TryAcquire(), 8); });
+    was_copied =
+        copied.get_future().wait_for(std::chrono::seconds(30)) == std::future_status::ready;
+  });
+  ledger.Submit(**group, (*group)->TryAcquire(), 8);
+  other.join();
+  ledger.AwaitAll();
+  EXPECT_TRUE(was_copied);
+  EXPECT_EQ(ledger.succeeded(), 2);
+  EXPECT_EQ(ledger.wrong(), 0);
+  EXPECT_THAT(device.gpu.races(), IsEmpty());
 }
 
 TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {
