@@ -28,7 +28,7 @@ from typing import Any
 from penstock.errors import ConfigError
 
 # Raised whenever the meaning of a field changes: what was built before is then built again.
-KEY_VERSION = 1
+KEY_VERSION = 2
 # Raised whenever other profiles are made of the same request: `profiles.make_profiles`.
 ASKED_VERSION = 1
 
@@ -92,12 +92,10 @@ class EngineRecipe:
     target: Target | None  # None: built for no device in particular, where the library can
     # Weights in files of their own: as the model names them, to their digests.
     external_sha256: Mapping[str, str] = field(default_factory=dict)
-    precision: str = "as in the model"  # or the recipe that its precision was lowered by
     # By input; their order is their number, which a context is made with.
     profiles: tuple[Mapping[str, ShapeRange], ...] = ()
     builder_flags: frozenset[str] = frozenset()
     workspace_bytes: int = 0  # 0: what the library takes by itself
-    plugins_sha256: frozenset[str] = frozenset()  # of the libraries of plug-ins
 
     def faults(self) -> list[str]:
         """What is wrong with it, each with what was expected and what came."""
@@ -157,17 +155,14 @@ class EngineRecipe:
                 target.device,
                 target.driver_major,
             ],
-            "precision": self.precision,
             "profiles": [_shapes(profile) for profile in self.profiles],
             "builder_flags": sorted(self.builder_flags),
             "workspace_bytes": self.workspace_bytes,
-            "plugins_sha256": sorted(self.plugins_sha256),
         }
 
     def _digest_faults(self) -> Iterator[str]:
         digests = {"the model": self.model_sha256}
         digests |= {f"external data '{name}'": d for name, d in self.external_sha256.items()}
-        digests |= {f"plug-in {i}": d for i, d in enumerate(sorted(self.plugins_sha256))}
         for what, digest in digests.items():
             if not _SHA256.fullmatch(digest):
                 yield f"digest of {what}: expected 64 hexadecimal digits, got '{digest}'"
