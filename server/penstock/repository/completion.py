@@ -4,7 +4,7 @@ Pure functions. What is written is checked, never changed; what is not written i
 
 * inputs and outputs, and the datatype and dims of those that lack them. Optional inputs are served
   only if they are listed: in an ONNX file they are mostly weights that may be overridden;
-* max_batch_size: what a model that is code says; else `default_max_batch_size` where the first
+* max_batch_size: what a model that is code says; else `DEFAULT_MAX_BATCH_SIZE` where the first
   dimension of all that is served is -1, else 0. A configuration that lists shapes in full, batch
   dimension included, also means 0;
 * dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
@@ -25,6 +25,9 @@ from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of
 from penstock.repository.engine import FileTensor
 from penstock.repository.own_parameters import has_instance_bounds
 from penstock.repository.policy import DEFAULT_POLICY
+
+DEFAULT_MAX_BATCH_SIZE = 64
+"""max_batch_size of a model that can batch and whose configuration does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,12 @@ def _complete_group(
     return replace(group, count=group.count or default, kind=kind)
 
 
-def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int) -> Completion:
+def complete(config: ModelConfig, signature: Signature) -> Completion:
     """Completes a configuration and finds every fault of it against the model file.
 
     Args:
         config: as written, names filled in; without faults of its own.
         signature: of the file.
-        default_max_batch_size: where the configuration does not say and the model can batch.
     """
     max_batch_size = config.max_batch_size
     batching = config.dynamic_batching
@@ -90,7 +92,7 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
         max_batch_size = signature.max_batch_size
     if max_batch_size is None:
         can_batch = _can_batch(served) and not _lists_full_shapes(config, served)
-        max_batch_size = default_max_batch_size if can_batch else 0
+        max_batch_size = DEFAULT_MAX_BATCH_SIZE if can_batch else 0
         if can_batch and batching is None:
             batching = DynamicBatching()
     has_batch = max_batch_size > 0

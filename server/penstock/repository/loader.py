@@ -158,7 +158,7 @@ class ModelLoader:
             CoreError: the file is missing or its backend refused it.
         """
         config = plan.config
-        parameters = backend_parameters(config, self._settings.default_max_batch_size)
+        parameters = backend_parameters(config)
         devices = devices_of(config, parameters)
         path, built = self._model_path(plan, version, devices)
         if config.backend in RUN_CODE:
@@ -181,7 +181,7 @@ class ModelLoader:
             opened.batches_dynamically,
             opened.is_decoupled,
         )
-        completion = complete(config, signature, self._settings.default_max_batch_size)
+        completion = complete(config, signature)
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
         return OpenedVersion(opened, completion.config, built)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorConfig, TensorMetadata
 from penstock.repository.backends import ALSO_ON_GPUS, ON_GPUS
+from penstock.repository.completion import DEFAULT_MAX_BATCH_SIZE
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 from penstock.repository.own_parameters import without_own
-from penstock.repository.settings import DEFAULT_MAX_BATCH_SIZE
 
 _RESHAPE = "RESHAPE_IO_LAYERS"
 
@@ -47,9 +47,7 @@ def serving_spec(
     )
 
 
-def backend_parameters(
-    config: ModelConfig, default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
-) -> dict[str, str]:
+def backend_parameters(config: ModelConfig) -> dict[str, str]:
     """The parameters for the backend, and what of the configuration it reads as parameters.
 
     These are the optimization level, under its parameter's name, and for RESHAPE_IO_LAYERS (of the
@@ -59,7 +57,6 @@ def backend_parameters(
 
     Args:
         config: with names; the rest as written.
-        default_max_batch_size: where the configuration does not say and the model can batch.
     """
     parameters = without_own(config.parameters)
     if config.optimization is not None and config.optimization.graph_level is not None:
@@ -70,7 +67,7 @@ def backend_parameters(
         parameters.setdefault("device", ",".join(map(str, gpus)))
     if on_gpu:  # where shapes are laid out ahead of time, which dimension is rows
         rows = config.max_batch_size
-        parameters["max_batch_size"] = str(default_max_batch_size if rows is None else rows)
+        parameters["max_batch_size"] = str(DEFAULT_MAX_BATCH_SIZE if rows is None else rows)
     if on_gpu and config.backend in ALSO_ON_GPUS:
         parameters["device_kind"] = "gpu"
         parameters["dynamic_batching"] = str(int(_shares_batches(config)))

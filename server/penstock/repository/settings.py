@@ -10,9 +10,6 @@ from typing import Literal, Protocol
 from penstock.codec import ModelConfig
 from penstock.repository.environments import EnvironmentSettings
 
-DEFAULT_MAX_BATCH_SIZE = 64
-"""max_batch_size of a model that can batch and whose configuration does not say."""
-
 
 class BuiltPlan(Protocol):
     """A plan that is not removed as long as somebody refers to this, and has not let go.
@@ -88,7 +85,6 @@ class RepositorySettings:
         strict_readiness: the server is ready only while every model is.
         load_threads: loads that run at the same time.
         drain_timeout_s: how long replaced versions may take to finish their requests.
-        default_max_batch_size: for models that can batch and do not say how far.
         background_batch_size: most rows of a batch of background requests; 0 =
             max_batch_size.
         backend_directories: where plug-ins are; only to name those that exist.
@@ -106,7 +102,6 @@ class RepositorySettings:
     strict_readiness: bool = True
     load_threads: int = 4
     drain_timeout_s: float = 30.0
-    default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
     background_batch_size: int = 0
     backend_directories: tuple[Path, ...] = ()
     memory_budget_bytes: int = 0

@@ -17,7 +17,7 @@ SCALAR = Signature((FileTensor("a", "FP32", ()),), (FileTensor("y", "FP32", ()),
 def completed(text: str, signature: Signature = BATCHED) -> Completion:
     reading = read_config_text(text, "config.pbtxt")
     assert reading.faults == ()
-    return complete(with_names(reading.config, "m", "onnxruntime"), signature, 64)
+    return complete(with_names(reading.config, "m", "onnxruntime"), signature)
 
 
 def test_absent_configuration_of_a_model_that_can_batch() -> None:
@@ -206,7 +206,7 @@ def test_batching_needs_a_batch_dimension_everywhere() -> None:
 
 def test_completing_twice_changes_nothing() -> None:
     once = completed("").config
-    assert complete(once, BATCHED, 7) == Completion(once, ())
+    assert complete(once, BATCHED) == Completion(once, ())
     assert with_names(once, "m", "onnxruntime") == once
 
 
