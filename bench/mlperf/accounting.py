@@ -129,7 +129,7 @@ def _without_weights(model: bytes) -> onnx.ModelProto:
 def _count(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]) -> int:
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
-    return count.count_operations(proto, inputs).operations
+    return count.count_operations(proto, inputs)
 
 
 def table(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx
 
@@ -16,28 +14,13 @@ from penstock.operations.contractions import (
 )
 from penstock.operations.text import shown
 
-__all__ = ["Counted", "UncountableError", "count_operations", "read_model"]
+__all__ = ["UncountableError", "count_operations", "read_model"]
 
 _MOST_OPERATIONS = 10**18
 
 
 class UncountableError(ValueError):
     """The model's operations cannot be told from its graph; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What one run costs.
-
-    Attributes:
-        operations: two for each multiplication and its addition.
-        by_operator: those of each.
-        left_out: nodes of each operator that is not counted.
-    """
-
-    operations: int
-    by_operator: Mapping[str, int]
-    left_out: Mapping[str, int]
 
 
 def read_model(path: str) -> onnx.ModelProto:
@@ -54,8 +37,8 @@ def read_model(path: str) -> onnx.ModelProto:
         raise UncountableError("the file cannot be read as ONNX") from error
 
 
-def count_operations(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]) -> Counted:
-    """Counts, or says why it cannot.
+def count_operations(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]) -> int:
+    """The operations of one run, two for each multiplication and its addition.
 
     Args:
         model: without weights from files of their own; is changed.
@@ -74,20 +57,15 @@ def count_operations(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]]
     except Exception as error:  # the checks of ONNX's inference have many types, and long texts
         text = " ".join(str(error).split())
         raise UncountableError(f"its shapes cannot be inferred: {shown(text, 200)}") from error
-    by_operator: Counter[str] = Counter()
-    left_out: Counter[str] = Counter()
+    total = 0
     for node in model.graph.node:
-        name = _operator(node)
-        if name in CONTRACTIONS:
-            by_operator[name] += _count(node, known)
-        elif _is_left_out(node):
-            left_out[name] += 1
-        else:
+        if _operator(node) in CONTRACTIONS:
+            total += _count(node, known)
+        elif not _is_left_out(node):
             raise UncountableError(f"{_what(node)} is an operator whose work is not known")
-    total = sum(by_operator.values())
     if total > _MOST_OPERATIONS:
         raise UncountableError(f"it would have more than {_MOST_OPERATIONS:.0e} operations")
-    return Counted(total, dict(by_operator), dict(left_out))
+    return total
 
 
 def _operator(node: onnx.NodeProto) -> str:

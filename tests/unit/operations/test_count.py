@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from penstock.operations.contractions import CONTRACTIONS
-from penstock.operations.count import Counted, UncountableError, count_operations, read_model
+from penstock.operations.count import UncountableError, count_operations, read_model
 
 FLOAT = TensorProto.FLOAT
 
@@ -56,16 +56,16 @@ def test_residual_block_follows_the_batch() -> None:
     made = model(nodes, {"x": ["n", 8, 16, 16]}, [weight("w", 8, 8, 3, 3)])
     found = count_operations(made, {"x": (1, 8, 16, 16)})
     one = 2 * (8 * 16 * 16) * (8 * 9)
-    assert found == Counted(one, {"Conv": one}, {"Relu": 1, "Add": 1})
+    assert found == one
     made = model(nodes, {"x": ["n", 8, 16, 16]}, [weight("w", 8, 8, 3, 3)])
-    assert count_operations(made, {"x": (5, 8, 16, 16)}).operations == 5 * one
+    assert count_operations(made, {"x": (5, 8, 16, 16)}) == 5 * one
 
 
 def test_shapes_of_an_earlier_batch_in_the_file_are_not_believed() -> None:
     made = model([node("MatMul", ["x", "w"], "y")], {"x": ["n", 8]}, [weight("w", 8, 4)])
     made.graph.value_info.append(helper.make_tensor_value_info("y", FLOAT, [32, 4]))
     made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", FLOAT, [32, 4]))
-    assert count_operations(made, {"x": (1, 8)}).operations == 2 * 8 * 4
+    assert count_operations(made, {"x": (1, 8)}) == 2 * 8 * 4
 
 
 def test_shape_that_the_graph_computes_is_followed() -> None:
@@ -80,7 +80,7 @@ def test_shape_that_the_graph_computes_is_followed() -> None:
     rest = numpy_helper.from_array(np.array([-1]), "rest")
     weights = [first, rest, weight("w", 24, 2)]
     made = model(nodes, {"x": ["n", 2, 3, 4]}, weights)
-    assert count_operations(made, {"x": (1, 2, 3, 4)}).operations == 2 * 24 * 2
+    assert count_operations(made, {"x": (1, 2, 3, 4)}) == 2 * 24 * 2
 
 
 def test_large_and_external_weights_count_by_their_shapes() -> None:
@@ -89,7 +89,7 @@ def test_large_and_external_weights_count_by_their_shapes() -> None:
     elsewhere.data_location = onnx.TensorProto.EXTERNAL
     nodes = [node("MatMul", ["x", "w"], "a"), node("MatMul", ["a", "v"], "y")]
     made = model(nodes, {"x": ["n", 64]}, [large, elsewhere])
-    assert count_operations(made, {"x": (1, 64)}).operations == 2 * 64 * 64 + 2 * 64 * 3
+    assert count_operations(made, {"x": (1, 64)}) == 2 * 64 * 64 + 2 * 64 * 3
 
 
 def test_functions_of_the_model_are_counted_within() -> None:
@@ -107,7 +107,7 @@ def test_functions_of_the_model_are_counted_within() -> None:
     )
     call = node("Twice", ["x", "w"], "y", domain="my.own")
     made = model([call], {"x": ["n", 8]}, [weight("w", 8, 8)], functions=[twice])
-    assert count_operations(made, {"x": (1, 8)}).operations == 2 * (2 * 8 * 8)
+    assert count_operations(made, {"x": (1, 8)}) == 2 * (2 * 8 * 8)
 
 
 def test_operators_of_onnx_runtimes_own_pass_shapes_on() -> None:
@@ -118,9 +118,7 @@ def test_operators_of_onnx_runtimes_own_pass_shapes_on() -> None:
         node("MatMul", ["d", "w"], "y"),
     ]
     made = model(nodes, {"x": ["n", 8]}, [weight("w", 8, 8), weight("b", 8)])
-    found = count_operations(made, {"x": (1, 8)})
-    assert found.operations == 2 * (2 * 8 * 8)
-    assert found.left_out == {"com.microsoft.BiasGelu": 1, "com.microsoft.FastGelu": 1}
+    assert count_operations(made, {"x": (1, 8)}) == 2 * (2 * 8 * 8)
 
 
 def test_names_of_a_graph_are_shortened_and_made_printable() -> None:
@@ -146,7 +144,7 @@ def test_negative_dimension_is_an_open_one(asked: dict[str, Sequence[int]]) -> N
     expected = "node 'the MatMul' (MatMul) has shapes that are not known"
     assert refusal(made, **asked) == expected
     made = model(nodes, {"x": [-1, -1, 768]}, [weight("w", 768, 768)])
-    assert count_operations(made, {"x": (1, 3, 768)}).operations == 3 * 2 * 768 * 768
+    assert count_operations(made, {"x": (1, 3, 768)}) == 3 * 2 * 768 * 768
 
 
 def test_negative_dimensions_of_a_weight_are_no_numbers() -> None:
@@ -165,7 +163,7 @@ def test_negative_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_open_dimension_that_nothing_depends_on_does_not_matter() -> None:
     nodes = [node("Identity", ["ids"], "z"), node("MatMul", ["x", "w"], "y")]
     made = model(nodes, {"x": ["n", 8], "ids": ["n", "t"]}, [weight("w", 8, 4)])
-    assert count_operations(made, {"x": (1, 8), "ids": (1, -1)}).operations == 2 * 8 * 4
+    assert count_operations(made, {"x": (1, 8), "ids": (1, -1)}) == 2 * 8 * 4
 
 
 @pytest.mark.parametrize("operator", ["Mystery", "MatMul", "Conv"])
@@ -190,7 +188,7 @@ def test_branches_count_only_where_there_is_nothing_in_them() -> None:
     condition = numpy_helper.from_array(np.array(True), "c")
     weights = [condition, weight("w", 8, 8)]
     made = model([node("If", ["c"], "y", **quiet)], {"x": ["n", 8]}, weights)
-    assert count_operations(made, {"x": (1, 8)}) == Counted(0, {}, {"If": 1})
+    assert count_operations(made, {"x": (1, 8)}) == 0
     made = model([node("If", ["c"], "y", **loud)], {"x": ["n", 8]}, weights)
     assert "node 'the If' (If) is an operator whose work is not known" in refusal(made, x=(1, 8))
 
@@ -238,7 +236,7 @@ def test_file_that_is_no_model_is_refused(tmp_path: Any, content: bytes) -> None
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
 
-    def count() -> Counted:
+    def count() -> int:
         return count_operations(read_model(str(path)), {"x": (1, 8)})
 
     with pytest.raises(UncountableError):
@@ -257,7 +255,7 @@ def test_resnet50_is_what_is_published(networks: Any) -> None:
     made = onnx.load_from_string(networks.resnet50())
     found = count_operations(made, {made.graph.input[0].name: (1, 3, 224, 224)})
     # 4,089,184,256 multiply-accumulates of v1.5: 4.1 GMAC, 8.2 GFLOP.
-    assert found.operations == 2 * 4_089_184_256
+    assert found == 2 * 4_089_184_256
 
 
 def bert_operations(layers: int, tokens: int) -> int:
@@ -270,13 +268,13 @@ def test_encoder_is_its_formula(networks: Any, tokens: int) -> None:
     shape = networks.BertShape(layers=2, vocabulary=1000)
     made = onnx.load_from_string(networks.bert(shape=shape))
     found = count_operations(made, {"input_ids": (1, tokens)})
-    assert found.operations == bert_operations(2, tokens)
+    assert found == bert_operations(2, tokens)
     made = onnx.load_from_string(networks.bert(shape=shape))
-    assert count_operations(made, {"input_ids": (4, tokens)}).operations == 4 * found.operations
+    assert count_operations(made, {"input_ids": (4, tokens)}) == 4 * found
 
 
 @pytest.mark.slow  # it has 110 million weights
 def test_bert_base_is_its_formula(networks: Any) -> None:
     made = onnx.load_from_string(networks.bert())
     found = count_operations(made, {"input_ids": (1, 384)})
-    assert found.operations == bert_operations(12, 384) == 70_666_813_440
+    assert found == bert_operations(12, 384) == 70_666_813_440
