@@ -19,9 +19,7 @@ _NVCC = Path("/usr/local/cuda/bin/nvcc")
 """Where CUDA's toolkit is, also where it is not on the PATH."""
 
 
-def configure_command(
-    gpu: Gpu, has_tests: bool, python: str = sys.executable, stage: Path = STAGE
-) -> list[str]:
+def configure_command(gpu: Gpu, has_tests: bool, stage: Path = STAGE) -> list[str]:
     """CMake for this machine's GPU and Python, into a folder of its own."""
     command = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
     if shutil.which("ninja"):
@@ -34,7 +32,7 @@ def configure_command(
         command += [f"-DPENSTOCK_LOADGEN_DIR={sources}"]
     return [
         *command,
-        f"-DPython_EXECUTABLE={python}",
+        f"-DPython_EXECUTABLE={sys.executable}",
         f"-DPENSTOCK_OUTPUT_DIR={ROOT / 'server' / 'penstock'}",
         "-DPENSTOCK_CUDA=ON",
         f"-DCMAKE_CUDA_ARCHITECTURES={gpu.architecture}",

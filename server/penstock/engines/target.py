@@ -16,31 +16,31 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _TEXT_BYTES = 256
 
 
-def find_target(device: int = 0) -> Target:
-    """The device of that number. No context is made on it, and no memory of it taken.
+def find_target() -> Target:
+    """The first device that is seen. No context is made on it, and no memory of it taken.
 
     Raises:
-        EngineError: there is no driver that can be asked, or no such device.
+        EngineError: there is no driver that can be asked, or no device.
     """
     try:
-        return _ask(device)
+        return _ask()
     except AttributeError as error:  # of ctypes, whose text may have a path
         lacking = str(error).rpartition(" ")[2]
         raise EngineError(f"the NVIDIA driver lacks {lacking}: it cannot be asked") from error
 
 
-def _ask(device: int) -> Target:
+def _ask() -> Target:
     cuda = _open("libcuda.so.1", "there is no CUDA driver on this machine")
     _check(cuda.cuInit(0), "the CUDA driver does not start, or finds no device")
     handle = ctypes.c_int()
-    _check(cuda.cuDeviceGet(ctypes.byref(handle), device), f"there is no CUDA device {device}")
+    _check(cuda.cuDeviceGet(ctypes.byref(handle), 0), "there is no CUDA device 0")
     name = ctypes.create_string_buffer(_TEXT_BYTES)
-    _check(cuda.cuDeviceGetName(name, _TEXT_BYTES, handle), f"CUDA device {device} has no name")
+    _check(cuda.cuDeviceGetName(name, _TEXT_BYTES, handle), "CUDA device 0 has no name")
 
     def attribute(number: int) -> int:
         value = ctypes.c_int()
         failure = cuda.cuDeviceGetAttribute(ctypes.byref(value), number, handle)
-        _check(failure, f"CUDA device {device} does not describe itself")
+        _check(failure, "CUDA device 0 does not describe itself")
         return value.value
 
     return Target(

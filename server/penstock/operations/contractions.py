@@ -49,9 +49,9 @@ class Node:
         """Whether the input's shape is known."""
         return at < len(self.inputs) and self.inputs[at] is not None
 
-    def number(self, name: str, otherwise: int = 0) -> int:
-        """An attribute."""
-        return int(self.attributes.get(name, otherwise))
+    def number(self, name: str) -> int:
+        """An attribute; 0 where it is not there."""
+        return int(self.attributes.get(name, 0))
 
     def _known(self, shapes: Sequence[Shape | None], at: int) -> Shape:
         shape = shapes[at] if at < len(shapes) else None
