@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/onnxruntime/run_turns.h"
 #include "backends/onnxruntime/session_maker.h"
 #include "backends/onnxruntime/signature.h"
 #include "base/strcat.h"
@@ -248,20 +249,6 @@ class ProviderAppender {
 };
 
 }  // namespace
-
-Result<Owned<RunOptions>> MakeRunOptions(const OrtLibrary& library, const Api& api, RunEnd end,
-                                         const std::string& label) {
-  RunOptions* raw = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(api.CreateRunOptions(&raw), label));
-  Owned<RunOptions> options(raw, api.ReleaseRunOptions);
-  PENSTOCK_RETURN_IF_ERROR(
-      library.ToStatus(api.RunOptionsSetRunLogSeverityLevel(raw, LogSeverity::kFatal), label));
-  if (end == RunEnd::kOver) return options;
-  // A run returns when it is enqueued: the lane's events say when it is over.
-  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(
-      api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"), label));
-  return options;
-}
 
 std::string WithoutDirectories(const std::string& message) {
   std::string kept;

@@ -15,7 +15,6 @@
 #include "backends/onnxruntime/model_file.h"
 #include "backends/onnxruntime/ort_api.h"
 #include "backends/onnxruntime/ort_library.h"
-#include "backends/onnxruntime/run_turns.h"
 #include "backends/onnxruntime/session_profiles.h"
 #include "backends/onnxruntime/settings.h"
 #include "base/status.h"
@@ -26,10 +25,6 @@ namespace penstock::ort {
 // By input of the session that has no default: whether the engine reads it in the host's memory, as
 // what its CPU kernels take and shapes that its GPU kernels look at.
 Result<std::vector<bool>> ReadHostInputs(const OrtLibrary& library, const Session* session,
-                                         const std::string& label);
-
-// What a run is given that ends so. `api`: the library's.
-Result<Owned<RunOptions>> MakeRunOptions(const OrtLibrary& library, const Api& api, RunEnd end,
                                          const std::string& label);
 
 // FAILED_PRECONDITION where the library has not all of the providers: what was asked for, what it

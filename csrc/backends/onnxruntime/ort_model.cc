@@ -5,7 +5,6 @@
 #include "backends/onnxruntime/ort_instance.h"
 #include "backends/onnxruntime/session_maker.h"
 #include "backends/onnxruntime/signature.h"
-#include "base/strcat.h"
 
 namespace penstock::ort {
 
@@ -15,34 +14,25 @@ OrtModel::OrtModel(const OrtLibrary& library, std::string label)
       run_options_(nullptr, library.api().ReleaseRunOptions) {}
 
 Result<std::unique_ptr<BackendModel>> OrtModel::Load(const OrtLibrary& library,
-                                                     const LoadOptions& options) {
-  const std::string label = ModelLabel(options);
-  Result<Settings> settings = ParseSettings(options.parameters);
-  if (!settings.ok()) {
-    return Status(settings.status().code(), StrCat(label, ": ", settings.status().message()));
-  }
+                                                     const LoadOptions& options,
+                                                     const Settings& settings) {
   PENSTOCK_ASSIGN_OR_RETURN(const ModelFileFacts facts, InspectModelFile(options));
-  std::unique_ptr<OrtModel> model(new OrtModel(library, label));
+  std::unique_ptr<OrtModel> model(new OrtModel(library, ModelLabel(options)));
   PENSTOCK_ASSIGN_OR_RETURN(model->session_,
-                            MakeSession(library, options, *settings, facts, nullptr));
-  PENSTOCK_RETURN_IF_ERROR(model->CreateRunOptions(*settings));
+                            MakeSession(library, options, settings, facts, nullptr));
+  PENSTOCK_RETURN_IF_ERROR(model->CreateRunOptions(settings));
   PENSTOCK_RETURN_IF_ERROR(model->ReadSignature(facts));
   return std::unique_ptr<BackendModel>(std::move(model));
 }
 
 Status OrtModel::CreateRunOptions(const Settings& settings) {
   const Api& api = library_.api();
-  RunOptions* raw = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(library_.ToStatus(api.CreateRunOptions(&raw), label_));
-  run_options_.reset(raw);
-  // What fails in a run comes back as a Status; what the engine would warn of comes with every
-  // batch.
-  PENSTOCK_RETURN_IF_ERROR(
-      library_.ToStatus(api.RunOptionsSetRunLogSeverityLevel(raw, LogSeverity::kFatal), label_));
+  PENSTOCK_ASSIGN_OR_RETURN(run_options_, MakeRunOptions(library_, api, RunEnd::kOver, label_));
   if (settings.arena_shrinkage.empty()) return Status::Ok();
-  return library_.ToStatus(api.AddRunConfigEntry(raw, "memory.enable_memory_arena_shrinkage",
-                                                 settings.arena_shrinkage.c_str()),
-                           label_);
+  return library_.ToStatus(
+      api.AddRunConfigEntry(run_options_.get(), "memory.enable_memory_arena_shrinkage",
+                            settings.arena_shrinkage.c_str()),
+      label_);
 }
 
 Status OrtModel::ReadSignature(const ModelFileFacts& facts) {

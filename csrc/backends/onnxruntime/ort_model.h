@@ -20,8 +20,10 @@ namespace penstock::ort {
 // outlive the model.
 class OrtModel : public BackendModel {
  public:
+  // `settings`: what the parameters say.
   static Result<std::unique_ptr<BackendModel>> Load(const OrtLibrary& library,
-                                                    const LoadOptions& options);
+                                                    const LoadOptions& options,
+                                                    const Settings& settings);
 
   const ModelSignature& signature() const override { return signature_; }
   Result<std::unique_ptr<BackendInstance>> CreateInstance(const InstanceOptions& options) override;

@@ -71,7 +71,7 @@ class OrtBackend : public Backend {
     if (!settings.ok()) return with_label(settings.status());
     const auto gpu = ReadGpuSettings(options.parameters);
     if (!gpu.ok()) return with_label(gpu.status());
-    if (!gpu->has_value()) return OrtModel::Load(library_, options);
+    if (!gpu->has_value()) return OrtModel::Load(library_, options, *settings);
     return gpu_.Load(options, *settings, **gpu);
   }
 

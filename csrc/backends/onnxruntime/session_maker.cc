@@ -175,4 +175,20 @@ Result<std::shared_ptr<Session>> MakeSession(const OrtLibrary& library, const Lo
   return std::shared_ptr<Session>(raw, api.ReleaseSession);
 }
 
+Result<Owned<RunOptions>> MakeRunOptions(const OrtLibrary& library, const Api& api, RunEnd end,
+                                         const std::string& label) {
+  RunOptions* raw = nullptr;
+  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(api.CreateRunOptions(&raw), label));
+  Owned<RunOptions> options(raw, api.ReleaseRunOptions);
+  // What fails in a run comes back as a Status; what the engine would warn of comes with every
+  // batch.
+  PENSTOCK_RETURN_IF_ERROR(
+      library.ToStatus(api.RunOptionsSetRunLogSeverityLevel(raw, LogSeverity::kFatal), label));
+  if (end == RunEnd::kOver) return options;
+  // A run returns when it is enqueued: the lane's events say when it is over.
+  PENSTOCK_RETURN_IF_ERROR(library.ToStatus(
+      api.AddRunConfigEntry(raw, "disable_synchronize_execution_providers", "1"), label));
+  return options;
+}
+
 }  // namespace penstock::ort

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "backend_under_test.h"
 #include "backends/onnxruntime/ort_model.h"
 #include "onnx_writer.h"
@@ -18,7 +20,7 @@ class OrtLoadTest : public testing::Test {
  protected:
   Result<std::unique_ptr<BackendModel>> Load() {
     const auto library = OrtLibrary::Open({PENSTOCK_ONNXRUNTIME_LIBRARY, 0});
-    return OrtModel::Load(**library, options_);
+    return OrtModel::Load(**library, options_, *ParseSettings(options_.parameters));
   }
 
   Result<std::unique_ptr<BackendModel>> Load(const OnnxWriter& model) {
@@ -86,10 +88,17 @@ TEST_F(OrtLoadTest, MoreDimensionsThanSupported_AreRefused) {
   ExpectRefused(Load(model), StatusCode::kUnimplemented, "input 'x' has 17 dimensions, at most 16");
 }
 
+// By the plug-in: where the model runs is one of its parameters.
 TEST_F(OrtLoadTest, BadParameter_IsRefusedWithTheModel) {
+  const std::vector<BackendUnderTest>& all = BackendsUnderTest();
+  const auto row = std::find_if(all.begin(), all.end(),
+                                [](const auto& each) { return each.name == "onnxruntime"; });
+  const Result<Backend*> plugin = row->open();
+  ASSERT_TRUE(plugin.ok()) << plugin.status().ToString();
+  Identity().Write(options_.path);
   options_.parameters = {{"intra_op_thread_count", "many"}};
   ExpectRefused(
-      Load(Identity()), StatusCode::kInvalidArgument,
+      (*plugin)->Load(options_), StatusCode::kInvalidArgument,
       "parameter 'intra_op_thread_count' of the onnxruntime backend: expected a number from 0 to "
       "1024, got 'many'");
 }

@@ -14,6 +14,7 @@
 #include "backends/onnxruntime/gpu_settings.h"
 #include "backends/onnxruntime/ort_device_session.h"
 #include "backends/onnxruntime/ort_library.h"
+#include "backends/onnxruntime/session_maker.h"
 
 namespace penstock::ort {
 namespace {

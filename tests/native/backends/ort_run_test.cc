@@ -21,7 +21,7 @@ class OrtRunTest : public testing::Test {
   void Load(const OnnxWriter& model) {
     model.Write(options_.path);
     const auto library = OrtLibrary::Open({PENSTOCK_ONNXRUNTIME_LIBRARY, 0});
-    auto loaded = OrtModel::Load(**library, options_);
+    auto loaded = OrtModel::Load(**library, options_, *ParseSettings(options_.parameters));
     ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
     model_ = *std::move(loaded);
     auto instance = model_->CreateInstance({"m_0"});
