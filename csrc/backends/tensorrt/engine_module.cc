@@ -60,7 +60,6 @@ Result<std::unique_ptr<Backend>> OpenAdapter(const fs::path& path, const FoundLi
                                      "': it is of another build"));
   }
   return entry({{"library", found.path},
-                {"version", found.version.Text()},
                 {"place", PlaceOf(search, found.path)},
                 {"host_code", search.allows_host_code ? "1" : "0"}});
 }

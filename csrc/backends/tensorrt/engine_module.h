@@ -16,8 +16,8 @@
 
 namespace penstock::tensorrt {
 
-// The entry of an adapter, of type BackendEntry. Its options: "library" (what to open), "version"
-// (the library's, in full), "place" (where it was found: PlaceOf), "host_code" (settings.h).
+// The entry of an adapter, of type BackendEntry. Its options: "library" (what to open), "place"
+// (where it was found: PlaceOf), "host_code" (settings.h).
 inline constexpr const char* kEngineEntry = "penstock_tensorrt_engine_v1";
 
 // The adapters in a directory, by their names.

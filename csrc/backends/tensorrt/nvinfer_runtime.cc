@@ -233,8 +233,8 @@ PlanTensor NvinferPlan::Describe(const char* name) const {
   tensor.dtype_name = type.name;
   tensor.is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
   tensor.dims = ToShape(engine_->getTensorShape(name));
-  tensor.is_shape = engine_->isShapeInferenceIO(name);
-  tensor.is_on_host = engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kHOST;
+  tensor.is_read_by_host = engine_->isShapeInferenceIO(name) ||
+                           engine_->getTensorLocation(name) == nvinfer1::TensorLocation::kHOST;
   tensor.is_linear = IsLinear(name);
 #if NV_TENSORRT_VERSION >= 101500  // older headers have no word for it
   const char* aliased = engine_->getAliasedInputTensor(name);

@@ -33,8 +33,7 @@ struct PlanTensor {
   std::string dtype_name = {};          // TensorRT's, for messages
   bool is_input = false;
   Shape dims;                               // -1: open
-  bool is_shape = false;                    // its values say what shapes others have
-  bool is_on_host = false;                  // the plan wants it in the host's memory
+  bool is_read_by_host = false;             // a shape tensor, or another that the plan wants there
   bool stays_on_host = false;               // as gpu::DeviceTensor's
   bool is_linear = true;                    // row-major, in every profile; else TensorRT's own
   std::string aliased_input = {};           // outputs: that whose memory it has to be; "" = none

@@ -79,7 +79,7 @@ Status PlanLayout::CheckTensor(const PlanTensor& tensor) const {
     return Unimplemented(
         StrCat(what, "is of TensorRT's type ", tensor.dtype_name, ", which requests cannot have"));
   }
-  if (tensor.is_shape || tensor.is_on_host) {
+  if (tensor.is_read_by_host) {
     return Unimplemented(
         StrCat(what, "is read by the host (a shape tensor), which is not supported"));
   }

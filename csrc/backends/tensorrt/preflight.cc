@@ -218,8 +218,7 @@ std::optional<FoundLibrary> ReadFound(const std::string& text) {
   std::istringstream fields(text);
   FoundLibrary found;
   Version& version = found.version;
-  fields >> version.major >> version.minor >> version.patch >> version.build >> found.driver >>
-      found.devices >> std::ws;
+  fields >> version.major >> version.minor >> version.patch >> version.build >> std::ws;
   if (!fields || !std::getline(fields, found.path) || found.path.empty()) return std::nullopt;
   return found;
 }

@@ -20,8 +20,6 @@ struct PreflightOptions {
 struct FoundLibrary {
   std::string path;  // or its name, which the loader finds
   Version version;
-  int driver = 0;  // 13000: for CUDA 13.0
-  int devices = 0;
 };
 
 // The library that may be opened in this process: there is a driver with a device, and an adapter

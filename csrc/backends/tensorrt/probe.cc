@@ -27,40 +27,37 @@ class Reporter {
   std::FILE* out_;
 };
 
-struct Driver {
-  int version = 0;  // 13000 for CUDA 13.0
-  int devices = 0;
-};
-
 template <typename Function>
 Function Find(void* library, const char* name) {
   return reinterpret_cast<Function>(dlsym(library, name));
 }
 
 // Why there is no device to run on; "" where there is one.
-std::string AskDriver(Reporter& reporter, Driver* driver) {
+std::string AskDriver(Reporter& reporter) {
   reporter.Say(kStepWord, StrCat("opening the CUDA driver, ", kDriver));
   void* library = dlopen(kDriver, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     return StrCat("there is no CUDA driver on this machine (", kDriver, " cannot be opened)");
   }
   auto* init = Find<int (*)(unsigned)>(library, "cuInit");
-  auto* version = Find<int (*)(int*)>(library, "cuDriverGetVersion");
-  auto* count = Find<int (*)(int*)>(library, "cuDeviceGetCount");
-  if (init == nullptr || version == nullptr || count == nullptr) {
+  auto* ask_version = Find<int (*)(int*)>(library, "cuDriverGetVersion");
+  auto* count_devices = Find<int (*)(int*)>(library, "cuDeviceGetCount");
+  if (init == nullptr || ask_version == nullptr || count_devices == nullptr) {
     return StrCat("the CUDA driver's ", kDriver, " lacks what every driver has");
   }
   reporter.Say(kStepWord, "starting the CUDA driver");
   const int error = init(0);
   if (error == kNoDevice) return "the CUDA driver finds no device";
   if (error != 0) return StrCat("the CUDA driver does not start: its error ", error);
-  if (const int failed = version(&driver->version); failed != 0 || driver->version <= 0) {
+  int version = 0;
+  if (const int failed = ask_version(&version); failed != 0 || version <= 0) {
     return StrCat("the CUDA driver has no version: its error ", failed);
   }
-  if (const int failed = count(&driver->devices); failed != 0) {
+  int devices = 0;
+  if (const int failed = count_devices(&devices); failed != 0) {
     return StrCat("the CUDA driver does not count its devices: its error ", failed);
   }
-  return driver->devices > 0 ? "" : "the CUDA driver finds no device";
+  return devices > 0 ? "" : "the CUDA driver finds no device";
 }
 
 std::optional<Version> AskVersion(void* library) {
@@ -115,8 +112,7 @@ std::optional<Refusal> TryLibrary(const std::string& candidate, Reporter& report
 void RunProbe(std::span<const HeaderVersion> accepted, const std::vector<std::string>& candidates,
               std::FILE* out) {
   Reporter reporter(out);
-  Driver driver;
-  if (const std::string why = AskDriver(reporter, &driver); !why.empty()) {
+  if (const std::string why = AskDriver(reporter); !why.empty()) {
     return reporter.Say(kRefusedWord, why);
   }
   // Of several, that which came furthest is what the reader can do most about.
@@ -127,8 +123,7 @@ void RunProbe(std::span<const HeaderVersion> accepted, const std::vector<std::st
     const std::optional<Refusal> refusal = TryLibrary(candidate, reporter, accepted, &version);
     if (!refusal) {
       return reporter.Say(kFoundWord, StrCat(version.major, " ", version.minor, " ", version.patch,
-                                             " ", version.build, " ", driver.version, " ",
-                                             driver.devices, " ", candidate));
+                                             " ", version.build, " ", candidate));
     }
     if (refusal->was_opened && !was_opened) refused = refusal->why;
     was_opened = was_opened || refusal->was_opened;

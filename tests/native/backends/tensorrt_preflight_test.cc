@@ -70,8 +70,6 @@ TEST_F(TensorRtPreflightTest, LibraryThatAnAdapterDrives_IsFound) {
   ASSERT_TRUE(found.ok()) << found.status().ToString();
   EXPECT_EQ(found->path, path);
   EXPECT_EQ(found->version.Text(), "11.4.0.106");
-  EXPECT_EQ(found->driver, 13000);
-  EXPECT_EQ(found->devices, 2);
 }
 
 TEST_F(TensorRtPreflightTest, AnswerBehindAMegabyteOfVendorsText_IsNotLost) {

@@ -131,7 +131,7 @@ TEST(PlanLayoutTest, TensorThatRequestsCannotHave_IsRefusedByName) {
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
               HasSubstr("output 'q' is of TensorRT's type FP8"));
   tensors.back() = Output("q", {-1, 2});
-  tensors.back().is_on_host = true;
+  tensors.back().is_read_by_host = true;
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
               HasSubstr("'q' is read by the host"));
   tensors.back() = Output("q", {-1, 2});
@@ -142,7 +142,7 @@ TEST(PlanLayoutTest, TensorThatRequestsCannotHave_IsRefusedByName) {
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
               HasSubstr("output 'q' has to lie in the memory of input 'x'"));
   tensors = ThreeProfiles();
-  tensors[0].is_shape = true;
+  tensors[0].is_read_by_host = true;
   EXPECT_THAT(Refusal(tensors, 3, StatusCode::kUnimplemented),
               HasSubstr("input 'x' is read by the host"));
 }
