@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -13,6 +14,8 @@ __all__ = ["engine_builder", "engine_directory", "engine_options"]
 
 _ENGINE_LIBRARIES = {"onnxruntime": "capi", "openvino": "libs"}
 """Wheels of engines, named as their backends, and where in them their libraries lie."""
+_GPU_WHEEL = "onnxruntime-gpu"
+"""Its files go where those of `onnxruntime` are: where pip installed both, both libraries lie."""
 _TENSORRT_PACKAGES = ("tensorrt_libs", "tensorrt_lean_libs")
 """Those that hold TensorRT's runtime: in full, and for version-compatible plans only."""
 _CUDA_PACKAGES = ("nvidia", "tensorrt_libs")
@@ -32,8 +35,7 @@ def engine_options(config: ServerConfig) -> dict[str, dict[str, str]]:
     if root:
         options.setdefault("onnxruntime", {}).setdefault("library", str(Path(root) / "lib"))
     for backend, folder in _ENGINE_LIBRARIES.items():
-        places = [package / folder for package in _package_directories(backend)]
-        library = next((each for each in places if each.is_dir()), next(iter(places), None))
+        library = _wheel_library(backend, folder)
         if library is not None:
             options.setdefault(backend, {}).setdefault("library", str(library))
     onnxruntime = options.setdefault("onnxruntime", {})
@@ -60,6 +62,25 @@ def engine_directory(config: ServerConfig) -> Path:
         return Path(config.engine_cache)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "penstock" / "engines"
+
+
+def _wheel_library(backend: str, folder: str) -> Path | None:
+    """The directory that a wheel has its library in, or the library: two wheels may have theirs."""
+    places = [package / folder for package in _package_directories(backend)]
+    directory = next((each for each in places if each.is_dir()), next(iter(places), None))
+    if directory is None or backend != "onnxruntime":
+        return directory
+    return _gpu_library(directory) or directory
+
+
+def _gpu_library(directory: Path) -> Path | None:
+    """That of the wheel for GPUs, whatever version of the wheel without lies beside it."""
+    try:
+        files = importlib.metadata.files(_GPU_WHEEL) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [directory / each.name for each in files if each.name.startswith("libonnxruntime.so")]
+    return next((each for each in found if each.is_file()), None)
 
 
 def _cuda_directories() -> list[Path]:

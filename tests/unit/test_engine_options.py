@@ -1,5 +1,6 @@
 """What backends are told of the machine: what is configured goes first, then what is found."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,63 @@ def test_library_is_in_the_place_that_has_it(
     assert engine_options(settings())["openvino"]["library"] == str(
         tmp_path / "own" / "openvino" / "libs"
     )
+
+
+GPU_LIBRARY = "onnxruntime/capi/libonnxruntime.so.1.31.1"
+
+
+def install(site: Path, *, gpu: bool, libraries: tuple[str, ...]) -> None:
+    """As pip leaves onnxruntime there, and onnxruntime-gpu where it is told so."""
+    (site / "onnxruntime" / "capi").mkdir(parents=True)
+    (site / "onnxruntime" / "__init__.py").touch()
+    for each in libraries:
+        (site / each).touch()
+    if gpu:
+        record = site / "onnxruntime_gpu-1.31.1.dist-info" / "RECORD"
+        record.parent.mkdir()
+        record.write_text(f"onnxruntime/__init__.py,,\n{GPU_LIBRARY},,\n")
+
+
+def library_in(site: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delenv("ONNXRUNTIME_ROOT", raising=False)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(str(site))
+    return engine_options(settings())["onnxruntime"]["library"]
+
+
+def test_library_is_that_of_the_wheel_for_gpus_whatever_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = "onnxruntime/capi/libonnxruntime.so.1.32.0"
+    install(tmp_path, gpu=True, libraries=(GPU_LIBRARY, later))
+    assert library_in(tmp_path, monkeypatch) == str(tmp_path / GPU_LIBRARY)
+    configured = settings(backend_config=("onnxruntime,library=/mine",))
+    assert engine_options(configured)["onnxruntime"]["library"] == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "library"),
+    [
+        pytest.param(False, GPU_LIBRARY, id="the wheel for GPUs is not installed"),
+        pytest.param(True, "onnxruntime/capi/libonnxruntime.so.1.32.0", id="its library is gone"),
+    ],
+)
+def test_library_is_looked_for_in_the_packages_directory_where_none_is_for_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, library: str
+) -> None:
+    install(tmp_path, gpu=gpu, libraries=(library,))
+    assert library_in(tmp_path, monkeypatch) == str(tmp_path / "onnxruntime" / "capi")
+
+
+def test_wheel_for_gpus_of_another_place_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the system's is shadowed by an environment's own onnxruntime."""
+    install(tmp_path / "system", gpu=True, libraries=(GPU_LIBRARY,))
+    install(tmp_path / "own", gpu=False, libraries=("onnxruntime/capi/libonnxruntime.so.1.32.0",))
+    monkeypatch.syspath_prepend(str(tmp_path / "system"))
+    own = tmp_path / "own"
+    assert library_in(own, monkeypatch) == str(own / "onnxruntime" / "capi")
 
 
 def test_what_builds_engines_is_the_servers_and_not_told_the_backend() -> None:

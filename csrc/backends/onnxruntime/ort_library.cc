@@ -3,10 +3,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
+#include <system_error>
 #include <thread>
-#include <utility>
-#include <vector>
 
 #include "base/log.h"
 #include "base/mutex.h"
@@ -18,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLoaderName = "libonnxruntime.so.1";
+constexpr std::string_view kStem = "libonnxruntime.so";
 
 LogLevel ToLogLevel(LogSeverity severity) {
   switch (severity) {
@@ -47,21 +51,40 @@ void WriteLog(void* /*context*/, LogSeverity severity, const char* /*category*/,
   }
 }
 
-// The library in `directory`: a wheel holds it under its full version only
-// (libonnxruntime.so.1.32.0).
-Result<std::string> FindIn(const fs::path& directory) {
-  std::vector<std::string> found;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    if (entry.path().filename().string().starts_with("libonnxruntime.so")) {
-      found.push_back(entry.path().string());
-    }
+// {1, 32, 0} of "libonnxruntime.so.1.32.0", {} of "libonnxruntime.so", nothing of what is no library.
+std::optional<std::vector<int>> VersionOf(std::string_view name) {
+  if (!name.starts_with(kStem)) return std::nullopt;
+  std::vector<int> version;
+  const char* at = name.data() + kStem.size();
+  const char* const end = name.data() + name.size();
+  while (at != end) {
+    int number = 0;
+    if (*at != '.') return std::nullopt;
+    const auto [rest, error] = std::from_chars(at + 1, end, number);
+    if (error != std::errc()) return std::nullopt;
+    version.push_back(number);
+    at = rest;
   }
-  if (found.empty()) {
+  return version;
+}
+
+Result<std::string> FindIn(const fs::path& directory) {
+  const std::vector<std::string> names = LibraryNames(directory);
+  if (names.empty()) {
     return FailedPrecondition(
         "ONNX Runtime: no libonnxruntime.so* in the directory configured for it");
   }
-  return *std::max_element(found.begin(), found.end());
+  return (directory / names.back()).string();
+}
+
+// Of a directory with several, which the user may not know of.
+void LogChoice(const std::string& directory) {
+  const std::vector<std::string> names = LibraryNames(directory);
+  if (names.size() < 2) return;
+  std::string all;
+  for (const std::string& name : names) all += StrCat(all.empty() ? "" : ", ", name);
+  Log(LogLevel::kWarning, "onnxruntime",
+      StrCat("opened ", names.back(), ", the latest of those in ", directory, ": ", all));
 }
 
 Result<std::string> Resolve(const std::string& library) {
@@ -80,7 +103,13 @@ Status TooOld(const ApiBase& base, uint32_t version, std::string_view what_for) 
                                    version, " or later is needed", what_for));
 }
 
-Result<std::pair<const ApiBase*, Api>> OpenBase(const std::string& path) {
+struct OpenedBase {
+  const ApiBase* base;
+  Api api;
+  std::string file;
+};
+
+Result<OpenedBase> OpenBase(const std::string& path) {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     // NOLINTNEXTLINE(concurrency-mt-unsafe): glibc keeps the text per thread
@@ -93,10 +122,30 @@ Result<std::pair<const ApiBase*, Api>> OpenBase(const std::string& path) {
   const ApiBase* base = get_base();
   Api::Table table = base->GetApi(kApiVersion);
   if (table == nullptr) return TooOld(*base, kApiVersion, "");
-  return std::pair(base, Api(table));
+  Dl_info where{};  // of a name that the loader searched for, too
+  const bool is_known = dladdr(reinterpret_cast<const void*>(get_base), &where) != 0;
+  return OpenedBase{base, Api(table), is_known ? where.dli_fname : path};
 }
 
 }  // namespace
+
+std::vector<std::string> LibraryNames(const std::string& directory) {
+  std::map<std::vector<int>, fs::path> by_version;
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const auto version = VersionOf(it->path().filename().string());
+    if (version.has_value()) by_version[*version] = it->path();
+  }
+  std::vector<std::string> names;
+  std::set<fs::path> files;
+  for (auto it = by_version.rbegin(); it != by_version.rend(); ++it) {
+    std::error_code missing;
+    const fs::path file = fs::canonical(it->second, missing);
+    if (!missing && files.insert(file).second) names.push_back(it->second.filename().string());
+  }
+  std::reverse(names.begin(), names.end());
+  return names;
+}
 
 Result<GpuApi> ReadGpuApi(const ApiBase& base) {
   Api::Table table = base.GetApi(kGpuApiVersion);
@@ -115,6 +164,7 @@ Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
   if (opened == nullptr) {
     PENSTOCK_ASSIGN_OR_RETURN(opened, OpenOnce(path, threads));
     opened_path = path;
+    LogChoice(options.library);
   }
   if (opened_path != path || opened->shared_threads_ != threads) {
     return FailedPrecondition(StrCat("ONNX Runtime ", opened->version_,
@@ -125,8 +175,7 @@ Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
 
 Result<OrtLibrary*> OrtLibrary::OpenOnce(const std::string& path, int shared_threads) {
   PENSTOCK_ASSIGN_OR_RETURN(const auto opened, OpenBase(path));
-  std::unique_ptr<OrtLibrary> library(
-      new OrtLibrary(opened.first, opened.second, opened.first->GetVersionString()));
+  std::unique_ptr<OrtLibrary> library(new OrtLibrary(opened.base, opened.api, opened.file));
   PENSTOCK_RETURN_IF_ERROR(library->Start(shared_threads));
   return library.release();
 }

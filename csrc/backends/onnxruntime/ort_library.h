@@ -4,6 +4,8 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "backends/onnxruntime/ort_api.h"
 #include "base/status.h"
@@ -13,6 +15,10 @@ namespace penstock::ort {
 // OrtLibrary::gpu_api.
 Result<GpuApi> ReadGpuApi(const ApiBase& base);
 
+// The names of the files libonnxruntime.so* in a directory, by version, the greatest last: 1.10 is
+// later than 1.9. A file that has several, as an archive's has by links, is there by its longest.
+std::vector<std::string> LibraryNames(const std::string& directory);
+
 // One per process, since the engine keeps one environment per process: a log sink and the thread
 // pool that every model without a pool of its own shares.
 //
@@ -21,7 +27,7 @@ Result<GpuApi> ReadGpuApi(const ApiBase& base);
 class OrtLibrary {
  public:
   struct Options {
-    // The shared object, or a directory that holds one `libonnxruntime.so*`; empty: the loader's
+    // The shared object, or a directory, of whose LibraryNames it is the last; empty: the loader's
     // search.
     std::string library;
     // Of the shared pool; 0 = one for each CPU of the machine, also where the process may use fewer: a
@@ -37,6 +43,8 @@ class OrtLibrary {
   // FAILED_PRECONDITION where the engine is older than kGpuApiVersion.
   Result<GpuApi> gpu_api() const { return ReadGpuApi(*base_); }
   const std::string& version() const { return version_; }
+  // Where it was opened, and looks for its providers.
+  const std::string& file() const { return file_; }
   Env* env() const { return env_; }
   Allocator* allocator() const { return allocator_; }
   const MemoryInfo* cpu_memory() const { return cpu_memory_; }
@@ -48,8 +56,8 @@ class OrtLibrary {
   Status ToStatus(ErrorStatus* error, std::string_view what) const;
 
  private:
-  OrtLibrary(const ApiBase* base, Api api, std::string version)
-      : base_(base), api_(api), version_(std::move(version)) {}
+  OrtLibrary(const ApiBase* base, Api api, std::string file)
+      : base_(base), api_(api), version_(base->GetVersionString()), file_(std::move(file)) {}
   static Result<OrtLibrary*> OpenOnce(const std::string& path, int shared_threads);
   Status Start(int shared_threads);
 
@@ -57,6 +65,7 @@ class OrtLibrary {
   const ApiBase* base_;
   Api api_;
   std::string version_;
+  std::string file_;
   Env* env_ = nullptr;
   Allocator* allocator_ = nullptr;
   MemoryInfo* cpu_memory_ = nullptr;
