@@ -304,4 +304,12 @@ Result<std::unique_ptr<Api>> OpenDriverApi(const std::string& library) {
   return std::unique_ptr<Api>(std::move(api));
 }
 
+int DriverCudaVersion(const std::string& library) {
+  void* opened = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (opened == nullptr) return 0;
+  auto* get_version = reinterpret_cast<Result32 (*)(int*)>(dlsym(opened, "cuDriverGetVersion"));
+  int version = 0;
+  return get_version != nullptr && get_version(&version) == 0 ? version : 0;
+}
+
 }  // namespace penstock::gpu

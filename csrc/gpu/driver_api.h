@@ -19,4 +19,7 @@ inline constexpr const char* kDriverLibrary = "libcuda.so.1";
 // Blocking: while the driver starts.
 Result<std::unique_ptr<Api>> OpenDriverApi(const std::string& library = kDriverLibrary);
 
+// The latest CUDA that the driver knows, as CUDA counts (12020: 12.2); 0: there is no driver.
+int DriverCudaVersion(const std::string& library = kDriverLibrary);
+
 }  // namespace penstock::gpu

@@ -5,6 +5,7 @@ them and finds no driver.
 """
 
 import ctypes
+import importlib.util
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from penstock_client import AsyncClient
 
 pytestmark = pytest.mark.any_transport
 
+CUDA_PROVIDER = "libonnxruntime_providers_cuda.so"
 GPU = "instance_group { kind: KIND_GPU }"
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator {
     name: "tensorrt" parameters { key: "%s" value: "%s" } } } }"""
@@ -93,6 +95,41 @@ async def test_setting_of_a_gpu_that_cannot_be_is_refused_by_name(
     tmp_path: Path, config: str, fragment: str
 ) -> None:
     assert fragment in await reason_of(tmp_path, config)
+
+
+def lay_out_both_packages(directory: Path) -> str:
+    """As pip leaves both: the package's library, an older one, a provider. The library's name."""
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None and spec.submodule_search_locations
+    library = next(Path(spec.submodule_search_locations[0]).glob("capi/libonnxruntime.so.1.*"))
+    if library.with_name(CUDA_PROVIDER).exists():
+        pytest.skip("the package here is onnxruntime-gpu")
+    directory.mkdir()
+    (directory / library.name).symlink_to(library)
+    for each in ("libonnxruntime.so.1.9.0", CUDA_PROVIDER):
+        (directory / each).touch()
+    return library.name
+
+
+async def test_both_packages_in_one_directory_are_told_and_the_latest_is_opened(
+    tmp_path: Path,
+) -> None:
+    """In a process of its own: one holds one ONNX Runtime."""
+    library = lay_out_both_packages(tmp_path / "capi")
+    repository = tmp_path / "models"
+    onnx_files.write_model(repository, "fast", onnx_files.simple(), config=GPU)
+    config = f"onnxruntime,library={tmp_path / 'capi'}"
+    flags = ("--backend-config", config, "--exit-on-error=false", "--strict-readiness=false")
+    async with serve_process(repository, *flags) as server:
+        async with AsyncClient(server.addresses["gRPC"]) as client:
+            (entry,) = await client.repository_index()
+    assert (
+        f"({library} was opened, beside libonnxruntime.so.1.9.0 and {CUDA_PROVIDER}): pip "
+        "uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu" in entry.reason
+    )
+    assert str(tmp_path) not in entry.reason
+    told = [line for line in server.lines if f"opened {library}, the latest of" in line]
+    assert len(told) == 1, server.lines
 
 
 @without_driver

@@ -66,4 +66,16 @@ void OpenCudaLibraries(const std::vector<std::string>& directories) {
   }
 }
 
+int ProviderCudaVersion(const std::string& library) {
+  const fs::path provider = fs::path(library).parent_path() / "libonnxruntime_providers_cuda.so";
+  void* handle = dlopen(provider.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (handle == nullptr) return 0;
+  // Looked for in the provider and what it is linked with, of several versions that may be open.
+  auto* get_version = reinterpret_cast<int (*)(int*)>(dlsym(handle, "cudaRuntimeGetVersion"));
+  int version = 0;
+  if (get_version != nullptr && get_version(&version) != 0) version = 0;
+  dlclose(handle);  // it stays the engine's
+  return version;
+}
+
 }  // namespace penstock::ort

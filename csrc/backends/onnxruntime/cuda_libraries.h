@@ -14,6 +14,10 @@ namespace penstock::ort {
 // says which it lacks.
 void OpenCudaLibraries(const std::vector<std::string>& directories);
 
+// Of CUDA's runtime that the engine's CUDA provider is linked with, as CUDA counts (13000: 13.0);
+// `library`: the engine, beside which it lies. 0: it is not open, and is not opened.
+int ProviderCudaVersion(const std::string& library);
+
 // The files of those of CUDA's libraries that a provider of the engine is linked with or opens by
 // name, in the order of what needs what. Of each library and each of its major versions the one in the
 // first directory that has it.

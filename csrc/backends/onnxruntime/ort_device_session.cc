@@ -5,21 +5,19 @@
 #include <utility>
 #include <vector>
 
+#include "backends/onnxruntime/cuda_libraries.h"
+#include "backends/onnxruntime/provider_errors.h"
 #include "backends/onnxruntime/run_turns.h"
 #include "backends/onnxruntime/session_maker.h"
 #include "backends/onnxruntime/signature.h"
 #include "base/strcat.h"
+#include "gpu/driver_api.h"
 
 namespace penstock::ort {
 namespace {
 
 // What the engine calls a GPU's memory.
 constexpr const char* kDeviceMemory = "Cuda";
-
-constexpr const char* kHowToGet =
-    "; CUDA's libraries come with the package onnxruntime-gpu[cuda,cudnn] and nvidia-cublas, or "
-    "with "
-    "CUDA's toolkit, TensorRT's with its own packages";
 
 // What the engine calls the host's memory.
 constexpr std::string_view kHostMemory = "Cpu";
@@ -235,12 +233,9 @@ class ProviderAppender {
 
   Status Check(ErrorStatus* error) const {
     if (error == nullptr) return Status::Ok();
-    std::string message = WithoutDirectories(library_.TakeMessage(error));
-    // Before it, where in the engine's source that is.
-    const size_t at = message.find("Failed to load library");
-    if (at != std::string::npos) message.erase(0, at);
-    while (message.ends_with('\n')) message.pop_back();
-    return FailedPrecondition(StrCat(what_, ": ", message, kHowToGet));
+    const CudaVersions versions{gpu::DriverCudaVersion(), ProviderCudaVersion(library_.file())};
+    return FailedPrecondition(
+        StrCat(what_, ": ", ProviderFailure(library_.TakeMessage(error), versions)));
   }
 
   const OrtLibrary& library_;
@@ -249,19 +244,6 @@ class ProviderAppender {
 };
 
 }  // namespace
-
-std::string WithoutDirectories(const std::string& message) {
-  std::string kept;
-  size_t begin = 0;
-  while (begin < message.size()) {
-    const size_t end = std::min(message.find_first_of(" \t\n'\"", begin), message.size() - 1) + 1;
-    const std::string_view word(message.data() + begin, end - begin);
-    const size_t slash = word.rfind('/');
-    kept += slash == std::string_view::npos ? word : word.substr(slash + 1);
-    begin = end;
-  }
-  return kept;
-}
 
 Result<std::vector<bool>> ReadHostInputs(const OrtLibrary& library, const Session* session,
                                          const std::string& label) {
@@ -287,13 +269,18 @@ Status CheckProviders(const OrtLibrary& library, const std::string& label,
   PENSTOCK_ASSIGN_OR_RETURN(const auto found, AvailableProviders(library));
   std::string all;
   for (const std::string& each : found) all += StrCat(all.empty() ? "" : ", ", each);
+  const auto has = [&](std::string_view name) {
+    return std::find(found.begin(), found.end(), name) != found.end();
+  };
   for (const ProviderSettings& provider : settings.providers) {
     const std::string_view wanted = ProviderName(provider.provider);
-    if (std::find(found.begin(), found.end(), wanted) != found.end()) continue;
-    return FailedPrecondition(StrCat(
-        label, ": KIND_GPU needs ", wanted, ", and ONNX Runtime ", library.version(), " has ", all,
-        ": install the package onnxruntime-gpu in place of onnxruntime, or name its library by "
-        "--backend-config onnxruntime,library=PATH; KIND_CPU runs as it is"));
+    if (has(wanted)) continue;
+    // What has CUDA's was built without the other, whatever lies beside it.
+    const std::string how =
+        HowToGetProviders(has(ProviderName(Provider::kCuda)) ? "" : library.file());
+    return FailedPrecondition(StrCat(label, ": KIND_GPU needs ", wanted, ", and ONNX Runtime ",
+                                     library.version(), " has ", all, ": ", how,
+                                     "; KIND_CPU runs as it is"));
   }
   const auto gpu = library.gpu_api();
   return gpu.ok() ? Status::Ok()

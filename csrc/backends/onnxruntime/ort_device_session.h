@@ -32,9 +32,6 @@ Result<std::vector<bool>> ReadHostInputs(const OrtLibrary& library, const Sessio
 Status CheckProviders(const OrtLibrary& library, const std::string& label,
                       const GpuSettings& settings);
 
-// A message of the engine's with each path in it cut down to the file's name.
-std::string WithoutDirectories(const std::string& message);
-
 struct OrtSessionOptions {
   LoadOptions load;
   Settings settings;

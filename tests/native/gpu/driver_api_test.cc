@@ -189,6 +189,13 @@ TEST(DriverApiTest, WhatIsMissing_IsOneReasonWithoutPaths) {
   EXPECT_EQ(WhyNot(), "the CUDA driver finds no device");
 }
 
+// Also of one that finds no device.
+TEST(DriverApiTest, VersionOfCuda_IsTheDriversOrNone) {
+  EXPECT_EQ(DriverCudaVersion(PENSTOCK_FAKE_DRIVER), 13000);
+  EXPECT_EQ(DriverCudaVersion("/nowhere/libcuda.so.1"), 0);
+  EXPECT_EQ(DriverCudaVersion("libm.so.6"), 0);
+}
+
 TEST(DriverApiTest, DriverThatDoesNotStart_IsTheReason) {
   const Mood error("error 100");
   EXPECT_THAT(WhyNot(), AllOf(HasSubstr("the CUDA driver finds no device: "), Not(HasSubstr("/"))));
