@@ -36,6 +36,15 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {},
     "hpa": {"hpa": {"enabled": True, "pendingRequests": 8}, **_MONITORED_BY_TLS},
     "keda": {"keda": {"enabled": True}, **_MONITORED},
+    "gpu": {
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
+        "runtimeClassName": "nvidia",
+        "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        "startupSeconds": 8000,
+        "cacheClaim": "engines",
+        "cacheSize": "100Gi",
+        "settings": {"PENSTOCK_ENGINE_CACHE_BYTES": "68719476736"},
+    },
 }
 
 

@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from penstock.config import ServerConfig, setting_fields
+from penstock.engines.at_load import EngineCacheSettings
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "server" / "deploy"
 RENDERED = DEPLOY / "helm" / "rendered"
-CASES = ("default", "hpa", "keda")
+CASES = ("default", "hpa", "keda", "gpu")
 OWN = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1", "serving.kserve.io/v1alpha1"}
 VERSIONS = ("1.27", "1.31", "1.34")
 
@@ -217,6 +218,36 @@ def test_pod_is_given_the_time_that_the_server_takes() -> None:
     probe = container()["readinessProbe"]
     heard_s = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
     assert heard_s < float(variables["PENSTOCK_SHUTDOWN_GRACE_SECS"])
+
+
+def test_caches_keep_within_their_volume() -> None:
+    variables = {each["name"]: each["value"] for each in container()["env"]}
+    held = sum(int(variables[f"PENSTOCK_{name}_CACHE_BYTES"]) for name in ("ENGINE", "STORE"))
+    volumes = of_kind("default", "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (cache,) = [each for each in volumes if each["name"] == "cache"]
+    assert cache["emptyDir"]["sizeLimit"] == "10Gi"
+    assert 0 < held < 10 << 30
+
+
+def test_settings_that_are_given_stand_once() -> None:
+    names = [each["name"] for each in container("gpu")["env"]]
+    variables = {each["name"]: each["value"] for each in container("gpu")["env"]}
+    assert len(set(names)) == len(names)
+    assert variables["PENSTOCK_ENGINE_CACHE_BYTES"] == str(64 << 30)
+    assert variables["PENSTOCK_STORE_CACHE_BYTES"] == str((100 << 30) * 2 // 5)
+
+
+def test_a_pod_on_a_gpu_replaces_one_and_waits_for_its_engines() -> None:
+    spec = of_kind("gpu", "Deployment")["spec"]
+    pod = spec["template"]["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert pod["runtimeClassName"] == "nvidia"
+    assert container("gpu")["resources"]["limits"]["nvidia.com/gpu"] == 1
+    probe = container("gpu")["startupProbe"]
+    waits_s = probe["periodSeconds"] * probe["failureThreshold"]
+    assert EngineCacheSettings(Path()).limit_s < waits_s < spec["progressDeadlineSeconds"]
+    (cache,) = [each for each in pod["volumes"] if each["name"] == "cache"]
+    assert cache["persistentVolumeClaim"] == {"claimName": "engines"}
 
 
 @pytest.mark.parametrize(
