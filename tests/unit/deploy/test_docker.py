@@ -74,3 +74,13 @@ def test_settings_and_ports_are_the_servers() -> None:
     ports = {defaults.grpc_port, defaults.http_port, defaults.metrics_port}
     assert {int(port) for port in given("EXPOSE")[0].split()} == ports
     assert f"127.0.0.1:{defaults.http_port}/v2/health/ready" in given("HEALTHCHECK")[0]
+
+
+def test_engine_for_gpus_comes_after_the_one_for_cpus_has_gone() -> None:
+    runs = [rest for name, rest in INSTRUCTIONS if name == "RUN"]
+    (server,) = [at for at, run in enumerate(runs) if "penstock[${EXTRAS}]" in run]
+    (gpu,) = [at for at, run in enumerate(runs) if "onnxruntime-gpu" in run]
+    assert server < gpu
+    assert runs[gpu].index("uninstall -y onnxruntime ") < runs[gpu].index("onnxruntime-gpu[")
+    names = [name for name, _ in INSTRUCTIONS]
+    assert INSTRUCTIONS.index(["ARG", "ONNXRUNTIME_GPU="]) < len(names) - names[::-1].index("FROM")

@@ -55,6 +55,12 @@ def test_nothing_hides_gpus(key: str) -> None:
     assert values(key) == []
 
 
+def test_devices_of_gpus_are_made_by_who_may_and_may_be_missing() -> None:
+    (before,) = values("ExecStartPre")
+    assert before.startswith("-+/usr/bin/nvidia-modprobe ")
+    assert values("NoNewPrivileges") == ["yes"]
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze here")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for unit in UNITS.iterdir():
