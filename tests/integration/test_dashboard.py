@@ -61,5 +61,9 @@ def test_every_metric_is_in_a_live_scrape_and_every_expression_is_evaluated(
             for each in expressions():
                 used = re.findall(r"\b(?:penstock|process|nv)_\w+", each)
                 families = {re.sub(r"_bucket$", "", name) for name in used}
-                assert families and families <= names, families - names
+                # Of GPUs there are samples where there are GPUs; test_metrics_table has a fake one.
+                missing = {
+                    name for name in families - names if not name.startswith("penstock_gpu_")
+                }
+                assert families and not missing, missing
                 watching.get("query", query=each)  # fails where Prometheus refuses it
