@@ -6,6 +6,8 @@
 #include <deque>
 #include <optional>
 
+#include "base/clock.h"
+
 namespace penstock {
 
 struct RestartOptions {
@@ -24,6 +26,11 @@ class RestartBudget {
   // The worker has ended at `now_ns`. How long to wait before it is started again, nothing for the
   // first time in a window; nullopt = the budget is spent.
   std::optional<int64_t> OnEnd(int64_t now_ns);
+
+  // From when on a worker may be started again although the budget was spent; kNever where it never may.
+  int64_t spent_until_ns() const {
+    return ends_ns_.empty() ? kNever : ends_ns_.front() + options_.window_ns;
+  }
 
   const RestartOptions& options() const { return options_; }
 

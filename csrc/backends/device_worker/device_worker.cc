@@ -88,12 +88,20 @@ void DeviceWorker::Watch() noexcept {
 // Until something is to be made. False: the worker is to stop.
 bool DeviceWorker::AwaitWork() {
   MutexLock lock(mu_);
-  const auto is_wanted = [](const auto& part) { return part->state_ == State::kWanted; };
-  while (!is_stopping_ &&
-         (!given_up_.ok() || std::none_of(parts_.begin(), parts_.end(), is_wanted))) {
-    changed_.Wait(mu_);
+  while (!is_stopping_ && !HasWork()) {
+    Clock::System().WaitUntil(changed_, mu_, given_up_.ok() ? kNever : given_up_until_ns_);
   }
   return !is_stopping_;
+}
+
+bool DeviceWorker::HasWork() {
+  if (!given_up_.ok()) {
+    if (NowNs() < given_up_until_ns_) return false;
+    given_up_ = Status();
+    is_restart_ = true;
+  }
+  return std::any_of(parts_.begin(), parts_.end(),
+                     [](const auto& part) { return part->state_ == State::kWanted; });
 }
 
 // From a process's start to its end, which it returns.
@@ -410,9 +418,7 @@ bool DeviceWorker::AfterEnd(const std::string& how) {
     delay_ns = budget_->OnEnd(NowNs());
   }
   if (!delay_ns) {
-    GiveUp(StrCat(Say(how), "; it is not started again, for it has ended more than ",
-                  options_.restarts.max_restarts, " times within ",
-                  Seconds(options_.restarts.window_ns), " s: load a model of it again"));
+    GiveUp(how);
     return true;
   }
   WriteLog(LogLevel::kError,
@@ -422,10 +428,20 @@ bool DeviceWorker::AfterEnd(const std::string& how) {
   return true;
 }
 
-void DeviceWorker::GiveUp(const std::string& text) {
+// A device may be there again: it is reset, or whoever has it gives it back.
+void DeviceWorker::GiveUp(const std::string& how) {
+  const uint32_t most = options_.restarts.max_restarts;
+  const std::string text =
+      StrCat(Say(how),
+             most == 0 ? std::string("; it is not started again")
+                       : StrCat("; it has ended more than ", most, " times within ",
+                                Seconds(options_.restarts.window_ns),
+                                " s, and is started again when they are over"),
+             ", or when a model of it is loaded");
   WriteLog(LogLevel::kError, text);
   MutexLock lock(mu_);
   given_up_ = Unavailable(text);
+  given_up_until_ns_ = budget_->spent_until_ns();
   for (const auto& part : parts_) {
     if (part->was_ready_ || part->state_ != State::kWanted) continue;
     part->state_ = State::kFailed;

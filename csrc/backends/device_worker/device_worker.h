@@ -128,7 +128,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void EndSession(const std::string& how) EXCLUDES(mu_);
   void EndPart(Part& part, const std::string& how) REQUIRES(mu_);
   bool AfterEnd(const std::string& how) EXCLUDES(mu_);
-  void GiveUp(const std::string& text) EXCLUDES(mu_);
+  void GiveUp(const std::string& how) EXCLUDES(mu_);
+  bool HasWork() REQUIRES(mu_);
   void WaitBeforeRestart(int64_t delay_ns);
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
@@ -189,6 +190,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   std::shared_ptr<WorkerSession> left_ GUARDED_BY(mu_);     // session_, if it does not end
   std::string last_end_ GUARDED_BY(mu_) = "is being started";
   Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
+  int64_t given_up_until_ns_ GUARDED_BY(mu_) = kNever;
   std::optional<RestartBudget> budget_ GUARDED_BY(mu_);
 
   // Only on the thread.

@@ -143,7 +143,7 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int devic
 
 // The provider says the same where the device has no room for an engine, or is lost.
 Status ProfiledSessions::CheckKept(const Status& opened) {
-  const Status seen = device_.health().CheckEngine(opened, StrCat("open ", options_.label));
+  Status seen = device_.health().CheckEngine(opened, StrCat("open ", options_.label));
   if (seen.code() == StatusCode::kUnavailable) return seen;
   size_t free_bytes = 0;
   size_t total_bytes = 0;

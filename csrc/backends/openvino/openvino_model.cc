@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <iterator>
 #include <openvino/op/constant.hpp>
 #include <openvino/runtime/properties.hpp>
 #include <optional>
@@ -65,7 +66,9 @@ std::optional<size_t> TinyModelBytes(const ov::Model& model) {
 
 size_t RowBytes(const ov::PartialShape& shape, const ov::element::Type& type) {
   size_t bytes = type.size();
-  for (size_t i = 1; i < shape.size(); ++i) bytes *= static_cast<size_t>(shape[i].get_length());
+  for (std::ptrdiff_t i = 1; i < std::ssize(shape); ++i) {
+    bytes *= static_cast<size_t>(shape[i].get_length());
+  }
   return bytes;
 }
 

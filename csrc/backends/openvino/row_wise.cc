@@ -1,6 +1,8 @@
 #include "backends/openvino/row_wise.h"
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <openvino/op/concat.hpp>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/convert.hpp>
@@ -24,7 +26,7 @@ namespace {
 bool HasRows(const ov::Output<const ov::Node>& output) {
   const ov::PartialShape& shape = output.get_partial_shape();
   if (shape.rank().is_dynamic() || shape.size() == 0 || shape[0].is_static()) return false;
-  for (size_t i = 1; i < shape.size(); ++i) {
+  for (std::ptrdiff_t i = 1; i < std::ssize(shape); ++i) {
     if (shape[i].is_dynamic()) return false;
   }
   // Of integers it would matter what is in a row behind the batch: they divide by zero.
@@ -33,7 +35,7 @@ bool HasRows(const ov::Output<const ov::Node>& output) {
 
 int64_t RowElements(const ov::PartialShape& shape) {
   int64_t elements = 1;
-  for (size_t i = 1; i < shape.size(); ++i) elements *= shape[i].get_length();
+  for (std::ptrdiff_t i = 1; i < std::ssize(shape); ++i) elements *= shape[i].get_length();
   return elements;
 }
 
@@ -140,10 +142,9 @@ bool IsRowWise(const ov::Model& model) {
     } else if (walk.HasInputOfRows(*node)) {
       if (!walk.KeepsRows(*node)) return false;
       walk.Add(*node);
-    } else if (node->get_input_size() == 0 && !ov::is_type<ov::op::v0::Constant>(node)) {
+    } else if (ov::is_type<ov::op::v0::Result>(node) ||  // the same for any batch
+               (node->get_input_size() == 0 && !ov::is_type<ov::op::v0::Constant>(node))) {
       return false;
-    } else if (ov::is_type<ov::op::v0::Result>(node)) {
-      return false;  // the same for any batch
     }
   }
   return model.inputs().size() > 0;

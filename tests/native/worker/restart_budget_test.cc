@@ -21,6 +21,7 @@ TEST(RestartBudgetTest, EndsOutsideOfTheWindow_AreForgotten) {
   RestartBudget budget({.max_restarts = 1, .window_ns = 10 * kNsPerS});
   EXPECT_EQ(budget.OnEnd(100 * kNsPerS), 0);
   EXPECT_EQ(budget.OnEnd(105 * kNsPerS), std::nullopt);
+  EXPECT_EQ(budget.spent_until_ns(), 110 * kNsPerS);
   EXPECT_EQ(budget.OnEnd(111 * kNsPerS), 0);
 }
 
@@ -37,6 +38,7 @@ TEST(RestartBudgetTest, Delay_HasAMaximum) {
 TEST(RestartBudgetTest, NoRestarts_IsNever) {
   RestartBudget budget({.max_restarts = 0});
   EXPECT_EQ(budget.OnEnd(kNsPerS), std::nullopt);
+  EXPECT_EQ(budget.spent_until_ns(), kNever);
 }
 
 }  // namespace
