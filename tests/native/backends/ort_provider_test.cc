@@ -14,11 +14,8 @@
 #include "backends/onnxruntime/gpu_settings.h"
 #include "backends/onnxruntime/ort_device_session.h"
 #include "backends/onnxruntime/ort_library.h"
-<<<<<<< HEAD
-#include "backends/onnxruntime/session_maker.h"
-=======
 #include "backends/onnxruntime/provider_errors.h"
->>>>>>> 72bf763 (Say of a provider that fails what is missing and which package has it)
+#include "backends/onnxruntime/session_maker.h"
 
 namespace penstock::ort {
 namespace {
