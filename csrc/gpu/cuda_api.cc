@@ -85,9 +85,9 @@ class CudaApi final : public Api {
   }
   Error TakeLastError() override { return ToError(cudaGetLastError()); }
 
-  Error CreateStream(int priority, Stream* stream) override {
-    return Make<cudaStream_t>(stream, [=](cudaStream_t* native) {
-      return cudaStreamCreateWithPriority(native, cudaStreamNonBlocking, priority);
+  Error CreateStream(Stream* stream) override {
+    return Make<cudaStream_t>(stream, [](cudaStream_t* native) {
+      return cudaStreamCreateWithFlags(native, cudaStreamNonBlocking);
     });
   }
   Error DestroyStream(Stream stream) override { return ToError(cudaStreamDestroy(Native(stream))); }

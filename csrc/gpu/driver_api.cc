@@ -106,8 +106,8 @@ class DriverApi final : public Api {
   std::string_view ErrorName(Error error) const override;
   Error TakeLastError() override { return Error::kSuccess; }  // the driver remembers none
 
-  Error CreateStream(int priority, Stream* stream) override {
-    return ToError(calls_.StreamCreate(stream, kStreamNonBlocking, priority));
+  Error CreateStream(Stream* stream) override {
+    return ToError(calls_.StreamCreate(stream, kStreamNonBlocking, /*priority=*/0));
   }
   Error DestroyStream(Stream stream) override { return ToError(calls_.StreamDestroy(stream)); }
   Error SynchronizeStream(Stream stream) override {

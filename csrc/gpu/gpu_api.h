@@ -68,9 +68,8 @@ class Api {
   virtual Error TakeLastError() = 0;
 
   // -- streams
-  // cudaStreamCreateWithPriority, which does not wait for the default stream; a smaller number goes
-  // first
-  virtual Error CreateStream(int priority, Stream* stream) = 0;
+  // cudaStreamCreateWithFlags: one that does not wait for the default stream
+  virtual Error CreateStream(Stream* stream) = 0;
   virtual Error DestroyStream(Stream stream) = 0;
   virtual Error SynchronizeStream(Stream stream) = 0;
   // cudaStreamWaitEvent: what `stream` is given from now on waits for the event's last record.

@@ -131,7 +131,7 @@ Result<std::unique_ptr<Copier>> IpcDevice::TakeCopier(std::string_view what) {
 Result<std::unique_ptr<Copier>> IpcDevice::MakeCopier(std::string_view what) {
   auto copier = std::make_unique<Copier>(*api_);
   Stream stream = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateStream(/*priority=*/0, &stream), what));
+  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateStream(&stream), what));
   copier->stream = OwnedStream(*api_, stream);
   Event event = nullptr;
   PENSTOCK_RETURN_IF_ERROR(health_.Check(api_->CreateEvent(&event), what));

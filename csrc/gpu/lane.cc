@@ -64,13 +64,12 @@ Lane::Lane(const LaneEnvironment& environment)
   if (env_.engine.row_changes_cost()) steady_rows_.emplace(env_.table);
 }
 
-Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots,
-                                           int priority) {
+Result<std::unique_ptr<Lane>> Lane::Create(const LaneEnvironment& environment, size_t slots) {
   std::unique_ptr<Lane> lane(new Lane(environment));
   PENSTOCK_ASSIGN_OR_RETURN(const auto offsets, Layout(environment.engine));
   const size_t slab_bytes = offsets.back();
   if (slab_bytes == 0) return InvalidArgument(StrCat(environment.engine.name(), " has no tensors"));
-  PENSTOCK_RETURN_IF_ERROR(lane->CreateStreams(priority));
+  PENSTOCK_RETURN_IF_ERROR(lane->CreateStreams());
   for (size_t i = 0; i < slots; ++i) PENSTOCK_RETURN_IF_ERROR(lane->AddSlot(slab_bytes, offsets));
   lane->graphs_ = std::make_unique<GraphCache>(environment.api, environment.health,
                                                environment.engine, environment.graph_budget);
@@ -110,14 +109,13 @@ Status Lane::Check(Error error, std::string_view what) {
              : env_.health.Check(error, StrCat(what, " of ", env_.engine.name()));
 }
 
-Status Lane::CreateStreams(int priority) {
+Status Lane::CreateStreams() {
   PENSTOCK_ASSIGN_OR_RETURN(const Stream engines, env_.engine.ComputeStream());
   compute_ = OwnedStream::Borrowed(engines);
   for (OwnedStream* stream : {&copy_in_, &compute_, &copy_out_}) {
     if (stream->get() != nullptr) continue;
     Stream handle = nullptr;
-    PENSTOCK_RETURN_IF_ERROR(
-        Check(env_.api.CreateStream(priority, &handle), "create a stream for a lane"));
+    PENSTOCK_RETURN_IF_ERROR(Check(env_.api.CreateStream(&handle), "create a stream for a lane"));
     *stream = OwnedStream(env_.api, handle);
   }
   return Status::Ok();

@@ -71,8 +71,7 @@ class Lane {
  public:
   // Takes its memory: on the device, and from the pinned pool, which must have blocks for all
   // slots (RESOURCE_EXHAUSTED).
-  static Result<std::unique_ptr<Lane>> Create(const LaneEnvironment& environment, size_t slots,
-                                              int priority);
+  static Result<std::unique_ptr<Lane>> Create(const LaneEnvironment& environment, size_t slots);
 
   ~Lane();
   Lane(const Lane&) = delete;
@@ -103,7 +102,7 @@ class Lane {
   explicit Lane(const LaneEnvironment& environment);
 
   void AwaitStreams();
-  Status CreateStreams(int priority);
+  Status CreateStreams();
   Status AddSlot(size_t slab_bytes, const std::vector<size_t>& offsets);
   Status ClearInputs(Slot& slot, size_t slab_bytes);
   Result<OwnedEvent> MakeEvent();

@@ -74,8 +74,7 @@ Status LaneGroup::AddLanes(const LaneGroupOptions& options) {
                                     device_.pool, free_,          budget_,       table_,
                                     counters_,    device_.clock,  device_.device};
   for (size_t i = 0; i < options.lanes; ++i) {
-    PENSTOCK_ASSIGN_OR_RETURN(auto lane,
-                              Lane::Create(environment, options.slots_per_lane, options.priority));
+    PENSTOCK_ASSIGN_OR_RETURN(auto lane, Lane::Create(environment, options.slots_per_lane));
     lanes_.push_back(std::move(lane));
   }
   return Status::Ok();

@@ -28,8 +28,7 @@ struct DeviceResources {
 
 struct LaneGroupOptions {
   size_t lanes = 2;
-  size_t slots_per_lane = 2;  // one is copied while the other computes
-  int priority = 0;
+  size_t slots_per_lane = 2;                    // one is copied while the other computes
   std::vector<uint32_t> bucket_rows = {};       // empty: BucketTable::DefaultRows
   size_t graph_budget_bytes = size_t{1} << 30;  // 0: no graphs
   size_t measure_runs = 5;                      // 0: nothing is measured, and nothing padded

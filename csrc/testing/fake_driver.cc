@@ -165,9 +165,9 @@ int cuGetErrorName(int error, const char** name) {
   *name = text.c_str();
   return 0;
 }
-int cuStreamCreateWithPriority(Stream* stream, unsigned flags, int priority) {
+int cuStreamCreateWithPriority(Stream* stream, unsigned flags, int /*priority*/) {
   if (flags != kNonBlocking) return kInvalidValue;
-  return InContext([&] { return Gpu().CreateStream(priority, stream); });
+  return InContext([&] { return Gpu().CreateStream(stream); });
 }
 int cuStreamDestroy_v2(Stream stream) {
   return InContext([&] { return Gpu().DestroyStream(stream); });

@@ -211,7 +211,7 @@ Error FakeGpu::TakeLastError() {
 
 // ---- streams and events
 
-Error FakeGpu::CreateStream(int /*priority*/, gpu::Stream* stream) {
+Error FakeGpu::CreateStream(gpu::Stream* stream) {
   MutexLock lock(mu_);
   if (const Error error = Enter(__func__); error != Error::kSuccess) return error;
   const size_t id = checker_.AddStream();

@@ -80,7 +80,7 @@ class FakeGpu final : public gpu::Api {
   gpu::Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) override;
   std::string_view ErrorName(gpu::Error error) const override;
   gpu::Error TakeLastError() override;
-  gpu::Error CreateStream(int priority, gpu::Stream* stream) override;
+  gpu::Error CreateStream(gpu::Stream* stream) override;
   gpu::Error DestroyStream(gpu::Stream stream) override;
   gpu::Error SynchronizeStream(gpu::Stream stream) override;
   gpu::Error StreamWaitEvent(gpu::Stream stream, gpu::Event event) override;

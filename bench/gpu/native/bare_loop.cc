@@ -28,7 +28,7 @@ BareLoop::~BareLoop() {
 }
 
 void BareLoop::Allocate(Way& way) {
-  CHECK_SUCCESS(api_.CreateStream(0, &way.stream));
+  CHECK_SUCCESS(api_.CreateStream(&way.stream));
   const auto add = [&](const DeviceTensor& tensor, std::vector<void*>& host,
                        std::vector<void*>& device) {
     const size_t bytes = tensor.row_bytes * engine_.max_rows();

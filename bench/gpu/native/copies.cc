@@ -13,7 +13,7 @@ constexpr size_t kBatchBytes = kImages * kImageBytes;
 // A batch in every kind of memory.
 struct Memory {
   explicit Memory(Api& gpu) : api(gpu), pageable(kBatchBytes, 1) {
-    CHECK_SUCCESS(api.CreateStream(0, &stream));
+    CHECK_SUCCESS(api.CreateStream(&stream));
     CHECK_SUCCESS(api.AllocatePinned(kBatchBytes, &pinned));
     CHECK_SUCCESS(api.AllocatePinned(kImages * sizeof(void*), &rows));
     CHECK_SUCCESS(api.AllocateAsync(kBatchBytes, stream, &device));

@@ -14,7 +14,7 @@ void MeasureLaunches(Api& api, Kernels& kernels, int rounds) {
   Stream stream = nullptr;
   Event event = nullptr;
   void *from = nullptr, *to = nullptr;
-  CHECK_SUCCESS(api.CreateStream(0, &stream));
+  CHECK_SUCCESS(api.CreateStream(&stream));
   CHECK_SUCCESS(api.CreateEvent(&event));
   CHECK_SUCCESS(api.AllocateAsync(kElements * 4, stream, &from));
   CHECK_SUCCESS(api.AllocateAsync(kElements * 2, stream, &to));

@@ -111,7 +111,7 @@ SessionPlan::SessionPlan(const tensorrt::DeviceTable::Found& found,
 Status SessionPlan::OpenOne() {
   gpu::Device& device = *found_.device;
   gpu::Stream handle = nullptr;
-  PENSTOCK_RETURN_IF_ERROR(device.health().Check(device.api().CreateStream(0, &handle),
+  PENSTOCK_RETURN_IF_ERROR(device.health().Check(device.api().CreateStream(&handle),
                                                  StrCat("create a stream for ", options_.label)));
   gpu::OwnedStream stream(device.api(), handle);
   PENSTOCK_ASSIGN_OR_RETURN(auto session, opener_->Open(found_.ordinal, handle));

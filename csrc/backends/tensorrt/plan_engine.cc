@@ -142,7 +142,7 @@ Status PlanEngine::Measure() {
   PENSTOCK_RETURN_IF_ERROR(MeasureInputs());
   gpu::Stream handle = nullptr;
   PENSTOCK_RETURN_IF_ERROR(
-      health_.Check(api_.CreateStream(0, &handle), StrCat("create a stream for ", label_)));
+      health_.Check(api_.CreateStream(&handle), StrCat("create a stream for ", label_)));
   const gpu::OwnedStream stream(api_, handle);
   Status measured;
   for (size_t p = 0; p < plan_->profiles() && measured.ok(); ++p) {

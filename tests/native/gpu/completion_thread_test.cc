@@ -70,7 +70,7 @@ class Gate {
 class CompletionThreadTest : public ::testing::Test {
  protected:
   void Start(Clock& clock, const CompletionOptions& options = {}) {
-    for (Stream& stream : streams_) ASSERT_EQ(gpu_.CreateStream(0, &stream), Error::kSuccess);
+    for (Stream& stream : streams_) ASSERT_EQ(gpu_.CreateStream(&stream), Error::kSuccess);
     thread_.emplace(gpu_, health_, clock, options);
   }
   Event Record(Stream stream) {
@@ -124,7 +124,7 @@ class BusyTimeTest : public CompletionThreadTest {
       Event events[kSteps] = {};
       for (int step = 0; step < kSteps; ++step) {
         Stream& stream = steps_[batch][step];
-        ASSERT_EQ(gpu_.CreateStream(0, &stream), Error::kSuccess);
+        ASSERT_EQ(gpu_.CreateStream(&stream), Error::kSuccess);
         ASSERT_EQ(gpu_.Launch(stream, gates_[batch][step].work()), Error::kSuccess);
         events[step] = Record(stream);
       }

@@ -32,7 +32,7 @@ TEST(CudaWithoutGpuTest, EveryCall_AnswersWithoutACrash) {
   Event event = nullptr;
   void* data = nullptr;
   DeviceProperties properties;
-  EXPECT_NE(api->CreateStream(0, &stream), Error::kSuccess);
+  EXPECT_NE(api->CreateStream(&stream), Error::kSuccess);
   EXPECT_NE(api->CreateEvent(&event), Error::kSuccess);
   EXPECT_NE(api->AllocatePinned(64, &data), Error::kSuccess);
   EXPECT_NE(api->GetProperties(0, &properties), Error::kSuccess);
@@ -50,7 +50,7 @@ class CudaTest : public ::testing::Test {
     if (!opened.ok()) GTEST_SKIP() << opened.status().ToString();
     api_ = std::move(*opened);
     ASSERT_SUCCESS(api_->SetDevice(0));
-    ASSERT_SUCCESS(api_->CreateStream(0, &stream_));
+    ASSERT_SUCCESS(api_->CreateStream(&stream_));
     ASSERT_SUCCESS(api_->AllocatePinned(2 * kBytes, &pinned_));
     ASSERT_SUCCESS(api_->AllocateAsync(2 * kBytes, stream_, &device_));
   }

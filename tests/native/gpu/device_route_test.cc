@@ -136,7 +136,7 @@ TEST_P(DeviceRouteTest, RegisteredSlab_IsCopiedToAndFromInBatches) {
   for (size_t i = 0; i < kHalf; ++i) from[i] = static_cast<uint8_t>(i * 31 % 253);
   Stream stream = nullptr;
   void* data = nullptr;
-  ASSERT_EQ(api().CreateStream(0, &stream), Error::kSuccess);
+  ASSERT_EQ(api().CreateStream(&stream), Error::kSuccess);
   ASSERT_EQ(api().AllocateAsync(2 * kHalf, stream, &data), Error::kSuccess);
   auto* const first = static_cast<uint8_t*>(data);
   uint8_t* const second = first + kHalf;

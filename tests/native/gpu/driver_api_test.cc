@@ -74,10 +74,10 @@ TEST(DriverApiTest, ThreadThatHasTakenNoDevice_IsRefused) {
     constexpr auto kInvalidContext = static_cast<Error>(201);
     Stream stream = nullptr;
     size_t bytes = 0;
-    EXPECT_EQ((*api)->CreateStream(0, &stream), kInvalidContext);
+    EXPECT_EQ((*api)->CreateStream(&stream), kInvalidContext);
     EXPECT_EQ((*api)->MemoryInfo(&bytes, &bytes), kInvalidContext);
     ASSERT_EQ((*api)->SetDevice(1), Error::kSuccess);
-    ASSERT_EQ((*api)->CreateStream(0, &stream), Error::kSuccess);
+    ASSERT_EQ((*api)->CreateStream(&stream), Error::kSuccess);
     EXPECT_EQ((*api)->DestroyStream(stream), Error::kSuccess);
   }).join();
 }
@@ -113,7 +113,7 @@ TEST(DriverApiTest, CopiesOnAndBetweenDevices_ArriveAsWhatTheyAre) {
   void* blocks[3] = {};
   for (const int device : {1, 0}) {
     ASSERT_EQ((*api)->SetDevice(device), Error::kSuccess);
-    ASSERT_EQ((*api)->CreateStream(0, &streams[device]), Error::kSuccess);
+    ASSERT_EQ((*api)->CreateStream(&streams[device]), Error::kSuccess);
     ASSERT_EQ((*api)->AllocateAsync(10, streams[device], &blocks[device]), Error::kSuccess);
   }
   ASSERT_EQ((*api)->AllocateAsync(10, streams[0], &blocks[2]), Error::kSuccess);

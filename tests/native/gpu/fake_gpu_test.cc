@@ -23,7 +23,7 @@ using ::testing::SizeIs;
 class FakeGpuTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    for (gpu::Stream& stream : streams_) ASSERT_SUCCESS(gpu_.CreateStream(0, &stream));
+    for (gpu::Stream& stream : streams_) ASSERT_SUCCESS(gpu_.CreateStream(&stream));
     ASSERT_SUCCESS(gpu_.CreateEvent(&event_));
     ASSERT_SUCCESS(gpu_.AllocatePinned(64, &pinned_));
     ASSERT_SUCCESS(gpu_.AllocateAsync(64, streams_[0], &device_));
@@ -110,7 +110,7 @@ TEST_F(FakeGpuTest, MemoryThatIsAllTaken_IsAnErrorUntilSomeComesBack) {
   gpu::Stream stream = nullptr;
   void* first = nullptr;
   void* second = nullptr;
-  ASSERT_SUCCESS(small.CreateStream(0, &stream));
+  ASSERT_SUCCESS(small.CreateStream(&stream));
   ASSERT_SUCCESS(small.AllocateAsync(80, stream, &first));
   EXPECT_EQ(small.AllocateAsync(21, stream, &second), Error::kMemoryAllocation);
   EXPECT_EQ(small.TakeLastError(), Error::kMemoryAllocation);

@@ -95,7 +95,7 @@ TEST(LaneTest, DeviceIsBusy_WhileABatchIsComputedAndNotWhileItIsCopied) {
   FakeClock clock;
   FakeDevice device({}, {}, clock);
   Stream stream = nullptr;
-  ASSERT_EQ(device.gpu.CreateStream(0, &stream), Error::kSuccess);
+  ASSERT_EQ(device.gpu.CreateStream(&stream), Error::kSuccess);
   EngineOnStream engine(device.engine, stream);
   auto group = LaneGroup::Load(
       device.device->resources(), engine,

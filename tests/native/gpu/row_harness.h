@@ -131,7 +131,7 @@ class DeviceRoom {
  public:
   DeviceRoom(Api& api, int device) : api_(api), device_(device) {
     OnDevice([&] {
-      Expect(api_.CreateStream(0, &stream_));
+      Expect(api_.CreateStream(&stream_));
       Expect(api_.AllocateAsync(RowTensors::kBytes, stream_, &data_));
       Expect(api_.AllocatePinned(RowTensors::kBytes, &host_));
       Expect(api_.SynchronizeStream(stream_));

@@ -42,7 +42,7 @@ struct Sessions {
                  [this](int ordinal, gpu::Stream stream, const ProfileOptions* profiles) {
                    return OpenOne(ordinal, stream, profiles);
                  }) {
-    EXPECT_EQ(gpu.CreateStream(0, &stream), gpu::Error::kSuccess);
+    EXPECT_EQ(gpu.CreateStream(&stream), gpu::Error::kSuccess);
     log.on_run = [this](const Shape& x) { ran.push_back(x.ToString()); };
   }
   ~Sessions() {

@@ -78,7 +78,7 @@ TEST_F(DeviceTableTest, BatchThatTakesLong_IsWaitedFor) {
   ASSERT_TRUE(found.ok());
   gpu::Stream stream = nullptr;
   gpu::Event event = nullptr;
-  ASSERT_EQ(gpu_.CreateStream(0, &stream), gpu::Error::kSuccess);
+  ASSERT_EQ(gpu_.CreateStream(&stream), gpu::Error::kSuccess);
   ASSERT_EQ(gpu_.CreateEvent(&event), gpu::Error::kSuccess);
   gpu_.HoldStreams();
   ASSERT_EQ(gpu_.RecordEvent(event, stream), gpu::Error::kSuccess);
