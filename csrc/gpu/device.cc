@@ -16,7 +16,7 @@ Device::Device(Api& api, Clock& clock, const DeviceOptions& options)
     : api_(api),
       clock_(clock),
       ordinal_(options.completion.device),
-      health_(api, StrCat("GPU ", ordinal_), options.on_fault),
+      health_(api, StrCat("GPU ", ordinal_)),
       imports_(api, health_, ordinal_) {}
 
 bool Device::Answers() {

@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -21,8 +20,6 @@ struct DeviceOptions {
   // See PinnedPool; empty: it has none, and models bring their own.
   std::vector<PinnedPool::BlockClass> pinned = {};
   CompletionOptions completion = {};  // which device, among others
-  // Called once at most, when the device is lost: the process had better end.
-  std::function<void(const Status&)> on_fault = {};
 };
 
 // Threading: thread-safe. The thread that opens it has it as its current device; other threads that

@@ -8,9 +8,7 @@
 
 namespace penstock::gpu {
 
-DeviceHealth::DeviceHealth(Api& api, std::string device,
-                           std::function<void(const Status&)> on_fault)
-    : api_(api), device_(std::move(device)), on_fault_(std::move(on_fault)) {}
+DeviceHealth::DeviceHealth(Api& api, std::string device) : api_(api), device_(std::move(device)) {}
 
 Status DeviceHealth::Check(Error error, std::string_view what) {
   if (error == Error::kSuccess) return Status::Ok();
@@ -63,7 +61,6 @@ Status DeviceHealth::EnterFault(std::string message) {
     fault_ = fault;
   }
   Log(LogLevel::kError, "gpu", StrCat(fault.message(), "; the device is lost to this process"));
-  if (on_fault_) on_fault_(fault);
   return fault;
 }
 

@@ -9,12 +9,12 @@
 // | sticky (gpu_error.h)          | UNAVAILABLE               | kFaulted   |
 // | cudaErrorUnknown              | as one or the other: a harmless call tells   |
 //
-// On a faulted device everything in flight ends UNAVAILABLE and nothing new is taken; its owner is
-// told once and ends the process, which is started again.
+// On a faulted device everything in flight ends UNAVAILABLE and nothing new is taken. The log says it
+// once; who finds the device lost (BackendInstance::is_available) ends the process, which is started
+// again.
 
 #pragma once
 
-#include <functional>
 #include <string>
 #include <string_view>
 
@@ -26,12 +26,11 @@ namespace penstock::gpu {
 
 // Threading: thread-safe.
 // Ownership: borrows the Api.
-// Blocking: never; `on_fault` runs on the thread that met the fault, under no lock of the core but,
-// possibly, a lane's.
+// Blocking: never.
 class DeviceHealth {
  public:
-  // `device` is for messages: "GPU 0". `on_fault` is called once at most, and must not throw.
-  DeviceHealth(Api& api, std::string device, std::function<void(const Status&)> on_fault);
+  // `device` is for messages: "GPU 0".
+  DeviceHealth(Api& api, std::string device);
 
   // The Status of a call that answered `error`. `what` was tried: "copy the inputs of resnet".
   // kNotReady is no answer to ask about.
@@ -53,7 +52,6 @@ class DeviceHealth {
   // Constant after construction.
   Api& api_;
   const std::string device_;
-  const std::function<void(const Status&)> on_fault_;
 
   mutable Mutex mu_;
   // Guarded by mu_.

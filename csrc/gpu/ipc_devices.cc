@@ -47,7 +47,7 @@ class IpcDevice {
         number_(number),
         clock_(clock),
         options_(options),
-        health_(*api_, StrCat("GPU ", number), /*on_fault=*/nullptr) {}
+        health_(*api_, StrCat("GPU ", number)) {}
   ~IpcDevice();
 
   Status Map(const SharedRegionInfo& info, const IpcHandle& handle, void** data);

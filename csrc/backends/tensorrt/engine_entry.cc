@@ -19,7 +19,7 @@ namespace {
 // A context on the first device, which TensorRT's runtime makes otherwise: on a device that is full, or
 // another process's alone, it logs a number and answers a pointer to nothing.
 Status TakeFirstDevice(gpu::Api& api) {
-  gpu::DeviceHealth health(api, "GPU 0", nullptr);
+  gpu::DeviceHealth health(api, "GPU 0");
   Status taken = health.Check(api.SetDevice(0), "take the device");
   if (taken.ok() || taken.code() == StatusCode::kResourceExhausted) return taken;
   return FailedPrecondition(std::string(taken.message()));

@@ -82,7 +82,7 @@ class CompletionThreadTest : public ::testing::Test {
 
   FakeClock clock_;  // of those tests that start with it
   FakeGpu gpu_;
-  DeviceHealth health_{gpu_, "GPU 0", nullptr};
+  DeviceHealth health_{gpu_, "GPU 0"};
   Done done_;
   Stream streams_[2] = {};
   std::optional<CompletionThread> thread_;

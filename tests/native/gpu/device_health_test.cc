@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "base/strcat.h"
 #include "testing/fake_gpu.h"
 
 namespace penstock::gpu {
@@ -17,8 +19,7 @@ using ::testing::HasSubstr;
 
 struct Owner {
   FakeGpu gpu;
-  std::vector<std::string> told;
-  DeviceHealth health{gpu, "GPU 3", [this](const Status& why) { told.push_back(why.ToString()); }};
+  DeviceHealth health{gpu, "GPU 3"};
 };
 
 TEST(DeviceHealthTest, Success_IsOk) {
@@ -34,7 +35,6 @@ TEST(DeviceHealthTest, PlainError_FailsTheCallAndNotTheDevice) {
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("GPU 3"), HasSubstr("copy the inputs of resnet"), HasSubstr("(1)")));
   EXPECT_FALSE(owner.health.is_faulted());
-  EXPECT_TRUE(owner.told.empty());
 }
 
 TEST(DeviceHealthTest, NoMemory_IsResourceExhausted) {
@@ -51,15 +51,41 @@ TEST(DeviceHealthTest, PlainError_IsNotLeftBehindForTheNextLaunch) {
   EXPECT_EQ(owner.gpu.TakeLastError(), Error::kSuccess);
 }
 
-TEST(DeviceHealthTest, StickyError_FaultsTheDeviceAndTellsItsOwnerOnce) {
+// Lines of the log that say so.
+size_t Losses(const std::string& log) {
+  constexpr std::string_view kLost = "is lost to this process";
+  size_t losses = 0;
+  for (size_t at = log.find(kLost); at != std::string::npos; at = log.find(kLost, at + 1)) ++losses;
+  return losses;
+}
+
+TEST(DeviceHealthTest, StickyError_FaultsTheDeviceOnce) {
   Owner owner;
+  ::testing::internal::CaptureStderr();
   EXPECT_EQ(owner.health.Check(Error::kIllegalAddress, "run").code(), StatusCode::kUnavailable);
   EXPECT_EQ(owner.health.Check(Error::kLaunchFailure, "run").code(), StatusCode::kUnavailable);
   owner.health.Fault("no answer");
+  const std::string log = ::testing::internal::GetCapturedStderr();
   EXPECT_TRUE(owner.health.is_faulted());
-  ASSERT_EQ(owner.told.size(), 1U);
-  EXPECT_THAT(owner.told[0], HasSubstr("cudaErrorIllegalAddress"));
+  EXPECT_EQ(Losses(log), 1U) << log;
+  EXPECT_THAT(log, HasSubstr("cudaErrorIllegalAddress"));
   EXPECT_THAT(std::string(owner.health.fault().message()), HasSubstr("cudaErrorIllegalAddress"));
+}
+
+TEST(DeviceHealthTest, ThreadsThatMeetALossAtOnce_FaultTheDeviceOnce) {
+  Owner owner;
+  ::testing::internal::CaptureStderr();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&owner, i] {
+      owner.health.Fault(StrCat("thread ", i));
+      EXPECT_TRUE(owner.health.is_faulted());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(Losses(log), 1U) << log;
+  EXPECT_THAT(log, HasSubstr(std::string(owner.health.fault().message()))) << "it is the first's";
 }
 
 TEST(DeviceHealthTest, UnknownError_LosesTheDeviceWhereItStays) {

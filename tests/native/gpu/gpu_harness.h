@@ -30,9 +30,8 @@ struct FakeDevice {
                       const FakeGpuEngineOptions& engine_options = {},
                       Clock& clock = Clock::System())
       : gpu(gpu_options),
-        device(std::move(*Device::Open(gpu, clock,
-                                       {.pinned = {{.block_bytes = 16 << 10, .blocks = 16}},
-                                        .on_fault = [this](const Status&) { ++faults; }}))),
+        device(std::move(
+            *Device::Open(gpu, clock, {.pinned = {{.block_bytes = 16 << 10, .blocks = 16}}}))),
         health(device->health()),
         pool(&device->pool()),
         engine(gpu, engine_options) {}
@@ -41,7 +40,6 @@ struct FakeDevice {
     return LaneGroup::Load(device->resources(), engine, options);
   }
 
-  std::atomic<int> faults{0};  // how often its owner was told
   FakeGpu gpu;
   std::unique_ptr<Device> device;
   DeviceHealth& health;

@@ -55,7 +55,6 @@ void CheckAnswers(FakeDevice& device, Ledger& ledger, GpuFault kind) {
                         ledger.Count(StatusCode::kResourceExhausted));
   EXPECT_TRUE(failed == 0 || kind != GpuFault::kNone) << failed;
   EXPECT_TRUE(failed <= 1 || device.health.is_faulted()) << failed;
-  EXPECT_EQ(device.faults.load(), device.health.is_faulted() ? 1 : 0);
 }
 
 void RunSchedule(uint64_t seed) {

@@ -20,7 +20,7 @@ struct Pool {
       : pool(std::move(*PinnedPool::Create(gpu, health, std::move(classes)))) {}
 
   FakeGpu gpu;
-  DeviceHealth health{gpu, "GPU 0", nullptr};
+  DeviceHealth health{gpu, "GPU 0"};
   std::unique_ptr<PinnedPool> pool;
 };
 
@@ -79,7 +79,7 @@ TEST(PinnedPoolTest, ImpossibleSize_IsRefusedAtOnce) {
 
 TEST(PinnedPoolTest, Create_RefusesNothingAndTooMuch) {
   FakeGpu gpu;
-  DeviceHealth health(gpu, "GPU 0", nullptr);
+  DeviceHealth health(gpu, "GPU 0");
   for (const std::vector<PinnedPool::BlockClass>& classes :
        {std::vector<PinnedPool::BlockClass>{},
         {{.block_bytes = 256, .blocks = 0}},
@@ -97,7 +97,7 @@ TEST(PinnedPoolTest, Create_RefusesNothingAndTooMuch) {
 
 TEST(PinnedPoolTest, Destroyed_GivesItsMemoryBack) {
   FakeGpu gpu;
-  DeviceHealth health(gpu, "GPU 0", nullptr);
+  DeviceHealth health(gpu, "GPU 0");
   { const auto pool = PinnedPool::Create(gpu, health, {{256, 4}}); }
   EXPECT_EQ(gpu.live_objects(), 0U);
 }
