@@ -73,7 +73,6 @@ cudaError_t AllocatedBytes(const void* data, size_t* size_bytes) {
 
 class CudaApi final : public Api {
  public:
-  Error DriverVersion(int* version) override { return ToError(cudaDriverGetVersion(version)); }
   Error DeviceCount(int* count) override { return ToError(cudaGetDeviceCount(count)); }
   Error GetProperties(int device, DeviceProperties* properties) override;
   Error SetDevice(int device) override { return ToError(cudaSetDevice(device)); }
@@ -225,14 +224,12 @@ Error CudaApi::CopyBatchAsync(std::span<const Copy> copies, CopyKind kind, Strea
 
 }  // namespace
 
-std::unique_ptr<Api> MakeCudaApi() { return std::make_unique<CudaApi>(); }
-
 Result<std::unique_ptr<Api>> OpenCudaApi() {
-  auto api = MakeCudaApi();
-  int version = 0;
-  if (api->DriverVersion(&version) != Error::kSuccess || version == 0) {
+  int version = 0;  // 0: there is no driver
+  if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) {
     return Unavailable("there is no CUDA driver on this machine");
   }
+  std::unique_ptr<Api> api = std::make_unique<CudaApi>();
   int count = 0;
   if (const Error error = api->DeviceCount(&count); error != Error::kSuccess || count == 0) {
     return Unavailable(StrCat("CUDA finds no device: ", api->ErrorName(error), "; driver ", version,

@@ -14,8 +14,4 @@ namespace penstock::gpu {
 // enough, or no device: no other call of CUDA has been made by then.
 Result<std::unique_ptr<Api>> OpenCudaApi();
 
-// The same without looking: every call answers whatever the runtime does, which without a driver is
-// kInsufficientDriver.
-std::unique_ptr<Api> MakeCudaApi();
-
 }  // namespace penstock::gpu

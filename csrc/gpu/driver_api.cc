@@ -30,7 +30,6 @@ constexpr int kTextBytes = 256;
 // clang-format off
 #define PENSTOCK_DRIVER_CALLS(CALL)                                                   \
   CALL(Init, "cuInit", unsigned)                                                      \
-  CALL(DriverGetVersion, "cuDriverGetVersion", int*)                                  \
   CALL(DeviceGetCount, "cuDeviceGetCount", int*)                                      \
   CALL(DeviceGet, "cuDeviceGet", DeviceNumber*, int)                                  \
   CALL(DeviceGetName, "cuDeviceGetName", char*, int, DeviceNumber)                    \
@@ -96,7 +95,6 @@ class DriverApi final : public Api {
  public:
   explicit DriverApi(const Calls& calls) : calls_(calls) {}
 
-  Error DriverVersion(int* version) override { return ToError(calls_.DriverGetVersion(version)); }
   Error DeviceCount(int* count) override { return ToError(calls_.DeviceGetCount(count)); }
   Error GetProperties(int device, DeviceProperties* properties) override;
   Error SetDevice(int device) override EXCLUDES(mu_);

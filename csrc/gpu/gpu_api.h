@@ -57,8 +57,7 @@ class Api {
   virtual ~Api() = default;
 
   // -- devices
-  virtual Error DriverVersion(int* version) = 0;  // cudaDriverGetVersion: 0 = there is no driver
-  virtual Error DeviceCount(int* count) = 0;      // cudaGetDeviceCount
+  virtual Error DeviceCount(int* count) = 0;  // cudaGetDeviceCount
   virtual Error GetProperties(int device, DeviceProperties* properties) = 0;
   virtual Error SetDevice(int device) = 0;  // cudaSetDevice: this thread's calls are for it
   virtual Error MemoryInfo(size_t* free_bytes, size_t* total_bytes) = 0;  // cudaMemGetInfo

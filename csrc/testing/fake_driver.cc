@@ -105,7 +105,6 @@ int cuInit(unsigned flags) {
   if (std::strncmp(Mood(), "error ", 6) == 0) return std::atoi(Mood() + 6);
   return flags == 0 ? 0 : kInvalidValue;
 }
-int cuDriverGetVersion(int* version) { return ToResult(Gpu().DriverVersion(version)); }
 int cuDeviceGetCount(int* count) {
   *count = std::strcmp(Mood(), "none") == 0 ? 0 : kDevices;
   return 0;

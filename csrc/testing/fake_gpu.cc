@@ -12,8 +12,6 @@ namespace {
 using gpu::Error;
 using gpu::IsSticky;
 
-constexpr int kDriverVersion = 13000;
-
 thread_local Error t_last_error = Error::kSuccess;
 thread_local int t_device = 0;
 thread_local int t_captures = 0;  // streams that this thread is capturing
@@ -150,11 +148,6 @@ FakeGpu::EventState* FakeGpu::Find(gpu::Event event) {
 }
 
 // ---- devices
-
-Error FakeGpu::DriverVersion(int* version) {
-  *version = options_.devices > 0 ? kDriverVersion : 0;
-  return Error::kSuccess;
-}
 
 Error FakeGpu::DeviceCount(int* count) {
   if (options_.devices == 0) return Answer(Error::kNoDevice);

@@ -73,7 +73,6 @@ class FakeGpu final : public gpu::Api {
   gpu::Error Launch(gpu::Stream stream, FakeWork work);
 
   // -- gpu::Api
-  gpu::Error DriverVersion(int* version) override;
   gpu::Error DeviceCount(int* count) override;
   gpu::Error GetProperties(int device, gpu::DeviceProperties* properties) override;
   gpu::Error SetDevice(int device) override;
