@@ -6,16 +6,17 @@
 
 namespace penstock::gpu {
 
-Result<std::unique_ptr<Device>> Device::Open(Api& api, Clock& clock, const DeviceOptions& options) {
-  std::unique_ptr<Device> device(new Device(api, clock, options));
+Result<std::unique_ptr<Device>> Device::Open(Api& api, Clock& clock,
+                                             const CompletionOptions& options) {
+  std::unique_ptr<Device> device(new Device(api, clock, options.device));
   PENSTOCK_RETURN_IF_ERROR(device->Start(options));
   return device;
 }
 
-Device::Device(Api& api, Clock& clock, const DeviceOptions& options)
+Device::Device(Api& api, Clock& clock, int ordinal)
     : api_(api),
       clock_(clock),
-      ordinal_(options.completion.device),
+      ordinal_(ordinal),
       health_(api, StrCat("GPU ", ordinal_)),
       imports_(api, health_, ordinal_) {}
 
@@ -28,14 +29,11 @@ bool Device::Answers() {
   return !health_.is_faulted();
 }
 
-Status Device::Start(const DeviceOptions& options) {
+Status Device::Start(const CompletionOptions& options) {
   PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal_), "take the device"));
   PENSTOCK_RETURN_IF_ERROR(
       health_.Check(api_.GetProperties(ordinal_, &properties_), "ask what the device is"));
-  if (!options.pinned.empty()) {
-    PENSTOCK_ASSIGN_OR_RETURN(pool_, PinnedPool::Create(api_, health_, options.pinned));
-  }
-  completion_ = std::make_unique<CompletionThread>(api_, health_, clock_, options.completion);
+  completion_ = std::make_unique<CompletionThread>(api_, health_, clock_, options);
   return Status::Ok();
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -16,43 +15,36 @@
 
 namespace penstock::gpu {
 
-struct DeviceOptions {
-  // See PinnedPool; empty: it has none, and models bring their own.
-  std::vector<PinnedPool::BlockClass> pinned = {};
-  CompletionOptions completion = {};  // which device, among others
-};
-
 // Threading: thread-safe. The thread that opens it has it as its current device; other threads that
 // load or submit call Api::SetDevice themselves, unless it is the first one, which is everybody's.
 // Ownership: borrows Api and clock.
 // Lifecycle: outlives its LaneGroups; the destructor waits for what is in flight.
 class Device {
  public:
-  // Takes the device and all of its pinned memory. UNAVAILABLE or INTERNAL where the device cannot be
-  // used, RESOURCE_EXHAUSTED where there is not so much pinned memory.
-  static Result<std::unique_ptr<Device>> Open(Api& api, Clock& clock, const DeviceOptions& options);
+  // Takes the device that `options` names. UNAVAILABLE or INTERNAL where it cannot be used,
+  // RESOURCE_EXHAUSTED where it has no memory left for that.
+  static Result<std::unique_ptr<Device>> Open(Api& api, Clock& clock,
+                                              const CompletionOptions& options);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   const DeviceProperties& properties() const { return properties_; }
   DeviceHealth& health() { return health_; }
-  PinnedPool& pool() { return *pool_; }  // REQUIRES: it has one
   CompletionThread& completion() { return *completion_; }
   // Whether it is not lost, by a harmless call, as this thread's current device.
   bool Answers();
   IpcImports& imports() { return imports_; }
   int ordinal() const { return ordinal_; }
   Api& api() { return api_; }
-  DeviceResources resources() { return resources(*pool_); }  // REQUIRES: it has a pool
-  // With a pool of the caller's, which outlives who is given it.
+  // `pool` is the caller's, and outlives who is given this.
   DeviceResources resources(PinnedPool& pool) {
     return {api_, health_, *completion_, pool, clock_, ordinal_};
   }
 
  private:
-  Device(Api& api, Clock& clock, const DeviceOptions& options);
+  Device(Api& api, Clock& clock, int ordinal);
 
-  Status Start(const DeviceOptions& options);
+  Status Start(const CompletionOptions& options);
 
   Api& api_;
   Clock& clock_;
@@ -60,7 +52,6 @@ class Device {
   DeviceHealth health_;
   IpcImports imports_;
   DeviceProperties properties_;
-  std::unique_ptr<PinnedPool> pool_;
   std::unique_ptr<CompletionThread> completion_;
 };
 

@@ -9,6 +9,7 @@
 #include "base/mutex.h"
 #include "base/strcat.h"
 #include "gpu/device.h"
+#include "gpu/pinned_pool.h"
 #include "gpu_bench.h"
 
 namespace penstock::gpu {
@@ -44,9 +45,9 @@ void RunBatches(LaneGroup& group, const std::vector<uint32_t>& rows) {
   while (left > 0) ended.Wait(mu);
 }
 
-std::unique_ptr<LaneGroup> Load(Device& device, DeviceEngine& engine,
+std::unique_ptr<LaneGroup> Load(const DeviceResources& device, DeviceEngine& engine,
                                 const LaneGroupOptions& options) {
-  auto group = LaneGroup::Load(device.resources(), engine, options);
+  auto group = LaneGroup::Load(device, engine, options);
   CHECK_SUCCESS(group.status());
   return *std::move(group);
 }
@@ -55,11 +56,11 @@ struct Amount {
   int rounds, batches;
 };
 
-void MeasureGroup(Device& device, DeviceEngine& engine, const LaneGroupOptions& options,
-                  const Amount& amount) {
+void MeasureGroup(const DeviceResources& device, DeviceEngine& engine,
+                  const LaneGroupOptions& options, const Amount& amount) {
   const bool has_graphs = options.graph_budget_bytes > 0;
   const auto group = Load(device, engine, options);
-  BareLoop bare(device.api(), engine, options.lanes * options.slots_per_lane);
+  BareLoop bare(device.api, engine, options.lanes * options.slots_per_lane);
   for (const uint32_t rows : BucketTable::DefaultRows(engine.max_rows())) {
     const int batches = BatchesOf(rows, amount.batches);
     const std::string what = What(options.lanes, has_graphs, rows);
@@ -74,7 +75,7 @@ void MeasureGroup(Device& device, DeviceEngine& engine, const LaneGroupOptions& 
 }
 
 // Batches of every size: what padding them up to a graph's size wastes.
-void MeasurePadding(Device& device, DeviceEngine& engine, int batches) {
+void MeasurePadding(const DeviceResources& device, DeviceEngine& engine, int batches) {
   const auto group = Load(device, engine, {});  // measures its graphs, and pads
   std::mt19937 random(1);
   std::uniform_int_distribution<uint32_t> any(1, engine.max_rows());
@@ -97,16 +98,19 @@ void MeasureLanes(Api& api, DeviceEngine& engine, int rounds, int batches) {
   const auto block_bytes = SlotBytes(engine);
   CHECK_SUCCESS(block_bytes.status());
   const size_t graph_budget_bytes = options.graph_budget_bytes;
-  auto device = Device::Open(api, Clock::System(),
-                             {.pinned = {{*block_bytes, kMaxLanes * options.slots_per_lane}}});
+  const auto device = Device::Open(api, Clock::System(), {});
   CHECK_SUCCESS(device.status());
+  const auto pool = PinnedPool::Create(api, (*device)->health(), *block_bytes,
+                                       kMaxLanes * options.slots_per_lane);
+  CHECK_SUCCESS(pool.status());
+  const DeviceResources resources = (*device)->resources(**pool);
   for (options.lanes = 1; options.lanes <= kMaxLanes; ++options.lanes) {
     for (const bool has_graphs : {false, true}) {
       options.graph_budget_bytes = has_graphs ? graph_budget_bytes : 0;
-      MeasureGroup(**device, engine, options, {rounds, batches});
+      MeasureGroup(resources, engine, options, {rounds, batches});
     }
   }
-  MeasurePadding(**device, engine, batches);
+  MeasurePadding(resources, engine, batches);
 }
 
 }  // namespace penstock::gpu

@@ -89,7 +89,7 @@ Status OneRun::MakeZeros(const std::vector<Shape>& shapes) {
     largest = std::max(largest, size_bytes);
   }
   PENSTOCK_ASSIGN_OR_RETURN(
-      pool_, gpu::PinnedPool::Create(device_.api(), device_.health(), {{largest, 1}}));
+      pool_, gpu::PinnedPool::Create(device_.api(), device_.health(), largest, /*blocks=*/1));
   PENSTOCK_ASSIGN_OR_RETURN(zeros_, pool_->TryAcquire(largest));
   std::memset(zeros_.data(), 0, largest);
   return Status::Ok();

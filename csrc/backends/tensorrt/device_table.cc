@@ -73,9 +73,8 @@ Result<DeviceTable::Found> DeviceTable::Get(std::string_view name) {
                                      [](const auto& each) { return each.second != nullptr; });
   std::unique_ptr<gpu::Device>& device = devices_[ordinal];
   if (device == nullptr) {
-    gpu::DeviceOptions options;
     // Who waits for a batch knows how long it may take, and ends the process.
-    options.completion = {.device = ordinal, .hang_limit_ns = kNever};
+    const gpu::CompletionOptions options{.device = ordinal, .hang_limit_ns = kNever};
     PENSTOCK_ASSIGN_OR_RETURN(device, gpu::Device::Open(api_, clock_, options));
     if (is_first) gpu::BindThreadsNear(device->properties().pci_bus_id, sysfs_);
   }

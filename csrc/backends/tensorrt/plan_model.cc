@@ -43,9 +43,9 @@ Status PlanReplica::AddLanes(const PlanSettings& settings) {
   if (layout().has_open_shapes()) options.measure_runs = 0;  // as a graph, of one shape
   if (layout().has_open_shapes() || !engine_->can_be_captured()) options.graph_budget_bytes = 0;
   PENSTOCK_ASSIGN_OR_RETURN(const size_t slot_bytes, gpu::SlotBytes(*engine_));
-  PENSTOCK_ASSIGN_OR_RETURN(
-      pool_, gpu::PinnedPool::Create(device_.api(), device_.health(),
-                                     {{slot_bytes, options.lanes * options.slots_per_lane}}));
+  PENSTOCK_ASSIGN_OR_RETURN(pool_,
+                            gpu::PinnedPool::Create(device_.api(), device_.health(), slot_bytes,
+                                                    options.lanes * options.slots_per_lane));
   PENSTOCK_ASSIGN_OR_RETURN(lanes_,
                             gpu::LaneGroup::Load(device_.resources(*pool_), *engine_, options));
   const auto& buckets = lanes_->table().buckets();

@@ -79,11 +79,12 @@ constexpr float kTrapAt = 6 * 16 + 6 * 4;  // row 6 of the ledger's batch 6
 // In a process of its own, which is lost with the device. Says what went wrong, or exits 0.
 [[noreturn]] void LoseTheDevice(RowApi which) {
   const RowDevice rows = *OpenRowDevice(which, PENSTOCK_TEST_DRIVER);
-  const DeviceOptions options{.pinned = {{.block_bytes = size_t{128} << 10, .blocks = 4}}};
-  auto device = Device::Open(*rows.api, Clock::System(), options);
+  const auto device = Device::Open(*rows.api, Clock::System(), {});
+  const auto pool = PinnedPool::Create(*rows.api, (*device)->health(),
+                                       /*block_bytes=*/size_t{128} << 10, /*blocks=*/4);
   RowEngine engine(rows);
   engine.trap_at = kTrapAt;
-  auto group = LaneGroup::Load((*device)->resources(), engine, {});
+  auto group = LaneGroup::Load((*device)->resources(**pool), engine, {});
   Ledger ledger(engine);
   const auto submit = [&] {
     auto lease = (*group)->Acquire(kNever);

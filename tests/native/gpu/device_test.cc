@@ -13,15 +13,12 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const DeviceOptions kOptions{.pinned = {{.block_bytes = 256, .blocks = 2}}};
-
-TEST(DeviceTest, Open_TakesPinnedMemoryAndKnowsTheDevice) {
+TEST(DeviceTest, Open_KnowsTheDevice) {
   FakeGpu gpu;
   {
-    const auto device = Device::Open(gpu, Clock::System(), kOptions);
+    const auto device = Device::Open(gpu, Clock::System(), {});
     ASSERT_TRUE(device.ok());
     EXPECT_EQ((*device)->properties().name, "Fake GPU");
-    EXPECT_EQ((*device)->pool().usage().blocks, 2U);
     EXPECT_FALSE((*device)->health().is_faulted());
   }
   EXPECT_EQ(gpu.live_objects(), 0U);
@@ -29,33 +26,16 @@ TEST(DeviceTest, Open_TakesPinnedMemoryAndKnowsTheDevice) {
 
 TEST(DeviceTest, DeviceThatIsNotThere_IsNamed) {
   FakeGpu gpu;
-  DeviceOptions options = kOptions;
-  options.completion.device = 5;
-  const auto device = Device::Open(gpu, Clock::System(), options);
+  const auto device = Device::Open(gpu, Clock::System(), {.device = 5});
   EXPECT_EQ(device.status().code(), StatusCode::kInternal);
   EXPECT_THAT(std::string(device.status().message()), HasSubstr("GPU 5: cannot take the device"));
 }
 
-TEST(DeviceTest, AnyCallThatFails_FailsOpenAndGivesBackWhatWasTaken) {
-  for (int nth = 1; nth <= 2; ++nth) {  // SetDevice, AllocatePinned
-    FakeGpu gpu;
-    gpu.FailCall("", nth, Error::kMemoryAllocation);
-    const auto device = Device::Open(gpu, Clock::System(), kOptions);
-    EXPECT_EQ(device.status().code(), StatusCode::kResourceExhausted) << nth;
-    EXPECT_EQ(gpu.live_objects(), 0U);
-  }
-}
-
-TEST(DeviceTest, LostDevice_SaysWhyAndKeepsItsPinnedMemory) {
-  const QuietLog quiet;
+TEST(DeviceTest, DeviceThatIsFull_FailsOpen) {
   FakeGpu gpu;
-  {
-    const auto device = Device::Open(gpu, Clock::System(), kOptions);
-    ASSERT_TRUE(device.ok());
-    (*device)->health().Fault("it is on fire");
-    EXPECT_EQ((*device)->health().fault().ToString(), "UNAVAILABLE: GPU 0: it is on fire");
-  }
-  EXPECT_EQ(gpu.live_objects(), 1U) << "the device may still write there";
+  gpu.FailCall("SetDevice", 1, Error::kMemoryAllocation);
+  const auto device = Device::Open(gpu, Clock::System(), {});
+  EXPECT_EQ(device.status().code(), StatusCode::kResourceExhausted);
 }
 
 // As another backend of the process may have, which has a Device of its own.

@@ -146,11 +146,13 @@ TEST(DriverApiTest, Lanes_RunThroughIt) {
   FakeGpu& gpu = GpuOfDriver();
   const size_t before = gpu.live_objects();
   {
-    auto device =
-        Device::Open(**api, Clock::System(), {.pinned = {{.block_bytes = 16 << 10, .blocks = 4}}});
+    const auto device = Device::Open(**api, Clock::System(), {});
     ASSERT_TRUE(device.ok()) << device.status().ToString();
+    const auto pool = PinnedPool::Create(**api, (*device)->health(), /*block_bytes=*/16 << 10,
+                                         /*blocks=*/4);
+    ASSERT_TRUE(pool.ok()) << pool.status().ToString();
     FakeGpuEngine engine(gpu, {});
-    auto group = LaneGroup::Load((*device)->resources(), engine, {});
+    auto group = LaneGroup::Load((*device)->resources(**pool), engine, {});
     ASSERT_TRUE(group.ok()) << group.status().ToString();
     for (const Bucket& bucket : (*group)->table().buckets()) EXPECT_TRUE(bucket.has_graph);
     Ledger ledger(engine);

@@ -17,6 +17,8 @@
 #include "base/status.h"
 #include "gpu/device.h"
 #include "gpu/lane_group.h"
+#include "gpu/pinned_pool.h"
+#include "tensor/buffer.h"
 #include "testing/fake_gpu.h"
 #include "testing/fake_gpu_engine.h"
 #include "testing/quiet_log.h"
@@ -30,20 +32,31 @@ struct FakeDevice {
                       const FakeGpuEngineOptions& engine_options = {},
                       Clock& clock = Clock::System())
       : gpu(gpu_options),
-        device(std::move(
-            *Device::Open(gpu, clock, {.pinned = {{.block_bytes = 16 << 10, .blocks = 16}}}))),
+        device(std::move(*Device::Open(gpu, clock, {}))),
         health(device->health()),
-        pool(&device->pool()),
+        pool(std::move(*PinnedPool::Create(gpu, health, /*block_bytes=*/16 << 10, kBlocks))),
         engine(gpu, engine_options) {}
 
   Result<std::unique_ptr<LaneGroup>> Load(const LaneGroupOptions& options = {}) {
-    return LaneGroup::Load(device->resources(), engine, options);
+    return LaneGroup::Load(device->resources(*pool), engine, options);
   }
+  // Whether nobody holds a block of pinned memory.
+  bool HasAllBlocks() {
+    std::vector<Buffer> blocks;
+    while (blocks.size() < kBlocks) {
+      auto block = pool->TryAcquire(1);
+      if (!block.ok()) return false;
+      blocks.push_back(*std::move(block));
+    }
+    return true;
+  }
+
+  static constexpr size_t kBlocks = 16;
 
   FakeGpu gpu;
   std::unique_ptr<Device> device;
   DeviceHealth& health;
-  PinnedPool* pool;
+  std::unique_ptr<PinnedPool> pool;
   FakeGpuEngine engine;
 };
 

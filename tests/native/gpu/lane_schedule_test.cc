@@ -96,7 +96,7 @@ void RunSchedule(uint64_t seed) {
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());  // with work in flight
   ledger.AwaitAll();
   CheckAnswers(device, ledger, kind);
-  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+  EXPECT_TRUE(device.HasAllBlocks());
 }
 
 TEST(LaneScheduleTest, RandomSchedules_LoseNothingAndAnswerNothingWrong) {

@@ -63,10 +63,13 @@ TEST(LaneTest, SlotBytes_AreWhatASlotTakes) {
   FakeGpuEngine engine(gpu, {.max_rows = 64, .width = 1000});
   const auto slot_bytes = SlotBytes(engine);
   ASSERT_TRUE(slot_bytes.ok());
+  const auto device = Device::Open(gpu, Clock::System(), {});
+  ASSERT_TRUE(device.ok());
   for (const size_t missing : {size_t{0}, PinnedPool::kAlignment}) {
-    auto device = Device::Open(gpu, Clock::System(), {.pinned = {{*slot_bytes - missing, 2}}});
-    ASSERT_TRUE(device.ok());
-    const auto group = LaneGroup::Load((*device)->resources(), engine, {.lanes = 1});
+    const auto pool =
+        PinnedPool::Create(gpu, (*device)->health(), *slot_bytes - missing, /*blocks=*/2);
+    ASSERT_TRUE(pool.ok());
+    const auto group = LaneGroup::Load((*device)->resources(**pool), engine, {.lanes = 1});
     EXPECT_EQ(group.ok(), missing == 0) << group.status().ToString();
   }
 }
@@ -98,7 +101,7 @@ TEST(LaneTest, DeviceIsBusy_WhileABatchIsComputedAndNotWhileItIsCopied) {
   ASSERT_EQ(device.gpu.CreateStream(&stream), Error::kSuccess);
   EngineOnStream engine(device.engine, stream);
   auto group = LaneGroup::Load(
-      device.device->resources(), engine,
+      device.device->resources(*device.pool), engine,
       {.lanes = 1, .slots_per_lane = 1, .graph_budget_bytes = 0, .measure_runs = 0});
   ASSERT_TRUE(group.ok());
   std::promise<void> copies, computes;
@@ -285,7 +288,7 @@ TEST(LaneTest, Load_RefusesWhatCannotBe) {
   EXPECT_EQ(device.Load({.lanes = 9, .slots_per_lane = 2}).status().code(),
             StatusCode::kResourceExhausted)
       << "16 pinned blocks are not enough for 18 slots";
-  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+  EXPECT_TRUE(device.HasAllBlocks());
 }
 
 TEST(LaneTest, TensorsThatAreTooLarge_AreRefusedByName) {
@@ -310,7 +313,7 @@ TEST(LaneTest, Shutdown_WaitsForWhatIsInFlight) {
   Ledger ledger(device);
   for (int i = 0; i < 4; ++i) ledger.Submit(**group, (*group)->TryAcquire(), 8);
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());
-  EXPECT_EQ(device.pool->usage().blocks_in_use, 0U);
+  EXPECT_TRUE(device.HasAllBlocks());
   ledger.AwaitAll();  // the last slot came back a moment before its batch was entered
   EXPECT_EQ(ledger.succeeded(), 4);
   EXPECT_EQ(ledger.wrong(), 0);

@@ -207,22 +207,25 @@ class RowDeviceTest : public ::testing::TestWithParam<RowApi> {
     auto opened = Open();
     if (!opened.ok()) GTEST_SKIP() << opened.status().ToString();
     rows_ = *std::move(opened);
-    auto device = Device::Open(api(), Clock::System(), kOptions);
+    auto device = Device::Open(api(), Clock::System(), {});
     ASSERT_TRUE(device.ok()) << device.status().ToString();
     device_ = *std::move(device);
+    auto pool = PinnedPool::Create(api(), device_->health(), kBlockBytes, /*blocks=*/16);
+    ASSERT_TRUE(pool.ok()) << pool.status().ToString();
+    pool_ = *std::move(pool);
   }
 
   Api& api() { return *rows_.api; }
   std::unique_ptr<LaneGroup> Load(const LaneGroupOptions& options) {
-    auto group = LaneGroup::Load(device_->resources(), engine_, options);
+    auto group = LaneGroup::Load(device_->resources(*pool_), engine_, options);
     EXPECT_TRUE(group.ok()) << group.status().ToString();
     return group.ok() ? *std::move(group) : nullptr;
   }
 
-  static inline const DeviceOptions kOptions{
-      .pinned = {{.block_bytes = size_t{128} << 10, .blocks = 16}}};
+  static constexpr size_t kBlockBytes = size_t{128} << 10;
   RowDevice rows_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<PinnedPool> pool_;
   RowEngine engine_{rows_};
 };
 
