@@ -173,14 +173,14 @@ Status Lane::Capture(size_t bucket) {
 
 void Lane::Drop(size_t bucket) { graphs_->Drop(bucket); }
 
-Result<int64_t> Lane::Measure(const RunPlan& plan, size_t runs, Clock& clock) {
+Result<int64_t> Lane::Measure(const RunPlan& plan, size_t runs) {
   assert(runs > 0);
   std::vector<int64_t> times_ns;
   for (size_t i = 0; i < runs; ++i) {
-    const int64_t start_ns = clock.NowNs();
+    const int64_t start_ns = env_.clock.NowNs();
     PENSTOCK_RETURN_IF_ERROR(Run(*slots_.front(), plan));
     PENSTOCK_RETURN_IF_ERROR(Check(env_.api.SynchronizeStream(compute_.get()), "time a batch"));
-    times_ns.push_back(clock.NowNs() - start_ns);
+    times_ns.push_back(env_.clock.NowNs() - start_ns);
   }
   const auto median = times_ns.begin() + static_cast<ptrdiff_t>(runs / 2);
   std::nth_element(times_ns.begin(), median, times_ns.end());

@@ -40,19 +40,23 @@
 
 namespace penstock::gpu {
 
-// What the lanes of a model share. Everything outlives them.
-struct LaneEnvironment {
+// What a model's lanes have of a device. Everything outlives them.
+struct DeviceResources {
   Api& api;
   DeviceHealth& health;
-  DeviceEngine& engine;
   CompletionThread& completion;
   PinnedPool& pool;
+  Clock& clock;
+  int device = 0;  // as this process numbers them
+};
+
+// What the lanes of a model share. Everything outlives them.
+struct LaneEnvironment : DeviceResources {
+  DeviceEngine& engine;
   FreeSlots& free;
   GraphBudget& graph_budget;
   const BucketTable& table;  // changed while the model is loaded only
   RunCounters& counters;
-  Clock& clock;
-  int device = 0;  // as this process numbers them
 };
 
 // What a slot of the engine's takes: of pinned memory, and as much of the device's. INVALID_ARGUMENT
@@ -84,7 +88,7 @@ class Lane {
   // Gives back what Capture made for the bucket, for those slots that it came to.
   void Drop(size_t bucket);
   // The median of `runs` runs of the plan, host's time, in nanoseconds.
-  Result<int64_t> Measure(const RunPlan& plan, size_t runs, Clock& clock);
+  Result<int64_t> Measure(const RunPlan& plan, size_t runs);
 
   // Waits until what Capture and Measure enqueued is over, which they leave to it when they fail.
   Status Settle();

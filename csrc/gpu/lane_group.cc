@@ -70,9 +70,7 @@ LaneGroup::~LaneGroup() {
 }
 
 Status LaneGroup::AddLanes(const LaneGroupOptions& options) {
-  const LaneEnvironment environment{device_.api,  device_.health, engine_,       device_.completion,
-                                    device_.pool, free_,          budget_,       table_,
-                                    counters_,    device_.clock,  device_.device};
+  const LaneEnvironment environment{device_, engine_, free_, budget_, table_, counters_};
   for (size_t i = 0; i < options.lanes; ++i) {
     PENSTOCK_ASSIGN_OR_RETURN(auto lane, Lane::Create(environment, options.slots_per_lane));
     lanes_.push_back(std::move(lane));
@@ -103,11 +101,9 @@ Status LaneGroup::CaptureBucket(size_t bucket) {
 Status LaneGroup::MeasureAll(size_t runs) {
   for (size_t i = 0; i < table_.buckets().size(); ++i) {
     Bucket& bucket = table_.bucket(i);
-    PENSTOCK_ASSIGN_OR_RETURN(bucket.eager_ns,
-                              lanes_.front()->Measure({bucket.rows}, runs, device_.clock));
+    PENSTOCK_ASSIGN_OR_RETURN(bucket.eager_ns, lanes_.front()->Measure({bucket.rows}, runs));
     if (!bucket.has_graph) continue;
-    PENSTOCK_ASSIGN_OR_RETURN(bucket.graph_ns,
-                              lanes_.front()->Measure({bucket.rows, i}, runs, device_.clock));
+    PENSTOCK_ASSIGN_OR_RETURN(bucket.graph_ns, lanes_.front()->Measure({bucket.rows, i}, runs));
   }
   return engine_.row_changes_cost() ? MeasureChanges() : Status::Ok();
 }
@@ -117,15 +113,14 @@ Status LaneGroup::MeasureAll(size_t runs) {
 Status LaneGroup::MeasureChanges() {
   for (size_t i = 1; i < lanes_.size(); ++i) {
     for (const Bucket& bucket : table_.buckets()) {
-      PENSTOCK_RETURN_IF_ERROR(lanes_[i]->Measure({bucket.rows}, 1, device_.clock).status());
+      PENSTOCK_RETURN_IF_ERROR(lanes_[i]->Measure({bucket.rows}, 1).status());
     }
   }
   if (table_.buckets().size() < 2) return Status::Ok();
   for (int run = 0; run < kChangeRuns; ++run) {
     for (size_t i = 0; i < table_.buckets().size(); ++i) {
       Bucket& bucket = table_.bucket(i);
-      PENSTOCK_ASSIGN_OR_RETURN(const int64_t took_ns,
-                                lanes_.front()->Measure({bucket.rows}, 1, device_.clock));
+      PENSTOCK_ASSIGN_OR_RETURN(const int64_t took_ns, lanes_.front()->Measure({bucket.rows}, 1));
       bucket.first_ns = std::min(bucket.first_ns.value_or(took_ns), took_ns);
     }
   }

@@ -16,16 +16,6 @@
 
 namespace penstock::gpu {
 
-// What a device's models share. Everything outlives them.
-struct DeviceResources {
-  Api& api;
-  DeviceHealth& health;
-  CompletionThread& completion;
-  PinnedPool& pool;
-  Clock& clock;
-  int device = 0;  // as this process numbers them
-};
-
 struct LaneGroupOptions {
   size_t lanes = 2;
   size_t slots_per_lane = 2;                    // one is copied while the other computes
