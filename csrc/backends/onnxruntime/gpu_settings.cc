@@ -12,7 +12,7 @@ namespace penstock::ort {
 namespace {
 
 constexpr std::string_view kKind = "device_kind", kRows = "max_batch_size",
-                           kShares = "dynamic_batching";
+                           kShares = "dynamic_batching", kDevice = "device";
 constexpr std::string_view kAccelerators = "accelerators", kShape = "shape:";
 constexpr std::string_view kCuda = "cuda.", kTensorrt = "tensorrt.";
 constexpr std::string_view kShrinkage = "memory.enable_memory_arena_shrinkage";
@@ -370,10 +370,11 @@ Result<std::optional<GpuSettings>> ReadGpuSettings(
   const auto kind = parameters.find(std::string(kKind));
   if (kind == parameters.end()) {
     for (const auto& [name, value] : parameters) {
-      if (!IsGpuParameter(name)) continue;
-      return InvalidArgument(StrCat("parameter '", name,
-                                    "' of the onnxruntime backend is for GPUs: it needs an "
-                                    "instance_group of KIND_GPU"));
+      if (!IsGpuParameter(name) && name != kDevice) continue;
+      return InvalidArgument(
+          StrCat("parameter '", name,
+                 "' of the onnxruntime backend is for GPUs: it needs an "
+                 "instance_group of KIND_GPU (instance_group { kind: KIND_GPU })"));
     }
     return std::optional<GpuSettings>();
   }

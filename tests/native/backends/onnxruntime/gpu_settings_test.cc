@@ -43,10 +43,12 @@ TEST(GpuSettingsTest, RequestsShareBatches_WhereTheServerSaysSo) {
 }
 
 TEST(GpuSettingsTest, WhatIsForGpus_NeedsTheKind) {
-  for (const char* name : {"gpu_mem_limit", "cuda.use_tf32", "tensorrt.trt_fp16_enable"}) {
+  for (const char* name :
+       {"gpu_mem_limit", "cuda.use_tf32", "tensorrt.trt_fp16_enable", "device"}) {
     const auto settings = ReadGpuSettings({{name, "1"}});
     EXPECT_THAT(settings.status().ToString(),
-                AllOf(HasSubstr(name), HasSubstr("needs an instance_group of KIND_GPU")));
+                AllOf(HasSubstr(name),
+                      HasSubstr("needs an instance_group of KIND_GPU (instance_group { kind: ")));
   }
 }
 
