@@ -131,7 +131,10 @@ def _open() -> Any | None:
         nvml = importlib.import_module("pynvml")
     except ImportError:
         if _DRIVER.exists():
-            _log.info("GPUs are not in the metrics: the package nvidia-ml-py is not installed")
+            _log.warning(
+                "GPUs are not in the metrics: the package nvidia-ml-py is not installed "
+                "(pip install nvidia-ml-py)"
+            )
         return None
     try:
         nvml.nvmlInit()

@@ -1,9 +1,11 @@
 """GPUs in the metrics, read through a stand-in for nvidia-ml-py."""
 
+import logging
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,4 +244,28 @@ def test_without_the_package_there_are_no_families(monkeypatch: pytest.MonkeyPat
     monitor = GpuMonitor()
     monitor.start()
     monitor.stop()
+    assert monitor.families() == ()
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_missing_package_is_told_where_there_is_a_driver(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    has_driver: bool,
+) -> None:
+    driver = tmp_path / "version"
+    if has_driver:
+        driver.write_text("NVRM version: 580")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("penstock.observe.gpu._DRIVER", driver)
+    monitor = GpuMonitor()
+    monitor.start()
+    monitor.stop()
+    told = (
+        "GPUs are not in the metrics: the package nvidia-ml-py is not installed "
+        "(pip install nvidia-ml-py)"
+    )
+    expected = [("penstock.gpu", logging.WARNING, told)] if has_driver else []
+    assert caplog.record_tuples == expected
     assert monitor.families() == ()
