@@ -169,7 +169,10 @@ def test_build_that_fails_leaves_nothing(onnx: Path, make_cache: MakeCache, tmp_
 
 
 def test_build_that_takes_too_long_is_ended(onnx: Path, make_cache: MakeCache) -> None:
-    assert refusal(make_cache("signal.pause()", limit_s=1.0), onnx) == "it took longer than 1 s"
+    assert refusal(make_cache("signal.pause()", limit_s=1.0), onnx) == (
+        "it took longer than 1 s, the most that a load may: build it before, by penstock "
+        "build-engine"
+    )
 
 
 def test_child_that_cannot_be_started_is_named(onnx: Path, tmp_path: Path) -> None:
