@@ -96,6 +96,26 @@ def choose_backend(
     return backend
 
 
+def unserved_plan(config: ModelConfig, files: Mapping[int, Sequence[str]]) -> str:
+    """What is to be told of a plan that lies beside ONNX which is served in its place; "" = none.
+
+    Args:
+        config: as written.
+        files: names of those of each version that is served.
+    """
+    if config.backend or config.platform or config.default_model_filename:
+        return ""
+    onnx, plan = DEFAULT_FILENAMES["onnxruntime"], DEFAULT_FILENAMES["tensorrt"]
+    for version, names in files.items():
+        if onnx in names and plan in names:
+            return (
+                f"version {version} has {onnx} and {plan}, and its configuration names neither "
+                f"backend nor platform: {onnx} is served by onnxruntime, and {plan} is not "
+                '(platform: "tensorrt_plan" has it served)'
+            )
+    return ""
+
+
 def _backend_of_platform(platform: str, backend: str) -> str:
     implied = PLATFORMS.get(platform, platform if platform == backend else "")
     if not implied:

@@ -31,6 +31,7 @@ from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, 
 from penstock.repository.environments import Environments
 from penstock.repository.faults import Faults
 from penstock.repository.layout import (
+    unserved_plan,
     CONFIG_FILENAME,
     ModelDirectory,
     find_model,
@@ -157,6 +158,9 @@ class ModelLoader:
             ConfigError: every fault of the configuration against the file.
             CoreError: the file is missing or its backend refused it.
         """
+        files = {each: version_files(replace(model, versions=(each,))) for each in versions}
+        if unserved := unserved_plan(config, files):
+            _log.warning("model '%s': %s", name, unserved, extra={"model": name})
         config = plan.config
         parameters = backend_parameters(config)
         devices = devices_of(config, parameters)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.fake_engine import FakeEngine, add_model
+from tests.support.fake_engine import FakeEngine, add_model, signature_text
 
 from penstock.errors import StartupError
 from penstock.repository import CheckedModel, RepositorySettings, check_repository
@@ -34,6 +34,23 @@ def test_missing_warm_up_file_is_found(tmp_path: Path) -> None:
     assert report.faults == (
         "m: model_warmup 'w' input 'x': cannot read 'gone': No such file or directory",
     )
+
+
+@pytest.mark.parametrize("config", ["", 'platform: "onnxruntime_onnx"', 'backend: "tensorrt"'])
+def test_plan_that_lies_beside_the_onnx_that_is_served_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, config: str
+) -> None:
+    model = add_model(tmp_path, "m", versions=(1, 2), config=config)
+    for version in ("1", "2"):
+        (model / version / "model.plan").write_text(signature_text())
+    report = check_repository(FakeEngine(), RepositorySettings((tmp_path,)))
+    assert report.faults == ()
+    told = (
+        "model 'm': version 2 has model.onnx and model.plan, and its configuration names neither "
+        "backend nor platform: model.onnx is served by onnxruntime, and model.plan is not "
+        '(platform: "tensorrt_plan" has it served)'
+    )
+    assert caplog.messages == ([] if config else [told])
 
 
 def test_model_in_two_repositories(tmp_path: Path) -> None:
