@@ -46,7 +46,7 @@ async def test_plan_without_a_driver_is_refused_and_others_are_served(
     assert str(tmp_path) not in reason
 
 
-async def test_onnx_whose_engine_cannot_be_built_is_refused_and_others_are_served(
+async def test_onnx_whose_engine_could_not_run_has_none_built_and_others_are_served(
     tmp_path: Path,
 ) -> None:
     repository = tmp_path / "models"
@@ -62,6 +62,9 @@ async def test_onnx_whose_engine_cannot_be_built_is_refused_and_others_are_serve
     assert reasons["simple"][0] == "READY"
     state, reason = reasons["compiled"]
     assert state == "UNAVAILABLE"
-    # Without the package it is that which is missing; with it, the driver.
-    assert "model 'compiled' version 1: its engine cannot be built: the" in reason
+    assert "TensorRT cannot be used: there is no CUDA driver on this machine" in reason
+    assert "its engine cannot be built" not in reason, (
+        "nor is who serves it told to install a builder"
+    )
     assert str(tmp_path) not in reason
+    assert not cache.exists()

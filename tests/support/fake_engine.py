@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from penstock.errors import CoreError, InvalidArgumentError
+from penstock.errors import CoreError, InvalidArgumentError, NotFoundError
 from penstock.repository.engine import (
     EngineVersion,
     FileTensor,
@@ -110,7 +110,7 @@ class FakeVersion:
 class FakeEngine:
     """`fail[(step, model)]` raises there; `hold(step, model)` makes it wait until released.
 
-    Steps are open, create, warm_up and close.
+    Steps are open, create, warm_up and close; and ask: to open a file that is not there.
     """
 
     def __init__(self) -> None:
@@ -143,6 +143,9 @@ class FakeEngine:
             raise self.fail[step, model]
 
     def open_model(self, source: ModelSource) -> OpenedModel:
+        if not Path(source.path).exists():
+            self.enter("ask", source.model_name)
+            raise NotFoundError(f"version {source.version}: its file cannot be opened")
         self.enter("open", source.model_name)
         self.opened.append(source)
         path = Path(source.path)

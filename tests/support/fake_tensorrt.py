@@ -30,6 +30,7 @@ class FakeTensorRt:
     """The module. `inputs`: (name, shape) of the network that every file holds."""
 
     inputs: Sequence[tuple[str, tuple[int, ...]]] = (("x", (-1, 4)),)
+    outputs: Sequence[tuple[str, tuple[int, ...]]] = (("y", (-1, 2)),)
     plan: bytes | None = b"plan"
     parse_error: tuple[str, str, str] | None = None  # description, node, operator
     errors: Sequence[str] = ()  # logged before a build fails
@@ -108,7 +109,13 @@ class _Builder:
     def create_network(self, flags: int) -> Any:
         self._fake.network_flags = flags
         inputs = [SimpleNamespace(name=name, shape=shape) for name, shape in self._fake.inputs]
-        return SimpleNamespace(num_inputs=len(inputs), get_input=inputs.__getitem__)
+        outputs = [SimpleNamespace(name=name, shape=shape) for name, shape in self._fake.outputs]
+        return SimpleNamespace(
+            num_inputs=len(inputs),
+            get_input=inputs.__getitem__,
+            num_outputs=len(outputs),
+            get_output=outputs.__getitem__,
+        )
 
     def create_builder_config(self) -> _Config:
         return _Config(self._fake, self._logger)

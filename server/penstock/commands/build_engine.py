@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -16,13 +18,23 @@ from penstock.engines import (
     FLAVOURS,
     VISIBLE_DEVICES,
     BuildRequest,
+    batching_of,
     build_engine,
-    default_buckets,
     find_visible,
     parse_range,
 )
+from penstock.errors import ConfigError
 from penstock.operations import OperationCounter
-from penstock.repository.layout import CONFIG_FILENAME, find_model, read_config_file
+from penstock.repository.backends import PLANS_OF_ONNX, choose_backend, platform_of
+from penstock.repository.completion import with_names
+from penstock.repository.layout import (
+    CONFIG_FILENAME,
+    ModelDirectory,
+    find_model,
+    read_config_file,
+    version_files,
+)
+from penstock.repository.serving import backend_parameters
 
 _MODEL_FILE = "model.onnx"
 _PLAN_FILE = "model.plan"
@@ -94,18 +106,22 @@ def build(
     Precision is the model's own. Batch sizes come from its config.pbtxt. Nothing is built where the
     plan at the output was made of the same model, library, device and shapes.
     """
-    onnx, plan, label, config = _find(model, output)
+    subject = _find(model, output)
+    onnx, plan, label, config = subject.onnx, subject.plan, subject.label, subject.config
     if device is not None:  # before the first call of CUDA, which then sees this one alone
         os.environ[VISIBLE_DEVICES] = find_visible(device, os.environ.get(VISIBLE_DEVICES))
-    largest = config.max_batch_size or 0 if max_batch_size is None else max_batch_size
-    preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
+    if max_batch_size is not None:
+        config = replace(config, max_batch_size=max_batch_size)
+    chosen = _buckets(buckets, config.max_batch_size or 0)
+    by_config, open_batch = batching_of(config, _most_rows(config))
     built = build_engine(
         BuildRequest(
             model=onnx,
             output=plan,
             label=label,
             flavour=library,
-            buckets=_buckets(buckets, largest) or default_buckets(largest, preferred),
+            buckets=chosen or by_config,
+            open_batch=None if chosen else open_batch,
             ranges=dict(parse_range(text) for text in shape or ()),
             workspace_bytes=workspace << 20,
             version_compatible=version_compatible,
@@ -118,6 +134,7 @@ def build(
     typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
     if built.operations is None:
         typer.echo(f"{label}: what a row costs could not be counted, and is not kept", err=True)
+    _warn_if_unserved(subject)
 
 
 def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -130,20 +147,30 @@ def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -
     return count()
 
 
-def _find(model: Path, output: Path | None) -> tuple[Path, Path, str, ModelConfig]:
-    """The ONNX file, the plan, what to call the model, and its configuration."""
+class _Subject(NamedTuple):
+    """The ONNX file, the plan, what to call the model, and its configuration.
+
+    `directory`: of a model of a repository.
+    """
+
+    onnx: Path
+    plan: Path
+    label: str
+    config: ModelConfig
+    directory: ModelDirectory | None = None
+
+
+def _find(model: Path, output: Path | None) -> _Subject:
     if model.is_dir():
         return _find_in_repository(model, output)
     if not model.is_file():
         raise CommandError(f"'{model}': expected an ONNX file or a model's directory")
     if output is None:
         raise CommandError(f"--output: expected where the plan of '{model}' goes")
-    return model, output, f"model '{model.stem}'", ModelConfig()
+    return _Subject(model, output, f"model '{model.stem}'", ModelConfig())
 
 
-def _find_in_repository(
-    directory: Path, output: Path | None
-) -> tuple[Path, Path, str, ModelConfig]:
+def _find_in_repository(directory: Path, output: Path | None) -> _Subject:
     found = find_model([directory.resolve().parent], directory.resolve().name)
     if not found.versions:
         raise CommandError(
@@ -156,7 +183,29 @@ def _find_in_repository(
     text = read_config_file(found)
     config = ModelConfig() if text is None else read_config_text(text, CONFIG_FILENAME).config
     plan = output or found.version_path(version) / _PLAN_FILE
-    return onnx, plan, f"model '{found.name}' version {version}", config
+    return _Subject(onnx, plan, f"model '{found.name}' version {version}", config, found)
+
+
+def _most_rows(config: ModelConfig) -> int:
+    """As a server tells the backend, where the configuration does not say."""
+    named = with_names(config, "", PLANS_OF_ONNX)
+    return int(backend_parameters(named)["max_batch_size"])
+
+
+def _warn_if_unserved(subject: _Subject) -> None:
+    """Says so where a server would look for the plan, and would not: it takes another file."""
+    found = subject.directory
+    if found is None or subject.plan != found.version_path(found.versions[-1]) / _PLAN_FILE:
+        return
+    backend = PLANS_OF_ONNX
+    with suppress(ConfigError):  # which no server serves: what is wrong with it is told there
+        backend = choose_backend(subject.config, version_files(found), ())
+    if backend != PLANS_OF_ONNX:
+        typer.echo(
+            f"Warning: {CONFIG_FILENAME} of model '{found.name}' does not say platform: "
+            f'"{platform_of(PLANS_OF_ONNX)}": it would be served by {backend}, without the engine',
+            err=True,
+        )
 
 
 def _buckets(text: str | None, largest: int) -> tuple[int, ...]:

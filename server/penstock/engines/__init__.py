@@ -4,7 +4,7 @@ from penstock.engines.at_load import EngineCache, EngineCacheSettings
 from penstock.engines.build import FLAVOURS, BuildRequest, Built, build_engine
 from penstock.engines.kept import EngineError, operations_of, verify_engine
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
-from penstock.engines.profiles import default_buckets, parse_range
+from penstock.engines.profiles import batching_of, default_buckets, parse_range
 from penstock.engines.visible import VISIBLE_DEVICES, find_visible
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Library",
     "ShapeRange",
     "Target",
+    "batching_of",
     "build_engine",
     "default_buckets",
     "file_sha256",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from penstock.engines.building import BuildProcess, started
 from penstock.engines.kept import EngineError, library_of
 from penstock.engines.key import ShapeRange
 from penstock.engines.places import EngineInUse, EnginePlaces
-from penstock.engines.profiles import default_buckets, parse_shapes
+from penstock.engines.profiles import OpenBatch, batching_of, parse_shapes
 from penstock.engines.visible import VISIBLE_DEVICES, find_visible
 from penstock.errors import CancelledError, ConfigError, FailedPreconditionError
 
@@ -77,7 +77,12 @@ class EngineCache:
         self._held: dict[Path, subprocess.Popen[bytes]] = {}  # killed, not gone; by engine
 
     def plan_of(
-        self, model: Path, label: str, config: ModelConfig, device: str = _FIRST_DEVICE
+        self,
+        model: Path,
+        label: str,
+        config: ModelConfig,
+        device: str = _FIRST_DEVICE,
+        rows: int = 0,
     ) -> EngineInUse:
         """The plan of an ONNX model, which is current when this returns, and stays while in use.
 
@@ -86,6 +91,7 @@ class EngineCache:
             label: what messages call it.
             config: its batch sizes decide the profiles; parameters `shape:NAME` the open inputs.
             device: that it is built for: a number among those that the server sees, or a UUID.
+            rows: of a batch at most, where the configuration does not say and the model can batch.
 
         Raises:
             ConfigError: a shape is not written as it should be.
@@ -95,11 +101,10 @@ class EngineCache:
         if self._is_closed:
             raise CancelledError(f"{label}: the server is stopping")
         ranges = dict(_ranges(config.parameters))
-        preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
-        buckets = default_buckets(config.max_batch_size or 0, preferred)
+        buckets, open_batch = batching_of(config, rows)
         try:
             environment = self._environment(device)
-            place = self._place(model, buckets, ranges, device)
+            place = self._place(model, buckets, open_batch, ranges, device)
             engine = self._places.use(place, _PLAN_FILE)
         except (OSError, EngineError) as error:
             fault = error.strerror if isinstance(error, OSError) else error
@@ -111,6 +116,7 @@ class EngineCache:
             label=label,
             flavour=self._settings.flavour,
             buckets=buckets,
+            open_batch=open_batch,
             ranges=ranges,
             timing_cache=self._settings.directory / "timings",
         )
@@ -122,6 +128,10 @@ class EngineCache:
             raise
         self._places.prune()
         return engine
+
+    def is_for_device(self) -> bool:
+        """Whether its plans are for the devices of this machine: TensorRT-RTX's are for none."""
+        return self._settings.flavour == FLAVOURS[0]
 
     def maker_of(self, plan: Path) -> str | None:
         """What built a plan, kept here or not, and its version; None: nothing beside it says so.
@@ -144,17 +154,15 @@ class EngineCache:
 
     def _environment(self, device: str) -> dict[str, str]:
         """Of a child: it builds for the first device that it sees. RTX builds for no device."""
-        if not self._is_for_device():
+        if not self.is_for_device():
             return {}
         return {VISIBLE_DEVICES: find_visible(device, os.environ.get(VISIBLE_DEVICES))}
-
-    def _is_for_device(self) -> bool:
-        return self._settings.flavour == FLAVOURS[0]
 
     def _place(
         self,
         model: Path,
         buckets: tuple[int, ...],
+        open_batch: OpenBatch | None,
         ranges: Mapping[str, ShapeRange],
         device: str,
     ) -> str:
@@ -164,7 +172,9 @@ class EngineCache:
         the same kind, have one plan for all.
         """
         asked = [str(model.resolve()), buckets, sorted(map(str, ranges.items()))]
-        if not self._is_for_device():
+        if open_batch is not None:
+            asked.append(f"batch {json.dumps(asdict(open_batch), sort_keys=True)}")
+        if not self.is_for_device():
             asked.append(self._settings.flavour)
         elif device != _FIRST_DEVICE:
             asked.append(f"device {device}")
@@ -265,6 +275,7 @@ def _encode_request(request: BuildRequest) -> str:
         "label": request.label,
         "flavour": request.flavour,
         "buckets": request.buckets,
+        "open_batch": None if request.open_batch is None else asdict(request.open_batch),
         "ranges": {
             name: (each.least, each.likely, each.greatest) for name, each in request.ranges.items()
         },

@@ -9,7 +9,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from penstock.engines.kept import (
     write_file,
 )
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
-from penstock.engines.profiles import NetworkInput, make_profiles
+from penstock.engines.profiles import NetworkInput, OpenBatch, make_profiles
 from penstock.engines.target import find_target
 from penstock.errors import ConfigError
 
@@ -45,6 +45,7 @@ class BuildRequest:
     label: str  # what messages call the model
     flavour: str = "tensorrt"
     buckets: tuple[int, ...] = ()  # batch sizes, ascending; () = the model does not batch
+    open_batch: OpenBatch | None = None  # in place of buckets, where the network decides
     ranges: Mapping[str, ShapeRange] = field(default_factory=dict)  # see make_profiles
     workspace_bytes: int = 0  # 0: what the library takes by itself
     version_compatible: bool = False  # by what it brings along: code for the host
@@ -98,15 +99,16 @@ def build_engine(
     # Before the first call of TensorRT, which crashes without a driver. RTX builds for no device.
     recipe = _recipe(trt, request, target() if request.flavour == "tensorrt" else None)
     with _labelled(request):
-        asked = recipe.asked_key(request.buckets, request.ranges)
+        by_network = None if request.open_batch is None else asdict(request.open_batch)
+        asked = recipe.asked_key(request.buckets, request.ranges, by_network)
     with only_builder(output.parent):
         sidecar = find_asked(output, asked)
         if sidecar is not None and (count is None or operations_in(sidecar) is not None):
             return _built(output, sidecar, was_there=True)
         build = _Build(trt, request, on_progress)
-        inputs = build.inputs()
+        inputs, buckets = build.inputs(), build.buckets()
         with _labelled(request):
-            profiles = make_profiles(inputs, request.buckets, request.ranges)
+            profiles = make_profiles(inputs, buckets, request.ranges)
             recipe = replace(recipe, profiles=profiles)
             recipe.key()  # what is wrong with it is said before it is built
         current = find_current(output, recipe)
@@ -114,7 +116,7 @@ def build_engine(
             write_engine(output, build.run(profiles), recipe, asked)
         sidecar = verify_engine(output) if current is None else keep_asked(output, current, asked)
         if count is not None and operations_in(sidecar) is None:
-            dims = _row_dims(inputs, profiles, request.buckets)
+            dims = _row_dims(inputs, profiles, buckets)
             sidecar = keep_operations(output, sidecar, count(request.model, dims))
         return _built(output, sidecar, was_there=current is not None)
 
@@ -233,6 +235,14 @@ class _Build:
         """The network's."""
         tensors = (self._network.get_input(i) for i in range(self._network.num_inputs))
         return [NetworkInput(each.name, tuple(each.shape)) for each in tensors]
+
+    def buckets(self) -> tuple[int, ...]:
+        """Batch sizes that profiles end at: as asked for, or as the network has it."""
+        if self._request.open_batch is None:
+            return self._request.buckets
+        tensors = (self._network.get_output(i) for i in range(self._network.num_outputs))
+        outputs = {each.name: tuple(each.shape) for each in tensors}
+        return self._request.open_batch.buckets(self.inputs(), outputs)
 
     def run(self, profiles: Sequence[Mapping[str, ShapeRange]]) -> memoryview:
         """The plan's bytes."""

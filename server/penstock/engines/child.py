@@ -17,6 +17,7 @@ from typing import Any
 
 from penstock.engines.build import BuildRequest, build_engine
 from penstock.engines.key import ShapeRange
+from penstock.engines.profiles import OpenBatch
 from penstock.errors import PenstockError
 
 _PR_SET_PDEATHSIG = 1
@@ -68,13 +69,16 @@ def _say(answer_to: int, said: dict[str, Any]) -> None:
 
 
 def _read_request(fields: dict[str, Any]) -> BuildRequest:
-    timings = fields["timing_cache"]
+    timings, batch = fields["timing_cache"], fields["open_batch"]
     return BuildRequest(
         model=Path(fields["model"]),
         output=Path(fields["output"]),
         label=fields["label"],
         flavour=fields["flavour"],
         buckets=tuple(fields["buckets"]),
+        open_batch=None
+        if batch is None
+        else OpenBatch(batch["rows"], tuple(batch["preferred"]), batch["listed"]),
         ranges={
             name: ShapeRange(*(tuple(shape) for shape in shapes))
             for name, shapes in fields["ranges"].items()

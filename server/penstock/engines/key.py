@@ -111,7 +111,12 @@ class EngineRecipe:
             raise ConfigError(faults)
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
-    def asked_key(self, buckets: Sequence[int], ranges: Mapping[str, ShapeRange]) -> str:
+    def asked_key(
+        self,
+        buckets: Sequence[int],
+        ranges: Mapping[str, ShapeRange],
+        open_batch: Mapping[str, Any] | None = None,
+    ) -> str:
         """The SHA-256 of what is asked for, in hexadecimal: it needs no network to be read.
 
         Of the same file and library the same request makes the same profiles; so engines of equal
@@ -120,6 +125,7 @@ class EngineRecipe:
         Args:
             buckets: that profiles are made of, in place of the recipe's own.
             ranges: likewise.
+            open_batch: what decides the buckets in their place, where that is the network.
 
         Raises:
             ConfigError: as `key`, or a range is not in order.
@@ -134,6 +140,8 @@ class EngineRecipe:
             "buckets": list(buckets),
             "ranges": _shapes(ranges),
         }
+        if open_batch is not None:
+            asked["open_batch"] = open_batch
         return hashlib.sha256(_canonical(asked).encode()).hexdigest()
 
     def canonical(self) -> str:

@@ -8,8 +8,9 @@ batch has, and what smaller ones are padded to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from penstock.codec import ModelConfig
 from penstock.engines.key import ShapeRange
 from penstock.errors import ConfigError
 
@@ -28,6 +29,55 @@ class NetworkInput:
     def is_open(self) -> bool:
         """Whether a profile has to say what it is."""
         return -1 in self.shape
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """How a model is batched whose configuration does not say: as the server will complete it.
+
+    A plan is served by its own shapes, so what decides is the network: see `repository.completion`.
+
+    Attributes:
+        rows: of a batch at most, where the network has a batch dimension.
+        preferred: batch sizes.
+        listed: inputs and outputs that the configuration lists, with how many dims; 0 = not said.
+    """
+
+    rows: int
+    preferred: tuple[int, ...] = ()
+    listed: Mapping[str, int] = field(default_factory=dict)
+
+    def buckets(
+        self, inputs: Sequence[NetworkInput], outputs: Mapping[str, tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        """The batch sizes that profiles end at; () where the network has no batch dimension.
+
+        Args:
+            inputs: of the network.
+            outputs: of the network, by name; where some are listed the others are not served.
+        """
+        listed = {name: shape for name, shape in outputs.items() if name in self.listed}
+        shapes = {each.name: each.shape for each in inputs} | (listed or dict(outputs))
+        is_open = all(shape[:1] == (-1,) for shape in shapes.values())
+        is_in_full = any(self.listed.get(name) == len(shape) for name, shape in shapes.items())
+        return default_buckets(self.rows, self.preferred) if is_open and not is_in_full else ()
+
+
+def batching_of(config: ModelConfig, rows: int) -> tuple[tuple[int, ...], OpenBatch | None]:
+    """The buckets that a configuration asks for, or what decides them where it does not say.
+
+    Args:
+        config: as written.
+        rows: the server's own max_batch_size, where there is none and the model can batch.
+    """
+    preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
+    if config.max_batch_size is not None:
+        return default_buckets(config.max_batch_size, preferred), None
+    listed = {
+        each.name: len(each.dims if each.reshape is None else each.reshape) if each.dims else 0
+        for each in config.inputs + config.outputs
+    }
+    return (), OpenBatch(rows, tuple(preferred), listed)
 
 
 def default_buckets(max_batch_size: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
@@ -141,7 +191,8 @@ def _input_faults(
         if -1 in shape:
             yield (
                 f"input '{given.name}': its shape {list(given.shape)} is open, and nothing says "
-                f"how far: --shape {given.name}=LEAST:LIKELY:GREATEST"
+                f"how far: --shape {given.name}=LEAST:LIKELY:GREATEST, as {_example(shape)}"
+                + _about_batch(given, is_batched)
             )
         return
     for what, sizes in (("least", chosen.least), ("greatest", chosen.greatest)):
@@ -151,5 +202,19 @@ def _input_faults(
         if not fits:
             yield (
                 f"input '{given.name}': the {what} shape does not fit, expected {list(shape)}, "
-                f"got {list(sizes)}"
+                f"got {list(sizes)}" + _about_batch(given, is_batched)
             )
+
+
+def _example(shape: Sequence[int]) -> str:
+    """How a range of such a shape is written."""
+    return ":".join("x".join(str(n if n >= 0 else size) for n in shape) for size in (1, 4, 8))
+
+
+def _about_batch(given: NetworkInput, is_batched: bool) -> str:
+    """What a shape says of the first dimension, where that is open."""
+    if given.shape[:1] != (-1,):
+        return ""
+    if is_batched:
+        return ", without the first dimension, which is the batch's: max_batch_size says how far"
+    return "; or, where the first dimension is the batch's, write max_batch_size in config.pbtxt"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +18,20 @@ from penstock.codec import (
     read_config_json,
     read_config_text,
 )
-from penstock.errors import ConfigError, CoreError, InvalidArgumentError, core_error
+from penstock.errors import (
+    ConfigError,
+    CoreError,
+    InvalidArgumentError,
+    NotFoundError,
+    core_error,
+)
 from penstock.repository.backends import (
     INTERPRETER,
     PLANS_OF_ONNX,
     RUN_CODE,
     choose_backend,
     find_backends,
+    unserved_plan,
 )
 from penstock.repository.catalog import ServedVersion
 from penstock.repository.completion import Signature, complete, with_names
@@ -31,7 +39,6 @@ from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, 
 from penstock.repository.environments import Environments
 from penstock.repository.faults import Faults
 from penstock.repository.layout import (
-    unserved_plan,
     CONFIG_FILENAME,
     ModelDirectory,
     find_model,
@@ -60,6 +67,8 @@ _log = logging.getLogger("penstock.repository")
 
 OVERRIDE = "config parameter"
 """What faults call a configuration that came with a load request."""
+_NO_PLAN = ".no-such.plan"
+"""A file that no version has: hidden ones are not published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,9 @@ class ModelLoader:
             text = "model '%s': %s names version %d, not found"
             about = {"model": name, "version": version}
             _log.warning(text, name, source, version, extra=about)
+        files = {each: version_files(replace(model, versions=(each,))) for each in versions}
+        if unserved := unserved_plan(config, files):
+            _log.warning("model '%s': %s", name, unserved, extra={"model": name})
         return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
     def open_version(self, plan: LoadPlan, version: int) -> OpenedVersion:
@@ -158,26 +170,23 @@ class ModelLoader:
             ConfigError: every fault of the configuration against the file.
             CoreError: the file is missing or its backend refused it.
         """
-        files = {each: version_files(replace(model, versions=(each,))) for each in versions}
-        if unserved := unserved_plan(config, files):
-            _log.warning("model '%s': %s", name, unserved, extra={"model": name})
         config = plan.config
         parameters = backend_parameters(config)
         devices = devices_of(config, parameters)
-        path, built = self._model_path(plan, version, devices)
         if config.backend in RUN_CODE:
             parameters |= self._environment(plan)
         source = ModelSource(
             backend=config.backend,
             model_name=plan.model.name,
             version=version,
-            path=str(path),
+            path="",
             model_directory=str(plan.model.path),
             parameters=parameters,
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
             devices=devices,
         )
-        opened = self._open(source)
+        path, built = self._model_path(plan, source)
+        opened = self._open(replace(source, path=str(path)))
         signature = Signature(
             tuple(opened.inputs),
             tuple(opened.outputs),
@@ -202,13 +211,12 @@ class ModelLoader:
             message = f"{error.message}; the plan was built by {maker}"
             raise type(error)(message, error.retry_after_ms) from error
 
-    def _model_path(
-        self, plan: LoadPlan, version: int, devices: Sequence[str]
-    ) -> tuple[Path, BuiltPlan | None]:
+    def _model_path(self, plan: LoadPlan, source: ModelSource) -> tuple[Path, BuiltPlan | None]:
         """What the backend opens: the model's file, or the plan that is made of it.
 
         A plan is made for the first of the devices: the others have to be of its kind.
         """
+        version = source.version
         filename = plan.config.default_model_filename
         if plan.config.backend == PLANS_OF_ONNX:
             filename = plan_or_onnx(plan.model, version, filename)
@@ -217,9 +225,22 @@ class ModelLoader:
             return path, None
         if self._settings.plans is None:
             raise ConfigError([f"version {version} is ONNX, and no engines are built here"])
+        if self._settings.plans.is_for_device():
+            self._check_plans_run(replace(source, path=str(path.with_name(_NO_PLAN))))
         label = f"model '{plan.model.name}' version {version}"
-        built = self._settings.plans.plan_of(path, label, plan.config, devices[0])
+        rows = int(source.parameters["max_batch_size"])  # as the backend is told
+        device = source.devices[0]
+        built = self._settings.plans.plan_of(path, label, plan.config, device, rows)
         return built.path, built
+
+    def _check_plans_run(self, no_plan: ModelSource) -> None:
+        """Has the backend say what it lacks, before minutes are spent on what cannot be run.
+
+        Raises:
+            CoreError: no plan can be opened, whatever it is; says why.
+        """
+        with suppress(NotFoundError):  # what it says of a file only where it lacks nothing
+            self._engine.open_model(no_plan)
 
     def close(self) -> None:
         """Ends what loads are having built, and what is being counted."""

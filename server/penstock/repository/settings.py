@@ -28,7 +28,9 @@ class BuiltPlan(Protocol):
 class PlanBuilder(Protocol):
     """Makes plans of ONNX models. Threading: thread-safe."""
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> BuiltPlan:
+    def plan_of(
+        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+    ) -> BuiltPlan:
         """The model's plan. Blocking: for minutes, where it has to be built.
 
         Args:
@@ -36,9 +38,16 @@ class PlanBuilder(Protocol):
             label: what messages call it.
             config: as written.
             device: the GPU that it is built for, as a number or a UUID.
+            rows: of a batch at most, where the configuration does not say and the model can batch.
 
         Raises:
             CoreError, ConfigError: there is none; says why.
+        """
+
+    def is_for_device(self) -> bool:
+        """Whether plans are for the devices of this machine; else they only show that they can be.
+
+        They are made for nothing, then, where their backend cannot run.
         """
 
     def maker_of(self, plan: Path) -> str | None:

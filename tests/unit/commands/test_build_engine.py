@@ -54,6 +54,50 @@ def test_model_of_a_repository_is_built_as_it_batches(trt: FakeTensorRt, tmp_pat
     assert trt.builds == 1
 
 
+UNSERVED = (
+    "Warning: config.pbtxt of model 'm' does not say platform: \"tensorrt_plan\": it would be "
+    "served by onnxruntime, without the engine"
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_served"),
+    [
+        ("", False),
+        ("max_batch_size: 8", False),
+        ('backend: "onnxruntime"', False),
+        ('platform: "tensorrt_plan"', True),
+        ('backend: "tensorrt"', True),
+        ('default_model_filename: "model.plan"', True),
+        ('platform: "no_such"', True),
+    ],
+)
+def test_engine_that_would_not_be_served_is_told(
+    trt: FakeTensorRt, tmp_path: Path, config: str, is_served: bool
+) -> None:
+    model = write_model(tmp_path / "m", config)
+    result = run(model)
+    assert result.exit_code == 0, result.output
+    assert (UNSERVED in result.stderr.splitlines()) is not is_served
+    assert "Warning" not in run(model, "--output", tmp_path / "elsewhere.plan").output
+
+
+@pytest.mark.parametrize(
+    ("flags", "greatest"),
+    [((), [1, 4, 16, 64]), (("--max-batch-size", 4), [1, 4]), (("--buckets", "2,8"), [2, 8])],
+)
+def test_model_that_does_not_say_how_it_batches_is_built_as_it_will_be_served(
+    trt: FakeTensorRt, tmp_path: Path, flags: tuple[object, ...], greatest: list[int]
+) -> None:
+    model = write_model(tmp_path / "m", "")
+    (model / "config.pbtxt").unlink()
+    result = run(model, *flags)
+    assert result.exit_code == 0, result.output
+    assert [each["x"][2] for each in trt.profiles] == [(rows, 4) for rows in greatest]
+    assert "is current" in run(model, *flags).output
+    assert trt.builds == 1
+
+
 def test_flags_go_before_the_configuration(trt: FakeTensorRt, tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", "max_batch_size: 32")
     output = tmp_path / "else" / "there.plan"

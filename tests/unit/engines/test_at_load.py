@@ -73,6 +73,18 @@ def test_plan_is_built_of_the_configurations_batches_and_found_again(
     assert plan.stat().st_mtime_ns == written.st_mtime_ns, "it was not built again"
 
 
+def test_model_that_does_not_say_how_it_batches_is_built_as_it_will_be_served(
+    onnx: Path, make_cache: MakeCache
+) -> None:
+    plan = make_cache(FAKE.format(arguments="")).plan_of(onnx, LABEL, ModelConfig(), rows=8).path
+    profiles = verify_engine(plan)["recipe"]["profiles"]
+    assert [each["x"][2] for each in profiles] == [[1, 4], [4, 4], [8, 4]]
+    fixed = make_cache(FAKE.format(arguments="outputs=[('y', (1, 2))]"))
+    config = ModelConfig(parameters={"shape:x": "1x4:2x4:4x4"})
+    plan = fixed.plan_of(onnx, LABEL, config, rows=8).path
+    assert [each["x"][2] for each in verify_engine(plan)["recipe"]["profiles"]] == [[4, 4]]
+
+
 def test_progress_of_a_build_is_logged(
     onnx: Path, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,7 +128,7 @@ def test_other_batches_are_another_plan_and_other_bytes_are_built_again(
 
 def test_open_input_takes_its_shapes_from_a_parameter(onnx: Path, make_cache: MakeCache) -> None:
     cache = make_cache(FAKE.format(arguments="inputs=[('ids', (-1, -1))]"))
-    assert "parameter shape:ids=LEAST:LIKELY:GREATEST" in refusal(cache, onnx)
+    assert "parameter shape:ids=LEAST:LIKELY:GREATEST, as 1:4:8, without" in refusal(cache, onnx)
     config = ModelConfig(max_batch_size=1, parameters={"shape:ids": "16:128:512"})
     sidecar = verify_engine(cache.plan_of(onnx, LABEL, config).path)
     assert sidecar["recipe"]["profiles"][0]["ids"] == [[1, 16], [1, 128], [1, 512]]

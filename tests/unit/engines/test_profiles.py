@@ -59,8 +59,29 @@ def test_without_batches_a_shape_is_whole() -> None:
 @pytest.mark.parametrize(
     ("inputs", "buckets", "ranges", "fault"),
     [
-        ([IDS], (8,), {}, "input 'ids': its shape [-1, -1] is open, and nothing says how far"),
-        ([X], (), {}, "input 'x': its shape [-1, 3] is open"),
+        (
+            [IDS],
+            (8,),
+            {},
+            "input 'ids': its shape [-1, -1] is open, and nothing says how far: "
+            "--shape ids=LEAST:LIKELY:GREATEST, as 1:4:8, without the first dimension, which is "
+            "the batch's: max_batch_size says how far",
+        ),
+        (
+            [X],
+            (),
+            {},
+            "input 'x': its shape [-1, 3] is open, and nothing says how far: "
+            "--shape x=LEAST:LIKELY:GREATEST, as 1x3:4x3:8x3; or, where the first dimension is "
+            "the batch's, write max_batch_size in config.pbtxt",
+        ),
+        (
+            [X],
+            (),
+            {"x": ShapeRange((3,), (3,), (3,))},
+            "the least shape does not fit, expected [-1, 3], got [3]; or, where the first "
+            "dimension is the batch's, write max_batch_size in config.pbtxt",
+        ),
         ([X], (8,), {"y": ShapeRange((3,), (3,), (3,))}, "the model has no such input"),
         (
             [X],

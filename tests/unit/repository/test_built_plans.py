@@ -10,7 +10,7 @@ from tests.support.fake_engine import FakeEngine, add_model, signature_text
 
 from penstock.codec import ModelConfig
 from penstock.engines.places import EngineInUse, EnginePlaces
-from penstock.errors import InvalidArgumentError
+from penstock.errors import FailedPreconditionError, InvalidArgumentError
 from penstock.repository import ModelManager, RepositorySettings
 from penstock.repository.loader import ModelLoader
 
@@ -18,13 +18,21 @@ from penstock.repository.loader import ModelLoader
 class _Plans:
     """A PlanBuilder whose plans are there."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, is_for_device: bool = True) -> None:
         self._places = EnginePlaces(directory, 0)
+        self._is_for_device = is_for_device
+        self.rows: list[int] = []
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> EngineInUse:
+    def plan_of(
+        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+    ) -> EngineInUse:
+        self.rows.append(rows)
         engine = self._places.use("a" * 64, "model.plan")
         engine.path.write_text(signature_text())
         return engine
+
+    def is_for_device(self) -> bool:
+        return self._is_for_device
 
     def maker_of(self, plan: Path) -> str | None:
         return "TensorRT 11.4.0.106" if plan.suffix == ".plan" else None
@@ -45,6 +53,25 @@ def is_in_use(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@pytest.mark.parametrize("is_for_device", [True, False], ids=["to run", "to see"])
+def test_nothing_is_built_that_the_backend_says_it_cannot_run(
+    tmp_path: Path, is_for_device: bool
+) -> None:
+    """Where plans only show that a model compiles they are built all the same."""
+    add_model(tmp_path / "models", "m", config='backend: "tensorrt"')
+    plans = _Plans(tmp_path / "cache", is_for_device)
+    engine = FakeEngine()
+    engine.fail["ask", "m"] = FailedPreconditionError("TensorRT cannot be used: no adapter")
+    loader = ModelLoader(engine, RepositorySettings((tmp_path / "models",), plans=plans))
+    if is_for_device:
+        with pytest.raises(FailedPreconditionError, match=r"^TensorRT cannot be used: no adapter$"):
+            loader.open_version(loader.plan("m"), 1)
+        assert plans.rows == []
+        del engine.fail["ask", "m"]
+    loader.open_version(loader.plan("m"), 1)
+    assert plans.rows == [64], "as the server completes max_batch_size"
 
 
 @pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])

@@ -293,9 +293,14 @@ class _Plans:
         self.asked: list[tuple[str, str, int | None, str]] = []
         self.is_closed = False
 
-    def plan_of(self, model: Path, label: str, config: ModelConfig, device: str) -> EngineInUse:
+    def plan_of(
+        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+    ) -> EngineInUse:
         self.asked.append((model.name, label, config.max_batch_size, device))
         return EngineInUse(self.plan)
+
+    def is_for_device(self) -> bool:
+        return True
 
     def maker_of(self, plan: Path) -> None:
         """Nobody knows."""
