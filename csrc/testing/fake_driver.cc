@@ -105,6 +105,11 @@ int cuInit(unsigned flags) {
   if (std::strncmp(Mood(), "error ", 6) == 0) return std::atoi(Mood() + 6);
   return flags == 0 ? 0 : kInvalidValue;
 }
+int cuDriverGetVersion(int* version) {
+  *version = 13000;
+  return 0;
+}
+
 int cuDeviceGetCount(int* count) {
   *count = std::strcmp(Mood(), "none") == 0 ? 0 : kDevices;
   return 0;
