@@ -30,7 +30,10 @@ bool Device::Answers() {
 }
 
 Status Device::Start(const CompletionOptions& options) {
-  PENSTOCK_RETURN_IF_ERROR(health_.Check(api_.SetDevice(ordinal_), "take the device"));
+  Status taken = health_.Check(api_.SetDevice(ordinal_), "take the device");
+  // It is not there, or another process's alone: that may pass.
+  if (taken.code() == StatusCode::kInternal) taken = Unavailable(std::string(taken.message()));
+  PENSTOCK_RETURN_IF_ERROR(taken);
   PENSTOCK_RETURN_IF_ERROR(
       health_.Check(api_.GetProperties(ordinal_, &properties_), "ask what the device is"));
   completion_ = std::make_unique<CompletionThread>(api_, health_, clock_, options);

@@ -53,8 +53,8 @@ Result<SeenDevice> FindDevice(std::string_view device, const char* visible) {
   const std::vector<std::string_view> entries = Entries(visible);
   if (number) {
     if (*number < entries.size()) return SeenDevice{std::string(entries[*number]), number};
-    return NotFound(StrCat("there is no GPU ", device, ": the server sees ", entries.size(),
-                           " (CUDA_VISIBLE_DEVICES)"));
+    return FailedPrecondition(StrCat("there is no GPU ", device, ": the server sees ",
+                                     entries.size(), " (CUDA_VISIBLE_DEVICES)"));
   }
   const auto is_meant = [&](std::string_view entry) {  // either may be cut short
     return entry.starts_with(device) || device.starts_with(entry);
@@ -67,8 +67,8 @@ Result<SeenDevice> FindDevice(std::string_view device, const char* visible) {
   const bool may_see =
       found != entries.end() || std::any_of(entries.begin(), entries.end(), Number);
   if (may_see) return SeenDevice{std::string(device), std::nullopt};
-  return NotFound(StrCat("there is no GPU '", device, "': the server sees ", entries.size(),
-                         " others (CUDA_VISIBLE_DEVICES)"));
+  return FailedPrecondition(StrCat("there is no GPU '", device, "': the server sees ",
+                                   entries.size(), " others (CUDA_VISIBLE_DEVICES)"));
 }
 
 std::string DeviceLabel(std::string_view device) {

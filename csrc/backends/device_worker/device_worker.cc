@@ -433,11 +433,11 @@ void DeviceWorker::GiveUp(const std::string& how) {
   const uint32_t most = options_.restarts.max_restarts;
   const std::string text =
       StrCat(Say(how),
-             most == 0 ? std::string("; it is not started again")
+             most == 0 ? std::string("; it is not started again before")
                        : StrCat("; it has ended more than ", most, " times within ",
                                 Seconds(options_.restarts.window_ns),
-                                " s, and is started again when they are over"),
-             ", or when a model of it is loaded");
+                                " s, and is started again when they are over, or when"),
+             " a model of it is loaded");
   WriteLog(LogLevel::kError, text);
   MutexLock lock(mu_);
   given_up_ = Unavailable(text);

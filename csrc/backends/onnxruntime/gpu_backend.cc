@@ -37,7 +37,8 @@ Result<GpuModels*> GpuBackend::Models(const std::string& label) {
   if (models_ != nullptr) return models_.get();
   auto api = gpu::OpenDriverApi();
   if (!api.ok()) {
-    return FailedPrecondition(StrCat(label, ": KIND_GPU needs a GPU: ", api.status().message()));
+    return Status(api.status().code(),
+                  StrCat(label, ": KIND_GPU needs a GPU: ", api.status().message()));
   }
   OpenCudaLibraries(options_.cuda_libraries);
   models_ = std::make_unique<GpuModels>(*std::move(api), Clock::System());

@@ -29,8 +29,8 @@ class GpuBackend {
   GpuBackend(const OrtLibrary& library, GpuOptions options)
       : library_(library), options_(std::move(options)) {}
 
-  // FAILED_PRECONDITION with the one thing that is missing: the library's provider, the driver, a
-  // device, a provider's own libraries. Nothing of CUDA is touched before the first load.
+  // FAILED_PRECONDITION with the one thing that is missing: the library's provider, a provider's own
+  // libraries; UNAVAILABLE without a driver or a device, which another process may find. Nothing of CUDA is touched before the first load.
   // Blocking: as OrtModel::Load; the first time while the driver starts.
   Result<std::unique_ptr<BackendModel>> Load(const LoadOptions& options, const Settings& settings,
                                              const GpuSettings& gpu) EXCLUDES(mu_);

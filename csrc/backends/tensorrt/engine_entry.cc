@@ -22,7 +22,7 @@ Status TakeFirstDevice(gpu::Api& api) {
   gpu::DeviceHealth health(api, "GPU 0");
   Status taken = health.Check(api.SetDevice(0), "take the device");
   if (taken.ok() || taken.code() == StatusCode::kResourceExhausted) return taken;
-  return FailedPrecondition(std::string(taken.message()));
+  return Unavailable(std::string(taken.message()));
 }
 
 // CUDA's own answers come before TensorRT's first call, as in the probe.
@@ -31,7 +31,7 @@ Result<std::unique_ptr<Backend>> Start(const BackendOptions& options) {
   if (library == options.end()) return FailedPrecondition("it was not told its library");
   const auto host_code = options.find("host_code");
   auto api = gpu::OpenCudaApi();
-  if (!api.ok()) return FailedPrecondition(std::string(api.status().message()));
+  if (!api.ok()) return api.status();
   PENSTOCK_RETURN_IF_ERROR(TakeFirstDevice(**api));
   const auto place = options.find("place");
   PENSTOCK_ASSIGN_OR_RETURN(

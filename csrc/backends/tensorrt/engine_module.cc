@@ -28,8 +28,9 @@ fs::path ModuleDirectory() {
 }
 
 Status Explain(const Status& why) {
-  if (why.code() != StatusCode::kFailedPrecondition) return why;
-  return FailedPrecondition(StrCat("TensorRT cannot be used: ", why.message()));
+  const bool is_lacking = why.code() == StatusCode::kFailedPrecondition;
+  if (!is_lacking && why.code() != StatusCode::kUnavailable) return why;
+  return Status(why.code(), StrCat("TensorRT cannot be used: ", why.message()));
 }
 
 // The highest minor that the library has.

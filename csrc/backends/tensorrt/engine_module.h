@@ -23,7 +23,8 @@ inline constexpr const char* kEngineEntry = "penstock_tensorrt_engine_v1";
 // The adapters in a directory, by their names.
 std::vector<HeaderVersion> FindAdapters(const std::string& directory);
 
-// FAILED_PRECONDITION, "TensorRT cannot be used: <the one reason>", without paths.
+// FAILED_PRECONDITION, "TensorRT cannot be used: <the one reason>", without paths; UNAVAILABLE where that
+// is the driver or the device, which another process may find.
 Result<std::unique_ptr<Backend>> StartEngine(const BackendOptions& options);
 
 }  // namespace penstock::tensorrt

@@ -33,12 +33,12 @@ Result<std::vector<uint8_t>> ReadPlanFile(const LoadOptions& options) {
 
 Result<std::unique_ptr<BackendModel>> PlanBackend::Load(const LoadOptions& options) {
   try {
-    PENSTOCK_ASSIGN_OR_RETURN(const auto bytes, ReadPlanFile(options));
     const std::string label = LabelOf(options);
     auto settings = ReadPlanSettings("tensorrt", options.parameters);
     if (!settings.ok()) {
       return Status(settings.status().code(), StrCat(label, ": ", settings.status().message()));
     }
+    PENSTOCK_ASSIGN_OR_RETURN(const auto bytes, ReadPlanFile(options));
     return PlanModel::Load(devices_, label, *settings, [&](const DeviceTable::Found&) {
       return parts_.runtime->Read(bytes, allows_host_code_);
     });

@@ -36,7 +36,7 @@ constexpr size_t kMaxLeftBytes = 1 << 20;     // that may lie in the pipe when t
 
 // What the probe said, its last word of each kind.
 struct Said {
-  std::string step, refused, found;
+  std::string step, away, refused, found;
 };
 
 // Takes the probe's lines out of its output as it comes, whatever vendors write before, between and
@@ -76,8 +76,8 @@ void LineReader::TakeLine() {
   if (line_.starts_with(kProbeLine)) {
     const std::string_view text = std::string_view(line_).substr(std::strlen(kProbeLine));
     for (const auto& [word, field] :
-         {std::pair(kStepWord, &said_.step), std::pair(kRefusedWord, &said_.refused),
-          std::pair(kFoundWord, &said_.found)}) {
+         {std::pair(kStepWord, &said_.step), std::pair(kAwayWord, &said_.away),
+          std::pair(kRefusedWord, &said_.refused), std::pair(kFoundWord, &said_.found)}) {
       if (text.starts_with(word)) *field = text.substr(std::strlen(word));
     }
   } else if (!line_.empty()) {
@@ -247,6 +247,7 @@ Result<FoundLibrary> Preflight(const PreflightOptions& options) {
   }
   bool is_over = false;
   const Said said = child.Read(options.limit_ms, &is_over);
+  if (!said.away.empty()) return Unavailable(said.away);
   if (!said.refused.empty()) return FailedPrecondition(said.refused);
   if (!is_over) {
     return FailedPrecondition(StrCat("the probe of it did not end within ", options.limit_ms,

@@ -23,8 +23,8 @@ struct FoundLibrary {
 };
 
 // The library that may be opened in this process: there is a driver with a device, and an adapter
-// drives its version. FAILED_PRECONDITION otherwise, with the first thing that is missing, and
-// without paths; also where the probe crashes or does not end, and then with what it was doing.
+// drives its version. UNAVAILABLE where there is no device, or none is seen without a driver;
+// FAILED_PRECONDITION otherwise, with the first thing that is missing, and without paths; also where the probe crashes or does not end, and then with what it was doing.
 // Blocking: until the probe has ended, seconds.
 Result<FoundLibrary> Preflight(const PreflightOptions& options);
 

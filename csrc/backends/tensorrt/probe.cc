@@ -113,7 +113,7 @@ void RunProbe(std::span<const HeaderVersion> accepted, const std::vector<std::st
               std::FILE* out) {
   Reporter reporter(out);
   if (const std::string why = AskDriver(reporter); !why.empty()) {
-    return reporter.Say(kRefusedWord, why);
+    return reporter.Say(kAwayWord, why);
   }
   // Of several, that which came furthest is what the reader can do most about.
   std::string refused = "TensorRT's runtime cannot be opened; the server's log says what was tried";

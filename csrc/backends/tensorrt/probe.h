@@ -18,9 +18,10 @@ namespace penstock::tensorrt {
 
 // Lines of the probe begin with this; others are the vendors' own.
 inline constexpr const char* kProbeLine = "penstock-probe ";
-// What follows it: "step <what it does next>", "refused <why>", or
+// What follows it: "step <what it does next>", "away <why there is no device>", "refused <why>", or
 // "found <major> <minor> <patch> <build> <candidate>".
 inline constexpr const char* kStepWord = "step ";
+inline constexpr const char* kAwayWord = "away ";
 inline constexpr const char* kRefusedWord = "refused ";
 inline constexpr const char* kFoundWord = "found ";
 

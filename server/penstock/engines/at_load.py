@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ class EngineCache:
         config: ModelConfig,
         device: str = _FIRST_DEVICE,
         rows: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> EngineInUse:
         """The plan of an ONNX model, which is current when this returns, and stays while in use.
 
@@ -92,6 +93,8 @@ class EngineCache:
             config: its batch sizes decide the profiles; parameters `shape:NAME` the open inputs.
             device: that it is built for: a number among those that the server sees, or a UUID.
             rows: of a batch at most, where the configuration does not say and the model can batch.
+            check: called before a first build for this machine: what it raises is why there is
+                none.
 
         Raises:
             ConfigError: a shape is not written as it should be.
@@ -120,18 +123,16 @@ class EngineCache:
             ranges=ranges,
             timing_cache=self._settings.directory / "timings",
         )
-        _log.info("%s: its engine is looked for, and built if need be", label)
         try:
+            if self._is_for_device() and not engine.path.exists():
+                check()
+            _log.info("%s: its engine is looked for, and built if need be", label)
             self._build(request, environment)
         except BaseException:
             self._places.discard(engine)
             raise
         self._places.prune()
         return engine
-
-    def is_for_device(self) -> bool:
-        """Whether its plans are for the devices of this machine: TensorRT-RTX's are for none."""
-        return self._settings.flavour == FLAVOURS[0]
 
     def maker_of(self, plan: Path) -> str | None:
         """What built a plan, kept here or not, and its version; None: nothing beside it says so.
@@ -152,9 +153,13 @@ class EngineCache:
                 child.stop()
             self._reap()
 
+    def _is_for_device(self) -> bool:
+        """Whether its plans are for the devices of this machine: TensorRT-RTX's are for none."""
+        return self._settings.flavour == FLAVOURS[0]
+
     def _environment(self, device: str) -> dict[str, str]:
         """Of a child: it builds for the first device that it sees. RTX builds for no device."""
-        if not self.is_for_device():
+        if not self._is_for_device():
             return {}
         return {VISIBLE_DEVICES: find_visible(device, os.environ.get(VISIBLE_DEVICES))}
 
@@ -174,7 +179,7 @@ class EngineCache:
         asked = [str(model.resolve()), buckets, sorted(map(str, ranges.items()))]
         if open_batch is not None:
             asked.append(f"batch {json.dumps(asdict(open_batch), sort_keys=True)}")
-        if not self.is_for_device():
+        if not self._is_for_device():
             asked.append(self._settings.flavour)
         elif device != _FIRST_DEVICE:
             asked.append(f"device {device}")

@@ -216,5 +216,8 @@ def _about_batch(given: NetworkInput, is_batched: bool) -> str:
     if given.shape[:1] != (-1,):
         return ""
     if is_batched:
-        return ", without the first dimension, which is the batch's: max_batch_size says how far"
+        return (
+            ", without the first dimension, which is the batch's: max_batch_size says how far, "
+            "0 that it is none"
+        )
     return "; or, where the first dimension is the batch's, write max_batch_size in config.pbtxt"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _log = logging.getLogger("penstock.gpu")
 
 _INTERVAL_S = 2.0
 """Triton's, for what it reads of GPUs."""
+_STALE_S = 30.0
 _STOP_LIMIT_S = 1.0
 _DRIVER = Path("/proc/driver/nvidia/version")
 _WATTS = 1e-3  # of NVML's milliwatts, and joules of its millijoules
@@ -87,6 +89,7 @@ class GpuMonitor:
         self._interval_s = interval_s
         self._stopping = threading.Event()
         self._families: tuple[Family, ...] = ()
+        self._read_s = 0.0
         # A daemon: NVML may never come back, and the process ends all the same.
         self._thread = threading.Thread(target=self._run, name="gpu-monitor", daemon=True)
 
@@ -101,8 +104,11 @@ class GpuMonitor:
             self._thread.join(_STOP_LIMIT_S)
 
     def families(self) -> tuple[Family, ...]:
-        """What was last read: a sample per GPU that tells it, by its UUID."""
-        return self._families
+        """What was last read: a sample per GPU that tells it, by its UUID.
+
+        None where that is long ago: a GPU that fails may never let NVML come back.
+        """
+        return self._families if time.monotonic() - self._read_s < _STALE_S else ()
 
     def _run(self) -> None:
         nvml = _open()
@@ -116,6 +122,7 @@ class GpuMonitor:
                 # Slices come and go, and a handle of one that went may be another one's.
                 devices = gpus | dict(_slices(nvml, gpus))
                 self._families = tuple(read_gpus(nvml, devices))
+                self._read_s = time.monotonic()
                 if self._stopping.wait(self._interval_s):
                     break
         except nvml.NVMLError as error:

@@ -96,14 +96,16 @@ def choose_backend(
     return backend
 
 
-def unserved_plan(config: ModelConfig, files: Mapping[int, Sequence[str]]) -> str:
+def unserved_plan(config: ModelConfig, backend: str, files: Mapping[int, Sequence[str]]) -> str:
     """What is to be told of a plan that lies beside ONNX which is served in its place; "" = none.
 
     Args:
         config: as written.
+        backend: that was chosen.
         files: names of those of each version that is served.
     """
-    if config.backend or config.platform or config.default_model_filename:
+    is_said = config.backend or config.platform or config.default_model_filename
+    if is_said or backend != "onnxruntime":
         return ""
     onnx, plan = DEFAULT_FILENAMES["onnxruntime"], DEFAULT_FILENAMES["tensorrt"]
     for version, names in files.items():

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,7 +160,7 @@ class ModelLoader:
             about = {"model": name, "version": version}
             _log.warning(text, name, source, version, extra=about)
         files = {each: version_files(replace(model, versions=(each,))) for each in versions}
-        if unserved := unserved_plan(config, files):
+        if unserved := unserved_plan(config, backend, files):
             _log.warning("model '%s': %s", name, unserved, extra={"model": name})
         return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
@@ -225,12 +226,11 @@ class ModelLoader:
             return path, None
         if self._settings.plans is None:
             raise ConfigError([f"version {version} is ONNX, and no engines are built here"])
-        if self._settings.plans.is_for_device():
-            self._check_plans_run(replace(source, path=str(path.with_name(_NO_PLAN))))
         label = f"model '{plan.model.name}' version {version}"
         rows = int(source.parameters["max_batch_size"])  # as the backend is told
         device = source.devices[0]
-        built = self._settings.plans.plan_of(path, label, plan.config, device, rows)
+        check = partial(self._check_plans_run, replace(source, path=str(path.with_name(_NO_PLAN))))
+        built = self._settings.plans.plan_of(path, label, plan.config, device, rows, check)
         return built.path, built
 
     def _check_plans_run(self, no_plan: ModelSource) -> None:
@@ -239,8 +239,9 @@ class ModelLoader:
         Raises:
             CoreError: no plan can be opened, whatever it is; says why.
         """
-        with suppress(NotFoundError):  # what it says of a file only where it lacks nothing
-            self._engine.open_model(no_plan)
+        for device in no_plan.devices:
+            with suppress(NotFoundError):  # what it says of a file only where it lacks nothing
+                self._engine.open_model(replace(no_plan, devices=(device,)))
 
     def close(self) -> None:
         """Ends what loads are having built, and what is being counted."""

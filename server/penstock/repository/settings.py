@@ -29,7 +29,13 @@ class PlanBuilder(Protocol):
     """Makes plans of ONNX models. Threading: thread-safe."""
 
     def plan_of(
-        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+        self,
+        model: Path,
+        label: str,
+        config: ModelConfig,
+        device: str,
+        rows: int,
+        check: Callable[[], None],
     ) -> BuiltPlan:
         """The model's plan. Blocking: for minutes, where it has to be built.
 
@@ -39,15 +45,11 @@ class PlanBuilder(Protocol):
             config: as written.
             device: the GPU that it is built for, as a number or a UUID.
             rows: of a batch at most, where the configuration does not say and the model can batch.
+            check: called before minutes are spent on a build for this machine's devices: what it
+                raises is why none can be run.
 
         Raises:
             CoreError, ConfigError: there is none; says why.
-        """
-
-    def is_for_device(self) -> bool:
-        """Whether plans are for the devices of this machine; else they only show that they can be.
-
-        They are made for nothing, then, where their backend cannot run.
         """
 
     def maker_of(self, plan: Path) -> str | None:

@@ -27,7 +27,7 @@ TEST(DeviceTest, Open_KnowsTheDevice) {
 TEST(DeviceTest, DeviceThatIsNotThere_IsNamed) {
   FakeGpu gpu;
   const auto device = Device::Open(gpu, Clock::System(), {.device = 5});
-  EXPECT_EQ(device.status().code(), StatusCode::kInternal);
+  EXPECT_EQ(device.status().code(), StatusCode::kUnavailable);
   EXPECT_THAT(std::string(device.status().message()), HasSubstr("GPU 5: cannot take the device"));
 }
 

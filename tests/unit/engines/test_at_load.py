@@ -85,6 +85,20 @@ def test_model_that_does_not_say_how_it_batches_is_built_as_it_will_be_served(
     assert [each["x"][2] for each in verify_engine(plan)["recipe"]["profiles"]] == [[4, 4]]
 
 
+def test_check_is_made_before_a_first_build_alone(onnx: Path, make_cache: MakeCache) -> None:
+    cache = make_cache("os.write(int(sys.argv[1]), b'{}')", "tensorrt")
+    config = ModelConfig(max_batch_size=8)
+
+    def refuse() -> None:
+        raise FailedPreconditionError("TensorRT cannot be used: no adapter")
+
+    with pytest.raises(FailedPreconditionError, match=r"^TensorRT cannot be used: no adapter$"):
+        cache.plan_of(onnx, LABEL, config, check=refuse)
+    plan = cache.plan_of(onnx, LABEL, config).path
+    plan.write_bytes(b"plan")
+    assert cache.plan_of(onnx, LABEL, config, check=refuse).path == plan
+
+
 def test_progress_of_a_build_is_logged(
     onnx: Path, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -202,6 +202,19 @@ def test_gpus_are_read_again(nvml: FakeNvml, monitor: GpuMonitor) -> None:
     assert b'nv_gpu_memory_used_bytes{gpu_uuid="GPU-0"} 7' in render(monitor.families())
 
 
+def test_what_was_read_long_ago_is_not_shown(
+    nvml: FakeNvml, monitor: GpuMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a driver that does not come back."""
+    monitor.start()
+    read_twice(nvml)
+    nvml.hold = threading.Event()
+    assert monitor.families()
+    monkeypatch.setattr("penstock.observe.gpu._STALE_S", 0.0)
+    assert monitor.families() == ()
+    nvml.hold.set()
+
+
 def test_stop_ends_the_thread(nvml: FakeNvml, monitor: GpuMonitor) -> None:
     monitor.start()
     monitor.stop()

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,20 @@ class _Plans:
         self.rows: list[int] = []
 
     def plan_of(
-        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+        self,
+        model: Path,
+        label: str,
+        config: ModelConfig,
+        device: str,
+        rows: int,
+        check: Callable[[], None],
     ) -> EngineInUse:
+        if self._is_for_device:
+            check()
         self.rows.append(rows)
         engine = self._places.use("a" * 64, "model.plan")
         engine.path.write_text(signature_text())
         return engine
-
-    def is_for_device(self) -> bool:
-        return self._is_for_device
 
     def maker_of(self, plan: Path) -> str | None:
         return "TensorRT 11.4.0.106" if plan.suffix == ".plan" else None

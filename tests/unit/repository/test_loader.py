@@ -1,5 +1,6 @@
 """From a directory to what the engine is told."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -294,13 +295,17 @@ class _Plans:
         self.is_closed = False
 
     def plan_of(
-        self, model: Path, label: str, config: ModelConfig, device: str, rows: int
+        self,
+        model: Path,
+        label: str,
+        config: ModelConfig,
+        device: str,
+        rows: int,
+        check: Callable[[], None],
     ) -> EngineInUse:
+        check()
         self.asked.append((model.name, label, config.max_batch_size, device))
         return EngineInUse(self.plan)
-
-    def is_for_device(self) -> bool:
-        return True
 
     def maker_of(self, plan: Path) -> None:
         """Nobody knows."""

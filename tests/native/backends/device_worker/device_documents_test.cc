@@ -152,7 +152,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Refused{"0,1", nullptr, "'0,1' is no device"},
                     Refused{"GPU-", nullptr, "'GPU-' is no device"},
                     Refused{"GPU-a\nB=c", nullptr, "is no device"},
-                    Refused{"2", "2,5", "NOT_FOUND: there is no GPU 2: the server sees 2"},
+                    Refused{"2", "2,5",
+                            "FAILED_PRECONDITION: there is no GPU 2: the server sees 2"},
                     Refused{"1", "2,-1,5", "there is no GPU 1: the server sees 1"},
                     Refused{"0", "", "there is no GPU 0: the server sees 0"},
                     Refused{"GPU-b", "GPU-a", "there is no GPU 'GPU-b'"}));

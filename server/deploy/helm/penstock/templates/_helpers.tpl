@@ -25,7 +25,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* Two fifths of cacheSize, in bytes: of each of the two caches that keep within a bound. The rest is for what has none. */}}
 {{- define "penstock.cacheShare" -}}
 {{- $size := toString .Values.cacheSize -}}
-{{- if not (regexMatch "^[0-9]+[MGT]i$" $size) -}}
+{{- if not (regexMatch "^[1-9][0-9]*[MGT]i$" $size) -}}
 {{- fail (printf "cacheSize: expected a whole number of Mi, Gi or Ti, got %s" $size) -}}
 {{- end -}}
 {{- $unit := get (dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) (regexFind "[MGT]i$" $size) -}}
