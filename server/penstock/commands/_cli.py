@@ -1,36 +1,76 @@
-"""`penstock`: the commands put together."""
+"""`penstock`: the commands put together, each imported when it is asked for."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_group
 
 from penstock import __version__
-from penstock.commands import (
-    answers,
-    batch,
-    build_engine,
-    check,
-    demo,
-    deploy,
-    gateway,
-    imports,
-    infer,
-    make_key,
-    models,
-    push,
-    scaler,
-    serve,
-    store,
-)
 from penstock.commands._failure import CommandGroup
+
+FILES = {
+    "serve": ["serve"],
+    "gateway": ["gateway"],
+    "scaler": ["scaler"],
+    "infer": ["infer"],
+    "batch": ["batch"],
+    "models": ["models"],
+    "make_key": ["make-key"],
+    "check": ["check"],
+    "build_engine": ["build-engine"],
+    "demo": ["demo"],
+    "push": ["push", "fetch"],
+    "imports": ["import"],
+    "deploy": ["deploy", "rollback", "undeploy"],
+    "store": "list show diff log verify tag alias archive rm store".split(),
+    "answers": ["why", "audit", "lineage"],
+}
+"""The files of this folder that have commands, and which; in the order of --help."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name; those of a file are imported and built when one is asked for.
+
+    All of them together would take longer than the rest of a start.
+    """
+
+    def __init__(self) -> None:
+        self._file_of = {name: file for file, names in FILES.items() for name in names}
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            some = typer.Typer(rich_markup_mode=None)
+            import_module(f"penstock.commands.{self._file_of[name]}").add_to(some)
+            self._built |= get_group(some).commands
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+class _Group(CommandGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": Commands()})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, for which nothing is imported."""
+        del ctx
+        return list(self.commands)
+
 
 app = typer.Typer(
     name="penstock",
-    cls=CommandGroup,
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # rich takes longer to import than the rest of a start
@@ -55,23 +95,6 @@ def _options(
     ] = False,
 ) -> None:
     del version
-
-
-serve.add_to(app)
-gateway.add_to(app)
-scaler.add_to(app)
-infer.add_to(app)
-batch.add_to(app)
-models.add_to(app)
-make_key.add_to(app)
-check.add_to(app)
-build_engine.add_to(app)
-demo.add_to(app)
-push.add_to(app)
-imports.add_to(app)
-deploy.add_to(app)
-store.add_to(app)
-answers.add_to(app)
 
 
 def main() -> None:

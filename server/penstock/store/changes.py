@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock.store.database import now_ms
+from penstock.store.database import insert_or_update, now_ms
 from penstock.store.events import list_events, record_event
 from penstock.store.failures import RefusedError, UnknownEntryError
 from penstock.store.records import Reference, VersionRecord, VersionStatus
@@ -40,12 +39,7 @@ def set_alias(
     row = connection.execute(select(versions).where(versions.c.id == version_id)).one()
     check_usable(model, version, row.status, row.reason)
     values = {"version_id": version_id, "updated_ms": now_ms()}
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(
-        dialect.insert(aliases)
-        .values(model_id=row.model_id, name=alias, **values)
-        .on_conflict_do_update(index_elements=["model_id", "name"], set_=values)
-    )
+    insert_or_update(connection, aliases, {"model_id": row.model_id, "name": alias}, values)
     record_event(
         connection, "alias set", actor, model=model, version=version, alias=alias, was=before
     )

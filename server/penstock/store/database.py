@@ -1,15 +1,15 @@
-"""Database: transactions on SQLite or PostgreSQL, and failures that say what is the matter."""
+"""Database: what differs between SQLite and PostgreSQL, and failures that say what is wrong."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -17,7 +17,7 @@ from penstock.store.failures import RefusedError, StoreError, StoreUnavailableEr
 from penstock.store.location import Location
 from penstock.store.migrate import ensure_current, upgrade
 
-__all__ = ["Database", "now_ms"]
+__all__ = ["Database", "insert_new", "insert_or_update", "now_ms"]
 
 _LOCK_ID = 0x70656E73  # of the advisory lock that migrations take
 _BUSY_TIMEOUT_S = 30.0
@@ -31,6 +31,30 @@ _REPLACING = "recursive_triggers=ON"
 def now_ms() -> int:
     """Milliseconds since 1970, for records that people read."""
     return time.time_ns() // 1_000_000
+
+
+def insert_new(connection: Connection, table: Table, **values: Any) -> None:
+    """Inserts a row, unless one of the same key is there."""
+    connection.execute(_insert(connection, table).values(**values).on_conflict_do_nothing())
+
+
+def insert_or_update(
+    connection: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]
+) -> None:
+    """Inserts a row, or gives the one of this key the values."""
+    row = _insert(connection, table).values(**key, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=list(key), set_=values))
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    """Of the dialect, which knows of conflicts; importing the other's would only cost a start."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table)
 
 
 class Database:

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock.store.database import now_ms
+from penstock.store.database import insert_new, insert_or_update, now_ms
 from penstock.store.events import record_event
 from penstock.store.failures import RefusedError, UnknownEntryError
 from penstock.store.records import Deployment, DeployStatus, Desired, Report
@@ -128,12 +127,8 @@ def report(
         "digest": digest,
         "reported_ms": now_ms(),
     }
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(
-        dialect.insert(reports)
-        .values(deployment_id=deployment_id, server=server, **values)
-        .on_conflict_do_update(index_elements=["deployment_id", "server"], set_=values)
-    )
+    key = {"deployment_id": deployment_id, "server": server}
+    insert_or_update(connection, reports, key, values)
     before = [each for each in found.reports if each[0] == server]
     if not before or before[0][1:3] != (status.value, reason):
         record_event(
@@ -348,12 +343,7 @@ def following(connection: Connection, model: str, alias: str) -> list[Deployment
 def _lock(connection: Connection, environment: str, *, may_create: bool = False) -> int:
     """The row of an environment, held to the end of the transaction."""
     if may_create:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(
-            dialect.insert(environments)
-            .values(name=environment, generation=0, created_ms=now_ms())
-            .on_conflict_do_nothing()
-        )
+        insert_new(connection, environments, name=environment, generation=0, created_ms=now_ms())
     number: int = connection.execute(
         update(environments)
         .where(environments.c.name == environment)

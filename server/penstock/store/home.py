@@ -10,12 +10,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from penstock.store.artifacts import Artifacts
-from penstock.store.database import Database
+from penstock.store.database import Database, insert_new
 from penstock.store.directory import ArtifactDirectory
 from penstock.store.failures import RefusedError, StoreError, StoreUnavailableError
 from penstock.store.files import SourceFile, os_failure
 from penstock.store.location import ARTIFACTS, Location, is_bucket, without_credentials
-from penstock.store.registry import insert_new
 from penstock.store.schema import settings
 
 __all__ = ["check_room", "open_artifacts", "size_of"]

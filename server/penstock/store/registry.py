@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock.store.database import now_ms
+from penstock.store.database import insert_new, now_ms
 from penstock.store.deployments import deployments_of
 from penstock.store.events import record_event
 from penstock.store.failures import UnknownEntryError
@@ -37,17 +36,10 @@ __all__ = [
     "add_version",
     "aliases_of",
     "find_id",
-    "insert_new",
     "load_version",
     "lock_model",
     "unknown",
 ]
-
-
-def insert_new(connection: Connection, table: Table, **values: Any) -> None:
-    """Inserts a row, unless one of the same key is there."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
 
 
 def lock_model(connection: Connection, model: str) -> None:

@@ -1,14 +1,16 @@
 """The command line as a whole: help, version, usage errors, and how a failure is told."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 import typer
+from typer.main import get_group
 from typer.testing import CliRunner
 
 from penstock import __version__
-from penstock.commands._cli import app
+from penstock.commands._cli import FILES, Commands, app
 from penstock.commands._failure import CommandError, CommandGroup
 from penstock.errors import ConfigError, StartupError
 
@@ -121,12 +123,29 @@ def test_interrupt_of_the_import_is_quiet() -> None:
 
 
 def test_commands_import_nothing_heavy() -> None:
-    code = "import penstock.commands, sys; print(*sys.modules)"
-    modules = set(python("-c", code).stdout.split())
-    assert "penstock.commands" in modules
-    assert (
-        modules & {"numpy", "rich", "grpc", "penstock_client", "penstock._core", "sklearn"} == set()
+    code = (
+        "import sys; from penstock.commands._cli import Commands\n"
+        "print(len([*Commands().values()]), *sys.modules)"
     )
+    count, *modules = python("-c", code).stdout.split()
+    assert int(count) == len(Commands())
+    assert "penstock.commands.serve" in modules
+    heavy = {"numpy", "rich", "grpc", "penstock_client", "penstock._core", "sklearn"}
+    assert heavy & set(modules) == set()
+
+
+def test_command_imports_its_own_file_alone() -> None:
+    code = "import sys; from penstock.commands._cli import Commands; Commands()['check']; "
+    modules = set(python("-c", code + "print(*sys.modules)").stdout.split())
+    imported = [file for file in FILES if f"penstock.commands.{file}" in modules]
+    assert imported == ["check"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_command_of_a_file_is_listed(file: str) -> None:
+    some = typer.Typer()
+    importlib.import_module(f"penstock.commands.{file}").add_to(some)
+    assert list(get_group(some).commands) == FILES[file]
 
 
 def test_missing_extra_is_one_line() -> None:
