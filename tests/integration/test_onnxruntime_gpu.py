@@ -111,25 +111,30 @@ def lay_out_both_packages(directory: Path) -> str:
     return library.name
 
 
-async def test_both_packages_in_one_directory_are_told_and_the_latest_is_opened(
-    tmp_path: Path,
-) -> None:
-    """In a process of its own: one holds one ONNX Runtime."""
-    library = lay_out_both_packages(tmp_path / "capi")
-    repository = tmp_path / "models"
-    onnx_files.write_model(repository, "fast", onnx_files.simple(), config=GPU)
-    config = f"onnxruntime,library={tmp_path / 'capi'}"
+async def reason_in_a_process(repository: Path, library: str) -> tuple[str, list[str]]:
+    """Why its one model is not served with that library, and the log: a process holds only one."""
+    config = f"onnxruntime,library={library}"
     flags = ("--backend-config", config, "--exit-on-error=false", "--strict-readiness=false")
     async with serve_process(repository, *flags) as server:
         async with AsyncClient(server.addresses["gRPC"]) as client:
             (entry,) = await client.repository_index()
+    return entry.reason, server.lines
+
+
+async def test_both_packages_in_one_directory_are_told_and_the_latest_is_opened(
+    tmp_path: Path,
+) -> None:
+    library = lay_out_both_packages(tmp_path / "capi")
+    repository = tmp_path / "models"
+    onnx_files.write_model(repository, "fast", onnx_files.simple(), config=GPU)
+    reason, log = await reason_in_a_process(repository, str(tmp_path / "capi"))
     assert (
         f"({library} was opened, beside libonnxruntime.so.1.9.0 and {CUDA_PROVIDER}): pip "
-        "uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu" in entry.reason
+        "uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu" in reason
     )
-    assert str(tmp_path) not in entry.reason
-    told = [line for line in server.lines if f"opened {library}, the latest of" in line]
-    assert len(told) == 1, server.lines
+    assert str(tmp_path) not in reason
+    told = [line for line in log if f"opened {library}, the latest of" in line]
+    assert len(told) == 1, log
 
 
 @without_driver
@@ -142,14 +147,9 @@ async def test_both_packages_in_one_directory_are_told_and_the_latest_is_opened(
 async def test_gpu_package_without_a_driver_is_refused_with_that(
     tmp_path: Path, accelerator: str
 ) -> None:
-    """In a process of its own: one holds one ONNX Runtime."""
     onnx_files.write_model(tmp_path, "fast", onnx_files.simple(), config=GPU + accelerator)
-    library = f"onnxruntime,library={os.environ['PENSTOCK_TEST_ORT_GPU']}"
-    flags = ("--backend-config", library, "--exit-on-error=false", "--strict-readiness=false")
-    async with serve_process(tmp_path, *flags) as server:
-        async with AsyncClient(server.addresses["gRPC"]) as client:
-            (entry,) = await client.repository_index()
+    reason, _ = await reason_in_a_process(tmp_path, os.environ["PENSTOCK_TEST_ORT_GPU"])
     assert (
         "model 'fast' version 1: KIND_GPU needs a GPU: there is no CUDA driver on this machine"
-        in entry.reason
+        in reason
     )

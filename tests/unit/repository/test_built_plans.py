@@ -1,64 +1,15 @@
 """Plans that are made of ONNX models: in use until their version is freed, and no longer."""
 
-import fcntl
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.budgets import until_unloaded
 from tests.support.fake_engine import FakeEngine, add_model, signature_text
+from tests.support.fake_plans import FakePlans
 
-from penstock.codec import ModelConfig
-from penstock.engines.places import EngineInUse, EnginePlaces
 from penstock.errors import FailedPreconditionError, InvalidArgumentError
 from penstock.repository import ModelManager, RepositorySettings
 from penstock.repository.loader import ModelLoader
-
-
-class _Plans:
-    """A PlanBuilder whose plans are there."""
-
-    def __init__(self, directory: Path, is_for_device: bool = True) -> None:
-        self._places = EnginePlaces(directory, 0)
-        self._is_for_device = is_for_device
-        self.rows: list[int] = []
-
-    def plan_of(
-        self,
-        model: Path,
-        label: str,
-        config: ModelConfig,
-        device: str,
-        rows: int,
-        check: Callable[[], None],
-    ) -> EngineInUse:
-        if self._is_for_device:
-            check()
-        self.rows.append(rows)
-        engine = self._places.use("a" * 64, "model.plan")
-        engine.path.write_text(signature_text())
-        return engine
-
-    def maker_of(self, plan: Path) -> str | None:
-        return "TensorRT 11.4.0.106" if plan.suffix == ".plan" else None
-
-    def stats(self) -> None:
-        """Nothing is counted."""
-
-    def close(self) -> None:
-        """Nothing is being built."""
-
-
-def is_in_use(directory: Path) -> bool:
-    descriptor = os.open(directory / ("a" * 64) / "in-use", os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 @pytest.mark.parametrize("is_for_device", [True, False], ids=["to run", "to see"])
@@ -67,17 +18,17 @@ def test_nothing_is_built_that_the_backend_says_it_cannot_run(
 ) -> None:
     """Where plans only show that a model compiles they are built all the same."""
     add_model(tmp_path / "models", "m", config='backend: "tensorrt"')
-    plans = _Plans(tmp_path / "cache", is_for_device)
+    plans = FakePlans(tmp_path / "cache", is_for_device)
     engine = FakeEngine()
     engine.fail["ask", "m"] = FailedPreconditionError("TensorRT cannot be used: no adapter")
     loader = ModelLoader(engine, RepositorySettings((tmp_path / "models",), plans=plans))
     if is_for_device:
         with pytest.raises(FailedPreconditionError, match=r"^TensorRT cannot be used: no adapter$"):
             loader.open_version(loader.plan("m"), 1)
-        assert plans.rows == []
+        assert plans.asked == []
         del engine.fail["ask", "m"]
     loader.open_version(loader.plan("m"), 1)
-    assert plans.rows == [64], "as the server completes max_batch_size"
+    assert [each.rows for each in plans.asked] == [64], "as the server completes max_batch_size"
 
 
 @pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])
@@ -85,7 +36,7 @@ def test_plan_that_is_refused_says_what_built_it(tmp_path: Path, is_built: bool)
     add_model(tmp_path / "models", "m", config='backend: "tensorrt" max_batch_size: 8')
     if not is_built:
         (tmp_path / "models" / "m" / "1" / "model.plan").write_text(signature_text())
-    settings = RepositorySettings((tmp_path / "models",), plans=_Plans(tmp_path / "cache"))
+    settings = RepositorySettings((tmp_path / "models",), plans=FakePlans(tmp_path / "cache"))
     engine = FakeEngine()
     engine.fail["open", "m"] = InvalidArgumentError("TensorRT 11.1.0.106 does not take the plan")
     loader = ModelLoader(engine, settings)
@@ -98,7 +49,7 @@ def test_plan_that_is_refused_says_what_built_it(tmp_path: Path, is_built: bool)
 
 def test_refusal_of_what_is_no_plan_is_left_as_it_is(tmp_path: Path) -> None:
     add_model(tmp_path / "models", "m", config='backend: "onnxruntime"')
-    settings = RepositorySettings((tmp_path / "models",), plans=_Plans(tmp_path / "cache"))
+    settings = RepositorySettings((tmp_path / "models",), plans=FakePlans(tmp_path / "cache"))
     engine = FakeEngine()
     engine.fail["open", "m"] = InvalidArgumentError("no such operator")
     loader = ModelLoader(engine, settings)
@@ -110,11 +61,9 @@ def test_refusal_of_what_is_no_plan_is_left_as_it_is(tmp_path: Path) -> None:
 async def test_plan_of_a_version_that_is_freed_may_go_whoever_refers_to_it(
     tmp_path: Path, drains_in_time: bool
 ) -> None:
-    cache = tmp_path / "cache"
+    plans = FakePlans(tmp_path / "cache")
     add_model(tmp_path / "models", "m", config='backend: "tensorrt" max_batch_size: 8')
-    settings = RepositorySettings(
-        (tmp_path / "models",), control_mode="explicit", plans=_Plans(cache)
-    )
+    settings = RepositorySettings((tmp_path / "models",), control_mode="explicit", plans=plans)
     engine = FakeEngine()
     engine.drains_in_time = drains_in_time
     manager = ModelManager(engine, settings)
@@ -123,12 +72,12 @@ async def test_plan_of_a_version_that_is_freed_may_go_whoever_refers_to_it(
     record = manager.record("m")
     assert record is not None
     referred = record.serving[1]  # as by a cycle that the collector does not go through
-    assert is_in_use(cache)
+    assert plans.is_in_use()
     await manager.unload("m")
     await until_unloaded(manager, "m")
-    assert is_in_use(cache) is not drains_in_time, "what is not freed has it in use"
+    assert plans.is_in_use() is not drains_in_time, "what is not freed has it in use"
     engine.drains_in_time = True
     await manager.leftovers.look()
-    assert not is_in_use(cache)
+    assert not plans.is_in_use()
     del referred
     assert await manager.close(30)

@@ -1,13 +1,12 @@
 """From a directory to what the engine is told."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text, tensor
+from tests.support.fake_plans import AskedPlan, FakePlans
 
-from penstock.codec import ModelConfig, read_config_text
-from penstock.engines.places import EngineInUse
+from penstock.codec import read_config_text
 from penstock.errors import ConfigError, InternalError
 from penstock.repository.engine import LevelQueue, ServingSpec
 from penstock.repository.layout import model_file
@@ -286,37 +285,6 @@ def test_input_without_dims_keeps_the_shape_of_its_file_when_others_are_reshaped
     assert parameters == {"RESHAPE_IO_LAYERS": "yes", "RESHAPE_IO_LAYERS:y": "-1,4"}
 
 
-class _Plans:
-    """A PlanBuilder that has what it was asked for."""
-
-    def __init__(self, plan: Path) -> None:
-        self.plan = plan
-        self.asked: list[tuple[str, str, int | None, str]] = []
-        self.is_closed = False
-
-    def plan_of(
-        self,
-        model: Path,
-        label: str,
-        config: ModelConfig,
-        device: str,
-        rows: int,
-        check: Callable[[], None],
-    ) -> EngineInUse:
-        check()
-        self.asked.append((model.name, label, config.max_batch_size, device))
-        return EngineInUse(self.plan)
-
-    def maker_of(self, plan: Path) -> None:
-        """Nobody knows."""
-
-    def stats(self) -> None:
-        """Nothing is counted."""
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 def _onnx_for_tensorrt(tmp_path: Path, config: str) -> None:
     add_model(tmp_path, "m", config=config)
     version = tmp_path / "m" / "1"
@@ -343,32 +311,29 @@ def test_onnx_for_tensorrt_is_opened_as_the_plan_that_is_made_of_it_for_its_devi
     tmp_path: Path, config: str, device: str
 ) -> None:
     _onnx_for_tensorrt(tmp_path, f"{config} max_batch_size: 8")
-    plan = tmp_path / "m.plan"
-    plan.write_text(signature_text())
-    plans = _Plans(plan)
+    plans = FakePlans(tmp_path / "cache")
     engine = FakeEngine()
     made = ModelLoader(engine, RepositorySettings((tmp_path,), plans=plans))
     made.open_version(made.plan("m"), 1)
-    assert plans.asked == [("model.onnx", "model 'm' version 1", 8, device)]
-    assert engine.opened[-1].path == str(plan)
+    assert plans.asked == [AskedPlan("model.onnx", "model 'm' version 1", 8, device, 8)]
+    assert engine.opened[-1].path == str(plans.path)
     made.close()
     assert plans.is_closed
 
 
 def test_version_that_serves_a_built_plan_has_it_in_use(tmp_path: Path) -> None:
     _onnx_for_tensorrt(tmp_path, 'backend: "tensorrt"')
-    plan = tmp_path / "m.plan"
-    plan.write_text(signature_text())
-    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), plans=_Plans(plan)))
+    plans = FakePlans(tmp_path / "cache")
+    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), plans=plans))
     built = made.prepare(made.plan("m"), 1).built
     assert built is not None
-    assert built.path == plan
+    assert built.path == plans.path
 
 
 def test_plan_beside_the_onnx_is_what_is_served(tmp_path: Path) -> None:
     _onnx_for_tensorrt(tmp_path, 'backend: "tensorrt"')
     (tmp_path / "m" / "1" / "model.plan").write_text(signature_text())
-    plans = _Plans(tmp_path)
+    plans = FakePlans(tmp_path / "cache")
     engine = FakeEngine()
     made = ModelLoader(engine, RepositorySettings((tmp_path,), plans=plans))
     made.open_version(made.plan("m"), 1)
