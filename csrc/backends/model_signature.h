@@ -25,6 +25,8 @@ struct ModelSignature {
   std::vector<TensorSpec> outputs;
   // What a model that is code says of itself, for a configuration that does not say.
   std::optional<uint32_t> max_batch_size = std::nullopt;  // nullopt: it follows from the tensors
+  // Rows of a batch at most, whatever the configuration says. nullopt: as many as there is memory for.
+  std::optional<uint32_t> most_rows = std::nullopt;
   bool is_decoupled = false;         // it answers a request with none, one or many responses
   bool batches_dynamically = false;  // requests may share a batch
 };

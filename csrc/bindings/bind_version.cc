@@ -128,6 +128,8 @@ void BindLoadedModel(py::module_& module) {
           "max_batch_size",
           [](const PyLoadedModel& self) { return self.model->signature().max_batch_size; })
       .def_property_readonly(
+          "most_rows", [](const PyLoadedModel& self) { return self.model->signature().most_rows; })
+      .def_property_readonly(
           "is_decoupled",
           [](const PyLoadedModel& self) { return self.model->signature().is_decoupled; })
       .def_property_readonly(

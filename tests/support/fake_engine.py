@@ -30,9 +30,10 @@ def tensor(name: str, datatype: str = "FP32", dims: Sequence[int] = (-1, 4)) -> 
 def signature_text(
     inputs: Sequence[Mapping[str, Any]] = (tensor("x"),),
     outputs: Sequence[Mapping[str, Any]] = (tensor("y", dims=(-1, 2)),),
+    **more: Any,
 ) -> str:
-    """A model file for the fake engine."""
-    return json.dumps({"inputs": list(inputs), "outputs": list(outputs)})
+    """A model file for the fake engine. `more`: `most_rows`, as a plan has."""
+    return json.dumps({"inputs": list(inputs), "outputs": list(outputs), **more})
 
 
 def add_model(
@@ -62,6 +63,7 @@ class FakeModel:
     max_batch_size: int | None = None
     batches_dynamically: bool = False
     is_decoupled: bool = False
+    most_rows: int | None = None
     runs_on: str = "CPU"
     engine: str = "Fake 1"
 
@@ -153,7 +155,8 @@ class FakeEngine:
             signature = json.loads((path / "model.json" if path.is_dir() else path).read_text())
         except ValueError:
             raise _corrupt(source) from None
-        return FakeModel(source, _tensors(signature["inputs"]), _tensors(signature["outputs"]))
+        inputs, outputs = _tensors(signature.pop("inputs")), _tensors(signature.pop("outputs"))
+        return FakeModel(source, inputs, outputs, **signature)
 
     def create_version(self, model: OpenedModel, spec: ServingSpec) -> EngineVersion:
         self.enter("create", spec.model_name)

@@ -28,14 +28,20 @@ class AskedPlan:
 
 
 class FakePlans:
-    """Has one plan, of the fake engine. `is_for_device`: plans run here, so that is checked."""
+    """Has one plan, of the fake engine.
 
-    def __init__(self, directory: Path, is_for_device: bool = True) -> None:
+    `is_for_device`: plans run here, so that is checked. `signature`: the plan's file.
+    """
+
+    def __init__(
+        self, directory: Path, is_for_device: bool = True, signature: str | None = None
+    ) -> None:
         self.path = directory / _PLACE / "model.plan"
         self.asked: list[AskedPlan] = []
         self.is_closed = False
         self._places = EnginePlaces(directory, 0)
         self._is_for_device = is_for_device
+        self._signature = signature_text() if signature is None else signature
 
     def plan_of(
         self,
@@ -50,7 +56,7 @@ class FakePlans:
             check()
         self.asked.append(AskedPlan(model.name, label, config.max_batch_size, device, rows))
         engine = self._places.use(_PLACE, self.path.name)
-        engine.path.write_text(signature_text())
+        engine.path.write_text(self._signature)
         return engine
 
     def is_in_use(self) -> bool:

@@ -156,9 +156,10 @@ void ChildServer::ServeModel(ChildChannel& channel, const WorkerPacket& packet) 
     MutexLock lock(mu_);
     models_.erase(id);  // freed by who has it last, before the connection is closed
   });
+  const ModelSignature& signature = model->model->signature();
   const std::string description =
       EncodeDeviceDescription({std::string(model->backend->description()), model->model->runs_on(),
-                               ToWorkerSignature(model->model->signature())});
+                               signature.most_rows.value_or(0), ToWorkerSignature(signature)});
   bool is_wanted = channel.SendBody({.kind = WorkerPacketKind::kDescribed}, description);
   if (channel.has_no_room()) {
     return SendFailed(channel,

@@ -45,13 +45,16 @@ Result<std::unique_ptr<DeviceModel>> DeviceModel::Load(
                                                                  .document = document,
                                                                  .load_limit_ns = limits.load_ns}));
     model->models_.push_back(std::move(part));
-    const WorkerSignature& first = model->models_.front()->part()->description().signature;
-    if (!(model->models_.back()->part()->description().signature == first)) {
+    const DeviceDescription& first = model->models_.front()->part()->description();
+    const DeviceDescription& last = model->models_.back()->part()->description();
+    if (!(last.signature == first.signature) || last.most_rows != first.most_rows) {
       return FailedPrecondition(StrCat(model->label_, ": on ", worker->device(),
                                        " it is another model than on ", workers.front()->device()));
     }
   }
-  model->signature_ = ToModelSignature(model->models_.front()->part()->description().signature);
+  const DeviceDescription& description = model->models_.front()->part()->description();
+  model->signature_ = ToModelSignature(description.signature);
+  if (description.most_rows > 0) model->signature_.most_rows = description.most_rows;
   return model;
 }
 

@@ -88,6 +88,7 @@ std::string EncodeDeviceDescription(const DeviceDescription& description) {
   std::string body;
   PutText(description.engine, &body);
   PutText(description.runs_on, &body);
+  PutNumber(description.most_rows, &body);
   EncodeSignature(description.signature, &body);
   return body;
 }
@@ -95,7 +96,8 @@ std::string EncodeDeviceDescription(const DeviceDescription& description) {
 Result<DeviceDescription> DecodeDeviceDescription(std::span<const uint8_t> body) {
   BodyReader reader(body);
   DeviceDescription description;
-  if (!ReadSaid(&reader, &description.engine) || !ReadSaid(&reader, &description.runs_on)) {
+  if (!ReadSaid(&reader, &description.engine) || !ReadSaid(&reader, &description.runs_on) ||
+      !reader.Read(&description.most_rows)) {
     return InvalidArgument("a description that cannot be read");
   }
   PENSTOCK_ASSIGN_OR_RETURN(description.signature, DecodeSignature(reader.rest()));

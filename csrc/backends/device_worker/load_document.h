@@ -18,7 +18,7 @@ inline constexpr int kDeviceLostExit = 86;
 
 //   load      = backend text, options map, model_name text, version i64, path text,
 //               model_directory text, parameters map, config_json text
-//   described = engine text, runs_on text, signature (worker/messages.h)
+//   described = engine text, runs_on text, most_rows u32 (0: any), signature (worker/messages.h)
 //   used      = count u32, use*
 //   use       = kind text, id i64, name text, uuid text, memory u64, graph memory u64, its budget u64,
 //               uncaptured runs u64, uncaptured padded rows u64, row changes u64, busy u64, graphs u32,
@@ -33,8 +33,9 @@ struct DeviceLoad {
 };
 
 struct DeviceDescription {
-  std::string engine;   // Backend::description()
-  std::string runs_on;  // BackendModel::runs_on(), as the worker counts devices
+  std::string engine;      // Backend::description()
+  std::string runs_on;     // BackendModel::runs_on(), as the worker counts devices
+  uint32_t most_rows = 0;  // ModelSignature's; 0: nullopt
   WorkerSignature signature;
 
   bool operator==(const DeviceDescription&) const = default;

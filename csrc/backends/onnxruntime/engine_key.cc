@@ -51,6 +51,9 @@ Result<std::string> EngineKey(const std::string& engine_version, const LoadOptio
     for (const auto& [name, value] : provider.values) parts.Add(StrCat(name, "=", value));
   }
   parts.Add(std::to_string(settings.ranges.max_rows));
+  for (const auto& [name, rank] : settings.ranges.listed_ranks) {
+    parts.Add(StrCat("listed ", name, " ", rank));
+  }
   for (const auto& [name, range] : settings.ranges.ranges) {
     parts.Add(
         StrCat(name, range.least.ToString(), range.likely.ToString(), range.greatest.ToString()));

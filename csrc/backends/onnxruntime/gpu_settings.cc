@@ -6,6 +6,7 @@
 #include <sstream>
 #include <utility>
 
+#include "backends/tensorrt/plan_settings.h"
 #include "base/strcat.h"
 
 namespace penstock::ort {
@@ -292,6 +293,12 @@ Status Reader::Read(const std::string& name, const std::string& value) {
     const auto rows = ToNumber<uint32_t>(value);
     if (!rows || *rows > kMostRows) return Bad(name, value, StrCat("0 to ", kMostRows));
     settings_.ranges.max_rows = *rows;
+    return Status::Ok();
+  }
+  if (name.starts_with(tensorrt::kListedRank)) {
+    const auto rank = ToNumber<size_t>(value);
+    if (!rank) return Bad(name, value, "a number");
+    settings_.ranges.listed_ranks[name.substr(tensorrt::kListedRank.size())] = *rank;
     return Status::Ok();
   }
   if (name == kShares) {

@@ -9,9 +9,12 @@ namespace {
 
 using tensorrt::ProfileRange;
 
-// Rows are the first dimension where all that must be given or is answered has it open.
+// Rows are the first dimension where all that must be given or is answered has it open, and nothing
+// is listed in full.
 bool HasRows(const ModelSignature& signature, const RangeSettings& settings) {
-  const auto is_open = [](const TensorSpec& spec) {
+  const auto is_open = [&](const TensorSpec& spec) {
+    const auto listed = settings.listed_ranks.find(spec.name);
+    if (listed != settings.listed_ranks.end() && listed->second == spec.dims.rank()) return false;
     return spec.is_optional || (!spec.dims.empty() && spec.dims[0] < 0);
   };
   return settings.max_rows > 0 &&

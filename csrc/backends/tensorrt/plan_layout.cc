@@ -47,6 +47,7 @@ Result<PlanLayout> PlanLayout::Create(const std::string& label,
   PENSTOCK_RETURN_IF_ERROR(layout.AddTensors(tensors, batches));
   PENSTOCK_RETURN_IF_ERROR(layout.CheckProfiles(profiles));
   PENSTOCK_RETURN_IF_ERROR(layout.AddRows(profiles));
+  if (batches) layout.AddMostRows(profiles);
   return layout;
 }
 
@@ -137,6 +138,21 @@ Status PlanLayout::AddRows(size_t profiles) {
     takes_any_rows_ = takes_any_rows_ && ProfileOfRows(n).has_value();
   }
   return Status::Ok();
+}
+
+void PlanLayout::AddMostRows(size_t profiles) {
+  const auto& inputs = signature_.inputs;
+  const bool are_open = std::all_of(inputs.begin(), inputs.end(), [](const TensorSpec& spec) {
+    return !spec.dims.empty() && spec.dims[0] < 0;
+  });
+  if (inputs.empty() || !are_open) return;
+  int64_t most = 0;
+  for (size_t p = 0; p < profiles; ++p) {
+    int64_t greatest = kMaxRows;
+    for (const auto& ranges : ranges_) greatest = std::min(greatest, ranges[p].greatest[0]);
+    most = std::max(most, greatest);
+  }
+  signature_.most_rows = static_cast<uint32_t>(most);
 }
 
 Result<std::vector<uint32_t>> PlanLayout::Buckets(const std::vector<uint32_t>& preferred) const {

@@ -27,6 +27,8 @@ class PlanLayout {
   static Result<PlanLayout> Create(const std::string& label, const std::vector<PlanTensor>& tensors,
                                    size_t profiles, bool batches);
 
+  // Its most_rows: what the greatest profile takes in the first dimension where the model batches and
+  // every input has it open, also where an output has not, which need not be served.
   const ModelSignature& signature() const { return signature_; }
   // In Plan::tensors(), of each of the signature's.
   const std::vector<size_t>& inputs() const { return inputs_; }
@@ -67,6 +69,7 @@ class PlanLayout {
   Status CheckTensor(const PlanTensor& tensor) const;
   Status CheckProfiles(size_t profiles) const;
   Status AddRows(size_t profiles);
+  void AddMostRows(size_t profiles);
   bool Fits(size_t profile, std::span<const Shape> shapes) const;
 
   // Constant after Create.

@@ -21,6 +21,15 @@ Result<size_t> FreeBytes(gpu::Device& device) {
   return free_bytes;
 }
 
+// As the server completes max_batch_size.
+bool Batches(const PlanSettings& settings, const std::vector<PlanTensor>& tensors) {
+  const auto is_in_full = [&](const PlanTensor& tensor) {
+    const auto listed = settings.listed_ranks.find(tensor.name);
+    return listed != settings.listed_ranks.end() && listed->second == tensor.dims.rank();
+  };
+  return settings.batches && std::none_of(tensors.begin(), tensors.end(), is_in_full);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
@@ -28,8 +37,9 @@ Result<std::unique_ptr<PlanReplica>> PlanReplica::Load(const std::string& label,
                                                        std::unique_ptr<Plan> plan,
                                                        const PlanSettings& settings) {
   gpu::Device& device = *found.device;
+  const bool batches = Batches(settings, plan->tensors());
   PENSTOCK_ASSIGN_OR_RETURN(auto engine, PlanEngine::Create(device.api(), device.health(), label,
-                                                            std::move(plan), settings.batches));
+                                                            std::move(plan), batches));
   std::unique_ptr<PlanReplica> replica(new PlanReplica(found, std::move(engine)));
   PENSTOCK_RETURN_IF_ERROR(replica->AddLanes(settings));
   return replica;

@@ -15,6 +15,7 @@ constexpr uint64_t kMaxLanes = 4;
 constexpr uint64_t kMaxGraphMb = 1 << 20;
 constexpr uint64_t kMaxGraphRows = 1 << 20;
 constexpr size_t kBytesPerMb = size_t{1} << 20;
+constexpr uint64_t kMaxRank = 1 << 10;
 
 std::vector<std::string> Split(const std::string& value) {
   std::vector<std::string> parts;
@@ -95,6 +96,9 @@ Status Reader::Read(const std::string& name, const std::string& value) {
     settings_.graph_budget_bytes = mb * kBytesPerMb;
   } else if (name == "max_batch_size") {
     settings_.batches = value != "0";
+  } else if (name.starts_with(kListedRank)) {
+    PENSTOCK_ASSIGN_OR_RETURN(const uint64_t rank, ReadNumber(name, value, 0, kMaxRank));
+    settings_.listed_ranks[name.substr(kListedRank.size())] = rank;
   }
   return Status::Ok();
 }

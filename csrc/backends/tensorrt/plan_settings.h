@@ -21,13 +21,18 @@ namespace penstock::tensorrt {
 // | `graph_batch_sizes` | numbers of rows, with commas                        | powers of two, and the profiles' |
 // | `graph_memory_mb`   | what graphs may hold of a device's memory           | 1024                 |
 // | `max_batch_size`    | the configuration's, from the server; 0: no dimension is rows | (not 0)    |
+// | `listed_rank:NAME`  | how many dimensions the configuration lists of a tensor, from the server, where it has no `max_batch_size`: as many as the plan's own are its shape in full, and no dimension is rows | (none) |
 struct PlanSettings {
   std::vector<std::string> devices = {"0"};
   size_t lanes = 2;
   std::vector<uint32_t> graph_rows = {};
   size_t graph_budget_bytes = size_t{1} << 30;
   bool batches = true;
+  std::map<std::string, size_t> listed_ranks = {};
 };
+
+// Before the name of a tensor.
+inline constexpr std::string_view kListedRank = "listed_rank:";
 
 // `backend`: whose model it is, for messages. `settings`: the defaults. INVALID_ARGUMENT naming the
 // parameter, what was expected and what came. Parameters of other names are the model owner's.

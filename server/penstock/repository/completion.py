@@ -4,9 +4,9 @@ Pure functions. What is written is checked, never changed; what is not written i
 
 * inputs and outputs, and the datatype and dims of those that lack them. Optional inputs are served
   only if they are listed: in an ONNX file they are mostly weights that may be overridden;
-* max_batch_size: what a model that is code says; else `DEFAULT_MAX_BATCH_SIZE` where the first
-  dimension of all that is served is -1, else 0. A configuration that lists shapes in full, batch
-  dimension included, also means 0;
+* max_batch_size: what a model that is code says; else `DEFAULT_MAX_BATCH_SIZE`, or the most rows
+  that a plan was built for, where the first dimension of all that is served is -1, else 0. A
+  configuration that lists shapes in full, batch dimension included, also means 0;
 * dynamic batching: on, with no delay, where max_batch_size was filled in from the shapes, or a
   model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
   means that every request is its own batch;
@@ -32,13 +32,17 @@ DEFAULT_MAX_BATCH_SIZE = 64
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the model file declares; a model that is code may also say how it is batched."""
+    """What the model file declares; a model that is code may also say how it is batched.
+
+    most_rows: of a batch, as a plan's profiles have it; None: any.
+    """
 
     inputs: tuple[FileTensor, ...]
     outputs: tuple[FileTensor, ...]
     max_batch_size: int | None = None
     batches_dynamically: bool = False
     is_decoupled: bool = False
+    most_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def complete(config: ModelConfig, signature: Signature) -> Completion:
         max_batch_size = signature.max_batch_size
     if max_batch_size is None:
         can_batch = _can_batch(served) and not _lists_full_shapes(config, served)
-        max_batch_size = DEFAULT_MAX_BATCH_SIZE if can_batch else 0
+        max_batch_size = _default_rows(signature) if can_batch else 0
         if can_batch and batching is None:
             batching = DynamicBatching()
     has_batch = max_batch_size > 0
@@ -115,6 +119,11 @@ def _served(config: ModelConfig, signature: Signature) -> Signature:
         tuple(t for t in signature.inputs if (t.name in inputs if inputs else not t.optional)),
         tuple(t for t in signature.outputs if t.name in outputs or not outputs),
     )
+
+
+def _default_rows(signature: Signature) -> int:
+    most = signature.most_rows
+    return DEFAULT_MAX_BATCH_SIZE if most is None else min(DEFAULT_MAX_BATCH_SIZE, most)
 
 
 def _can_batch(signature: Signature) -> bool:
@@ -163,6 +172,13 @@ def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
             "responses, expected true"
         )
     if config.max_batch_size:
+        most = signature.most_rows
+        if most is not None and config.max_batch_size > most:
+            yield (
+                f"max_batch_size: {config.max_batch_size} is more rows than the plan was built "
+                f"for, {most}: expected at most {most}, or a plan that is built anew (penstock "
+                "build-engine)"
+            )
         yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)
     yield from _tensor_faults("output", config, config.outputs, signature.outputs)

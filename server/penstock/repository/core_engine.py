@@ -37,6 +37,7 @@ class CoreModel:
         self.inputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.inputs)
         self.outputs: Sequence[FileTensor] = tuple(_file_tensor(spec) for spec in model.outputs)
         self.max_batch_size = model.max_batch_size
+        self.most_rows = model.most_rows
         self.is_decoupled = model.is_decoupled
         self.batches_dynamically = model.batches_dynamically
         self.runs_on = model.runs_on

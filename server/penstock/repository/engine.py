@@ -104,6 +104,10 @@ class OpenedModel(Protocol):
         """What a model that is code says of itself; None: it follows from the tensors."""
 
     @property
+    def most_rows(self) -> int | None:
+        """Of a batch, whatever the configuration says, as a plan's profiles have it; None: any."""
+
+    @property
     def is_decoupled(self) -> bool:
         """A model that is code answers a request with none, one or many responses."""
 

@@ -194,6 +194,7 @@ class ModelLoader:
             opened.max_batch_size,
             opened.batches_dynamically,
             opened.is_decoupled,
+            opened.most_rows,
         )
         completion = complete(config, signature)
         if completion.faults:

@@ -11,6 +11,7 @@ from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
 from penstock.repository.own_parameters import without_own
 
 _RESHAPE = "RESHAPE_IO_LAYERS"
+_LISTED_RANK = "listed_rank:"
 
 Labels = Mapping[str, tuple[str, ...]]
 """Labels of the classification extension, by output."""
@@ -65,9 +66,11 @@ def backend_parameters(config: ModelConfig) -> dict[str, str]:
     on_gpu = _is_on_gpu(config)
     if on_gpu and gpus:  # a device's UUID, in a parameter, says more
         parameters.setdefault("device", ",".join(map(str, gpus)))
-    if on_gpu:  # where shapes are laid out ahead of time, which dimension is rows
+    if on_gpu:  # where shapes are laid out ahead of time, whether the first dimension is rows
         rows = config.max_batch_size
         parameters["max_batch_size"] = str(DEFAULT_MAX_BATCH_SIZE if rows is None else rows)
+        if rows is None:
+            parameters |= _listed_ranks(config)
     if on_gpu and config.backend in ALSO_ON_GPUS:
         parameters["device_kind"] = "gpu"
         parameters["dynamic_batching"] = str(int(_shares_batches(config)))
@@ -108,6 +111,19 @@ def _shares_batches(config: ModelConfig) -> bool:
     if config.max_batch_size is None:
         return not any(tensor.dims for tensor in config.inputs + config.outputs)
     return config.max_batch_size > 0 and config.dynamic_batching is not None
+
+
+def _listed_ranks(config: ModelConfig) -> dict[str, str]:
+    """How many dims are listed of a tensor, as the file counts them.
+
+    Where those are all that it has there the model has no rows (`completion`): the backend, which
+    is told before that is known, sees the file.
+    """
+    return {
+        f"{_LISTED_RANK}{each.name}": str(len(each.dims if each.reshape is None else each.reshape))
+        for each in config.inputs + config.outputs
+        if each.dims
+    }
 
 
 def _accelerator_parameters(config: ModelConfig) -> dict[str, str]:

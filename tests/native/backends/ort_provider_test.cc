@@ -163,6 +163,7 @@ TEST(OrtProviderTest, EngineKey_ChangesWithWhatAnEngineIsMadeOf) {
   EXPECT_EQ(key("1.31", Read({}), "H200"), first);
   EXPECT_NE(key("1.32", Read({}), "H200"), first);
   EXPECT_NE(key("1.31", Read({{"max_batch_size", "8"}}), "H200"), first);
+  EXPECT_NE(key("1.31", Read({{"listed_rank:x", "2"}}), "H200"), first);
   EXPECT_NE(key("1.31", Read({{"shape:x", "4"}}), "H200"), first);
   EXPECT_NE(key("1.31", Read({{"cuda.use_tf32", "0"}}), "H200"), first);
   EXPECT_NE(key("1.31", Read({}), "H100"), first);

@@ -1,5 +1,7 @@
 """What is filled in from the model file, and what is wrong against it."""
 
+from dataclasses import replace
+
 import pytest
 
 from penstock.codec import ModelConfig, TensorConfig, read_config_text
@@ -235,6 +237,34 @@ def test_code_without_a_batch_dimension_is_not_batched_for_its_open_shapes() -> 
     assert config.max_batch_size == 0
     assert config.dynamic_batching is None
     assert config.inputs[0].dims == (-1, 3)
+
+
+PLAN_OF_8 = Signature(BATCHED.inputs, BATCHED.outputs, most_rows=8)
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "text", "max_batch_size"),
+    [
+        (8, "", 8),
+        (128, "", 64),
+        (8, "max_batch_size: 4", 4),
+        (8, "max_batch_size: 8", 8),
+        (8, 'input { name: "a" dims: [-1, 3] }', 0),
+    ],
+)
+def test_batches_of_a_plan_have_at_most_the_rows_that_it_was_built_for(
+    most_rows: int, text: str, max_batch_size: int
+) -> None:
+    result = completed(text, replace(PLAN_OF_8, most_rows=most_rows))
+    assert (result.config.max_batch_size, result.faults) == (max_batch_size, ())
+
+
+def test_batches_that_are_written_larger_than_the_plan_are_a_fault() -> None:
+    (fault,) = completed("max_batch_size: 16", PLAN_OF_8).faults
+    assert fault == (
+        "max_batch_size: 16 is more rows than the plan was built for, 8: expected at most 8, or a "
+        "plan that is built anew (penstock build-engine)"
+    )
 
 
 def test_decoupled_code_makes_the_configuration_so_and_nothing_else() -> None:

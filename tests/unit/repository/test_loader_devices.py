@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text
+from tests.support.fake_plans import FakePlans
 
+from penstock.codec import read_config_text
 from penstock.errors import ConfigError
+from penstock.repository.completion import with_names
 from penstock.repository.loader import ModelLoader
+from penstock.repository.serving import backend_parameters
 from penstock.repository.settings import RepositorySettings
 
 
@@ -161,6 +165,22 @@ def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Pa
     assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
 
 
+@pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])
+def test_plan_of_a_configuration_without_a_batch_size_is_served_in_batches_that_it_holds(
+    tmp_path: Path, is_built: bool
+) -> None:
+    signature = signature_text(most_rows=8)
+    directory = add_model(tmp_path / "models", "m", config='platform: "tensorrt_plan"')
+    if not is_built:
+        (directory / "1" / "model.plan").write_text(signature)
+    plans = FakePlans(tmp_path / "cache", signature=signature)
+    engine = FakeEngine()
+    made = ModelLoader(engine, RepositorySettings((tmp_path / "models",), plans=plans))
+    made.prepare(made.plan("m"), 1)
+    assert engine.created[0].spec.max_batch_size == 8
+    assert len(plans.asked) == is_built
+
+
 @pytest.mark.parametrize(("said", "told"), [("max_batch_size: 0", "0"), ("max_batch_size: 8", "8")])
 def test_whether_a_plan_has_rows_is_the_configurations_to_say(
     tmp_path: Path, said: str, told: str
@@ -170,6 +190,29 @@ def test_whether_a_plan_has_rows_is_the_configurations_to_say(
     made = loader(engine, tmp_path)
     made.prepare(made.plan("m"), 1)
     assert engine.opened[-1].parameters["max_batch_size"] == told
+
+
+LISTED = """input { name: "x" dims: [-1, 4] }
+    output { name: "y" dims: [1, -1, 2] reshape { shape: [-1, 2] } } output { name: "z" }"""
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [
+        (LISTED, {"listed_rank:x": "2", "listed_rank:y": "2"}),
+        (f"max_batch_size: 8 {LISTED}", {}),
+        ("", {}),
+    ],
+)
+@pytest.mark.parametrize("group", ["", "instance_group { kind: KIND_GPU }"])
+def test_how_many_dims_are_listed_without_a_batch_size_reaches_what_lays_shapes_out(
+    group: str, config: str, ranks: dict[str, str]
+) -> None:
+    """Whether that is the file's shape in full, which has no rows, is known to the backend."""
+    backend = "onnxruntime" if group else "tensorrt"
+    written = read_config_text(f"{group} {config}", "config.pbtxt").config
+    parameters = backend_parameters(with_names(written, "m", backend))
+    assert {k: v for k, v in parameters.items() if k.startswith("listed_rank")} == ranks
 
 
 def test_devices_of_a_group_that_leaves_its_kind_to_the_model_reach_tensorrt(

@@ -27,7 +27,7 @@ DeviceLoad SomeLoad() {
 }
 
 DeviceDescription SomeDescription() {
-  DeviceDescription description{"TensorRT 11.1", "GPU 0 (H200)", {}};
+  DeviceDescription description{"TensorRT 11.1", "GPU 0 (H200)", 16, {}};
   description.signature.max_batch_size = 8;
   description.signature.batches_dynamically = true;
   description.signature.inputs = {{"x", DataType::kFp16, {-1, 3}, false}};

@@ -136,18 +136,19 @@ TEST(SessionModelTest, FixedRows_RunAsTheyAre) {
   ExpectRight(**model, RowBatch(5, 2, 4));
 }
 
-// An open first dimension is data: its range is the parameter's, as of any other dimension.
+// An open first dimension is data: its range is the parameter's, as of any other dimension. So it is
+// where the configuration lists shapes in full, which means max_batch_size 0.
 TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
   FakeModels fake;
-  EXPECT_THAT(WhyRefused(fake, {{"max_batch_size", "0"}}),
-              HasSubstr("expected parameter 'shape:x'"));
-  auto model =
-      fake.Load({{"max_batch_size", "0"}, {"shape:x", "2x4:4x4:6x4"}, {"shape:b", "2x1:4x1:6x1"}});
-  ASSERT_TRUE(model.ok()) << model.status().ToString();
-  for (const int rows : {2, 5, 6}) ExpectRight(**model, RowBatch(rows, rows, 4));
-  auto instance = (*model)->CreateInstance({});
-  std::vector<BatchOutput> outputs;
-  EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
+  for (const auto& [name, value] : {std::pair("max_batch_size", "0"), {"listed_rank:x", "2"}}) {
+    EXPECT_THAT(WhyRefused(fake, {{name, value}}), HasSubstr("expected parameter 'shape:x'"));
+    auto model = fake.Load({{name, value}, {"shape:x", "2x4:4x4:6x4"}, {"shape:b", "2x1:4x1:6x1"}});
+    ASSERT_TRUE(model.ok()) << model.status().ToString();
+    for (const int rows : {2, 5, 6}) ExpectRight(**model, RowBatch(rows, rows, 4));
+    auto instance = (*model)->CreateInstance({});
+    std::vector<BatchOutput> outputs;
+    EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
+  }
 }
 
 // What the engine copies of an input it copies when it is bound: bound once, an input would be the

@@ -106,6 +106,29 @@ TEST(PlanLayoutTest, ModelThatDoesNotBatch_HasDataInItsFirstDimension) {
   EXPECT_THAT(layout.GreatestShapes(0), ElementsAre(Shape{32}, Shape{4}));
 }
 
+TEST(PlanLayoutTest, MostRows_AreThoseOfTheGreatestProfile) {
+  EXPECT_EQ(Layout(ThreeProfiles(), 3).signature().most_rows, 16U);
+  const std::vector<ProfileRange> up_to_8 = {Range({1, 8}, {4, 8}, {8, 8})};
+  EXPECT_EQ(Layout({Input("x", {-1, 8}, up_to_8), Input("z", {-1}, {Range({1}, {4}, {6})}),
+                    Output("y", {-1, 2})},
+                   1)
+                .signature()
+                .most_rows,
+            6U)
+      << "every input has to fit";
+  EXPECT_EQ(Layout({Input("x", {-1, 8}, up_to_8), Output("y", {-1, 2}), Output("loss", {1})}, 1)
+                .signature()
+                .most_rows,
+            8U)
+      << "the loss need not be served";
+}
+
+TEST(PlanLayoutTest, MostRows_AreNotSaidWhereNoDimensionIsRows) {
+  EXPECT_EQ(Layout(ThreeProfiles(), 3, /*batches=*/false).signature().most_rows, std::nullopt);
+  EXPECT_EQ(Layout({Input("x", {4, 8}, {}), Output("y", {4, 2})}, 1).signature().most_rows,
+            std::nullopt);
+}
+
 TEST(PlanLayoutTest, OpenShapes_AreMatchedWhole) {
   const PlanLayout layout = Layout(
       {Input("x", {-1, -1}, {Range({1, 1}, {8, 64}, {8, 64}), Range({1, 65}, {2, 512}, {2, 512})}),

@@ -164,10 +164,22 @@ TEST(PlanModelTest, OpenShapes_AreRunAsTheyCome) {
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
 }
 
+class PlanModelWithoutRowsTest : public testing::TestWithParam<std::map<std::string, std::string>> {
+};
+
+// A configuration that lists shapes in full means max_batch_size 0, which is known once the plan is.
+INSTANTIATE_TEST_SUITE_P(
+    , PlanModelWithoutRowsTest,
+    testing::Values(std::map<std::string, std::string>{{"max_batch_size", "0"}},
+                    std::map<std::string, std::string>{
+                        {"max_batch_size", "64"}, {"listed_rank:b", "1"}, {"listed_rank:n", "1"}},
+                    std::map<std::string, std::string>{{"max_batch_size", "64"},
+                                                       {"listed_rank:x", "2"}}));
+
 // Nothing is padded, and what no profile takes is refused whole.
-TEST(PlanModelTest, FirstDimensionOfAModelThatDoesNotBatch_IsData) {
+TEST_P(PlanModelWithoutRowsTest, FirstDimension_IsData) {
   FakeBackend fake({.profiles = {{4, 4, 8}}}, {.max_yields = 2});
-  auto model = fake.Load({{"max_batch_size", "0"}});
+  auto model = fake.Load(GetParam());
   ASSERT_TRUE(model.ok()) << model.status().ToString();
   const auto instance = Instance(**model);
   for (const int rows : {8, 4, 5}) ExpectRight(*instance, RowBatch(rows * 11, rows, 16));
@@ -179,6 +191,15 @@ TEST(PlanModelTest, FirstDimensionOfAModelThatDoesNotBatch_IsData) {
               AllOf(HasSubstr("no profile of the plan takes these shapes, got 'x' [3,16]"),
                     HasSubstr("expected 'x' [4,16] to [8,16]")));
   EXPECT_THAT(fake.gpu->races(), IsEmpty());
+}
+
+TEST(PlanModelTest, ShapesThatAreListedWithoutRows_LeaveThem) {
+  FakeBackend fake({.profiles = {{4, 4, 8}}});
+  auto model =
+      fake.Load({{"max_batch_size", "64"}, {"listed_rank:x", "1"}, {"listed_rank:n", "0"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ((*model)->signature().most_rows, 8U);
+  ExpectRight(*Instance(**model), RowBatch(3, 3, 16));
 }
 
 TEST(PlanModelTest, FixedShapes_AreOneBatch) {
