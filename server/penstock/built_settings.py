@@ -32,3 +32,11 @@ class BuiltSettings:
         unit="bytes",
         group="Models",
     )
+    engine_build_timeout_secs: float = setting(
+        3600.0,
+        "Time for a load to have its TensorRT plan built; penstock build-engine has no limit.",
+        minimum=1,
+        maximum=7 * 86400,
+        unit="s",
+        group="Models",
+    )

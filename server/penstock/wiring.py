@@ -114,7 +114,10 @@ def _engine_cache(config: ServerConfig) -> EngineCache:
         )
     return EngineCache(
         EngineCacheSettings(
-            engine_directory(config), flavour=builder, max_bytes=config.engine_cache_bytes
+            engine_directory(config),
+            config.engine_build_timeout_secs,
+            flavour=builder,
+            max_bytes=config.engine_cache_bytes,
         )
     )
 

@@ -1,5 +1,6 @@
 """TensorRT's plans where they cannot run: one reason for it, and a server that serves the rest."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,33 @@ async def test_onnx_whose_engine_could_not_run_has_none_built_and_others_are_ser
     )
     assert str(tmp_path) not in reason
     assert list(cache.rglob("*")) == [], "its place went again"
+
+
+async def test_build_that_takes_longer_than_it_may_is_ended_and_others_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a builder that needs no driver, and never ends."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "tensorrt_rtx.py").write_text("import signal\nsignal.pause()\n")
+    packages = [str(tmp_path / "packages"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(packages))
+    repository = tmp_path / "models"
+    config = 'platform: "tensorrt_plan" max_batch_size: 8'
+    onnx_files.write_model(repository, "compiled", onnx_files.simple(), config=config)
+    onnx_files.write_model(repository, "simple", onnx_files.simple())
+    settings = server_config(
+        repository,
+        exit_on_error=False,
+        strict_readiness=False,
+        engine_cache=str(tmp_path / "engines"),
+        engine_build_timeout_secs=1.0,
+        backend_config=("tensorrt,builder=tensorrt_rtx",),
+    )
+    async with run_server(settings) as server, AsyncClient(server.grpc_address) as client:
+        reasons = {each.name: (each.state, each.reason) for each in await client.repository_index()}
+    assert reasons["simple"][0] == "READY"
+    assert reasons["compiled"][1].endswith(
+        "model 'compiled' version 1: its engine cannot be built: it took longer than 1 s, the most "
+        "that a load may (--engine-build-timeout-secs): give it more, or build it before, by "
+        "penstock build-engine"
+    )

@@ -219,7 +219,10 @@ class EngineCache:
         if not is_in_time:
             why = f"it took longer than {self._settings.limit_s:.0f} s"
             if is_gone:
-                return f"{why}, the most that a load may: build it before, by penstock build-engine"
+                return (
+                    f"{why}, the most that a load may (--engine-build-timeout-secs): give it more, "
+                    "or build it before, by penstock build-engine"
+                )
             return (
                 f"{why}, and process {child.process.pid}, which was to build it and was killed, "
                 "does not end: the driver may hold it"

@@ -196,8 +196,8 @@ def test_build_that_fails_leaves_nothing(onnx: Path, make_cache: MakeCache, tmp_
 
 def test_build_that_takes_too_long_is_ended(onnx: Path, make_cache: MakeCache) -> None:
     assert refusal(make_cache("signal.pause()", limit_s=1.0), onnx) == (
-        "it took longer than 1 s, the most that a load may: build it before, by penstock "
-        "build-engine"
+        "it took longer than 1 s, the most that a load may (--engine-build-timeout-secs): give it "
+        "more, or build it before, by penstock build-engine"
     )
 
 
