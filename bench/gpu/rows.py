@@ -48,7 +48,7 @@ def write_rows(
     lines += [
         'backend: "fixture"\ndefault_model_filename: "model.plan"',
         f"max_batch_size: {MAX_ROWS}\ndynamic_batching {{ max_queue_delay_microseconds: 100 }}",
-        "instance_group { kind: KIND_GPU count: 4 }",
+        "instance_group { kind: KIND_GPU gpus: [0] count: 4 }",
     ]
     (repository / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
 

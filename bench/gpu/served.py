@@ -50,7 +50,7 @@ def on_gpu(workload: Workload) -> Workload:
     """The same on a GPU: its configuration, its batches, and TF32's tolerance."""
     parameters = {"lanes": str(LANES)}
     parameters |= {f"shape:{name}": shapes for name, shapes in ranges_of(workload).items()}
-    lines = ["instance_group { kind: KIND_GPU }"]
+    lines = ["instance_group { kind: KIND_GPU gpus: [0] }"]
     for name, value in parameters.items():
         lines.append(f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}')
     batch = BATCHES.get(workload.name, workload.max_batch_size)

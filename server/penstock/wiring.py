@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from penstock.access.door import access_policy
 from penstock.core import Core
 from penstock.engine_options import engine_builder, engine_directory, engine_options
-from penstock.engines import FLAVOURS, EngineCache, EngineCacheSettings, operations_of
+from penstock.engines import (
+    FLAVOURS,
+    EngineCache,
+    EngineCacheSettings,
+    SeenDevices,
+    operations_of,
+)
 from penstock.errors import ConfigError
 from penstock.operations import OperationCounter
 from penstock.repository.core_engine import CoreEngine
@@ -142,5 +148,6 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
         plans=_engine_cache(config),
+        count_gpus=SeenDevices().count,
         operations=OperationCounter(of_plan=operations_of) if config.count_operations else None,
     )

@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator
     repository = tmp_path_factory.mktemp("models")
     plan = write_plan(repository, "plan")
     with (plan / "config.pbtxt").open("a") as config:
-        config.write("instance_group { kind: KIND_GPU count: 2 }\n")
+        config.write("instance_group { kind: KIND_GPU gpus: [0] count: 2 }\n")
     noted = tmp_path_factory.mktemp("driver") / "copies"
     environment = {**WITH_FAKE_GPUS, "FAKE_DRIVER_COPIES": str(noted)}
     with served(repository, "--allow-client-shm=true", environment=environment) as started:

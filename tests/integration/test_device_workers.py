@@ -29,7 +29,11 @@ def add_model(repository: Path, name: str, count: int = 1, **parameters: object)
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
         for key, value in parameters.items()
     ]
-    config = [f"instance_group {{ kind: KIND_GPU count: {count} }}", "max_batch_size: 8", *own]
+    config = [
+        f"instance_group {{ kind: KIND_GPU gpus: [0] count: {count} }}",
+        "max_batch_size: 8",
+        *own,
+    ]
     (repository / name / "config.pbtxt").write_text(
         "\n".join(['backend: "device_fixture" default_model_filename: "model.plan"', *config])
     )

@@ -17,7 +17,7 @@ from penstock_client import AsyncClient, InferResult, InvalidArgumentError
 pytestmark = pytest.mark.any_transport
 
 PLAN = """backend: "device_fixture" default_model_filename: "model.plan"
-    instance_group { kind: KIND_GPU count: 1 }
+    instance_group { kind: KIND_GPU gpus: [0] count: 1 }
     parameters { key: "kind" value { string_value: "plan" } }"""
 SHAPES_IN_FULL = 'input { name: "x" dims: [-1, 16] } input { name: "b" }'
 

@@ -5,6 +5,7 @@ from penstock.engines.build import FLAVOURS, BuildRequest, Built, build_engine
 from penstock.engines.kept import EngineError, operations_of, verify_engine
 from penstock.engines.key import EngineRecipe, Library, ShapeRange, Target, file_sha256
 from penstock.engines.profiles import batching_of, default_buckets, parse_range
+from penstock.engines.seen import SeenDevices
 from penstock.engines.visible import VISIBLE_DEVICES, find_visible
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EngineError",
     "EngineRecipe",
     "Library",
+    "SeenDevices",
     "ShapeRange",
     "Target",
     "batching_of",

@@ -11,6 +11,7 @@ Pure functions. What is written is checked, never changed; what is not written i
   model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
   means that every request is its own batch;
 * model_transaction_policy: decoupled, where a model that is code is;
+* instance_group.gpus: all that the server sees, of groups of KIND_GPU;
 * instance_group.count: 1; on a GPU as many as batches may be under way there, since an instance has
   one of them, but for models whose number of instances has bounds: those begin with 1.
 """
@@ -78,6 +79,24 @@ def _complete_group(
     devices = 1 if group.gpus else len(parameters.get("device", "").split(","))
     default = devices * slots_on_gpu(backend, parameters) if has_slots else 1
     return replace(group, count=group.count or default, kind=kind)
+
+
+def leaves_gpus_open(config: ModelConfig) -> bool:
+    """Whether a model is to run on all GPUs that there are; names are filled in."""
+    is_open = any(group.kind == "KIND_GPU" and not group.gpus for group in config.instance_groups)
+    return is_open and "device" not in config.parameters
+
+
+def with_gpus(config: ModelConfig, count: int) -> ModelConfig:
+    """The configuration with groups of KIND_GPU that name no GPUs on all, which are `count`."""
+    if count < 2:  # left open it is GPU 0, of which its backend says what it lacks
+        return config
+    every = tuple(range(count))
+    groups = (
+        replace(group, gpus=every) if group.kind == "KIND_GPU" and not group.gpus else group
+        for group in config.instance_groups
+    )
+    return replace(config, instance_groups=tuple(groups))
 
 
 def complete(config: ModelConfig, signature: Signature) -> Completion:

@@ -35,7 +35,13 @@ from penstock.repository.backends import (
     unserved_plan,
 )
 from penstock.repository.catalog import ServedVersion
-from penstock.repository.completion import Signature, complete, with_names
+from penstock.repository.completion import (
+    Signature,
+    complete,
+    leaves_gpus_open,
+    with_gpus,
+    with_names,
+)
 from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
 from penstock.repository.environments import Environments
 from penstock.repository.faults import Faults
@@ -162,7 +168,10 @@ class ModelLoader:
         files = {each: version_files(replace(model, versions=(each,))) for each in versions}
         if unserved := unserved_plan(config, backend, files):
             _log.warning("model '%s': %s", name, unserved, extra={"model": name})
-        return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
+        named = with_names(config, name, backend)
+        if leaves_gpus_open(named):
+            named = with_gpus(named, self._settings.count_gpus())
+        return LoadPlan(model, named, source, versions, labels)
 
     def open_version(self, plan: LoadPlan, version: int) -> OpenedVersion:
         """Opens the model file of a version and completes the configuration from it.

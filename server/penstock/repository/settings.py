@@ -102,6 +102,7 @@ class RepositorySettings:
         memory_budget_bytes: of all models; 0 = none. With one they are loaded on demand.
         min_residency_s: a model that was loaded since is not unloaded for a load on demand.
         plans: for models of backend tensorrt that are given as ONNX; None: they are refused.
+        count_gpus: how many this machine has; asked of a model on GPUs that names none.
         operations: what a row costs; None: what configurations do not say is not counted.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
@@ -120,3 +121,4 @@ class RepositorySettings:
     environments: EnvironmentSettings | None = None
     plans: PlanBuilder | None = None
     operations: OperationCounting | None = None
+    count_gpus: Callable[[], int] = lambda: 1

@@ -75,7 +75,10 @@ def test_shapes_that_are_fixed_are_not_said() -> None:
     assert served.ranges_of(workload) == {"a": "2x16:3x16:3x16"}
     workload.inputs = {"a": np.zeros((4, 16), np.float32)}
     lanes = 'parameters { key: "lanes" value { string_value: "2" } }'
-    assert served.on_gpu(workload).config == f"instance_group {{ kind: KIND_GPU }}\n{lanes}\n"
+    assert (
+        served.on_gpu(workload).config
+        == f"instance_group {{ kind: KIND_GPU gpus: [0] }}\n{lanes}\n"
+    )
 
 
 def test_served_run_is_left_out_without_loadgen(

@@ -165,6 +165,42 @@ def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Pa
     assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
 
 
+NAMED = 'parameters { key: "device" value { string_value: "MIG-5a" } }'
+
+
+@pytest.mark.parametrize(
+    ("config", "seen", "device", "instances"),
+    [
+        ("", 2, "0,1", 8),  # as many as there may be batches under way on each
+        ("instance_group { kind: KIND_GPU count: 3 }", 2, "0,1", 6),
+        ("instance_group [{ count: 2 }, { count: 1 gpus: [1] }]", 3, "0,1,2", 7),
+        ("instance_group { gpus: [1] count: 2 }", 4, "1", 2),
+        (f"instance_group {{ count: 2 }} {NAMED}", 4, "MIG-5a", 2),
+        ("instance_group { count: 2 }", 1, None, 2),
+        ("instance_group { count: 2 }", 0, None, 2),
+    ],
+)
+def test_group_that_names_no_gpu_has_its_instances_on_each(
+    tmp_path: Path, config: str, seen: int, device: str | None, instances: int
+) -> None:
+    _plan_of_tensorrt(tmp_path, f'backend: "tensorrt" {config}')
+    engine = FakeEngine()
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), count_gpus=lambda: seen))
+    made.prepare(made.plan("m"), 1)
+    assert engine.opened[-1].parameters.get("device") == device
+    assert engine.created[0].spec.instance_count == instances
+
+
+@pytest.mark.parametrize("config", ["", "instance_group { kind: KIND_CPU }"])
+def test_gpus_are_not_counted_for_models_on_cpus(tmp_path: Path, config: str) -> None:
+    def count() -> int:
+        raise AssertionError("a driver may take long to start")
+
+    add_model(tmp_path, "m", config=f'backend: "onnxruntime" {config}')
+    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), count_gpus=count))
+    made.prepare(made.plan("m"), 1)
+
+
 @pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])
 def test_plan_of_a_configuration_without_a_batch_size_is_served_in_batches_that_it_holds(
     tmp_path: Path, is_built: bool
