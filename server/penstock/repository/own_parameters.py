@@ -56,11 +56,12 @@ def has_instance_bounds(parameters: Mapping[str, str]) -> bool:
 def instance_bounds(config: ModelConfig) -> InstanceBounds | None:
     """None: as many as the configuration says, for good. REQUIRES: a configuration without faults.
 
-    The bound that is not written is the number that the configuration says, or 1 for the least.
+    The bound that is not written is the number that the configuration says, of all GPUs together,
+    or 1 for the least.
     """
     if not has_instance_bounds(config.parameters):
         return None
-    count = _count(config)
+    count = sum(group.count * max(len(group.gpus), 1) for group in config.instance_groups) or 1
     least = int(config.parameters.get(_MIN, 1))
     return InstanceBounds(least, int(config.parameters.get(_MAX, max(count, least))))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.codec import read_config_text
+from penstock.codec import InstanceGroup, ModelConfig, read_config_text
 from penstock.repository.own_parameters import (
     InstanceBounds,
     instance_bounds,
@@ -35,6 +35,12 @@ def config(count: int = 1, **parameters: str):  # type: ignore[no-untyped-def]
 def test_bounds(count: int, parameters: dict[str, str], bounds: InstanceBounds | None) -> None:
     assert instance_bounds(config(count, **parameters)) == bounds
     assert list(own_faults(config(count, **parameters))) == []
+
+
+def test_bound_that_is_not_written_is_of_all_gpus_together() -> None:
+    group = InstanceGroup(count=2, gpus=(0, 1, 2))
+    written = ModelConfig(instance_groups=(group,), parameters={"instances_min": "1"})
+    assert instance_bounds(written) == InstanceBounds(1, 6)
 
 
 def test_what_is_not_written_is_measured_and_not_pinned() -> None:
