@@ -210,6 +210,6 @@ using BackendOptions = std::map<std::string, std::string>;
 // name changes with any change of the types above: a plug-in built for another one is refused by
 // name.
 using BackendEntry = Result<std::unique_ptr<Backend>> (*)(const BackendOptions& options);
-inline constexpr const char* kBackendEntry = "penstock_backend_v5";
+inline constexpr const char* kBackendEntry = "penstock_backend_v6";
 
 }  // namespace penstock

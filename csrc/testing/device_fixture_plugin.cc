@@ -338,6 +338,6 @@ class DeviceFixture : public Backend {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v5(const penstock::BackendOptions& options) {
+penstock_backend_v6(const penstock::BackendOptions& options) {
   return std::unique_ptr<penstock::Backend>(std::make_unique<penstock::DeviceFixture>(options));
 }

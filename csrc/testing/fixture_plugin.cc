@@ -63,7 +63,7 @@ class FixturePlugin final : public Backend {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v5(const penstock::BackendOptions& options) {
+penstock_backend_v6(const penstock::BackendOptions& options) {
   if (const auto fifo = options.find("fifo"); fifo != options.end()) {
     const int fd = open(fifo->second.c_str(), O_RDONLY | O_CLOEXEC);
     char byte;

@@ -128,7 +128,7 @@ Result<std::unique_ptr<Backend>> Start(const BackendOptions& options) {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v5(const penstock::BackendOptions& options) {
+penstock_backend_v6(const penstock::BackendOptions& options) {
   return penstock::ort::NoThrow<std::unique_ptr<penstock::Backend>>(
       "the onnxruntime backend cannot start", [&] { return penstock::ort::Start(options); });
 }

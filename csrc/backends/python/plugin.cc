@@ -39,7 +39,7 @@ class PythonBackend : public Backend {
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v5(const penstock::BackendOptions& options) {
+penstock_backend_v6(const penstock::BackendOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(auto settings, penstock::python::ReadBackendSettings(options));
   return std::unique_ptr<penstock::Backend>(
       std::make_unique<penstock::python::PythonBackend>(std::move(settings)));

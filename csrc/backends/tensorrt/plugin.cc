@@ -12,7 +12,7 @@
 
 extern "C" __attribute__((visibility("default")))
 penstock::Result<std::unique_ptr<penstock::Backend>>
-penstock_backend_v5(const penstock::BackendOptions& options) {
+penstock_backend_v6(const penstock::BackendOptions& options) {
   try {
     return penstock::tensorrt::StartEngine(options);
   } catch (const std::bad_alloc&) {
