@@ -88,20 +88,15 @@ void DeviceWorker::Watch() noexcept {
 // Until something is to be made. False: the worker is to stop.
 bool DeviceWorker::AwaitWork() {
   MutexLock lock(mu_);
-  while (!is_stopping_ && !HasWork()) {
-    Clock::System().WaitUntil(changed_, mu_, given_up_.ok() ? kNever : given_up_until_ns_);
+  while (!is_stopping_) {
+    if (!given_up_.ok() && NowNs() >= budget_->spent_until_ns()) {
+      given_up_ = Status();
+      is_restart_ = true;
+    }
+    if (given_up_.ok() && std::any_of(parts_.begin(), parts_.end(), IsWanted)) return true;
+    Clock::System().WaitUntil(changed_, mu_, given_up_.ok() ? kNever : budget_->spent_until_ns());
   }
-  return !is_stopping_;
-}
-
-bool DeviceWorker::HasWork() {
-  if (!given_up_.ok()) {
-    if (NowNs() < given_up_until_ns_) return false;
-    given_up_ = Status();
-    is_restart_ = true;
-  }
-  return std::any_of(parts_.begin(), parts_.end(),
-                     [](const auto& part) { return part->state_ == State::kWanted; });
+  return false;
 }
 
 // From a process's start to its end, which it returns.
@@ -441,7 +436,6 @@ void DeviceWorker::GiveUp(const std::string& how) {
   WriteLog(LogLevel::kError, text);
   MutexLock lock(mu_);
   given_up_ = Unavailable(text);
-  given_up_until_ns_ = budget_->spent_until_ns();
   for (const auto& part : parts_) {
     if (part->was_ready_ || part->state_ != State::kWanted) continue;
     part->state_ = State::kFailed;

@@ -98,9 +98,11 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
 
   static int64_t NowNs() { return Clock::System().NowNs(); }
 
+  static bool IsWanted(const std::shared_ptr<Part>& part) { return part->state_ == State::kWanted; }
+
   // By an end of the process.
   static bool WasLost(const std::shared_ptr<Part>& part) {
-    return part->was_ready_ && part->state_ == State::kWanted;
+    return part->was_ready_ && IsWanted(part);
   }
 
   // An instance that runs batches.
@@ -129,7 +131,6 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void EndPart(Part& part, const std::string& how) REQUIRES(mu_);
   bool AfterEnd(const std::string& how) EXCLUDES(mu_);
   void GiveUp(const std::string& how) EXCLUDES(mu_);
-  bool HasWork() REQUIRES(mu_);
   void WaitBeforeRestart(int64_t delay_ns);
   void WriteLog(LogLevel level, std::string_view text) const;
   std::string Say(std::string_view how) const;  // "the worker of GPU 0 <how>"
@@ -189,8 +190,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   int64_t killed_ns_ GUARDED_BY(mu_) = kNever;              // when session_ was
   std::shared_ptr<WorkerSession> left_ GUARDED_BY(mu_);     // session_, if it does not end
   std::string last_end_ GUARDED_BY(mu_) = "is being started";
-  Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why
-  int64_t given_up_until_ns_ GUARDED_BY(mu_) = kNever;
+  Status given_up_ GUARDED_BY(mu_);  // the budget is spent, and why; until it says, or a load
   std::optional<RestartBudget> budget_ GUARDED_BY(mu_);
 
   // Only on the thread.
