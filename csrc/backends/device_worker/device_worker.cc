@@ -73,7 +73,6 @@ void DeviceWorker::WriteLog(LogLevel level, std::string_view text) const {
 void DeviceWorker::Watch() noexcept {
   while (AwaitWork()) {
     std::string how;
-    is_unneeded_ = false;
     try {
       auto session = WorkerSession::Start(options_.launch);
       how = session.ok() ? LiveOnce(*session) : std::string(session.status().message());
@@ -102,7 +101,9 @@ bool DeviceWorker::AwaitWork() {
 // From a process's start to its end, which it returns.
 std::string DeviceWorker::LiveOnce(const std::shared_ptr<WorkerSession>& session) {
   limit_ns_ = kNever;
+  idle_ns_ = kNever;
   is_log_open_ = true;
+  is_worn_ = false;
   {
     MutexLock lock(mu_);
     session_ = session;
@@ -150,8 +151,25 @@ void DeviceWorker::TakeTurn(const std::shared_ptr<WorkerSession>& session, LineR
 // True: this worker stops, and does not wait for the process.
 bool DeviceWorker::LeaveIfLate(const std::shared_ptr<WorkerSession>& session) {
   MutexLock lock(mu_);
-  if (left_ != session && killed_ns_ != kNever && NowNs() - killed_ns_ >= kLeaveNs) Leave(session);
+  if (NowNs() >= LeaveNs(session)) {
+    if (left_ != session) {
+      Leave(session);
+    } else {
+      for (const auto& part : parts_) {
+        if (IsFirstLoad(part)) FailLoad(*part);
+      }
+      changed_.NotifyAll();
+    }
+  }
   return left_ == session && is_stopping_;
+}
+
+// When a killed process is left; after that, when the loads fail that wait for its end.
+int64_t DeviceWorker::LeaveNs(const std::shared_ptr<WorkerSession>& session) const {
+  if (killed_ns_ == kNever) return kNever;
+  if (left_ != session) return killed_ns_ + kLeaveNs;
+  const bool is_waited_for = std::any_of(parts_.begin(), parts_.end(), IsFirstLoad);
+  return is_waited_for ? killed_ns_ + options_.end_limit_ns : kNever;
 }
 
 void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
@@ -162,7 +180,7 @@ void DeviceWorker::WaitForEvent(WorkerSession& session, bool is_flooded) const {
   if (is_log_open_ && !is_flooded) fds[count++] = {session.process().log_fd(), POLLIN, 0};
   if (making_ != nullptr && is_link_open_) fds[count++] = {link_->socket.fd(), POLLIN, 0};
   int64_t timeout_ms = -1;
-  int64_t until_ns = std::min(limit_ns_, leave_ns_);
+  int64_t until_ns = std::min({limit_ns_, leave_ns_, idle_ns_});
   if (making_ == nullptr) until_ns = std::min(until_ns, retry_ns_);
   if (until_ns != kNever) {
     timeout_ms = std::clamp<int64_t>((until_ns - NowNs()) / kNsPerMs + 1, 0, 3'600'000);
@@ -194,23 +212,31 @@ std::shared_ptr<WorkerPart> DeviceWorker::TakeNext() {
 }
 
 void DeviceWorker::MakeNext(const std::shared_ptr<WorkerSession>& session) {
-  bool is_needed = true;
   if (NowNs() >= retry_ns_) retry_ns_ = kNever;
   {
     MutexLock lock(mu_);
-    if (is_stopping_) KillLocked(session, "was stopped");
-    is_needed = !parts_.empty() || is_stopping_;
+    if (is_stopping_ && killed_ns_ == kNever) KillLocked(session, "was stopped");
     if (making_ != nullptr && making_->state_ != State::kMaking) making_.reset();  // it was removed
-    leave_ns_ = session == left_ || killed_ns_ == kNever ? kNever : killed_ns_ + kLeaveNs;
+    EndIfIdle(session);
+    leave_ns_ = LeaveNs(session);
     if (session == left_) return;
   }
-  if (making_ == nullptr && !is_needed) {
-    is_unneeded_ = true;
-    Kill(session, "was ended, for it has no models");
-  }
-  while (making_ == nullptr && !is_unneeded_) {
+  while (making_ == nullptr) {
     if (!BeginMaking(session)) return;
   }
+}
+
+// Once it has had no parts for a while. A load that comes before is taken; one that comes after waits
+// for the end.
+void DeviceWorker::EndIfIdle(const std::shared_ptr<WorkerSession>& session) {
+  if (!parts_.empty() || killed_ns_ != kNever) {
+    idle_ns_ = kNever;
+    return;
+  }
+  if (idle_ns_ == kNever) idle_ns_ = NowNs() + (is_worn_ ? 0 : options_.linger_ns);
+  if (NowNs() < idle_ns_) return;
+  idle_ns_ = kNever;
+  KillLocked(session, "was ended, for it has no models");
 }
 
 // False: there is nothing to be made. What fails on the spot is not being made any more.
@@ -308,6 +334,8 @@ Status DeviceWorker::HandleFailed(const WorkerPacket& packet) {
   const auto code = is_code ? static_cast<StatusCode>(packet.value) : StatusCode::kInternal;
   const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
   const Status status(code, std::string(text.substr(0, kMaxWorkerTextBytes)));
+  // What is wrong with a model leaves the process as it was.
+  is_worn_ |= code != StatusCode::kInvalidArgument && code != StatusCode::kNotFound;
   bool is_again = false;
   bool serves = false;
   {
@@ -409,7 +437,7 @@ bool DeviceWorker::AfterEnd(const std::string& how) {
     if (is_stopping_) return false;
     // A first load that fails has said so to who waits for it.
     const bool has_lost = std::any_of(parts_.begin(), parts_.end(), WasLost);
-    if (is_unneeded_ || !has_lost) return true;
+    if (!has_lost) return true;
     delay_ns = budget_->OnEnd(NowNs());
   }
   if (!delay_ns) {
@@ -437,7 +465,7 @@ void DeviceWorker::GiveUp(const std::string& how) {
   MutexLock lock(mu_);
   given_up_ = Unavailable(text);
   for (const auto& part : parts_) {
-    if (part->was_ready_ || part->state_ != State::kWanted) continue;
+    if (!IsFirstLoad(part)) continue;
     part->state_ = State::kFailed;
     part->status_ = given_up_;
   }

@@ -2,7 +2,8 @@
 //
 // What is to be there in it are parts: models, and instances of them. Each has a connection of its own
 // to the process. Parts are made one at a time, in the order in which they were added; after a restart
-// those that were there are made again. The process is there while there are parts.
+// those that were there are made again. The process is there while there are parts, and for a little
+// while after the last, for a load that comes next.
 //
 //   part: wanted -> being made -> ready      the process ends: ready -> wanted
 //                              -> failed
@@ -40,6 +41,11 @@ struct DeviceWorkerOptions {
   int64_t forget_limit_ns = int64_t{75} * 1'000'000'000;
   int64_t free_limit_ns = int64_t{10} * 1'000'000'000;
   int64_t ask_every_ns = 1'000'000'000;  // what models use, as they run batches
+  // How long a process is there without parts. It holds the device's context, which is memory that
+  // nobody else has: short.
+  int64_t linger_ns = int64_t{3} * 1'000'000'000;
+  // From a kill: until when loads wait for the end of the process, to be made in the next.
+  int64_t end_limit_ns = int64_t{10} * 1'000'000'000;
 };
 
 class WorkerMemory;
@@ -47,7 +53,8 @@ class WorkerMemory;
 // Threading: thread-safe.
 // Ownership: owns its thread and, through it, the process: the destructor ends both.
 // Lifecycle: Add -> Run... -> Remove of each part.
-// Blocking: Add, while the part is made and those before it, each up to its limit; Run, for as long as
+// Blocking: Add, while the part is made and those before it, each up to its limit, and before that for
+// the end of a process that was killed, up to end_limit_ns; Run, for as long as
 // the batch computes, up to its limit, and Reaches, where it asks, likewise; Remove, until the worker
 // has freed the part, for seconds at most after what it was at; the destructor, for a killed process.
 class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
@@ -62,7 +69,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
 
   // Makes a part; not OK: it is not there, and need not be removed. The model's or instance's own
   // failure with its text and code; UNAVAILABLE where the process ended meanwhile, with how, or was
-  // killed and does not end. A model also starts a worker again whose restart budget was spent.
+  // killed and does not end in time. A model also starts a worker again whose restart budget was spent.
   Result<std::shared_ptr<WorkerPart>> Add(WorkerPartOptions options) EXCLUDES(mu_);
   void Remove(const std::shared_ptr<WorkerPart>& part) EXCLUDES(mu_);
 
@@ -105,6 +112,11 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
     return part->was_ready_ && IsWanted(part);
   }
 
+  // Nobody has had it yet.
+  static bool IsFirstLoad(const std::shared_ptr<Part>& part) {
+    return !part->was_ready_ && IsWanted(part);
+  }
+
   // An instance that runs batches.
   static bool Serves(const std::shared_ptr<Part>& part) {
     return part->options_.model != nullptr && part->state_ == State::kReady;
@@ -118,6 +130,8 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   void WaitForEvent(WorkerSession& session, bool is_flooded) const;
   std::shared_ptr<Part> TakeNext() EXCLUDES(mu_);
   void MakeNext(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
+  void EndIfIdle(const std::shared_ptr<WorkerSession>& session) REQUIRES(mu_);
+  int64_t LeaveNs(const std::shared_ptr<WorkerSession>& session) const REQUIRES(mu_);
   bool BeginMaking(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
   void EndForWant(const Status& status) EXCLUDES(mu_);
   bool LeaveIfLate(const std::shared_ptr<WorkerSession>& session) EXCLUDES(mu_);
@@ -172,6 +186,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
       REQUIRES(mu_);
   // Nothing more goes to a process that is to end, however long that takes.
   void Leave(const std::shared_ptr<WorkerSession>& session) REQUIRES(mu_);
+  void FailLoad(Part& part) REQUIRES(mu_);
 
   // Constant after construction.
   const DeviceWorkerOptions options_;
@@ -200,10 +215,11 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   int64_t limit_ns_;              // until when it must be ready, or the process have ended
   std::string late_how_;          // what to say of the process otherwise
   bool is_log_open_ = false;      // until its end was read
-  bool is_unneeded_ = false;      // it is ended, for it has no parts
+  bool is_worn_ = false;          // a load has failed there that may not in a new one
+  int64_t idle_ns_ = kNever;      // until when it is there without parts
   bool is_restart_ = false;       // the next process is one
   int64_t retry_ns_ = kNever;     // until when nothing is made, after a shortage of this process's
-  int64_t leave_ns_ = kNever;     // when a killed process is left
+  int64_t leave_ns_ = kNever;     // when a killed process is left, then when loads behind it fail
 
   Thread thread_;  // last: it uses everything above
 };

@@ -46,9 +46,6 @@ Result<std::shared_ptr<WorkerPart>> DeviceWorker::Add(WorkerPartOptions options)
     budget_.emplace(options_.restarts);
   }
   if (!given_up_.ok()) return given_up_;
-  if (left_ != nullptr) {
-    return Unavailable(StrCat(part->options_.label, ": ", Say(last_end_)));
-  }
   parts_.push_back(part);
   wake_.Set();
   changed_.NotifyAll();
@@ -390,7 +387,10 @@ Status DeviceWorker::AwaitEnd(const Part& part, const Link& link, const std::str
     }
     Clock::System().WaitUntil(changed_, mu_, begin_ns + (is_killed ? kEndGraceNs : kCloseGraceNs));
   }
-  if (session_ == link.session) Leave(link.session);
+  if (session_ == link.session) {
+    KillLocked(link.session, "was killed, for it closed a connection");  // if it was not
+    Leave(link.session);
+  }
   const std::string how = session_ == link.session ? kDoesNotEnd : last_end_;
   return Unavailable(StrCat(part.options_.label, ": ", Say(how), " while it ran the batch"));
 }
@@ -402,13 +402,17 @@ void DeviceWorker::Leave(const std::shared_ptr<WorkerSession>& session) {
   for (const auto& each : parts_) {
     if (each->link_ != nullptr) each->link_->socket.Close();  // wakes who waits there
     each->link_.reset();
-    if (each->state_ == State::kFailed) continue;
-    each->state_ = each->was_ready_ ? State::kWanted : State::kFailed;
-    if (!each->was_ready_) {
-      each->status_ = Unavailable(StrCat(each->options_.label, ": ", Say(kDoesNotEnd)));
-    }
+    if (each->state_ == State::kFailed || IsFirstLoad(each)) continue;  // that waits for the next
+    each->state_ = State::kWanted;
+    if (!each->was_ready_) FailLoad(*each);
   }
   changed_.NotifyAll();
+}
+
+// For the process does not end.
+void DeviceWorker::FailLoad(Part& part) {
+  part.state_ = State::kFailed;
+  part.status_ = Unavailable(StrCat(part.options_.label, ": ", Say(kDoesNotEnd)));
 }
 
 }  // namespace penstock

@@ -113,6 +113,7 @@ TEST(DeviceBudgetTest, ProcessThatDoesNotEnd_HoldsUpNobodyAndIsReplacedOnceItHas
 TEST(DeviceBudgetTest, LoadsBehindAProcessThatDoesNotEnd_FailAndTheWorkerCanGo) {
   DeviceWorkerOptions options = WorkerOfTests();
   options.launch.end_signal = 0;
+  options.end_limit_ns = kNsPerS;
   auto worker = std::make_shared<DeviceWorker>(std::move(options));
   const ScratchDirectory scratch;
   auto model = MustLoadIn({worker}, FixtureLoad("n"));
