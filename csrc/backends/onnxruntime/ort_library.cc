@@ -68,18 +68,24 @@ std::optional<std::vector<int>> VersionOf(std::string_view name) {
   return version;
 }
 
-Result<std::string> FindIn(const fs::path& directory) {
-  const std::vector<std::string> names = LibraryNames(directory);
+// What is to be opened.
+struct Chosen {
+  std::string path;
+  std::vector<std::string> names = {};  // of a directory's libraries, of which it is the last
+};
+
+Result<Chosen> FindIn(const fs::path& directory) {
+  std::vector<std::string> names = LibraryNames(directory);
   if (names.empty()) {
     return FailedPrecondition(
         "ONNX Runtime: no libonnxruntime.so* in the directory configured for it");
   }
-  return (directory / names.back()).string();
+  std::string path = (directory / names.back()).string();
+  return Chosen{std::move(path), std::move(names)};
 }
 
 // Of a directory with several, which the user may not know of.
-void LogChoice(const std::string& directory) {
-  const std::vector<std::string> names = LibraryNames(directory);
+void LogChoice(const std::string& directory, const std::vector<std::string>& names) {
   if (names.size() < 2) return;
   std::string all;
   for (const std::string& name : names) all += StrCat(all.empty() ? "" : ", ", name);
@@ -87,14 +93,14 @@ void LogChoice(const std::string& directory) {
       StrCat("opened ", names.back(), ", the latest of those in ", directory, ": ", all));
 }
 
-Result<std::string> Resolve(const std::string& library) {
-  if (library.empty()) return std::string(kLoaderName);
+Result<Chosen> Resolve(const std::string& library) {
+  if (library.empty()) return Chosen{kLoaderName};
   std::error_code error;
   if (fs::is_directory(library, error)) return FindIn(library);
   if (!fs::exists(library, error)) {
     return FailedPrecondition("ONNX Runtime: the library configured for it does not exist");
   }
-  return library;
+  return Chosen{library};
 }
 
 Status TooOld(const ApiBase& base, uint32_t version, std::string_view what_for) {
@@ -157,16 +163,16 @@ Result<const OrtLibrary*> OrtLibrary::Open(const Options& options) {
   static Mutex mu;
   static OrtLibrary* opened = nullptr;
   static std::string opened_path;
-  PENSTOCK_ASSIGN_OR_RETURN(const std::string path, Resolve(options.library));
+  PENSTOCK_ASSIGN_OR_RETURN(const Chosen chosen, Resolve(options.library));
   const int cpus = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int threads = options.shared_threads > 0 ? options.shared_threads : cpus;
   MutexLock lock(mu);
   if (opened == nullptr) {
-    PENSTOCK_ASSIGN_OR_RETURN(opened, OpenOnce(path, threads));
-    opened_path = path;
-    LogChoice(options.library);
+    PENSTOCK_ASSIGN_OR_RETURN(opened, OpenOnce(chosen.path, threads));
+    opened_path = chosen.path;
+    LogChoice(options.library, chosen.names);
   }
-  if (opened_path != path || opened->shared_threads_ != threads) {
+  if (opened_path != chosen.path || opened->shared_threads_ != threads) {
     return FailedPrecondition(StrCat("ONNX Runtime ", opened->version_,
                                      " already runs in this process with other settings"));
   }
