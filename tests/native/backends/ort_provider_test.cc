@@ -11,11 +11,14 @@
 #include "backend_under_test.h"
 #include "backends/onnxruntime/cuda_libraries.h"
 #include "backends/onnxruntime/engine_key.h"
+#include "backends/onnxruntime/gpu_backend.h"
 #include "backends/onnxruntime/gpu_settings.h"
 #include "backends/onnxruntime/ort_device_session.h"
 #include "backends/onnxruntime/ort_library.h"
 #include "backends/onnxruntime/provider_errors.h"
 #include "backends/onnxruntime/session_maker.h"
+#include "gpu/driver_api.h"
+#include "onnx_writer.h"
 
 namespace penstock::ort {
 namespace {
@@ -43,6 +46,25 @@ TEST(OrtProviderTest, LibraryWithoutTheProvider_SaysWhatItHasAndHowToGetOne) {
               AllOf(HasSubstr("model 'm' version 1: KIND_GPU needs CUDAExecutionProvider"),
                     HasSubstr(library.version()), HasSubstr("CPUExecutionProvider"),
                     HasSubstr("onnxruntime-gpu")));
+}
+
+// What fails so is tried again: the GPU may be there by then, and the model with it.
+TEST(OrtProviderTest, MachineWithoutAGpu_IsUnavailable) {
+  if (gpu::OpenDriverApi().ok()) GTEST_SKIP() << "there is a GPU";
+  const OrtLibrary& library = **OrtLibrary::Open({PENSTOCK_ONNXRUNTIME_LIBRARY, 0});
+  if (!library.gpu_api().ok()) GTEST_SKIP() << "the library that is tested with is too old";
+  const TempDir directory;
+  const LoadOptions options{"m", 1, directory.Path("model.onnx"), directory.path(), {}};
+  OnnxWriter identity;
+  identity.Input("x", DataType::kFp32, {"1"});
+  identity.Output("y", DataType::kFp32, {"1"});
+  identity.Node("Identity", {"x"}, {"y"});
+  identity.Write(options.path);
+  GpuBackend backend(library, {});
+  const GpuSettings of_no_provider;  // any library has those
+  const Status away = backend.Load(options, {}, of_no_provider).status();
+  EXPECT_EQ(away.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(away.ToString(), HasSubstr("model 'm' version 1: KIND_GPU needs a GPU: "));
 }
 
 std::vector<std::string> told_of_run;
