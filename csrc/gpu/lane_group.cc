@@ -139,8 +139,8 @@ SlotLease LaneGroup::TryAcquire() {
   return device_.health.is_faulted() ? SlotLease() : std::move(lease);
 }
 
-Result<SlotLease> LaneGroup::Acquire(int64_t deadline_ns) {
-  PENSTOCK_ASSIGN_OR_RETURN(Slot * slot, free_.Take(device_.clock, deadline_ns));
+Result<SlotLease> LaneGroup::Acquire() {
+  PENSTOCK_ASSIGN_OR_RETURN(Slot * slot, free_.Take(device_.clock));
   SlotLease lease(free_, slot);
   // Asked when the slot is there: one that a fault brought back may still be written to.
   PENSTOCK_RETURN_IF_ERROR(device_.health.fault());

@@ -7,7 +7,6 @@
 #include <memory>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "gpu/bucket_table.h"
 #include "gpu/lane.h"
@@ -42,8 +41,8 @@ class LaneGroup {
 
   // Room for a batch; empty where there is none now: that is back-pressure.
   SlotLease TryAcquire();
-  // Waits for it: DEADLINE_EXCEEDED (kNever = none), UNAVAILABLE on a lost device or at the end.
-  Result<SlotLease> Acquire(int64_t deadline_ns);
+  // Waits for it; UNAVAILABLE on a lost device or at the end.
+  Result<SlotLease> Acquire();
   // Lane::Submit of the slot's lane. REQUIRES: the lease is of this group.
   void Submit(SlotLease lease, uint32_t rows, BatchDone done, Route* route = nullptr);
   // Lane::SubmitShaped, likewise.

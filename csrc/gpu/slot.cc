@@ -16,12 +16,11 @@ Slot* FreeSlots::TryTake() {
   return slot;
 }
 
-Result<Slot*> FreeSlots::Take(Clock& clock, int64_t deadline_ns) {
+Result<Slot*> FreeSlots::Take(Clock& clock) {
   MutexLock lock(mu_);
   while (slots_.empty() && closed_.ok()) {
-    if (clock.NowNs() >= deadline_ns) return DeadlineExceeded("no lane of the device became free");
     ++waiting_;
-    clock.WaitUntil(changed_, mu_, deadline_ns);
+    clock.WaitUntil(changed_, mu_, kNever);
     --waiting_;
   }
   if (!closed_.ok()) {

@@ -39,14 +39,12 @@ struct Slot {
 // Threading: thread-safe.
 // Ownership: borrows the slots.
 // Lifecycle: when AwaitAll returns after Close nobody is in Take any more.
-// Blocking: Take, until a slot comes back, the deadline or Close; AwaitAll, until all are back and
-// nobody waits.
+// Blocking: Take, until a slot comes back or Close; AwaitAll, until all are back and nobody waits.
 class FreeSlots {
  public:
   void Put(Slot* slot) EXCLUDES(mu_);
-  Slot* TryTake() EXCLUDES(mu_);  // null: none is free
-  // DEADLINE_EXCEEDED, or what Close was given.
-  Result<Slot*> Take(Clock& clock, int64_t deadline_ns) EXCLUDES(mu_);
+  Slot* TryTake() EXCLUDES(mu_);                   // null: none is free
+  Result<Slot*> Take(Clock& clock) EXCLUDES(mu_);  // or what Close was given
   void Close(const Status& why) EXCLUDES(mu_);
   void AwaitAll(size_t count) EXCLUDES(mu_);  // REQUIRES: Close was called
 

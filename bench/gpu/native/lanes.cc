@@ -33,7 +33,7 @@ void RunBatches(LaneGroup& group, const std::vector<uint32_t>& rows) {
   CondVar ended;
   size_t left = rows.size();
   for (const uint32_t each : rows) {
-    auto lease = group.Acquire(kNever);
+    auto lease = group.Acquire();
     CHECK_SUCCESS(lease.status());
     group.Submit(*std::move(lease), each, [&](const Status& status, SlotLease) {
       Check(status, "a batch");

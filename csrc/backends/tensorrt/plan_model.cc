@@ -376,7 +376,7 @@ Status PlanInstance::RunParts(std::span<const BatchInput> inputs, std::span<cons
     PlaceOutputs(batch, wanted);  // before there is a lease, which others wait for
     RouteToPlaces(batch, wanted);
   }
-  PENSTOCK_ASSIGN_OR_RETURN(gpu::SlotLease lease, replica_.lanes().Acquire(kNever));
+  PENSTOCK_ASSIGN_OR_RETURN(gpu::SlotLease lease, replica_.lanes().Acquire());
   PENSTOCK_RETURN_IF_ERROR(Stage(lease, inputs, parts));
   gpu::SlotLease back;
   PENSTOCK_RETURN_IF_ERROR(Run(std::move(lease), batch, &back));

@@ -22,7 +22,7 @@ class DeviceLaneTest : public RowDeviceTest {
   void RunMany(LaneGroup& group, int count) {
     Ledger ledger(engine_);
     for (int i = 0; i < count; ++i) {
-      auto lease = group.Acquire(kNever);
+      auto lease = group.Acquire();
       ASSERT_TRUE(lease.ok()) << lease.status().ToString();
       ledger.Submit(group, std::move(*lease), static_cast<uint32_t>(i) % 8 + 1);
     }
@@ -87,7 +87,7 @@ constexpr float kTrapAt = 6 * 16 + 6 * 4;  // row 6 of the ledger's batch 6
   auto group = LaneGroup::Load((*device)->resources(**pool), engine, {});
   Ledger ledger(engine);
   const auto submit = [&] {
-    auto lease = (*group)->Acquire(kNever);
+    auto lease = (*group)->Acquire();
     if (!lease.ok()) return lease.status().code();
     ledger.Submit(**group, *std::move(lease), 8);
     return StatusCode::kOk;

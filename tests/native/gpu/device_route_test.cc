@@ -66,7 +66,7 @@ void AddInput(Route& route, size_t tensor, const Placing& at, const void* on_hos
 
 // Whether the batch is answered rightly wherever it was to be.
 bool RunPlaced(LaneGroup& group, DeviceRoom& room, const Placing& at, int id) {
-  auto lease = group.Acquire(kNever);
+  auto lease = group.Acquire();
   if (!lease.ok()) return false;
   const RowTensors host = at.registered == nullptr ? RowTensors(*lease) : RowTensors(at.registered);
   const RowTensors there = room.there();

@@ -157,7 +157,7 @@ TEST(DriverApiTest, Lanes_RunThroughIt) {
     for (const Bucket& bucket : (*group)->table().buckets()) EXPECT_TRUE(bucket.has_graph);
     Ledger ledger(engine);
     for (uint32_t i = 0; i < 40; ++i) {
-      ledger.Submit(**group, std::move(*(*group)->Acquire(kNever)), i % 8 + 1);
+      ledger.Submit(**group, std::move(*(*group)->Acquire()), i % 8 + 1);
     }
     ledger.AwaitAll();
     EXPECT_EQ(ledger.succeeded(), 40);

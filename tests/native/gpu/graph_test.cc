@@ -24,7 +24,7 @@ std::vector<bool> Graphs(const LaneGroup& group) {
 void RunEach(FakeDevice& device, LaneGroup& group, const std::vector<uint32_t>& rows) {
   Ledger ledger(device);
   for (const uint32_t n : rows) {
-    auto lease = group.Acquire(kNever);
+    auto lease = group.Acquire();
     ASSERT_TRUE(lease.ok());
     ledger.Submit(group, std::move(*lease), n);
   }

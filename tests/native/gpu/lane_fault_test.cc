@@ -16,7 +16,7 @@ constexpr int kBatches = 8;
 
 void Submit(LaneGroup& group, Ledger& ledger, int batches) {
   for (int i = 0; i < batches; ++i) {
-    auto lease = group.Acquire(kNever);
+    auto lease = group.Acquire();
     if (!lease.ok()) {
       EXPECT_EQ(lease.status().code(), StatusCode::kUnavailable);
       return;
@@ -60,7 +60,7 @@ TEST_P(EveryCallTest, StickyError_AnswersAllAndTakesNothingNew) {
     EXPECT_EQ(ledger.wrong(), 0);
     EXPECT_EQ(ledger.twice(), 0);
     EXPECT_TRUE(device.health.is_faulted());
-    EXPECT_EQ((*group)->Acquire(kNever).status().code(), StatusCode::kUnavailable);
+    EXPECT_EQ((*group)->Acquire().status().code(), StatusCode::kUnavailable);
   }
 }
 
@@ -136,7 +136,7 @@ TEST(LaneFaultTest, LostDevice_IsUnloadedWithWorkInFlight) {
   ledger.AwaitAll();  // although nothing has run
   EXPECT_EQ(ledger.Count(StatusCode::kUnavailable), 4);
   EXPECT_FALSE((*group)->TryAcquire()) << "the device may still write to the slots";
-  EXPECT_EQ((*group)->Acquire(kNever).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ((*group)->Acquire().status().code(), StatusCode::kUnavailable);
   const int contexts = device.engine.live_contexts();
   device.gpu.ReleaseStreams();
   group = Result<std::unique_ptr<LaneGroup>>(std::unique_ptr<LaneGroup>());

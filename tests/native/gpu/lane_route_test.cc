@@ -53,7 +53,7 @@ class LaneRouteTest : public ::testing::Test {
     CondVar over;
     bool is_over = false;
     (*group_)->Submit(
-        *(*group_)->Acquire(kNever), rows,
+        *(*group_)->Acquire(), rows,
         [&](const Status& status, SlotLease) {
           MutexLock lock(mu);
           ended = status;
@@ -70,7 +70,7 @@ class LaneRouteTest : public ::testing::Test {
   }
   std::string CopiesOf(const RoomUse& use) {
     Copies copies(device_.gpu);
-    ledger_.SubmitRouted(**group_, *(*group_)->Acquire(kNever), 8, use);
+    ledger_.SubmitRouted(**group_, *(*group_)->Acquire(), 8, use);
     ledger_.AwaitAll();
     return copies.Take();
   }
@@ -93,7 +93,7 @@ class LaneHostInputTest : public LaneRouteTest {
 TEST_F(LaneHostInputTest, Batches_AreRightAndNothingOfItIsCopied) {
   Copies copies(device_.gpu);
   for (uint32_t rows = 1; rows <= 8; ++rows) {
-    ledger_.Submit(**group_, *(*group_)->Acquire(kNever), rows);
+    ledger_.Submit(**group_, *(*group_)->Acquire(), rows);
     ledger_.AwaitAll();
     EXPECT_EQ(copies.Take(), "1 0 0 2");
   }
@@ -111,7 +111,7 @@ TEST_F(LaneHostInputTest, Routes_BringItFromTheHostAlone) {
   const std::vector<float> b(4, 3.0F);  // pageable: the host itself reads it
   EXPECT_TRUE(Run(4, {.inputs = {{1, b.data(), 4 * sizeof(float)}}}).ok());
   EXPECT_EQ(copies.Take(), "1 0 0 2");
-  const SlotLease lease = *(*group_)->Acquire(kNever);
+  const SlotLease lease = *(*group_)->Acquire();
   float read = 0;
   std::memcpy(&read, lease.input(1), sizeof(read));
   EXPECT_EQ(read, 3.0F);

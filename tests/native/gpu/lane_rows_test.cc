@@ -44,7 +44,7 @@ struct PayingDevice {
 void RunAll(PayingDevice& paying, LaneGroup& group, const std::vector<uint32_t>& batches) {
   Ledger ledger(paying.device);
   for (const uint32_t rows : batches) {
-    auto lease = group.Acquire(kNever);
+    auto lease = group.Acquire();
     ASSERT_TRUE(lease.ok());
     ledger.Submit(group, std::move(*lease), rows);
   }
@@ -145,7 +145,7 @@ TEST(LaneRowsTest, FailedRun_LeavesTheNextBatchToBeginAnew) {
   RunAll(paying, *group, {8});
   Ledger ledger(paying.device);
   paying.device.engine.FailEnqueue(1);
-  ledger.Submit(*group, *group->Acquire(kNever), 1);
+  ledger.Submit(*group, *group->Acquire(), 1);
   ledger.AwaitAll();
   EXPECT_EQ(ledger.Count(StatusCode::kInternal), 1);
   RunAll(paying, *group, {1});
@@ -162,7 +162,7 @@ TEST(LaneRowsTest, BatchesOfRoutes_RunPaddedAndAreAnsweredRight) {
     for (const uint32_t rows : {1U, 3U}) {
       const auto room = ClientRoom::TryMake(paying.device.gpu, ledger.RoomBytes(), device);
       ASSERT_NE(room, nullptr);
-      ledger.SubmitRouted(*group, *group->Acquire(kNever), rows, {.room = room});
+      ledger.SubmitRouted(*group, *group->Acquire(), rows, {.room = room});
       ledger.AwaitAll();
     }
   }

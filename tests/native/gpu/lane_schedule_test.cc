@@ -32,7 +32,7 @@ void SubmitSome(FakeDevice& device, LaneGroup& group, Ledger& ledger, uint64_t s
   GpuSchedule schedule(seed);
   const int batches = schedule.Pick(2, 10);
   for (int i = 0; i < batches; ++i) {
-    auto lease = group.Acquire(kNever);
+    auto lease = group.Acquire();
     if (!lease.ok()) return;  // the device is lost
     const auto rows = static_cast<uint32_t>(schedule.Pick(1, 8));
     const bool has_room = schedule.Pick(0, 1) == 0;

@@ -26,7 +26,7 @@ TEST(LaneTest, DoubleBuffered_AnswersAreRight) {
   ASSERT_TRUE(group.ok());
   Ledger ledger(device);
   for (uint32_t i = 0; i < 300; ++i) {
-    auto lease = (*group)->Acquire(kNever);
+    auto lease = (*group)->Acquire();
     ASSERT_TRUE(lease.ok());
     ledger.Submit(**group, std::move(*lease), i % device.engine.max_rows() + 1);
   }
@@ -47,7 +47,7 @@ TEST(LaneTest, ManySubmitters_AnswersAreRight) {
   for (int t = 0; t < 3; ++t) {
     submitters.emplace_back([&] {
       for (uint32_t i = 0; i < 60; ++i) {
-        ledger.Submit(**group, std::move(*(*group)->Acquire(kNever)), i % 8 + 1);
+        ledger.Submit(**group, std::move(*(*group)->Acquire()), i % 8 + 1);
       }
     });
   }
@@ -197,7 +197,7 @@ TEST(LaneTest, BatchesInFlight_AreBoundedBySlots) {
   device.gpu.ReleaseStreams();
   ledger.AwaitAll();
   EXPECT_EQ(ledger.succeeded(), 4);
-  EXPECT_TRUE((*group)->Acquire(kNever).ok());
+  EXPECT_TRUE((*group)->Acquire().ok());
 }
 
 TEST(LaneTest, Slots_AreTakenInTurnFromAllLanes) {
@@ -211,21 +211,6 @@ TEST(LaneTest, Slots_AreTakenInTurnFromAllLanes) {
     if (i < 2) ++taken[leases.back().slot().lane];
   }
   EXPECT_EQ(taken.size(), 2U) << "the first two batches go to two lanes";
-}
-
-TEST(LaneTest, Acquire_EndsAtItsDeadline) {
-  FakeClock clock;
-  FakeDevice device({}, {}, clock);
-  auto group = device.Load({.lanes = 1, .slots_per_lane = 1});
-  ASSERT_TRUE(group.ok());
-  const SlotLease lease = (*group)->TryAcquire();
-  std::thread waiter([&] {
-    EXPECT_EQ((*group)->Acquire(FakeClock::kStartNs + 7).status().code(),
-              StatusCode::kDeadlineExceeded);
-  });
-  clock.AwaitWaitersUntil(FakeClock::kStartNs + 7);
-  clock.Advance(7);
-  waiter.join();
 }
 
 TEST(LaneTest, OutputsStay_WhileTheLeaseIsKept) {
@@ -249,7 +234,7 @@ TEST(LaneTest, OutputsStay_WhileTheLeaseIsKept) {
   }
   Ledger ledger(device);
   for (int i = 0; i < 5; ++i) {
-    auto other = (*group)->Acquire(kNever);
+    auto other = (*group)->Acquire();
     EXPECT_NE(&(*other).slot(), slot);
     ledger.Submit(**group, std::move(*other), 8);
   }
@@ -326,7 +311,7 @@ TEST(LaneTest, Shutdown_WakesWhoWaitsForASlot) {
   ASSERT_TRUE(group.ok());
   SlotLease lease = (*group)->TryAcquire();
   std::thread waiter([waited_for = (*group).get(), &lease] {
-    EXPECT_EQ(waited_for->Acquire(kNever).status().code(), StatusCode::kUnavailable);
+    EXPECT_EQ(waited_for->Acquire().status().code(), StatusCode::kUnavailable);
     lease = SlotLease();  // not before: the waiter would take its slot
   });
   clock.AwaitWaiters(1);
@@ -354,7 +339,7 @@ TEST(FreeSlotsTest, AwaitAll_WaitsForWhoWaitsAlthoughAllSlotsAreBack) {
     SlowToGoOn clock;
     auto free = std::make_unique<FreeSlots>();
     std::thread waiter([&clock, &free = *free] {
-      EXPECT_EQ(free.Take(clock, kNever).status().code(), StatusCode::kUnavailable);
+      EXPECT_EQ(free.Take(clock).status().code(), StatusCode::kUnavailable);
     });
     while (!clock.is_waiting.load()) std::this_thread::yield();
     free->Close(Unavailable("at the end"));
