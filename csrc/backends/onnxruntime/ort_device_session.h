@@ -55,8 +55,7 @@ class OrtSessionOpener final : public SessionOpener {
       : library_(library),
         options_(std::move(options)),
         profiled_(device,
-                  {ModelLabel(options_.load), options_.gpu.ranges,
-                   options_.gpu.keeps_engines ? options_.engine_directory : ""},
+                  {ModelLabel(options_.load), options_.gpu.ranges, options_.engine_directory},
                   [this](int device, gpu::Stream stream, const ProfileOptions* profiles) {
                     return OpenOne(device, stream, profiles);
                   }) {}

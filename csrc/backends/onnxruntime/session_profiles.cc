@@ -25,10 +25,12 @@ bool WantsOtherProfiles(const Status& status) {
   return Says(status, "provide shape profiles for the TRT subgraph's input");
 }
 
-// Its words for an engine that it has kept and cannot read: while it opens, and in the first run.
-bool CannotReadEngine(const Status& status) {
+// Its words for an engine that it has kept and cannot read, while it opens and in the first run; and
+// for times.
+bool CannotReadKept(const Status& status) {
   return Says(status, "could not deserialize engine from cache") ||
-         Says(status, "TensorRT EP Failed to Build Engine");
+         Says(status, "TensorRT EP Failed to Build Engine") ||
+         Says(status, "could not create timing cache");
 }
 
 // Files, and whatever else is there.
@@ -131,7 +133,7 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int devic
     LeaveToTheProcess(std::move(session));  // its destructor may block
     return warmed;
   }
-  if (warmed.code() == StatusCode::kResourceExhausted || CannotReadEngine(warmed)) return warmed;
+  if (warmed.code() == StatusCode::kResourceExhausted || CannotReadKept(warmed)) return warmed;
   Log(LogLevel::kWarning, "onnxruntime",
       StrCat(
           options_.label,
@@ -160,13 +162,13 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::S
   if (!inputs_) PENSTOCK_RETURN_IF_ERROR(LearnInputs(device, stream));
   auto opened = OpenAndWarmUp(device, stream);
   const bool may_empty = !options_.engine_directory.empty() && !has_emptied_;
-  if (opened.ok() || !may_empty || !CannotReadEngine(opened.status())) return opened;
+  if (opened.ok() || !may_empty || !CannotReadKept(opened.status())) return opened;
   PENSTOCK_RETURN_IF_ERROR(CheckKept(opened.status()));
   has_emptied_ = true;
   Log(LogLevel::kWarning, "onnxruntime",
       StrCat(options_.label,
-             ": an engine that TensorRT's provider has kept does not open; what is kept of the "
-             "model is removed, and built again: ",
+             ": what TensorRT's provider has kept of the model cannot be read; it is removed, and "
+             "built again: ",
              opened.status().message()));
   Empty(options_.engine_directory);
   return OpenAndWarmUp(device, stream);

@@ -31,8 +31,8 @@ ProfileOptions ProfileOptionsOf(const ModelSignature& signature,
 struct ProfiledOptions {
   std::string label;  // the start of messages
   RangeSettings ranges = {};
-  std::string engine_directory =
-      {};  // where the provider keeps engines of this model; empty: nowhere
+  // Where the provider keeps engines of this model, and times that it measured; empty: nowhere.
+  std::string engine_directory = {};
 };
 
 // TensorRT's provider builds an engine for the shapes that it is told of, or anew whenever a run
@@ -45,8 +45,8 @@ struct ProfiledOptions {
 // that does not run on zeros builds within the first requests.
 //
 // An engine that is kept and does not open (its file was cut short) fails every session that looks for
-// it: what is kept of the model is removed then, once, and built again, unless the device is lost or
-// has less memory left than what is kept takes.
+// it, as kept times fail every build: what is kept of the model is removed then, once, and built again,
+// unless the device is lost or has less memory left than what is kept takes.
 //
 // Threading: thread-compatible.
 // Ownership: borrows the device, which outlives it.

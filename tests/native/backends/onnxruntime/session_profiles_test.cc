@@ -59,7 +59,7 @@ struct Sessions {
     if (refuses_profiles && profiles != nullptr && !profiles->empty())
       return Internal(kWantsOthers);
     if (!cut_short.empty() && profiles != nullptr && std::filesystem::exists(cut_short)) {
-      return Internal(kCannotRead);
+      return Internal(says);
     }
     return opener.Open(ordinal, on);
   }
@@ -69,7 +69,8 @@ struct Sessions {
   FakeSessionLog log;
   FakeSessionOpener opener;
   bool refuses_profiles = false;  // as where it takes a part of the model
-  std::string cut_short;          // an engine's file: while it is there no session opens
+  std::string cut_short;          // what is kept: while it is there no session opens
+  std::string says = kCannotRead;
   std::vector<std::string> told, ran;
   ProfiledSessions profiled;
   gpu::Stream stream = nullptr;
@@ -240,6 +241,14 @@ TEST_F(KeptEnginesTest, OneThatIsCutShort_IsRemovedAndBuiltAgain) {
   sessions.cut_short = directory_ / "a.engine";
   OpenThree(sessions);
   EXPECT_EQ(sessions.told.size(), 5U);
+  EXPECT_TRUE(std::filesystem::is_empty(directory_));
+}
+
+TEST_F(KeptEnginesTest, TimesThatAreCutShort_AreRemovedLikewise) {
+  Sessions sessions({.width = 4}, {.max_rows = 8}, directory_);
+  sessions.cut_short = directory_ / "a.engine";
+  sessions.says = "TensorRT EP could not create timing cache: cache_sm90.timing";
+  OpenThree(sessions);
   EXPECT_TRUE(std::filesystem::is_empty(directory_));
 }
 
