@@ -32,8 +32,13 @@ FakeGpu& Gpu() {
   return gpu;
 }
 
+// Null: it is not set.
+const char* Setting(const char* name) {
+  return std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody changes it
+}
+
 const char* Mood() {
-  const char* mood = std::getenv("FAKE_DRIVER");
+  const char* mood = Setting("FAKE_DRIVER");
   return mood == nullptr ? "" : mood;
 }
 
@@ -58,7 +63,7 @@ constexpr unsigned kLazyPeerAccess = 1, kPortable = 1;
 constexpr int kInvalidValue = 1, kInvalidContext = 201;
 
 void NoteCopy(const char* way, size_t size) {
-  static const char* const path = std::getenv("FAKE_DRIVER_COPIES");
+  static const char* const path = Setting("FAKE_DRIVER_COPIES");
   if (path == nullptr) return;
   std::FILE* file = std::fopen(path, "a");  // each line is one write
   if (file == nullptr) return;
@@ -67,7 +72,7 @@ void NoteCopy(const char* way, size_t size) {
 }
 
 void AwaitClose() {
-  static const char* const path = std::getenv("FAKE_DRIVER_CLOSES");
+  static const char* const path = Setting("FAKE_DRIVER_CLOSES");
   std::FILE* pipe = path == nullptr ? nullptr : std::fopen(path, "r");
   if (pipe == nullptr) return;
   std::fgetc(pipe);
@@ -80,8 +85,13 @@ penstock::gpu::DeviceProperties Properties(int device) {
   return properties;
 }
 
+// The driver's addresses are numbers.
+void* At(uintptr_t address) {
+  return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // What a context is here: the number of its device, off by one.
-void* ContextOf(int device) { return reinterpret_cast<void*>(static_cast<uintptr_t>(device) + 1); }
+void* ContextOf(int device) { return At(static_cast<uintptr_t>(device) + 1); }
 int DeviceOf(void* context) { return static_cast<int>(reinterpret_cast<uintptr_t>(context)) - 1; }
 
 // The context that is this thread's. A thread begins without one.
@@ -214,7 +224,7 @@ int cuMemAllocAsync(uintptr_t* address, size_t size, Stream stream) {
   return ToResult(error);
 }
 int cuMemFreeAsync(uintptr_t address, Stream stream) {
-  return ToResult(Gpu().FreeAsync(reinterpret_cast<void*>(address), stream));
+  return ToResult(Gpu().FreeAsync(At(address), stream));
 }
 int cuIpcOpenMemHandle_v2(uintptr_t* address, penstock::gpu::IpcHandle handle, unsigned flags) {
   if (flags != kLazyPeerAccess) return kInvalidValue;
@@ -236,7 +246,7 @@ int cuIpcCloseMemHandle(uintptr_t address) {
     const penstock::MutexLock lock(imports.mu);
     imports.sizes.erase(address);
   }
-  return InContext([&] { return Gpu().CloseIpcMemory(reinterpret_cast<void*>(address)); });
+  return InContext([&] { return Gpu().CloseIpcMemory(At(address)); });
 }
 // As if the block began before what was exported.
 int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
@@ -252,31 +262,28 @@ int cuMemGetAddressRange_v2(uintptr_t* base, size_t* size, uintptr_t address) {
 int cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t size, Stream stream) {
   NoteCopy("HtoD", size);
   return InContext([&] {
-    return Gpu().CopyAsync({reinterpret_cast<void*>(to), from, size}, CopyKind::kHostToDevice,
-                           stream);
+    return Gpu().CopyAsync({At(to), from, size}, CopyKind::kHostToDevice, stream);
   });
 }
 int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t size, Stream stream) {
   NoteCopy("DtoH", size);
   return InContext([&] {
-    return Gpu().CopyAsync({to, reinterpret_cast<const void*>(from), size}, CopyKind::kDeviceToHost,
-                           stream);
+    return Gpu().CopyAsync({to, At(from), size}, CopyKind::kDeviceToHost, stream);
   });
 }
 int cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t size, Stream stream) {
   NoteCopy("DtoD", size);
   return InContext([&] {
-    return Gpu().CopyAsync({reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
-                           CopyKind::kDeviceToDevice, stream);
+    return Gpu().CopyAsync({At(to), At(from), size}, CopyKind::kDeviceToDevice, stream);
   });
 }
+// NOLINTNEXTLINE(readability-function-size): the driver's parameters
 int cuMemcpyPeerAsync(uintptr_t to, void* to_context, uintptr_t from, void* from_context,
                       size_t size, Stream stream) {
   NoteCopy("peer", size);
   return InContext([&] {
-    return Gpu().CopyPeerAsync(
-        {reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), size},
-        DeviceOf(to_context), DeviceOf(from_context), stream);
+    return Gpu().CopyPeerAsync({At(to), At(from), size}, DeviceOf(to_context),
+                               DeviceOf(from_context), stream);
   });
 }
 int cuStreamBeginCapture_v2(Stream stream, int mode) {

@@ -61,8 +61,9 @@ void RunSome(BackendInstance& instance, uint64_t seed, int open_width, Tally& ta
   }
 }
 
-void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Tally& tally,
-                  const RunBatches& run, const std::function<OutputRoom()>& make_room) {
+void RunInstances(BackendModel& model, GpuSchedule& schedule, Tally& tally,
+                  const std::function<void(BackendInstance& instance, uint64_t seed)>& run,
+                  const std::function<OutputRoom()>& make_room) {
   std::vector<std::unique_ptr<BackendInstance>> instances;
   std::vector<std::thread> threads;
   for (int i = schedule.Pick(1, 3); i > 0; --i) {
@@ -72,9 +73,8 @@ void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Ta
     if (!instance.ok()) ++tally.odd;
     if (!instance.ok()) break;
     instances.push_back(*std::move(instance));
-    threads.emplace_back([&, on = instances.back().get(), sub = schedule.random()] {
-      run(*on, sub, open_width, tally);
-    });
+    threads.emplace_back(
+        [&run, on = instances.back().get(), seed = schedule.random()] { run(*on, seed); });
   }
   for (std::thread& thread : threads) thread.join();
 }

@@ -38,13 +38,10 @@ struct Tally {
 // 0 = it is 4.
 void RunSome(BackendInstance& instance, uint64_t seed, int open_width, Tally& tally);
 
-using RunBatches =
-    std::function<void(BackendInstance& instance, uint64_t seed, int open_width, Tally& tally)>;
-
-// One to three instances of the model, each on a thread of its own. `make_room`: where an instance's
-// outputs may lie.
-void RunInstances(BackendModel& model, GpuSchedule& schedule, int open_width, Tally& tally,
-                  const RunBatches& run = &RunSome,
+// One to three instances of the model, each run on a thread of its own. `tally`: counts those that
+// cannot be made. `make_room`: where an instance's outputs may lie.
+void RunInstances(BackendModel& model, GpuSchedule& schedule, Tally& tally,
+                  const std::function<void(BackendInstance& instance, uint64_t seed)>& run,
                   const std::function<OutputRoom()>& make_room = nullptr);
 
 }  // namespace penstock

@@ -57,6 +57,7 @@ Ends MakePipe(bool we_read) {
 // Neither the server's settings nor its way to speak to systemd are a model's.
 std::vector<char*> ChildEnvironment(const std::vector<std::string>& set) {
   std::vector<char*> kept;
+  kept.reserve(set.size());
   for (const std::string& entry : set) kept.push_back(const_cast<char*>(entry.c_str()));
   const auto is_set = [&set](std::string_view text) {
     return std::any_of(set.begin(), set.end(), [text](std::string_view entry) {

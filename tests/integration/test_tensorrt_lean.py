@@ -57,7 +57,7 @@ def probe(wheel: Path, headers: str, environment: Mapping[str, str]) -> str:
 def test_without_a_driver_the_library_is_not_come_to(
     wheel: Path, no_driver: Mapping[str, str], headers: str
 ) -> None:
-    assert probe(wheel, headers, no_driver) == f"refused {NO_DRIVER}"
+    assert probe(wheel, headers, no_driver) == f"away {NO_DRIVER}"
 
 
 def test_library_that_an_adapter_drives_is_found_with_its_version(

@@ -51,14 +51,13 @@ class Prometheus:
 
 def _await_ready(log: IO[str]) -> str:
     """Reads the log until it answers; its address."""
-    said = []
+    said = ""
     for line in log:
-        said.append(line)
-        if "Server is ready to receive web requests" in line:
-            break
-    found = _LISTENS.search("".join(said))
-    assert found, "".join(said)
-    return found[1]
+        said += line
+        found = _LISTENS.search(said)  # as likely after it is ready as before
+        if found and "Server is ready to receive web requests" in said:
+            return found[1]
+    raise AssertionError(said)
 
 
 @contextmanager

@@ -36,7 +36,9 @@ void RunSchedule(uint64_t seed) {
   if (!model.ok()) return;
   if (!at_load) inject(schedule.Pick(1, 120));
   Tally tally;
-  RunInstances(**model, schedule, has_open_width ? 8 : 0, tally);
+  RunInstances(**model, schedule, tally, [&](BackendInstance& instance, uint64_t sub) {
+    RunSome(instance, sub, has_open_width ? 8 : 0, tally);
+  });
   ExpectRight(tally, kind, *fake.gpu);
 }
 

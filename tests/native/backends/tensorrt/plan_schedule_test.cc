@@ -124,9 +124,9 @@ void RunSchedule(uint64_t seed) {
   size_t instances = 0;
   Tally tally;
   RunInstances(
-      **model, schedule, has_open_width ? 8 : 0, tally,
-      [&](BackendInstance& instance, uint64_t sub, int open_width, Tally& its) {
-        RunSomeParts(instance, *fake.gpu, sub, open_width, its);
+      **model, schedule, tally,
+      [&](BackendInstance& instance, uint64_t sub) {
+        RunSomeParts(instance, *fake.gpu, sub, has_open_width ? 8 : 0, tally);
       },
       [&] { return rooms[instances++].AsRoom(); });
   ExpectRight(tally, kind, *fake.gpu);
