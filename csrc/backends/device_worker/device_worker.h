@@ -215,7 +215,7 @@ class DeviceWorker : public std::enable_shared_from_this<DeviceWorker> {
   int64_t limit_ns_;              // until when it must be ready, or the process have ended
   std::string late_how_;          // what to say of the process otherwise
   bool is_log_open_ = false;      // until its end was read
-  bool is_worn_ = false;          // a load has failed there that may not in a new one
+  bool is_worn_ = false;          // the last load has failed there, and may not in a new one
   int64_t idle_ns_ = kNever;      // until when it is there without parts
   bool is_restart_ = false;       // the next process is one
   int64_t retry_ns_ = kNever;     // until when nothing is made, after a shortage of this process's

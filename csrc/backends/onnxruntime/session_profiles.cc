@@ -25,12 +25,15 @@ bool WantsOtherProfiles(const Status& status) {
   return Says(status, "provide shape profiles for the TRT subgraph's input");
 }
 
-// Its words for an engine that it has kept and cannot read, while it opens and in the first run; and
-// for times.
+// Its words for an engine that it has kept and cannot read, while it opens, and for times.
 bool CannotReadKept(const Status& status) {
   return Says(status, "could not deserialize engine from cache") ||
-         Says(status, "TensorRT EP Failed to Build Engine") ||
          Says(status, "could not create timing cache");
+}
+
+// Its words for an engine that it cannot read in the first run, and for one that cannot be built.
+bool HasNoEngine(const Status& status) {
+  return Says(status, "TensorRT EP Failed to Build Engine");
 }
 
 // Files, and whatever else is there.
@@ -46,6 +49,12 @@ std::vector<fs::path> WhatIsIn(const std::string& directory) {
 void Empty(const std::string& directory) {
   std::error_code error;
   for (const fs::path& each : WhatIsIn(directory)) fs::remove_all(each, error);
+}
+
+bool KeepsAnEngine(const std::string& directory) {
+  const std::vector<fs::path> found = WhatIsIn(directory);
+  return std::any_of(found.begin(), found.end(),
+                     [](const fs::path& each) { return each.extension() == ".engine"; });
 }
 
 uintmax_t BytesIn(const std::string& directory) {
@@ -133,7 +142,9 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::OpenAndWarmUp(int devic
     LeaveToTheProcess(std::move(session));  // its destructor may block
     return warmed;
   }
-  if (warmed.code() == StatusCode::kResourceExhausted || CannotReadKept(warmed)) return warmed;
+  const bool is_told = warmed.code() == StatusCode::kResourceExhausted || CannotReadKept(warmed) ||
+                       HasNoEngine(warmed);
+  if (is_told) return warmed;
   Log(LogLevel::kWarning, "onnxruntime",
       StrCat(
           options_.label,
@@ -161,8 +172,11 @@ Status ProfiledSessions::CheckKept(const Status& opened) {
 Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::Stream stream) {
   if (!inputs_) PENSTOCK_RETURN_IF_ERROR(LearnInputs(device, stream));
   auto opened = OpenAndWarmUp(device, stream);
-  const bool may_empty = !options_.engine_directory.empty() && !has_emptied_;
-  if (opened.ok() || !may_empty || !CannotReadKept(opened.status())) return opened;
+  const std::string& directory = options_.engine_directory;
+  if (opened.ok() || directory.empty() || has_emptied_) return opened;
+  const bool is_kept =
+      CannotReadKept(opened.status()) || (HasNoEngine(opened.status()) && KeepsAnEngine(directory));
+  if (!is_kept) return opened;
   PENSTOCK_RETURN_IF_ERROR(CheckKept(opened.status()));
   has_emptied_ = true;
   Log(LogLevel::kWarning, "onnxruntime",
@@ -170,7 +184,7 @@ Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::S
              ": what TensorRT's provider has kept of the model cannot be read; it is removed, and "
              "built again: ",
              opened.status().message()));
-  Empty(options_.engine_directory);
+  Empty(directory);
   return OpenAndWarmUp(device, stream);
 }
 

@@ -9,17 +9,29 @@ namespace {
 
 using tensorrt::ProfileRange;
 
-// Rows are the first dimension where all that must be given or is answered has it open, and nothing
-// is listed in full.
-bool HasRows(const ModelSignature& signature, const RangeSettings& settings) {
-  const auto is_open = [&](const TensorSpec& spec) {
+// What the first dimension is where it is open. Rows: of requests that may share a batch, where all
+// that must be given or is answered has it open. In full: the configuration lists the shapes of a model
+// that does not batch with it, and it is as likely rows as not.
+enum class First { kRows, kInFull, kData };
+
+First FirstOf(const ModelSignature& signature, const RangeSettings& settings) {
+  const auto is_in_full = [&](const TensorSpec& spec) {
     const auto listed = settings.listed_ranks.find(spec.name);
-    if (listed != settings.listed_ranks.end() && listed->second == spec.dims.rank()) return false;
+    return listed != settings.listed_ranks.end() && listed->second == spec.dims.rank();
+  };
+  const auto is_open = [](const TensorSpec& spec) {
     return spec.is_optional || (!spec.dims.empty() && spec.dims[0] < 0);
   };
-  return settings.max_rows > 0 &&
-         std::all_of(signature.inputs.begin(), signature.inputs.end(), is_open) &&
-         std::all_of(signature.outputs.begin(), signature.outputs.end(), is_open);
+  const auto& inputs = signature.inputs;
+  const auto& outputs = signature.outputs;
+  if (settings.max_rows == 0) return First::kData;
+  if (std::any_of(inputs.begin(), inputs.end(), is_in_full) ||
+      std::any_of(outputs.begin(), outputs.end(), is_in_full)) {
+    return First::kInFull;
+  }
+  const bool are_open = std::all_of(inputs.begin(), inputs.end(), is_open) &&
+                        std::all_of(outputs.begin(), outputs.end(), is_open);
+  return are_open ? First::kRows : First::kData;
 }
 
 bool Fits(const Shape& shape, const Shape& dims) {
@@ -30,23 +42,30 @@ bool Fits(const Shape& shape, const Shape& dims) {
   return fits;
 }
 
-Result<ProfileRange> RangeOf(const std::string& label, const TensorSpec& spec, bool has_rows,
+// Of as many rows as there may be.
+ProfileRange WithRows(const ProfileRange& row, uint32_t most) {
+  return {row.least.WithFirst(1), row.likely.WithFirst(most), row.greatest.WithFirst(most)};
+}
+
+Result<ProfileRange> RangeOf(const std::string& label, const TensorSpec& spec, First first,
                              const RangeSettings& settings) {
-  const Shape rest = has_rows ? spec.dims.WithoutFirst() : spec.dims;
   const auto given = settings.ranges.find(spec.name);
-  ProfileRange range{rest, rest, rest};
-  if (given != settings.ranges.end()) range = given->second;
+  const bool is_given = given != settings.ranges.end();
+  const bool is_open = !spec.dims.empty() && spec.dims[0] < 0;
+  const bool has_rows = first == First::kRows || (first == First::kInFull && is_open && !is_given);
+  const Shape rest = has_rows ? spec.dims.WithoutFirst() : spec.dims;
+  const ProfileRange range = is_given ? given->second : ProfileRange{rest, rest, rest};
   for (const Shape* shape : {&range.least, &range.likely, &range.greatest}) {
     if (Fits(*shape, rest)) continue;
+    const bool is_row = first == First::kRows;
     return InvalidArgument(StrCat(
         label, ": input '", spec.name, "' of shape ", spec.dims.ToString(),
         " is open, and memory on a GPU is laid out ahead of time: expected parameter 'shape:",
-        spec.name, "', LEAST:LIKELY:GREATEST of ", has_rows ? "a row's " : "", rest.ToString(),
-        ", got ", given == settings.ranges.end() ? "none" : shape->ToString()));
+        spec.name, "', LEAST:LIKELY:GREATEST of ", is_row ? "a row's " : "",
+        is_row ? rest.ToString() : spec.dims.ToString(), ", got ",
+        is_given ? shape->ToString() : "none"));
   }
-  if (!has_rows) return range;
-  return ProfileRange{range.least.WithFirst(1), range.likely.WithFirst(settings.max_rows),
-                      range.greatest.WithFirst(settings.max_rows)};
+  return has_rows ? WithRows(range, settings.max_rows) : range;
 }
 
 }  // namespace
@@ -54,14 +73,14 @@ Result<ProfileRange> RangeOf(const std::string& label, const TensorSpec& spec, b
 Result<std::vector<ProfileRange>> InputRanges(const std::string& label,
                                               const ModelSignature& signature,
                                               const RangeSettings& settings) {
-  const bool has_rows = HasRows(signature, settings);
+  const First first = FirstOf(signature, settings);
   std::vector<ProfileRange> ranges;
   for (const TensorSpec& spec : signature.inputs) {
     if (spec.is_optional) {  // it keeps its default
       ranges.push_back({spec.dims, spec.dims, spec.dims});
       continue;
     }
-    PENSTOCK_ASSIGN_OR_RETURN(ranges.emplace_back(), RangeOf(label, spec, has_rows, settings));
+    PENSTOCK_ASSIGN_OR_RETURN(ranges.emplace_back(), RangeOf(label, spec, first, settings));
   }
   for (const auto& entry : settings.ranges) {
     const bool is_known = std::any_of(

@@ -17,7 +17,7 @@ namespace penstock::ort {
 struct RangeSettings {
   uint32_t max_rows = 0;  // of a batch; 0: what would be rows is a dimension like any other
   // How many dims the configuration lists of a tensor; as many as the model has are its shape in
-  // full, and then nothing is rows.
+  // full, and then no batch is formed: the first dimension goes from 1 to max_rows unless `ranges` says.
   std::map<std::string, size_t> listed_ranks = {};
   // How far open inputs go, by name; without rows where there are any.
   std::map<std::string, tensorrt::ProfileRange> ranges = {};

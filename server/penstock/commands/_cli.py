@@ -67,6 +67,10 @@ class _Group(CommandGroup):
         del ctx
         return list(self.commands)
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """None: there is no such command. A KeyError of its file is no such answer."""
+        return self.commands[cmd_name] if cmd_name in self.list_commands(ctx) else None
+
 
 app = typer.Typer(
     name="penstock",

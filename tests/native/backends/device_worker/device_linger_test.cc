@@ -44,7 +44,7 @@ TEST(DeviceLingerTest, WorkerThatGoes_DoesNotWait) {
   auto worker = WorkerThatLingers(kLong);
   const pid_t pid = PidOfOneThatGoes(worker);
   worker.reset();
-  EXPECT_NE(kill(pid, 0), 0);
+  AwaitThat([pid] { return kill(pid, 0) != 0; });  // long before it would have ended by itself
 }
 
 TEST(DeviceLingerTest, ProcessThatIsKilledWithoutModels_IsNoEndOfAny) {

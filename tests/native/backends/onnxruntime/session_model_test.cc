@@ -140,8 +140,9 @@ TEST(SessionModelTest, FixedRows_RunAsTheyAre) {
 // where the configuration lists shapes in full, which means max_batch_size 0.
 TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
   FakeModels fake;
+  EXPECT_THAT(WhyRefused(fake, {{"max_batch_size", "0"}}),
+              HasSubstr("expected parameter 'shape:x'"));
   for (const auto& [name, value] : {std::pair("max_batch_size", "0"), {"listed_rank:x", "2"}}) {
-    EXPECT_THAT(WhyRefused(fake, {{name, value}}), HasSubstr("expected parameter 'shape:x'"));
     auto model = fake.Load({{name, value}, {"shape:x", "2x4:4x4:6x4"}, {"shape:b", "2x1:4x1:6x1"}});
     ASSERT_TRUE(model.ok()) << model.status().ToString();
     for (const int rows : {2, 5, 6}) ExpectRight(**model, RowBatch(rows, rows, 4));
@@ -149,6 +150,20 @@ TEST(SessionModelTest, OpenRowsOfAModelThatDoesNotBatch_RunAsTheyAre) {
     std::vector<BatchOutput> outputs;
     EXPECT_THAT(RowBatch(1, 1, 4).Run(**instance, &outputs).ToString(), HasSubstr("got 'x' [1,4]"));
   }
+}
+
+// Where nothing says how far it goes it goes as far as rows would.
+TEST(SessionModelTest, OpenRowsThatAreListedInFull_GoAsFarAsABatchWould) {
+  FakeModels fake;
+  auto model = fake.Load({{"max_batch_size", "8"}, {"listed_rank:x", "2"}});
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  for (const int rows : {1, 5, 8}) ExpectRight(**model, RowBatch(rows, rows, 4));
+  auto instance = (*model)->CreateInstance({});
+  std::vector<BatchOutput> outputs;
+  EXPECT_THAT(RowBatch(1, 9, 4).Run(**instance, &outputs).ToString(), HasSubstr("[9,4]"));
+  FakeModels open({.width = -1});
+  EXPECT_THAT(WhyRefused(open, {{"listed_rank:x", "2"}}),
+              HasSubstr("GREATEST of [-1,-1], got none"));
 }
 
 // What the engine copies of an input it copies when it is bound: bound once, an input would be the

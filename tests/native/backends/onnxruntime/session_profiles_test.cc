@@ -217,7 +217,8 @@ TEST(SessionProfilesTest, RunsAtBothEnds_GiveBackWhatTheyTookWhateverFails) {
       // A call that gives something back may be the one.
       EXPECT_LE(sessions.gpu.live_objects(), before + 1) << call << nth;
     }
-    if (!call.empty()) EXPECT_EQ(failed, 2) << "the ends of runs that are not known";
+    if (call.empty()) continue;
+    EXPECT_EQ(failed, 2) << "the ends of runs that are not known";
   }
 }
 
@@ -258,6 +259,15 @@ TEST_F(KeptEnginesTest, OneThatTheFirstRunFindsCutShort_LikeWise) {
   sessions.log.FailRun(1, "TensorRT EP Failed to Build Engine.");
   OpenThree(sessions);
   EXPECT_TRUE(std::filesystem::is_empty(directory_));
+}
+
+// Where no engine is kept those are words of a build that has failed.
+TEST_F(KeptEnginesTest, TimesOfABuildThatFails_Stay) {
+  std::filesystem::rename(directory_ / "a.engine", directory_ / "a.timing");
+  Sessions sessions({.x = "x:0", .width = 4}, {.max_rows = 8}, directory_);
+  sessions.log.FailRun(1, "TensorRT EP Failed to Build Engine.");
+  EXPECT_FALSE(sessions.profiled.Open(0, sessions.stream).ok());
+  EXPECT_TRUE(std::filesystem::exists(directory_ / "a.timing"));
 }
 
 TEST_F(KeptEnginesTest, ThatDoNotOpenAfterwards_AreTheLoadsReason) {
