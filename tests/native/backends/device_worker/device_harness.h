@@ -131,6 +131,14 @@ void AwaitThat(const Condition& condition) {
   while (!condition()) never.WaitFor(mu, 1'000'000);
 }
 
+// What is mapped in a process; nothing, or a part, where it ends meanwhile.
+inline std::string MapsOf(pid_t pid) {
+  std::ifstream file(StrCat("/proc/", pid, "/maps"));
+  std::string maps;
+  for (std::string line; std::getline(file, line);) maps += line + '\n';
+  return maps;
+}
+
 // Whether all threads of a process are.
 inline bool IsStopped(pid_t pid) {
   for (const auto& thread : std::filesystem::directory_iterator(StrCat("/proc/", pid, "/task"))) {

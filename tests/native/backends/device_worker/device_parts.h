@@ -40,11 +40,7 @@ struct ClientMemory {
     return floats;
   }
   // Whether a process has it open.
-  bool IsOpenIn(pid_t pid) const {
-    std::ifstream file(StrCat("/proc/", pid, "/maps"));
-    const std::string maps{std::istreambuf_iterator<char>(file), {}};
-    return maps.find(object.key()) != std::string::npos;
-  }
+  bool IsOpenIn(pid_t pid) const { return MapsOf(pid).find(object.key()) != std::string::npos; }
 
   ShmObject object;
   std::shared_ptr<const ExportedMemory> memory;

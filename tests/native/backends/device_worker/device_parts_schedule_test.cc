@@ -82,8 +82,7 @@ TEST(DevicePartsScheduleTest, EachBatchEndsOnceAndNoMemoryStaysOpen) {
     for (std::thread& thread : threads) thread.join();
     shared.reset();
     for (const auto& instance : instances) AwaitAvailable(*instance, true);
-    std::ifstream file(StrCat("/proc/", PlanPid(*instances[0]), "/maps"));
-    const std::string maps{std::istreambuf_iterator<char>(file), {}};
+    const std::string maps = MapsOf(PlanPid(*instances[0]));
     ASSERT_FALSE(maps.empty());
     ASSERT_EQ(maps.find("penstock-test-"), std::string::npos) << "seed " << seed;
   }
