@@ -21,8 +21,10 @@ __all__ = [
     "InstanceBounds",
     "has_instance_bounds",
     "instance_bounds",
+    "instance_count",
     "is_pinned",
     "memory_bytes",
+    "most_instances",
     "operations_per_inference",
     "own_faults",
     "peak_operations_per_second",
@@ -61,9 +63,24 @@ def instance_bounds(config: ModelConfig) -> InstanceBounds | None:
     """
     if not has_instance_bounds(config.parameters):
         return None
-    count = sum(group.count * max(len(group.gpus), 1) for group in config.instance_groups) or 1
     least = int(config.parameters.get(_MIN, 1))
-    return InstanceBounds(least, int(config.parameters.get(_MAX, max(count, least))))
+    written = most_instances(config)
+    return InstanceBounds(least, max(instance_count(config), least) if written is None else written)
+
+
+def most_instances(config: ModelConfig) -> int | None:
+    """The upper bound that is written; None: none is."""
+    text = config.parameters.get(_MAX)
+    return None if text is None else int(text)
+
+
+def instance_count(config: ModelConfig) -> int:
+    """How many instances a version begins with: `count` on each of the GPUs of its groups.
+
+    One where no count is written, as `completion` has it of models with bounds.
+    """
+    groups = config.instance_groups
+    return sum(max(group.count, 1) * max(len(group.gpus), 1) for group in groups) or 1
 
 
 def memory_bytes(config: ModelConfig) -> int | None:
@@ -110,15 +127,12 @@ def own_faults(config: ModelConfig) -> Iterator[str]:
         )
     yield from faults
     bounds = None if faults else instance_bounds(config)
-    if bounds is not None and not bounds.least <= _count(config) <= bounds.most:
+    count = instance_count(config)
+    if bounds is not None and not bounds.least <= count <= bounds.most:
         yield (
-            f"parameters['{_MAX}']: expected {_MIN} <= instance_group.count <= {_MAX}, got "
-            f"{bounds.least}, {_count(config)}, {bounds.most}"
+            f"parameters['{_MAX}']: expected {_MIN} <= instance_group.count, on all of its gpus "
+            f"together, <= {_MAX}, got {bounds.least}, {count}, {bounds.most}"
         )
-
-
-def _count(config: ModelConfig) -> int:
-    return sum(group.count for group in config.instance_groups) or 1
 
 
 def _number_faults(parameters: Mapping[str, str], key: str, least: int, most: int) -> Iterator[str]:

@@ -8,7 +8,7 @@ from penstock.codec import DynamicBatching, ModelConfig, QueueSettings, TensorCo
 from penstock.repository.backends import ALSO_ON_GPUS, ON_GPUS
 from penstock.repository.completion import DEFAULT_MAX_BATCH_SIZE
 from penstock.repository.engine import LevelQueue, ServedTensor, ServingSpec
-from penstock.repository.own_parameters import without_own
+from penstock.repository.own_parameters import instance_count, without_own
 
 _RESHAPE = "RESHAPE_IO_LAYERS"
 _LISTED_RANK = "listed_rank:"
@@ -42,7 +42,7 @@ def serving_spec(
         dynamic_batching=config.dynamic_batching is not None,
         default_priority_level=max(batching.default_priority_level, 1),
         queues=_queues(batching),
-        instance_count=sum(g.count * max(len(g.gpus), 1) for g in config.instance_groups),
+        instance_count=instance_count(config),
         decoupled=bool(config.decoupled),
         background_batch_size=background_batch_size,
     )

@@ -15,10 +15,14 @@ from penstock.repository.own_parameters import (
 )
 
 
-def config(count: int = 1, **parameters: str):  # type: ignore[no-untyped-def]
+def config(count: int = 1, **parameters: str) -> ModelConfig:
+    return of_groups(f"instance_group {{ count: {count} }}", **parameters)
+
+
+def of_groups(groups: str, **parameters: str) -> ModelConfig:
     entry = 'parameters {{ key: "{}" value {{ string_value: "{}" }} }}\n'
     text = "".join(entry.format(key, value) for key, value in parameters.items())
-    reading = read_config_text(text + f"instance_group {{ count: {count} }}\n", "config.pbtxt")
+    reading = read_config_text(text + groups, "config.pbtxt")
     assert not reading.faults
     return reading.config
 
@@ -41,6 +45,32 @@ def test_bound_that_is_not_written_is_of_all_gpus_together() -> None:
     group = InstanceGroup(count=2, gpus=(0, 1, 2))
     written = ModelConfig(instance_groups=(group,), parameters={"instances_min": "1"})
     assert instance_bounds(written) == InstanceBounds(1, 6)
+
+
+FOUR = "instance_group { gpus: [0, 1, 2, 3] }"
+TWO_EACH = "instance_group { gpus: [0, 1] count: 2 }"
+
+
+@pytest.mark.parametrize(
+    ("groups", "parameters", "got"),
+    [
+        (FOUR, {"instances_min": "4"}, None),
+        (FOUR, {"instances_min": "5"}, "5, 4, 5"),
+        (FOUR, {"instances_max": "4"}, None),
+        (FOUR, {"instances_max": "3"}, "1, 4, 3"),
+        (TWO_EACH, {"instances_min": "3"}, None),
+        (TWO_EACH, {"instances_min": "4", "instances_max": "4"}, None),
+        (TWO_EACH, {"instances_max": "3"}, "1, 4, 3"),
+        ("instance_group [{ gpus: [0] }, { gpus: [1] }]", {"instances_min": "2"}, None),
+    ],
+)
+def test_bounds_are_of_the_instances_on_all_gpus_together(
+    groups: str, parameters: dict[str, str], got: str | None
+) -> None:
+    faults = list(own_faults(of_groups(groups, **parameters)))
+    said = "parameters['instances_max']: expected instances_min <= instance_group.count, on all of "
+    said += "its gpus together, <= instances_max, got "
+    assert faults == ([] if got is None else [said + got])
 
 
 def test_what_is_not_written_is_measured_and_not_pinned() -> None:
@@ -72,7 +102,7 @@ def test_operations_are_what_is_written_or_not_known() -> None:
         ),
         (1, {"operations_per_inference": "8e9"}, "parameters['operations_per_inference']: expect"),
         (1, {"peak_operations_per_second": "0"}, "parameters['peak_operations_per_second']: exp"),
-        (3, {"instances_max": "2"}, "expected instances_min <= instance_group.count <="),
+        (3, {"instances_max": "2"}, "expected instances_min <= instance_group.count, on"),
         (1, {"instances_min": "2", "instances_max": "4"}, "got 2, 1, 4"),
     ],
 )
