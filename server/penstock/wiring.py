@@ -148,6 +148,6 @@ def repository_settings(config: ServerConfig) -> RepositorySettings:
         min_residency_s=config.model_min_residency_secs,
         environments=_environment_settings(config),
         plans=_engine_cache(config),
-        count_gpus=SeenDevices().count,
+        gpus=SeenDevices(),
         operations=OperationCounter(of_plan=operations_of) if config.count_operations else None,
     )

@@ -7,6 +7,7 @@ import pytest
 from tests.support.fixture_models import FAKE_DEVICES, WITH_FAKE_GPUS
 from tests.support.server_process import served
 
+from penstock.engines import SeenDevices
 from penstock_client import Client
 
 pytestmark = pytest.mark.any_transport
@@ -48,3 +49,21 @@ def test_instances_are_on_each_gpu_unless_some_are_named(
     assert written["count"] == 2
     assert runs_on == "; ".join(GPU.format(number) for number in devices)
     assert all(answer.shape == (2, 16) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("driver", "seen", "warned"),
+    [("", 2, []), ("none", 0, []), ("error 100", 0, []), ("error 999", 0, ["999"])],
+)
+def test_driver_tells_how_many_gpus_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    driver: str,
+    seen: int,
+    warned: list[str],
+) -> None:
+    """By the program that a server asks it with."""
+    for name, value in {**WITH_FAKE_GPUS, "FAKE_DRIVER": driver}.items():
+        monkeypatch.setenv(name, value)
+    assert SeenDevices().count() == seen
+    assert [each.getMessage().rpartition(" ")[2] for each in caplog.records] == warned

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -264,8 +263,7 @@ def _why_ended(child: BuildProcess, request: BuildRequest) -> str | None:
     if child.answer is not None and code in (0, 1):
         why = child.answer.get("error")
         return None if why is None else str(why).removeprefix(f"{request.label}: ")
-    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
-    return f"the process for it {how}"
+    return f"the process for it {child.how_ended()}"
 
 
 def _log_progress(label: str, said: Mapping[str, Any]) -> None:
@@ -306,10 +304,3 @@ def _ranges(parameters: Mapping[str, str]) -> list[tuple[str, ShapeRange]]:
             what = f"parameters['{SHAPE_PREFIX}{name}']"
             raise ConfigError([f"{what}: {error.faults[0]}"]) from error
     return found
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -94,6 +94,11 @@ class BuildProcess:
             return False
         return True
 
+    def how_ended(self) -> str:
+        """As in "the process was killed by SIGKILL". Only after it has."""
+        code = self.process.returncode
+        return f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+
     def _kill(self) -> None:
         """It and what it started: the group is its own."""
         if self.process.returncode is None:
@@ -142,6 +147,10 @@ class Excerpt:
         room = _HEAD_BYTES - len(self._head)
         self._head += printed[:room]
         self._tail = (self._tail + printed[room:])[-_TAIL_BYTES:]
+
+    def __bool__(self) -> bool:
+        """Whether there was any."""
+        return self._size_bytes > 0
 
     def __str__(self) -> str:
         """On one line, with how much was left out."""
@@ -194,3 +203,10 @@ def started(
             why = f"the process for it does not start: {error.strerror}"
             raise OSError(error.errno, why) from error
         yield BuildProcess(process, answers, words, stopped)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -3,66 +3,130 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 
-from penstock.engines.building import started
+from penstock.engines.building import BuildProcess, Said, started
+from penstock.errors import CancelledError, UnavailableError
 
 _log = logging.getLogger("penstock.engines")
 
-# Without Penstock's own modules: it takes no longer than the driver does.
+# Without Penstock's own modules: it takes no longer than the driver does. A server that is killed
+# leaves none behind.
 _PROGRAM = """
-import ctypes, json, os, sys
+import ctypes, json, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 count = ctypes.c_int()
 try:
     cuda = ctypes.CDLL("libcuda.so.1")
     failure = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
 except (OSError, AttributeError):
-    failure = 1
-answer = {"devices": 0 if failure else count.value}
+    failure = 0
+answer = {"devices": 0 if failure else count.value, "failure": failure}
 os.write(int(sys.argv[1]), (json.dumps(answer) + "\\n").encode())
 """
+
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+_UNKNOWN = "how many GPUs there are is not known: "
 
 
 class SeenDevices:
     """Asks the driver once it is needed, in a process of its own: a driver may hang, or crash.
 
     Threading: thread-safe. Blocking: `count`, for as long as the driver takes to start.
+    Ownership: owns the process that asks; `close` ends it.
     """
 
     def __init__(
         self,
         limit_s: float = 60.0,
         command: Sequence[str] = (sys.executable, "-I", "-c", _PROGRAM),
+        end_s: float = 1.0,
     ) -> None:
+        """`limit_s`: for the driver to answer. `end_s`: for a process that was killed to end."""
         self._limit_s = limit_s
+        self._end_s = end_s
         self._command = command
+        # One asks; who waits for it meanwhile has its answer, or its failure.
+        self._turn = threading.Lock()
+        self._asked = 0
+        self._devices = 0
+        self._why: str | None = None
+        self._held: subprocess.Popen[bytes] | None = None  # killed, not gone
+        # Of what `close` does not wait for.
         self._lock = threading.Lock()
-        self._count: int | None = None
+        self._asking: BuildProcess | None = None
+        self._is_closed = False
 
     def count(self) -> int:
-        """The devices that are seen; 0 where there is no driver that says so.
+        """The devices that are seen; 0 where there is no driver, or one that cannot be used.
 
-        A driver that does not answer is not asked again; one that has none may be, for it is there
-        once it is installed.
+        Only a driver that has some is not asked again: another may be there, or mended, at the next
+        load.
+
+        Raises:
+            UnavailableError: the driver does not answer in time, or what asks it fails.
+            CancelledError: the server stops.
         """
-        with self._lock:
-            if self._count is None:
-                found = self._ask()
-                self._count = found or None
-                return found
-            return self._count
+        came = self._asked
+        with self._turn:
+            if not self._devices and self._asked == came:
+                self._devices, self._why = self._ask()
+                self._asked += 1
+            if self._is_closed:
+                raise CancelledError(f"{_UNKNOWN}the server is stopping")
+            if self._why is not None:
+                raise UnavailableError(_UNKNOWN + self._why)
+            return self._devices
 
-    def _ask(self) -> int:
+    def close(self) -> None:
+        """Ends a count, which fails, and refuses those that come."""
+        with self._lock:
+            self._is_closed = True
+            if self._asking is not None:
+                self._asking.stop()
+
+    def _ask(self) -> tuple[int, str | None]:
+        """The devices, or why nobody knows."""
+        if self._held is not None and self._held.poll() is None:
+            return 0, (
+                f"process {self._held.pid}, which asked the driver before, was killed and has not "
+                "ended: the driver may hold it"
+            )
         try:
             with started(self._command, b"", {}) as child:
-                is_in_time = child.follow(lambda _: None, self._limit_s)
-                child.end(1.0)
-        except OSError:
-            return 0
+                return self._follow(child)
+        except OSError as error:
+            return 0, error.strerror or str(error)
+
+    def _follow(self, child: BuildProcess) -> tuple[int, str | None]:
+        with self._lock:
+            self._asking = child
+            if self._is_closed:  # meanwhile: `close` does not wait for a start
+                child.stop()
+        try:
+            is_in_time = child.follow(lambda _: None, self._limit_s)
+        finally:
+            with self._lock:
+                self._asking = None
+            self._held = None if child.end(self._end_s) else child.process
+        answer = child.answer or {}
+        devices = answer.get("devices")
+        if isinstance(devices, int):
+            _warn_of_failure(answer)
+            return devices, None
         if not is_in_time:
-            _log.warning("the driver does not tell in time how many GPUs there are: one is counted")
-            return 1
-        found = (child.answer or {}).get("devices")
-        return found if isinstance(found, int) else 0
+            return 0, f"the driver does not say within {self._limit_s:g} s"
+        if child.words:
+            _log.warning("what asks the driver how many GPUs there are said: %s", child.words)
+        return 0, f"the process that asks the driver {child.how_ended()}"
+
+
+def _warn_of_failure(answer: Said) -> None:
+    """The load tells of the backend's own reason, if it has one."""
+    failure = answer.get("failure", 0)
+    if failure not in (0, _NO_DEVICE):
+        _log.warning("the driver cannot be used, no GPU is counted: CUDA's error %s", failure)

@@ -11,7 +11,8 @@ Pure functions. What is written is checked, never changed; what is not written i
   model that is code says so. A configuration that writes a max_batch_size and no dynamic_batching
   means that every request is its own batch;
 * model_transaction_policy: decoupled, where a model that is code is;
-* instance_group.gpus: all that the server sees, of groups of KIND_GPU;
+* instance_group.gpus: all that the server sees, of groups of KIND_GPU; the first of them, where
+  instances_max allows no instances on more;
 * instance_group.count: 1; on a GPU as many as batches may be under way there, since an instance has
   one of them, but for models whose number of instances has bounds: those begin with 1.
 """
@@ -24,7 +25,11 @@ from dataclasses import dataclass, replace
 from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
 from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of, slots_on_gpu
 from penstock.repository.engine import FileTensor
-from penstock.repository.own_parameters import has_instance_bounds
+from penstock.repository.own_parameters import (
+    has_instance_bounds,
+    instance_count,
+    most_instances,
+)
 from penstock.repository.policy import DEFAULT_POLICY
 
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -88,12 +93,22 @@ def leaves_gpus_open(config: ModelConfig) -> bool:
 
 
 def with_gpus(config: ModelConfig, count: int) -> ModelConfig:
-    """The configuration with groups of KIND_GPU that name no GPUs on all, which are `count`."""
-    if count < 2:  # left open it is GPU 0, of which its backend says what it lacks
-        return config
-    every = tuple(range(count))
+    """The configuration with groups of KIND_GPU that name no GPUs on all, which are `count`.
+
+    On the first ones, where its instances on more were more than instances_max.
+    """
+    most = most_instances(config)
+    for number in range(count, 1, -1):
+        completed = _with_first_gpus(config, number)
+        if most is None or instance_count(completed) <= most:
+            return completed
+    return config  # left open it is GPU 0, of which its backend says what it lacks
+
+
+def _with_first_gpus(config: ModelConfig, count: int) -> ModelConfig:
+    gpus = tuple(range(count))
     groups = (
-        replace(group, gpus=every) if group.kind == "KIND_GPU" and not group.gpus else group
+        replace(group, gpus=gpus) if group.kind == "KIND_GPU" and not group.gpus else group
         for group in config.instance_groups
     )
     return replace(config, instance_groups=tuple(groups))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,13 +35,7 @@ from penstock.repository.backends import (
     unserved_plan,
 )
 from penstock.repository.catalog import ServedVersion
-from penstock.repository.completion import (
-    Signature,
-    complete,
-    leaves_gpus_open,
-    with_gpus,
-    with_names,
-)
+from penstock.repository.completion import Signature, complete, with_names
 from penstock.repository.engine import EngineVersion, ModelEngine, ModelSource, OpenedModel
 from penstock.repository.environments import Environments
 from penstock.repository.faults import Faults
@@ -59,6 +53,7 @@ from penstock.repository.layout import (
 from penstock.repository.override import restrict
 from penstock.repository.own_parameters import instance_bounds, operations_per_inference
 from penstock.repository.policy import choose_versions, missing_versions
+from penstock.repository.seen_gpus import on_seen_gpus, telling_of_gpus
 from penstock.repository.serving import (
     backend_parameters,
     devices_of,
@@ -72,6 +67,8 @@ from penstock.repository.warmup import warmup_request
 
 _log = logging.getLogger("penstock.repository")
 
+Telling = Callable[[], AbstractContextManager[None]]
+"""`telling_of_gpus` of a load."""
 OVERRIDE = "config parameter"
 """What faults call a configuration that came with a load request."""
 _NO_PLAN = ".no-such.plan"
@@ -168,19 +165,17 @@ class ModelLoader:
         files = {each: version_files(replace(model, versions=(each,))) for each in versions}
         if unserved := unserved_plan(config, backend, files):
             _log.warning("model '%s': %s", name, unserved, extra={"model": name})
-        named = with_names(config, name, backend)
-        if leaves_gpus_open(named):
-            named = with_gpus(named, self._settings.count_gpus())
-        return LoadPlan(model, named, source, versions, labels)
+        return LoadPlan(model, with_names(config, name, backend), source, versions, labels)
 
     def open_version(self, plan: LoadPlan, version: int) -> OpenedVersion:
         """Opens the model file of a version and completes the configuration from it.
 
         Raises:
             ConfigError: every fault of the configuration against the file.
-            CoreError: the file is missing or its backend refused it.
+            CoreError: the file is missing or its backend refused it; or how many GPUs there are is
+                not known, and it is to run on all.
         """
-        config = plan.config
+        config = on_seen_gpus(plan.config, self._settings.gpus)
         parameters = backend_parameters(config)
         devices = devices_of(config, parameters)
         if config.backend in RUN_CODE:
@@ -195,8 +190,10 @@ class ModelLoader:
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
             devices=devices,
         )
-        path, built = self._model_path(plan, source)
-        opened = self._open(replace(source, path=str(path)))
+        telling = partial(telling_of_gpus, plan.config, config)
+        path, built = self._model_path(plan, source, telling)
+        with telling():
+            opened = self._open(replace(source, path=str(path)))
         signature = Signature(
             tuple(opened.inputs),
             tuple(opened.outputs),
@@ -222,7 +219,9 @@ class ModelLoader:
             message = f"{error.message}; the plan was built by {maker}"
             raise type(error)(message, error.retry_after_ms) from error
 
-    def _model_path(self, plan: LoadPlan, source: ModelSource) -> tuple[Path, BuiltPlan | None]:
+    def _model_path(
+        self, plan: LoadPlan, source: ModelSource, telling: Telling
+    ) -> tuple[Path, BuiltPlan | None]:
         """What the backend opens: the model's file, or the plan that is made of it.
 
         A plan is made for the first of the devices: the others have to be of its kind.
@@ -239,26 +238,27 @@ class ModelLoader:
         label = f"model '{plan.model.name}' version {version}"
         rows = int(source.parameters["max_batch_size"])  # as the backend is told
         device = source.devices[0]
-        check = partial(self._check_plans_run, replace(source, path=str(path.with_name(_NO_PLAN))))
+        no_plan = replace(source, path=str(path.with_name(_NO_PLAN)))
+        check = partial(self._check_plans_run, no_plan, telling)
         built = self._settings.plans.plan_of(path, label, plan.config, device, rows, check)
         return built.path, built
 
-    def _check_plans_run(self, no_plan: ModelSource) -> None:
+    def _check_plans_run(self, no_plan: ModelSource, telling: Telling) -> None:
         """Has the backend say what it lacks, before minutes are spent on what cannot be run.
 
         Raises:
             CoreError: no plan can be opened, whatever it is; says why.
         """
         for device in no_plan.devices:
-            with suppress(NotFoundError):  # what it says of a file only where it lacks nothing
+            # What it says of a file only where it lacks nothing.
+            with suppress(NotFoundError), telling():
                 self._engine.open_model(replace(no_plan, devices=(device,)))
 
     def close(self) -> None:
         """Ends what loads are having built, and what is being counted."""
-        if self._settings.plans is not None:
-            self._settings.plans.close()
-        if self._settings.operations is not None:
-            self._settings.operations.close()
+        for each in (self._settings.plans, self._settings.gpus, self._settings.operations):
+            if each is not None:
+                each.close()
 
     def prepare_environment(self, plan: LoadPlan) -> bool:
         """Builds the environment of a model that brings locked requirements, if it is not there.
@@ -300,10 +300,11 @@ class ModelLoader:
         spec = serving_spec(
             config, version, plan.labels, background_batch_size=self._settings.background_batch_size
         )
-        handle = self._engine.create_version(opened, spec)
-        warmups = _warmup_requests(plan, config, version)
-        for warmup, request in warmups:
-            _warm_up(handle, version, warmup, request)
+        with telling_of_gpus(plan.config, config):
+            handle = self._engine.create_version(opened, spec)
+            warmups = _warmup_requests(plan, config, version)
+            for warmup, request in warmups:
+                _warm_up(handle, version, warmup, request)
         inputs, outputs = tensor_metadata(config, "input"), tensor_metadata(config, "output")
         kept = warmups if instance_bounds(config) is not None else []
         again = tuple(request for warmup, request in kept for _ in range(max(warmup.count, 1)))

@@ -82,6 +82,20 @@ class OperationCounting(Protocol):
         """Ends what is being counted; does not wait."""
 
 
+class DeviceCounting(Protocol):
+    """Counts the GPUs that this process sees. Threading: thread-safe."""
+
+    def count(self) -> int:
+        """How many there are. Blocking: for as long as a driver takes to start.
+
+        Raises:
+            CoreError: nobody knows; says why.
+        """
+
+    def close(self) -> None:
+        """Ends what is being counted, whose callers fail; does not wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class RepositorySettings:
     """What the manager is given.
@@ -102,7 +116,7 @@ class RepositorySettings:
         memory_budget_bytes: of all models; 0 = none. With one they are loaded on demand.
         min_residency_s: a model that was loaded since is not unloaded for a load on demand.
         plans: for models of backend tensorrt that are given as ONNX; None: they are refused.
-        count_gpus: how many this machine has; asked of a model on GPUs that names none.
+        gpus: counts them, for models on GPUs that name none; None: those are on the first.
         operations: what a row costs; None: what configurations do not say is not counted.
         environments: of Python models; None: a model that brings locked requirements is refused.
     """
@@ -121,4 +135,4 @@ class RepositorySettings:
     environments: EnvironmentSettings | None = None
     plans: PlanBuilder | None = None
     operations: OperationCounting | None = None
-    count_gpus: Callable[[], int] = lambda: 1
+    gpus: DeviceCounting | None = None

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.fake_engine import FakeEngine, add_model, signature_text
+from tests.support.fake_gpus import FakeGpus
 from tests.support.fake_plans import FakePlans
 
 from penstock.codec import read_config_text
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, ResourceExhaustedError, UnavailableError
 from penstock.repository.completion import with_names
 from penstock.repository.loader import ModelLoader
 from penstock.repository.serving import backend_parameters
@@ -165,6 +166,12 @@ def test_instances_for_each_device_and_its_number_reach_the_backend(tmp_path: Pa
     assert [group.kind for group in served.config.instance_groups] == ["KIND_GPU"] * 2
 
 
+def at_most(instances: int) -> str:
+    return f'parameters {{ key: "instances_max" value {{ string_value: "{instances}" }} }}'
+
+
+WARMUP = """model_warmup { name: "w" batch_size: 1 inputs { key: "x" value {
+    data_type: TYPE_FP32 dims: 4 zero_data: true } } }"""
 NAMED = 'parameters { key: "device" value { string_value: "MIG-5a" } }'
 
 
@@ -176,6 +183,10 @@ NAMED = 'parameters { key: "device" value { string_value: "MIG-5a" } }'
         ("instance_group [{ count: 2 }, { count: 1 gpus: [1] }]", 3, "0,1,2", 7),
         ("instance_group { gpus: [1] count: 2 }", 4, "1", 2),
         (f"instance_group {{ count: 2 }} {NAMED}", 4, "MIG-5a", 2),
+        (at_most(8), 4, "0,1,2,3", 4),
+        (at_most(2), 4, "0,1", 2),
+        (f"instance_group {{ count: 2 }} {at_most(7)}", 4, "0,1,2", 6),
+        (f"instance_group {{ count: 2 }} {at_most(2)}", 4, None, 2),
         ("instance_group { count: 2 }", 1, None, 2),
         ("instance_group { count: 2 }", 0, None, 2),
     ],
@@ -185,7 +196,7 @@ def test_group_that_names_no_gpu_has_its_instances_on_each(
 ) -> None:
     _plan_of_tensorrt(tmp_path, f'backend: "tensorrt" {config}')
     engine = FakeEngine()
-    made = ModelLoader(engine, RepositorySettings((tmp_path,), count_gpus=lambda: seen))
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), gpus=FakeGpus(seen)))
     made.prepare(made.plan("m"), 1)
     assert engine.opened[-1].parameters.get("device") == device
     assert engine.created[0].spec.instance_count == instances
@@ -193,12 +204,75 @@ def test_group_that_names_no_gpu_has_its_instances_on_each(
 
 @pytest.mark.parametrize("config", ["", "instance_group { kind: KIND_CPU }"])
 def test_gpus_are_not_counted_for_models_on_cpus(tmp_path: Path, config: str) -> None:
-    def count() -> int:
-        raise AssertionError("a driver may take long to start")
-
+    """A driver may take long to start."""
     add_model(tmp_path, "m", config=f'backend: "onnxruntime" {config}')
-    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), count_gpus=count))
+    gpus = FakeGpus(2)
+    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), gpus=gpus))
     made.prepare(made.plan("m"), 1)
+    assert gpus.asked == 0
+
+
+def test_gpus_are_counted_when_a_version_is_opened_not_when_its_configuration_is_read(
+    tmp_path: Path,
+) -> None:
+    _plan_of_tensorrt(tmp_path, 'backend: "tensorrt"')
+    gpus = FakeGpus(2)
+    made = ModelLoader(FakeEngine(), RepositorySettings((tmp_path,), gpus=gpus))
+    plan = made.plan("m")
+    assert (gpus.asked, plan.config.instance_groups[0].gpus) == (0, ())
+    served = made.prepare(plan, 1)
+    assert (gpus.asked, served.config.instance_groups[0].gpus) == (1, (0, 1))
+    made.check_version(plan, 1)
+    assert gpus.asked == 2
+    made.close()
+    assert gpus.is_closed
+
+
+def test_gpus_that_nobody_knows_fail_the_load_with_the_reason(tmp_path: Path) -> None:
+    _plan_of_tensorrt(tmp_path, 'backend: "tensorrt"')
+    engine = FakeEngine()
+    gpus = FakeGpus(UnavailableError("the driver does not say within 60 s"))
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), gpus=gpus))
+    with pytest.raises(UnavailableError, match=r"^the driver does not say within 60 s$"):
+        made.prepare(made.plan("m"), 1)
+    assert engine.opened == []
+
+
+@pytest.mark.parametrize("step", ["open", "create", "warm_up"])
+@pytest.mark.parametrize(
+    ("config", "seen", "why"),
+    [
+        ("", 2, " (it names no gpus: all 2 that are seen are used)"),
+        (at_most(2), 4, " (it names no gpus: the first 2 that are seen are used)"),
+        ("", 1, ""),
+        ("instance_group { gpus: [0, 1] }", 2, ""),
+    ],
+)
+def test_failure_on_gpus_that_a_model_did_not_name_says_why_it_is_there(
+    tmp_path: Path, step: str, config: str, seen: int, why: str
+) -> None:
+    _plan_of_tensorrt(tmp_path, f'backend: "tensorrt" {config} {WARMUP}')
+    engine = FakeEngine()
+    engine.fail[step, "m"] = ResourceExhaustedError("GPU 1 has no memory", 7)
+    made = ModelLoader(engine, RepositorySettings((tmp_path,), gpus=FakeGpus(seen)))
+    with pytest.raises(ResourceExhaustedError) as caught:
+        made.prepare(made.plan("m"), 1)
+    assert caught.value.message.endswith(f"GPU 1 has no memory{why}")
+    if step != "warm_up":
+        assert caught.value.retry_after_ms == 7
+
+
+def test_onnx_that_a_gpu_cannot_run_says_why_it_was_asked(tmp_path: Path) -> None:
+    add_model(tmp_path / "models", "m", config='platform: "tensorrt_plan"')
+    engine = FakeEngine()
+    engine.fail["ask", "m"] = UnavailableError("GPU 1 is away")
+    settings = RepositorySettings(
+        (tmp_path / "models",), plans=FakePlans(tmp_path / "cache"), gpus=FakeGpus(2)
+    )
+    made = ModelLoader(engine, settings)
+    why = r"^GPU 1 is away \(it names no gpus: all 2 that are seen are used\)$"
+    with pytest.raises(UnavailableError, match=why):
+        made.prepare(made.plan("m"), 1)
 
 
 @pytest.mark.parametrize("is_built", [True, False], ids=["at load", "ahead"])
