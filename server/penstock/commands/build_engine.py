@@ -134,7 +134,7 @@ def build(
     typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
     if built.operations is None:
         typer.echo(f"{label}: what a row costs could not be counted, and is not kept", err=True)
-    _warn_if_unserved(subject)
+    _warn_if_unserved(subject, (chosen or by_config)[-1:])
 
 
 def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -192,8 +192,11 @@ def _most_rows(config: ModelConfig) -> int:
     return int(backend_parameters(named)["max_batch_size"])
 
 
-def _warn_if_unserved(subject: _Subject) -> None:
-    """Says so where a server would look for the plan, and would not: it takes another file."""
+def _warn_if_unserved(subject: _Subject, most: tuple[int, ...]) -> None:
+    """Says so where a server would look for the plan, and would take another file, or refuse it.
+
+    `most`: rows that it was built for; (): as many as the server completes the configuration to.
+    """
     found = subject.directory
     if found is None or subject.plan != found.version_path(found.versions[-1]) / _PLAN_FILE:
         return
@@ -204,6 +207,14 @@ def _warn_if_unserved(subject: _Subject) -> None:
         typer.echo(
             f"Warning: {CONFIG_FILENAME} of model '{found.name}' does not say platform: "
             f'"{platform_of(PLANS_OF_ONNX)}": it would be served by {backend}, without the engine',
+            err=True,
+        )
+    written = subject.config.max_batch_size or 0
+    if backend == PLANS_OF_ONNX and most and written > most[0]:
+        typer.echo(
+            f"Warning: {CONFIG_FILENAME} of model '{found.name}' says max_batch_size: {written}, "
+            f"and the plan is built for {most[0]} rows at most: it would be refused; write at most "
+            f"{most[0]}, or build it for {written}",
             err=True,
         )
 

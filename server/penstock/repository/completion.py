@@ -23,7 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.codec import DynamicBatching, InstanceGroup, ModelConfig, TensorConfig
-from penstock.repository.backends import DEFAULT_FILENAMES, kind_of, platform_of, slots_on_gpu
+from penstock.repository.backends import (
+    ALSO_ON_GPUS,
+    DEFAULT_FILENAMES,
+    kind_of,
+    platform_of,
+    slots_on_gpu,
+)
 from penstock.repository.engine import FileTensor
 from penstock.repository.own_parameters import (
     has_instance_bounds,
@@ -206,13 +212,7 @@ def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
             "responses, expected true"
         )
     if config.max_batch_size:
-        most = signature.most_rows
-        if most is not None and config.max_batch_size > most:
-            yield (
-                f"max_batch_size: {config.max_batch_size} is more rows than the plan was built "
-                f"for, {most}: expected at most {most}, or a plan that is built anew (penstock "
-                "build-engine)"
-            )
+        yield from _rows_faults(config, signature.most_rows)
         yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)
     yield from _tensor_faults("output", config, config.outputs, signature.outputs)
@@ -224,6 +224,23 @@ def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
                 f"({len(signature.inputs)} in all), it is not listed"
             )
     yield from _warmup_faults(config)
+
+
+def _rows_faults(config: ModelConfig, most: int | None) -> Iterator[str]:
+    """Batches of more rows than the model takes, of which max_batch_size is completed."""
+    if most is None or config.max_batch_size is None:
+        return
+    if config.backend in ALSO_ON_GPUS:
+        more, other = "its shapes allow on a GPU", "a greater parameter shape:NAME"
+    else:
+        more, other = "the plan was built for", "a plan that is built anew (penstock build-engine)"
+    refused = f"is more rows than {more}, {most}: expected at most {most}, or {other}"
+    if config.max_batch_size > most:
+        yield f"max_batch_size: {config.max_batch_size} {refused}"
+        return
+    for size in config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ():
+        if size > most:
+            yield f"dynamic_batching.preferred_batch_size: {size} {refused}"
 
 
 def _batch_dimension_faults(max_batch_size: int, signature: Signature) -> Iterator[str]:

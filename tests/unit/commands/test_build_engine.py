@@ -83,6 +83,35 @@ def test_engine_that_would_not_be_served_is_told(
 
 
 @pytest.mark.parametrize(
+    ("config", "flags", "most"),
+    [
+        ("max_batch_size: 64", ("--buckets", "1,8"), 8),
+        ("max_batch_size: 64", ("--max-batch-size", 16), 16),
+        ("max_batch_size: 64", ("--max-batch-size", 128), None),
+        ("max_batch_size: 64", ("--buckets", "1,64"), None),
+        ("max_batch_size: 64", (), None),
+        ("max_batch_size: 8", ("--buckets", "8"), None),
+        ("", ("--buckets", "1,8"), None),
+        ("", (), None),
+    ],
+)
+def test_engine_that_would_be_refused_for_its_rows_is_told(
+    trt: FakeTensorRt, tmp_path: Path, config: str, flags: tuple[object, ...], most: int | None
+) -> None:
+    model = write_model(tmp_path / "m", f'platform: "tensorrt_plan" {config}')
+    said = (
+        "Warning: config.pbtxt of model 'm' says max_batch_size: 64, and the plan is built for "
+        f"{most} rows at most: it would be refused; write at most {most}, or build it for 64"
+    )
+    for _ in range(2):  # it was built; it is current
+        result = run(model, *flags)
+        assert result.exit_code == 0, result.output
+        warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning")]
+        assert warnings == ([] if most is None else [said])
+    assert "Warning" not in run(model, *flags, "--output", tmp_path / "elsewhere.plan").output
+
+
+@pytest.mark.parametrize(
     ("flags", "greatest"),
     [((), [1, 4, 16, 64]), (("--max-batch-size", 4), [1, 4]), (("--buckets", "2,8"), [2, 8])],
 )

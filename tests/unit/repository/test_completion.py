@@ -16,10 +16,12 @@ FIXED = Signature((FileTensor("a", "FP32", (1, 3)),), (FileTensor("y", "INT64", 
 SCALAR = Signature((FileTensor("a", "FP32", ()),), (FileTensor("y", "FP32", ()),))
 
 
-def completed(text: str, signature: Signature = BATCHED) -> Completion:
+def completed(
+    text: str, signature: Signature = BATCHED, backend: str = "onnxruntime"
+) -> Completion:
     reading = read_config_text(text, "config.pbtxt")
     assert reading.faults == ()
-    return complete(with_names(reading.config, "m", "onnxruntime"), signature)
+    return complete(with_names(reading.config, "m", backend), signature)
 
 
 def test_absent_configuration_of_a_model_that_can_batch() -> None:
@@ -259,12 +261,32 @@ def test_batches_of_a_plan_have_at_most_the_rows_that_it_was_built_for(
     assert (result.config.max_batch_size, result.faults) == (max_batch_size, ())
 
 
-def test_batches_that_are_written_larger_than_the_plan_are_a_fault() -> None:
-    (fault,) = completed("max_batch_size: 16", PLAN_OF_8).faults
-    assert fault == (
-        "max_batch_size: 16 is more rows than the plan was built for, 8: expected at most 8, or a "
-        "plan that is built anew (penstock build-engine)"
-    )
+PREFERRED = "dynamic_batching {{ preferred_batch_size: [{}] }}"
+
+
+@pytest.mark.parametrize(
+    ("backend", "more"),
+    [
+        (
+            "tensorrt",
+            "is more rows than the plan was built for, 8: expected at most 8, or a plan that is "
+            "built anew (penstock build-engine)",
+        ),
+        (
+            "onnxruntime",
+            "is more rows than its shapes allow on a GPU, 8: expected at most 8, or a greater "
+            "parameter shape:NAME",
+        ),
+    ],
+)
+def test_batches_that_are_written_larger_than_the_model_takes_are_a_fault(
+    backend: str, more: str
+) -> None:
+    written = "max_batch_size: 16 " + PREFERRED.format("16")
+    assert completed(written, PLAN_OF_8, backend).faults == (f"max_batch_size: 16 {more}",)
+    (fault,) = completed(PREFERRED.format("4, 16"), PLAN_OF_8, backend).faults
+    assert fault == f"dynamic_batching.preferred_batch_size: 16 {more}"
+    assert completed(PREFERRED.format("4, 8"), PLAN_OF_8, backend).faults == ()
 
 
 def test_decoupled_code_makes_the_configuration_so_and_nothing_else() -> None:
