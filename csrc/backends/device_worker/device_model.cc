@@ -1,40 +1,12 @@
 #include "backends/device_worker/device_model.h"
 
-#include <new>
-#include <utility>
-
 #include "backends/worker_tensors.h"
 #include "base/strcat.h"
-#include "base/thread.h"
 
 namespace penstock {
 namespace {
 
 constexpr std::string_view kOnlyDevice = "GPU 0";  // as a worker calls the one that it sees
-
-using Held = Result<std::shared_ptr<HeldPart>>;
-
-// In each of the workers, in their order. The first alone, for what it builds and keeps the others find;
-// those all at once.
-std::vector<Held> MakeInEach(const std::vector<std::shared_ptr<DeviceWorker>>& workers,
-                             const WorkerPartOptions& options) {
-  std::vector<Held> made = {HeldPart::Make(workers.front(), options)};
-  if (!made.front().ok()) return made;
-  made.resize(
-      workers.size(),
-      Held(ResourceExhausted(StrCat(options.label, ": the host has no memory to load it"))));
-  std::vector<Thread> threads;
-  for (size_t i = 1; i < workers.size(); ++i) {
-    threads.emplace_back("ps-load", [&, i]() noexcept {
-      try {
-        made[i] = HeldPart::Make(workers[i], options);
-      } catch (const std::bad_alloc&) {  // as it says already
-      }
-    });
-  }
-  for (Thread& thread : threads) thread.Join();
-  return made;
-}
 
 }  // namespace
 
@@ -68,16 +40,15 @@ Result<std::unique_ptr<DeviceModel>> DeviceModel::Load(
     std::string label, const std::vector<std::shared_ptr<DeviceWorker>>& workers,
     const std::string& document, Limits limits) {
   std::unique_ptr<DeviceModel> model(new DeviceModel(std::move(label), limits));
-  const WorkerPartOptions options{
-      .label = model->label_, .document = document, .load_limit_ns = limits.load_ns};
-  for (Held& held : MakeInEach(workers, options)) {
-    PENSTOCK_ASSIGN_OR_RETURN(auto part, std::move(held));
+  for (const auto& worker : workers) {
+    PENSTOCK_ASSIGN_OR_RETURN(auto part, HeldPart::Make(worker, {.label = model->label_,
+                                                                 .document = document,
+                                                                 .load_limit_ns = limits.load_ns}));
     model->models_.push_back(std::move(part));
     const DeviceDescription& first = model->models_.front()->part()->description();
     const DeviceDescription& last = model->models_.back()->part()->description();
     if (!(last.signature == first.signature) || last.most_rows != first.most_rows) {
-      return FailedPrecondition(StrCat(model->label_, ": on ",
-                                       model->models_.back()->worker()->device(),
+      return FailedPrecondition(StrCat(model->label_, ": on ", worker->device(),
                                        " it is another model than on ", workers.front()->device()));
     }
   }

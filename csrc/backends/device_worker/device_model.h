@@ -62,8 +62,8 @@ class DeviceModel final : public BackendModel {
     int64_t execution_ns = 0;
   };
 
-  // Loads the model in each of `workers`, in the first and then in the others at once. `document`: what
-  // EncodeDeviceLoad gives. FAILED_PRECONDITION where what they describe is not the same.
+  // Loads the model in each of `workers`. `document`: what EncodeDeviceLoad gives. FAILED_PRECONDITION
+  // where what they describe is not the same.
   static Result<std::unique_ptr<DeviceModel>> Load(
       std::string label, const std::vector<std::shared_ptr<DeviceWorker>>& workers,
       const std::string& document, Limits limits);

@@ -377,7 +377,7 @@ Status DeviceWorker::Describe(const WorkerPacket& packet) {
 void DeviceWorker::EndMaking(State state, const Status& status) {
   std::string lost;  // what was there before, and is no more
   making_->making_since_ns_ = kNever;
-  if (state == State::kReady) is_worn_ = false;
+  if (state == State::kReady && making_->options_.model == nullptr) is_worn_ = false;
   {
     MutexLock lock(mu_);
     if (making_->state_ == State::kMaking) {

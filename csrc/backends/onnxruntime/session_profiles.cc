@@ -171,11 +171,12 @@ Status ProfiledSessions::CheckKept(const Status& opened) {
 
 Result<std::unique_ptr<DeviceSession>> ProfiledSessions::Open(int device, gpu::Stream stream) {
   if (!inputs_) PENSTOCK_RETURN_IF_ERROR(LearnInputs(device, stream));
-  auto opened = OpenAndWarmUp(device, stream);
   const std::string& directory = options_.engine_directory;
+  const bool keeps_one = KeepsAnEngine(directory);  // from before: what is built now can be read
+  auto opened = OpenAndWarmUp(device, stream);
   if (opened.ok() || directory.empty() || has_emptied_) return opened;
   const bool is_kept =
-      CannotReadKept(opened.status()) || (HasNoEngine(opened.status()) && KeepsAnEngine(directory));
+      CannotReadKept(opened.status()) || (keeps_one && HasNoEngine(opened.status()));
   if (!is_kept) return opened;
   PENSTOCK_RETURN_IF_ERROR(CheckKept(opened.status()));
   has_emptied_ = true;

@@ -9,9 +9,9 @@ namespace {
 
 using tensorrt::ProfileRange;
 
-// What the first dimension is where it is open. Rows: of requests that may share a batch, where all
-// that must be given or is answered has it open. In full: the configuration lists the shapes of a model
-// that does not batch with it, and it is as likely rows as not.
+// What the first dimension is where all that must be given or is answered has it open. Rows: of requests
+// that may share a batch. In full: the configuration lists the shapes of a model that does not batch with
+// it, and it goes as far as rows would. Else it is data.
 enum class First { kRows, kInFull, kData };
 
 First FirstOf(const ModelSignature& signature, const RangeSettings& settings) {
@@ -24,14 +24,15 @@ First FirstOf(const ModelSignature& signature, const RangeSettings& settings) {
   };
   const auto& inputs = signature.inputs;
   const auto& outputs = signature.outputs;
-  if (settings.max_rows == 0) return First::kData;
-  if (std::any_of(inputs.begin(), inputs.end(), is_in_full) ||
-      std::any_of(outputs.begin(), outputs.end(), is_in_full)) {
-    return First::kInFull;
-  }
   const bool are_open = std::all_of(inputs.begin(), inputs.end(), is_open) &&
                         std::all_of(outputs.begin(), outputs.end(), is_open);
-  return are_open ? First::kRows : First::kData;
+  if (settings.max_rows == 0 || !are_open) return First::kData;
+  if (std::none_of(inputs.begin(), inputs.end(), is_in_full) &&
+      std::none_of(outputs.begin(), outputs.end(), is_in_full)) {
+    return First::kRows;
+  }
+  // One that is given says of all that it is data.
+  return settings.ranges.empty() ? First::kInFull : First::kData;
 }
 
 bool Fits(const Shape& shape, const Shape& dims) {
@@ -51,8 +52,7 @@ Result<ProfileRange> RangeOf(const std::string& label, const TensorSpec& spec, F
                              const RangeSettings& settings) {
   const auto given = settings.ranges.find(spec.name);
   const bool is_given = given != settings.ranges.end();
-  const bool is_open = !spec.dims.empty() && spec.dims[0] < 0;
-  const bool has_rows = first == First::kRows || (first == First::kInFull && is_open && !is_given);
+  const bool has_rows = first != First::kData;
   const Shape rest = has_rows ? spec.dims.WithoutFirst() : spec.dims;
   const ProfileRange range = is_given ? given->second : ProfileRange{rest, rest, rest};
   for (const Shape* shape : {&range.least, &range.likely, &range.greatest}) {

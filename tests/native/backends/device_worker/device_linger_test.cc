@@ -133,6 +133,20 @@ Status LoadAndUnload(DeviceWorker& worker, const LoadOptions& options, int64_t l
   return part.status();
 }
 
+TEST(DeviceLingerTest, ProcessThatLoadsAModelAfterOneThatFailed_StaysAgain) {
+  const ScratchDirectory scratch;
+  const auto worker = WorkerThatLingers(kLong);
+  pid_t pid = 0;
+  {
+    const auto there = MustLoadIn({worker}, FixtureLoad("there"));
+    pid = WorkerPid(*MustMake(*there));
+    const auto refused = FixtureLoad("m", {{"load_file", scratch.Write("how", "refuse")}});
+    EXPECT_EQ(LoadAndUnload(*worker, refused).code(), StatusCode::kResourceExhausted);
+    EXPECT_TRUE(LoadAndUnload(*worker, FixtureLoad("n")).ok());
+  }
+  EXPECT_EQ(PidOfOneThatGoes(worker), pid);
+}
+
 // As if the driver held it for a while, as it does where much memory is to be freed.
 TEST(DeviceLingerTest, LoadsThatMeetAnEndingProcess_WaitForItsEnd) {
   DeviceWorkerOptions options = WorkerOfTests();

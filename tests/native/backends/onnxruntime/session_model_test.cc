@@ -161,6 +161,9 @@ TEST(SessionModelTest, OpenRowsThatAreListedInFull_GoAsFarAsABatchWould) {
   auto instance = (*model)->CreateInstance({});
   std::vector<BatchOutput> outputs;
   EXPECT_THAT(RowBatch(1, 9, 4).Run(**instance, &outputs).ToString(), HasSubstr("[9,4]"));
+  // One that is given says of all that it is data.
+  EXPECT_THAT(WhyRefused(fake, {{"listed_rank:x", "2"}, {"shape:x", "2x4:4x4:6x4"}}),
+              HasSubstr("expected parameter 'shape:b'"));
   FakeModels open({.width = -1});
   EXPECT_THAT(WhyRefused(open, {{"listed_rank:x", "2"}}),
               HasSubstr("GREATEST of [-1,-1], got none"));
