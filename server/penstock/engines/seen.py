@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from penstock.engines.building import BuildProcess, Said, started
 from penstock.errors import CancelledError, UnavailableError
@@ -14,11 +16,13 @@ from penstock.errors import CancelledError, UnavailableError
 _log = logging.getLogger("penstock.engines")
 
 # Without Penstock's own modules: it takes no longer than the driver does. A server that is killed
-# leaves none behind.
+# leaves none behind, not even where that was before this one could ask for it.
 _PROGRAM = """
 import ctypes, json, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("its parent has gone")
 count = ctypes.c_int()
 try:
     cuda = ctypes.CDLL("libcuda.so.1")
@@ -26,7 +30,7 @@ try:
 except (OSError, AttributeError):
     failure = 0
 answer = {"devices": 0 if failure else count.value, "failure": failure}
-os.write(int(sys.argv[1]), (json.dumps(answer) + "\\n").encode())
+os.write(int(sys.argv[2]), (json.dumps(answer) + "\\n").encode())
 """
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -43,18 +47,27 @@ class SeenDevices:
     def __init__(
         self,
         limit_s: float = 60.0,
-        command: Sequence[str] = (sys.executable, "-I", "-c", _PROGRAM),
+        command: Sequence[str] = (),
         end_s: float = 1.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit_s`: for the driver to answer. `end_s`: for a process that was killed to end."""
+        """Starts nothing yet.
+
+        Args:
+            limit_s: for the driver to answer; and a failure stands for as long.
+            command: of the process that asks; (): its own.
+            end_s: for a process that was killed to end.
+            now: tells how old a failure is.
+        """
         self._limit_s = limit_s
         self._end_s = end_s
         self._command = command
+        self._now = now
         # One asks; who waits for it meanwhile has its answer, or its failure.
         self._turn = threading.Lock()
-        self._asked = 0
         self._devices = 0
         self._why: str | None = None
+        self._failed_at = 0.0
         self._held: subprocess.Popen[bytes] | None = None  # killed, not gone
         # Of what `close` does not wait for.
         self._lock = threading.Lock()
@@ -65,17 +78,17 @@ class SeenDevices:
         """The devices that are seen; 0 where there is no driver, or one that cannot be used.
 
         Only a driver that has some is not asked again: another may be there, or mended, at the next
-        load.
+        load. After a failure that is a later one: each would wait as long, version after version.
 
         Raises:
             UnavailableError: the driver does not answer in time, or what asks it fails.
             CancelledError: the server stops.
         """
-        came = self._asked
         with self._turn:
-            if not self._devices and self._asked == came:
+            stands = self._why is not None and self._now() - self._failed_at <= self._limit_s
+            if not (self._devices or stands or self._is_closed):
                 self._devices, self._why = self._ask()
-                self._asked += 1
+                self._failed_at = self._now()
             if self._is_closed:
                 raise CancelledError(f"{_UNKNOWN}the server is stopping")
             if self._why is not None:
@@ -96,8 +109,9 @@ class SeenDevices:
                 f"process {self._held.pid}, which asked the driver before, was killed and has not "
                 "ended: the driver may hold it"
             )
+        own = (sys.executable, "-I", "-c", _PROGRAM, str(os.getpid()))
         try:
-            with started(self._command, b"", {}) as child:
+            with started(self._command or own, b"", {}) as child:
                 return self._follow(child)
         except OSError as error:
             return 0, error.strerror or str(error)
