@@ -114,6 +114,10 @@ def build(
         config = replace(config, max_batch_size=max_batch_size)
     chosen = _buckets(buckets, config.max_batch_size or 0)
     by_config, open_batch = batching_of(config, _most_rows(config))
+    ranges = dict(parse_range(text) for text in shape or ())
+    built_rows = (chosen or by_config)[-1:]
+    if not built_rows and open_batch is None:  # built without batches: shapes have their rows
+        built_rows = tuple(sorted(each.greatest[0] for each in ranges.values()))[:1]
     built = build_engine(
         BuildRequest(
             model=onnx,
@@ -122,7 +126,7 @@ def build(
             flavour=library,
             buckets=chosen or by_config,
             open_batch=None if chosen else open_batch,
-            ranges=dict(parse_range(text) for text in shape or ()),
+            ranges=ranges,
             workspace_bytes=workspace << 20,
             version_compatible=version_compatible,
             timing_cache=timing_cache,
@@ -134,7 +138,7 @@ def build(
     typer.echo(f"{plan} {verb}: {built.size_bytes} bytes, key {built.key}")
     if built.operations is None:
         typer.echo(f"{label}: what a row costs could not be counted, and is not kept", err=True)
-    _warn_if_unserved(subject, (chosen or by_config)[-1:])
+    _warn_if_unserved(subject, built_rows)
 
 
 def _operations(label: str, path: Path, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -209,14 +213,22 @@ def _warn_if_unserved(subject: _Subject, most: tuple[int, ...]) -> None:
             f'"{platform_of(PLANS_OF_ONNX)}": it would be served by {backend}, without the engine',
             err=True,
         )
-    written = subject.config.max_batch_size or 0
+    field, written = _written_rows(subject.config)
     if backend == PLANS_OF_ONNX and most and written > most[0]:
         typer.echo(
-            f"Warning: {CONFIG_FILENAME} of model '{found.name}' says max_batch_size: {written}, "
+            f"Warning: {CONFIG_FILENAME} of model '{found.name}' says {field}: {written}, "
             f"and the plan is built for {most[0]} rows at most: it would be refused; write at most "
             f"{most[0]}, or build it for {written}",
             err=True,
         )
+
+
+def _written_rows(config: ModelConfig) -> tuple[str, int]:
+    """The most rows of a batch that a configuration says, and in which field; 0: it says none."""
+    batching = config.dynamic_batching
+    if batching is not None and batching.preferred_batch_sizes and config.max_batch_size is None:
+        return "preferred_batch_size", max(batching.preferred_batch_sizes)
+    return "max_batch_size", config.max_batch_size or 0  # which those preferred are not beyond
 
 
 def _buckets(text: str | None, largest: int) -> tuple[int, ...]:

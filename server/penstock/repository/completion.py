@@ -94,8 +94,12 @@ def _complete_group(
 
 def leaves_gpus_open(config: ModelConfig) -> bool:
     """Whether a model is to run on all GPUs that there are; names are filled in."""
-    is_open = any(group.kind == "KIND_GPU" and not group.gpus for group in config.instance_groups)
-    return is_open and "device" not in config.parameters
+    return any(map(is_open, config.instance_groups)) and "device" not in config.parameters
+
+
+def is_open(group: InstanceGroup) -> bool:
+    """Whether a group, whose kind is filled in, is of all GPUs that there are."""
+    return group.kind == "KIND_GPU" and not group.gpus
 
 
 def with_gpus(config: ModelConfig, count: int) -> ModelConfig:
@@ -114,8 +118,7 @@ def with_gpus(config: ModelConfig, count: int) -> ModelConfig:
 def _with_first_gpus(config: ModelConfig, count: int) -> ModelConfig:
     gpus = tuple(range(count))
     groups = (
-        replace(group, gpus=gpus) if group.kind == "KIND_GPU" and not group.gpus else group
-        for group in config.instance_groups
+        replace(group, gpus=gpus) if is_open(group) else group for group in config.instance_groups
     )
     return replace(config, instance_groups=tuple(groups))
 
@@ -148,7 +151,8 @@ def complete(config: ModelConfig, signature: Signature) -> Completion:
         inputs=_complete_tensors(config.inputs, served.inputs, has_batch),
         outputs=_complete_tensors(config.outputs, served.outputs, has_batch),
     )
-    return Completion(completed, tuple(_faults(completed, signature)))
+    is_written = config.max_batch_size is not None
+    return Completion(completed, tuple(_faults(completed, signature, is_written)))
 
 
 def _served(config: ModelConfig, signature: Signature) -> Signature:
@@ -205,14 +209,15 @@ def _complete_tensor(
     return replace(written, datatype=written.datatype or found.datatype, dims=dims)
 
 
-def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
+def _faults(config: ModelConfig, signature: Signature, is_written: bool) -> Iterator[str]:
+    """`is_written`: the max_batch_size."""
     if signature.is_decoupled and config.decoupled is False:
         yield (
             "model_transaction_policy.decoupled: the model answers requests with any number of "
             "responses, expected true"
         )
     if config.max_batch_size:
-        yield from _rows_faults(config, signature.most_rows)
+        yield from _rows_faults(config, signature.most_rows, is_written)
         yield from _batch_dimension_faults(config.max_batch_size, _served(config, signature))
     yield from _tensor_faults("input", config, config.inputs, signature.inputs)
     yield from _tensor_faults("output", config, config.outputs, signature.outputs)
@@ -226,7 +231,7 @@ def _faults(config: ModelConfig, signature: Signature) -> Iterator[str]:
     yield from _warmup_faults(config)
 
 
-def _rows_faults(config: ModelConfig, most: int | None) -> Iterator[str]:
+def _rows_faults(config: ModelConfig, most: int | None, is_written: bool) -> Iterator[str]:
     """Batches of more rows than the model takes, of which max_batch_size is completed."""
     if most is None or config.max_batch_size is None:
         return
@@ -234,13 +239,17 @@ def _rows_faults(config: ModelConfig, most: int | None) -> Iterator[str]:
         more, other = "its shapes allow on a GPU", "a greater parameter shape:NAME"
     else:
         more, other = "the plan was built for", "a plan that is built anew (penstock build-engine)"
-    refused = f"is more rows than {more}, {most}: expected at most {most}, or {other}"
+    refused = f"is more rows than {more}, {most}: expected at most {most}, or"
     if config.max_batch_size > most:
-        yield f"max_batch_size: {config.max_batch_size} {refused}"
+        yield f"max_batch_size: {config.max_batch_size} {refused} {other}"
         return
-    for size in config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ():
+    preferred = config.dynamic_batching.preferred_batch_sizes if config.dynamic_batching else ()
+    if not is_written and max(preferred, default=0) > DEFAULT_MAX_BATCH_SIZE:
+        # No shapes are laid out for more rows than that, until the configuration says so.
+        other = f"max_batch_size: {max(preferred)} to be written"
+    for size in preferred:
         if size > most:
-            yield f"dynamic_batching.preferred_batch_size: {size} {refused}"
+            yield f"dynamic_batching.preferred_batch_size: {size} {refused} {other}"
 
 
 def _batch_dimension_faults(max_batch_size: int, signature: Signature) -> Iterator[str]:

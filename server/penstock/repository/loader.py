@@ -53,7 +53,7 @@ from penstock.repository.layout import (
 from penstock.repository.override import restrict
 from penstock.repository.own_parameters import instance_bounds, operations_per_inference
 from penstock.repository.policy import choose_versions, missing_versions
-from penstock.repository.seen_gpus import on_seen_gpus, telling_of_gpus
+from penstock.repository.seen_gpus import count_faults, on_seen_gpus, telling_of_gpus
 from penstock.repository.serving import (
     backend_parameters,
     devices_of,
@@ -101,11 +101,13 @@ class OpenedVersion(NamedTuple):
         model: what the backend made of it.
         config: completed from it.
         built: the plan that it was opened from, where one was made of its file.
+        telling: for what is done with it.
     """
 
     model: OpenedModel
     config: ModelConfig
-    built: BuiltPlan | None = None
+    built: BuiltPlan | None
+    telling: Telling
 
 
 class ModelLoader:
@@ -150,6 +152,7 @@ class ModelLoader:
         with faults.collect(source):
             backend = self._backend(model, config)
             faults.add(source, device_faults(config.instance_groups, backend, config.optimization))
+            faults.add(source, count_faults(with_names(config, name, backend)))
         with faults.collect(source):
             versions = tuple(choose_versions(config.version_policy, model.versions))
         for index, output in enumerate(config.outputs):
@@ -175,7 +178,7 @@ class ModelLoader:
             CoreError: the file is missing or its backend refused it; or how many GPUs there are is
                 not known, and it is to run on all.
         """
-        config = on_seen_gpus(plan.config, self._settings.gpus)
+        config, why = on_seen_gpus(plan.config, self._settings.gpus, plan.source)
         parameters = backend_parameters(config)
         devices = devices_of(config, parameters)
         if config.backend in RUN_CODE:
@@ -190,7 +193,7 @@ class ModelLoader:
             config_json=encode_config_json(config) if config.backend in RUN_CODE else "",
             devices=devices,
         )
-        telling = partial(telling_of_gpus, plan.config, config)
+        telling = partial(telling_of_gpus, why)
         path, built = self._model_path(plan, source, telling)
         with telling():
             opened = self._open(replace(source, path=str(path)))
@@ -205,7 +208,7 @@ class ModelLoader:
         completion = complete(config, signature)
         if completion.faults:
             raise ConfigError([f"{plan.source}: {fault}" for fault in completion.faults])
-        return OpenedVersion(opened, completion.config, built)
+        return OpenedVersion(opened, completion.config, built, telling)
 
     def _open(self, source: ModelSource) -> OpenedModel:
         """A plan that is not taken says what built it: most are those of another version."""
@@ -296,11 +299,11 @@ class ModelLoader:
             raise
 
     def _prepare(self, plan: LoadPlan, version: int) -> ServedVersion:
-        opened, config, built = self.open_version(plan, version)
+        opened, config, built, telling = self.open_version(plan, version)
         spec = serving_spec(
             config, version, plan.labels, background_batch_size=self._settings.background_batch_size
         )
-        with telling_of_gpus(plan.config, config):
+        with telling():
             handle = self._engine.create_version(opened, spec)
             warmups = _warmup_requests(plan, config, version)
             for warmup, request in warmups:
@@ -342,7 +345,7 @@ class ModelLoader:
         Returns:
             Where the version would compute.
         """
-        opened, config, _ = self.open_version(plan, version)
+        opened, config, *_ = self.open_version(plan, version)
         _warmup_requests(plan, config, version)
         return opened.runs_on
 

@@ -23,6 +23,7 @@ __all__ = [
     "instance_bounds",
     "instance_count",
     "is_pinned",
+    "least_faults",
     "memory_bytes",
     "most_instances",
     "operations_per_inference",
@@ -112,11 +113,10 @@ def without_own(parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def own_faults(config: ModelConfig) -> Iterator[str]:
-    """What is wrong with them."""
+    """What is wrong with them, whatever GPUs there are: `least_faults` has the rest."""
     parameters = config.parameters
     faults = [
-        *_number_faults(parameters, _MIN, 1, MAX_INSTANCES),
-        *_number_faults(parameters, _MAX, 1, MAX_INSTANCES),
+        *_bound_faults(parameters),
         *_number_faults(parameters, _MEMORY, 0, _MOST_BYTES),
         *_number_faults(parameters, _OPERATIONS, 1, _MOST_OPERATIONS),
         *_number_faults(parameters, _PEAK, 1, _MOST_OPERATIONS),
@@ -127,12 +127,27 @@ def own_faults(config: ModelConfig) -> Iterator[str]:
         )
     yield from faults
     bounds = None if faults else instance_bounds(config)
-    count = instance_count(config)
-    if bounds is not None and not bounds.least <= count <= bounds.most:
-        yield (
-            f"parameters['{_MAX}']: expected {_MIN} <= instance_group.count, on all of its gpus "
-            f"together, <= {_MAX}, got {bounds.least}, {count}, {bounds.most}"
-        )
+    if bounds is not None and bounds.most < max(bounds.least, instance_count(config)):
+        yield _outside(config, bounds)
+
+
+def least_faults(config: ModelConfig) -> Iterator[str]:
+    """Fewer instances than instances_min, where it leaves no GPUs open: more would have more."""
+    bounds = None if any(_bound_faults(config.parameters)) else instance_bounds(config)
+    if bounds is not None and instance_count(config) < bounds.least <= bounds.most:
+        yield _outside(config, bounds)
+
+
+def _outside(config: ModelConfig, bounds: InstanceBounds) -> str:
+    return (
+        f"parameters['{_MAX}']: expected {_MIN} <= instance_group.count, on all of its gpus "
+        f"together, <= {_MAX}, got {bounds.least}, {instance_count(config)}, {bounds.most}"
+    )
+
+
+def _bound_faults(parameters: Mapping[str, str]) -> Iterator[str]:
+    yield from _number_faults(parameters, _MIN, 1, MAX_INSTANCES)
+    yield from _number_faults(parameters, _MAX, 1, MAX_INSTANCES)
 
 
 def _number_faults(parameters: Mapping[str, str], key: str, least: int, most: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ from penstock.codec import (
 )
 from penstock.repository.backends import ALSO_ON_GPUS, kind_of
 from penstock.repository.layout import escapes
-from penstock.repository.own_parameters import MAX_INSTANCES, own_faults
+from penstock.repository.own_parameters import MAX_INSTANCES, instance_count, own_faults
 
 DATATYPES = frozenset(
     """BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 BF16 FP32 FP64 BYTES""".split()
@@ -51,7 +51,10 @@ def _all_faults(config: ModelConfig, model_name: str) -> Iterator[str]:
         )
     yield from _tensors_faults("input", config.inputs, config.max_batch_size)
     yield from _tensors_faults("output", config.outputs, config.max_batch_size)
-    yield from _instance_faults(config.instance_groups)
+    for index, group in enumerate(config.instance_groups):
+        if group.count < 0:
+            yield f"instance_group[{index}].count: expected 0 or more, got {group.count}"
+    yield from instance_faults(config)
     yield from own_faults(config)
     if config.dynamic_batching is not None:
         yield from _batching_faults(config.dynamic_batching, config.max_batch_size)
@@ -122,11 +125,9 @@ def _element_counts(dims: Sequence[int]) -> list[int]:
     return counts
 
 
-def _instance_faults(groups: Sequence[InstanceGroup]) -> Iterator[str]:
-    for index, group in enumerate(groups):
-        if group.count < 0:
-            yield f"instance_group[{index}].count: expected 0 or more, got {group.count}"
-    total = sum(max(group.count, 1) for group in groups)
+def instance_faults(config: ModelConfig) -> Iterator[str]:
+    """More instances, on all GPUs together, than a version may have."""
+    total = instance_count(config)
     if total > MAX_INSTANCES:
         yield f"instance_group: {total} instances are more than {MAX_INSTANCES}"
 

@@ -82,6 +82,9 @@ def test_engine_that_would_not_be_served_is_told(
     assert "Warning" not in run(model, "--output", tmp_path / "elsewhere.plan").output
 
 
+PREFERRED_64 = "dynamic_batching { preferred_batch_size: [ 8, 64 ] }"
+
+
 @pytest.mark.parametrize(
     ("config", "flags", "most"),
     [
@@ -90,7 +93,13 @@ def test_engine_that_would_not_be_served_is_told(
         ("max_batch_size: 64", ("--max-batch-size", 128), None),
         ("max_batch_size: 64", ("--buckets", "1,64"), None),
         ("max_batch_size: 64", (), None),
+        ("max_batch_size: 64", ("--max-batch-size", 0, "--shape", "x=1x4:8x4:16x4"), 16),
+        ("max_batch_size: 64", ("--max-batch-size", 0, "--shape", "x=1x4:8x4:64x4"), None),
+        ("max_batch_size: 0", ("--shape", "x=1x4:8x4:16x4"), None),
         ("max_batch_size: 8", ("--buckets", "8"), None),
+        (PREFERRED_64, ("--buckets", "1,8"), 8),
+        (PREFERRED_64, ("--max-batch-size", 16), 16),
+        (PREFERRED_64, (), None),
         ("", ("--buckets", "1,8"), None),
         ("", (), None),
     ],
@@ -99,8 +108,9 @@ def test_engine_that_would_be_refused_for_its_rows_is_told(
     trt: FakeTensorRt, tmp_path: Path, config: str, flags: tuple[object, ...], most: int | None
 ) -> None:
     model = write_model(tmp_path / "m", f'platform: "tensorrt_plan" {config}')
+    field = "preferred_batch_size" if config == PREFERRED_64 else "max_batch_size"
     said = (
-        "Warning: config.pbtxt of model 'm' says max_batch_size: 64, and the plan is built for "
+        f"Warning: config.pbtxt of model 'm' says {field}: 64, and the plan is built for "
         f"{most} rows at most: it would be refused; write at most {most}, or build it for 64"
     )
     for _ in range(2):  # it was built; it is current

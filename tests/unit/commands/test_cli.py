@@ -141,6 +141,18 @@ def test_command_imports_its_own_file_alone() -> None:
     assert imported == ["check"]
 
 
+def test_failure_of_a_commands_file_is_not_taken_for_an_unknown_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr("penstock.commands._cli.import_module", fail)
+    result = RUNNER.invoke(app, ["check", "--help"])
+    assert isinstance(result.exception, KeyError)
+    assert "No such command" not in result.output
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_command_of_a_file_is_listed(file: str) -> None:
     some = typer.Typer()

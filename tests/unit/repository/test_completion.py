@@ -289,6 +289,21 @@ def test_batches_that_are_written_larger_than_the_model_takes_are_a_fault(
     assert completed(PREFERRED.format("4, 8"), PLAN_OF_8, backend).faults == ()
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_preferred_batches_beyond_the_servers_own_bound_need_one_that_is_written(
+    backend: str,
+) -> None:
+    """Neither a plan that is built anew nor greater shapes would have room for them."""
+    of_64 = replace(PLAN_OF_8, most_rows=64)
+    cures = [
+        fault.rpartition(" rows than ")[2].partition(", or ")[2]
+        for fault in completed(PREFERRED.format("65, 128"), of_64, backend).faults
+    ]
+    assert cures == ["max_batch_size: 128 to be written"] * 2
+    (fault,) = completed("max_batch_size: 128 " + PREFERRED.format("128"), of_64, backend).faults
+    assert "written" not in fault
+
+
 def test_decoupled_code_makes_the_configuration_so_and_nothing_else() -> None:
     signature = Signature(BATCHED.inputs, BATCHED.outputs, is_decoupled=True)
     assert completed("", signature).config.decoupled is True

@@ -69,6 +69,10 @@ def test_good_configuration_has_no_faults() -> None:
         ("instance_group { count: -1 }", "instance_group[0].count: expected 0 or more, got -1"),
         ("instance_group { count: 5000 }", "instance_group: 5000 instances are more than 1024"),
         (
+            "instance_group { count: 513 gpus: [0, 1] }",
+            "instance_group: 1026 instances are more than 1024",
+        ),
+        (
             "max_batch_size: 4 dynamic_batching { preferred_batch_size: 5 }",
             "dynamic_batching.preferred_batch_size: expected at least 1 and at most 4, got 5",
         ),
